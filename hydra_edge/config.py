@@ -1,0 +1,201 @@
+"""Settings and where things live: built-in defaults < ``config.toml`` < environment < flags."""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import tomlkit
+from platformdirs import PlatformDirs
+
+from hydra_edge.errors import ConfigError
+
+ENV_PREFIX = "HYDRA_EDGE_"
+_USER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
+_TRUE, _FALSE = {"1", "true", "yes", "on"}, {"0", "false", "no", "off", ""}
+
+
+@dataclass(frozen=True, slots=True)
+class Paths:
+    """Folders and files of this installation; none is created by asking for its name."""
+
+    data: Path
+    config: Path
+    cache: Path
+
+    @property
+    def users(self) -> Path:
+        """One SQLite file per person."""
+        return self.data / "users"
+
+    @property
+    def tasks(self) -> Path:
+        """The user's own task files."""
+        return self.config / "tasks"
+
+    @property
+    def config_file(self) -> Path:
+        """Settings, in TOML."""
+        return self.config / "config.toml"
+
+    @property
+    def keys_file(self) -> Path:
+        """API keys, mode 0600, where no keyring serves."""
+        return self.config / "keys.json"
+
+    def user_file(self, user: str) -> Path:
+        """Return the file of one person.
+
+        Raises
+        ------
+        ConfigError
+            If the name could not be a file name.
+        """
+        if not _USER_NAME.fullmatch(user):
+            raise ConfigError(
+                f"User name {user!r} cannot be used. Expected 1-64 letters, digits, '.', '_', "
+                "'@' or '-', starting with a letter or digit."
+            )
+        return self.users / f"{user}.db"
+
+
+def find_paths() -> Paths:
+    """Return this installation's folders; ``HYDRA_EDGE_HOME`` moves all of them together."""
+    home = os.environ.get(ENV_PREFIX + "HOME")
+    if home:
+        root = Path(home).expanduser().absolute()
+        return Paths(data=root, config=root, cache=root / "cache")
+    dirs = PlatformDirs("hydra-edge", appauthor=False)
+    return Paths(dirs.user_data_path, dirs.user_config_path, dirs.user_cache_path)
+
+
+def make_private_dir(path: Path) -> None:
+    """Create a folder only its owner can enter.
+
+    Raises
+    ------
+    ConfigError
+        If it cannot be created.
+    """
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as err:
+        raise ConfigError(
+            f"Cannot create the folder {path}: {err.strerror or err}. Expected a writable place. "
+            f"Set {ENV_PREFIX}HOME to one."
+        ) from err
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Every setting, with its default; ``HYDRA_EDGE_<NAME>`` overrides each."""
+
+    user: str = "me"
+    task: str = ""  # empty: the task most of the user's records belong to
+    model: str = ""  # empty: the bundled local model if installed, else none
+    base_url: str = "https://api.openai.com/v1"
+    bundle: str = ""  # empty: the base shipped with the package
+    candidates: int = 8
+    records: int = 4
+    temperature: float = 0.8
+    timeout_s: float = 60.0
+    threads: int = 0  # 0: chosen for the machine
+    offline: bool = False
+    log: bool = True
+
+
+def _convert(name: str, value: Any, kind: type, origin: str) -> Any:
+    """Read a setting as its type; text (from the environment) is parsed, nothing is guessed."""
+    wrong = ConfigError(f"{origin}: {name} = {value!r} cannot be used; expected a {kind.__name__}.")
+    if kind is bool and isinstance(value, str):
+        if value.strip().lower() not in _TRUE | _FALSE:
+            raise wrong
+        return value.strip().lower() in _TRUE
+    if kind in (int, float) and isinstance(value, str):
+        try:
+            return kind(value)
+        except ValueError as err:
+            raise wrong from err
+    if kind is float and type(value) is int:
+        return float(value)
+    if type(value) is not kind:
+        raise wrong
+    return value
+
+
+def _kinds() -> dict[str, type]:
+    default = Config()
+    return {f.name: type(getattr(default, f.name)) for f in fields(Config)}
+
+
+def load_config(paths: Paths) -> Config:
+    """Read the settings in force.
+
+    Raises
+    ------
+    ConfigError
+        If the file is not TOML, or a setting is unknown or of the wrong type.
+    """
+    kinds = _kinds()
+    values: dict[str, Any] = {}
+    try:
+        raw = tomllib.loads(paths.config_file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raw = {}
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as err:
+        raise ConfigError(
+            f"{paths.config_file} cannot be read: {err}. Expected TOML; correct or remove it."
+        ) from err
+    for name, value in raw.items():
+        if name not in kinds:
+            raise ConfigError(
+                f"{paths.config_file}: unknown setting {name!r}. Known: {', '.join(kinds)}."
+            )
+        values[name] = _convert(name, value, kinds[name], str(paths.config_file))
+    for name, kind in kinds.items():
+        env = os.environ.get(ENV_PREFIX + name.upper())
+        if env is not None:
+            values[name] = _convert(name, env, kind, f"environment {ENV_PREFIX}{name.upper()}")
+    return replace(Config(), **values)
+
+
+def save_setting(paths: Paths, name: str, value: str) -> None:
+    """Write one setting to ``config.toml``, keeping the file's comments.
+
+    Raises
+    ------
+    ConfigError
+        If the setting is unknown, its value is of the wrong type, or the file is unusable.
+    """
+    kinds = _kinds()
+    if name not in kinds:
+        raise ConfigError(f"Unknown setting {name!r}. Known: {', '.join(kinds)}.")
+    converted = _convert(name, value, kinds[name], "config set")
+    load_config(paths)  # refuse to edit a file that cannot be read
+    make_private_dir(paths.config)
+    try:
+        text = paths.config_file.read_text(encoding="utf-8") if paths.config_file.exists() else ""
+        document = tomlkit.parse(text)
+        document[name] = converted
+        write_private(paths.config_file, tomlkit.dumps(document))
+    except OSError as err:
+        raise ConfigError(f"Cannot write {paths.config_file}: {err.strerror or err}.") from err
+
+
+def write_private(path: Path, text: str) -> None:
+    """Replace a file's content in one step, mode 0600: a crash leaves the old or the new one."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise

@@ -1,0 +1,5 @@
+"""LLM backends behind one Protocol: a local GGUF, or any OpenAI-compatible API."""
+
+from hydra_edge.llm.protocol import LLM
+
+__all__ = ["LLM"]

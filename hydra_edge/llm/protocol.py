@@ -1,0 +1,80 @@
+"""What hydra-edge asks of an LLM, and nothing more."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol, runtime_checkable
+
+from hydra_edge.prompt import Prompt
+from hydra_edge.types import Completion
+
+
+@runtime_checkable
+class LLM(Protocol):
+    """A black box that samples answers to a prompt (design 6).
+
+    An application brings its own model by giving any object of this shape.
+    """
+
+    @property
+    def name(self) -> str:
+        """Identify the model: candidates are cached under it."""
+        ...
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether a prompt leaves this machine."""
+        ...
+
+    def render(self, prompt: Prompt) -> str:
+        """Return byte for byte what ``complete`` would send for one candidate."""
+        ...
+
+    def complete(
+        self,
+        prompt: Prompt,
+        *,
+        n: int = 1,
+        temperature: float = 0.8,
+        max_tokens: int = 48,
+        choices: Sequence[str] | None = None,
+        seed: int = 0,
+        on_token: Callable[[str], None] | None = None,
+    ) -> list[Completion]:
+        """Sample up to ``n`` answers: the first greedy, the others at ``temperature``.
+
+        Parameters
+        ----------
+        prompt
+            What to answer; its task says where an answer stops.
+        n
+            How many answers are wanted; fewer are a result, none is an error.
+        temperature
+            For all but the first answer; 0.0 makes every answer greedy.
+        max_tokens
+            Longest answer, in tokens.
+        choices
+            If given, every answer returned is a member of it, spelled as it is there.
+        seed
+            Answer ``i`` is drawn with ``seed + i``: same seed, same answers, where the
+            backend can.
+        on_token
+            Called with each piece of text as it arrives; only for ``n == 1``.
+
+        Returns
+        -------
+        list of Completion
+            Stripped texts, in the order drawn; the greedy one is marked.
+
+        Raises
+        ------
+        ContextLengthError
+            If the prompt plus ``max_tokens`` does not fit.
+        BackendError
+            If not one answer could be had.
+        """
+        ...
+
+    def close(self) -> None:
+        """Free the model; calling it twice is harmless."""
+        ...

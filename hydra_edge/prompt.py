@@ -1,0 +1,111 @@
+"""Prompts: a query, and the records shown with it, as text for a completion or a chat model.
+
+Records are quoted as the user's own examples, always in the user's turn, never in the system
+role; their line breaks are folded so that a record cannot pose as the structure around it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from hydra_edge.tasks import TaskSpec
+from hydra_edge.types import Record, text_hash
+
+# How much of a text is shown, in words: small models lose the query behind long examples.
+SHOT_WORDS = 60
+QUERY_WORDS = 120
+_LONGEST_WORD = 40  # characters a word may take of a cut text; guards against wordless input
+
+
+def cut(text: str, words: int) -> str:
+    """Return the first ``words`` words of a text on one line, bounded in characters too."""
+    limit = words * _LONGEST_WORD
+    parts = text[: limit * 2].split()
+    return " ".join(parts[:words])[:limit]
+
+
+def fold(text: str, *, multiline: bool) -> str:
+    """Make an answer safe to quote: one line, or lines indented behind the first."""
+    if not multiline:
+        return " ".join(text[: SHOT_WORDS * _LONGEST_WORD * 2].split())[: SHOT_WORDS * 8]
+    lines = text.strip()[: SHOT_WORDS * _LONGEST_WORD].splitlines()
+    return "\n  ".join(lines)
+
+
+@dataclass(frozen=True, slots=True)
+class Shot:
+    """One record as shown: already cut and folded."""
+
+    record_id: str
+    input: str
+    output: str
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """Everything an LLM is told for one query; the most relevant shot comes last."""
+
+    task: TaskSpec
+    query: str
+    shots: tuple[Shot, ...] = ()
+    system: str = ""
+
+    @property
+    def record_ids(self) -> tuple[str, ...]:
+        """Ids of the records shown."""
+        return tuple(shot.record_id for shot in self.shots)
+
+    @property
+    def head(self) -> str:
+        """The part every prompt of this task shares: its KV state is worth keeping."""
+        lines = [part for part in (self.system.strip(), self.task.instruction) if part]
+        if self.task.labels:
+            lines.append(f"{self.task.output_label} is one of: {', '.join(self.task.labels)}.")
+        return "\n".join(lines) + "\n\n"
+
+    @property
+    def body(self) -> str:
+        """The examples and the query, ending where the answer begins."""
+        task = self.task
+        blocks = [
+            f"{task.input_label}: {shot.input}\n{task.output_label}: {shot.output}\n\n"
+            for shot in self.shots
+        ]
+        return "".join(blocks) + f"{task.input_label}: {self.query}\n{task.output_label}:"
+
+    def completion_text(self) -> str:
+        """Return the prompt for a completion model, byte for byte."""
+        return self.head + self.body
+
+    def messages(self) -> list[dict[str, str]]:
+        """Return the prompt for a chat model: instruction as system, all texts as user."""
+        ask = (
+            f"Below are my own earlier examples, then a last {self.task.input_label.lower()} "
+            if self.shots
+            else f"Below is one {self.task.input_label.lower()} "
+        )
+        ask += f"without its {self.task.output_label.lower()}. Reply with that only.\n\n"
+        return [
+            {"role": "system", "content": self.head.strip()},
+            {"role": "user", "content": ask + self.body},
+        ]
+
+    def without_weakest(self) -> Prompt:
+        """Drop the shot least worth its tokens (the first one)."""
+        return replace(self, shots=self.shots[1:])
+
+    def key(self) -> str:
+        """sha256 over the whole prompt: what a paid-for pool is filed under."""
+        return text_hash(self.completion_text())
+
+
+def build_prompt(
+    task: TaskSpec, query: str, records: Sequence[Record], *, system: str = ""
+) -> Prompt:
+    """Build the prompt of a query from the records chosen for it, given best first."""
+    shots = tuple(
+        Shot(r.id, cut(r.input, SHOT_WORDS), fold(r.output, multiline=task.multiline))
+        for r in reversed(records)
+    )
+    return Prompt(task=task, query=cut(query, QUERY_WORDS), shots=shots, system=system)

@@ -1,0 +1,261 @@
+"""Task specs: how a record is shown to an LLM, and how answers are compared.
+
+Owns the built-in tasks, reading a user's own from TOML, and inferring one from outputs.
+It knows nothing of users, stores, or models.
+"""
+
+from __future__ import annotations
+
+import math
+import tomllib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, get_args
+
+from hydra_edge.errors import ConfigError, UnknownTaskError
+from hydra_edge.types import DEFAULT_TASK, Kind
+
+NEWS_SECTIONS = (
+    "BLACK VOICES", "BUSINESS", "COMEDY", "CRIME", "CULTURE & ARTS", "EDUCATION",
+    "ENTERTAINMENT", "ENVIRONMENT", "FOOD & DRINK", "HOME & LIVING", "IMPACT",
+    "LATINO VOICES", "MEDIA", "MONEY", "PARENTING", "POLITICS", "QUEER VOICES", "RELIGION",
+    "SCIENCE", "SPORTS", "STYLE & BEAUTY", "TECH", "TRAVEL", "U.S. NEWS", "WEDDINGS",
+    "WEIRD NEWS", "WELLNESS", "WOMEN", "WORLD NEWS",
+)  # fmt: skip
+MOVIE_TAGS = (
+    "sci-fi", "based on a book", "comedy", "action", "twist ending", "dystopia",
+    "dark comedy", "classic", "psychology", "fantasy", "romance", "thought-provoking",
+    "social commentary", "violence", "true story",
+)  # fmt: skip
+
+
+def number(text: str) -> float | None:
+    """Read a finite number, or None."""
+    try:
+        value = float(text.strip())
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+@dataclass(frozen=True, slots=True)
+class TaskSpec:
+    """How one kind of query is put to an LLM and how its answers are compared.
+
+    ``labels`` is the closed answer set of a ``label`` task, or the ordered set of a
+    ``rating`` task from lowest to highest; empty means: the user's own outputs.
+    ``multiline`` answers may span lines; all others end at the first newline.
+    """
+
+    name: str
+    kind: Kind = "text"
+    instruction: str = "Answer the way I did before."
+    input_label: str = "Input"
+    output_label: str = "Output"
+    labels: tuple[str, ...] = ()
+    max_tokens: int = 48
+    multiline: bool = False
+
+    def __post_init__(self) -> None:
+        if self.kind not in get_args(Kind):
+            raise ConfigError(
+                f"Task {self.name!r} has kind {self.kind!r}; expected one of "
+                f"{', '.join(get_args(Kind))}. Correct it in its task file."
+            )
+        if self.kind == "rating" and any(number(label) is None for label in self.labels):
+            raise ConfigError(
+                f"Task {self.name!r} is a rating but its labels are {list(self.labels)}; "
+                "expected numbers only. Correct them, or use kind = 'label'."
+            )
+
+    @property
+    def stop(self) -> tuple[str, ...]:
+        """Strings at which an LLM's answer ends."""
+        return (f"\n{self.input_label}:",) if self.multiline else ("\n",)
+
+    @property
+    def span(self) -> float:
+        """Distance between the lowest and the highest rating (1.0 where there is none)."""
+        values = [v for v in map(number, self.labels) if v is not None]
+        return (max(values) - min(values)) or 1.0 if values else 1.0
+
+
+BUILTIN: dict[str, TaskSpec] = {
+    spec.name: spec
+    for spec in (
+        TaskSpec(
+            DEFAULT_TASK, max_tokens=256, multiline=True,
+            instruction="Answer the last input the way I answered the earlier ones.",
+        ),
+        TaskSpec(
+            "commit_subject", max_tokens=24,
+            instruction="Write the subject line of a git commit in my style.",
+            input_label="Text", output_label="Subject",
+        ),
+        TaskSpec(
+            "news_category", "label", labels=NEWS_SECTIONS, max_tokens=8,
+            instruction="Name the section this article belongs to.",
+            input_label="Text", output_label="Category",
+        ),
+        TaskSpec(
+            "movie_tag", "label", labels=MOVIE_TAGS, max_tokens=8,
+            instruction="Choose the tag I would give this film.",
+            input_label="Film", output_label="Tag",
+        ),
+        TaskSpec(
+            "film_rating", "rating", labels=("1", "2", "3", "4", "5"), max_tokens=4,
+            instruction="Rate the film from 1 to 5 as I would, given my review.",
+            input_label="Review", output_label="Rating",
+        ),
+        TaskSpec(
+            "news_headline", max_tokens=24,
+            instruction="Write the headline of this article in my style.",
+            input_label="Text", output_label="Headline",
+        ),
+        TaskSpec(
+            "paper_title", max_tokens=32,
+            instruction="Write the title of this paper in my style.",
+            input_label="Abstract", output_label="Title",
+        ),
+        TaskSpec(
+            "tweet", max_tokens=48,
+            instruction="Rewrite this tweet the way I would.",
+            input_label="Text", output_label="Tweet",
+        ),
+        TaskSpec(
+            "product_rating", "rating", labels=("1", "2", "3", "4", "5"), max_tokens=4,
+            instruction="Rate the product from 1 to 5 as I would, given my review.",
+            input_label="Review", output_label="Rating",
+        ),
+        TaskSpec(
+            "citation", "label", max_tokens=48,
+            instruction="Choose the paper I would cite.",
+            input_label="Paper", output_label="Citation",
+        ),
+        TaskSpec(
+            "email_subject", max_tokens=24,
+            instruction="Write the subject line of this e-mail in my style.",
+            input_label="Text", output_label="Subject",
+        ),
+        TaskSpec(
+            "email_reply", max_tokens=256, multiline=True,
+            instruction="Reply to the last e-mail the way I replied to the earlier ones.",
+            input_label="E-mail", output_label="Reply",
+        ),
+        TaskSpec(
+            "note_title", max_tokens=24,
+            instruction="Write the title of this note in my style.",
+            input_label="Text", output_label="Title",
+        ),
+        TaskSpec(
+            "chat", max_tokens=256, multiline=True,
+            instruction="Answer the last message the way the earlier ones were answered.",
+            input_label="Message", output_label="Answer",
+        ),
+    )
+}  # fmt: skip
+
+
+def canonical_name(name: str) -> str:
+    """Return a task's stored name: ``Commit-Subject`` and ``commit_subject`` are one task."""
+    return name.strip().lower().replace("-", "_").replace(" ", "_")
+
+
+def infer_task(name: str, outputs: Sequence[str]) -> TaskSpec:
+    """Infer the spec of an unknown task from the answers seen so far.
+
+    Few distinct numbers make a rating, few distinct short strings a label set, all else text.
+    At least 8 answers are needed before anything but text is assumed.
+    """
+    distinct = sorted({o.strip() for o in outputs})
+    closed = len(outputs) >= 8 and len(distinct) <= max(2, min(60, len(outputs) // 3))
+    if closed and len(distinct) <= 11 and all(number(o) is not None for o in distinct):
+        return TaskSpec(
+            name, "rating", labels=tuple(sorted(distinct, key=float)), max_tokens=6,
+            instruction="Rate the last input the way I rated the earlier ones.",
+            output_label="Rating",
+        )  # fmt: skip
+    if closed and all(len(o.split()) <= 6 and "\n" not in o for o in distinct):
+        return TaskSpec(
+            name, "label", labels=tuple(distinct), max_tokens=16,
+            instruction="Choose the label I would choose.",
+            output_label="Label",
+        )  # fmt: skip
+    multiline = any("\n" in o for o in outputs)
+    return replace(
+        BUILTIN[DEFAULT_TASK], name=name, multiline=multiline, max_tokens=256 if multiline else 48
+    )
+
+
+def read_task_file(path: Path) -> TaskSpec:
+    """Read one task spec from TOML; its keys are the fields of ``TaskSpec``.
+
+    Raises
+    ------
+    ConfigError
+        If the file is not TOML, or a key is unknown or of the wrong type.
+    """
+    try:
+        raw: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as err:
+        raise ConfigError(f"Task file {path} cannot be read: {err}. Expected TOML.") from err
+    raw.setdefault("name", path.stem)
+    expected = {f: type(getattr(BUILTIN[DEFAULT_TASK], f)) for f in TaskSpec.__dataclass_fields__}
+    expected["labels"] = list
+    for key, value in raw.items():
+        if key not in expected or not isinstance(value, expected[key]):
+            raise ConfigError(
+                f"Task file {path}: {key} = {value!r} is not understood. Expected keys: "
+                + ", ".join(f"{k} ({t.__name__})" for k, t in expected.items())
+            )
+    raw["labels"] = tuple(str(label) for label in raw.get("labels", ()))
+    raw["name"] = canonical_name(raw["name"])
+    return TaskSpec(**raw)
+
+
+def read_task_dir(folder: Path) -> dict[str, TaskSpec]:
+    """Read every ``*.toml`` of a folder (which need not exist), by task name."""
+    specs = [read_task_file(path) for path in sorted(folder.glob("*.toml"))]
+    return {spec.name: spec for spec in specs}
+
+
+def find_task(
+    name: str, *, custom: dict[str, TaskSpec] | None = None, outputs: Iterable[str] = ()
+) -> TaskSpec:
+    """Return the spec of a task; its closed set always includes what the user has answered.
+
+    Parameters
+    ----------
+    name
+        Any spelling ``canonical_name`` accepts.
+    custom
+        The user's own specs, which win over the built-in ones.
+    outputs
+        The user's own answers for this task: they complete a closed set, and an unknown
+        task is inferred from them.
+
+    Raises
+    ------
+    UnknownTaskError
+        If the name is neither known nor backed by any answer.
+    """
+    name = canonical_name(name)
+    known = BUILTIN | (custom or {})
+    answers = list(outputs)
+    spec = known.get(name)
+    if spec is None:
+        if not answers:
+            raise UnknownTaskError(
+                f"No task {name!r}. Known tasks: {', '.join(sorted(known))}. "
+                "Import records under this name first, or describe it in a task file."
+            )
+        return infer_task(name, answers)
+    if spec.kind == "text":
+        return spec
+    present = {label.casefold() for label in spec.labels}
+    extra = sorted({a.strip() for a in answers if a.strip().casefold() not in present})
+    if spec.kind == "rating":
+        extra = [e for e in extra if number(e) is not None]
+        return replace(spec, labels=tuple(sorted((*spec.labels, *extra), key=float)))
+    return replace(spec, labels=(*spec.labels, *extra))

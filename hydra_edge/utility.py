@@ -1,0 +1,134 @@
+"""Utility: agreement of an answer with what the user really wrote, in [0, 1] (design 2).
+
+Also the word-level comparisons that features share with it. ROUGE here follows Lin (2004)
+without stemming; on ASCII text it equals the ``rouge-score`` package (tested).
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from hydra_edge.tasks import TaskSpec, number
+from hydra_edge.types import Float2d
+
+# One token: a CJK character or kana by itself, else a run of letters and digits.
+_TOKEN = re.compile(
+    r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af]|"
+    r"[^\W_\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af]+"
+)
+# Longer texts are compared by their opening: ROUGE-L is quadratic in the worst case.
+MAX_TOKENS = 2000
+
+
+def tokens(text: str, limit: int | None = MAX_TOKENS) -> list[str]:
+    """Split a text into lower-case words (CJK text into characters), at most ``limit``."""
+    if limit is None:
+        return _TOKEN.findall(text.lower())
+    return _TOKEN.findall(text[: limit * 20].lower())[:limit]
+
+
+def _f1(overlap: int, n_a: int, n_b: int) -> float:
+    return 2.0 * overlap / (n_a + n_b) if overlap else 0.0
+
+
+def lcs_length(a: Sequence[str], b: Sequence[str]) -> int:
+    """Return the length of the longest common subsequence, bit-parallel (Hyyrö 2004)."""
+    if not a or not b:
+        return 0
+    positions: dict[str, int] = {}
+    for i, word in enumerate(a):
+        positions[word] = positions.get(word, 0) | (1 << i)
+    mask = (1 << len(a)) - 1
+    row = mask
+    for word in b:
+        matches = row & positions.get(word, 0)
+        row = ((row + matches) | (row - matches)) & mask
+    return len(a) - row.bit_count()
+
+
+def token_agreement(a: Sequence[str], b: Sequence[str]) -> float:
+    """(ROUGE-1 F + ROUGE-L F) / 2 of two token lists, in [0, 1]."""
+    common = Counter(a) & Counter(b)
+    rouge_1 = _f1(common.total(), len(a), len(b))
+    return (rouge_1 + _f1(lcs_length(a, b), len(a), len(b))) / 2.0 if rouge_1 else 0.0
+
+
+def text_agreement(a: str, b: str) -> float:
+    """(ROUGE-1 F + ROUGE-L F) / 2 of two texts; texts without any word are compared exactly."""
+    words_a, words_b = tokens(a), tokens(b)
+    if not words_a or not words_b:
+        return float(a.strip() == b.strip() and bool(a.strip()))
+    return token_agreement(words_a, words_b)
+
+
+def label_agreement(a: str, b: str) -> float:
+    """1.0 where two labels are the same but for case and outer space."""
+    return float(a.strip().casefold() == b.strip().casefold())
+
+
+def rating_agreement(a: str, b: str, span: float) -> float:
+    """1 - abs(error) / range; 0.0 where either is not a number."""
+    x, y = number(a), number(b)
+    if x is None or y is None:
+        return 0.0
+    return max(0.0, 1.0 - abs(x - y) / span)
+
+
+def utility(answer: str, truth: str, task: TaskSpec) -> float:
+    """Return the agreement of an answer with the truth by the task's kind, in [0, 1]."""
+    if task.kind == "label":
+        return label_agreement(answer, truth)
+    if task.kind == "rating":
+        return rating_agreement(answer, truth, task.span)
+    return text_agreement(answer, truth)
+
+
+def _token_pair(a: list[str], b: list[str]) -> float:
+    return token_agreement(a, b) if a and b else float(a == b)
+
+
+def agreement_matrix(answers: Sequence[str], task: TaskSpec) -> Float2d:
+    """Compare every answer with every other.
+
+    Returns
+    -------
+    Float2d
+        Shape ``(n, n)``, float32, symmetric, range ``[0, 1]``, ones on the diagonal.
+    """
+    n = len(answers)
+    out = np.eye(n, dtype=np.float32)
+    compare: Callable[[int, int], float]
+    if task.kind == "text":
+        words = [tokens(a) for a in answers]
+
+        def compare(i: int, j: int) -> float:
+            return _token_pair(words[i], words[j])
+    else:
+
+        def compare(i: int, j: int) -> float:
+            return utility(answers[i], answers[j], task)
+
+    for i in range(n):
+        for j in range(i):
+            out[i, j] = out[j, i] = compare(i, j)
+    return out
+
+
+def relative_gain(ours: float, theirs: float, task: TaskSpec) -> float:
+    """Compare two mean utilities of one task across kinds (design 2).
+
+    Accuracy ratio - 1 (label), 1 - MAE ratio (rating), utility ratio - 1 (text). A baseline
+    of zero (or, for ratings, a perfect one) has no ratio: 0.0 if equal, else infinity.
+    """
+    if task.kind == "rating":
+        ours, theirs = 1.0 - ours, 1.0 - theirs
+        if theirs == 0.0:
+            return 0.0 if ours == 0.0 else float("-inf")
+        return 1.0 - ours / theirs
+    if theirs == 0.0:
+        return 0.0 if ours == 0.0 else float("inf")
+    return ours / theirs - 1.0
