@@ -1,0 +1,118 @@
+"""An LLM that never answers the same prompt twice: answers are kept in compact JSONL.
+
+A line holds the prompt's hash and the answers, never the prompt: no source text is stored.
+Given no inner LLM, only what was answered before can be had, so that training and measuring
+can be replayed on a machine without any model.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from hydra_edge.errors import BackendError
+from hydra_edge.llm import LLM
+from hydra_edge.prompt import Prompt
+from hydra_edge.types import Completion, text_hash
+
+
+class CachedLLM:
+    """Answers from a file first, from the inner LLM second (and then into the file).
+
+    Parameters
+    ----------
+    inner
+        The model to ask for what is missing; None to replay only.
+    path
+        A ``.jsonl`` file that grows, and beside it optionally ``<path>.gz``, read first.
+    name
+        The model's name, needed only where ``inner`` is None.
+    """
+
+    is_remote = False
+
+    def __init__(self, inner: LLM | None, path: Path, *, name: str = "") -> None:
+        self.inner = inner
+        self.path = path
+        self.name = inner.name if inner is not None else name
+        self.asked = 0
+        self.answers: dict[str, list[Completion]] = {}
+        packed = path.with_suffix(path.suffix + ".gz")
+        if packed.exists():
+            with gzip.open(packed, "rt", encoding="utf-8") as stream:
+                self._read(stream.read())
+        if path.exists():
+            self._read(path.read_text(encoding="utf-8"))
+
+    def _read(self, text: str) -> None:
+        for line in text.splitlines():
+            try:
+                row = json.loads(line)
+            except ValueError:
+                continue  # a line cut off when its writer was stopped: asked again
+            self.answers[row["k"]] = [
+                Completion(c[0], greedy=i == 0 and row["g"], tokens=c[1], logprob=c[2])
+                for i, c in enumerate(row["c"])
+            ]
+
+    def key(
+        self, prompt: Prompt, n: int, temperature: float, max_tokens: int, seed: int, closed: bool
+    ) -> str:
+        """Name a request; everything that changes the answers changes it."""
+        parts = (self.name, prompt.key(), n, f"{temperature:g}", max_tokens, seed, closed)
+        return text_hash("\x1f".join(map(str, parts)))[:24]
+
+    def render(self, prompt: Prompt) -> str:
+        """See the protocol."""
+        return prompt.completion_text() if self.inner is None else self.inner.render(prompt)
+
+    def complete(
+        self,
+        prompt: Prompt,
+        *,
+        n: int = 1,
+        temperature: float = 0.8,
+        max_tokens: int = 48,
+        choices: Sequence[str] | None = None,
+        seed: int = 0,
+        on_token: Callable[[str], None] | None = None,
+    ) -> list[Completion]:
+        """See the protocol; an answer known is returned at once."""
+        key = self.key(prompt, n, temperature, max_tokens, seed, bool(choices))
+        if key not in self.answers:
+            if self.inner is None:
+                raise BackendError(
+                    f"No answer of {self.name} to this prompt in {self.path}. Expected it to be "
+                    "cached; run once with the model itself."
+                )
+            completions = self.inner.complete(
+                prompt, n=n, temperature=temperature, max_tokens=max_tokens, choices=choices,
+                seed=seed, on_token=on_token,
+            )  # fmt: skip
+            self.asked += 1
+            self._append(key, completions)
+            self.answers[key] = completions
+        return self.answers[key]
+
+    def _append(self, key: str, completions: Sequence[Completion]) -> None:
+        row = {
+            "k": key,
+            "g": bool(completions and completions[0].greedy),
+            "c": [
+                [c.text, c.tokens, None if c.logprob is None else round(c.logprob, 4)]
+                for c in completions
+            ],
+        }
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(row, ensure_ascii=False, separators=(",", ":")) + "\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+
+    def close(self) -> None:
+        """Close the inner LLM."""
+        if self.inner is not None:
+            self.inner.close()

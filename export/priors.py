@@ -1,0 +1,294 @@
+"""Scaling and head priors of a base, fitted on a small labelled set of training users.
+
+Stage one needs no LLM: reranker pairs with proxy utilities. Stage two shows a local LLM the
+records that the reranker of stage one chooses, and labels its candidates by what the user
+really wrote. Users are split, never records: every figure reported is on users left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+
+import numpy as np
+from hydra_edge.bundle import Bundle
+from hydra_edge.encoder import TextEncoder
+
+from export.data import UserHistory
+from hydra_edge.adapter import merge, pool_features, pool_utilities
+from hydra_edge.engine import Engine
+from hydra_edge.evaluate import top_utility
+from hydra_edge.heads import ConditionalLogit, Groups, Prior
+from hydra_edge.llm import LLM
+from hydra_edge.pools import complete_within_context
+from hydra_edge.reranker import proxy_data
+from hydra_edge.store import Store
+from hydra_edge.types import Double1d, Double2d, Float1d, Float2d, JsonDict, Role
+
+Item = tuple[Float2d, Float1d]
+Report = Callable[[str, int, int], None]
+
+TAUS = (0.03, 0.1, 0.3)
+RIDGES = (0.1, 1.0, 10.0)
+STRENGTHS = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
+FOLDS = 5
+TOP: dict[Role, int] = {"reranker": 4, "adapter": 1}
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """One user's labelled queries of one task, oldest first."""
+
+    user: str
+    task: str
+    kind: str
+    items: tuple[Item, ...]
+
+
+def engine_for(history: UserHistory, bundle: Bundle, encoder: TextEncoder) -> Engine:
+    """Hold one user's records in memory."""
+    store = Store.in_memory()
+    store.add(history.records)
+    return Engine(store, bundle, encoder)
+
+
+def label_reranker(
+    users: Sequence[UserHistory], bundle: Bundle, encoder: TextEncoder, limit: int, report: Report
+) -> list[Labelled]:
+    """Label records with proxy utilities: each user's latest ``limit`` records as queries."""
+    out = []
+    for done, user in enumerate(users, start=1):
+        engine = engine_for(user, bundle, encoder)
+        history = engine.history(engine.task(user.task))
+        data = proxy_data(
+            engine.features["reranker"], history, engine.lexical(history), limit=limit
+        )
+        bounds = data.groups.offsets
+        items = tuple(
+            (data.groups.features[a:b].astype(np.float32), data.groups.utilities[a:b])
+            for a, b in zip(bounds[:-1], bounds[1:], strict=True)
+        )
+        out.append(Labelled(user.user, user.task, history.task.kind, items))
+        engine.store.close()
+        report("reranker labels", done, len(users))
+    return out
+
+
+def label_adapter(
+    users: Sequence[UserHistory],
+    bundle: Bundle,
+    encoder: TextEncoder,
+    llm: LLM,
+    queries: int,
+    report: Report,
+) -> list[Labelled]:
+    """Label candidates of a real LLM on each user's last ``queries`` records."""
+    out = []
+    for done, user in enumerate(users, start=1):
+        engine = engine_for(user, bundle, encoder)
+        task = engine.task(user.task)
+        history = engine.history(task)
+        head = engine.active(task, "reranker")
+        items: list[Item] = []
+        for i in range(max(2, len(history) - queries), len(history)):
+            record, past, vector = history.records[i], history.before(i), history.inputs[i]
+            ranked = engine.rank(head, record.input, vector, past, k=4)
+            shown = [r.record for r in ranked]
+            prompt = engine.prompt(task, record.input, shown)
+            _, completions = complete_within_context(
+                llm, prompt, n=8, temperature=0.8, max_tokens=task.max_tokens
+            )
+            candidates = merge(completions, task)
+            if candidates:
+                pool = engine.pool(record.input, vector, candidates, shown)
+                phi = pool_features(engine.features["adapter"], pool, past)
+                items.append((phi, pool_utilities(pool, record.output, task)))
+        out.append(Labelled(user.user, user.task, task.kind, tuple(items)))
+        engine.store.close()
+        report("adapter labels", done, len(users))
+    return out
+
+
+def fit_scale(labelled: Sequence[Labelled], dim: int) -> tuple[Float1d, Float1d]:
+    """Return means and deviations that bring features into roughly [-3, 3].
+
+    Taken over each task and averaged over those in which a feature varies, so that a feature
+    only some kinds of task use is not drowned by the zeros of the others.
+    """
+    means, stds = [], []
+    for task in sorted({user.task for user in labelled}):
+        rows = np.concatenate([phi for u in labelled if u.task == task for phi, _ in u.items])
+        means.append(rows.mean(axis=0, dtype=np.float64))
+        stds.append(rows.std(axis=0, dtype=np.float64))
+    mean, std = np.stack(means), np.stack(stds)
+    varies = std > 1e-4
+    count = np.maximum(varies.sum(axis=0), 1)
+    scale = np.where(varies.any(axis=0), (std * varies).sum(axis=0) / count, 1.0)
+    centre = (mean * varies).sum(axis=0) / count
+    return centre.astype(np.float32), scale.astype(np.float32)
+
+
+def scaled(
+    labelled: Sequence[Labelled], mean: Float1d, std: Float1d, limit: float
+) -> list[Labelled]:
+    """Apply a scaling to raw features."""
+    return [
+        replace(
+            user,
+            items=tuple(
+                (np.clip((phi - mean) / std, -limit, limit).astype(np.float32), u)
+                for phi, u in user.items
+            ),
+        )
+        for user in labelled
+    ]
+
+
+def _stack(users: Sequence[Labelled], dim: int) -> Groups:
+    return Groups.stack([item for user in users for item in user.items], dim=dim)
+
+
+def _fit(users: Sequence[Labelled], dim: int, tau: float, ridge: float) -> ConditionalLogit:
+    prior = Prior(np.zeros(dim), np.eye(dim) * ridge, tau)
+    return ConditionalLogit(prior).fit(_stack(users, dim).informative())
+
+
+def _folds(users: Sequence[Labelled]) -> list[list[int]]:
+    """Split users (never records); a user's tasks stay in one fold."""
+    names = sorted({user.user for user in users})
+    fold = {name: i % FOLDS for i, name in enumerate(names)}
+    split = [[i for i, u in enumerate(users) if fold[u.user] == f] for f in range(FOLDS)]
+    return [part for part in split if part]
+
+
+@dataclass(frozen=True, eq=False)
+class Population:
+    """A fitted prior and what it is worth on users left out of each fold."""
+
+    mean: Double1d
+    precision: Double2d
+    tau: float
+    report: JsonDict
+
+
+def _out_of_fold(
+    users: Sequence[Labelled], dim: int, tau: float, ridge: float
+) -> list[tuple[list[int], Double1d]]:
+    """Return, for every fold, its users and the weights fitted on all others."""
+    out = []
+    for part in _folds(users):
+        rest = [u for i, u in enumerate(users) if i not in set(part)]
+        if rest:
+            out.append((part, _fit(rest, dim, tau, ridge).weight_))
+    return out
+
+
+def _mean_utility(
+    users: Sequence[Labelled], folds: list[tuple[list[int], Double1d]], dim: int, top: int
+) -> float:
+    values = []
+    for part, weight in folds:
+        groups = _stack([users[i] for i in part], dim)
+        values.append(top_utility(groups.features @ weight, groups, top))
+    return float(np.concatenate(values).mean())
+
+
+def _cross_entropy(head: ConditionalLogit, groups: Groups, tau: float) -> float:
+    """Return the mean listwise loss of a head on queries it was not fitted on."""
+    losses = []
+    for a, b in zip(groups.offsets[:-1], groups.offsets[1:], strict=True):
+        target = np.exp((groups.utilities[a:b] - groups.utilities[a:b].max()) / tau)
+        score = groups.features[a:b] @ head.weight_
+        log_p = score - score.max()
+        log_p = log_p - np.log(np.exp(log_p).sum())
+        losses.append(-float((target / target.sum()) @ log_p))
+    return float(np.mean(losses)) if losses else 0.0
+
+
+def _strength(
+    users: Sequence[Labelled], folds: list[tuple[list[int], Double1d]], dim: int, tau: float
+) -> float:
+    """Choose how strongly heads are held to the mean: by each user's later queries."""
+    losses = np.zeros(len(STRENGTHS))
+    for part, weight in folds:
+        for i in part:
+            groups = _stack([users[i]], dim).informative()
+            n = len(groups.offsets) - 1
+            if n < 4:
+                continue
+            early = groups.take(np.arange(n // 2))
+            late = groups.take(np.arange(n // 2, n))
+            for s, strength in enumerate(STRENGTHS):
+                head = ConditionalLogit(Prior(weight, np.eye(dim) * strength, tau)).fit(early)
+                losses[s] += _cross_entropy(head, late, tau)
+    # With no user long enough to tell, the strongest: heads then stay near the population.
+    return STRENGTHS[int(np.argmin(losses))] if losses.any() else STRENGTHS[-1]
+
+
+def fit_population(users: Sequence[Labelled], dim: int, role: Role, baseline: int) -> Population:
+    """Fit the shared head of one group of tasks, and how much users differ from it.
+
+    Parameters
+    ----------
+    users
+        Labelled training users, with scaled features.
+    baseline
+        The column the baseline orders by, for the report.
+    """
+    top = TOP[role]
+    best = (-1.0, TAUS[0], RIDGES[0])
+    for tau in TAUS:
+        for ridge in RIDGES:
+            folds = _out_of_fold(users, dim, tau, ridge)
+            best = max(best, (_mean_utility(users, folds, dim, top), tau, ridge))
+    utility, tau, ridge = best
+    folds = _out_of_fold(users, dim, tau, ridge)
+    strength = _strength(users, folds, dim, tau)
+    everyone = _stack(users, dim)
+    means = np.add.reduceat(everyone.utilities, everyone.offsets[:-1]) / np.diff(everyone.offsets)
+    ceiling = [everyone.utilities[a:b].max() for a, b in zip(
+        everyone.offsets[:-1], everyone.offsets[1:], strict=True)]  # fmt: skip
+    report: JsonDict = {
+        "users": len(users),
+        "queries": len(everyone.offsets) - 1,
+        "utility": {
+            "any": round(float(np.mean(means)), 4),
+            "baseline": round(
+                float(top_utility(everyone.features[:, baseline], everyone, top).mean()), 4
+            ),
+            "shared": round(utility, 4),
+            "best_single": round(float(np.mean(ceiling)), 4),
+        },
+        "tau": tau,
+        "ridge": ridge,
+        "strength": strength,
+    }
+    return Population(_fit(users, dim, tau, ridge).weight_, np.eye(dim) * strength, tau, report)
+
+
+def priors_of_role(
+    labelled: Sequence[Labelled], role: Role, names: Sequence[str], baseline: str
+) -> tuple[dict[str, Float2d], JsonDict]:
+    """Fit one prior per task and one per kind, as arrays of ``maps.safetensors``."""
+    arrays: dict[str, Float2d] = {}
+    report: JsonDict = {}
+    kinds = {
+        kind: {u.task for u in labelled if u.kind == kind} for kind in ("text", "label", "rating")
+    }
+    groups: Mapping[str, set[str]] = {u.task: {u.task} for u in labelled} | {
+        kind: tasks for kind, tasks in kinds.items() if tasks
+    }
+    for group, tasks in sorted(groups.items()):
+        users = [u for u in labelled if u.task in tasks and u.items]
+        found = fit_population(users, len(names), role, names.index(baseline))
+        arrays[f"{role}.prior.{group}.mean"] = found.mean.astype(np.float32)
+        arrays[f"{role}.prior.{group}.precision"] = found.precision.astype(np.float32)
+        arrays[f"{role}.prior.{group}.tau"] = np.array([found.tau], dtype=np.float32)
+        report[group] = found.report
+    return arrays, report
+
+
+def with_maps(bundle: Bundle, arrays: Mapping[str, Float2d]) -> Bundle:
+    """Return a bundle in memory with some of its maps replaced (its base_id is stale)."""
+    return replace(bundle, maps=MappingProxyType({**bundle.maps, **arrays}))

@@ -1,0 +1,115 @@
+"""Which weights are in force for one user, task and role, and what they say of features.
+
+Baseline, shared and personal are three weight vectors of one linear model: the gate only
+chooses between them, and every score can be explained the same way.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from hydra_edge.bundle import Bundle
+from hydra_edge.errors import BaseMismatchError
+from hydra_edge.features import FeatureMap
+from hydra_edge.heads import ConditionalLogit, Prior
+from hydra_edge.tasks import TaskSpec
+from hydra_edge.types import Float1d, Float2d, HeadInfo, HeadState, Role, Switch
+
+# The feature that alone orders things as a system without hydra-edge would.
+BASELINE_FEATURE: dict[Role, str] = {"reranker": "bm25_rank", "adapter": "greedy"}
+
+
+def prior_for(bundle: Bundle, task: TaskSpec, role: Role) -> Prior:
+    """Return the population prior: the task's own if the base has one, else its kind's."""
+    group = task.name if task.name in bundle.prior_groups(role) else task.kind
+    key = f"{role}.prior.{group}"
+    return Prior(
+        mean=bundle.array(f"{key}.mean").astype(np.float64),
+        precision=bundle.array(f"{key}.precision").astype(np.float64),
+        tau=float(bundle.array(f"{key}.tau")[0]),
+    )
+
+
+def baseline_weight(names: tuple[str, ...], role: Role) -> Float1d:
+    """Return the weights of the baseline: 1 on its one feature."""
+    weight = np.zeros(len(names), dtype=np.float32)
+    weight[names.index(BASELINE_FEATURE[role])] = 1.0
+    return weight
+
+
+def check_base(state: HeadState, bundle: Bundle) -> None:
+    """Refuse a head fitted on another base.
+
+    Raises
+    ------
+    BaseMismatchError
+        With the command that fits it again.
+    """
+    if state.base_id != bundle.base_id:
+        raise BaseMismatchError(
+            f"The {state.role} head for {state.task} belongs to base {state.base_id[:12]}; this "
+            f"base is {bundle.base_id[:12]}. Records and answers are kept. Fit it again with: "
+            f"hydra-edge fit-head --task {state.task}"
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class ActiveHead:
+    """The weights in force, ready to score and explain.
+
+    ``posterior`` carries the personal head's uncertainty; None while another serves.
+    """
+
+    info: HeadInfo
+    features: FeatureMap
+    weight: Float1d
+    posterior: ConditionalLogit | None
+
+    @classmethod
+    def of(
+        cls, bundle: Bundle, task: TaskSpec, features: FeatureMap, state: HeadState | None
+    ) -> ActiveHead:
+        """Choose the weights the gate allows; a head of another base never serves."""
+        role = features.role
+        prior = prior_for(bundle, task, role)
+        switch: Switch = "shared"
+        reason = "no head fitted yet"
+        if state is not None and state.base_id != bundle.base_id:
+            state, reason = None, "the head belongs to another base; run fit-head"
+        elif state is not None and state.features != features.names:
+            state, reason = None, "the head was fitted on other features; run fit-head"
+        elif state is not None and state.stale:
+            state, reason = None, "records it was learned from were forgotten; run fit-head"
+        posterior = None
+        weight = prior.mean.astype(np.float32)
+        if state is not None:
+            switch, reason = state.switch, str(state.report.get("reason", ""))
+            if switch == "baseline":
+                weight = baseline_weight(features.names, role)
+            elif switch == "personal":
+                weight = state.weight
+                posterior = ConditionalLogit.from_state(state.weight, state.precision, prior)
+        info = HeadInfo(
+            task=task.name,
+            role=role,
+            switch=switch,
+            version=None if state is None else state.version,
+            base_id=bundle.base_id,
+            n_queries=0 if state is None else state.n_queries,
+            reason=reason,
+        )
+        return cls(info, features, weight, posterior)
+
+    def scores(self, phi: Float2d) -> Float1d:
+        """Score scaled features, shape ``(m, d)``, relative to the group's mean: ``(m,)``."""
+        return np.asarray((phi - phi.mean(axis=0)) @ self.weight, dtype=np.float32)
+
+    def contributions(self, phi: Float2d) -> list[dict[str, float]]:
+        """Split each score over features, exactly; features of no weight are left out."""
+        parts = (phi - phi.mean(axis=0)) * self.weight
+        names = self.features.names
+        return [
+            {names[j]: float(row[j]) for j in np.flatnonzero(np.abs(row) > 0.0)} for row in parts
+        ]

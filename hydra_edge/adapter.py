@@ -1,0 +1,89 @@
+"""The adapter: which of the LLM's candidate answers fits this user."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from hydra_edge.active import ActiveHead
+from hydra_edge.features import FeatureMap, Pool, adapter_features
+from hydra_edge.history import History
+from hydra_edge.tasks import TaskSpec
+from hydra_edge.types import Candidate, Completion, Float1d, Float2d
+from hydra_edge.utility import utility
+
+
+def merge(completions: Sequence[Completion], task: TaskSpec) -> tuple[Candidate, ...]:
+    """Merge equal answers into candidates with counts; a closed set is always complete.
+
+    For ``label`` and ``rating`` tasks every member is a candidate, those never sampled with
+    count 0, so that neighbours and habit can speak for an answer the LLM did not think of.
+    """
+    merged: dict[str, Candidate] = {}
+    if task.kind != "text":
+        merged = {label.casefold(): Candidate(label, count=0) for label in task.labels}
+    for completion in completions:
+        text = completion.text.strip()
+        key = text if task.kind == "text" else text.casefold()
+        if not text or (task.kind != "text" and key not in merged):
+            continue
+        old = merged.get(key, Candidate(text, count=0))
+        logprobs = [p for p in (old.logprob, completion.logprob) if p is not None]
+        merged[key] = replace(
+            old,
+            count=old.count + 1,
+            greedy=old.greedy or completion.greedy,
+            logprob=max(logprobs) if logprobs else None,
+        )
+    return tuple(merged.values())
+
+
+def pool_features(features: FeatureMap, pool: Pool, history: History) -> Float2d:
+    """Return the scaled features of a pool, shape ``(m, d)``, learned ones included."""
+    raw = np.hstack(
+        (adapter_features(pool, history), features.learned(pool.query_vector, pool.vectors))
+    )
+    return features.scale(raw)
+
+
+def pool_utilities(pool: Pool, truth: str, task: TaskSpec) -> Float1d:
+    """Compare every candidate with what the user really wrote: shape ``(m,)``, [0, 1]."""
+    return np.array([utility(c.text, truth, task) for c in pool.candidates], dtype=np.float32)
+
+
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """A scored pool, best first; ``chosen`` is the place of the answer to return.
+
+    ``abstained``: the head preferred another, but not clearly, so the greedy answer stands.
+    """
+
+    candidates: tuple[Candidate, ...]
+    chosen: int
+    abstained: bool
+
+    @property
+    def text(self) -> str:
+        """The answer to return."""
+        return self.candidates[self.chosen].text
+
+
+def choose(head: ActiveHead, pool: Pool, history: History) -> Choice:
+    """Score a pool of at least one candidate and choose the answer (design 5.3)."""
+    phi = pool_features(head.features, pool, history)
+    scores = head.scores(phi)
+    parts = head.contributions(phi)
+    order = np.argsort(-scores, kind="stable").tolist()
+    ranked = tuple(
+        replace(pool.candidates[i], score=float(scores[i]), contributions=parts[i]) for i in order
+    )
+    greedy = next((i for i, c in enumerate(pool.candidates) if c.greedy), None)
+    abstained = (
+        head.posterior is not None
+        and greedy is not None
+        and head.posterior.abstains(phi.astype(np.float64), greedy=greedy)
+    )
+    chosen = order.index(greedy) if abstained and greedy is not None else 0
+    return Choice(ranked, chosen, abstained)

@@ -1,0 +1,135 @@
+"""One user's records, heads and base together: everything short of an LLM.
+
+The facade, fitting on the device, and the benchmarks all stand on this one object, so that
+features and prompts are computed by the same code everywhere (design 3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from hydra_edge.active import ActiveHead, baseline_weight
+from hydra_edge.bundle import Bundle
+from hydra_edge.encoder import TextEncoder
+from hydra_edge.features import FeatureMap, Pool
+from hydra_edge.history import History
+from hydra_edge.prompt import Prompt, build_prompt
+from hydra_edge.reranker import rerank
+from hydra_edge.retrieval import LexicalIndex, OkapiIndex, StoreIndex
+from hydra_edge.store import Store
+from hydra_edge.tasks import TaskSpec, canonical_name, find_task
+from hydra_edge.types import Candidate, Float1d, Progress, RankedRecord, Record, Role
+from hydra_edge.vectors import CachedEncoder
+
+
+class Engine:
+    """Ranking and pools for one user.
+
+    Parameters
+    ----------
+    store
+        The user's file, or one in memory.
+    bundle, encoder
+        The base and its encoder.
+    custom_tasks
+        The user's own task specs by name.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        bundle: Bundle,
+        encoder: TextEncoder,
+        custom_tasks: dict[str, TaskSpec] | None = None,
+    ) -> None:
+        self.store = store
+        self.bundle = bundle
+        self.encoder = CachedEncoder(encoder, store)
+        self.features: dict[Role, FeatureMap] = {
+            "reranker": FeatureMap(bundle, "reranker"),
+            "adapter": FeatureMap(bundle, "adapter"),
+        }
+        self.custom_tasks = custom_tasks or {}
+
+    def task(self, name: str) -> TaskSpec:
+        """Return a task's spec, its closed set completed by what the user has answered."""
+        name = canonical_name(name)
+        outputs = [record.output for record in self.store.records(task=name)]
+        return find_task(name, custom=self.custom_tasks, outputs=outputs)
+
+    def history(self, task: TaskSpec, *, progress: Progress | None = None) -> History:
+        """Read the user's records of a task, encoding what is not cached yet."""
+        records = self.store.records(task=task.name)
+        texts = [r.input for r in records] + [r.output for r in records]
+        vectors = self.encoder.encode(texts, progress=progress)
+        n = len(records)
+        return History.build(task, records, vectors[:n], vectors[n:])
+
+    def lexical(self, history: History) -> LexicalIndex:
+        """Return BM25 over a history: the store's own index, or one in memory."""
+        if self.store.path is None:
+            return OkapiIndex([record.input for record in history.records])
+        return StoreIndex(self.store, history)
+
+    def active(self, task: TaskSpec, role: Role) -> ActiveHead:
+        """Return the weights in force for a task and role."""
+        state = self.store.head(task.name, role)
+        return ActiveHead.of(self.bundle, task, self.features[role], state)
+
+    def baseline(self, role: Role) -> Float1d:
+        """Return the weights of a role's baseline, shape ``(d,)``."""
+        return baseline_weight(self.features[role].names, role)
+
+    def encode_query(self, query: str) -> Float1d:
+        """Return a query's unit vector, shape ``(dim,)``; it is not written to the cache."""
+        return np.asarray(self.encoder.encode([query], keep=False)[0], dtype=np.float32)
+
+    def rank(
+        self,
+        head: ActiveHead,
+        query: str,
+        vector: Float1d,
+        history: History,
+        *,
+        k: int,
+        private: bool = True,
+    ) -> tuple[RankedRecord, ...]:
+        """Choose the ``k`` records to show; without the private ones if ``private`` is False."""
+        ranked = rerank(
+            head, query, vector, history, self.lexical(history),
+            k=k if private else len(history), helped=self.store.helped_counts(history.task.name),
+        )  # fmt: skip
+        if private:
+            return ranked
+        return tuple(r for r in ranked if not r.record.private)[:k]
+
+    def prompt(
+        self, task: TaskSpec, query: str, records: Sequence[Record], system: str = ""
+    ) -> Prompt:
+        """Build the prompt of a query from the records chosen for it, best first."""
+        return build_prompt(task, query, records, system=system)
+
+    def pool(
+        self,
+        query: str,
+        vector: Float1d,
+        candidates: Sequence[Candidate],
+        shown: Sequence[Record],
+        *,
+        keep: bool = False,
+    ) -> Pool:
+        """Put a query's candidates together with the vectors their features need.
+
+        ``keep`` caches the candidates' vectors: for pools that will be fitted on again.
+        """
+        texts = [c.text for c in candidates]
+        return Pool(
+            query=query,
+            query_vector=vector,
+            candidates=tuple(candidates),
+            vectors=self.encoder.encode(texts, keep=keep),
+            shown=tuple(shown),
+            shown_vectors=self.encoder.encode([r.output for r in shown]),
+        )

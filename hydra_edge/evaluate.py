@@ -1,0 +1,150 @@
+"""The gate: a head serves only where the user's own held-out history says it helps (design 5.5).
+
+Personal weights are judged leave-one-query-out on the later half of the user's queries,
+against the shared head; the shared head against the baseline.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from hydra_edge.heads import (
+    ConditionalLogit,
+    Groups,
+    Prior,
+    choose_prior_scale,
+    is_collapsed,
+    loo_scores,
+    one_sided_low,
+)
+from hydra_edge.types import Double1d, Float1d, Gain, JsonDict, Switch
+
+CONFIDENCE = 0.8  # one-sided
+# Fewer held-out queries decide nothing: the population's evidence (the shared head) stands.
+MIN_HELD_OUT = 8
+
+
+@dataclass(frozen=True, eq=False)
+class Verdict:
+    """A fitted head, what the gate allows, and the evidence.
+
+    ``baseline``, ``shared``, ``personal`` have shape ``(n_groups,)``: the utility each would
+    have had on every query (personal leave-one-out); ``held_out`` the groups judged.
+    """
+
+    head: ConditionalLogit
+    scale: float
+    switch: Switch
+    reason: str
+    baseline: Double1d
+    shared: Double1d
+    personal: Double1d
+    held_out: slice
+    shared_over_baseline: Gain | None
+    personal_over_shared: Gain | None
+
+    def mean(self, name: str) -> float | None:
+        """Mean utility on the held-out queries of ``baseline``, ``shared`` or ``personal``."""
+        values: Double1d = getattr(self, name)[self.held_out]
+        return float(values.mean()) if len(values) else None
+
+    def report(self) -> JsonDict:
+        """Return the evidence as stored with the head."""
+        gains = {
+            name: None if gain is None else asdict(gain)
+            for name, gain in (
+                ("shared_over_baseline", self.shared_over_baseline),
+                ("personal_over_shared", self.personal_over_shared),
+            )
+        }
+        rows = {name: self.mean(name) for name in ("baseline", "shared", "personal")}
+        held_out = len(self.baseline[self.held_out])
+        return {"reason": self.reason, "held_out": held_out, "utility": rows, **gains}
+
+
+def top_utility(scores: Double1d, groups: Groups, top: int) -> Double1d:
+    """Return the mean utility of each query's ``top`` best-scored pairs: ``(n_groups,)``."""
+    bounds = groups.offsets
+    out = np.zeros(len(bounds) - 1)
+    for g, (start, end) in enumerate(itertools.pairwise(bounds)):
+        best = np.argsort(-scores[start:end], kind="stable")[:top]
+        out[g] = groups.utilities[start:end][best].mean() if end > start else 0.0
+    return out
+
+
+def _gain(ours: Double1d, theirs: Double1d) -> Gain:
+    difference = ours - theirs
+    return Gain(float(difference.mean()), one_sided_low(difference, CONFIDENCE), len(difference))
+
+
+def _decide(
+    n: int, over_shared: Gain, over_baseline: Gain, shared: Gain, *, collapsed: bool
+) -> tuple[Switch, str]:
+    if n < MIN_HELD_OUT:
+        return "shared", (
+            f"only {n} held-out queries; {MIN_HELD_OUT} are needed before the shared head is judged"
+        )
+    if collapsed:
+        personal, why = False, "the personal head scores every choice alike"
+    else:
+        # Over shared, and not below the baseline that would serve if shared does not.
+        personal = over_shared.low > 0.0 and (shared.low > 0.0 or over_baseline.low > 0.0)
+        why = f"personal {over_shared.mean:+.4f} over shared (lower bound {over_shared.low:+.4f})"
+    if personal:
+        return "personal", why
+    against = f"shared {shared.mean:+.4f} over baseline (lower bound {shared.low:+.4f})"
+    return ("shared" if shared.low > 0.0 else "baseline"), f"{why}; {against}"
+
+
+def judge(groups: Groups, prior: Prior, baseline: Float1d, *, top: int) -> Verdict:
+    """Fit a head, choose its prior's strength, and decide what serves.
+
+    Parameters
+    ----------
+    groups
+        The user's queries, oldest first; those whose utilities are all equal teach the head
+        nothing and are judged without being fitted on.
+    prior
+        The population's.
+    baseline
+        Weights of the baseline, shape ``(d,)``.
+    top
+        How many of a query's best pairs count (records shown; 1 for answers).
+    """
+    n_groups = len(groups.offsets) - 1
+    utilities = groups.utilities
+    sizes = np.diff(groups.offsets)
+    spread = np.zeros(n_groups, dtype=bool)
+    for g in range(n_groups):
+        values = utilities[groups.offsets[g] : groups.offsets[g + 1]]
+        spread[g] = sizes[g] > 1 and float(np.ptp(values)) > 0.0
+    kept = np.flatnonzero(spread)
+    fitted = groups.take(kept)
+    choice = choose_prior_scale(prior, fitted)
+    head = choice.head
+    personal_scores = head.scores(groups.features)
+    if len(kept):
+        rows = np.concatenate([np.arange(*groups.offsets[g : g + 2]) for g in kept])
+        personal_scores[rows] = loo_scores(head, fitted)
+    baseline_u = top_utility(groups.features @ baseline.astype(np.float64), groups, top)
+    shared_u = top_utility(groups.features @ prior.mean, groups, top)
+    personal_u = top_utility(personal_scores, groups, top)
+    held_out = slice(n_groups // 2, n_groups)
+    n = n_groups - n_groups // 2
+    if n == 0:
+        return Verdict(
+            head, choice.scale, "shared", "no held-out queries yet", baseline_u, shared_u,
+            personal_u, held_out, None, None,
+        )  # fmt: skip
+    over_shared = _gain(personal_u[held_out], shared_u[held_out])
+    over_baseline = _gain(personal_u[held_out], baseline_u[held_out])
+    shared = _gain(shared_u[held_out], baseline_u[held_out])
+    collapsed = is_collapsed(personal_scores, groups.offsets)
+    switch, reason = _decide(n, over_shared, over_baseline, shared, collapsed=collapsed)
+    return Verdict(
+        head, choice.scale, switch, reason, baseline_u, shared_u, personal_u, held_out,
+        shared, over_shared,
+    )  # fmt: skip

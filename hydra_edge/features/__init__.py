@@ -1,0 +1,15 @@
+"""Pair features: what a head sees of a (query, record) or a (query, candidate) (design 5.2)."""
+
+from hydra_edge.features.adapter import ADAPTER_FEATURES, Pool, adapter_features
+from hydra_edge.features.reranker import RERANKER_FEATURES, reranker_features
+from hydra_edge.features.scaling import FeatureMap, feature_names
+
+__all__ = [
+    "ADAPTER_FEATURES",
+    "RERANKER_FEATURES",
+    "FeatureMap",
+    "Pool",
+    "adapter_features",
+    "feature_names",
+    "reranker_features",
+]

@@ -1,0 +1,177 @@
+"""Features of a (query, candidate) pair: what speaks for this answer being the user's own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from hydra_edge.history import CASING, PUNCTUATION, History, opening_of, style_of
+from hydra_edge.tasks import number
+from hydra_edge.types import Candidate, Float1d, Float2d, Int1d, Record
+from hydra_edge.utility import agreement_matrix, tokens
+
+ADAPTER_FEATURES = (
+    "greedy",  # 1 for the LLM's first choice
+    "consensus",  # mean agreement with the other samples: minimum Bayes risk
+    "votes",  # share of the samples that are this answer
+    "log_votes",  # log of the same
+    "logprob",  # mean log-probability of a token, against the pool's mean
+    "cos_query",  # cosine with the query
+    "in_query",  # share of its words that the query holds
+    "copied",  # share of its words found only in the records shown
+    "cos_shown",  # mean cosine with the outputs shown
+    "support_near",  # similarity to the outputs of near records, sharply weighted
+    "support_wide",  # the same, broadly weighted
+    "log_support_near",
+    "log_support_wide",
+    "habit",  # the user's recency-weighted share (label), mean agreement (rating), centroid (text)
+    "log_habit",
+    "length_fit",  # minus distance from the user's usual length, in deviations
+    "opening_fit",  # log of how often the user opens like this
+    "casing_fit",  # minus distance from the user's capitals
+    "punctuation_fit",  # minus distance from the user's colons and full stops
+)
+NEIGHBOURS = 50
+SHARP, BROAD = 0.05, 0.2  # temperatures of nearness in cosine
+FLOOR = 0.02  # added inside logarithms of shares
+OPENING_FLOOR = 0.01
+
+
+@dataclass(frozen=True, eq=False)
+class Pool:
+    """The candidate answers to one query, with their vectors and what was shown to the LLM.
+
+    ``query_vector`` (dim,), ``vectors`` (m, dim), ``shown_vectors`` (k, dim): unit rows.
+    ``shown`` are the records in the prompt.
+    """
+
+    query: str
+    query_vector: Float1d
+    candidates: tuple[Candidate, ...]
+    vectors: Float2d
+    shown: tuple[Record, ...]
+    shown_vectors: Float2d
+
+
+def _words(texts: Sequence[str]) -> set[str]:
+    return {word for text in texts for word in tokens(text)}
+
+
+def _share(words: Sequence[str], among: set[str]) -> float:
+    return sum(word in among for word in words) / len(words) if words else 0.0
+
+
+def _near(pool: Pool, history: History) -> tuple[Int1d, Float1d]:
+    """Return the nearest records and their cosines to the query."""
+    cosine = history.inputs @ pool.query_vector
+    if len(cosine) > NEIGHBOURS:
+        index = np.argpartition(-cosine, NEIGHBOURS - 1)[:NEIGHBOURS]
+    else:
+        index = np.arange(len(cosine))
+    return index.astype(np.int64), cosine[index].astype(np.float32)
+
+
+def _similarity(pool: Pool, history: History, index: Int1d) -> Float2d:
+    """Compare candidates with records' outputs: shape ``(m, len(index))``, [0, 1]."""
+    if history.task.kind == "text":
+        return np.clip(pool.vectors @ history.outputs[index].T, 0.0, 1.0)
+    return np.stack([history.agreement(c.text, number(c.text), index) for c in pool.candidates])
+
+
+def _support(pool: Pool, history: History, out: Float2d) -> None:
+    """Fill the four support columns: what near records speak for."""
+    if len(history) == 0:
+        out[:, 11:13] = np.log(FLOOR)
+        return
+    index, cosine = _near(pool, history)
+    similarity = _similarity(pool, history, index)
+    for column, temperature in ((9, SHARP), (10, BROAD)):
+        weight = np.exp((cosine - cosine.max()) / temperature)
+        out[:, column] = similarity @ (weight / weight.sum())
+        out[:, column + 2] = np.log(out[:, column] + FLOOR)
+
+
+def _habit(pool: Pool, history: History) -> Float1d:
+    profile = history.profile
+    if len(history) == 0:
+        return np.zeros(len(pool.candidates), dtype=np.float32)
+    if history.task.kind == "text":
+        return np.asarray(pool.vectors @ profile.centroid, dtype=np.float32)
+    if history.task.kind == "label":
+        shares = [profile.shares.get(c.text.strip().casefold(), 0.0) for c in pool.candidates]
+        return np.array(shares, dtype=np.float32)
+    weight = history.recency / history.recency.sum()
+    return np.asarray(_similarity(pool, history, np.arange(len(history))) @ weight)
+
+
+def _votes(pool: Pool, history: History, out: Float2d) -> None:
+    """Fill what the pool itself says: the LLM's own opinion."""
+    texts = [c.text for c in pool.candidates]
+    count = np.array([c.count for c in pool.candidates], dtype=np.float32)
+    share = count / max(float(count.sum()), 1.0)
+    out[:, 0] = [c.greedy for c in pool.candidates]
+    agreement = agreement_matrix(texts, history.task)
+    if history.task.kind == "text":
+        # Without itself, or one candidate of many samples would agree with its own echo only.
+        others = np.maximum(count.sum() - 1.0, 1.0)
+        own = np.diag(agreement) * np.minimum(count, 1.0)
+        out[:, 1] = (agreement @ count - own) / others
+    else:
+        out[:, 1] = agreement @ share
+    out[:, 2] = share
+    out[:, 3] = np.log(share + FLOOR)
+    logprobs = [c.logprob for c in pool.candidates if c.logprob is not None]
+    if logprobs:
+        mean = sum(logprobs) / len(logprobs)
+        out[:, 4] = [0.0 if c.logprob is None else c.logprob - mean for c in pool.candidates]
+
+
+def _style(pool: Pool, history: History, out: Float2d) -> None:
+    """Fill how a free text is written, against how the user writes."""
+    profile = history.profile
+    query_words = set(tokens(pool.query))
+    shown_words = _words([r.output for r in pool.shown]) - query_words
+    for row, candidate in enumerate(pool.candidates):
+        words = tokens(candidate.text)
+        style = np.array(style_of(candidate.text), dtype=np.float32)
+        gap = -np.abs(style - profile.style)
+        length = abs(float(np.log1p(len(words))) - profile.log_length_mean)
+        opening = profile.openings.get(opening_of(candidate.text), 0.0)
+        out[row, 6] = _share(words, query_words)
+        out[row, 7] = _share(words, shown_words)
+        out[row, 15] = -length / profile.log_length_std
+        out[row, 16] = np.log(opening + OPENING_FLOOR)
+        out[row, 17] = gap[CASING].mean()
+        out[row, 18] = gap[PUNCTUATION].mean()
+
+
+def adapter_features(pool: Pool, history: History) -> Float2d:
+    """Compute the raw features of a pool; those that do not apply to the task's kind are 0.
+
+    Parameters
+    ----------
+    pool
+        ``m`` candidates; for label and rating tasks every member of the closed set.
+    history
+        As it was at the time of the query.
+
+    Returns
+    -------
+    Float2d
+        Shape ``(m, len(ADAPTER_FEATURES))``, float32, in that order, unscaled.
+    """
+    out = np.zeros((len(pool.candidates), len(ADAPTER_FEATURES)), dtype=np.float32)
+    if not pool.candidates:
+        return out
+    _votes(pool, history, out)
+    out[:, 5] = pool.vectors @ pool.query_vector
+    if len(pool.shown):
+        out[:, 8] = (pool.vectors @ pool.shown_vectors.T).mean(axis=1)
+    _support(pool, history, out)
+    out[:, 13] = _habit(pool, history)
+    out[:, 14] = np.log(np.maximum(out[:, 13], 0.0) + FLOOR)
+    if history.task.kind == "text":
+        _style(pool, history, out)
+    return out

@@ -1,0 +1,105 @@
+"""Features of a (query, record) pair: what speaks for showing this record with this query."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from hydra_edge.history import History
+from hydra_edge.retrieval import Shortlist
+from hydra_edge.types import Float1d, Float2d
+
+RERANKER_FEATURES = (
+    "cos_input",  # cosine of the query and the record's input
+    "cos_output",  # cosine of the query and the record's output
+    "bm25",  # BM25 over the query's best
+    "bm25_rank",  # reciprocal rank by BM25
+    "recency",  # minus log of how many records back, over log of the history's length
+    "consensus",  # agreement of its output with those of the query's other near records
+    "log_consensus",  # log of the same: support counts most where there is little
+    "habit",  # how usual its output is for the user (label share, closeness to centroid)
+    "length_fit",  # minus distance of its output's length from the user's usual, in deviations
+    "duplicate",  # 1 if a better record of the shortlist says the same
+    "helped",  # log odds that answers shown with it were taken as they were
+)
+NEAR = 0.1  # temperature of nearness in cosine: .1 apart counts e times less
+SUPPORT_FLOOR = 0.02
+DUPLICATE = 0.97  # cosine of two inputs from which they say the same
+
+
+def _output_similarity(history: History, shortlist: Shortlist) -> Float2d:
+    """Compare the shortlist's outputs with each other: shape ``(m, m)``, [0, 1]."""
+    index = shortlist.index
+    if history.task.kind == "text":
+        vectors = history.outputs[index]
+        return np.clip(vectors @ vectors.T, 0.0, 1.0)
+    described = history.described
+    rows = [
+        history.agreement(described.text[i], float(described.value[i]), index)
+        for i in index.tolist()
+    ]
+    return np.stack(rows)
+
+
+def _habit(history: History, shortlist: Shortlist) -> Float1d:
+    profile = history.profile
+    if history.task.kind == "text":
+        return np.asarray(history.outputs[shortlist.index] @ profile.centroid, dtype=np.float32)
+    texts = history.described.text
+    shares = [profile.shares.get(texts[i].casefold(), 0.0) for i in shortlist.index.tolist()]
+    return np.array(shares, dtype=np.float32)
+
+
+def reranker_features(
+    query: Float1d,
+    history: History,
+    shortlist: Shortlist,
+    helped: Mapping[str, tuple[int, int]] | None = None,
+) -> Float2d:
+    """Compute the raw features of a query's shortlist.
+
+    Parameters
+    ----------
+    query
+        Unit vector, shape ``(dim,)``.
+    history
+        As it was at the time of the query.
+    shortlist
+        The ``m`` records to score.
+    helped
+        Record id -> (times shown, times the answer was taken as it was).
+
+    Returns
+    -------
+    Float2d
+        Shape ``(m, len(RERANKER_FEATURES))``, float32, in that order, unscaled.
+    """
+    m, n = len(shortlist), len(history)
+    out = np.zeros((m, len(RERANKER_FEATURES)), dtype=np.float32)
+    if m == 0:
+        return out
+    index = shortlist.index
+    similarity = _output_similarity(history, shortlist)
+    nearness = np.exp((shortlist.cosine - shortlist.cosine.max()) / NEAR)
+    weight = np.where(np.eye(m, dtype=bool), 0.0, nearness[None, :])
+    total = weight.sum(axis=1)
+    consensus = (weight * similarity).sum(axis=1) / np.maximum(total, 1e-9)
+    inputs = history.inputs[index]
+    repeats = np.tril(inputs @ inputs.T, k=-1) > DUPLICATE
+    counts = [(helped or {}).get(history.records[i].id, (0, 0)) for i in index.tolist()]
+    shown, taken = np.array(counts, dtype=np.float32).T
+    length = np.log1p(history.described.length[index])
+    profile = history.profile
+    out[:, 0] = shortlist.cosine
+    out[:, 1] = history.outputs[index] @ query
+    out[:, 2] = shortlist.bm25
+    out[:, 3] = shortlist.bm25_rank
+    out[:, 4] = -np.log1p(n - 1 - index) / np.log(n + 1.0)
+    out[:, 5] = consensus
+    out[:, 6] = np.log(consensus + SUPPORT_FLOOR)
+    out[:, 7] = _habit(history, shortlist)
+    out[:, 8] = -np.abs(length - profile.log_length_mean) / profile.log_length_std
+    out[:, 9] = repeats.any(axis=1)
+    out[:, 10] = np.log((taken + 1.0) / (shown - taken + 1.0))
+    return out

@@ -1,0 +1,89 @@
+"""A head as a small JSON text: for moving it between a person's own devices."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+import numpy as np
+
+from hydra_edge.errors import ConfigError
+from hydra_edge.types import Float2d, HeadState
+
+FORMAT = "hydra-edge-head"
+VERSION = 1
+_LONGEST = 1_000_000  # characters; a head of 100 features takes 60,000
+
+
+def _pack(array: Float2d) -> str:
+    return base64.b64encode(np.ascontiguousarray(array, dtype="<f4").tobytes()).decode("ascii")
+
+
+def _unpack(text: str, shape: tuple[int, ...]) -> Float2d:
+    raw = base64.b64decode(text, validate=True)
+    array = np.frombuffer(raw, dtype="<f4").reshape(shape).astype(np.float32)
+    if not np.isfinite(array).all():
+        raise ValueError("numbers that are not finite")
+    return array
+
+
+def head_to_json(state: HeadState) -> str:
+    """Write a head as JSON text."""
+    document = {
+        "format": FORMAT,
+        "version": VERSION,
+        "task": state.task,
+        "role": state.role,
+        "base_id": state.base_id,
+        "features": list(state.features),
+        "weight": _pack(state.weight),
+        "precision": _pack(state.precision),
+        "switch": state.switch,
+        "n_queries": state.n_queries,
+        "prior_scale": state.prior_scale,
+        "report": state.report,
+    }
+    return json.dumps(document, ensure_ascii=False, indent=1)
+
+
+def head_from_json(text: str) -> HeadState:
+    """Read a head, trusting nothing in it.
+
+    Raises
+    ------
+    ConfigError
+        If it is not a head this release can read; the message says in what way.
+    """
+    try:
+        if len(text) > _LONGEST:
+            raise ValueError(f"{len(text)} characters")
+        raw: dict[str, Any] = json.loads(text)
+        if raw["format"] != FORMAT or raw["version"] != VERSION:
+            raise ValueError(f"format {raw['format']!r} version {raw['version']!r}")
+        d = len(raw["features"])
+        if raw["role"] not in ("reranker", "adapter"):
+            raise ValueError(f"role {raw['role']!r}")
+        if raw["switch"] not in ("baseline", "shared", "personal"):
+            raise ValueError(f"switch {raw['switch']!r}")
+        if not isinstance(raw["report"], dict):
+            raise ValueError("a report that is not an object")
+        precision = _unpack(raw["precision"], (d, d))
+        np.linalg.cholesky(precision.astype(np.float64))
+        return HeadState(
+            task=str(raw["task"]),
+            role=raw["role"],
+            base_id=str(raw["base_id"]),
+            features=tuple(str(name) for name in raw["features"]),
+            weight=_unpack(raw["weight"], (d,)),
+            precision=precision,
+            switch=raw["switch"],
+            n_queries=int(raw["n_queries"]),
+            prior_scale=float(raw["prior_scale"]),
+            report=raw["report"],
+        )
+    except (ValueError, KeyError, TypeError, RecursionError, np.linalg.LinAlgError) as err:
+        raise ConfigError(
+            f"This is not a head file: got {type(err).__name__}: {err}; expected JSON of format "
+            f"{FORMAT} version {VERSION}. Write one with: hydra-edge heads export"
+        ) from err

@@ -1,0 +1,177 @@
+"""A user's history for one task as arrays, and the profile drawn from it.
+
+Everything features need of the past is here, and can be cut at any point in time: a
+pseudo-query sees exactly what a real query at that moment would have seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from hydra_edge.tasks import TaskSpec, number
+from hydra_edge.types import Float1d, Float2d, Int1d, Record
+from hydra_edge.utility import tokens
+
+# A record this many places back counts half: habits change, old ones should fade.
+HALF_LIFE = 30.0
+STYLE_NAMES = ("starts_upper", "title_case", "ends_with_stop", "has_colon", "has_digit")
+CASING = slice(0, 2)
+PUNCTUATION = slice(2, 4)
+
+
+def style_of(text: str) -> list[float]:
+    """Describe how a text is written, in the order of ``STYLE_NAMES``, each in [0, 1]."""
+    words = [w for w in text[:2000].split() if w[0].isalpha()]
+    stripped = text.strip()
+    return [
+        float(stripped[:1].isupper()),
+        sum(w[0].isupper() for w in words) / len(words) if words else 0.0,
+        float(stripped[-1:] in {".", "!", "?", "。"}),
+        float(":" in text),
+        float(any(c.isdigit() for c in text[:2000])),
+    ]
+
+
+def opening_of(text: str) -> str:
+    """Return the first word of a text, lower case; with its colon where it is a prefix."""
+    first = text.split(maxsplit=1)[:1]
+    return first[0].lower() if first else ""
+
+
+@dataclass(frozen=True, eq=False)
+class Outputs:
+    """What features need to know of each output, one row a record.
+
+    ``length`` (n,) in tokens; ``style`` (n, 5); ``value`` (n,) the number an output is, or nan.
+    """
+
+    text: tuple[str, ...]
+    length: Float1d
+    style: Float2d
+    opening: tuple[str, ...]
+    value: Float1d
+
+    @classmethod
+    def of(cls, texts: Sequence[str]) -> Outputs:
+        """Describe outputs."""
+        values = [number(t) for t in texts]
+        return cls(
+            text=tuple(t.strip() for t in texts),
+            length=np.array([len(tokens(t)) for t in texts], dtype=np.float32),
+            style=np.array([style_of(t) for t in texts], dtype=np.float32).reshape(-1, 5),
+            opening=tuple(opening_of(t) for t in texts),
+            value=np.array([np.nan if v is None else v for v in values], dtype=np.float32),
+        )
+
+    def cut(self, n: int) -> Outputs:
+        """Return the first ``n``."""
+        return Outputs(
+            self.text[:n], self.length[:n], self.style[:n], self.opening[:n], self.value[:n]
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class History:
+    """One user's records of one task in time order, with the vectors of both their sides.
+
+    ``inputs`` and ``outputs`` have shape ``(n, dim)``, float32, unit rows.
+    """
+
+    task: TaskSpec
+    records: tuple[Record, ...]
+    inputs: Float2d
+    outputs: Float2d
+    described: Outputs
+
+    @classmethod
+    def build(
+        cls, task: TaskSpec, records: Sequence[Record], inputs: Float2d, outputs: Float2d
+    ) -> History:
+        """Put records (oldest first) and their vectors together."""
+        described = Outputs.of([r.output for r in records])
+        return cls(task, tuple(records), inputs, outputs, described)
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def before(self, n: int) -> History:
+        """Return the history as it was when it held ``n`` records."""
+        return History(
+            self.task, self.records[:n], self.inputs[:n], self.outputs[:n], self.described.cut(n)
+        )
+
+    @cached_property
+    def recency(self) -> Float1d:
+        """Weights of records by age, shape ``(n,)``, newest 1, half after ``HALF_LIFE``."""
+        age = np.arange(len(self) - 1, -1, -1, dtype=np.float32)
+        return np.asarray(0.5 ** (age / HALF_LIFE), dtype=np.float32)
+
+    @cached_property
+    def profile(self) -> Profile:
+        """Statistics of this history."""
+        return Profile.of(self)
+
+    def agreement(self, answer: str, value: float | None, index: Int1d) -> Float1d:
+        """Compare a label or rating with the outputs at ``index``: shape ``(len(index),)``."""
+        if self.task.kind == "rating":
+            if value is None:
+                return np.zeros(len(index), dtype=np.float32)
+            gap = np.abs(self.described.value[index] - value) / self.task.span
+            return np.clip(1.0 - np.nan_to_num(gap, nan=1.0), 0.0, 1.0).astype(np.float32)
+        wanted = answer.strip().casefold()
+        texts = self.described.text
+        return np.array([texts[i].casefold() == wanted for i in index], dtype=np.float32)
+
+
+@dataclass(frozen=True, eq=False)
+class Profile:
+    """What a user's outputs for one task have in common; all recency-weighted.
+
+    ``centroid`` (dim,) unit norm, or zeros for an empty history. ``shares`` maps an output
+    (case folded) to its share of the weight.
+    """
+
+    n: int
+    centroid: Float1d
+    log_length_mean: float
+    log_length_std: float
+    style: Float1d
+    openings: dict[str, float]
+    shares: dict[str, float]
+
+    @classmethod
+    def of(cls, history: History) -> Profile:
+        """Draw the profile of a history, which may be empty."""
+        n = len(history)
+        if n == 0:
+            dim = history.outputs.shape[1]
+            zero = np.zeros(dim, dtype=np.float32)
+            style = np.full(len(STYLE_NAMES), 0.5, dtype=np.float32)
+            return cls(0, zero, 2.0, 1.0, style, {}, {})
+        weight = history.recency / history.recency.sum()
+        centroid = weight @ history.outputs
+        log_length = np.log1p(history.described.length)
+        mean = float(weight @ log_length)
+        # Three pseudo-observations of spread .5 keep the deviation of a short history sane.
+        spread = float(weight @ (log_length - mean) ** 2)
+        std = float(np.sqrt((spread * n + 0.25 * 3) / (n + 3)))
+        openings: dict[str, float] = {}
+        shares: dict[str, float] = {}
+        for w, opening, text in zip(
+            weight.tolist(), history.described.opening, history.described.text, strict=True
+        ):
+            openings[opening] = openings.get(opening, 0.0) + w
+            shares[text.casefold()] = shares.get(text.casefold(), 0.0) + w
+        return cls(
+            n=n,
+            centroid=(centroid / max(float(np.linalg.norm(centroid)), 1e-6)).astype(np.float32),
+            log_length_mean=mean,
+            log_length_std=std,
+            style=(weight @ history.described.style).astype(np.float32),
+            openings=openings,
+            shares=shares,
+        )

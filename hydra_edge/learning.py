@@ -1,0 +1,164 @@
+"""Learning from what the user chose: a choice as material to fit on, and the one-step update."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from hydra_edge.active import prior_for
+from hydra_edge.adapter import pool_features
+from hydra_edge.engine import Engine
+from hydra_edge.errors import ConfigError
+from hydra_edge.heads import ConditionalLogit, target_distribution
+from hydra_edge.history import History
+from hydra_edge.store import LoggedGeneration, Store, StoredChoice
+from hydra_edge.types import Double1d, Float1d, Float2d, HeadState, Record
+from hydra_edge.utility import utility
+
+
+@dataclass(frozen=True, eq=False)
+class ChoiceItem:
+    """One answered choice as material to fit on: features, utilities, targets, each by row."""
+
+    features: Float2d
+    utilities: Float1d
+    target: Double1d
+
+
+def spread_target(utilities: Float1d, tau: float) -> Double1d:
+    """Spread a query's target over its candidates by utility (design 5.3): shape ``(m,)``."""
+    offsets = np.array([0, len(utilities)], dtype=np.int64)
+    return target_distribution(utilities.astype(np.float64), offsets, tau)
+
+
+def choice_item(engine: Engine, history: History, choice: StoredChoice, tau: float) -> ChoiceItem:
+    """Turn a choice into a query the adapter's head can learn from.
+
+    A candidate taken as it was is a one-hot target; an edited answer spreads the target by
+    each candidate's agreement with what the user made of it.
+    """
+    positions = {record.id: i for i, record in enumerate(history.records)}
+    end = positions.get(choice.record_id or "", len(history))
+    past = history.before(end)
+    shown = [history.records[positions[r]] for r in choice.record_ids if r in positions]
+    vector = engine.encode_query(choice.query)
+    pool = engine.pool(choice.query, vector, choice.candidates, shown, keep=True)
+    utilities = np.array(
+        [utility(c.text, choice.text, history.task) for c in choice.candidates], dtype=np.float32
+    )
+    if choice.picked is not None:
+        target = np.zeros(len(utilities))
+        target[choice.picked] = 1.0
+    else:
+        target = spread_target(utilities, tau)
+    phi = pool_features(engine.features["adapter"], pool, past)
+    return ChoiceItem(phi, utilities, target)
+
+
+@dataclass(frozen=True, eq=False)
+class Answered:
+    """A logged generation and what the user made of it.
+
+    ``picked`` is the place of the candidate taken as it was, None where the text is edited.
+    """
+
+    generation: LoggedGeneration
+    picked: int | None
+    text: str
+
+
+def find_answer(
+    store: Store, generation_id: str | None, pick: int | None, text: str | None
+) -> Answered:
+    """Find what a choice is about.
+
+    Parameters
+    ----------
+    generation_id
+        Which answer; the last one if None.
+    pick, text
+        Exactly one of: the candidate's number from 1, the answer as the user edited it.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such answer or candidate, or not exactly one of the two is given.
+    """
+    if (pick is None) == (text is None) or (text is not None and not text.strip()):
+        raise ConfigError("Give either the number of a candidate or an edited text.")
+    found = store.last_generation() if generation_id is None else store.generation(generation_id)
+    if found is None:
+        raise ConfigError(
+            "There is no answer to choose from. Generate one first; answers are remembered "
+            "unless the setting `log` is off."
+        )
+    if pick is not None and not 1 <= pick <= len(found.candidates):
+        raise ConfigError(f"No candidate {pick}; expected 1 to {len(found.candidates)}.")
+    chosen = found.candidates[pick - 1].text if pick is not None else (text or "")
+    same = [i for i, c in enumerate(found.candidates) if c.text.strip() == chosen.strip()]
+    return Answered(found, same[0] if same else None, chosen)
+
+
+def keep_as_record(store: Store, answered: Answered) -> str:
+    """Make the query and the user's answer a record of the history; return its id."""
+    generation = answered.generation
+    record = Record(
+        generation.query, answered.text, generation.task, id=f"choice-{generation.id}",
+        time=time.time(), source="choices",
+    )  # fmt: skip
+    store.add([record])
+    return record.id
+
+
+def record_choice(store: Store, answered: Answered, record_id: str | None) -> StoredChoice:
+    """Store a choice for good, so that every later fit learns from it too."""
+    generation = answered.generation
+    store.put_choice(
+        generation.id, generation.task, generation.query, generation.candidates,
+        generation.record_ids, answered.picked, answered.text, record_id,
+    )  # fmt: skip
+    return store.choices(generation.task)[-1]
+
+
+def learn_choice(engine: Engine, choice: StoredChoice) -> HeadState:
+    """Take one Newton step on the adapter's head for one choice, and store the result.
+
+    The gate's last word stands until the next fit, which sees the choice among its evidence.
+    """
+    task = engine.task(choice.task)
+    prior = prior_for(engine.bundle, task, "adapter")
+    names = engine.features["adapter"].names
+    state = engine.store.head(task.name, "adapter")
+    if (
+        state is None
+        or state.base_id != engine.bundle.base_id
+        or state.features != names
+        or state.stale
+    ):
+        state = HeadState(
+            task=task.name,
+            role="adapter",
+            base_id=engine.bundle.base_id,
+            features=names,
+            weight=prior.mean.astype(np.float32),
+            precision=prior.precision.astype(np.float32),
+            switch="shared",
+            n_queries=0,
+            prior_scale=1.0,
+            report={},
+        )
+    head = ConditionalLogit.from_state(state.weight, state.precision, prior)
+    item = choice_item(engine, engine.history(task), choice, prior.tau)
+    updated = head.update(item.features.astype(np.float64), item.target)
+    note = {"reason": "updated by a choice; fit-head judges it again"}
+    return engine.store.save_head(
+        replace(
+            state,
+            weight=updated.weight_.astype(np.float32),
+            precision=updated.precision_.astype(np.float32),
+            n_queries=state.n_queries + 1,
+            report=state.report | note,
+        )
+    )

@@ -1,0 +1,435 @@
+"""The facade every door calls: add, fit_head, rank, generate, choose, forget.
+
+Owns the order of things and the egress policy. It computes nothing itself: ranking, fitting
+and choosing are the layers below.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from hydra_edge.active import check_base
+from hydra_edge.answering import Outgoing, Question, answer, outgoing
+from hydra_edge.bundle import Bundle, load_bundle
+from hydra_edge.config import Config, Paths, find_paths, load_config, make_private_dir
+from hydra_edge.encoder import Encoder, TextEncoder
+from hydra_edge.engine import Engine
+from hydra_edge.errors import ConfigError, EgressDeniedError, UnknownModelError
+from hydra_edge.fitting import fit_task
+from hydra_edge.headfile import head_from_json, head_to_json
+from hydra_edge.learning import find_answer, keep_as_record, learn_choice, record_choice
+from hydra_edge.llm import LLM
+from hydra_edge.llm.models import open_llm
+from hydra_edge.pools import Budget, Sampling, preview
+from hydra_edge.store import Store
+from hydra_edge.tasks import TaskSpec, canonical_name, read_task_dir
+from hydra_edge.types import (
+    DEFAULT_TASK,
+    AddResult,
+    ChoiceResult,
+    FitReport,
+    ForgetReceipt,
+    Generation,
+    HeadState,
+    Progress,
+    Ranking,
+    Record,
+    Role,
+)
+
+# Seconds a fit may spend on a local LLM when nothing else is said.
+LOCAL_BUDGET_S = 60.0
+
+
+class Personalizer:
+    """One person's personalization: their history, their heads, and a black-box LLM.
+
+    Use ``open`` (a person's file on this device) or ``from_records`` (in memory), as a
+    context manager. One instance may be shared by the threads of a process.
+
+    Examples
+    --------
+    >>> from hydra_edge import Personalizer, Record
+    >>> records = [Record("a long text", "a title", task="note_title")]
+    >>> with Personalizer.from_records(records) as p:
+    ...     p.rank("another text", task="note_title").records[0].record.output
+    'a title'
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        user: str,
+        config: Config,
+        paths: Paths,
+        llm: LLM | None = None,
+        encoder: TextEncoder | None = None,
+    ) -> None:
+        self.store = store
+        self.user = user
+        self.config = config
+        self.paths = paths
+        self._llm = llm
+        self._owns_llm = llm is None
+        self._encoder = encoder
+        self._lock = threading.RLock()
+
+    @classmethod
+    def open(
+        cls,
+        user: str | None = None,
+        *,
+        create: bool = False,
+        llm: LLM | None = None,
+        config: Config | None = None,
+        paths: Paths | None = None,
+    ) -> Personalizer:
+        """Open a person's file.
+
+        Parameters
+        ----------
+        user
+            Whose; the configured one if None.
+        create
+            Whether a user nobody knows is created rather than refused.
+        llm
+            Any object of the ``LLM`` protocol; it stays the caller's to close. None: the
+            configured model, opened when first needed.
+
+        Raises
+        ------
+        UnknownUserError
+            If there is no such user and ``create`` is False.
+        """
+        paths = paths or find_paths()
+        config = config or load_config(paths)
+        name = user or config.user
+        path = paths.user_file(name)
+        if create:
+            make_private_dir(paths.users)
+        return cls(Store.open(path, create=create), user=name, config=config, paths=paths, llm=llm)
+
+    @classmethod
+    def from_records(
+        cls,
+        records: Iterable[Record],
+        *,
+        llm: LLM | None = None,
+        config: Config | None = None,
+        encoder: TextEncoder | None = None,
+    ) -> Personalizer:
+        """Hold records in memory only; nothing is written anywhere."""
+        paths = find_paths()
+        person = cls(
+            Store.in_memory(), user="memory", config=config or load_config(paths), paths=paths,
+            llm=llm, encoder=encoder,
+        )  # fmt: skip
+        person.store.add(records)
+        return person
+
+    # ---- parts, each opened when first needed
+
+    @cached_property
+    def bundle(self) -> Bundle:
+        """The base, verified."""
+        return load_bundle(Path(self.config.bundle) if self.config.bundle else None)
+
+    @cached_property
+    def engine(self) -> Engine:
+        """Ranking and pools over this person's records."""
+        encoder = self._encoder or Encoder(self.bundle, threads=self.config.threads)
+        return Engine(self.store, self.bundle, encoder, read_task_dir(self.paths.tasks))
+
+    @property
+    def llm(self) -> LLM:
+        """The LLM, opened on first use.
+
+        Raises
+        ------
+        UnknownModelError
+            If none is configured or installed; the message says how to get one.
+        EgressDeniedError
+            If it is remote and this installation is offline.
+        """
+        with self._lock:
+            if self._llm is None:
+                self._llm = open_llm(self.config.model, self.config, self.paths)
+            if self._llm.is_remote and self.config.offline:
+                raise EgressDeniedError(
+                    f"{self._llm.name} is remote and --offline forbids every remote call. "
+                    "Use a local model with -m, or leave --offline out."
+                )
+            return self._llm
+
+    def task(self, name: str | None = None) -> TaskSpec:
+        """Return a task's spec; None means the configured one, else the most used one."""
+        chosen = name or self.config.task
+        if not chosen:
+            counts = self.store.tasks()
+            chosen = max(counts, key=lambda t: counts[t]) if counts else DEFAULT_TASK
+        return self.engine.task(chosen)
+
+    # ---- history
+
+    def add(self, records: Iterable[Record], *, progress: Progress | None = None) -> AddResult:
+        """Store records; no LLM is asked, nothing is encoded yet."""
+        return self.store.add(records, progress=progress)
+
+    def forget(self, ids: Sequence[str] = (), *, source: str | None = None) -> ForgetReceipt:
+        """Erase records and everything kept of them, then fit the heads they had taught again."""
+        receipt = self.store.forget(ids, source=source)
+        present = self.store.tasks()
+        for task in receipt.tasks:
+            if task in present:
+                self.fit_head(task, use_llm=False)
+        return receipt
+
+    # ---- fitting
+
+    def _sampling(self) -> Sampling:
+        return Sampling(self.config.candidates, self.config.records, self.config.temperature)
+
+    def _fit_llm(self, *, wanted: bool) -> tuple[LLM | None, str]:
+        """Return the LLM to fit with, or None and why."""
+        if not wanted:
+            return None, "no LLM was asked: candidates bought earlier and choices only"
+        try:
+            return self.llm, ""
+        except UnknownModelError as err:
+            if self.config.model:
+                raise
+            return None, f"no LLM: the adapter stays at the shared head. {err}"
+
+    def fit_head(
+        self,
+        task: str | None = None,
+        *,
+        calls: int | None = None,
+        budget_s: float | None = None,
+        use_llm: bool = True,
+        progress: Progress | None = None,
+    ) -> FitReport:
+        """Fit the reranker's and the adapter's head of a task, and judge whether they help.
+
+        Parameters
+        ----------
+        calls
+            Answers that may be asked of the LLM now.
+        budget_s
+            Seconds that may be spent asking. With neither, a local LLM gets 60 s and a
+            remote one is asked nothing: sending history away takes an explicit word.
+        use_llm
+            False: no LLM is opened.
+
+        Returns
+        -------
+        FitReport
+            The evidence, what was switched on, and what it cost.
+        """
+        with self._lock:
+            llm, note = self._fit_llm(wanted=use_llm)
+            seconds = budget_s
+            if llm is not None and calls is None and budget_s is None:
+                seconds = LOCAL_BUDGET_S
+                if llm.is_remote:
+                    calls = 0
+                    note = (
+                        f"{llm.name} is remote and was asked nothing; give --calls N to let it "
+                        "see records that are not private"
+                    )
+            report = fit_task(
+                self.engine, self.task(task).name, llm=llm, sampling=self._sampling(),
+                budget=Budget(calls, seconds), progress=progress,
+            )  # fmt: skip
+            return replace(report, notes=(*report.notes, note)) if note else report
+
+    def fit_prompts(self, task: str | None = None, *, calls: int | None = None) -> list[str]:
+        """Return byte for byte what a fit would send to the LLM, and send nothing.
+
+        The records shown are those the reranker in force would choose now; a fit fits the
+        reranker first, which may choose others.
+        """
+        with self._lock:
+            history = self.engine.history(self.task(task))
+            limit = 10 * self.config.candidates if calls is None else calls
+            return preview(self.engine, self.llm, history, self._sampling(), limit)
+
+    # ---- answering
+
+    def rank(self, query: str, *, task: str | None = None, k: int | None = None) -> Ranking:
+        """Return the records that would be shown for a query, best first, and why."""
+        with self._lock:
+            spec = self.task(task)
+            shown = self.config.records if k is None else k
+            return Question.of(self.engine, spec, _checked(query)).rank(shown)
+
+    def _outgoing(
+        self, query: str, task: str | None, k: int | None, system: str, *, private: bool
+    ) -> Outgoing:
+        question = Question.of(self.engine, self.task(task), _checked(query))
+        shown = self.config.records if k is None else k
+        return outgoing(question, shown, system, remote=self.llm.is_remote, private=private)
+
+    def render_prompt(
+        self,
+        query: str,
+        *,
+        task: str | None = None,
+        k: int | None = None,
+        system: str = "",
+        private: bool = False,
+    ) -> str:
+        """Return byte for byte what ``generate`` would send first, and send nothing."""
+        with self._lock:
+            return self.llm.render(self._outgoing(query, task, k, system, private=private).prompt)
+
+    def generate(
+        self,
+        query: str,
+        *,
+        task: str | None = None,
+        n: int | None = None,
+        k: int | None = None,
+        temperature: float | None = None,
+        max_tokens: int | None = None,
+        system: str = "",
+        private: bool = False,
+        seed: int = 0,
+        on_token: Callable[[str], None] | None = None,
+    ) -> Generation:
+        """Answer a query: choose records, sample candidates, choose the one that fits.
+
+        Parameters
+        ----------
+        n, k
+            Candidates to sample and records to show; the configured numbers if None.
+        private
+            Put no history into a remote prompt.
+        on_token
+            Called with pieces of the answer as they come; only where ``n`` is 1.
+
+        Raises
+        ------
+        BackendError
+            If the LLM gave not one answer.
+        EgressDeniedError
+            If the LLM is remote and this installation is offline.
+        """
+        wanted = self.config.candidates if n is None else n
+        if wanted < 1:
+            raise ConfigError(f"n = {wanted}: expected at least one candidate.")
+        with self._lock:
+            out = self._outgoing(query, task, k, system, private=private)
+            generation = answer(
+                out,
+                self.llm,
+                n=wanted,
+                temperature=self.config.temperature if temperature is None else temperature,
+                max_tokens=max_tokens or out.question.history.task.max_tokens,
+                seed=seed,
+                on_token=on_token,
+            )
+            if self.config.log:
+                self.store.log_generation(generation, self.llm.name)
+            return generation
+
+    # ---- learning from choices
+
+    def choose(
+        self,
+        *,
+        generation_id: str | None = None,
+        pick: int | None = None,
+        text: str | None = None,
+        keep: bool = True,
+    ) -> ChoiceResult:
+        """Learn from the answer the user took, or from what they made of it, at once.
+
+        Parameters
+        ----------
+        generation_id
+            Which answer; the last one if None.
+        pick
+            The candidate taken, counted from 1 in the order of ``Generation.candidates``.
+        text
+            The answer as the user edited it; with ``pick`` None.
+        keep
+            Whether query and answer become a record of the history.
+
+        Returns
+        -------
+        ChoiceResult
+            The adapter head's new version: one Newton step from the one before.
+        """
+        with self._lock:
+            answered = find_answer(self.store, generation_id, pick, text)
+            kept = keep_as_record(self.store, answered) if keep else None
+            started = time.monotonic()
+            state = learn_choice(self.engine, record_choice(self.store, answered, kept))
+            return ChoiceResult(
+                generation_id=answered.generation.id,
+                task=answered.generation.task,
+                text=answered.text,
+                head_version=state.version,
+                record_id=kept,
+                update_ms=(time.monotonic() - started) * 1000.0,
+            )
+
+    # ---- heads as files
+
+    def export_head(self, task: str | None, role: Role) -> str:
+        """Return a head as JSON text: weights and evidence, no text of the history."""
+        return head_to_json(self._head(self.task(task).name, role))
+
+    def import_head(self, text: str) -> HeadState:
+        """Store a head exported elsewhere as the newest version.
+
+        Raises
+        ------
+        BaseMismatchError
+            If it belongs to another base.
+        """
+        state = head_from_json(text)
+        check_base(state, self.bundle)
+        return self.store.save_head(replace(state, task=canonical_name(state.task)))
+
+    def _head(self, task: str, role: Role) -> HeadState:
+        state = self.store.head(task, role)
+        if state is None:
+            raise ConfigError(f"No {role} head for {task} yet. Fit one: hydra-edge fit-head")
+        return state
+
+    # ---- end
+
+    def close(self) -> None:
+        """Close the store, and the LLM if it was opened here."""
+        with self._lock:
+            if self._llm is not None and self._owns_llm:
+                self._llm.close()
+                self._llm = None
+            self.store.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _checked(text: str) -> str:
+    if not text.strip():
+        raise ConfigError("The text is empty. Give a query (or pipe one in).")
+    return text

@@ -1,0 +1,333 @@
+"""Candidate pools for a user's own records: paid for once, kept for every later fit.
+
+Owns what to ask the LLM about a history, within a budget, and how a stored answer becomes
+material to fit on. A pool is found again by the record it was made for, whatever the
+reranker shows today: what was paid for is never paid for twice.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from hydra_edge.active import ActiveHead
+from hydra_edge.adapter import merge, pool_features, pool_utilities
+from hydra_edge.engine import Engine
+from hydra_edge.errors import BackendError, ContextLengthError
+from hydra_edge.history import History
+from hydra_edge.llm import LLM
+from hydra_edge.prompt import Prompt
+from hydra_edge.store import StoredPool
+from hydra_edge.types import Completion, Float1d, Float2d, Int1d, Progress, Record, text_hash
+from hydra_edge.utility import utility
+
+# The latest queries whose plain answers are bought too, for the report's first two rows.
+COMPARED = 10
+# An LLM that fails this often in a row is not asked again in this fit.
+MAX_FAILURES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How candidates are drawn: ``n`` of them, the first greedy, ``shown`` records in a prompt."""
+
+    n: int
+    shown: int
+    temperature: float
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What a fit may spend: answers asked of the LLM, and seconds; None is no limit."""
+
+    calls: int | None
+    seconds: float | None
+
+
+@dataclass(frozen=True, eq=False)
+class PoolRun:
+    """What collecting pools cost."""
+
+    calls: int = 0
+    made: int = 0
+    reused: int = 0
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One prompt to be answered for a report: ``purpose`` is pool, zero or rag."""
+
+    purpose: str
+    prompt: Prompt
+    n: int
+
+
+def complete_within_context(
+    llm: LLM,
+    prompt: Prompt,
+    *,
+    n: int,
+    temperature: float,
+    max_tokens: int,
+    seed: int = 0,
+    on_token: Callable[[str], None] | None = None,
+) -> tuple[Prompt, list[Completion]]:
+    """Ask an LLM, dropping the weakest records until the prompt fits.
+
+    Returns
+    -------
+    tuple of Prompt and list of Completion
+        The prompt that was answered, and its answers.
+
+    Raises
+    ------
+    ContextLengthError
+        If even the bare query does not fit.
+    """
+    choices = prompt.task.labels if prompt.task.kind != "text" else None
+    while True:
+        try:
+            return prompt, llm.complete(
+                prompt, n=n, temperature=temperature, max_tokens=max_tokens,
+                choices=choices or None, seed=seed, on_token=on_token,
+            )  # fmt: skip
+        except ContextLengthError:
+            if not prompt.shots:
+                raise
+            prompt = prompt.without_weakest()
+
+
+def pool_key(request: Request, llm: LLM, sampling: Sampling) -> str:
+    """Name a request's answers: same prompt, model and sampling, same key."""
+    parts = (request.purpose, llm.name, str(request.n), f"{sampling.temperature:g}")
+    return text_hash("\x1f".join((*parts, request.prompt.key())))
+
+
+def _order(history: History, informative: Int1d, have: set[str], *, private: bool) -> list[int]:
+    """Order pseudo-queries: the latest first, those the reranker learned from before others."""
+    known = set(informative.tolist())
+    usable = [
+        i
+        for i in range(len(history) - 1, 1, -1)
+        if history.records[i].id not in have and (private or not history.records[i].private)
+    ]
+    # In blocks, so that recency still rules over the whole.
+    block = 32
+    blocks = [usable[start : start + block] for start in range(0, len(usable), block)]
+    return [i for part in blocks for i in sorted(part, key=lambda i: (i not in known, -i))]
+
+
+def requests_for(
+    engine: Engine,
+    head: ActiveHead,
+    history: History,
+    position: int,
+    sampling: Sampling,
+    *,
+    private: bool,
+    compared: bool,
+) -> list[Request]:
+    """Build what is asked about one pseudo-query, which sees only earlier records."""
+    record, past = history.records[position], history.before(position)
+    vector = history.inputs[position]
+
+    def shown(active: ActiveHead) -> list[Record]:
+        ranked = engine.rank(active, record.input, vector, past, k=sampling.shown, private=private)
+        return [r.record for r in ranked]
+
+    task = history.task
+    records = shown(head)
+    requests = [Request("pool", engine.prompt(task, record.input, records), sampling.n)]
+    if compared:
+        baseline = replace(head, weight=engine.baseline("reranker"))
+        plain = engine.prompt(task, record.input, shown(baseline))
+        requests.append(Request("zero", engine.prompt(task, record.input, []), 1))
+        requests.append(Request("rag", plain, 1))
+    return requests
+
+
+def planned(
+    engine: Engine,
+    head: ActiveHead,
+    history: History,
+    informative: Int1d,
+    sampling: Sampling,
+    *,
+    model: str,
+    private: bool,
+) -> Iterator[tuple[Record, list[Request]]]:
+    """Yield the pseudo-queries to ask about, in order of worth, with their prompts."""
+    stored = engine.store.pools(history.task.name, model=model)
+    have = {pool.query_id for pool in stored if pool.purpose == "pool"}
+    compared = len({pool.query_id for pool in stored if pool.purpose == "rag"})
+    for i in _order(history, informative, have, private=private):
+        requests = requests_for(
+            engine, head, history, i, sampling, private=private, compared=compared < COMPARED
+        )
+        compared += 1
+        yield history.records[i], requests
+
+
+def preview(
+    engine: Engine, llm: LLM, history: History, sampling: Sampling, calls: int
+) -> list[str]:
+    """Return byte for byte what ``collect`` would send for ``calls`` answers; send nothing."""
+    head = engine.active(history.task, "reranker")
+    everything = np.arange(len(history))
+    prompts: list[str] = []
+    spent = 0
+    plan = planned(
+        engine, head, history, everything, sampling, model=llm.name, private=not llm.is_remote
+    )
+    for _, requests in plan:
+        spent += sum(request.n for request in requests)
+        if spent > calls:
+            break
+        prompts += [llm.render(request.prompt) for request in requests]
+    return prompts
+
+
+def collect(
+    engine: Engine,
+    llm: LLM,
+    head: ActiveHead,
+    history: History,
+    informative: Int1d,
+    sampling: Sampling,
+    budget: Budget,
+    *,
+    progress: Progress | None = None,
+) -> PoolRun:
+    """Buy pools for the user's own records until the budget ends; each is stored at once.
+
+    The LLM never sees a record's own answer, nor a later record; a remote LLM never sees a
+    private one.
+    """
+    reused = len(engine.store.pools(history.task.name, model=llm.name, purpose="pool"))
+    if budget.calls is not None and budget.calls <= 0:
+        return PoolRun(reused=reused)
+    calls = made = failures = 0
+    notes: list[str] = []
+    started = time.monotonic()
+    plan = planned(
+        engine, head, history, informative, sampling, model=llm.name, private=not llm.is_remote
+    )
+    for record, requests in plan:
+        price = sum(request.n for request in requests)
+        spent = time.monotonic() - started
+        if budget.calls is not None and calls + price > budget.calls:
+            break
+        if budget.seconds is not None and spent >= budget.seconds:
+            break
+        try:
+            for request in requests:
+                calls += _buy(engine, llm, record, request, sampling, history)
+            made += 1
+            failures = 0
+        except BackendError as err:
+            failures += 1
+            if failures >= MAX_FAILURES:
+                notes.append(f"The LLM failed {failures} times in a row; stopped asking: {err}")
+                break
+        if progress is not None:
+            done, total = _progress(calls, spent, budget)
+            progress("candidates", done, total)
+    return PoolRun(calls, made, reused, tuple(notes))
+
+
+def _progress(calls: int, spent: float, budget: Budget) -> tuple[int, int]:
+    if budget.calls is not None:
+        return calls, budget.calls
+    total = int((budget.seconds or 0.0) * 1000)
+    return min(int(spent * 1000), total), total
+
+
+def _buy(
+    engine: Engine,
+    llm: LLM,
+    record: Record,
+    request: Request,
+    sampling: Sampling,
+    history: History,
+) -> int:
+    key = pool_key(request, llm, sampling)
+    if engine.store.pool(key) is not None:
+        return 0
+    prompt, completions = complete_within_context(
+        llm, request.prompt, n=request.n, temperature=sampling.temperature,
+        max_tokens=history.task.max_tokens,
+    )  # fmt: skip
+    engine.store.put_pool(
+        key, task=history.task.name, model=llm.name, purpose=request.purpose,
+        query_id=record.id, record_ids=prompt.record_ids, completions=completions,
+    )  # fmt: skip
+    return request.n
+
+
+@dataclass(frozen=True, eq=False)
+class PoolData:
+    """Stored pools as material to fit on, oldest pseudo-query first.
+
+    ``items`` are (scaled features (m, d), utilities (m,)); ``zero`` and ``rag`` hold the
+    utility of the plain answers for the pseudo-queries that have them, else nan: ``(n,)``.
+    """
+
+    items: list[tuple[Float2d, Float1d]]
+    zero: Float1d
+    rag: Float1d
+
+
+def _single(
+    pools: Sequence[StoredPool], history: History, truths: dict[str, str]
+) -> dict[str, float]:
+    return {
+        pool.query_id: utility(pool.completions[0].text, truths[pool.query_id], history.task)
+        for pool in pools
+        if pool.query_id in truths and pool.completions
+    }
+
+
+def pool_data(engine: Engine, history: History, model: str | None) -> PoolData:
+    """Turn the stored pools of a task into features and utilities.
+
+    Parameters
+    ----------
+    model
+        Only this LLM's pools; None for all.
+    """
+    store, task = engine.store, history.task
+    position = {record.id: i for i, record in enumerate(history.records)}
+    truths = {record.id: record.output for record in history.records}
+    pools = [
+        pool
+        for pool in store.pools(task.name, model=model, purpose="pool")
+        if pool.query_id in position
+    ]
+    pools.sort(key=lambda pool: position[pool.query_id])
+    plain = {
+        purpose: _single(store.pools(task.name, model=model, purpose=purpose), history, truths)
+        for purpose in ("zero", "rag")
+    }
+    items: list[tuple[Float2d, Float1d]] = []
+    ids: list[str] = []
+    for stored in pools:
+        i = position[stored.query_id]
+        record, past = history.records[i], history.before(i)
+        shown = [history.records[position[r]] for r in stored.record_ids if r in position]
+        candidates = merge(stored.completions, task)
+        if not candidates:
+            continue
+        pool = engine.pool(record.input, history.inputs[i], candidates, shown, keep=True)
+        phi = pool_features(engine.features["adapter"], pool, past)
+        items.append((phi, pool_utilities(pool, record.output, task)))
+        ids.append(stored.query_id)
+    missing = float("nan")
+    return PoolData(
+        items,
+        np.array([plain["zero"].get(i, missing) for i in ids], dtype=np.float32),
+        np.array([plain["rag"].get(i, missing) for i in ids], dtype=np.float32),
+    )

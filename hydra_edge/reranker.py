@@ -1,0 +1,131 @@
+"""The reranker: which of a user's records are shown to the LLM for a query."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from hydra_edge.active import ActiveHead
+from hydra_edge.features import FeatureMap, reranker_features
+from hydra_edge.heads import Groups
+from hydra_edge.history import History
+from hydra_edge.retrieval import LexicalIndex, Shortlist, first_stage
+from hydra_edge.types import Float1d, Float2d, Int1d, Progress, RankedRecord
+from hydra_edge.utility import utility
+
+PSEUDO_QUERIES = 500  # the user's most recent records used as queries, at most
+PAIRS = 16  # records of a shortlist that one pseudo-query is fitted on
+Helped = Mapping[str, tuple[int, int]]
+
+
+def pair_features(
+    features: FeatureMap,
+    vector: Float1d,
+    history: History,
+    shortlist: Shortlist,
+    helped: Helped | None = None,
+) -> Float2d:
+    """Return the scaled features of a shortlist, shape ``(m, d)``, learned ones included."""
+    raw = np.hstack(
+        (
+            reranker_features(vector, history, shortlist, helped),
+            features.learned(vector, history.inputs[shortlist.index]),
+            features.learned(vector, history.outputs[shortlist.index]),
+        )
+    )
+    return features.scale(raw)
+
+
+def rerank(
+    head: ActiveHead,
+    query: str,
+    vector: Float1d,
+    history: History,
+    lexical: LexicalIndex,
+    *,
+    k: int,
+    helped: Helped | None = None,
+) -> tuple[RankedRecord, ...]:
+    """Choose the ``k`` records to show, best first, each with its exact contributions.
+
+    Parameters
+    ----------
+    head
+        The weights in force.
+    query, vector
+        The query and its unit vector, shape ``(dim,)``.
+    history, lexical
+        Only what was there before the query.
+    k
+        How many records to return; fewer if there are fewer.
+    helped
+        Record id -> (times shown, times the answer was taken as it was).
+    """
+    shortlist = first_stage(query, vector, history, lexical)
+    if not len(shortlist) or k <= 0:
+        return ()
+    phi = pair_features(head.features, vector, history, shortlist, helped)
+    scores = head.scores(phi)
+    order = np.argsort(-scores, kind="stable")[:k]
+    parts = head.contributions(phi)
+    return tuple(
+        RankedRecord(history.records[int(shortlist.index[i])], float(scores[i]), parts[i])
+        for i in order.tolist()
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class ProxyData:
+    """Pseudo-queries of one history with proxy utilities (design 5.4), oldest first.
+
+    ``position`` (n_groups,) is each pseudo-query's place in the history.
+    """
+
+    groups: Groups
+    position: Int1d
+
+
+def _spread(m: int) -> Int1d:
+    """Choose ``PAIRS`` of ``m`` rows: the best half of them, and the others evenly from the rest.
+
+    A head fitted on the nearest records only would not know how a far one looks.
+    """
+    if m <= PAIRS:
+        return np.arange(m)
+    rest = np.linspace(PAIRS // 2, m - 1, PAIRS - PAIRS // 2)
+    return np.concatenate((np.arange(PAIRS // 2), rest.round().astype(np.int64)))
+
+
+def proxy_data(
+    features: FeatureMap,
+    history: History,
+    lexical: LexicalIndex,
+    *,
+    limit: int = PSEUDO_QUERIES,
+    helped: Helped | None = None,
+    progress: Progress | None = None,
+) -> ProxyData:
+    """Make pseudo-queries of a user's own records; needs no LLM (design 5.4).
+
+    Each of the latest ``limit`` records is a query that sees only earlier records; the
+    utility of record r is the agreement of its output with the pseudo-query's own.
+    """
+    positions = range(max(2, len(history) - limit), len(history))
+    items: list[tuple[Float2d, Float1d]] = []
+    for done, i in enumerate(positions, start=1):
+        query, vector = history.records[i], history.inputs[i]
+        past = history.before(i)
+        shortlist = first_stage(query.input, vector, past, lexical, before=i)
+        phi = pair_features(features, vector, past, shortlist, helped)
+        rows = _spread(len(shortlist))
+        truths = [
+            utility(past.records[int(j)].output, query.output, history.task)
+            for j in shortlist.index[rows]
+        ]
+        items.append((phi[rows], np.array(truths, dtype=np.float32)))
+        if progress is not None and (done % 20 == 0 or done == len(positions)):
+            progress("pseudo-queries", done, len(positions))
+    groups = Groups.stack(items, dim=len(features.names))
+    return ProxyData(groups, np.array(list(positions), dtype=np.int64))

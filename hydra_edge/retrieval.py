@@ -1,0 +1,157 @@
+"""First stage: which records are worth scoring at all (design 7).
+
+The union of BM25's best and the nearest by exact cosine. Two lexical indexes serve one
+Protocol: SQLite FTS5 for a stored history, rank-bm25's Okapi for one held in memory.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from hydra_edge.history import History
+from hydra_edge.store import Store
+from hydra_edge.types import Float1d, Int1d
+from hydra_edge.utility import tokens
+
+FIRST_STAGE = 50  # records taken from each list
+
+
+class LexicalIndex(Protocol):
+    """BM25 over the inputs of one history."""
+
+    def search(self, query: str, limit: int, before: int) -> tuple[Int1d, Float1d]:
+        """Find the best matches among the first ``before`` records.
+
+        Returns
+        -------
+        tuple of Int1d and Float1d
+            Positions in the history and their positive scores, best first, at most ``limit``.
+        """
+        ...
+
+
+def _empty() -> tuple[Int1d, Float1d]:
+    return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32)
+
+
+class StoreIndex:
+    """BM25 by the user's own file: always in step with its records, bounded in cost."""
+
+    def __init__(self, store: Store, history: History) -> None:
+        self._store = store
+        self._history = history
+        self._position = {record.id: i for i, record in enumerate(history.records)}
+
+    def search(self, query: str, limit: int, before: int) -> tuple[Int1d, Float1d]:
+        """See ``LexicalIndex.search``."""
+        if before <= 0:
+            return _empty()
+        edge = self._history.records[before].id if before < len(self._history) else None
+        found = self._store.bm25(query, self._history.task.name, limit, before=edge)
+        # A record added since the history was read is not part of it yet.
+        kept = [(self._position[i], score) for i, score in found if i in self._position]
+        if not kept:
+            return _empty()
+        index, score = zip(*kept, strict=True)
+        return np.array(index, dtype=np.int64), np.array(score, dtype=np.float32)
+
+
+class OkapiIndex:
+    """rank-bm25's Okapi, for histories in memory; a full scan, right for small ones.
+
+    rank-bm25 raises on an empty corpus and gives a word in half of the texts no weight and
+    one in most of them a negative weight; here such words keep a small positive one.
+    """
+
+    def __init__(self, inputs: Sequence[str]) -> None:
+        words = [tokens(text) for text in inputs]
+        self._model = None
+        if any(words):
+            from rank_bm25 import BM25Okapi
+
+            self._model = BM25Okapi(words)
+            n = len(words)
+            containing: dict[str, int] = {}
+            for text in words:
+                for word in set(text):
+                    containing[word] = containing.get(word, 0) + 1
+            self._model.idf = {
+                word: math.log(1.0 + (n - df + 0.5) / (df + 0.5)) for word, df in containing.items()
+            }
+
+    def search(self, query: str, limit: int, before: int) -> tuple[Int1d, Float1d]:
+        """See ``LexicalIndex.search``."""
+        if self._model is None or before <= 0:
+            return _empty()
+        scores = np.asarray(
+            self._model.get_batch_scores(sorted(set(tokens(query))), list(range(before)))
+        )
+        order = np.argsort(-scores, kind="stable")[:limit]
+        order = order[scores[order] > 0.0]
+        return order.astype(np.int64), scores[order].astype(np.float32)
+
+
+@dataclass(frozen=True, eq=False)
+class Shortlist:
+    """The records a reranker will score, best first by the two lists' mean reciprocal rank.
+
+    ``index`` (m,) positions in the history; ``bm25`` (m,) score over the query's best, 0 where
+    BM25 did not list the record; ``bm25_rank`` (m,) reciprocal rank, likewise; ``cosine`` (m,)
+    between the query and the record's input.
+    """
+
+    index: Int1d
+    bm25: Float1d
+    bm25_rank: Float1d
+    cosine: Float1d
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def take(self, rows: Int1d) -> Shortlist:
+        """Keep some of the records."""
+        return Shortlist(self.index[rows], self.bm25[rows], self.bm25_rank[rows], self.cosine[rows])
+
+
+def first_stage(
+    query: str,
+    vector: Float1d,
+    history: History,
+    lexical: LexicalIndex,
+    *,
+    before: int | None = None,
+    limit: int = FIRST_STAGE,
+) -> Shortlist:
+    """Shortlist the records for a query: BM25's best united with the nearest by cosine.
+
+    Parameters
+    ----------
+    query, vector
+        The query and its unit vector, shape ``(dim,)``.
+    history, lexical
+        The user's records, and BM25 over them.
+    before
+        Only records at earlier positions exist (all, if None).
+    limit
+        Records taken from each list.
+    """
+    n = len(history) if before is None else before
+    cosine = history.inputs[:n] @ vector
+    nearest = np.argpartition(-cosine, limit - 1)[:limit] if n > limit else np.arange(n)
+    nearest = nearest[np.argsort(-cosine[nearest], kind="stable")]
+    found, score = lexical.search(query, limit, n)
+    merit = np.zeros(n, dtype=np.float32)
+    merit[nearest] += 1.0 / np.arange(1, len(nearest) + 1, dtype=np.float32)
+    rank = np.zeros(n, dtype=np.float32)
+    rank[found] = 1.0 / np.arange(1, len(found) + 1, dtype=np.float32)
+    relative = np.zeros(n, dtype=np.float32)
+    if len(found):
+        relative[found] = score / score[0]
+    index = np.union1d(nearest, found).astype(np.int64)
+    index = index[np.argsort(-(merit + rank)[index], kind="stable")]
+    return Shortlist(index, relative[index], rank[index], cosine[index].astype(np.float32))

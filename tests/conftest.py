@@ -1,0 +1,122 @@
+"""Fixtures every test shares: a home of its own, no network, hand-written fakes."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from hydra_edge.errors import BackendError
+from hydra_edge.prompt import Prompt
+from hydra_edge.types import Completion, Float2d, Progress
+from hydra_edge.utility import tokens
+
+if TYPE_CHECKING:
+    from hydra_edge.bundle import Bundle
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Give every test a home of its own."""
+    path = tmp_path / "home"
+    monkeypatch.setenv("HYDRA_EDGE_HOME", str(path))
+    for name in ("OPENAI_API_KEY", "HYDRA_EDGE_MODEL", "HYDRA_EDGE_USER", "HYDRA_EDGE_TASK"):
+        monkeypatch.delenv(name, raising=False)
+    return path
+
+
+@pytest.fixture(autouse=True)
+def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refuse every connection but those to this machine."""
+    connect = socket.socket.connect
+
+    def guarded(self: socket.socket, address: object) -> None:
+        host = address[0] if isinstance(address, tuple) else ""
+        if self.family != socket.AF_UNIX and host not in ("127.0.0.1", "::1", "localhost"):
+            raise OSError(f"a test tried to reach {host}")
+        connect(self, address)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(socket.socket, "connect", guarded)
+
+
+class HashEncoder:
+    """An encoder whose vectors are sums of hashed words: like texts are near, and it is fast."""
+
+    def __init__(self, base_id: str = "hash-base", dim: int = 384) -> None:
+        self.base_id = base_id
+        self.dim = dim
+        self.encoded: list[str] = []
+
+    def encode(self, texts: Sequence[str], *, progress: Progress | None = None) -> Float2d:
+        self.encoded += list(texts)
+        out = np.zeros((len(texts), self.dim), dtype=np.float32)
+        for row, text in enumerate(texts):
+            for word in tokens(text) or [""]:
+                seed = int.from_bytes(word.encode("utf-8", "surrogatepass"), "big") % (2**32)
+                out[row] += np.random.default_rng(seed).standard_normal(self.dim)
+        return out / np.linalg.norm(out, axis=1, keepdims=True)
+
+
+class ScriptedLLM:
+    """An LLM that answers by a function of the prompt, and remembers what it was asked."""
+
+    name = "scripted"
+
+    def __init__(
+        self, answer: Callable[[Prompt, int], list[str]], *, is_remote: bool = False
+    ) -> None:
+        self.answer = answer
+        self.is_remote = is_remote
+        self.prompts: list[Prompt] = []
+        self.closed = 0
+        self.fail_next = 0
+
+    def render(self, prompt: Prompt) -> str:
+        return prompt.completion_text()
+
+    def complete(
+        self,
+        prompt: Prompt,
+        *,
+        n: int = 1,
+        temperature: float = 0.8,
+        max_tokens: int = 48,
+        choices: Sequence[str] | None = None,
+        seed: int = 0,
+        on_token: Callable[[str], None] | None = None,
+    ) -> list[Completion]:
+        if self.fail_next:
+            self.fail_next -= 1
+            raise BackendError("scripted failure")
+        self.prompts.append(prompt)
+        texts = self.answer(prompt, n)[:n]
+        if on_token is not None and n == 1:
+            on_token(texts[0])
+        return [Completion(t, greedy=i == 0, tokens=len(t.split())) for i, t in enumerate(texts)]
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+@pytest.fixture(scope="session")
+def bundle() -> Bundle:
+    """The base shipped with the package."""
+    from hydra_edge.bundle import load_bundle
+
+    return load_bundle()
+
+
+@pytest.fixture
+def hash_encoder(bundle: Bundle) -> HashEncoder:
+    """A fake encoder that passes for the shipped base."""
+    return HashEncoder(bundle.base_id)
+
+
+@pytest.fixture
+def scripted() -> Callable[..., ScriptedLLM]:
+    """Make a scripted LLM."""
+    return ScriptedLLM

@@ -1,0 +1,97 @@
+"""Settings: precedence, types, and files only their owner can read."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+import pytest
+
+from hydra_edge.config import find_paths, load_config, make_private_dir, save_setting, write_private
+from hydra_edge.errors import ConfigError
+
+
+def test_find_paths_home_moves_everything(home: Path) -> None:
+    paths = find_paths()
+    for path in (paths.users, paths.config_file, paths.keys_file, paths.cache, paths.tasks):
+        assert path.is_relative_to(home)
+    assert not home.exists(), "asking for a path must not create it"
+
+
+def test_find_paths_without_home_follows_the_platform(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HYDRA_EDGE_HOME")
+    monkeypatch.setenv("XDG_DATA_HOME", "/somewhere/data")
+    monkeypatch.setenv("XDG_CONFIG_HOME", "/somewhere/config")
+    paths = find_paths()
+    assert str(paths.users).startswith("/somewhere/data/hydra-edge")
+    assert str(paths.keys_file).startswith("/somewhere/config/hydra-edge")
+
+
+@pytest.mark.parametrize("name", ["../evil", "", "a/b", ".hidden", "x" * 65, "a\x00b", "a b"])
+def test_user_file_names_that_are_no_file_names_are_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match="cannot be used. Expected 1-64"):
+        find_paths().user_file(name)
+
+
+def test_load_config_environment_wins_over_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = find_paths()
+    save_setting(paths, "candidates", "4")
+    save_setting(paths, "temperature", "1")
+    assert (load_config(paths).candidates, load_config(paths).temperature) == (4, 1.0)
+    monkeypatch.setenv("HYDRA_EDGE_CANDIDATES", "2")
+    monkeypatch.setenv("HYDRA_EDGE_OFFLINE", "yes")
+    assert load_config(paths).candidates == 2
+    assert load_config(paths).offline is True
+
+
+def test_save_setting_keeps_comments_and_mode() -> None:
+    paths = find_paths()
+    make_private_dir(paths.config)
+    write_private(paths.config_file, "# mine\nuser = 'ann' # me\n")
+    save_setting(paths, "task", "commit_subject")
+    text = paths.config_file.read_text()
+    assert "# mine" in text
+    assert "# me" in text
+    assert load_config(paths).user == "ann"
+    assert stat.S_IMODE(paths.config_file.stat().st_mode) == 0o600
+    assert stat.S_IMODE(paths.config.stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "match"),
+    [
+        ("colour", "red", "Unknown setting 'colour'. Known: user"),
+        ("candidates", "many", "expected a int"),
+        ("log", "perhaps", "expected a bool"),
+    ],
+)
+def test_save_setting_bad_input_changes_nothing(name: str, value: str, match: str) -> None:
+    paths = find_paths()
+    with pytest.raises(ConfigError, match=match):
+        save_setting(paths, name, value)
+    assert not paths.config_file.exists()
+
+
+def test_load_config_broken_file_says_where(home: Path) -> None:
+    home.mkdir()
+    (home / "config.toml").write_text("user = ")
+    with pytest.raises(ConfigError, match=r"config\.toml cannot be read.*Expected TOML"):
+        load_config(find_paths())
+    (home / "config.toml").write_text("candidates = true")
+    with pytest.raises(ConfigError, match="candidates = True cannot be used"):
+        load_config(find_paths())
+
+
+def test_write_private_failure_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    write_private(path, "old")
+    with pytest.raises(UnicodeEncodeError, match="surrogates"):
+        write_private(path, "\ud800")
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path], "no temporary file is left behind"
+
+
+def test_make_private_dir_refused_place_says_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="Set HYDRA_EDGE_HOME"):
+        make_private_dir(tmp_path / "file" / "below")

@@ -1,0 +1,110 @@
+"""Task specs: names, inference, files, closed sets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hydra_edge.errors import ConfigError, UnknownTaskError
+from hydra_edge.tasks import (
+    BUILTIN,
+    TaskSpec,
+    canonical_name,
+    find_task,
+    infer_task,
+    number,
+    read_task_dir,
+    read_task_file,
+)
+
+
+def test_canonical_name_spellings_are_one_task() -> None:
+    assert canonical_name(" Commit-Subject ") == canonical_name("commit_subject")
+    assert find_task("commit-subject") is BUILTIN["commit_subject"]
+
+
+@pytest.mark.parametrize(
+    ("outputs", "kind"),
+    [
+        (["1", "5", "3"] * 4, "rating"),
+        (["4.5", "2", "3"] * 4, "rating"),
+        (["POLITICS", "TECH"] * 6, "label"),
+        (["a title about one thing and then another", "b"] * 6, "text"),
+        ([f"title {i}" for i in range(40)], "text"),
+        (["1", "5"], "text"),  # too few to tell
+        (["nan"] * 12, "label"),  # not a number anyone could rate with
+    ],
+)
+def test_infer_task_outputs_tell_the_kind(outputs: list[str], kind: str) -> None:
+    spec = infer_task("new", outputs)
+    assert spec.kind == kind
+    if kind != "text":
+        assert set(spec.labels) == set(outputs)
+
+
+def test_infer_task_rating_orders_its_labels_as_numbers() -> None:
+    assert infer_task("stars", ["10", "9", "2"] * 4).labels == ("2", "9", "10")
+    assert infer_task("stars", ["10", "9", "2"] * 4).span == 8.0
+
+
+def test_find_task_unknown_name_lists_what_exists() -> None:
+    with pytest.raises(UnknownTaskError, match="commit_subject.*paper_title"):
+        find_task("nonsense")
+
+
+def test_find_task_label_set_includes_the_users_own_answers() -> None:
+    labels = find_task("movie_tag", outputs=["noir", "ACTION", "noir "]).labels
+    assert labels[-1] == "noir"
+    assert labels.count("action") == 1
+    assert "ACTION" not in labels
+
+
+def test_find_task_rating_set_ignores_answers_that_are_no_numbers() -> None:
+    assert find_task("film_rating", outputs=["0", "great"]).labels == ("0", "1", "2", "3", "4", "5")
+
+
+def test_find_task_custom_spec_wins() -> None:
+    mine = TaskSpec("commit_subject", instruction="Mine.")
+    assert find_task("commit_subject", custom={"commit_subject": mine}).instruction == "Mine."
+
+
+def test_read_task_file_round_trip(tmp_path: Path) -> None:
+    path = tmp_path / "Mood-Label.toml"
+    path.write_text('kind = "label"\nlabels = ["good", "bad"]\nmax_tokens = 3\n')
+    spec = read_task_file(path)
+    assert (spec.name, spec.kind, spec.labels, spec.max_tokens) == (
+        "mood_label", "label", ("good", "bad"), 3,
+    )  # fmt: skip
+    assert read_task_dir(tmp_path) == {"mood_label": spec}
+    assert read_task_dir(tmp_path / "missing") == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        ("kind = 'poem'", "expected one of text, label, rating"),
+        ("kind = ", "Expected TOML"),
+        ("colour = 'red'", "Expected keys: name"),
+        ("max_tokens = 'many'", "max_tokens .int."),
+        ("kind = 'rating'\nlabels = ['good']", "expected numbers only"),
+    ],
+)
+def test_read_task_file_bad_input_names_the_next_step(
+    tmp_path: Path, text: str, match: str
+) -> None:
+    path = tmp_path / "x.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=match):
+        read_task_file(path)
+
+
+def test_number_only_finite_ones() -> None:
+    assert number(" 4.5 ") == 4.5
+    assert number("inf") is None
+    assert number("four") is None
+
+
+def test_stop_single_line_answers_end_at_the_newline() -> None:
+    assert BUILTIN["commit_subject"].stop == ("\n",)
+    assert BUILTIN["general"].stop == ("\nInput:",)

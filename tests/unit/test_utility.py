@@ -1,0 +1,97 @@
+"""Utility: against the reference package, and where that one cannot go."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hydra_edge.tasks import BUILTIN
+from hydra_edge.utility import (
+    agreement_matrix,
+    lcs_length,
+    rating_agreement,
+    relative_gain,
+    text_agreement,
+    tokens,
+    utility,
+)
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    from rouge_score import rouge_scorer
+
+WORDS = st.lists(
+    st.sampled_from(["the", "a", "fix", "add", "test-case", "foo_bar", "v2.1", "Git", "push"]),
+    max_size=12,
+)
+
+
+@given(WORDS, WORDS)
+def test_text_agreement_ascii_equals_rouge_score(a: list[str], b: list[str]) -> None:
+    scorer = rouge_scorer.RougeScorer(["rouge1", "rougeL"], use_stemmer=False)
+    score = scorer.score(" ".join(b), " ".join(a))
+    expected = (score["rouge1"].fmeasure + score["rougeL"].fmeasure) / 2
+    assert text_agreement(" ".join(a), " ".join(b)) == pytest.approx(expected, abs=1e-12)
+
+
+def slow_lcs(a: list[int], b: list[int]) -> int:
+    table = np.zeros((len(a) + 1, len(b) + 1), dtype=int)
+    for i, x in enumerate(a):
+        for j, y in enumerate(b):
+            table[i + 1, j + 1] = (
+                table[i, j] + 1 if x == y else max(table[i, j + 1], table[i + 1, j])
+            )
+    return int(table[-1, -1])
+
+
+@given(st.lists(st.integers(0, 3), max_size=80), st.lists(st.integers(0, 3), max_size=80))
+def test_lcs_length_equals_the_textbook_table(a: list[int], b: list[int]) -> None:
+    assert lcs_length([str(x) for x in a], [str(x) for x in b]) == slow_lcs(a, b)
+
+
+def test_tokens_scripts_without_spaces_are_compared_by_character() -> None:
+    assert tokens("修复 bug 了") == ["修", "复", "bug", "了"]
+    assert text_agreement("修复错误", "修复问题") == pytest.approx(0.5)
+    assert text_agreement("исправить ошибку", "исправить сбой") == pytest.approx(0.5)
+    assert tokens("שלום עולם") == ["שלום", "עולם"]
+
+
+def test_text_agreement_texts_without_words_are_compared_exactly() -> None:
+    assert text_agreement("👍", "👍 ") == 1.0
+    assert text_agreement("👍", "👎") == 0.0
+    assert text_agreement("", "") == 0.0
+
+
+def test_tokens_long_text_is_cut_unless_asked_for_whole() -> None:
+    text = "word " * 5000
+    assert len(tokens(text)) == 2000
+    assert len(tokens(text, None)) == 5000
+
+
+def test_utility_by_kind() -> None:
+    assert utility(" Sci-Fi ", "sci-fi", BUILTIN["movie_tag"]) == 1.0
+    assert utility("", "sci-fi", BUILTIN["movie_tag"]) == 0.0
+    assert utility("2", "4", BUILTIN["film_rating"]) == pytest.approx(0.5)
+    assert utility("great", "4", BUILTIN["film_rating"]) == 0.0
+    assert rating_agreement("9", "1", 4.0) == 0.0  # off the scale is not negative
+
+
+def test_agreement_matrix_is_symmetric_with_ones() -> None:
+    for task, answers in (("paper_title", ["a b", "b c", ""]), ("film_rating", ["1", "3", "5"])):
+        matrix = agreement_matrix(answers, BUILTIN[task])
+        np.testing.assert_array_equal(matrix, matrix.T)
+        np.testing.assert_array_equal(np.diag(matrix), np.ones(3))
+    assert matrix[0, 1] == pytest.approx(0.5)
+
+
+def test_relative_gain_by_kind() -> None:
+    assert relative_gain(0.6, 0.5, BUILTIN["movie_tag"]) == pytest.approx(0.2)
+    # Utility .8 and .7 on a five-point scale: MAE falls from 1.2 to 0.8, by a third.
+    assert relative_gain(0.8, 0.7, BUILTIN["film_rating"]) == pytest.approx(1 / 3)
+    assert relative_gain(0.1, 0.0, BUILTIN["movie_tag"]) == float("inf")
+    assert relative_gain(0.0, 0.0, BUILTIN["movie_tag"]) == 0.0
+    assert relative_gain(0.9, 1.0, BUILTIN["film_rating"]) == float("-inf")
