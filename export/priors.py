@@ -7,16 +7,17 @@ really wrote. Users are split, never records: every figure reported is on users 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 import numpy as np
-from hydra_edge.bundle import Bundle
-from hydra_edge.encoder import TextEncoder
 
 from export.data import UserHistory
 from hydra_edge.adapter import merge, pool_features, pool_utilities
+from hydra_edge.bundle import Bundle
+from hydra_edge.encoder import TextEncoder
 from hydra_edge.engine import Engine
 from hydra_edge.evaluate import top_utility
 from hydra_edge.heads import ConditionalLogit, Groups, Prior
@@ -67,7 +68,7 @@ def label_reranker(
         bounds = data.groups.offsets
         items = tuple(
             (data.groups.features[a:b].astype(np.float32), data.groups.utilities[a:b])
-            for a, b in zip(bounds[:-1], bounds[1:], strict=True)
+            for a, b in itertools.pairwise(bounds)
         )
         out.append(Labelled(user.user, user.task, history.task.kind, items))
         engine.store.close()
@@ -197,7 +198,7 @@ def _mean_utility(
 def _cross_entropy(head: ConditionalLogit, groups: Groups, tau: float) -> float:
     """Return the mean listwise loss of a head on queries it was not fitted on."""
     losses = []
-    for a, b in zip(groups.offsets[:-1], groups.offsets[1:], strict=True):
+    for a, b in itertools.pairwise(groups.offsets):
         target = np.exp((groups.utilities[a:b] - groups.utilities[a:b].max()) / tau)
         score = groups.features[a:b] @ head.weight_
         log_p = score - score.max()
@@ -247,8 +248,7 @@ def fit_population(users: Sequence[Labelled], dim: int, role: Role, baseline: in
     strength = _strength(users, folds, dim, tau)
     everyone = _stack(users, dim)
     means = np.add.reduceat(everyone.utilities, everyone.offsets[:-1]) / np.diff(everyone.offsets)
-    ceiling = [everyone.utilities[a:b].max() for a, b in zip(
-        everyone.offsets[:-1], everyone.offsets[1:], strict=True)]  # fmt: skip
+    ceiling = [everyone.utilities[a:b].max() for a, b in itertools.pairwise(everyone.offsets)]  # fmt: skip
     report: JsonDict = {
         "users": len(users),
         "queries": len(everyone.offsets) - 1,

@@ -26,7 +26,6 @@ from hydra_edge.fitting import fit_task
 from hydra_edge.headfile import head_from_json, head_to_json
 from hydra_edge.learning import find_answer, keep_as_record, learn_choice, record_choice
 from hydra_edge.llm import LLM
-from hydra_edge.llm.models import open_llm
 from hydra_edge.pools import Budget, Sampling, preview
 from hydra_edge.store import Store
 from hydra_edge.tasks import TaskSpec, canonical_name, read_task_dir
@@ -161,6 +160,8 @@ class Personalizer:
         """
         with self._lock:
             if self._llm is None:
+                from hydra_edge.llm.models import open_llm
+
                 self._llm = open_llm(self.config.model, self.config, self.paths)
             if self._llm.is_remote and self.config.offline:
                 raise EgressDeniedError(

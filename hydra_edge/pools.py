@@ -257,15 +257,19 @@ def _buy(
     key = pool_key(request, llm, sampling)
     if engine.store.pool(key) is not None:
         return 0
-    prompt, completions = complete_within_context(
-        llm, request.prompt, n=request.n, temperature=sampling.temperature,
-        max_tokens=history.task.max_tokens,
-    )  # fmt: skip
+    # The same prompt may just have been sampled: its greedy answer then costs nothing more.
+    twin = engine.store.pool(pool_key(replace(request, purpose="pool", n=sampling.n), llm, sampling))
+    prompt, completions = request.prompt, list(twin or ())[: request.n]
+    if not completions:
+        prompt, completions = complete_within_context(
+            llm, prompt, n=request.n, temperature=sampling.temperature,
+            max_tokens=history.task.max_tokens,
+        )  # fmt: skip
     engine.store.put_pool(
         key, task=history.task.name, model=llm.name, purpose=request.purpose,
         query_id=record.id, record_ids=prompt.record_ids, completions=completions,
     )  # fmt: skip
-    return request.n
+    return 0 if twin else request.n
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -43,6 +44,12 @@ def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket.socket, "connect", guarded)
 
 
+@functools.cache
+def _word_vector(word: str, dim: int) -> np.ndarray:
+    seed = int.from_bytes(word.encode("utf-8", "surrogatepass"), "big") % (2**32)
+    return np.random.default_rng(seed).standard_normal(dim).astype(np.float32)
+
+
 class HashEncoder:
     """An encoder whose vectors are sums of hashed words: like texts are near, and it is fast."""
 
@@ -56,8 +63,7 @@ class HashEncoder:
         out = np.zeros((len(texts), self.dim), dtype=np.float32)
         for row, text in enumerate(texts):
             for word in tokens(text) or [""]:
-                seed = int.from_bytes(word.encode("utf-8", "surrogatepass"), "big") % (2**32)
-                out[row] += np.random.default_rng(seed).standard_normal(self.dim)
+                out[row] += _word_vector(word, self.dim)
         return out / np.linalg.norm(out, axis=1, keepdims=True)
 
 

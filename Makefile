@@ -1,0 +1,53 @@
+# Every target CI calls; a newcomer needs `make demo` and `make test`.
+PYTHON ?= python3
+VENV ?= .venv
+HISTORY ?=
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+.PHONY: help demo test setup lint type test-fast smoke base clean
+
+help: ## Show this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
+
+$(VENV)/.core: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet --upgrade pip
+	@echo "installing hydra-edge"
+	$(PIP) install --quiet --editable .
+	@touch $@
+
+$(VENV)/.local: $(VENV)/.core
+	@echo "installing the local LLM backend: compiles llama.cpp, about 5 minutes the first time"
+	$(BIN)/python scripts/install_local.py --editable ".[local]"
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.local
+	@echo "installing what the tests need"
+	$(PIP) install --quiet --editable ".[local,dev]"
+	@touch $@
+
+demo: $(VENV)/.local ## Personalize a local LLM on a sample history (HISTORY=path/to/git/repo for yours)
+	$(BIN)/python examples/demo.py $(if $(HISTORY),--history "$(HISTORY)")
+
+setup: $(VENV)/.dev ## Install everything for development
+
+test: setup ## Run all tests, with the real base and a real local LLM
+	$(BIN)/python -m pytest
+
+test-fast: setup ## Run the tests that need no LLM
+	$(BIN)/python -m pytest -m "not model"
+
+lint: setup ## Check style and import rules
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+type: setup ## Check types
+	$(BIN)/mypy
+
+smoke: setup ## Build the wheel and try it in a clean environment
+	$(BIN)/python scripts/smoke.py
+
+clean: ## Remove what these targets made
+	rm -rf $(VENV) .demo dist build

@@ -1,0 +1,1 @@
+"""The server's side: makes and measures the bases that devices run (torch lives here)."""

@@ -1,0 +1,227 @@
+"""The server's command line: ``python -m export <command>``."""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, get_args
+
+import numpy as np
+import typer
+
+from hydra_edge.encoder import Encoder
+from hydra_edge.errors import ConfigError, HydraError
+from hydra_edge.types import JsonDict, Progress, Role
+
+app = typer.Typer(
+    help="Make the bases that devices run: convert, check, pack.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+)
+
+_MAX_BUNDLE_BYTES = 25_000_000
+
+
+@app.callback()
+def _commands() -> None:
+    """Make the bases that devices run: convert, check, pack."""
+
+
+@app.command("encoder")
+def encoder_command(
+    out: Annotated[Path, typer.Option(help="Folder for encoder.onnx, tokenizer.json and card.")],
+    data: Annotated[
+        list[Path],
+        typer.Option(
+            help="Histories to measure on: .jsonl, .jsonl.gz, or a folder of training files."
+        ),
+    ],
+    source: Annotated[
+        Path | None, typer.Option(help="Model folder; default: the installed all-MiniLM-L6-v2.")
+    ] = None,
+    max_tokens: Annotated[int, typer.Option(min=8, max=512, help="Longer texts are cut.")] = 128,
+) -> None:
+    """Convert all-MiniLM-L6-v2 to int8 ONNX and check it against torch.
+
+    Example: `python -m export encoder --out build/encoder --data commits.train.jsonl.gz`
+    """
+    from export.encoder import DIM, convert, provenance, source_folder
+    from export.pack import CARD_FILE, Card
+    from export.parity import (
+        TorchEncoder,
+        check,
+        graph_encoder,
+        limits,
+        measure,
+        parity_histories,
+    )
+
+    source = source or source_folder()
+    histories = parity_histories(_files(data))
+    with tempfile.TemporaryDirectory() as scratch, _bars() as progress:
+        work = Path(scratch)
+        made = convert(source, work, progress=progress)
+        card = Card(DIM, "mean", max_tokens, parity={}, provenance=provenance(source))
+        quantized = graph_encoder(work / "b8", made.int8_graph, made.tokenizer, card)
+        figures = measure(
+            TorchEncoder(source, max_tokens),
+            graph_encoder(work / "b32", made.float_graph, made.tokenizer, card),
+            quantized,
+            histories,
+            progress=progress,
+        )
+        check(figures)
+        timings = _time(quantized)
+        out.mkdir(parents=True, exist_ok=True)
+        for path in (made.int8_graph, made.tokenizer):
+            (out / path.name).write_bytes(path.read_bytes())
+        parity = {**figures, "limits": limits()}
+        Card(card.dim, card.pooling, max_tokens, parity, card.provenance).save(out / CARD_FILE)
+    _table("Parity with torch float32", figures)
+    _table("On this machine", timings)
+    typer.echo(f"Wrote {out}. Next: python -m export pack --encoder {out} --out BUNDLE", err=True)
+
+
+@app.command("pack")
+def pack_command(
+    encoder: Annotated[Path, typer.Option(help="Folder made by `python -m export encoder`.")],
+    out: Annotated[Path, typer.Option(help="The bundle's folder; an older bundle is replaced.")],
+    maps: Annotated[
+        Path | None, typer.Option(help="Scales, maps and priors (safetensors); default: neutral.")
+    ] = None,
+    quality: Annotated[
+        Path | None, typer.Option(help="Figures for the manifest (a JSON object).")
+    ] = None,
+) -> None:
+    """Put an encoder and its maps into a bundle that devices verify and load.
+
+    Example: `python -m export pack --encoder build/encoder --out hydra_edge/bundles/default`
+    """
+    import json
+
+    from export.pack import CARD_FILE, Card, load_maps, neutral_maps, pack
+    from hydra_edge.bundle.manifest import ENCODER_FILE, TOKENIZER_FILE
+    from hydra_edge.features import feature_names
+
+    arrays = load_maps(maps) if maps else {}
+    features: dict[Role, tuple[str, ...]] = {}
+    for role in get_args(Role):
+        learned = arrays.get(f"{role}.map.query")
+        features[role] = feature_names(role, 0 if learned is None else len(learned))
+    stated: JsonDict = json.loads(quality.read_text(encoding="utf-8")) if quality else {}
+    bundle = pack(
+        out,
+        encoder=encoder / ENCODER_FILE,
+        tokenizer=encoder / TOKENIZER_FILE,
+        card=Card.load(encoder / CARD_FILE),
+        maps=arrays or neutral_maps(features),
+        features=features,
+        quality=stated,
+    )
+    size = sum(file.size for file in bundle.manifest.files.values())
+    typer.echo(f"{out}: base {bundle.base_id[:12]}, {size / 1e6:.1f} MB", err=True)
+    if size > _MAX_BUNDLE_BYTES:
+        typer.echo(
+            f"Larger than the {_MAX_BUNDLE_BYTES / 1e6:.0f} MB a package may carry.", err=True
+        )
+        raise typer.Exit(1)
+
+
+@app.command("golden")
+def golden_command(
+    texts: Annotated[Path, typer.Option(help="One text a line.")],
+    out: Annotated[Path, typer.Option(help="Where to write texts and vectors (.npz).")],
+    max_tokens: Annotated[int, typer.Option(min=8, max=512)] = 128,
+) -> None:
+    """Write reference vectors of torch float32, for tests of the shipped encoder.
+
+    Example: `python -m export golden --texts tests/golden/encoder.txt --out encoder.npz`
+    """
+    from export.encoder import source_folder
+    from export.parity import TorchEncoder
+
+    lines = texts.read_text(encoding="utf-8").split("\n")
+    lines = lines[:-1] if lines[-1] == "" else lines
+    vectors = TorchEncoder(source_folder(), max_tokens).encode(lines)
+    np.savez_compressed(out, texts=np.array(lines), vectors=vectors)
+    typer.echo(f"{out}: {len(lines)} texts", err=True)
+
+
+def _files(paths: Sequence[Path]) -> list[Path]:
+    """Expand folders into their training files; users kept back must not be looked at."""
+    files: list[Path] = []
+    for path in paths:
+        files += sorted(path.glob("*.train.jsonl*")) if path.is_dir() else [path]
+    missing = [str(path) for path in files if not path.is_file()]
+    if missing or not files:
+        raise ConfigError(
+            f"--data: found no file at {', '.join(missing or map(str, paths))}; expected histories "
+            "in .jsonl or .jsonl.gz. Give files, or a folder with *.train.jsonl.gz."
+        )
+    return files
+
+
+def _time(encoder: Encoder) -> JsonDict:
+    """Time what a user waits for, in milliseconds: the best start, median runs."""
+    starts = []
+    for _ in range(5):
+        fresh = Encoder(encoder.bundle)
+        begin = time.perf_counter()
+        fresh.encode([""])
+        starts.append(time.perf_counter() - begin)
+    figures: JsonDict = {
+        "encoder_mb": round(encoder.bundle.encoder_path.stat().st_size / 1e6, 2),
+        "load_ms": round(1e3 * min(starts), 1),
+    }
+    for n, tokens in ((1, 32), (16, 64)):
+        # Words of one token each, all texts different: nothing is saved by equal texts.
+        batch = [" ".join([f"{i}"] + ["word"] * (tokens - 3)) for i in range(n)]
+        runs = []
+        for _ in range(30):
+            begin = time.perf_counter()
+            encoder.encode(batch)
+            runs.append(time.perf_counter() - begin)
+        figures[f"encode_{n}x{tokens}_ms"] = round(1e3 * statistics.median(runs), 2)
+    return figures
+
+
+def _table(title: str, figures: JsonDict) -> None:
+    typer.echo(title)
+    for name, value in figures.items():
+        typer.echo(f"  {name:28} {value}")
+
+
+@contextmanager
+def _bars() -> Iterator[Progress]:
+    """Show one bar for each stage, on stderr."""
+    from rich.console import Console
+    from rich.progress import Progress as Bars
+    from rich.progress import TaskID
+
+    with Bars(console=Console(stderr=True)) as bars:
+        tasks: dict[str, TaskID] = {}
+
+        def report(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = bars.add_task(stage, total=total)
+            bars.update(tasks[stage], completed=done)
+
+        yield report
+
+
+def main() -> None:
+    """Run; our own errors are one line on stderr, exit code 1."""
+    try:
+        app()
+    except HydraError as err:
+        typer.echo(f"Error: {err}", err=True)
+        raise SystemExit(1) from err
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,133 @@
+"""The arrays of a base: feature scaling, learned maps, head priors.
+
+Owns which arrays there are and what shapes and values they may have. It does not know what a
+feature means, only how many there are.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NoReturn, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from hydra_edge.bundle.manifest import GET_AGAIN
+from hydra_edge.errors import BundleError
+from hydra_edge.types import Kind, Role
+
+_PRIOR_NAME = re.compile(r"(?P<role>[a-z]+)\.prior\.(?P<group>.+)\.(mean|precision|tau)")
+
+
+def parse_maps(content: bytes, *, source: Path) -> dict[str, npt.NDArray[Any]]:
+    """Read named arrays from the bytes of a safetensors file.
+
+    Raises
+    ------
+    BundleError
+        If the bytes are not such a file, or hold types numpy has not.
+    """
+    import safetensors.numpy
+    from safetensors import SafetensorError
+
+    try:
+        return safetensors.numpy.load(content)
+    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as err:
+        raise BundleError(
+            f"{source} is not a safetensors file this release reads ({err}); expected named "
+            f"float32 arrays. {GET_AGAIN}"
+        ) from err
+
+
+def check_maps(
+    maps: Mapping[str, npt.NDArray[Any]],
+    features: Mapping[Role, tuple[str, ...]],
+    dim: int,
+    *,
+    source: Path,
+) -> None:
+    """Check the arrays of a base against the names of its features.
+
+    Parameters
+    ----------
+    maps
+        For each role, with ``d`` its number of features, all float32 and finite:
+        ``<role>.scale.mean`` and ``<role>.scale.std`` (> 0), shape ``(d,)``; optionally
+        ``<role>.map.query`` and ``<role>.map.other``, shape ``(k, dim)``; for each kind, and
+        for any task, ``<role>.prior.<group>.mean`` ``(d,)``, ``.precision`` ``(d, d)``
+        (symmetric, positive definite) and ``.tau`` ``(1,)`` (> 0).
+    source
+        The file to complain about.
+
+    Raises
+    ------
+    BundleError
+        If an array is missing, unknown, misshapen, or holds what it must not.
+    """
+    for name, array in maps.items():
+        if array.dtype != np.float32:
+            _fail(source, name, f"has type {array.dtype}", "float32")
+        if not np.isfinite(array).all():
+            _fail(source, name, "holds NaN or infinity", "finite numbers")
+    expected: dict[str, tuple[int, ...]] = {}
+    for role in get_args(Role):
+        expected |= _expected_shapes(maps, role, len(features[role]), dim)
+    for name, shape in sorted(expected.items()):
+        _check_array(maps, name, shape, source)
+    unknown = sorted(set(maps) - set(expected))
+    if unknown:
+        _fail(source, unknown[0], "is unknown", "only arrays this release reads")
+
+
+def _fail(source: Path, name: str, found: str, expected: str) -> NoReturn:
+    raise BundleError(
+        f"{source}: array {name!r} {found}; expected {expected}. Use a base made for this release."
+    )
+
+
+def _expected_shapes(
+    maps: Mapping[str, npt.NDArray[Any]], role: Role, d: int, dim: int
+) -> dict[str, tuple[int, ...]]:
+    """Say which arrays a role must have, given those it has beyond the required ones."""
+    shapes: dict[str, tuple[int, ...]] = {f"{role}.scale.mean": (d,), f"{role}.scale.std": (d,)}
+    groups = set(get_args(Kind))
+    for name in maps:
+        match = _PRIOR_NAME.fullmatch(name)
+        if match and match["role"] == role:
+            groups.add(match["group"])
+    for group in groups:
+        shapes[f"{role}.prior.{group}.mean"] = (d,)
+        shapes[f"{role}.prior.{group}.precision"] = (d, d)
+        shapes[f"{role}.prior.{group}.tau"] = (1,)
+    sides = (f"{role}.map.query", f"{role}.map.other")
+    if any(side in maps for side in sides):
+        # Both are needed, equally long; one row is asked of what has no length at all.
+        k = max((len(maps[s]) for s in sides if s in maps and maps[s].ndim), default=1)
+        shapes |= dict.fromkeys(sides, (k, dim))
+    return shapes
+
+
+def _check_array(
+    maps: Mapping[str, npt.NDArray[Any]], name: str, shape: tuple[int, ...], source: Path
+) -> None:
+    if name not in maps:
+        _fail(source, name, "is missing", f"an array of shape {shape}")
+    array = maps[name]
+    if array.shape != shape:
+        _fail(source, name, f"has shape {array.shape}", f"shape {shape}")
+    if name.endswith((".std", ".tau")) and not (array > 0).all():
+        _fail(source, name, "holds values not above 0", "positive numbers")
+    if name.endswith(".precision"):
+        _check_precision(array.astype(np.float64), name, source)
+
+
+def _check_precision(matrix: npt.NDArray[np.float64], name: str, source: Path) -> None:
+    """Refuse a precision with which a fit would not be convex."""
+    if not np.allclose(matrix, matrix.T, rtol=1e-4, atol=1e-6 * np.abs(matrix).max()):
+        _fail(source, name, "is not symmetric", "a symmetric matrix")
+    try:
+        np.linalg.cholesky(matrix)
+    except np.linalg.LinAlgError:
+        _fail(source, name, "is not positive definite", "a positive definite matrix")

@@ -1,0 +1,200 @@
+"""Asking: ``generate`` (the default command), ``rank``, and ``choose`` afterwards."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from hydra_edge.cli import options, output, views
+from hydra_edge.cli.group import examples, put
+from hydra_edge.cli.session import open_user
+
+Query = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="QUERY", help="What to answer; text piped in is put before it, - reads stdin only."
+    ),
+]
+
+
+def generate(
+    ctx: typer.Context,
+    query: Query = None,
+    user: options.User = None,
+    task: options.Task = None,
+    model: options.Model = None,
+    n: Annotated[
+        int | None,
+        typer.Option("-n", "--candidates", metavar="N", min=1, help="Answers to choose among."),
+    ] = None,
+    k: options.Records = None,
+    temperature: Annotated[
+        float | None, typer.Option(metavar="T", min=0.0, help="Of all samples but the first.")
+    ] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Longest answer; default: the task's.")
+    ] = None,
+    seed: Annotated[int, typer.Option(metavar="N", help="Same seed, same answers.")] = 0,
+    system: Annotated[
+        str, typer.Option(metavar="TEXT", help="Instruction put before the task's own.")
+    ] = "",
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Say why these records and this answer.")
+    ] = False,
+    show_candidates: Annotated[
+        bool, typer.Option("--show-candidates", help="List all candidates, numbered for choose.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the exact prompt and send nothing.")
+    ] = False,
+    private: Annotated[
+        bool, typer.Option("--private", help="Keep history out of any remote prompt.")
+    ] = False,
+    offline: options.Offline = False,
+    base_url: options.BaseUrl = None,
+    no_stream: Annotated[
+        bool, typer.Option("--no-stream", help="Print the answer when it is whole (for -n 1).")
+    ] = False,
+    as_json: options.AsJson = False,
+) -> None:
+    """Answer a query the way you would (the default command).
+
+    The answer goes to stdout, everything else to stderr. A first word that is no command is a
+    query, so the word `generate` may be left out. With -n 1 a text answer is written as it
+    arrives.
+    """
+    text = options.read_query(query)
+    flags = {"model": model, "base_url": base_url}
+    with open_user(ctx, user, create=user is None, offline=offline, **flags) as me:
+        if dry_run:
+            prompt = me.render_prompt(text, task=task, k=k, system=system, private=private)
+            if as_json:
+                output.write_json({"prompt": prompt})
+            else:
+                output.answer(prompt, end="")
+            return
+        wanted = n or me.config.candidates
+        streams = wanted == 1 and not (as_json or no_stream) and me.task(task).kind == "text"
+        stream = output.Stream() if streams else None
+        generation = me.generate(
+            text,
+            task=task,
+            n=n,
+            k=k,
+            temperature=temperature,
+            max_tokens=max_tokens,
+            system=system,
+            private=private,
+            seed=seed,
+            on_token=stream,
+        )
+    if as_json:
+        output.write_json(views.generation_json(generation))
+        return
+    if stream:
+        stream.finish(generation.text)
+    else:
+        output.answer(generation.text)
+    sys.stdout.flush()
+    for remark in generation.notes:
+        output.note(remark, style="yellow")
+    if show_candidates:
+        views.write_candidates(generation, stream=sys.stderr)
+    if explain:
+        views.write_explanation(generation, stream=sys.stderr)
+    output.note(views.usage_line(generation))
+
+
+def rank(
+    ctx: typer.Context,
+    query: Query = None,
+    user: options.User = None,
+    task: options.Task = None,
+    k: options.Records = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Show which records would be used for a query, and why.
+
+    Each reason carries its exact share of the score; all shares (--json) add up to it.
+    """
+    text = options.read_query(query)
+    with open_user(ctx, user, create=user is None) as me:
+        ranking = me.rank(text, task=task, k=k)
+    if as_json:
+        output.write_json(views.ranking_json(ranking))
+        return
+    views.write_ranking(ranking.records)
+    if not ranking.records:
+        output.note(f"No record of task {ranking.task} to show.")
+    output.note(f"{ranking.task}: ranked by {views.head_line(ranking.head)}")
+
+
+def choose(
+    ctx: typer.Context,
+    pick: Annotated[
+        int | None,
+        typer.Argument(metavar="N", min=1, help="Number shown by --show-candidates."),
+    ] = None,
+    text: Annotated[
+        str | None,
+        typer.Option("--text", metavar="TEXT", help="What you wrote instead; - reads stdin."),
+    ] = None,
+    generation: Annotated[
+        str | None,
+        typer.Option("--id", metavar="ID", help="Which answer; default: the last one."),
+    ] = None,
+    keep: Annotated[
+        bool, typer.Option("--keep/--no-keep", help="Also keep it as a record of your history.")
+    ] = True,
+    user: options.User = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Say which answer you took; your head learns from it at once.
+
+    Give its number, or with --text what you made of it.
+    """
+    if (pick is None) == (text is None):
+        raise typer.BadParameter("expected either a number or --text.", param_hint="N")
+    if text is not None:
+        text = options.read_stdin().strip() if text == "-" else options.clean(text)
+    with open_user(ctx, user) as me:
+        result = me.choose(generation_id=generation, pick=pick, text=text, keep=keep)
+    if as_json:
+        output.write_json(asdict(result))
+        return
+    output.plain(f"{result.task}: {output.one_line(result.text, 100)}")
+    learned = (
+        f"your head is now v{result.head_version} ({result.update_ms:.1f} ms)"
+        if result.head_version is not None
+        else "nothing to learn from it"
+    )
+    kept = f"kept as record {result.record_id}" if result.record_id else "not kept as a record"
+    output.note(f"{learned}; {kept}; 0 LLM calls")
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands to the command line."""
+    put(
+        app, "generate", generate,
+        'hydra-edge "Fix crash when the config is empty" --task commit_subject',
+        "git diff --cached | hydra-edge generate -t commit_subject --show-candidates",
+        'hydra-edge generate "my query" --dry-run',
+    )  # fmt: skip
+    put(
+        app, "rank", rank,
+        'hydra-edge rank "Fix crash when the config is empty" -k 8',
+        'hydra-edge rank "my query" --task movie_tag --json',
+    )  # fmt: skip
+    put(
+        app, "choose", choose,
+        "hydra-edge choose 2",
+        'hydra-edge choose --text "The subject I wrote instead"',
+    )  # fmt: skip
+    app.command(
+        "feedback",
+        help="Another name for `choose`.",
+        epilog=examples("hydra-edge feedback 2"),
+    )(choose)

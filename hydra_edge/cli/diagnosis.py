@@ -1,0 +1,216 @@
+"""Is everything in order? ``doctor``, and a closer look at a base with ``bundle``."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from hydra_edge import __version__
+from hydra_edge.cli import options, output, views
+from hydra_edge.cli.group import new_group, put
+from hydra_edge.errors import ConfigError, HydraError
+
+if TYPE_CHECKING:
+    from hydra_edge.bundle import Bundle
+    from hydra_edge.config import Config, Paths
+    from hydra_edge.types import JsonDict
+
+LOW_DISK_BYTES = 200_000_000
+
+BundlePath = Annotated[
+    Path | None,
+    typer.Argument(metavar="PATH", help="Folder of a base; default: the one in use."),
+]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing looked at; ``advice`` is no fault, but worth knowing."""
+
+    name: str
+    state: Literal["ok", "advice", "broken"]
+    detail: str
+
+
+def _try(name: str, look: Callable[[], Finding]) -> Finding:
+    """Make one look; a fault raised on purpose is a finding, not the end."""
+    try:
+        return look()
+    except HydraError as err:
+        return Finding(name, "broken", str(err))
+
+
+def _look_at_home(paths: Paths) -> Finding:
+    for folder in (paths.data, paths.config):
+        place = folder
+        while not place.exists() and place != place.parent:
+            place = place.parent
+        if not os.access(place, os.W_OK):
+            raise ConfigError(
+                f"{folder} cannot be written. Expected a writable place. Set HYDRA_EDGE_HOME."
+            )
+    return Finding("home", "ok", f"{paths.data} can be written")
+
+
+def _look_at_disk(paths: Paths) -> Finding:
+    place = paths.data
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    low = free < LOW_DISK_BYTES
+    return Finding("disk", "advice" if low else "ok", f"{views.size(free)} free")
+
+
+def _bundle_bytes(bundle: Bundle) -> int:
+    return sum(file.size for file in bundle.manifest.files.values())
+
+
+def _load(path: Path | None, config: Config) -> tuple[Bundle, float]:
+    """Load and verify a base; return it with the milliseconds it took."""
+    from hydra_edge.bundle import load_bundle
+
+    started = time.perf_counter()
+    bundle = load_bundle(path or (Path(config.bundle) if config.bundle else None))
+    return bundle, (time.perf_counter() - started) * 1000.0
+
+
+def _look_at_base(config: Config) -> Finding:
+    bundle, load_ms = _load(None, config)
+    detail = f"{bundle.base_id[:12]}, {views.size(_bundle_bytes(bundle))}, {load_ms:.0f} ms"
+    return Finding("base", "ok", f"{detail}, {bundle.path}")
+
+
+def _look_at_encoder(config: Config) -> Finding:
+    from hydra_edge.encoder import Encoder
+
+    encoder = Encoder(_load(None, config)[0], threads=config.threads)
+    started = time.perf_counter()
+    encoder.encode(["Is this thing on?"])
+    first_ms = (time.perf_counter() - started) * 1000.0
+    return Finding("encoder", "ok", f"{encoder.dim} dimensions, first text in {first_ms:.0f} ms")
+
+
+def _look_at_llm(config: Config, paths: Paths) -> Finding:
+
+    raise NotImplementedError
+
+
+def _look_at_user(path: Path) -> Finding:
+    from hydra_edge.store import Store
+
+    name = f"user {path.stem}"
+    with Store.open(path, create=False) as store:
+        faults = store.check()
+        detail = f"{views.plural(store.count(), 'record')}, {views.size(store.size_bytes())}"
+    return Finding(name, "broken", " ".join(faults)) if faults else Finding(name, "ok", detail)
+
+
+def _findings() -> list[Finding]:
+    from hydra_edge.config import Config, find_paths, load_config
+
+    paths = find_paths()
+    found = [
+        Finding("hydra-edge", "ok", __version__),
+        Finding("python", "ok", f"{platform.python_version()} on {platform.platform()}"),
+        Finding("data", "ok", str(paths.data)),
+    ]
+    try:
+        config = load_config(paths)
+        found.append(Finding("settings", "ok", str(paths.config_file)))
+    except ConfigError as err:
+        config = Config()
+        found.append(Finding("settings", "broken", str(err)))
+    found += [
+        _try("home", lambda: _look_at_home(paths)),
+        _try("disk", lambda: _look_at_disk(paths)),
+        _try("base", lambda: _look_at_base(config)),
+        _try("encoder", lambda: _look_at_encoder(config)),
+        _try("llm", lambda: _look_at_llm(config, paths)),
+    ]
+    for path in sorted(paths.users.glob("*.db")):
+        found.append(_try(f"user {path.stem}", partial(_look_at_user, path)))
+    return found
+
+
+def doctor(as_json: options.AsJson = False) -> None:
+    """Check the installation, the base, the LLM and every user's file."""
+    found = _findings()
+    broken = [finding for finding in found if finding.state == "broken"]
+    if as_json:
+        output.write_json({"ok": not broken, "findings": [asdict(f) for f in found]})
+    else:
+        output.table(("", "", ""), [(f.state, f.name, f.detail) for f in found])
+        output.note(
+            f"{views.plural(len(broken), 'fault')} found" if broken else "Everything is in order"
+        )
+    if broken:
+        raise typer.Exit(1)
+
+
+def show_bundle(path: BundlePath = None, as_json: options.AsJson = False) -> None:
+    """Show a base: size, quality, parity, origin."""
+    from hydra_edge.cli.session import settings
+
+    bundle, _ = _load(path, settings()[0])
+    manifest = bundle.manifest
+    shown: JsonDict = {
+        "path": str(bundle.path),
+        "base_id": bundle.base_id,
+        "format_version": manifest.format_version,
+        "feature_version": manifest.feature_version,
+        "dim": manifest.dim,
+        "pooling": manifest.pooling,
+        "max_tokens": manifest.max_tokens,
+        "size_bytes": _bundle_bytes(bundle),
+        "quality": manifest.quality,
+        "parity": manifest.parity,
+        "provenance": manifest.provenance,
+    }
+    if as_json:
+        output.write_json(shown)
+        return
+    for name, value in shown.items():
+        if not isinstance(value, dict):
+            output.plain(f"{name} = {value}")
+            continue
+        output.heading(name)
+        for key, entry in value.items():
+            output.plain(f"  {key} = {output.one_line(str(entry), 200)}")
+
+
+def verify_bundle(path: BundlePath = None, as_json: options.AsJson = False) -> None:
+    """Check every byte of a base, and that it runs."""
+    from hydra_edge.cli.session import settings
+    from hydra_edge.encoder import Encoder
+
+    config, _ = settings()
+    bundle, load_ms = _load(path, config)
+    Encoder(bundle, threads=config.threads).encode(["Is this thing on?"])
+    if as_json:
+        output.write_json({"ok": True, "base_id": bundle.base_id, "load_ms": load_ms})
+        return
+    output.plain(
+        f"{bundle.path} is sound: base {bundle.base_id[:12]}, verified in {load_ms:.0f} ms"
+    )
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands to the command line."""
+    put(app, "doctor", doctor, "hydra-edge doctor", "hydra-edge doctor --json")
+    group = new_group(
+        "Look at the base: the shared encoder and what comes with it.",
+        "hydra-edge bundle show",
+        "hydra-edge bundle verify ~/bases/mine",
+    )
+    put(group, "show", show_bundle, "hydra-edge bundle show --json")
+    put(group, "verify", verify_bundle, "hydra-edge bundle verify ~/bases/mine")
+    app.add_typer(group, name="bundle")

@@ -1,0 +1,227 @@
+"""Looking at what was learned: ``heads``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from hydra_edge.cli import options, output, views, words
+from hydra_edge.cli.group import new_group, put
+from hydra_edge.cli.session import open_user, read_text, write_text
+
+if TYPE_CHECKING:
+    from hydra_edge.personalizer import Personalizer
+    from hydra_edge.types import HeadState, JsonDict
+
+WEIGHTS_SHOWN = 8
+
+RoleName = Literal["reranker", "adapter"]
+OneRole = Annotated[
+    RoleName, typer.Option("--role", "-r", help="Records to show, or answer to give.")
+]
+AnyRole = Annotated[
+    RoleName | None, typer.Option("--role", "-r", help="Only this one; default: both.")
+]
+
+
+@dataclass(frozen=True)
+class Weight:
+    """One weight beside the population's."""
+
+    feature: str
+    mine: float
+    population: float
+
+
+def _weights(me: Personalizer, state: HeadState) -> list[Weight]:
+    """Return a head's weights, those furthest from the population's first."""
+    from hydra_edge.active import check_base, prior_for
+
+    check_base(state, me.bundle)
+    prior = prior_for(me.bundle, me.task(state.task), state.role)
+    weights = [
+        Weight(name, float(mine), float(theirs))
+        for name, mine, theirs in zip(state.features, state.weight, prior.mean, strict=True)
+    ]
+    return sorted(weights, key=lambda w: -abs(w.mine - w.population))
+
+
+def _head_json(state: HeadState, *, current: bool) -> JsonDict:
+    return {
+        "task": state.task,
+        "role": state.role,
+        "version": state.version,
+        "current": current,
+        "created": state.created,
+        "switch": state.switch,
+        "n_queries": state.n_queries,
+        "prior_scale": state.prior_scale,
+        "base_id": state.base_id,
+        "stale": state.stale,
+        "report": state.report,
+    }
+
+
+def _is_current(me: Personalizer, state: HeadState) -> bool:
+    current = me.store.head(state.task, state.role)
+    return current is not None and current.version == state.version
+
+
+def list_heads(
+    ctx: typer.Context,
+    user: options.User = None,
+    task: options.Task = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """List all versions of your heads; * marks those in use."""
+    with open_user(ctx, user) as me:
+        states = me.store.heads(me.task(task).name if task else None)
+        listed = [(state, _is_current(me, state)) for state in states]
+    if as_json:
+        output.write_json({"heads": [_head_json(s, current=c) for s, c in listed]})
+        return
+    rows = [
+        (
+            state.task,
+            state.role,
+            f"v{state.version}{'*' if current else ''}",
+            views.when(state.created),
+            str(state.n_queries),
+            state.switch + (", outdated" if state.stale else ""),
+        )
+        for state, current in listed
+    ]
+    output.table(("task", "role", "version", "fitted", "queries", "switched on"), rows)
+    if not rows:
+        output.note("No heads yet: the shared head serves. Next: hydra-edge fit-head")
+
+
+def show_head(
+    ctx: typer.Context,
+    user: options.User = None,
+    task: options.Task = None,
+    role: AnyRole = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Show the report of a head, and its largest weights.
+
+    Listed are the weights furthest from the population's.
+    """
+    roles: Iterable[RoleName] = (role,) if role else ("reranker", "adapter")
+    shown = []
+    with open_user(ctx, user) as me:
+        name = me.task(task).name
+        for one in roles:
+            state = me.store.head(name, one)
+            if state is not None:
+                shown.append((state, _weights(me, state)))
+    if as_json:
+        heads = [
+            _head_json(state, current=True)
+            | {"weights": {w.feature: {"mine": w.mine, "population": w.population} for w in ws}}
+            for state, ws in shown
+        ]
+        output.write_json({"heads": heads})
+        return
+    for state, weights in shown:
+        _write_head(state, weights)
+    if not shown:
+        output.note(f"No head for {name} yet: the shared head serves. Next: hydra-edge fit-head")
+
+
+def _report_rows(report: JsonDict) -> Iterator[tuple[str, str, str, str]]:
+    """Read the rows of a stored report, which may come from a file somebody else wrote."""
+    rows = report.get("rows")
+    for row in rows if isinstance(rows, list) else ():
+        if isinstance(row, dict):
+            utility = row.get("utility")
+            shown = f"{utility:.3f}" if isinstance(utility, int | float) else "-"
+            yield f"  {row.get('name')}", shown, str(row.get("n")), str(row.get("note") or "")
+
+
+def _write_head(state: HeadState, weights: list[Weight]) -> None:
+    outdated = ", outdated: fit again" if state.stale else ""
+    output.heading(f"{state.task} {state.role} v{state.version} ({state.switch}{outdated})")
+    output.plain(
+        f"  fitted {views.when(state.created)} on {state.n_queries} queries, "
+        f"base {state.base_id[:12]}, prior strength {state.prior_scale:g}"
+    )
+    if reason := state.report.get("reason"):
+        output.plain(f"  {output.one_line(str(reason))}")
+    rows = list(_report_rows(state.report))
+    if rows:
+        output.table(("  way to answer", "utility", "n", ""), rows)
+    lines = [
+        (f"  {w.feature}", f"{w.mine:+.3f}", f"{w.population:+.3f}",
+         words.in_words(w.feature, state.role))
+        for w in weights[:WEIGHTS_SHOWN]
+    ]  # fmt: skip
+    output.table(("  feature", "mine", "population", "what it means"), lines)
+
+
+def roll_back(
+    ctx: typer.Context,
+    role: OneRole,
+    user: options.User = None,
+    task: options.Task = None,
+    version: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Which; default: the one before.")
+    ] = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Use another version of a head; later ones are kept."""
+    with open_user(ctx, user) as me:
+        state = me.store.rollback_head(me.task(task).name, role, version)
+    if as_json:
+        output.write_json(_head_json(state, current=True))
+        return
+    output.plain(f"{state.task} {state.role}: now v{state.version} ({state.switch})")
+
+
+def export_head(
+    ctx: typer.Context,
+    role: OneRole,
+    file: Annotated[
+        str, typer.Argument(metavar="FILE", help="Where to (mode 0600); - is stdout.")
+    ] = "-",
+    user: options.User = None,
+    task: options.Task = None,
+) -> None:
+    """Write a head as JSON; it holds no text of yours."""
+    with open_user(ctx, user) as me:
+        text = me.export_head(task, role)
+    write_text(file, text + "\n")
+
+
+def import_head(
+    ctx: typer.Context,
+    file: Annotated[str, typer.Argument(metavar="FILE", help="File to read; - is stdin.")],
+    user: options.User = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Take over a head exported elsewhere, as the newest version."""
+    text = read_text(file)
+    with open_user(ctx, user, create=True) as me:
+        state = me.import_head(text)
+    if as_json:
+        output.write_json(_head_json(state, current=True))
+        return
+    output.plain(f"{state.task} {state.role}: now v{state.version} ({state.switch})")
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands to the command line."""
+    group = new_group(
+        "See what was learned, go back, or take it elsewhere.",
+        "hydra-edge heads show --task commit_subject",
+        "hydra-edge heads rollback --role adapter",
+    )
+    put(group, "list", list_heads, "hydra-edge heads list")
+    put(group, "show", show_head, "hydra-edge heads show --task commit_subject --role reranker")
+    put(group, "rollback", roll_back, "hydra-edge heads rollback --role adapter --version 3")
+    put(group, "export", export_head, "hydra-edge heads export head.json --role adapter")
+    put(group, "import", import_head, "hydra-edge heads import head.json --user me")
+    app.add_typer(group, name="heads")

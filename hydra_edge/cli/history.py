@@ -1,0 +1,298 @@
+"""Looking at one's history, and forgetting: ``history`` and ``forget``."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hydra_edge.cli import options, output, views
+from hydra_edge.cli.group import new_group, put
+from hydra_edge.cli.session import ask, open_user, settings, write_text
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from hydra_edge.types import Record
+
+_ID_WIDTH = 40  # a git hash in full
+
+OfTask = Annotated[
+    str | None, typer.Option("--task", "-t", metavar="TASK", help="Only of this task.")
+]
+OfSource = Annotated[
+    str | None, typer.Option("--source", metavar="SOURCE", help="Only from this source.")
+]
+Ids = Annotated[list[str], typer.Argument(metavar="RECORD_ID...", help="Ids of records.")]
+Limit = Annotated[int, typer.Option("--limit", "-n", metavar="N", min=1, help="At most so many.")]
+
+
+def _task_name(task: str | None) -> str | None:
+    from hydra_edge.tasks import canonical_name
+
+    return canonical_name(task) if task else None
+
+
+def _write_records(records: Sequence[Record], *, as_json: bool, total: int | None = None) -> None:
+    if as_json:
+        shown = [views.record_json(record) for record in records]
+        output.write_json({"records": shown} | ({} if total is None else {"total": total}))
+        return
+    rows = [
+        (
+            output.one_line(record.id, _ID_WIDTH),
+            views.when(record.time),
+            record.task + (" (private)" if record.private else ""),
+            f"{output.one_line(record.output, 60)}  <-  {output.one_line(record.input, 60)}",
+        )
+        for record in records
+    ]
+    output.table(("id", "time", "task", "output  <-  input"), rows)
+
+
+def list_records(
+    ctx: typer.Context,
+    user: options.User = None,
+    task: OfTask = None,
+    source: OfSource = None,
+    limit: Limit = 20,
+    offset: Annotated[int, typer.Option(metavar="N", min=0, help="Leave out the newest N.")] = 0,
+    as_json: options.AsJson = False,
+) -> None:
+    """List records, the newest first."""
+    with open_user(ctx, user) as me:
+        name = _task_name(task)
+        records = me.store.records(
+            task=name, source=source, limit=limit, offset=offset, newest_first=True
+        )
+        total = me.store.count(name)
+    _write_records(records, as_json=as_json, total=total)
+    if not as_json:
+        output.note(f"{len(records)} shown of {views.plural(total, 'record')}")
+
+
+def show_record(
+    ctx: typer.Context,
+    record_id: Annotated[str, typer.Argument(metavar="RECORD_ID", help="Id of a record.")],
+    user: options.User = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Show one record in full."""
+    with open_user(ctx, user) as me:
+        record = me.store.get(record_id)
+    if as_json:
+        output.write_json(views.record_json(record))
+        return
+    private = "  private" if record.private else ""
+    output.plain(f"{record.id}  {record.task}  {views.when(record.time)}{private}")
+    output.plain(f"from {output.one_line(record.source) or 'an unknown source'}")
+    output.heading("input")
+    output.answer(record.input)
+    output.heading("output")
+    output.answer(record.output)
+
+
+def search_records(
+    ctx: typer.Context,
+    query: Annotated[str, typer.Argument(metavar="WORDS", help="Words to look for.")],
+    user: options.User = None,
+    task: OfTask = None,
+    limit: Limit = 20,
+    as_json: options.AsJson = False,
+) -> None:
+    """Find records by words of their texts, best first."""
+    with open_user(ctx, user) as me:
+        found = me.store.search(options.clean(query), task=_task_name(task), limit=limit)
+    _write_records(found, as_json=as_json)
+    if not as_json:
+        output.note(f"{views.plural(len(found), 'record')} found")
+
+
+def _json_line(record: Record) -> str:
+    line = json.dumps(views.record_json(record), ensure_ascii=False) + "\n"
+    # What UTF-8 cannot hold (lone surrogates) becomes the JSON escape of the same.
+    return line.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def export_records(
+    ctx: typer.Context,
+    file: Annotated[
+        str, typer.Argument(metavar="FILE", help="Where to (mode 0600); - is stdout.")
+    ] = "-",
+    user: options.User = None,
+    task: OfTask = None,
+    source: OfSource = None,
+) -> None:
+    """Write records as JSON Lines, for `import jsonl`.
+
+    Oldest first. Everything a record holds is written; what reads it back notes the file as
+    its source.
+    """
+    with open_user(ctx, user) as me:
+        records = me.store.records(task=_task_name(task), source=source)
+    lines = [_json_line(record) for record in records]
+    write_text(file, "".join(lines))
+    output.note(f"{views.plural(len(records), 'record')} exported")
+
+
+def list_sources(
+    ctx: typer.Context, user: options.User = None, as_json: options.AsJson = False
+) -> None:
+    """List where your records came from."""
+    with open_user(ctx, user) as me:
+        sources = me.store.sources()
+    if as_json:
+        output.write_json({"sources": sources})
+        return
+    output.table(("records", "source"), [(str(n), name) for name, n in sources.items()])
+
+
+def mark_private(
+    ctx: typer.Context,
+    record_ids: Ids,
+    off: Annotated[bool, typer.Option("--off", help="Let remote LLMs see them again.")] = False,
+    user: options.User = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Keep records from ever being shown to a remote LLM."""
+    with open_user(ctx, user) as me:
+        changed = me.store.set_private(record_ids, not off)
+    if as_json:
+        output.write_json({"changed": changed})
+        return
+    output.plain(f"{views.plural(changed, 'record')} now {'public' if off else 'private'}")
+
+
+def clear_log(
+    ctx: typer.Context,
+    user: options.User = None,
+    yes: options.Yes = False,
+    as_json: options.AsJson = False,
+) -> None:
+    """Erase the log of answers given; all else stays."""
+    with open_user(ctx, user) as me:
+        ask(f"Erase the log of {me.user}?", yes=yes)
+        cleared = me.store.clear_log()
+    if as_json:
+        output.write_json({"cleared": cleared})
+        return
+    output.plain(f"{views.plural(cleared, 'answer')} erased from the log")
+
+
+def delete_records(
+    ctx: typer.Context,
+    record_ids: Ids,
+    user: options.User = None,
+    yes: options.Yes = False,
+    as_json: options.AsJson = False,
+) -> None:
+    """Delete records for good: the same as `forget`."""
+    _forget(ctx, user, record_ids, None, yes=yes, as_json=as_json)
+
+
+def forget(
+    ctx: typer.Context,
+    record_ids: Annotated[
+        list[str] | None, typer.Argument(metavar="[RECORD_ID]...", help="Ids of records.")
+    ] = None,
+    source: Annotated[
+        str | None,
+        typer.Option(
+            "--source", metavar="SOURCE", help="All from this source: see `history sources`."
+        ),
+    ] = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="The whole user: records, heads, log, the file itself.")
+    ] = False,
+    user: options.User = None,
+    yes: options.Yes = False,
+    as_json: options.AsJson = False,
+) -> None:
+    """Erase records for good, and all that was made of them.
+
+    Vectors, answers and log entries go with them; afterwards the file holds none of their
+    bytes. Heads that learned from them are fitted again.
+    """
+    if bool(record_ids) + (source is not None) + everything != 1:
+        raise typer.BadParameter(
+            "expected exactly one of: ids of records, --source, --all.", param_hint="RECORD_ID"
+        )
+    if everything:
+        _forget_user(user, yes=yes, as_json=as_json)
+    else:
+        _forget(ctx, user, record_ids or [], source, yes=yes, as_json=as_json)
+
+
+def _forget(
+    ctx: typer.Context,
+    user: str | None,
+    record_ids: Sequence[str],
+    source: str | None,
+    *,
+    yes: bool,
+    as_json: bool,
+) -> None:
+    with open_user(ctx, user) as me:
+        for record_id in record_ids:
+            me.store.get(record_id)  # unknown ids are told before anything is asked
+        what = (
+            f"all records from {output.one_line(source)}"
+            if source is not None
+            else views.plural(len(record_ids), "record")
+        )
+        ask(f"Erase {what} of {me.user} for good?", yes=yes)
+        receipt = me.forget(tuple(record_ids), source=source)
+    if as_json:
+        output.write_json(asdict(receipt))
+        return
+    output.plain(views.receipt_line(receipt))
+
+
+def _forget_user(user: str | None, *, yes: bool, as_json: bool) -> None:
+    """Remove a user's file without opening it, so that a damaged one can go too."""
+    from hydra_edge.store import Store
+
+    config, paths = settings()
+    name = user or config.user
+    path = paths.user_file(name)
+    if path.exists():
+        ask(f"Erase everything about {name} ({path}) for good?", yes=yes)
+    Store.forget_user(path)
+    if as_json:
+        output.write_json({"user": name, "forgotten": True})
+        return
+    output.plain(f"Forgotten: everything about {name}.")
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands to the command line."""
+    group = new_group(
+        "Look at your history, mark it, take it elsewhere.",
+        "hydra-edge history list --task commit_subject",
+        "hydra-edge history export backup.jsonl",
+    )
+    put(group, "list", list_records, "hydra-edge history list --task commit_subject --limit 50")
+    put(group, "show", show_record, "hydra-edge history show 0f3a9c6d12b45e78")
+    put(group, "search", search_records, 'hydra-edge history search "parser empty file"')
+    put(group, "sources", list_sources, "hydra-edge history sources")
+    put(
+        group, "export", export_records,
+        "hydra-edge history export backup.jsonl",
+        "hydra-edge history export --task paper_title | gzip > titles.jsonl.gz",
+    )  # fmt: skip
+    put(
+        group, "private", mark_private,
+        "hydra-edge history private 0f3a9c6d12b45e78",
+        "hydra-edge history private 0f3a9c6d12b45e78 --off",
+    )  # fmt: skip
+    put(group, "delete", delete_records, "hydra-edge history delete 0f3a9c6d12b45e78")
+    put(group, "clear-log", clear_log, "hydra-edge history clear-log --yes")
+    app.add_typer(group, name="history")
+    put(
+        app, "forget", forget,
+        "hydra-edge forget 0f3a9c6d12b45e78",
+        "hydra-edge forget --source git:/home/ada/src/project --yes",
+        "hydra-edge forget --all --user ada",
+    )  # fmt: skip

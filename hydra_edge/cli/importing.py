@@ -1,0 +1,288 @@
+"""History in: ``import`` and its sources, each a thin call of its importer."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any, TextIO
+
+import typer
+
+from hydra_edge.cli import options
+from hydra_edge.cli.group import new_group, put
+from hydra_edge.cli.intake import run
+
+Private = Annotated[
+    bool | None,
+    typer.Option(
+        "--private/--public",
+        help="Whether remote LLMs may never see these records. Default: mail and chats are "
+        "private, all else is public; a record that says it is private stays so.",
+    ),
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Count and show three samples; store nothing.")
+]
+Task = Annotated[
+    str | None,
+    typer.Option(
+        "--task", "-t", metavar="TASK", help="Task of these records; default: the source's own."
+    ),
+]
+InputColumn = Annotated[
+    str, typer.Option("--input", metavar="NAME", help="Column that holds what was asked.")
+]
+OutputColumn = Annotated[
+    str, typer.Option("--output", metavar="NAME", help="Column that holds what you wrote.")
+]
+IdColumn = Annotated[str, typer.Option("--id", metavar="NAME", help="Column of a stable id.")]
+TimeColumn = Annotated[
+    str, typer.Option("--time", metavar="NAME", help="Column of unix seconds or ISO dates.")
+]
+
+
+def _place(file: str) -> Path | TextIO:
+    return sys.stdin if file == "-" else Path(file).expanduser()
+
+
+def _given(**flags: Any) -> dict[str, Any]:
+    """Return the flags that were given; an importer knows its own defaults."""
+    return {name: value for name, value in flags.items() if value is not None}
+
+
+def import_jsonl(
+    ctx: typer.Context,
+    file: Annotated[str, typer.Argument(metavar="FILE", help="File to read; - is stdin.")],
+    user: options.User = None,
+    task: Task = None,
+    input_column: InputColumn = "input",
+    output_column: OutputColumn = "output",
+    id_column: IdColumn = "id",
+    time_column: TimeColumn = "time",
+    private: Private = None,
+    dry_run: DryRun = False,
+    as_json: options.AsJson = False,
+) -> None:
+    """Import JSON Lines: one object a line, with input and output.
+
+    Also read are id, task, time and private; all other keys are ignored. A dotted name such as
+    message.body reaches into nested objects.
+    """
+    from hydra_edge.importers import read_jsonl
+
+    columns = {"input": input_column, "output": output_column, "id": id_column,
+               "time": time_column}  # fmt: skip
+    extra = _given(task=task, private=private)
+    run(
+        ctx,
+        lambda log: read_jsonl(_place(file), log, columns=columns, **extra),
+        user=user,
+        dry_run=dry_run,
+        as_json=as_json,
+    )
+
+
+def import_csv(
+    ctx: typer.Context,
+    file: Annotated[str, typer.Argument(metavar="FILE", help="File to read; - is stdin.")],
+    user: options.User = None,
+    task: Task = None,
+    input_column: InputColumn = "input",
+    output_column: OutputColumn = "output",
+    id_column: IdColumn = "id",
+    time_column: TimeColumn = "time",
+    private: Private = None,
+    dry_run: DryRun = False,
+    as_json: options.AsJson = False,
+) -> None:
+    """Import a table with a header line.
+
+    Columns are separated by comma, semicolon, tab or bar; which, is found out.
+    """
+    from hydra_edge.importers import read_csv
+
+    columns = {"input": input_column, "output": output_column, "id": id_column,
+               "time": time_column}  # fmt: skip
+    extra = _given(task=task, private=private)
+    run(
+        ctx,
+        lambda log: read_csv(_place(file), log, columns=columns, **extra),
+        user=user,
+        dry_run=dry_run,
+        as_json=as_json,
+    )
+
+
+def import_git(
+    ctx: typer.Context,
+    repo: Annotated[Path, typer.Argument(metavar="REPO", help="Repository, or a folder in one.")],
+    author: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Part of a name or e-mail; default: your user.email."),
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="At most this many commits.")
+    ] = None,
+    user: options.User = None,
+    task: Task = None,
+    private: Private = None,
+    dry_run: DryRun = False,
+    as_json: options.AsJson = False,
+) -> None:
+    """Import your own commits: body -> subject line."""
+    from hydra_edge.importers import read_git
+
+    extra = _given(author=author, limit=limit, task=task, private=private)
+    run(
+        ctx,
+        lambda log: read_git(repo.expanduser(), log, **extra),
+        user=user,
+        dry_run=dry_run,
+        as_json=as_json,
+    )
+
+
+def import_mbox(
+    ctx: typer.Context,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="An mbox file.")],
+    replies: Annotated[
+        bool, typer.Option("--replies", help="Read mail -> your reply, not body -> subject.")
+    ] = False,
+    me: Annotated[
+        str | None,
+        typer.Option("--me", metavar="ADDRESS", help="Your address, or a part of it."),
+    ] = None,
+    user: options.User = None,
+    task: Task = None,
+    private: Private = None,
+    dry_run: DryRun = False,
+    as_json: options.AsJson = False,
+) -> None:
+    """Import mail you wrote: body -> subject, or mail -> reply.
+
+    Its records are private unless you say --public.
+    """
+    from hydra_edge.importers import read_mbox
+
+    extra = _given(me=me, task=task, private=private)
+    run(
+        ctx,
+        lambda log: read_mbox(
+            file.expanduser(), log, mode="reply" if replies else "subject", **extra
+        ),
+        user=user,
+        dry_run=dry_run,
+        as_json=as_json,
+    )
+
+
+def import_markdown(
+    ctx: typer.Context,
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of notes, any depth.")],
+    user: options.User = None,
+    task: Task = None,
+    private: Private = None,
+    dry_run: DryRun = False,
+    as_json: options.AsJson = False,
+) -> None:
+    """Import a folder of Markdown notes: text -> title."""
+    from hydra_edge.importers import read_markdown
+
+    extra = _given(task=task, private=private)
+    run(
+        ctx,
+        lambda log: read_markdown(folder.expanduser(), log, **extra),
+        user=user,
+        dry_run=dry_run,
+        as_json=as_json,
+    )
+
+
+def import_chatgpt(
+    ctx: typer.Context,
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="The export's zip, or its conversations.json.")
+    ],
+    user: options.User = None,
+    task: Task = None,
+    private: Private = None,
+    dry_run: DryRun = False,
+    as_json: options.AsJson = False,
+) -> None:
+    """Import a ChatGPT export: message -> answer.
+
+    Its records are private unless you say --public.
+    """
+    from hydra_edge.importers import read_chatgpt
+
+    extra = _given(task=task, private=private)
+    run(
+        ctx,
+        lambda log: read_chatgpt(file.expanduser(), log, **extra),
+        user=user,
+        dry_run=dry_run,
+        as_json=as_json,
+    )
+
+
+def import_lamp(
+    ctx: typer.Context,
+    questions: Annotated[Path, typer.Argument(metavar="QUESTIONS", help="Questions JSON.")],
+    outputs: Annotated[
+        Path | None, typer.Argument(metavar="OUTPUTS", help="Outputs JSON: names the task.")
+    ] = None,
+    person: Annotated[
+        str | None, typer.Option(metavar="ID", help="Whose profile, if the file holds several.")
+    ] = None,
+    user: options.User = None,
+    task: Task = None,
+    private: Private = None,
+    dry_run: DryRun = False,
+    as_json: options.AsJson = False,
+) -> None:
+    """Import one person's profile from the LaMP benchmark's JSON."""
+    from hydra_edge.importers import read_lamp
+
+    extra = _given(user=person, task=task, private=private)
+    run(
+        ctx,
+        lambda log: read_lamp(questions, outputs, log, **extra),
+        user=user,
+        dry_run=dry_run,
+        as_json=as_json,
+    )
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands to the command line."""
+    group = new_group(
+        "Read your history from files, git, mail, notes or chats.",
+        "hydra-edge import git ~/src/project",
+        "hydra-edge import csv papers.csv --input abstract --output title -t paper_title",
+    )
+    put(
+        group, "jsonl", import_jsonl,
+        "hydra-edge import jsonl history.jsonl --user me",
+        "zcat posts.jsonl.gz | hydra-edge import jsonl - --input body --output title",
+    )  # fmt: skip
+    put(
+        group, "csv", import_csv,
+        "hydra-edge import csv papers.csv --input abstract --output title -t paper_title",
+    )  # fmt: skip
+    put(
+        group, "git", import_git,
+        "hydra-edge import git ~/src/project",
+        "hydra-edge import git . --author ada@example.org --dry-run",
+    )  # fmt: skip
+    put(
+        group, "mbox", import_mbox,
+        "hydra-edge import mbox Sent --me ada@example.org",
+        "hydra-edge import mbox All.mbox --replies --me ada@example.org",
+    )  # fmt: skip
+    put(group, "markdown", import_markdown, "hydra-edge import markdown ~/notes")
+    put(group, "chatgpt", import_chatgpt, "hydra-edge import chatgpt export.zip --dry-run")
+    put(
+        group, "lamp", import_lamp,
+        "hydra-edge import lamp dev_questions.json dev_outputs.json --person 310",
+    )  # fmt: skip
+    app.add_typer(group, name="import")

@@ -1,0 +1,211 @@
+"""Teaching: ``add`` one record by hand, and ``fit-head``."""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Annotated
+from urllib.parse import urlsplit
+
+import typer
+
+from hydra_edge.cli import options, output, views
+from hydra_edge.cli.group import put
+from hydra_edge.cli.session import ask, open_user
+from hydra_edge.errors import UnknownModelError
+
+if TYPE_CHECKING:
+    from hydra_edge.personalizer import Personalizer
+    from hydra_edge.types import FitReport, Record
+
+
+def add(
+    ctx: typer.Context,
+    input_text: Annotated[str, typer.Argument(metavar="INPUT", help="What was asked.")],
+    output_text: Annotated[str, typer.Argument(metavar="OUTPUT", help="What you wrote.")],
+    user: options.User = None,
+    task: options.Task = None,
+    private: Annotated[
+        bool, typer.Option("--private", help="Never show it to a remote LLM.")
+    ] = False,
+    moment: Annotated[
+        str | None,
+        typer.Option("--time", metavar="TIME", help="Unix seconds or ISO date; default: now."),
+    ] = None,
+    record_id: Annotated[
+        str, typer.Option("--id", metavar="ID", help="Its id; default: one made from its texts.")
+    ] = "",
+    as_json: options.AsJson = False,
+) -> None:
+    """Add one record to your history (0 LLM calls)."""
+    from hydra_edge.importers.base import clean_text, parse_name, parse_time
+    from hydra_edge.tasks import canonical_name
+    from hydra_edge.types import DEFAULT_TASK, Record
+
+    texts = {"INPUT": clean_text(input_text), "OUTPUT": clean_text(output_text)}
+    for name, text in texts.items():
+        if not text.strip():
+            raise typer.BadParameter("is empty; expected text.", param_hint=name)
+    try:
+        when = time.time() if moment is None else parse_time(moment)
+        name = parse_name(record_id, "id")
+    except ValueError as err:
+        raise typer.BadParameter(f"{err}.", param_hint="--time or --id") from err
+    with open_user(ctx, user, create=True) as me:
+        record = Record(
+            input=texts["INPUT"],
+            output=texts["OUTPUT"],
+            task=canonical_name(task or me.config.task or DEFAULT_TASK),
+            time=when,
+            private=private,
+            source="add",
+        )
+        record = replace(record, id=name or record.content_hash[:16])
+        result = me.add([record])
+        stored = _stored_id(me, record)
+    if as_json:
+        output.write_json({"id": stored, **asdict(result), "llm_calls": 0})
+        return
+    output.answer(stored)
+    done = "added" if result.added else "updated" if result.updated else "was there already"
+    output.note(f"{record.task}: {done}; 0 LLM calls")
+
+
+def _stored_id(me: Personalizer, record: Record) -> str:
+    """Return the id a record got: the one asked for, unless another record had it."""
+    texts = (record.input, record.output)
+    found = me.store.get(record.id)
+    if (found.input, found.output) == texts:
+        return found.id
+    alike = me.store.records(task=record.task)
+    return next(r.id for r in alike if (r.input, r.output) == texts and r.id.startswith(record.id))
+
+
+def _tasks(me: Personalizer, task: str | None) -> list[str]:
+    """Return the tasks to fit: the one named, else all present, the largest first."""
+    if task:
+        return [task]
+    counts = me.store.tasks()
+    if not counts:
+        output.note("No records yet: the shared head serves. Next: hydra-edge import --help")
+    return sorted(counts, key=lambda name: -counts[name])
+
+
+def _consent(me: Personalizer, tasks: list[str], calls: int | None, *, yes: bool) -> None:
+    """Ask before records are sent to a remote LLM for fitting."""
+    try:
+        llm = me.llm
+    except UnknownModelError:  # no LLM: the fit itself says so, or refuses
+        return
+    if not llm.is_remote:
+        return
+    count = sum(len(me.fit_prompts(name, calls=calls)) for name in tasks)
+    host = urlsplit(me.config.base_url).hostname or me.config.base_url
+    about = "at most" if calls is not None else "about"
+    ask(
+        f"{llm.name} at {host} would be sent {about} {views.plural(count, 'prompt')} that quote "
+        "your records (private ones never). --dry-run prints them. Send?",
+        yes=yes,
+    )
+
+
+def _fit(
+    me: Personalizer,
+    tasks: list[str],
+    calls: int | None,
+    budget_s: float | None,
+    *,
+    use_llm: bool,
+    as_json: bool,
+) -> list[FitReport]:
+    """Fit every task under one budget for all of them."""
+    reports = []
+    end = None if budget_s is None else time.monotonic() + budget_s
+    for name in tasks:
+        with output.progress(quiet=as_json) as bar:
+            report = me.fit_head(
+                name,
+                calls=calls,
+                budget_s=None if end is None else max(0.0, end - time.monotonic()),
+                use_llm=use_llm,
+                progress=bar,
+            )
+        reports.append(report)
+        if calls is not None:
+            calls = max(0, calls - report.llm_calls)
+        if not as_json:
+            views.write_fit(report)
+            sys.stdout.flush()
+    return reports
+
+
+def fit_head(
+    ctx: typer.Context,
+    user: options.User = None,
+    task: Annotated[
+        str | None,
+        typer.Option("--task", "-t", metavar="TASK", help="Fit this one; default: all you have."),
+    ] = None,
+    calls: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=0, help="Answers that may be asked of the LLM, in all."),
+    ] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="Time the LLM may take, in all: 60s, 2m, 500ms."),
+    ] = None,
+    no_llm: Annotated[bool, typer.Option("--no-llm", help="Ask no LLM.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the prompts it would send; send nothing.")
+    ] = False,
+    yes: options.Yes = False,
+    model: options.Model = None,
+    base_url: options.BaseUrl = None,
+    offline: options.Offline = False,
+    as_json: options.AsJson = False,
+) -> None:
+    """Learn your heads and switch on what helps.
+
+    They are judged on your own held-out history. Choosing records needs no LLM. With one,
+    sampled answers teach which answer to give; they are kept, so that stopping and starting
+    again pays for none twice.
+    """
+    budget_s = options.seconds(budget, "--budget")
+    with open_user(ctx, user, model=model, base_url=base_url, offline=offline) as me:
+        tasks = _tasks(me, task)
+        if dry_run:
+            prompts = [prompt for name in tasks for prompt in me.fit_prompts(name, calls=calls)]
+            _write_prompts(prompts, as_json=as_json)
+            return
+        if not no_llm and (calls or budget_s):
+            _consent(me, tasks, calls, yes=yes)
+        reports = _fit(me, tasks, calls, budget_s, use_llm=not no_llm, as_json=as_json)
+    if as_json:
+        output.write_json({"reports": [asdict(report) for report in reports]})
+
+
+def _write_prompts(prompts: list[str], *, as_json: bool) -> None:
+    if as_json:
+        output.write_json({"prompts": prompts})
+        return
+    for place, prompt in enumerate(prompts, start=1):
+        output.note(f"--- prompt {place} of {len(prompts)}")
+        output.answer(prompt)
+    output.note(f"{views.plural(len(prompts), 'prompt')} would be sent; nothing was.")
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands to the command line."""
+    put(
+        app, "add", add,
+        'hydra-edge add "Parser read past the end of an empty file" "Fix empty files" '
+        "-t commit_subject",
+        'hydra-edge add "a private matter" "my words" --private',
+    )  # fmt: skip
+    put(
+        app, "fit-head", fit_head,
+        "hydra-edge fit-head --user me",
+        "hydra-edge fit-head --task commit_subject --budget 60s",
+        "hydra-edge fit-head --calls 80 --base-url http://localhost:9931/v1 --dry-run",
+    )  # fmt: skip

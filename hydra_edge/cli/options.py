@@ -1,0 +1,103 @@
+"""Options several commands share, and reading a query or a duration from the command line."""
+
+from __future__ import annotations
+
+import os
+import re
+import select
+import stat
+import sys
+from typing import Annotated
+
+import typer
+
+from hydra_edge.cli import output
+
+User = Annotated[
+    str | None,
+    typer.Option("--user", "-u", metavar="NAME", help="Whose history; default: setting `user`."),
+]
+Task = Annotated[
+    str | None,
+    typer.Option(
+        "--task", "-t", metavar="TASK", help="Which kind of query; default: the one used most."
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object, for programs.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
+Model = Annotated[
+    str | None,
+    typer.Option(
+        "--model", "-m", metavar="MODEL", help="LLM to ask: see `hydra-edge models`, or a .gguf."
+    ),
+]
+BaseUrl = Annotated[
+    str | None,
+    typer.Option("--base-url", metavar="URL", help="OpenAI-compatible API to ask instead."),
+]
+Offline = Annotated[bool, typer.Option("--offline", help="Refuse to ask any remote LLM.")]
+Records = Annotated[
+    int | None,
+    typer.Option("-k", "--records", metavar="K", min=0, help="Records to show to the LLM."),
+]
+
+_DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|)\s*", re.ASCII)
+_SECONDS = {"ms": 0.001, "s": 1.0, "": 1.0, "m": 60.0, "h": 3600.0}
+_PATIENCE_S = 1.0  # how long a silent pipe is waited for before we say what we wait for
+
+
+def seconds(text: str | None, option: str) -> float | None:
+    """Read a duration such as ``60s``, ``2m``, ``500ms``; a bare number is in seconds."""
+    if text is None:
+        return None
+    match = _DURATION.fullmatch(text)
+    if not match:
+        raise typer.BadParameter(
+            f"{text!r} is no duration; expected for example 60s, 2m or 500ms.", param_hint=option
+        )
+    return float(match[1]) * _SECONDS[match[2]]
+
+
+def clean(text: str) -> str:
+    """Replace what is not text in an argument (bytes that are not UTF-8)."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def _stdin_is_fed() -> bool:
+    """Return whether stdin is a pipe, a socket or a file, rather than a person or nothing."""
+    try:
+        mode = os.fstat(sys.stdin.fileno()).st_mode
+    except AttributeError:  # no stdin at all
+        return False
+    except (OSError, ValueError):  # not a real file: an application put its own text there
+        return not sys.stdin.closed
+    return stat.S_ISFIFO(mode) or stat.S_ISREG(mode) or stat.S_ISSOCK(mode)
+
+
+def read_stdin() -> str:
+    """Read all of stdin as UTF-8, saying so if nothing comes."""
+    try:
+        ready = select.select([sys.stdin], [], [], _PATIENCE_S)[0]
+    except (OSError, ValueError):  # cannot be waited for
+        ready = [sys.stdin]
+    if not ready:
+        output.note("Waiting for text on stdin; end it with Ctrl-D, or run with </dev/null.")
+    return sys.stdin.buffer.read().decode("utf-8", "replace")
+
+
+def read_query(argument: str | None) -> str:
+    """Return the query: the argument, with any text piped in put before it.
+
+    ``-`` asks for stdin explicitly; without an argument stdin is the query.
+    """
+    asked = "" if argument in (None, "-") else clean(str(argument))
+    piped = ""
+    if argument == "-" or _stdin_is_fed():
+        piped = read_stdin().strip()
+    query = "\n".join(part for part in (piped, asked) if part.strip())
+    if not query:
+        raise typer.BadParameter(
+            'no query; give one in quotes, as in hydra-edge "my query", or pipe it in.',
+            param_hint="QUERY",
+        )
+    return query

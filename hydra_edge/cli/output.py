@@ -1,0 +1,169 @@
+"""Putting words on a terminal or into a pipe: answers to stdout, all remarks to stderr.
+
+Owns how text is made harmless, coloured, tabulated and streamed. Texts come from people and
+from LLMs: none is ever read as markup, and on a terminal none can move the cursor.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import IO, Any
+
+# C0 and C1 controls but tab and line feed, DEL, and the marks that override text direction.
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202d\u202e]")
+_JSON_CONTROL = re.compile(r"[\x7f-\x9f\u202d\u202e]")  # json escapes the others itself
+_STYLES = {"bold": "1", "dim": "2", "red": "31", "yellow": "33"}
+_WIDEST = 160  # columns a table may take on a very wide terminal
+
+
+def is_terminal(stream: IO[str]) -> bool:
+    """Return whether a person is looking at this stream."""
+    return bool(getattr(stream, "isatty", lambda: False)())
+
+
+def harmless(text: str) -> str:
+    """Replace every control character by a visible stand-in (carriage returns are dropped)."""
+
+    def stand_in(match: re.Match[str]) -> str:
+        code = ord(match[0])
+        if code == 0x0D:
+            return ""
+        return chr(0x2400 + code) if code < 0x20 else "\N{REPLACEMENT CHARACTER}"
+
+    return _CONTROL.sub(stand_in, text)
+
+
+def one_line(text: str, width: int = 0) -> str:
+    """Return a text on one line, harmless, cut to ``width`` characters if that is not 0."""
+    head = text[: width * 8] if width else text
+    line = harmless(" ".join(head.split()))
+    return line if not width or len(line) <= width else line[: width - 1] + "…"
+
+
+def paint(text: str, style: str, stream: IO[str]) -> str:
+    """Colour a text of our own where the stream is a terminal that wants colours."""
+    wanted = is_terminal(stream) and not os.environ.get("NO_COLOR")
+    if not wanted or os.environ.get("TERM") == "dumb":
+        return text
+    return f"\x1b[{_STYLES[style]}m{text}\x1b[0m"
+
+
+def answer(text: str, *, end: str = "\n") -> None:
+    """Write a result to stdout: byte for byte into a pipe, harmless on a terminal."""
+    sys.stdout.write((harmless(text) if is_terminal(sys.stdout) else text) + end)
+
+
+def write_json(payload: Any) -> None:
+    """Write a result for machines to stdout, as one JSON document on one line."""
+    text = json.dumps(payload, ensure_ascii=False, allow_nan=False)
+    sys.stdout.write(_JSON_CONTROL.sub(lambda m: f"\\u{ord(m[0]):04x}", text) + "\n")
+
+
+def note(text: str, *, style: str = "dim") -> None:
+    """Write a remark to stderr."""
+    sys.stderr.write(paint(harmless(text), style, sys.stderr) + "\n")
+    sys.stderr.flush()
+
+
+def plain(text: str = "", *, stream: IO[str] | None = None) -> None:
+    """Write a line of our own, uncoloured, to stdout or the given stream."""
+    (stream or sys.stdout).write(harmless(text) + "\n")
+
+
+def heading(text: str, *, stream: IO[str] | None = None) -> None:
+    """Write a line that opens a section."""
+    stream = stream or sys.stdout
+    stream.write(paint(harmless(text), "bold", stream) + "\n")
+
+
+def write_error(code: str, message: str, *, as_json: bool) -> None:
+    """Report a failure: one line on stderr, and for machines an object on stdout too."""
+    sys.stdout.flush()
+    line = f"{paint('error:', 'red', sys.stderr)} {one_line(message)}\n"
+    sys.stderr.write(line)
+    if as_json:
+        write_json({"error": {"code": code, "message": message}})
+
+
+def table(
+    headers: Sequence[str], rows: Sequence[Sequence[str]], *, stream: IO[str] | None = None
+) -> None:
+    """Write aligned columns; on a terminal the last one is cut to fit, in a pipe nothing is."""
+    from rich.cells import cell_len, set_cell_size
+
+    stream = stream or sys.stdout
+    cells = [[one_line(cell) for cell in row] for row in (headers, *rows)]
+    last = len(headers) - 1
+    widths = [max(cell_len(row[i]) for row in cells) for i in range(last)]
+    room = 0
+    if is_terminal(stream):
+        columns = min(shutil.get_terminal_size().columns, _WIDEST)
+        room = max(20, columns - sum(widths) - 2 * last)
+    for number, row in enumerate(cells):
+        fixed = [cell + " " * (widths[i] - cell_len(cell)) for i, cell in enumerate(row[:last])]
+        tail = row[last]
+        if room and cell_len(tail) > room:
+            tail = set_cell_size(tail, room - 1).rstrip() + "…"
+        line = "  ".join((*fixed, tail)).rstrip()
+        stream.write((line if number else paint(line, "bold", stream)) + "\n")
+
+
+class Stream:
+    """Writes an answer piece by piece as it arrives, without the white space around it."""
+
+    def __init__(self) -> None:
+        self._held = ""  # white space that is written only if more text follows
+        self.text = ""
+
+    def __call__(self, piece: str) -> None:
+        """Write one piece."""
+        piece = self._held + piece
+        if not self.text:
+            piece = piece.lstrip()
+        shown = piece.rstrip()
+        self._held = piece[len(shown) :]
+        self.text += shown
+        answer(shown, end="")
+        sys.stdout.flush()
+
+    def finish(self, text: str) -> None:
+        """Complete what was written so that ``text`` stands on stdout as the answer."""
+        if text.startswith(self.text):
+            answer(text[len(self.text) :])
+            return
+        answer("")
+        note("The text above was cut short or revised; the answer is:")
+        answer(text)
+
+
+@contextmanager
+def progress(*, quiet: bool = False) -> Iterator[Callable[[str, int, int], None] | None]:
+    """Show a progress bar on stderr for as long as the context lasts; None if nobody looks."""
+    if quiet or not is_terminal(sys.stderr):
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    from rich.progress import TimeRemainingColumn as Remaining
+
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        Remaining(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        shown: dict[str, Any] = {}
+
+        def update(stage: str, done: int, total: int) -> None:
+            if stage not in shown:
+                shown[stage] = bar.add_task(one_line(stage, 40), total=total or None)
+            bar.update(shown[stage], completed=done, total=total or None)
+
+        yield update

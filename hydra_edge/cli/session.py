@@ -1,0 +1,122 @@
+"""Opening what a command works on, with its flags laid over the settings.
+
+The one place where the command line meets the engine: a test passes its own opener as the
+context's object, and no command knows the difference.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import typer
+
+from hydra_edge.cli import output
+from hydra_edge.errors import ConfigError
+
+if TYPE_CHECKING:
+    from hydra_edge.config import Config, Paths
+    from hydra_edge.personalizer import Personalizer
+
+
+class Opener(Protocol):
+    """Opens a user's personalizer, as ``Personalizer.open`` does."""
+
+    def __call__(
+        self, user: str | None, *, create: bool, config: Config, paths: Paths
+    ) -> Personalizer:
+        """Open, or raise a ``HydraError`` that says what is missing."""
+        ...
+
+
+def _open(user: str | None, *, create: bool, config: Config, paths: Paths) -> Personalizer:
+    from hydra_edge.personalizer import Personalizer
+
+    return Personalizer.open(user, create=create, config=config, paths=paths)
+
+
+def settings(**flags: Any) -> tuple[Config, Paths]:
+    """Return the settings in force and the folders; flags that are not None win."""
+    from hydra_edge.config import find_paths, load_config
+
+    paths = find_paths()
+    given = {name: value for name, value in flags.items() if value is not None}
+    return replace(load_config(paths), **given), paths
+
+
+def open_user(
+    ctx: typer.Context,
+    user: str | None,
+    *,
+    create: bool = False,
+    model: str | None = None,
+    base_url: str | None = None,
+    offline: bool = False,
+) -> Personalizer:
+    """Open one user's personalizer under the command's flags.
+
+    ``create`` makes a file for somebody new. Asking commands create the default user only: the
+    shared head serves a person without a history, but a name mistyped should not become one.
+    """
+    config, paths = settings(model=model, base_url=base_url, offline=offline or None)
+    opener: Opener = ctx.obj if callable(ctx.obj) else _open
+    return opener(user, create=create, config=config, paths=paths)
+
+
+def ask(question: str, *, yes: bool) -> None:
+    """Go on only if the person says so.
+
+    Raises
+    ------
+    ConfigError
+        If nobody is there to ask, and ``--yes`` was not given.
+    typer.Abort
+        If the answer is no.
+    """
+    if yes:
+        return
+    if not output.is_terminal(sys.stdin):
+        raise ConfigError(f"{question} Nobody is here to answer. Add --yes to go on.")
+    typer.confirm(output.harmless(question), abort=True, err=True)
+
+
+def write_text(file: str, text: str) -> None:
+    """Write a text to a file only its owner can read, or to stdout (``-``).
+
+    Raises
+    ------
+    ConfigError
+        If the file cannot be written.
+    """
+    if file == "-":
+        output.answer(text, end="")
+        return
+    from hydra_edge.config import write_private
+
+    path = Path(file).expanduser()
+    try:
+        write_private(path, text)
+    except OSError as err:
+        raise ConfigError(
+            f"Cannot write {path}: {err.strerror or err}. Expected a file in a folder you may "
+            "write to. Give another one."
+        ) from err
+
+
+def read_text(file: str) -> str:
+    """Read a file, or stdin (``-``).
+
+    Raises
+    ------
+    ConfigError
+        If the file cannot be read.
+    """
+    if file == "-":
+        return sys.stdin.read()
+    path = Path(file).expanduser()
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as err:
+        raise ConfigError(f"Cannot read {path}: {err}. Expected a text file. Check it.") from err

@@ -1,0 +1,213 @@
+"""What is set up on this device: ``config``, ``tasks``, ``users``."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hydra_edge.cli import options, output, views
+from hydra_edge.cli.group import new_group, put
+from hydra_edge.cli.session import open_user, settings
+from hydra_edge.errors import ConfigError, StoreError, UnknownUserError
+
+if TYPE_CHECKING:
+    from hydra_edge.types import JsonDict
+
+Setting = Annotated[str, typer.Argument(metavar="NAME", help="A setting; see `config list`.")]
+
+
+def list_settings(as_json: options.AsJson = False) -> None:
+    """List all settings in force; * marks those not at default."""
+    from hydra_edge.config import Config
+
+    config, paths = settings()
+    values, defaults = asdict(config), asdict(Config())
+    if as_json:
+        output.write_json(values)
+        return
+    rows = [
+        (name + ("*" if value != defaults[name] else ""), _setting_text(value))
+        for name, value in values.items()
+    ]
+    output.table(("setting", "value"), rows)
+    output.note(f"File: {paths.config_file}; environment variables HYDRA_EDGE_<NAME> win over it.")
+
+
+def _setting_text(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def get_setting(name: Setting, as_json: options.AsJson = False) -> None:
+    """Print one setting."""
+    values = asdict(settings()[0])
+    if name not in values:
+        raise ConfigError(f"Unknown setting {name!r}. Known: {', '.join(values)}.")
+    if as_json:
+        output.write_json({name: values[name]})
+        return
+    output.answer(_setting_text(values[name]))
+
+
+def set_setting(
+    name: Setting,
+    value: Annotated[str, typer.Argument(metavar="VALUE", help="Its new value.")],
+) -> None:
+    """Change one setting for good."""
+    from hydra_edge.config import find_paths, save_setting
+
+    paths = find_paths()
+    save_setting(paths, name, value)
+    output.note(f"{name} written to {paths.config_file}")
+
+
+def config_path() -> None:
+    """Print where the settings file is."""
+    from hydra_edge.config import find_paths
+
+    output.answer(str(find_paths().config_file))
+
+
+def _counts(ctx: typer.Context, user: str | None) -> dict[str, int]:
+    """Count a user's records by task; a user nobody named need not exist."""
+    try:
+        with open_user(ctx, user) as me:
+            return me.store.tasks()
+    except UnknownUserError:
+        if user is not None:
+            raise
+        return {}
+
+
+def list_tasks(
+    ctx: typer.Context, user: options.User = None, as_json: options.AsJson = False
+) -> None:
+    """List the tasks built in, described by you, or in use."""
+    from hydra_edge.config import find_paths
+    from hydra_edge.tasks import BUILTIN, read_task_dir
+
+    counts = _counts(ctx, user)
+    custom = read_task_dir(find_paths().tasks)
+    known = BUILTIN | custom
+    rows = []
+    for name in sorted(known.keys() | counts.keys(), key=lambda name: (-counts.get(name, 0), name)):
+        spec = known.get(name)
+        origin = "yours" if name in custom else "built in" if spec else "inferred"
+        rows.append(
+            {
+                "task": name,
+                "records": counts.get(name, 0),
+                "kind": spec.kind if spec else None,
+                "origin": origin,
+                "instruction": spec.instruction if spec else "",
+            }
+        )
+    if as_json:
+        output.write_json({"tasks": rows})
+        return
+    output.table(
+        ("task", "records", "kind", "origin", "instruction"),
+        [tuple("-" if cell is None else str(cell) for cell in row.values()) for row in rows],
+    )
+
+
+def show_task(
+    ctx: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="TASK", help="Name of a task.")],
+    user: options.User = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Show how a task is put to an LLM.
+
+    Its answer set is shown as your history completes it.
+    """
+    from hydra_edge.config import find_paths
+    from hydra_edge.tasks import canonical_name, find_task, read_task_dir
+
+    outputs: list[str] = []
+    if canonical_name(name) in _counts(ctx, user):
+        with open_user(ctx, user) as me:
+            outputs = [r.output for r in me.store.records(task=canonical_name(name))]
+    spec = find_task(name, custom=read_task_dir(find_paths().tasks), outputs=outputs)
+    fields: JsonDict = asdict(spec)
+    if as_json:
+        output.write_json(fields)
+        return
+    for field, value in fields.items():
+        text = ", ".join(value) if isinstance(value, tuple) else _setting_text(value)
+        output.plain(f"{field} = {output.one_line(text)}")
+
+
+def tasks_path() -> None:
+    """Print the folder of your own task files.
+
+    One NAME.toml describes one task; the folder need not exist.
+    """
+    from hydra_edge.config import find_paths
+
+    output.answer(str(find_paths().tasks))
+
+
+def list_users(as_json: options.AsJson = False) -> None:
+    """List the people with a history on this device."""
+    from hydra_edge.store import Store
+
+    config, paths = settings()
+    users: list[JsonDict] = []
+    for path in sorted(paths.users.glob("*.db")):
+        entry: JsonDict = {
+            "user": path.stem,
+            "path": str(path),
+            "default": path.stem == config.user,
+        }
+        try:
+            with Store.open(path, create=False) as store:
+                entry |= {"records": store.count(), "size_bytes": store.size_bytes()}
+        except StoreError as err:
+            entry |= {"records": None, "size_bytes": None, "error": str(err)}
+        users.append(entry)
+    if as_json:
+        output.write_json({"users": users})
+        return
+    rows = [
+        (
+            f"{entry['user']}{'*' if entry['default'] else ''}",
+            "damaged" if entry["records"] is None else f"{entry['records']:,}",
+            views.size(entry["size_bytes"]),
+            entry["path"],
+        )
+        for entry in users
+    ]
+    output.table(("user", "records", "size", "file"), rows)
+    if not users:
+        output.note("Nobody yet. Next: hydra-edge import --help")
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands to the command line."""
+    config = new_group(
+        "Read and change settings.",
+        "hydra-edge config list",
+        "hydra-edge config set model gemma3-270m",
+    )
+    put(config, "list", list_settings, "hydra-edge config list --json")
+    put(config, "get", get_setting, "hydra-edge config get model")
+    put(
+        config, "set", set_setting,
+        "hydra-edge config set user ada",
+        "hydra-edge config set offline true",
+    )  # fmt: skip
+    put(config, "path", config_path, '$EDITOR "$(hydra-edge config path)"')
+    app.add_typer(config, name="config")
+
+    tasks = new_group(
+        "See the kinds of query, and where to describe your own.",
+        "hydra-edge tasks list",
+        "hydra-edge tasks show commit_subject",
+    )
+    put(tasks, "list", list_tasks, "hydra-edge tasks list --user ada")
+    put(tasks, "show", show_task, "hydra-edge tasks show movie_tag")
+    put(tasks, "path", tasks_path, 'ls "$(hydra-edge tasks path)"')
+    app.add_typer(tasks, name="tasks")
+    put(app, "users", list_users, "hydra-edge users", "hydra-edge users --json")

@@ -1,0 +1,234 @@
+"""Results of the engine as JSON for programs and as text for people.
+
+The JSON shapes are an interface that scripts rely on: keys may be added, none renamed.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import IO, TYPE_CHECKING
+
+from hydra_edge.cli import output, words
+
+if TYPE_CHECKING:
+    from hydra_edge.types import (
+        Candidate,
+        FitReport,
+        ForgetReceipt,
+        Generation,
+        HeadInfo,
+        JsonDict,
+        RankedRecord,
+        Ranking,
+        Record,
+        ReportRow,
+        RoleReport,
+    )
+
+_ROLES = {"reranker": "Which records to show", "adapter": "Which answer to give"}
+_SWITCHES = {
+    "baseline": "no head (plain order, first answer)",
+    "shared": "the shared head",
+    "personal": "your own head",
+}
+
+
+def plural(count: int, noun: str) -> str:
+    """Return ``1 record``, ``2 records``."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def when(time: float | None) -> str:
+    """Return a record's time as a date, or a dash."""
+    if time is None:
+        return "-"
+    try:
+        return datetime.fromtimestamp(time, tz=UTC).astimezone().strftime("%Y-%m-%d %H:%M")
+    except (OverflowError, ValueError, OSError):
+        return f"{time:g}"
+
+
+def record_json(record: Record) -> JsonDict:
+    """Return a record in the form ``import jsonl`` reads."""
+    return {
+        "id": record.id,
+        "task": record.task,
+        "input": record.input,
+        "output": record.output,
+        "time": record.time,
+        "private": record.private,
+        "source": record.source,
+    }
+
+
+def _ranked_json(ranked: RankedRecord) -> JsonDict:
+    return {
+        "id": ranked.record.id,
+        "score": ranked.score,
+        "input": ranked.record.input,
+        "output": ranked.record.output,
+        "contributions": ranked.contributions,
+    }
+
+
+def ranking_json(ranking: Ranking) -> JsonDict:
+    """Return what ``rank --json`` prints."""
+    return {
+        "query": ranking.query,
+        "task": ranking.task,
+        "records": [_ranked_json(r) for r in ranking.records],
+        "head": asdict(ranking.head),
+    }
+
+
+def generation_json(generation: Generation) -> JsonDict:
+    """Return what ``generate --json`` prints."""
+    return {
+        "id": generation.id,
+        "text": generation.text,
+        "task": generation.task,
+        "candidates": [asdict(candidate) for candidate in generation.candidates],
+        "records": [_ranked_json(r) for r in generation.records],
+        "head": asdict(generation.head) | {"reranker": asdict(generation.reranker)},
+        "usage": asdict(generation.usage),
+        "abstained": generation.abstained,
+        "notes": list(generation.notes),
+    }
+
+
+def head_line(head: HeadInfo) -> str:
+    """Say which weights made a choice, and why those."""
+    version = f" v{head.version}" if head.version is not None else ""
+    seen = f", learned from {plural(head.n_queries, 'query').replace('querys', 'queries')}"
+    reason = f": {head.reason}" if head.reason else ""
+    return f"{_SWITCHES[head.switch]}{version}{seen if head.n_queries else ''}{reason}"
+
+
+def write_ranking(ranked: tuple[RankedRecord, ...], *, stream: IO[str] | None = None) -> None:
+    """Write records with their score and the largest reasons, best first."""
+    stream = stream or sys.stdout
+    for place, item in enumerate(ranked, start=1):
+        record = item.record
+        marks = " (private)" if record.private else ""
+        output.heading(f"{place}. {item.score:+.2f}  {output.one_line(record.output, 90)}{marks}",
+                       stream=stream)  # fmt: skip
+        output.plain(f"     {output.one_line(record.input, 90)}", stream=stream)
+        output.plain(f"     {words.reasons(item.contributions, 'reranker')}", stream=stream)
+        output.plain(f"     {record.id}  {when(record.time)}", stream=stream)
+
+
+def chosen_place(generation: Generation) -> int | None:
+    """Return which candidate, counted from 1, is the answer."""
+    for place, candidate in enumerate(generation.candidates, start=1):
+        if candidate.text == generation.text:
+            return place
+    return None
+
+
+def _origin(candidate: Candidate) -> str:
+    if candidate.count == 0:
+        return "not drawn"
+    return f"{candidate.count}x" + (" greedy" if candidate.greedy else "")
+
+
+def write_candidates(generation: Generation, *, stream: IO[str]) -> None:
+    """Write the numbered candidates, the chosen one marked; ``choose`` takes their numbers."""
+    chosen = chosen_place(generation)
+    rows = [
+        (
+            f"{place}{'*' if place == chosen else ''}",
+            f"{candidate.score:+.2f}",
+            _origin(candidate),
+            candidate.text,
+        )
+        for place, candidate in enumerate(generation.candidates, start=1)
+    ]
+    output.table(("#", "score", "drawn", "answer"), rows, stream=stream)
+
+
+def write_explanation(generation: Generation, *, stream: IO[str]) -> None:
+    """Write why each record was shown, and why this candidate won."""
+    output.heading(f"Records shown, by {head_line(generation.reranker)}", stream=stream)
+    if generation.records:
+        write_ranking(generation.records, stream=stream)
+    else:
+        output.plain("  none", stream=stream)
+    output.heading(f"Answer chosen by {head_line(generation.head)}", stream=stream)
+    chosen = chosen_place(generation)
+    for place, candidate in enumerate(generation.candidates, start=1):
+        if place == chosen:
+            why = words.reasons(candidate.contributions, "adapter", count=6)
+            output.plain(f"  {candidate.score:+.2f} = {why}", stream=stream)
+    if generation.abstained:
+        output.plain("  Too close to call: the LLM's first choice was kept.", stream=stream)
+
+
+def usage_line(generation: Generation) -> str:
+    """Say what an answer cost."""
+    usage = generation.usage
+    tokens = f", {usage.prompt_tokens:,} + {usage.completion_tokens:,} tokens"
+    missing = usage.requested - usage.received
+    cut = f" ({usage.received} of {usage.requested} samples arrived)" if missing > 0 else ""
+    return (
+        f"{generation.task}: {plural(len(generation.records), 'record')} shown, "
+        f"{plural(len(generation.candidates), 'candidate')}{cut}, "
+        f"{plural(usage.llm_calls, 'LLM call')}"
+        f"{tokens if usage.prompt_tokens or usage.completion_tokens else ''}, "
+        f"{usage.latency_ms:,.0f} ms"
+    )
+
+
+def _row(row: ReportRow) -> tuple[str, str, str, str]:
+    utility = "-" if row.utility is None else f"{row.utility:.3f}"
+    return (f"  {row.name}", utility, str(row.n), row.note)
+
+
+def _write_role(role: RoleReport) -> None:
+    output.table((_ROLES[role.role], "utility", "n", ""), [_row(row) for row in role.rows])
+    output.plain(f"  switched on: {_SWITCHES[role.switch]} - {role.reason}")
+    gains = (
+        ("your head over the shared one", role.personal_over_shared),
+        ("the shared head over none", role.shared_over_baseline),
+    )
+    for name, gain in gains:
+        if gain is not None:
+            output.plain(
+                f"  {name}: {gain.mean:+.3f} (80 % sure of {gain.low:+.3f} or more, n = {gain.n})"
+            )
+
+
+def write_fit(report: FitReport) -> None:
+    """Write what a fit learned, what was switched on and why, and what it cost."""
+    output.heading(f"{report.task} ({report.kind}, {plural(report.records, 'record')})")
+    for role in report.roles:
+        _write_role(role)
+    pools = f" ({plural(report.pools_reused, 'pool')} paid for earlier)"
+    output.plain(
+        f"  {report.seconds:.2f} s; texts: {report.vectors_reused:,} vectors reused, "
+        f"{report.texts_embedded:,} embedded; {plural(report.llm_calls, 'LLM call')}"
+        f"{pools if report.pools_reused else ''}"
+    )
+    for remark in report.notes:
+        output.plain(f"  note: {remark}")
+
+
+def receipt_line(receipt: ForgetReceipt) -> str:
+    """Say what was erased."""
+    parts = (
+        plural(receipt.records, "record"),
+        plural(receipt.vectors, "vector"),
+        plural(receipt.pools, "answer pool"),
+        plural(receipt.choices, "choice"),
+        plural(receipt.log_entries, "log entry").replace("entrys", "entries"),
+    )
+    line = "Forgotten: " + ", ".join(parts) + "."
+    if receipt.tasks:
+        line += f" Learned from them, so fit again: {', '.join(receipt.tasks)}."
+    return line
+
+
+def size(size_bytes: int | None) -> str:
+    """Return a size in megabytes, or a dash."""
+    return "-" if size_bytes is None else f"{size_bytes / 1e6:,.1f} MB"

@@ -1,0 +1,64 @@
+"""What each feature means, in words a person can check against the texts in front of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+RERANKER_WORDS = {
+    "cos_input": "its input means the same as the query",
+    "cos_output": "its output fits the query",
+    "bm25": "shares rare words with the query",
+    "bm25_rank": "among the first by shared words",
+    "recency": "recent",
+    "consensus": "other near records have such an output",
+    "log_consensus": "some near record has such an output",
+    "habit": "a usual output of yours",
+    "length_fit": "of your usual length",
+    "duplicate": "repeats a better record",
+    "helped": "answers shown with it were taken before",
+}
+ADAPTER_WORDS = {
+    "greedy": "the LLM's first choice",
+    "consensus": "agrees with the other samples",
+    "votes": "drawn by many samples",
+    "log_votes": "drawn by some sample",
+    "logprob": "the LLM was sure of it",
+    "cos_query": "means what the query means",
+    "in_query": "uses the query's words",
+    "copied": "uses words of the shown records only",
+    "cos_shown": "like the outputs shown",
+    "support_near": "like your outputs to the nearest records",
+    "support_wide": "like your outputs to related records",
+    "log_support_near": "some output to a near record is like it",
+    "log_support_wide": "some output to a related record is like it",
+    "habit": "a usual answer of yours",
+    "log_habit": "an answer you have given before",
+    "length_fit": "of your usual length",
+    "opening_fit": "opens as you do",
+    "casing_fit": "capitals as you use them",
+    "punctuation_fit": "punctuation as you use it",
+}
+
+
+def in_words(feature: str, role: str) -> str:
+    """Say what a feature means; one learned by the base says so."""
+    known = RERANKER_WORDS if role == "reranker" else ADAPTER_WORDS
+    if feature in known:
+        return known[feature]
+    if feature.startswith("map_"):
+        return f"learned likeness {feature.removeprefix('map_').replace('_', ' ')}"
+    return feature.replace("_", " ")
+
+
+def largest(values: Mapping[str, float], count: int) -> list[tuple[str, float]]:
+    """Return the entries of largest size, largest first; those that round to nothing are left."""
+    entries = sorted(values.items(), key=lambda item: -abs(item[1]))
+    return [(name, value) for name, value in entries[:count] if abs(value) >= 0.005]
+
+
+def reasons(contributions: Mapping[str, float], role: str, count: int = 3) -> str:
+    """Put the largest contributions to a score on one line, each with its exact share."""
+    parts = [
+        f"{value:+.2f} {in_words(name, role)}" for name, value in largest(contributions, count)
+    ]
+    return "; ".join(parts) or "nothing speaks for or against it"

@@ -1,0 +1,333 @@
+"""One user's head: a conditional logit with a Gaussian population prior (design 5.3).
+
+Owns fitting, the online update, scoring and abstention. Refuses to choose its own prior
+strength (``loo``) or to say whether it helps (``evaluate`` does, on held-out history).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+
+from hydra_edge.errors import ShapeError
+from hydra_edge.heads.checks import checked, checked_scale, symmetric
+from hydra_edge.heads.groups import Groups, Prior
+from hydra_edge.heads.objective import Problem, minimise, solve_positive
+from hydra_edge.types import Double1d, Double2d
+
+# How many standard deviations the best candidate must lead the greedy answer by. The greedy
+# answer is what the user would have had anyway, so count a harm twice as much as a help:
+# replacing it pays when P(better) = Phi(z) exceeds 2/3, that is z = 0.43, rounded up.
+ABSTAIN_Z = 0.5
+# A precision may come back from storage as float32.
+_STORED_ROUNDING = 1e-5
+
+
+@dataclass(frozen=True, slots=True)
+class Margin:
+    """How far the best candidate leads the second one, in score and in standard deviations.
+
+    ``std`` is that of the difference under the Laplace posterior of the weights. With a
+    single candidate ``second`` is ``best`` and all numbers are 0.
+    """
+
+    best: int
+    second: int
+    difference: float
+    std: float
+    z: float
+
+
+class ConditionalLogit:
+    """Linear scores whose softmax over a query's candidates follows their utility.
+
+    Until fitted it is the shared head: ``weight_`` is the prior's mean. Methods that learn
+    from part of the evidence return a new head, ``fit`` replaces what was learned.
+
+    Parameters
+    ----------
+    prior
+        What the population does, and how much its users differ.
+    prior_scale
+        Factor on the prior's precision; more than 1 keeps the head nearer to the population.
+
+    Attributes
+    ----------
+    weight_
+        Shape ``(d,)``, float64; the MAP estimate.
+    precision_
+        Shape ``(d, d)``, float64; the Hessian there (Laplace, Bishop 2006, section 4.4).
+    n_groups_
+        Queries it has learned from.
+    loss_
+        Objective at ``weight_`` in nats, prior included; None if not from a fit.
+    iterations_
+        Newton steps taken.
+    converged_
+        False if rounding stopped the fit early (features far outside [-3, 3]).
+
+    Examples
+    --------
+    The user prefers candidates with a high first feature; ten queries say so:
+
+    >>> prior = Prior(np.zeros(2), np.eye(2), tau=0.5)
+    >>> query = (np.array([[1.0, 0.0], [0.0, 1.0]]), np.array([1.0, 0.0]))
+    >>> head = ConditionalLogit(prior).fit(Groups.stack([query] * 10, dim=2))
+    >>> head.weight_.round(2)
+    array([ 0.72, -0.72])
+    >>> int(head.scores(np.array([[0.2, 0.1], [0.9, 0.1]])).argmax())
+    1
+    """
+
+    weight_: Double1d
+    precision_: Double2d
+    n_groups_: int
+    loss_: float | None
+    iterations_: int
+    converged_: bool
+
+    def __init__(self, prior: Prior, *, prior_scale: float = 1.0) -> None:
+        self.prior = prior
+        self.prior_scale = checked_scale(prior_scale)
+        self._reset()
+
+    def _reset(self) -> None:
+        self.weight_ = self.prior.mean
+        self.precision_ = self.prior.precision * self.prior_scale
+        self.n_groups_, self.loss_, self.iterations_, self.converged_ = 0, None, 0, True
+
+    @classmethod
+    def from_state(
+        cls,
+        weight: npt.ArrayLike,
+        precision: npt.ArrayLike,
+        prior: Prior,
+        *,
+        prior_scale: float = 1.0,
+        n_groups: int = 0,
+    ) -> Self:
+        """Rebuild a head from what was stored of it (float32 will do).
+
+        Parameters
+        ----------
+        weight
+            Shape ``(d,)``.
+        precision
+            Shape ``(d, d)``, symmetric positive definite but for rounding.
+        prior
+            The prior it was fitted under.
+        prior_scale
+            The scale it was fitted with.
+        n_groups
+            Queries it had learned from.
+
+        Raises
+        ------
+        ShapeError
+            If shapes disagree with the prior, or values cannot be a head's.
+        """
+        head = cls(prior, prior_scale=prior_scale)
+        head.weight_ = checked("Head weights", weight, (prior.dim,)).copy()
+        head.precision_ = symmetric("Head precision", precision, prior.dim, lift=_STORED_ROUNDING)
+        head.n_groups_ = n_groups
+        return head
+
+    def fit(self, groups: Groups) -> Self:
+        """Fit to a user's queries by damped Newton from the prior's mean.
+
+        Parameters
+        ----------
+        groups
+            Queries with candidates; none at all gives the prior back.
+
+        Returns
+        -------
+        Self
+            ``weight_``, ``precision_`` and the rest set; what was learned before is dropped.
+
+        Raises
+        ------
+        ShapeError
+            If the groups have another number of features than the prior.
+        """
+        require_dim(groups, self.prior)
+        if groups.n_groups == 0:
+            self._reset()
+            return self
+        return self.fit_problem(Problem.of(self.prior, groups))
+
+    def fit_problem(self, problem: Problem, *, start: Double1d | None = None) -> Self:
+        """Fit to groups that were whitened once for several fits; see ``fit``.
+
+        Parameters
+        ----------
+        problem
+            Made with this head's prior.
+        start
+            Weights to start from, shape ``(d,)``; the prior's mean if None. The result does
+            not depend on it.
+        """
+        v = problem.from_weight(self.prior.mean if start is None else start)
+        solution = minimise(problem, self.prior_scale, v)
+        data = problem.root @ solution.hessian @ problem.root.T
+        self.weight_ = problem.to_weight(solution.v)
+        self.precision_ = self.prior.precision * self.prior_scale + (data + data.T) / 2.0
+        self.n_groups_ = problem.sizes.size
+        self.loss_, self.iterations_ = solution.loss, solution.iterations
+        self.converged_ = solution.converged
+        return self
+
+    def update(
+        self, features: npt.ArrayLike, target: npt.ArrayLike, *, weight: float = 1.0
+    ) -> Self:
+        """Learn one new query by one Newton step on the stored Laplace posterior.
+
+        With g and H of the new query's cross-entropy at the present weights, the new
+        precision is precision + H and the weights move by -inv(precision + H) g.
+
+        Parameters
+        ----------
+        features
+            Shape ``(m, d)``, one row a candidate.
+        target
+            Shape ``(m,)``, >= 0, sums to 1; one-hot for a pick.
+        weight
+            How much the query counts, >= 0.
+
+        Returns
+        -------
+        Self
+            A new head; this one is unchanged.
+
+        Raises
+        ------
+        ShapeError
+            If shapes disagree, or the target is not a distribution.
+        """
+        goal = np.asarray(target, dtype=np.float64)
+        # Utilities play no part where targets are given.
+        one = Groups.stack([(self._rows(features), goal)], self.prior.dim, targets=[goal])
+        rate = float(checked("Update weight", np.asarray([weight]), (1,))[0])
+        if rate < 0.0:
+            raise ShapeError(
+                f"Head cannot be updated: got weight {weight!r}; expected 0 or more. "
+                "To undo an update, roll back to the version before it."
+            )
+        head = type(self)(self.prior, prior_scale=self.prior_scale)
+        centred = one.features - one.features.mean(axis=0)
+        scores = centred @ self.weight_
+        p = np.exp(scores - scores.max())
+        p /= p.sum()
+        spread = np.sqrt(rate * p)[:, None] * (centred - p @ centred)
+        head.precision_ = self.precision_ + spread.T @ spread
+        gradient = rate * (p - goal) @ centred
+        head.weight_ = self.weight_ - solve_positive(head.precision_, gradient)
+        head.n_groups_, head.iterations_ = self.n_groups_ + 1, self.iterations_ + 1
+        head.converged_ = self.converged_
+        return head
+
+    def scores(self, features: npt.ArrayLike) -> Double1d:
+        """Score candidates of one query; higher is better, only differences mean anything.
+
+        Parameters
+        ----------
+        features
+            Shape ``(m, d)``.
+
+        Returns
+        -------
+        Double1d
+            Shape ``(m,)``, nats: ``features @ weight_``.
+
+        Raises
+        ------
+        ShapeError
+            If the features have another width than the head.
+        """
+        result: Double1d = self._rows(features) @ self.weight_
+        return result
+
+    def margin(self, features: npt.ArrayLike) -> Margin:
+        """Compare the two best candidates of one query; ties go to the earlier one.
+
+        Parameters
+        ----------
+        features
+            Shape ``(m, d)``, m >= 1.
+
+        Raises
+        ------
+        ShapeError
+            If there is no candidate, or the width is not the head's.
+        """
+        rows = self._candidates(features)
+        order = np.argsort(-(rows @ self.weight_), kind="stable")
+        return self._lead(rows, int(order[0]), int(order[min(1, order.size - 1)]))
+
+    def abstains(self, features: npt.ArrayLike, *, greedy: int, z: float = ABSTAIN_Z) -> bool:
+        """Say whether to return the greedy answer although another one scores higher.
+
+        True if the best candidate's lead over the greedy one is within ``z`` standard
+        deviations of the Laplace posterior. False if the greedy one is itself the best.
+
+        Parameters
+        ----------
+        features
+            Shape ``(m, d)``.
+        greedy
+            Row of the greedy candidate.
+        z
+            Standard deviations; 0 never abstains but on a tie.
+
+        Raises
+        ------
+        ShapeError
+            If there is no such row, or the width is not the head's.
+        """
+        rows = self._candidates(features)
+        if not 0 <= greedy < rows.shape[0]:
+            raise ShapeError(
+                f"Greedy candidate does not exist: got row {greedy}; expected 0 to "
+                f"{rows.shape[0] - 1}. Pass its row among these features."
+            )
+        best = int(np.argmax(rows @ self.weight_))
+        lead = self._lead(rows, best, greedy)
+        return best != greedy and lead.difference <= z * lead.std
+
+    def _lead(self, rows: Double2d, first: int, second: int) -> Margin:
+        apart = rows[first] - rows[second]
+        difference = float(apart @ self.weight_)
+        variance = float(apart @ solve_positive(self.precision_, apart))
+        std = float(np.sqrt(max(variance, 0.0)))
+        certain = float("inf") if difference > 0.0 else 0.0
+        return Margin(first, second, difference, std, difference / std if std else certain)
+
+    def _rows(self, features: npt.ArrayLike) -> Double2d:
+        return checked("Features", features, (None, self.prior.dim))
+
+    def _candidates(self, features: npt.ArrayLike) -> Double2d:
+        rows = self._rows(features)
+        if rows.shape[0] == 0:
+            raise ShapeError(
+                "Candidates cannot be compared: got none; expected at least one row of "
+                "features. Answer without a head if the pool is empty."
+            )
+        return rows
+
+
+def require_dim(groups: Groups, prior: Prior) -> None:
+    """Refuse groups whose features are not the prior's.
+
+    Raises
+    ------
+    ShapeError
+        If the widths differ.
+    """
+    if groups.dim != prior.dim:
+        raise ShapeError(
+            f"Groups do not fit the prior: got {groups.dim} features; expected {prior.dim}. "
+            "Compute them with the base the prior came with."
+        )

@@ -1,0 +1,238 @@
+"""The penalised conditional-logit objective, its Newton step, and its leave-one-out steps.
+
+Owns the numerics of design 5.3 on raw arrays; ``docs/adr/0002-head-maths.md`` has the
+formulas. Everything happens in coordinates ``v`` where the prior is a unit Gaussian,
+``w = mu + inv(C').v`` with ``Lambda = C.C'``: there the Hessian of scale s is ``s.I`` plus
+data, so no eigenvalue lies below s whatever the features are. No loop runs over groups.
+Refuses to check its input: ``Prior`` and ``Groups`` have.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from hydra_edge.heads.groups import Groups, Prior
+from hydra_edge.types import Double1d, Double2d, Int1d
+
+MAX_ITERATIONS = 100
+# Squared Newton decrement, relative to 1 + loss: the distance to the optimum in the Hessian's
+# norm is its root, and one more step would square it.
+_CONVERGED = 1e-16
+# Sufficient decrease (Armijo), and what rounding may add to a sum over thousands of pairs.
+_ARMIJO = 1e-4
+_LOSS_ROUNDING = 1e-13
+_MAX_HALVINGS = 60
+# Added to a unit diagonal, so that rounding cannot make a matrix singular: in a healthy one it
+# changes the twelfth digit of a step, not where the steps lead.
+_JITTER = 1e-12
+# A group's leverage is below 1 but can round to it where the prior is weak beside the features.
+_KEPT = 1.0 + 1e-9
+# Doubles gathered at once in leave-one-out; bounds its memory to some 20 MB.
+_CHUNK = 500_000
+
+
+def solve_positive(matrix: Double2d, rhs: Double1d) -> Double1d:
+    """Solve ``matrix @ x = rhs`` for a positive (semi-)definite matrix; always finite.
+
+    Parameters
+    ----------
+    matrix
+        Shape ``(d, d)``, symmetric, with a positive diagonal.
+    rhs
+        Shape ``(d,)``.
+    """
+    scale = 1.0 / np.sqrt(np.diagonal(matrix))
+    unit = matrix * scale[:, None] * scale
+    unit[np.diag_indices_from(unit)] += _JITTER
+    return np.asarray(np.linalg.solve(unit, rhs * scale) * scale, dtype=np.float64)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Point:
+    """The data part of the objective at one ``v``.
+
+    ``probability`` has shape ``(n_pairs,)``; ``spread`` (n_pairs, d) holds the rows
+    sqrt(weight p) (x - E_p x), whose outer products sum to the Hessian of the data.
+    """
+
+    probability: Double1d
+    spread: Double2d
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Solution:
+    """Where Newton stopped: ``v`` (d,), data Hessian (d, d), and how it went."""
+
+    v: Double1d
+    hessian: Double2d
+    loss: float
+    iterations: int
+    converged: bool
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Problem:
+    """Groups in the coordinates of the prior; at least one group.
+
+    ``features`` (n_pairs, d) are whitened and centred within each group (a constant added to
+    a query's features changes no choice), ``base`` (n_pairs,) are scores at ``v = 0``.
+    """
+
+    features: Double2d
+    base: Double1d
+    target: Double1d
+    weights: Double1d
+    starts: Int1d
+    sizes: Int1d
+    root: Double2d
+    root_inverse: Double2d
+    mean: Double1d
+
+    @classmethod
+    def of(cls, prior: Prior, groups: Groups) -> Problem:
+        """Whiten and centre; linear in the number of pairs."""
+        starts, sizes = groups.offsets[:-1], groups.sizes
+        means = np.add.reduceat(groups.features, starts, axis=0) / sizes[:, None]
+        centred = groups.features - np.repeat(means, sizes, axis=0)
+        root = np.asarray(np.linalg.cholesky(prior.precision), dtype=np.float64)
+        inverse = np.asarray(np.linalg.inv(root), dtype=np.float64)
+        return cls(
+            features=centred @ inverse.T,
+            base=centred @ prior.mean,
+            target=groups.target(prior.tau),
+            weights=np.ones(groups.n_groups) if groups.weights is None else groups.weights,
+            starts=starts,
+            sizes=sizes,
+            root=root,
+            root_inverse=inverse,
+            mean=prior.mean,
+        )
+
+    def to_weight(self, v: Double2d | Double1d) -> Double2d | Double1d:
+        """Map ``v``, shape ``(..., d)``, to head weights of the same shape."""
+        return self.mean + v @ self.root_inverse
+
+    def from_weight(self, weight: Double1d) -> Double1d:
+        """Map head weights to ``v``; both of shape ``(d,)``."""
+        v: Double1d = (weight - self.mean) @ self.root
+        return v
+
+    def scores(self, v: Double1d) -> Double1d:
+        """Scores of every pair at ``v``, up to a constant within each group."""
+        result: Double1d = self.base + self.features @ v
+        return result
+
+    def log_probability(self, scores: Double1d) -> Double1d:
+        """Log-softmax within each group; shapes ``(n_pairs,)``."""
+        shifted = scores - self._spread_out(np.maximum.reduceat(scores, self.starts))
+        total = np.log(np.add.reduceat(np.exp(shifted), self.starts))
+        result: Double1d = shifted - self._spread_out(total)
+        return result
+
+    def cross_entropy(self, log_probability: Double1d) -> Double1d:
+        """Cross-entropy of each group's target, nats, shape ``(n_groups,)``, unweighted."""
+        result: Double1d = -np.add.reduceat(self.target * log_probability, self.starts)
+        return result
+
+    def loss(self, log_probability: Double1d, v: Double1d, scale: float) -> float:
+        """Weighted cross-entropy plus the prior's penalty ``scale |v|^2 / 2``."""
+        data = float(self.weights @ self.cross_entropy(log_probability))
+        return data + 0.5 * scale * float(v @ v)
+
+    def point(self, log_probability: Double1d) -> Point:
+        """Probabilities and the square root of the Hessian, where scores gave these."""
+        p = np.exp(log_probability)
+        mean = np.add.reduceat(p[:, None] * self.features, self.starts, axis=0)
+        # p sums to 1 only up to rounding, which a large common offset would amplify.
+        mean /= np.add.reduceat(p, self.starts)[:, None]
+        spread = self.features - np.repeat(mean, self.sizes, axis=0)
+        spread *= np.sqrt(self._spread_out(self.weights) * p)[:, None]
+        return Point(p, spread)
+
+    def residual(self, point: Point) -> Double1d:
+        """Gradient of the loss by each pair's score, shape ``(n_pairs,)``: weight (p - t)."""
+        return self._spread_out(self.weights) * (point.probability - self.target)
+
+    def _spread_out(self, per_group: Double1d) -> Double1d:
+        return np.repeat(per_group, self.sizes)
+
+
+def minimise(problem: Problem, scale: float, start: Double1d) -> Solution:
+    """Minimise the objective by damped Newton from ``start``, shape ``(d,)``.
+
+    The objective is strictly convex, so a backtracked Newton step always makes progress; it
+    stops unconverged only when features are so large that rounding hides the progress.
+    """
+    v, iterations, converged = start, 0, False
+    scores = problem.scores(v)
+    log_p = problem.log_probability(scores)
+    loss = problem.loss(log_p, v, scale)
+    while True:
+        point = problem.point(log_p)
+        hessian: Double2d = point.spread.T @ point.spread
+        gradient = problem.features.T @ problem.residual(point) + scale * v
+        step = -solve_positive(hessian + scale * np.eye(v.size), gradient)
+        slope = float(gradient @ step)  # minus the squared Newton decrement
+        converged = -slope <= _CONVERGED * (1.0 + loss)
+        if converged or iterations == MAX_ITERATIONS:
+            break
+        direction = problem.features @ step
+        length, slack = 1.0, _LOSS_ROUNDING * (1.0 + loss)
+        for _ in range(_MAX_HALVINGS):
+            new_v, new_scores = v + length * step, scores + length * direction
+            new_log_p = problem.log_probability(new_scores)
+            new_loss = problem.loss(new_log_p, new_v, scale)
+            if new_loss <= loss + _ARMIJO * length * slope + slack:
+                break
+            length /= 2.0
+        else:
+            break
+        v, scores, log_p, loss = new_v, new_scores, new_log_p, new_loss
+        iterations += 1
+    return Solution(v, hessian, loss, iterations, converged)
+
+
+def leave_one_out_steps(problem: Problem, scale: float, v: Double1d) -> Double2d:
+    """Move from ``v`` one Newton step on the objective without each group in turn.
+
+    With A the group's rows of ``spread``, H the full Hessian and R.R' = inv(H), the Hessian
+    without the group is R'^-1 (I - Z'Z) R^-1 for Z = A.R, so only a system of the smaller of
+    group size and d is solved, for all groups of one size at once. (n different sizes need
+    n^2 / 2 pairs, so the loop over sizes is never the cost.)
+
+    Returns
+    -------
+    Double2d
+        Shape ``(n_groups, d)``, in the coordinates of ``v``.
+    """
+    point = problem.point(problem.log_probability(problem.scores(v)))
+    residual = problem.residual(point)
+    values, vectors = np.linalg.eigh(point.spread.T @ point.spread + scale * np.eye(v.size))
+    root = vectors / np.sqrt(np.maximum(values, scale))
+    spread = point.spread @ root
+    # Each group's gradient, minus what is left of the whole one (0 at the optimum).
+    rest = problem.features.T @ residual + scale * v
+    gradient = np.add.reduceat(residual[:, None] * problem.features, problem.starts, axis=0)
+    moves = (gradient - rest) @ root
+    for size in np.unique(problem.sizes):
+        members = np.flatnonzero(problem.sizes == size)
+        for part in np.array_split(members, 1 + members.size * size * v.size // _CHUNK):
+            rows = spread[problem.starts[part][:, None] + np.arange(size)]  # (k, size, d)
+            moves[part] = _without_own_curvature(rows, moves[part])
+    result: Double2d = v + moves @ root.T
+    return result
+
+
+def _without_own_curvature(rows: Double2d, moves: Double2d) -> Double2d:
+    """Solve (I - Z'Z) x = b for stacked Z (k, m, d) and b (k, d); I - Z'Z is positive."""
+    _, m, d = rows.shape
+    turned = rows.transpose(0, 2, 1)
+    if m >= d:
+        kept = _KEPT * np.eye(d) - turned @ rows
+        return np.asarray(np.linalg.solve(kept, moves[:, :, None])[:, :, 0], dtype=np.float64)
+    kept = _KEPT * np.eye(m) - rows @ turned
+    inner = np.linalg.solve(kept, rows @ moves[:, :, None])
+    woodbury: Double2d = moves + (turned @ inner)[:, :, 0]
+    return woodbury

@@ -1,0 +1,278 @@
+"""A git repository: what a commit's message explains -> the subject its author gave it.
+
+Runs the user's own git, read-only: no shell, no pager, no hooks, no network, and none of the
+repository's settings that would start another program. Refuses to overrule git's own check
+that the repository belongs to the caller.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, cast
+
+from hydra_edge.errors import ConfigError, ImportFormatError
+from hydra_edge.importers.base import Origin, build_record, parse_time
+from hydra_edge.importers.log import ImportLog
+from hydra_edge.types import Record
+
+# A repository's config may name programs to run; these win over it.
+_GIT_OPTIONS = (
+    "--no-pager",
+    "-c", "core.fsmonitor=false",
+    "-c", "core.hooksPath=/dev/null",
+    "-c", "core.quotepath=off",
+)  # fmt: skip
+_LOG_OPTIONS = (
+    "--no-patch", "--no-notes", "--no-color", "--no-decorate", "--no-show-signature",
+    "--encoding=UTF-8",
+)  # fmt: skip
+# NUL ends a commit; a subject is one line, so the rest is the body.
+_FORMAT = "--format=tformat:%H%n%at%n%an%n%ae%n%s%n%b"
+_HEAD = ("--end-of-options", "HEAD", "--")
+_UNFINISHED = ("fixup!", "squash!", "amend!")
+_TRAILER = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*[ \t]*:[ \t]*\S|\(cherry picked from commit ")
+_CHUNK_BYTES = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class _Commit:
+    sha: str
+    time: str
+    name: str
+    email: str
+    subject: str
+    body: str
+
+
+def read_git(
+    repo: Path,
+    log: ImportLog,
+    *,
+    author: str | None = None,
+    limit: int | None = None,
+    task: str = "commit_subject",
+    private: bool = False,
+) -> Iterator[Record]:
+    """Read one author's commits, newest first: body -> subject.
+
+    Merge commits and trailers (``Signed-off-by:`` and the like) are dropped; commits by
+    others, without a body, or meant to be squashed are counted as skipped.
+
+    Parameters
+    ----------
+    repo
+        A repository, bare or not, or a folder inside one.
+    log
+        Filled while iterating; progress in commits.
+    author
+        A plain part of the name or e-mail, in any case; by default exactly the
+        ``user.email`` configured for the repository.
+    limit
+        At most this many records.
+    task
+        For every record.
+    private
+        Marks every record private.
+
+    Yields
+    ------
+    Record
+        ``id`` is the full commit hash, ``time`` when it was authored.
+
+    Raises
+    ------
+    ImportFormatError
+        At the first step if there is no git, repository, commit or author to go by; at the
+        end if git broke off, or no commit is by that author.
+    ConfigError
+        If ``limit`` is below 1.
+    """
+    if limit is not None and limit < 1:
+        raise ConfigError(f"The limit is {limit}; expected at least 1. Leave it out for all.")
+    repo = Path(os.path.realpath(repo))  # unlike resolve, never raises on a loop of links
+    _check_repo(repo)
+    wanted = _default_email(repo) if author is None else author
+    exact = author is None
+    count = _run(repo, "rev-list", "--count", "--no-merges", *_HEAD).strip()
+    log.begin(item="commit", unit="commits", total=int(count))
+    origin = Origin.of("git", repo, task, private=private)
+    others: Counter[str] = Counter()
+    taken = 0
+    for commit in _commits(repo):
+        log.done += 1
+        if not _is_by(commit, wanted, exact=exact):
+            others[f"{commit.name} <{commit.email}>"] += 1
+            log.skip("by another author")
+            continue
+        record = _to_record(commit, origin, log)
+        if record is None:
+            continue
+        log.read += 1
+        taken += 1
+        yield record
+        if taken == limit:
+            return
+    if others and others.total() == log.done:
+        raise ImportFormatError(
+            f"No commit in {repo} is by {wanted!r}. The most frequent authors are "
+            f"{_listed(others)}. Choose one of them as the author."
+        )
+
+
+def _is_by(commit: _Commit, wanted: str, *, exact: bool) -> bool:
+    wanted = wanted.casefold()
+    if exact:
+        return commit.email.casefold() == wanted
+    return wanted in commit.name.casefold() or wanted in commit.email.casefold()
+
+
+def _to_record(commit: _Commit, origin: Origin, log: ImportLog) -> Record | None:
+    if commit.subject.startswith(_UNFINISHED):
+        log.skip("fixup, squash or amend commit")
+        return None
+    body = drop_trailers(commit.body)
+    if not body or not commit.subject.strip():
+        log.skip("no body" if not body else "no subject")
+        return None
+    try:
+        time = parse_time(commit.time)
+    except ValueError:  # a forged date is no reason to lose the message
+        time = None
+    fields = {"input": body, "output": commit.subject, "id": commit.sha, "time": time}
+    return build_record(fields, origin, log)
+
+
+def drop_trailers(body: str) -> str:
+    """Return a commit's body without its last paragraph if that is trailers only."""
+    text = body.replace("\r\n", "\n").strip()
+    head, _, last = text.rpartition("\n\n")
+    lines = [line for line in last.split("\n") if line[:1] not in {" ", "\t"}]  # unfold
+    if lines and all(_TRAILER.match(line) for line in lines):
+        text = head
+    return text.strip()
+
+
+def _check_repo(repo: Path) -> None:
+    if not repo.is_dir():
+        raise ImportFormatError(
+            f"{repo} is not a folder. Expected a git repository. Check the path."
+        )
+    _run(repo, "rev-parse", "--git-dir")
+    if not _run(repo, "rev-parse", "--verify", "--quiet", "HEAD^{commit}", may_fail=True).strip():
+        raise ImportFormatError(
+            f"{repo} has no commits on its current branch. Expected a history to read. "
+            "Check out the branch that holds it."
+        )
+
+
+def _default_email(repo: Path) -> str:
+    email = _run(repo, "config", "--get", "user.email", may_fail=True).strip()
+    if email:
+        return email
+    counts = Counter(f"{c.name} <{c.email}>" for c in _commits(repo))
+    raise ImportFormatError(
+        f"Whose commits of {repo} are meant is unknown: git has no user.email there. The most "
+        f"frequent authors are {_listed(counts)}. Choose one of them as the author."
+    )
+
+
+def _listed(authors: Counter[str]) -> str:
+    return ", ".join(f"{ascii(name)[1:-1]} ({n})" for name, n in authors.most_common(5))
+
+
+def _command(repo: Path, *arguments: str) -> list[str]:
+    program = shutil.which("git")
+    if program is None:
+        raise ImportFormatError(
+            "git is not installed. Expected the git program to read a repository with. "
+            "Install it, for example: apt install git."
+        )
+    return [program, *_GIT_OPTIONS, "-C", str(repo), *arguments]
+
+
+def _environment() -> dict[str, str]:
+    """Return our environment without GIT_*, which could point git elsewhere or at programs."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
+    return kept | {
+        "LC_ALL": "C",
+        "GIT_ALLOW_PROTOCOL": "none",  # a partial clone would fetch what it lacks
+        "GIT_NO_LAZY_FETCH": "1",
+        "GIT_OPTIONAL_LOCKS": "0",
+        "GIT_TERMINAL_PROMPT": "0",
+    }
+
+
+def _run(repo: Path, *arguments: str, may_fail: bool = False) -> str:
+    done = subprocess.run(  # noqa: S603 - a list of our own words, never a shell
+        _command(repo, *arguments),
+        env=_environment(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=False,
+    )
+    if done.returncode and not may_fail:
+        raise _failure(repo, done.stderr)
+    return done.stdout.decode("utf-8", "replace")
+
+
+def _failure(repo: Path, stderr: bytes) -> ImportFormatError:
+    said = stderr.decode("utf-8", "replace").strip()
+    if "dubious ownership" in said:
+        return ImportFormatError(
+            f"git refuses {repo} because it belongs to another user. Expected a repository of "
+            f"your own. If you trust it: git config --global --add safe.directory {repo}"
+        )
+    if "not a git repository" in said:
+        return ImportFormatError(
+            f"{repo} is not a git repository. Expected one, or a folder inside one. Check the path."
+        )
+    first = ascii(said.partition("\n")[0])[1:-1] or "no reason given"
+    return ImportFormatError(
+        f"git could not read {repo}: {first}. Expected an intact repository. Try: git fsck"
+    )
+
+
+def _commits(repo: Path) -> Iterator[_Commit]:
+    """Stream the commits of HEAD, merges left out; git is stopped when the caller is."""
+    command = _command(repo, "log", "-z", "--no-merges", *_LOG_OPTIONS, _FORMAT, *_HEAD)
+    with (
+        tempfile.TemporaryFile() as complaints,  # a pipe nobody reads could fill up and block
+        subprocess.Popen(  # noqa: S603 - a list of our own words, never a shell
+            command,
+            env=_environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=complaints,
+        ) as process,
+    ):
+        try:
+            for message in _split_nul(cast("IO[bytes]", process.stdout)):
+                parts = message.decode("utf-8", "replace").split("\n", 5)
+                yield _Commit(*parts, *[""] * (6 - len(parts)))
+            code = process.wait()
+        finally:
+            process.kill()  # does nothing once it has ended by itself
+        if code:
+            complaints.seek(0)
+            raise _failure(repo, complaints.read())
+
+
+def _split_nul(stream: IO[bytes]) -> Iterator[bytes]:
+    """Split a stream at NUL bytes, keeping only the piece under way in memory."""
+    piece: list[bytes] = []
+    while chunk := stream.read(_CHUNK_BYTES):
+        *ended, rest = chunk.split(b"\0")
+        for end in ended:
+            yield b"".join((*piece, end))
+            piece.clear()
+        piece.append(rest)
+    if tail := b"".join(piece):
+        yield tail

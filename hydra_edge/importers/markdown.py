@@ -1,0 +1,242 @@
+"""A folder of Markdown notes: the text -> the title its author gave it.
+
+Owns finding the notes below a folder and telling title from text. Front matter is read by
+hand for the few keys that matter here; it is not YAML. Never follows a link out of the folder.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from hydra_edge.errors import ImportFormatError
+from hydra_edge.importers.base import (
+    Origin,
+    build_record,
+    content_id,
+    parse_name,
+    parse_private,
+    parse_time,
+    readable,
+)
+from hydra_edge.importers.log import ImportLog
+from hydra_edge.types import Record
+
+SUFFIXES = frozenset({".md", ".markdown"})
+MAX_NOTE_BYTES = 64 * 2**20
+_EXPECTED = "a folder of Markdown notes (*.md)"
+_KEYS = frozenset({"title", "date", "private", "tags"})
+_KEY_LINE = re.compile(r"([A-Za-z]\w*)[ \t]*:(?:[ \t]+(.*))?$")
+_FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
+_ATX = re.compile(r" {0,3}#{1,6}(?:[ \t]+(.*))?$")
+_SETEXT = re.compile(r" {0,3}(?:=+|-+)[ \t]*$")
+
+
+def read_markdown(
+    folder: Path, log: ImportLog, *, task: str = "note_title", private: bool = False
+) -> Iterator[Record]:
+    """Read notes: text -> title, from ``*.md`` and ``*.markdown`` at any depth.
+
+    The title is the front matter's ``title``, else the first heading, else the file's name
+    if that has letters and a space or dash; the title is taken out of the text. Hidden files
+    and folders, and links that leave the folder, are skipped.
+
+    Parameters
+    ----------
+    folder
+        Where the notes are.
+    log
+        Filled while iterating; progress in notes.
+    task
+        For every record.
+    private
+        Marks every record private; a note can mark itself so by ``private: true`` or the tag
+        ``private`` in its front matter, but not undo this.
+
+    Yields
+    ------
+    Record
+        In path order; ``id`` is the path below the folder, ``time`` the front matter's
+        ``date``, else when the file was last changed.
+
+    Raises
+    ------
+    ImportFormatError
+        At the first step if the folder cannot be read.
+    """
+    with readable(folder, _EXPECTED):
+        if not folder.is_dir():
+            raise ImportFormatError(
+                f"{folder} is not a folder. Expected {_EXPECTED}. Give the folder they are in."
+            )
+        root = folder.resolve(strict=True)
+        notes = sorted(_find_notes(root))
+    log.begin(item="note", unit="notes", total=len(notes))
+    origin = Origin.of("markdown", root, task, private=private)
+    for position, path in enumerate(notes, start=1):
+        log.done = position
+        relative = path.relative_to(root).as_posix()
+        try:
+            fields = _read_note(path, root, relative, log)
+            record = build_record(fields, origin, log) if fields else None
+        except (OSError, ValueError) as err:
+            reason = err.strerror if isinstance(err, OSError) else str(err)
+            log.reject(position, f"{ascii(relative)[1:-1]}: {reason}")
+            continue
+        if record is not None:
+            log.read += 1
+            yield record
+
+
+def _find_notes(root: Path) -> Iterator[Path]:
+    def refuse(err: OSError) -> None:
+        if err.filename == str(root):  # a locked subfolder is only one that is not read
+            raise err
+
+    for place, folders, files in os.walk(root, onerror=refuse):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in files:
+            if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES:
+                yield Path(place, name)
+
+
+def _read_note(path: Path, root: Path, relative: str, log: ImportLog) -> dict[str, object] | None:
+    status = path.stat()
+    if not path.resolve().is_relative_to(root):
+        log.skip("link out of the folder")
+        return None
+    if not stat.S_ISREG(status.st_mode):  # reading a pipe would wait for ever
+        raise ValueError("not a regular file")
+    if status.st_size > MAX_NOTE_BYTES:
+        raise ValueError(f"larger than {MAX_NOTE_BYTES // 2**20} MiB")
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as err:
+        raise ValueError("not UTF-8") from err
+    note = parse_note(text.replace("\r\n", "\n"))
+    title = note.title or _title_of_name(path.stem)
+    if not note.text:
+        log.skip("empty note")
+        return None
+    if not title:
+        log.skip("no title")
+        return None
+    return {
+        "input": note.text,
+        "output": title,
+        "id": _stable_id(relative),
+        "time": _time(note.front.get("date"), status.st_mtime),
+        "private": parse_private(note.front.get("private")) or "private" in note.tags,
+    }
+
+
+def _title_of_name(stem: str) -> str:
+    telling = any(c.isalpha() for c in stem) and any(c in " -" for c in stem)
+    return stem if telling else ""
+
+
+def _stable_id(relative: str) -> str:
+    try:
+        return parse_name(relative, "id")
+    except ValueError:  # too long, or not printable
+        return content_id(relative)
+
+
+def _time(date: str | None, changed: float) -> float | None:
+    try:
+        seconds = parse_time(date)
+    except ValueError:  # dates in notes are written in many ways
+        seconds = None
+    return changed if seconds is None else seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """A note taken apart: ``text`` is without front matter and without its title."""
+
+    title: str
+    text: str
+    front: dict[str, str] = field(default_factory=dict)
+    tags: frozenset[str] = frozenset()
+
+
+def parse_note(text: str) -> Note:
+    """Take a note apart into title, text, and the front matter's known keys."""
+    front, tags, lines = _split_front_matter(text.split("\n"))
+    heading = _first_heading(lines)
+    title = front.get("title", "")
+    # The text must not contain the answer, so a heading that repeats the title goes too.
+    if heading is not None and (not title or heading.title == title):
+        title = heading.title
+        lines = lines[: heading.first] + lines[heading.after :]
+    return Note(title, "\n".join(lines).strip(), front, tags)
+
+
+def _split_front_matter(
+    lines: list[str],
+) -> tuple[dict[str, str], frozenset[str], list[str]]:
+    """Return the known keys, the tags, and the lines below the front matter."""
+    if not lines or lines[0].rstrip() != "---":
+        return {}, frozenset(), lines
+    end = next((n for n, line in enumerate(lines[1:], 1) if line.rstrip() in {"---", "..."}), None)
+    if end is None:
+        return {}, frozenset(), lines
+    front: dict[str, str] = {}
+    tags: set[str] = set()
+    key = ""
+    for line in lines[1:end]:
+        if match := _KEY_LINE.match(line.rstrip()):
+            key = match[1].lower()
+            if key in _KEYS:
+                front.setdefault(key, _unquoted(match[2] or ""))
+        elif key == "tags" and line.lstrip().startswith("-"):
+            tags.add(_tag(line.lstrip()[1:]))
+    for tag in re.split(r"[,\s]+", front.get("tags", "").strip("[]")):
+        tags.add(_tag(tag))
+    return front, frozenset(tags), lines[end + 1 :]
+
+
+def _unquoted(value: str) -> str:
+    value = value.strip()
+    if len(value) >= 2 and value[0] == value[-1] and value[0] in "'\"":
+        return value[1:-1]
+    return value
+
+
+def _tag(value: str) -> str:
+    return _unquoted(value).lstrip("#").lower()
+
+
+@dataclass(frozen=True, slots=True)
+class _Heading:
+    title: str
+    first: int
+    after: int
+
+
+def _first_heading(lines: list[str]) -> _Heading | None:
+    """Find the first heading with words in it, ``# so`` or underlined, outside code fences."""
+    fence = ""
+    for place, line in enumerate(lines):
+        if match := _FENCE.match(line):
+            if not fence:
+                fence = match[1]
+            elif match[1].startswith(fence):
+                fence = ""
+            continue
+        if fence:
+            continue
+        if match := _ATX.match(line):
+            title = re.sub(r"(?:^|[ \t])#+[ \t]*$", "", match[1] or "").strip()
+            if title:
+                return _Heading(title, place, place + 1)
+        underlined = place + 1 < len(lines) and _SETEXT.match(lines[place + 1])
+        if underlined and line.strip() and not line.startswith((" ", "\t", "-", ">", "|", "#")):
+            alone = place == 0 or not lines[place - 1].strip()
+            if alone:  # else the line ends a paragraph
+                return _Heading(line.strip(), place, place + 2)
+    return None

@@ -1,0 +1,227 @@
+"""An mbox file: the mails a person wrote, as body -> subject or as mail -> reply.
+
+Reads with the standard library and never writes to the mailbox. Attachments are not looked
+into. Mail is private unless the caller says otherwise.
+"""
+
+from __future__ import annotations
+
+import mailbox
+from collections.abc import Iterator
+from dataclasses import dataclass
+from email import message_from_bytes
+from email.message import EmailMessage
+from email.policy import default as modern
+from pathlib import Path
+from typing import Literal, TypeAlias, get_args
+
+from hydra_edge.errors import ConfigError, ImportFormatError
+from hydra_edge.importers.base import (
+    Origin,
+    build_record,
+    content_id,
+    parse_time,
+    readable,
+)
+from hydra_edge.importers.log import ImportLog
+from hydra_edge.importers.mailtext import plain_subject, plain_text, split_quotes
+from hydra_edge.types import Record, text_hash
+
+Mode: TypeAlias = Literal["subject", "reply"]
+_TASKS: dict[Mode, str] = {"subject": "email_subject", "reply": "email_reply"}
+_EXPECTED = "an mbox file (mails that each begin with a 'From ' line)"
+_ENCRYPTED = "-----BEGIN PGP MESSAGE-----"
+
+
+@dataclass(frozen=True, slots=True)
+class _Skip:
+    """Why a well-formed mail gives no record."""
+
+    reason: str
+
+
+def read_mbox(
+    path: Path,
+    log: ImportLog,
+    *,
+    mode: Mode = "subject",
+    me: str | None = None,
+    task: str | None = None,
+    private: bool = True,
+) -> Iterator[Record]:
+    """Read the mails a person wrote from an mbox file.
+
+    One mail at a time is in memory, besides where each one starts and, for replies, an index
+    of all Message-IDs (together about 400 bytes a mail).
+
+    Parameters
+    ----------
+    path
+        The mbox file.
+    log
+        Filled while iterating; progress in mails.
+    mode
+        ``subject``: body -> subject. ``reply``: the mail answered -> the answer; the mail
+        answered is found in the same file by ``In-Reply-To``, else it is what the reply
+        quotes. Quotes and signatures are dropped.
+    me
+        A part of the person's address, in any case; needed for replies. Without it, every
+        mail's subject is read.
+    task
+        ``email_subject`` or ``email_reply`` unless given.
+    private
+        Marks every record private.
+
+    Yields
+    ------
+    Record
+        ``id`` is derived from the Message-ID and the mode.
+
+    Raises
+    ------
+    ImportFormatError
+        At the first step if the file cannot be opened or is not an mbox.
+    ConfigError
+        If ``mode`` is unknown, or replies are asked for without ``me``.
+    """
+    if mode not in get_args(Mode):
+        raise ConfigError(f"Mail mode is {mode!r}; expected subject or reply. Choose one.")
+    if mode == "reply" and not me:
+        raise ConfigError(
+            "Replies need your own address: got none; expected a part of it, such as "
+            "ada@example.org. Say which mails are yours."
+        )
+    with readable(path, _EXPECTED):
+        _check_mbox(path)
+        box = mailbox.mbox(path, create=False)
+    try:
+        with readable(path, _EXPECTED):
+            keys = box.keys()  # finds where every mail starts
+            parents = _index(box, log) if mode == "reply" else {}
+        log.begin(item="mail", unit="mails", total=len(keys))
+        origin = Origin.of("mbox", path, task or _TASKS[mode], private=private)
+        reader = _Reader(box, mode, me.casefold() if me else None, parents, origin, log)
+        for position, key in enumerate(keys, start=1):
+            log.done = position
+            record = reader.read(position, key)
+            if record is not None:
+                log.read += 1
+                yield record
+    finally:
+        box.close()
+
+
+def _check_mbox(path: Path) -> None:
+    with path.open("rb") as handle:
+        start = handle.read(4096).lstrip()
+    if start and not start.startswith(b"From "):
+        raise ImportFormatError(
+            f"{path} is not a mailbox this can read. Expected {_EXPECTED}. "
+            "Most mail programs can export a folder as mbox."
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    box: mailbox.mbox
+    mode: Mode
+    me: str | None
+    parents: dict[bytes, str]
+    origin: Origin
+    log: ImportLog
+
+    def read(self, position: int, key: str) -> Record | None:
+        """Read one mail; whatever is wrong with it stays its own affair."""
+        try:
+            fields = self._fields(_parse(self.box, key))
+            if isinstance(fields, _Skip):
+                self.log.skip(fields.reason)
+                return None
+            return build_record(fields, self.origin, self.log)
+        except Exception as err:  # the standard parser raises almost anything on hostile mail
+            reason = str(err) if isinstance(err, ValueError) else type(err).__name__
+            self.log.reject(position, f"malformed mail: {ascii(reason)[1:-1][:200]}")
+            return None
+
+    def _fields(self, mail: EmailMessage) -> dict[str, object] | _Skip:
+        if self.me is not None and not _is_from(mail, self.me):
+            return _Skip("from somebody else")
+        text = plain_text(mail)
+        if _ENCRYPTED in text:
+            return _Skip("encrypted")
+        parts = split_quotes(text)
+        if not parts.own:
+            return _Skip("no text of one's own")
+        if self.mode == "subject":
+            asked, written = parts.own, plain_subject(str(mail["Subject"] or ""))
+            if not written:
+                return _Skip("no subject")
+        else:
+            asked, written = self._parent(mail) or _own_or_all(parts.quoted), parts.own
+            if not asked:
+                return _Skip("not a reply to a mail that is known")
+        message_id = _message_id(mail)
+        return {
+            "input": asked,
+            "output": written,
+            "id": content_id(f"{self.mode}\x1f{message_id}") if message_id else "",
+            "time": _date(mail),
+        }
+
+    def _parent(self, mail: EmailMessage) -> str:
+        key = self.parents.get(_digest(str(mail["In-Reply-To"] or "").strip()))
+        if key is None:
+            return ""
+        text = plain_text(_parse(self.box, key))
+        return "" if _ENCRYPTED in text else _own_or_all(text)
+
+
+def _own_or_all(text: str) -> str:
+    """Return a text without what it quotes, or all of it if it is nothing but quotes."""
+    return split_quotes(text).own or text.strip()
+
+
+def _parse(box: mailbox.mbox, key: str) -> EmailMessage:
+    return message_from_bytes(box.get_bytes(key), policy=modern)
+
+
+def _index(box: mailbox.mbox, log: ImportLog) -> dict[bytes, str]:
+    """Map the digest of every Message-ID to its mail, reading headers only."""
+    keys = box.keys()
+    log.begin(item="mail", unit="mails indexed", total=len(keys))
+    index: dict[bytes, str] = {}
+    for key in keys:
+        log.done += 1
+        header = b""
+        with box.get_file(key) as handle:
+            while (line := handle.readline()).strip():
+                header += line
+        try:
+            message_id = _message_id(message_from_bytes(header, policy=modern))
+        except Exception:  # noqa: S112 - reported when the mail itself is read
+            continue
+        if message_id:
+            index.setdefault(_digest(message_id), key)
+    return index
+
+
+def _digest(message_id: str) -> bytes:
+    return bytes.fromhex(text_hash(message_id)[:32])
+
+
+def _message_id(mail: EmailMessage) -> str:
+    return str(mail["Message-ID"] or "").strip()
+
+
+def _is_from(mail: EmailMessage, me: str) -> bool:
+    header = mail["From"]
+    return header is not None and any(me in a.addr_spec.casefold() for a in header.addresses)
+
+
+def _date(mail: EmailMessage) -> float | None:
+    """Return when a mail was sent, or None if its date cannot be read."""
+    try:
+        moment = mail["Date"].datetime
+        return parse_time(moment.isoformat())
+    except (AttributeError, ValueError, TypeError, OverflowError):
+        return None

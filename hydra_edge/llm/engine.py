@@ -1,0 +1,349 @@
+"""One GGUF and its KV cache, on llama-cpp-python's low-level API.
+
+Owns the model, the context and which tokens the cache holds. Sequence 0 is the prompt, kept
+between calls; sequences 1.. are branches that share the prompt's cells. Hands out logits, never
+chooses a token, and knows nothing of prompts, tasks or stop strings. Not thread-safe: its
+owner takes turns.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+
+from hydra_edge.errors import BackendError, ContextLengthError
+from hydra_edge.types import Float1d, Float2d
+
+_BATCH = 512  # most tokens evaluated at once
+# A prompt is evaluated in portions that begin at multiples of this many tokens, and reused by
+# whole portions: kernels round differently with the number of rows, so only then are a prompt's
+# logits the same to the last bit whatever was evaluated before it. Larger portions were no
+# faster (SmolLM2, 406 tokens, one thread: 16 tokens 1.82 s, 32 1.72 s, 64 1.72 s, 512 1.76 s).
+_PORTION = 32
+_BUSY_LOAD = 0.6  # load average per core above which a second thread costs more than it gives
+INSTALL = 'pip install "hydra-edge[local]"'
+
+
+def choose_threads(wanted: int) -> int:
+    """Return how many threads to decode with; 0 lets the machine decide.
+
+    llama.cpp's workers spin while they wait for each other, so that on a machine with other
+    work two threads are slower than one: one is taken there, else one a usable core.
+    """
+    if wanted > 0:
+        return wanted
+    if hasattr(os, "sched_getaffinity"):
+        usable = len(os.sched_getaffinity(0))
+    else:
+        usable = os.cpu_count() or 1
+    cores = max(1, min(usable, _physical_cores() or usable))
+    try:
+        load = os.getloadavg()[0]
+    except (AttributeError, OSError):
+        return cores
+    return 1 if load / cores > _BUSY_LOAD else cores
+
+
+def _physical_cores() -> int:
+    """Count cores, not hyper-threads, where Linux tells; 0 elsewhere."""
+    siblings = set()
+    for path in Path("/sys/devices/system/cpu").glob("cpu[0-9]*/topology/thread_siblings_list"):
+        try:
+            siblings.add(path.read_text(encoding="ascii").strip())
+        except (OSError, UnicodeDecodeError):
+            return 0
+    return len(siblings)
+
+
+def import_llama_cpp() -> ModuleType:
+    """Import llama-cpp-python with its log silenced.
+
+    Raises
+    ------
+    BackendError
+        If it is not installed, or its library cannot be loaded.
+    """
+    # Its log callback prints whatever passes this logger's level straight to stderr.
+    logging.getLogger("llama-cpp-python").setLevel(logging.CRITICAL + 1)
+    try:
+        import llama_cpp
+    except ImportError as err:
+        raise BackendError(
+            f"A local model needs llama-cpp-python, which is not installed. Run {INSTALL}."
+        ) from err
+    except (OSError, RuntimeError) as err:
+        raise BackendError(
+            f"llama-cpp-python is installed but its library cannot be loaded: {err}. Reinstall "
+            "it: pip install --force-reinstall --no-cache-dir llama-cpp-python."
+        ) from err
+    return llama_cpp
+
+
+def check_gguf(path: Path) -> None:
+    """Refuse what is not a GGUF before native code parses it.
+
+    Raises
+    ------
+    BackendError
+        If the file is missing, unreadable, or does not begin as a GGUF does.
+    """
+    try:
+        with path.open("rb") as stream:
+            magic = stream.read(4)
+    except OSError as err:
+        raise BackendError(
+            f"Model file {path} cannot be read: {err.strerror or err}. Expected a GGUF file. "
+            "Run `hydra-edge models` to see what is installed."
+        ) from err
+    if magic != b"GGUF":
+        raise BackendError(
+            f"Model file {path} is not a GGUF: it begins with {magic!r}; expected b'GGUF'. "
+            "Convert or download the model in GGUF format."
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Feed:
+    """One token to evaluate: at which position of which sequence, and whether to see logits."""
+
+    token: int
+    position: int
+    sequence: int
+    logits: bool = True
+
+
+class Engine:
+    """A loaded model; ``slots`` branches can be alive at once beside the prompt."""
+
+    def __init__(self, path: Path, *, n_ctx: int, slots: int, threads: int) -> None:
+        check_gguf(path)
+        self._lib = lib = import_llama_cpp()
+        lib.llama_backend_init()
+        model_params = lib.llama_model_default_params()
+        model_params.n_gpu_layers = 0
+        self._model = lib.llama_model_load_from_file(os.fsencode(path), model_params)
+        self._ctx = None
+        if not self._model:
+            raise BackendError(
+                f"Model file {path} cannot be loaded by llama.cpp {lib.__version__}: damaged, or "
+                "of a newer kind. Download it again, or upgrade llama-cpp-python."
+            )
+        if lib.llama_model_has_encoder(self._model):
+            self.close()
+            raise BackendError(f"Model file {path} is an encoder; expected a text generator.")
+        params = lib.llama_context_default_params()
+        params.n_ctx = self.n_ctx = min(n_ctx, lib.llama_model_n_ctx_train(self._model) or n_ctx)
+        params.n_batch = params.n_ubatch = min(_BATCH, max(self.n_ctx, slots))
+        params.n_seq_max = slots + 1
+        params.kv_unified = True  # branches share the prompt's cells instead of a slice each
+        # Flash attention rounds differently with the number of rows, and is not faster here.
+        params.flash_attn_type = lib.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        params.swa_full = True  # a sliding window keeps its past, so that prefixes can be reused
+        params.n_threads = params.n_threads_batch = threads
+        self._ctx = lib.llama_init_from_model(self._model, params)
+        if not self._ctx:
+            self.close()
+            raise BackendError(
+                f"Model {path.name}: no context of {self.n_ctx} tokens could be made; expected "
+                "enough free memory. Use a smaller model or a shorter context."
+            )
+        self.slots = slots
+        self._memory = lib.llama_get_memory(self._ctx)
+        self._vocab = lib.llama_model_get_vocab(self._model)
+        self.n_vocab = int(lib.llama_vocab_n_tokens(self._vocab))
+        self.add_bos = bool(lib.llama_vocab_get_add_bos(self._vocab))
+        self.bos = int(lib.llama_vocab_bos(self._vocab))
+        self.eos = int(lib.llama_vocab_eos(self._vocab))  # -1 where there is none
+        self.eot = int(lib.llama_vocab_eot(self._vocab))
+        self._batch = lib.llama_batch_init(params.n_batch, 0, 1)
+        self._n_batch = int(params.n_batch)
+        self._held: list[int] = []  # the tokens of sequence 0
+        self._seen: Float1d | None = None  # logits after the last of them
+
+    def check_open(self) -> None:
+        """Refuse to touch freed memory.
+
+        Raises
+        ------
+        BackendError
+            If the model has been closed.
+        """
+        if self._ctx is None:
+            raise BackendError("This model has been closed. Open it again to use it.")
+
+    # ---- vocabulary
+
+    def template(self) -> str | None:
+        """Return the chat template the model carries, if any."""
+        raw = self._lib.llama_model_chat_template(self._model, None)
+        return raw.decode("utf-8", "replace") if raw else None
+
+    def tokenize(self, text: str, *, special: bool = False) -> list[int]:
+        """Split a text into tokens; unless ``special``, control tokens in it are plain text."""
+        raw = text.encode("utf-8", "replace")
+        size = len(raw) + 8
+        buffer = (ctypes.c_int32 * size)()
+        count = self._lib.llama_tokenize(self._vocab, raw, len(raw), buffer, size, False, special)
+        if count < 0:
+            raise BackendError(f"A text of {len(raw)} bytes cannot be split into tokens.")
+        return list(buffer[:count])
+
+    def piece(self, token: int) -> bytes:
+        """Return a token's bytes, which may be part of a character; control tokens have none."""
+        buffer = ctypes.create_string_buffer(256)
+        size = self._lib.llama_token_to_piece(self._vocab, token, buffer, 256, 0, False)
+        return buffer.raw[:size] if size > 0 else b""
+
+    def is_end(self, token: int) -> bool:
+        """Whether the model ends its turn with this token."""
+        return bool(self._lib.llama_vocab_is_eog(self._vocab, token))
+
+    # ---- evaluation
+
+    def prompt(self, tokens: Sequence[int]) -> Float1d:
+        """Make sequence 0 hold these tokens, evaluating only what it does not hold yet.
+
+        Returns
+        -------
+        Float1d
+            Shape ``(n_vocab,)``: logits of the token after the last.
+
+        Raises
+        ------
+        ContextLengthError
+            If they leave no room for a single token more.
+        """
+        self.check_open()
+        if not tokens or len(tokens) >= self.n_ctx:
+            raise ContextLengthError(
+                f"Prompt: got {len(tokens)} tokens; expected 1 to {self.n_ctx - 1}. Show fewer "
+                "or shorter records."
+            )
+        wanted = list(tokens)
+        if self._held == wanted and self._seen is not None:
+            return self._seen
+        keep = 0
+        limit = min(len(self._held), len(wanted) - 1)  # the last is evaluated for its logits
+        while keep < limit and self._held[keep] == wanted[keep]:
+            keep += 1
+        keep -= keep % _PORTION
+        if not self._lib.llama_memory_seq_rm(self._memory, 0, keep, -1):
+            keep = 0  # a recurrent state cannot be cut back
+            self._lib.llama_memory_clear(self._memory, False)
+        self._held, self._seen = wanted[:keep], None
+        last = len(wanted) - 1
+        for start in range(keep, len(wanted), _PORTION):
+            part = wanted[start : start + _PORTION]
+            rows = [Feed(t, start + i, 0, start + i == last) for i, t in enumerate(part)]
+            logits = self.decode(rows)
+            self._held += part
+        self._seen = logits[0]
+        return self._seen
+
+    def fork(self, sequence: int) -> None:
+        """Let a branch continue from the prompt; its cells are shared, not copied."""
+        self.drop(sequence)
+        self._lib.llama_memory_seq_cp(self._memory, 0, sequence, -1, -1)
+
+    def drop(self, sequence: int) -> None:
+        """Free what a branch alone holds."""
+        self._lib.llama_memory_seq_rm(self._memory, sequence, -1, -1)
+
+    def decode(self, rows: Sequence[Feed]) -> Float2d:
+        """Evaluate at most ``n_batch`` tokens in one go.
+
+        Returns
+        -------
+        Float2d
+            Shape ``(number of rows with logits, n_vocab)``, float32, in the order of the rows;
+            a copy the caller may keep.
+
+        Raises
+        ------
+        BackendError
+            If llama.cpp refuses; the cache is then emptied, so that the next call is sound.
+        """
+        self.check_open()
+        batch = self._batch
+        batch.n_tokens = len(rows)
+        for i, row in enumerate(rows):
+            batch.token[i] = row.token
+            batch.pos[i] = row.position
+            batch.n_seq_id[i] = 1
+            batch.seq_id[i][0] = row.sequence
+            batch.logits[i] = row.logits
+        status = self._lib.llama_decode(self._ctx, batch)
+        if status != 0:
+            self.forget()
+            raise BackendError(
+                f"llama.cpp could not evaluate {len(rows)} tokens: got status {status}; expected "
+                "0. Try again, with fewer candidates if it persists."
+            )
+        out = np.empty((sum(row.logits for row in rows), self.n_vocab), dtype=np.float32)
+        wanted = [i for i, row in enumerate(rows) if row.logits]
+        for place, i in enumerate(wanted):
+            source = self._lib.llama_get_logits_ith(self._ctx, i)
+            ctypes.memmove(out[place].ctypes.data, source, out[place].nbytes)
+        return out
+
+    def branches(self, paths: Sequence[Sequence[int]]) -> Float2d:
+        """Evaluate several continuations of the prompt, each by itself, and forget them again.
+
+        Returns
+        -------
+        Float2d
+            Shape ``(len(paths), n_vocab)``: logits after each path.
+        """
+        out: list[Float2d] = []
+        at = len(self._held)
+        start = 0
+        while start < len(paths):
+            room = min(self._n_batch, self.n_ctx - at)
+            rows: list[Feed] = []
+            stop = start
+            while stop < len(paths) and stop - start < self.slots:
+                path = paths[stop]
+                if len(rows) + len(path) > room:
+                    break
+                self.fork(stop - start + 1)
+                rows += [
+                    Feed(token, at + i, stop - start + 1, i == len(path) - 1)
+                    for i, token in enumerate(path)
+                ]
+                stop += 1
+            if stop == start:
+                raise ContextLengthError(
+                    f"An allowed answer of {len(paths[start])} tokens does not fit: room is "
+                    f"{room}. Show fewer or shorter records."
+                )
+            try:
+                out.append(self.decode(rows))
+            finally:
+                for i in range(stop - start):
+                    self.drop(i + 1)
+            start = stop
+        return np.concatenate(out)
+
+    def forget(self) -> None:
+        """Empty the cache: nothing of an earlier prompt stays in memory's reach."""
+        self._held, self._seen = [], None
+        if self._ctx is not None:
+            self._lib.llama_memory_clear(self._memory, True)
+
+    def close(self) -> None:
+        """Free model and context; calling it twice is harmless."""
+        if self._ctx is not None:
+            self._lib.llama_batch_free(self._batch)
+            self._lib.llama_free(self._ctx)
+            self._ctx = None
+        if self._model:
+            self._lib.llama_model_free(self._model)
+            self._model = None
+        self._held, self._seen = [], None

@@ -1,0 +1,39 @@
+"""What may be asked of any backend; one check, so that all refuse the same things."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+from hydra_edge.errors import ConfigError
+
+
+def check_request(
+    *,
+    n: int,
+    temperature: float,
+    max_tokens: int,
+    choices: Sequence[str] | None,
+    on_token: Callable[[str], None] | None,
+) -> tuple[str, ...] | None:
+    """Check the arguments of ``LLM.complete``; return the choices without repetition.
+
+    Raises
+    ------
+    ConfigError
+        If an argument is out of range, or ``on_token`` comes with more than one answer.
+    """
+    if n < 1:
+        raise ConfigError(f"Number of answers: got {n}; expected 1 or more.")
+    if not (math.isfinite(temperature) and temperature >= 0.0):
+        raise ConfigError(f"Temperature: got {temperature}; expected a number from 0 up.")
+    if max_tokens < 1:
+        raise ConfigError(f"Longest answer: got {max_tokens} tokens; expected 1 or more.")
+    if on_token is not None and n != 1:
+        raise ConfigError(f"Streaming shows one answer: got n = {n}; expected 1.")
+    if choices is None:
+        return None
+    members = tuple(dict.fromkeys(choices))
+    if not any(member.strip() for member in members):
+        raise ConfigError("Choices: got none; expected at least one allowed answer.")
+    return tuple(member for member in members if member.strip())

@@ -1,0 +1,81 @@
+"""Choosing tokens from logits: greedy, top-k with temperature, and log-probabilities.
+
+Pure numpy on one row of logits; knows nothing of models, and draws only from the generator
+it is handed.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from hydra_edge.types import Float1d, Int1d
+
+TOP_K = 40
+# Tokens a block: the k best of a row lie in the k blocks with the highest maxima, so that
+# only k * 64 of a large vocabulary (262,144 in Gemma) have to be sorted.
+_BLOCK = 64
+_COLDEST = 1e-3  # below, a division would overflow; the best token has it all anyway
+
+
+def generator(seed: int) -> np.random.Generator:
+    """Return the random source of one answer; any integer is a seed."""
+    return np.random.default_rng(seed % 2**64)
+
+
+def top_tokens(logits: Float1d, k: int) -> Int1d:
+    """Return the k likeliest tokens, likeliest first.
+
+    Parameters
+    ----------
+    logits
+        Shape ``(n_vocab,)``, float32.
+    k
+        How many; a small vocabulary may have fewer.
+
+    Returns
+    -------
+    Int1d
+        Shape ``(min(k, n_vocab),)``, int64.
+    """
+    n = len(logits)
+    whole = n - n % _BLOCK
+    if k * _BLOCK < whole:
+        peaks = logits[:whole].reshape(-1, _BLOCK).max(axis=1)
+        blocks = np.argpartition(-peaks, k - 1)[:k]
+        pool = np.concatenate(
+            [(blocks[:, None] * _BLOCK + np.arange(_BLOCK)).ravel(), np.arange(whole, n)]
+        )
+        pool.sort()
+    else:
+        pool = np.arange(n)
+    best = pool[np.argsort(-logits[pool], kind="stable")[:k]]
+    return best.astype(np.int64)
+
+
+def log_total(logits: Float1d) -> float:
+    """Log of the sum of exponentials: what turns a logit into a log-probability (nats)."""
+    peak = float(logits.max())
+    return peak + float(np.log(np.exp(logits - np.float32(peak)).sum(dtype=np.float64)))
+
+
+def probabilities(logits: npt.NDArray[np.floating], temperature: float) -> npt.NDArray[np.float64]:
+    """Return the softmax of a row at a temperature above 0; float64, sums to 1."""
+    scaled = logits.astype(np.float64) / max(temperature, _COLDEST)
+    weights: npt.NDArray[np.float64] = np.exp(scaled - scaled.max())
+    weights /= weights.sum()
+    return weights
+
+
+def draw(
+    logits: npt.NDArray[np.floating], temperature: float, rng: np.random.Generator | None
+) -> int:
+    """Pick one place of a row: the best without a generator or at temperature 0, else at random.
+
+    Exactly one uniform number is spent a draw, so the same seed walks the same way.
+    """
+    if rng is None or temperature <= 0.0:
+        return int(logits.argmax())
+    cumulated = np.cumsum(probabilities(logits, temperature))
+    place = int(np.searchsorted(cumulated, rng.random() * cumulated[-1], side="right"))
+    return min(place, len(logits) - 1)

@@ -1,0 +1,9 @@
+"""One SQLite file per person: everything hydra-edge remembers of them (design 4)."""
+
+from __future__ import annotations
+
+from hydra_edge.store.log import LoggedGeneration, StoredChoice
+from hydra_edge.store.pools import StoredPool
+from hydra_edge.store.store import Store
+
+__all__ = ["LoggedGeneration", "Store", "StoredChoice", "StoredPool"]

@@ -1,0 +1,308 @@
+"""The connection to one user's file: opening, locking, transactions, and errors in words.
+
+Knows nothing of what the tables mean. Creates files for their owner only, never writes into
+a file it cannot read, and lets no ``sqlite3`` error out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from hydra_edge.config import make_private_dir
+from hydra_edge.errors import StoreError, UnknownUserError
+from hydra_edge.store.schema import prepare, register_functions
+
+# Longer than any other program of ours holds the lock in one go.
+BUSY_TIMEOUT_S = 60.0
+# Most values bound at once in an IN (...) list.
+CHUNK = 500
+SIDE_FILES = ("-wal", "-shm", "-journal")
+
+_RESTORE = (
+    "Nothing was overwritten. Restore the file from a backup, or remove it with its -wal and "
+    "-shm to begin again."
+)
+_REASONS = {
+    sqlite3.SQLITE_FULL: "no space is left on its disk. Free some space and try again",
+    sqlite3.SQLITE_READONLY: (
+        "it is read-only. Make the file and its folder writable, or set HYDRA_EDGE_HOME to a "
+        "writable place"
+    ),
+    sqlite3.SQLITE_CANTOPEN: (
+        "it cannot be opened. Expected a file in a folder you may write to; check both, or set "
+        "HYDRA_EDGE_HOME to a writable place"
+    ),
+    sqlite3.SQLITE_PERM: "permission is denied. Check who owns the file and its folder",
+    sqlite3.SQLITE_BUSY: (
+        "another program is writing to it and did not finish in time. Try again when it is done"
+    ),
+    sqlite3.SQLITE_IOERR: "its disk does not work as it should. Check the disk and try again",
+    sqlite3.SQLITE_TOOBIG: "a text is longer than 1 GB. Leave that one out",
+}
+
+
+class DamagedValueError(ValueError):
+    """A stored value is not what we write; ``Database`` turns it into a StoreError."""
+
+
+def bind(text: str) -> str | bytes:
+    """Return a text as SQLite takes it; one that is not valid Unicode is kept as bytes."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "surrogatepass")
+    return text
+
+
+def text_of(value: Any) -> str:
+    """Return a stored text, whichever way ``bind`` stored it."""
+    if isinstance(value, bytes):
+        try:
+            return value.decode("utf-8", "surrogatepass")
+        except UnicodeDecodeError as err:
+            raise DamagedValueError(f"a text is not UTF-8 ({err.reason})") from err
+    if not isinstance(value, str):
+        raise DamagedValueError(f"got {type(value).__name__}, expected a text")
+    return value
+
+
+def to_json(value: Any) -> str | bytes:
+    """Return a value as the JSON text that is stored."""
+    return bind(json.dumps(value, ensure_ascii=False, separators=(",", ":")))
+
+
+def from_json(value: Any, kind: type) -> Any:
+    """Read stored JSON whose outermost value is of a kind."""
+    try:
+        parsed = json.loads(text_of(value))
+    except (json.JSONDecodeError, RecursionError) as err:
+        raise DamagedValueError("a stored list is not JSON") from err
+    if not isinstance(parsed, kind):
+        raise DamagedValueError(f"got {type(parsed).__name__}, expected {kind.__name__}")
+    return parsed
+
+
+def texts_from_json(value: Any) -> tuple[str, ...]:
+    """Read a stored list of texts."""
+    return tuple(text_of(item) for item in from_json(value, list))
+
+
+def _create_private(path: Path) -> None:
+    """Make an empty file of mode 0600 whatever the umask, or tighten the mode of ours."""
+    try:
+        path.touch(mode=0o600, exist_ok=False)
+    except FileExistsError:
+        # By name, not by descriptor: closing one would drop the locks SQLite holds on it.
+        for part in (path, *side_files(path)):
+            with contextlib.suppress(FileNotFoundError):
+                if part.stat().st_mode & 0o077:
+                    part.chmod(0o600)
+
+
+def side_files(path: Path) -> tuple[Path, ...]:
+    """Return the names SQLite may use beside a file."""
+    return tuple(path.with_name(path.name + suffix) for suffix in SIDE_FILES)
+
+
+def _find(path: Path, *, create: bool) -> Path:
+    """Return where the file really is, made if it may be; see ``Database.open``."""
+    try:
+        if not create and not path.exists():
+            known = sorted(p.stem for p in path.parent.glob("*.db"))
+            raise UnknownUserError(
+                f"There is no user {path.stem!r} in {path.parent}. Known users: "
+                f"{', '.join(known) or 'none yet'}. Import or add something first to begin one."
+            )
+        if not path.parent.exists():
+            make_private_dir(path.parent)
+        path = path.resolve()
+        _create_private(path)
+        wal = path.with_name(path.name + "-wal")
+        lost = not path.stat().st_size and wal.exists() and wal.stat().st_size
+    except OSError as err:
+        raise StoreError(
+            f"Cannot open {path}: {err.strerror or err}. Expected a file in a folder you may "
+            "write to. Check both, or set HYDRA_EDGE_HOME to a writable place."
+        ) from err
+    if lost:
+        # SQLite would take the file for new and throw its -wal away.
+        raise StoreError(f"{path} is damaged: it is empty, but its -wal is not. {_RESTORE}")
+    return path
+
+
+class Database:
+    """One connection, shared by the threads of a process under one lock."""
+
+    def __init__(self, connection: sqlite3.Connection, path: Path | None) -> None:
+        self.connection = connection
+        self.path = path
+        self._lock = threading.RLock()
+        self._closed = False
+
+    @classmethod
+    def open(cls, path: Path | None, *, create: bool = True) -> Database:
+        """Open a user's file (None: one in memory), made or migrated as needed.
+
+        Raises
+        ------
+        UnknownUserError
+            If it does not exist and may not be made.
+        StoreError
+            If it is damaged, foreign, newer than this release, or cannot be written.
+        """
+        if path is not None:
+            path = _find(path, create=create)
+        name = ":memory:" if path is None else path.as_uri() + "?mode=rw"
+        try:
+            connection = sqlite3.connect(
+                name,
+                uri=path is not None,
+                timeout=BUSY_TIMEOUT_S,
+                isolation_level=None,
+                check_same_thread=False,
+            )
+        except sqlite3.Error as err:
+            raise explain(err, path) from err
+        try:
+            cls._configure(connection, str(path))
+        except sqlite3.Error as err:
+            connection.close()
+            raise explain(err, path) from err
+        except BaseException:
+            connection.close()
+            raise
+        return cls(connection, path)
+
+    @staticmethod
+    def _configure(connection: sqlite3.Connection, label: str) -> None:
+        register_functions(connection)
+        connection.execute("PRAGMA secure_delete = ON")
+        # Sorting and VACUUM would otherwise leave private texts in the system's temp folder.
+        connection.execute("PRAGMA temp_store = MEMORY")
+        # Before WAL is on: the mark of a file of ours then stands in the file itself.
+        prepare(connection, label)
+        deadline = time.monotonic() + BUSY_TIMEOUT_S
+        while True:
+            try:
+                connection.execute("PRAGMA journal_mode = WAL")
+            except sqlite3.OperationalError as err:
+                # SQLite does not wait by itself where two openers could wait for each other.
+                busy = _primary_code(err) == sqlite3.SQLITE_BUSY
+                if not busy or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.01)
+            else:
+                return
+
+    @property
+    def label(self) -> str:
+        """What to call this file in a message."""
+        return "the history in memory" if self.path is None else str(self.path)
+
+    @contextlib.contextmanager
+    def _transaction(self, begin: str) -> Iterator[sqlite3.Connection]:
+        with self._lock:
+            if self._closed:
+                raise StoreError(f"Cannot use {self.label}: it has been closed. Open it again.")
+            nested = self.connection.in_transaction
+            try:
+                if not nested:
+                    self.connection.execute(begin)
+                yield self.connection
+                if not nested:
+                    self.connection.execute("COMMIT")
+            except BaseException as err:
+                if not nested and self.connection.in_transaction:
+                    with contextlib.suppress(sqlite3.Error):
+                        self.connection.execute("ROLLBACK")
+                if isinstance(err, (sqlite3.Error, DamagedValueError)):
+                    raise explain(err, self.path) from err
+                raise
+
+    def reading(self) -> contextlib.AbstractContextManager[sqlite3.Connection]:
+        """Hold one moment of the file still: every query inside sees the same state."""
+        return self._transaction("BEGIN")
+
+    def writing(self) -> contextlib.AbstractContextManager[sqlite3.Connection]:
+        """Hold the write lock: everything inside is stored together, or not at all."""
+        return self._transaction("BEGIN IMMEDIATE")
+
+    def rewrite(self) -> None:
+        """Copy what is live over the whole file and empty its WAL.
+
+        Pages may keep stale copies of rows that moved; ``secure_delete`` does not reach those.
+
+        Raises
+        ------
+        StoreError
+            If another program is in the way.
+        """
+        with self._lock:
+            try:
+                self.connection.execute("VACUUM")
+                busy = self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+            except sqlite3.Error as err:
+                raise explain(err, self.path) from err
+        if busy:
+            raise StoreError(f"Cannot empty the WAL of {self.label}: another program reads it.")
+
+    @contextlib.contextmanager
+    def waiting_at_most(self, seconds: float) -> Iterator[None]:
+        """Wait no longer than this for other programs' locks."""
+        with self._lock:
+            before = self.connection.execute("PRAGMA busy_timeout").fetchone()[0]
+            self.connection.execute(f"PRAGMA busy_timeout = {int(seconds * 1000)}")
+            try:
+                yield
+            finally:
+                self.connection.execute(f"PRAGMA busy_timeout = {before}")
+
+    def size_bytes(self) -> int:
+        """Return how much room the file and what SQLite keeps beside it take."""
+        if self.path is not None:
+            parts = (self.path, *side_files(self.path))
+            return sum(part.stat().st_size for part in parts if part.exists())
+        with self.reading() as connection:
+            pages = int(connection.execute("PRAGMA page_count").fetchone()[0])
+            return pages * int(connection.execute("PRAGMA page_size").fetchone()[0])
+
+    def close(self) -> None:
+        """Close the connection; calling it twice is harmless."""
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                self.connection.close()
+
+
+def _primary_code(err: sqlite3.Error) -> int:
+    # Errors that Python's own module raises carry no code.
+    return int(getattr(err, "sqlite_errorcode", 0)) & 0xFF
+
+
+def explain(err: Exception, path: Path | None) -> StoreError:
+    """Say in words what SQLite, or a value it stored, has run into."""
+    label = "the history in memory" if path is None else str(path)
+    code = _primary_code(err) if isinstance(err, sqlite3.Error) else 0
+    if code == sqlite3.SQLITE_NOTADB:
+        return StoreError(
+            f"{label} is not a hydra-edge file: got something that is no SQLite database at all, "
+            f"or one whose beginning is damaged. {_RESTORE}"
+        )
+    if isinstance(err, sqlite3.OperationalError) and "decode" in str(err):
+        # Python's message quotes the text itself, which has no place in an error.
+        return StoreError(f"{label} is damaged: a text in it is not UTF-8. {_RESTORE}")
+    if code == sqlite3.SQLITE_CORRUPT or isinstance(err, DamagedValueError):
+        return StoreError(f"{label} is damaged: {err}. {_RESTORE}")
+    reason = _REASONS.get(code)
+    if reason is None:
+        return StoreError(
+            f"Cannot use {label}: SQLite says {str(err)!r}. Run `hydra-edge doctor` to check it."
+        )
+    return StoreError(f"Cannot use {label}: {reason}.")

@@ -1,0 +1,261 @@
+"""Forgetting: erasing records and all they left behind, down to the bytes of the file.
+
+First one transaction makes them unreachable; then the index is merged and the file rewritten,
+because deleted words linger in index segments and copies of moved rows in unused space. If the
+second step is interrupted a mark in the file says so, and the next opening finishes it. What a
+file system or a backup still holds outside the file is beyond this module.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from sqlite3 import Connection
+
+from hydra_edge.errors import RecordNotFoundError, StoreError, UnknownUserError
+from hydra_edge.store import heads, log, pools, records, vectors
+from hydra_edge.store.database import (
+    Database,
+    bind,
+    side_files,
+    text_of,
+    texts_from_json,
+)
+from hydra_edge.store.schema import (
+    APPLICATION_ID,
+    APPLICATION_ID_OFFSET,
+    MAGIC,
+    META_ERASING,
+)
+from hydra_edge.types import ForgetReceipt
+
+# A forgotten text at least this long is also sought inside other texts; a shorter one (a
+# label, a rating, "yes") only as a whole: it says nothing of anyone where it stands by chance.
+DISTINCTIVE = 16
+# How long opening a file may wait to finish an interrupted erasure.
+_FINISH_WAIT_S = 0.2
+
+
+def _plain(text: str) -> str:
+    """Fold the spacing of a text: prompts and models change it."""
+    return " ".join(text.split())
+
+
+class Traces:
+    """What forgotten records may be recognized by elsewhere: their ids and their texts."""
+
+    def __init__(self, ids: Iterable[str], texts: Iterable[str]) -> None:
+        self._ids = frozenset(ids)
+        self._texts = frozenset(filter(None, map(_plain, texts)))
+        self._by_start: dict[str, list[str]] = {}
+        for text in self._texts:
+            if len(text) >= DISTINCTIVE:
+                self._by_start.setdefault(text[:DISTINCTIVE], []).append(text)
+
+    def touch(self, ids: Iterable[str | None], texts: Iterable[str]) -> bool:
+        """Tell whether something names one of the ids or holds one of the texts."""
+        return not self._ids.isdisjoint(ids) or any(map(self._within, texts))
+
+    def _within(self, text: str) -> bool:
+        text = _plain(text)
+        if text in self._texts:
+            return True
+        if not self._by_start:
+            return False
+        for i in range(len(text) - DISTINCTIVE + 1):
+            for whole in self._by_start.get(text[i : i + DISTINCTIVE], ()):
+                if text.startswith(whole, i):
+                    return True
+        return False
+
+
+@dataclass(frozen=True, slots=True)
+class _Trail:
+    """One stored choice, log entry or pool, as far as forgetting is concerned."""
+
+    row: int
+    generation_id: str
+    ids: tuple[str | None, ...]
+    texts: tuple[str, ...]
+    sampled: frozenset[str]  # what an LLM answered, spacing folded
+
+
+def _answer_trails(connection: Connection, table: str) -> Iterator[_Trail]:
+    """Walk over ``choices`` or ``log``."""
+    columns = "generation_id, record_id" if table == "choices" else "id, NULL"
+    for row, generation_id, record_id, record_ids, query, text, candidates in connection.execute(
+        f"SELECT seq, {columns}, record_ids, query, text, candidates FROM {table}"
+    ):
+        own = () if record_id is None else (text_of(record_id),)
+        pool = log.candidates_of(candidates)
+        yield _Trail(
+            row,
+            text_of(generation_id),
+            (*own, *texts_from_json(record_ids)),
+            (text_of(query), text_of(text), *(c.text for c in pool)),
+            frozenset(_plain(c.text) for c in pool if c.count),
+        )
+
+
+def _pool_trails(connection: Connection) -> Iterator[_Trail]:
+    for row, query_id, record_ids, completions in connection.execute(
+        "SELECT rowid, query_id, record_ids, completions FROM pools"
+    ):
+        texts = tuple(c.text for c in pools.completions_of(completions))
+        ids = (text_of(query_id), *texts_from_json(record_ids))
+        yield _Trail(row, "", ids, texts, frozenset(map(_plain, texts)))
+
+
+def _delete(connection: Connection, table: str, trails: Sequence[_Trail]) -> int:
+    connection.executemany(f"DELETE FROM {table} WHERE rowid = ?", [(t.row,) for t in trails])
+    return len(trails)
+
+
+def _erase_trails(connection: Connection, ids: set[str], texts: set[str]) -> ForgetReceipt:
+    """Delete what mentions the records or holds their texts; vectors of all those texts too."""
+    traces = Traces(ids, texts)
+    found = {
+        table: [t for t in _answer_trails(connection, table) if traces.touch(t.ids, t.texts)]
+        for table in ("choices", "log")
+    }
+    # A choice and the log entry it answers share their texts: both go, or neither.
+    generations = {t.generation_id for trails in found.values() for t in trails} - {""}
+    for table, trails in found.items():
+        known = {t.row for t in trails}
+        trails += [
+            t
+            for t in _answer_trails(connection, table)
+            if t.generation_id in generations and t.row not in known
+        ]
+    # The pool such an answer was chosen from names neither it nor its query; its samples do.
+    chosen_from = {
+        t.sampled
+        for trails in found.values()
+        for t in trails
+        if any(len(text) >= DISTINCTIVE for text in t.sampled)
+    }
+    touched = [
+        t
+        for t in _pool_trails(connection)
+        if t.sampled in chosen_from or traces.touch(t.ids, t.texts)
+    ]
+    derived = {text for trails in (*found.values(), touched) for t in trails for text in t.texts}
+    derived -= records.still_used(connection, derived)
+    return ForgetReceipt(
+        vectors=vectors.drop(connection, texts | derived),
+        pools=_delete(connection, "pools", touched),
+        choices=_delete(connection, "choices", found["choices"]),
+        log_entries=_delete(connection, "log", found["log"]),
+    )
+
+
+def _rows_of(connection: Connection, ids: Sequence[str], source: str | None) -> list[int]:
+    """Return the rows to forget; an unknown id or source raises before anything is erased."""
+    seqs = dict.fromkeys(records.seqs_of(connection, ids))
+    if source is not None:
+        rows = connection.execute(
+            "SELECT seq FROM records WHERE source = ?", (bind(source),)
+        ).fetchall()
+        if not rows:
+            known = ", ".join(map(repr, records.counts_by(connection, "source"))) or "none"
+            raise RecordNotFoundError(
+                f"There is no record from source {source!r}. Known sources: {known}."
+            )
+        seqs.update(dict.fromkeys(row[0] for row in rows))
+    if not seqs:
+        raise RecordNotFoundError("Cannot forget: got no record id and no source; expected one.")
+    return list(seqs)
+
+
+def forget(db: Database, ids: Sequence[str], source: str | None) -> ForgetReceipt:
+    """Erase records and what they left behind; see ``Store.forget``."""
+    with db.writing() as connection:
+        seqs = _rows_of(connection, ids, source)
+        gone = [
+            records.record_of(row)
+            for row in records.by_seq(connection, seqs, records.COLUMNS).values()
+        ]
+        connection.executemany("DELETE FROM records WHERE seq = ?", [(seq,) for seq in seqs])
+        texts = {text for record in gone for text in (record.input, record.output)}
+        texts -= records.still_used(connection, texts)
+        receipt = replace(
+            _erase_trails(connection, {record.id for record in gone}, texts),
+            records=len(gone),
+            tasks=heads.mark_stale(connection, sorted({record.task for record in gone})),
+        )
+        mark_erasing(connection)
+    erase_bytes(db)
+    return receipt
+
+
+def mark_erasing(connection: Connection) -> None:
+    """Remember, in the transaction that deletes, that bytes are still to be erased."""
+    connection.execute("REPLACE INTO meta VALUES (?, '1')", (META_ERASING,))
+
+
+def erasing(connection: Connection) -> bool:
+    """Tell whether an erasure was begun and not finished."""
+    row = connection.execute("SELECT 1 FROM meta WHERE name = ?", (META_ERASING,)).fetchone()
+    return row is not None
+
+
+def erase_bytes(db: Database) -> None:
+    """Rewrite the index and the file without what was deleted, and empty the WAL.
+
+    Raises
+    ------
+    StoreError
+        If another program is in the way; the mark stays and the next opening tries again.
+    """
+    try:
+        with db.writing() as connection:
+            connection.execute("INSERT INTO records_fts (records_fts) VALUES ('optimize')")
+        db.rewrite()
+        with db.writing() as connection:
+            connection.execute("DELETE FROM meta WHERE name = ?", (META_ERASING,))
+    except StoreError as err:
+        raise StoreError(
+            f"Deleted, but its bytes may remain in {db.label}: {err} Close other programs that "
+            "use the file and run `hydra-edge doctor`: opening the file finishes the erasure."
+        ) from err
+
+
+def finish(db: Database) -> None:
+    """Finish an interrupted erasure if nothing is in the way; else leave it for next time."""
+    with db.reading() as connection:
+        if not erasing(connection):
+            return
+    with contextlib.suppress(StoreError), db.waiting_at_most(_FINISH_WAIT_S):
+        erase_bytes(db)
+
+
+def _is_ours(path: Path) -> bool:
+    with path.open("rb") as stream:
+        header = stream.read(APPLICATION_ID_OFFSET + 4)
+    mark = header[APPLICATION_ID_OFFSET:]
+    return not header or (
+        header.startswith(MAGIC) and int.from_bytes(mark, "big") == APPLICATION_ID
+    )
+
+
+def forget_user(path: Path) -> None:
+    """Remove one user's files; see ``Store.forget_user``."""
+    if not path.exists():
+        raise UnknownUserError(f"There is no user {path.stem!r} in {path.parent}; nothing removed.")
+    try:
+        target = path.resolve()
+        if not target.is_file() or not _is_ours(target):
+            raise StoreError(
+                f"{path} was not removed: it is not a hydra-edge file. Remove it by hand if you "
+                "are sure."
+            )
+        # The file last: while it is there, a stopped removal can be repeated.
+        for part in (*side_files(target), target, path):
+            part.unlink(missing_ok=True)
+    except OSError as err:
+        raise StoreError(
+            f"Cannot remove {path}: {err.strerror or err}. Expected a file in a folder you may "
+            "write to. Check who owns both."
+        ) from err

@@ -1,0 +1,178 @@
+"""Heads: every version of a user's weights for a task and role, one of them in use."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable
+from dataclasses import replace
+from sqlite3 import Connection
+from typing import Any, cast, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from hydra_edge.errors import ShapeError, StoreError
+from hydra_edge.store.database import (
+    DamagedValueError,
+    bind,
+    from_json,
+    text_of,
+    texts_from_json,
+    to_json,
+)
+from hydra_edge.types import Float1d, HeadState, Role, Switch
+
+KEPT_VERSIONS = 20
+_COLUMNS = (
+    "task, role, version, created, stale, base_id, features, weight, precision, switch, "
+    "n_queries, prior_scale, report"
+)
+
+
+def _pack(array: npt.NDArray[np.floating], shape: tuple[int, ...], name: str) -> bytes:
+    if array.shape != shape:
+        raise ShapeError(
+            f"Cannot store a head's {name}: got shape {array.shape}; expected {shape}, by its "
+            "features."
+        )
+    packed = np.ascontiguousarray(array, dtype="<f4")
+    if not np.isfinite(packed).all():
+        raise ShapeError(
+            f"Cannot store a head's {name}: got values that are not finite. Fit it again."
+        )
+    return packed.tobytes()
+
+
+def _unpack(blob: Any, size: int, name: str) -> Float1d:
+    if not isinstance(blob, bytes) or len(blob) != 4 * size:
+        got = f"{len(blob)} bytes" if isinstance(blob, bytes) else type(blob).__name__
+        raise DamagedValueError(f"a head's {name} is {got}, expected {4 * size} bytes")
+    array = np.frombuffer(blob, "<f4").astype(np.float32)
+    if not np.isfinite(array).all():
+        raise DamagedValueError(f"a head's {name} holds values that are not finite")
+    return array
+
+
+def _state_of(row: tuple[Any, ...]) -> HeadState:
+    (task, role, version, created, stale, base_id, features, weight, precision, switch,
+     n_queries, prior_scale, report) = row  # fmt: skip
+    if role not in get_args(Role) or switch not in get_args(Switch):
+        raise DamagedValueError(f"a head has role {role!r} and switch {switch!r}")
+    names = texts_from_json(features)
+    d = len(names)
+    try:
+        numbers = int(version), float(created), int(n_queries), float(prior_scale)
+    except (TypeError, ValueError) as err:
+        raise DamagedValueError("a head's numbers are not numbers") from err
+    return HeadState(
+        task=text_of(task),
+        role=cast("Role", role),
+        base_id=text_of(base_id),
+        features=names,
+        weight=_unpack(weight, d, "weight"),
+        precision=_unpack(precision, d * d, "precision").reshape(d, d),
+        switch=cast("Switch", switch),
+        n_queries=numbers[2],
+        prior_scale=numbers[3],
+        report=from_json(report, dict),
+        version=numbers[0],
+        created=numbers[1],
+        stale=bool(stale),
+    )
+
+
+def _make_current(connection: Connection, task: str, role: Role, version: int) -> None:
+    connection.execute(
+        "UPDATE heads SET current = (version = ?) WHERE task = ? AND role = ?",
+        (version, bind(task), role),
+    )
+
+
+def save(connection: Connection, state: HeadState) -> HeadState:
+    """Store a new version and make it current; see ``Store.save_head``."""
+    d = len(state.features)
+    weight = _pack(state.weight, (d,), "weight")
+    precision = _pack(state.precision, (d, d), "precision")
+    if not math.isfinite(state.prior_scale):
+        raise ShapeError(f"Cannot store a head: prior scale is {state.prior_scale}. Fit it again.")
+    try:
+        report = to_json(state.report)
+    except (TypeError, ValueError) as err:
+        raise StoreError(
+            f"Cannot store a head: its report is not JSON ({err}). Expected plain numbers, texts, "
+            "lists and dicts."
+        ) from err
+    key = (bind(state.task), state.role)
+    newest = connection.execute(
+        "SELECT COALESCE(MAX(version), 0) FROM heads WHERE task = ? AND role = ?", key
+    ).fetchone()[0]
+    saved = replace(state, version=newest + 1, created=time.time())
+    connection.execute(
+        f"INSERT INTO heads (current, {_COLUMNS}) "
+        "VALUES (0, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            *key, saved.version, saved.created, int(saved.stale), bind(saved.base_id),
+            to_json(list(saved.features)), weight, precision, saved.switch,
+            saved.n_queries, saved.prior_scale, report,
+        ),
+    )  # fmt: skip
+    connection.execute(
+        "DELETE FROM heads WHERE task = ? AND role = ? AND version <= ?",
+        (*key, saved.version - KEPT_VERSIONS),
+    )
+    _make_current(connection, state.task, state.role, saved.version)
+    return saved
+
+
+def current(connection: Connection, task: str, role: Role) -> HeadState | None:
+    """Return the version in use; see ``Store.head``."""
+    row = connection.execute(
+        f"SELECT {_COLUMNS} FROM heads WHERE task = ? AND role = ? AND current",
+        (bind(task), role),
+    ).fetchone()
+    return None if row is None else _state_of(row)
+
+
+def versions(connection: Connection, task: str | None) -> list[HeadState]:
+    """Return all versions, oldest first within a task and role."""
+    where, values = ("", ()) if task is None else ("WHERE task = ? ", (bind(task),))
+    rows = connection.execute(
+        f"SELECT {_COLUMNS} FROM heads {where}ORDER BY task, role, version", values
+    )
+    return [_state_of(row) for row in rows]
+
+
+def roll_back(connection: Connection, task: str, role: Role, version: int | None) -> HeadState:
+    """Make another version current; see ``Store.rollback_head``."""
+    rows = connection.execute(
+        "SELECT version, current FROM heads WHERE task = ? AND role = ? ORDER BY version",
+        (bind(task), role),
+    ).fetchall()
+    kept = [number for number, _ in rows]
+    in_use = next((number for number, flag in rows if flag), 0)
+    if version is None:
+        wanted = max((number for number in kept if number < in_use), default=None)
+    else:
+        wanted = version if version in kept else None
+    if wanted is None:
+        what = "an earlier version" if version is None else f"version {version}"
+        raise StoreError(
+            f"Cannot roll back the {role} of {task!r}: there is no {what} "
+            f"(in use: {in_use or 'none'}; kept: {', '.join(map(str, kept)) or 'none'}). "
+            "Choose one of these, or fit a new head."
+        )
+    _make_current(connection, task, role, wanted)
+    state = current(connection, task, role)
+    if state is None:
+        raise DamagedValueError(f"version {wanted} of a head vanished")
+    return state
+
+
+def mark_stale(connection: Connection, tasks: Iterable[str]) -> tuple[str, ...]:
+    """Mark every head of these tasks; return the tasks that had any."""
+    return tuple(
+        task
+        for task in dict.fromkeys(tasks)
+        if connection.execute("UPDATE heads SET stale = 1 WHERE task = ?", (bind(task),)).rowcount
+    )

@@ -1,0 +1,197 @@
+"""What was generated, and what the user took: log entries and choices.
+
+Holds ids of the records shown, never their texts.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from sqlite3 import Connection
+from typing import Any
+
+from hydra_edge.store.database import (
+    DamagedValueError,
+    bind,
+    from_json,
+    text_of,
+    texts_from_json,
+    to_json,
+)
+from hydra_edge.types import Candidate, Generation, Usage
+
+_LOG_COLUMNS = "id, task, query, text, model, candidates, record_ids, usage, time"
+_CHOICE_COLUMNS = (
+    "generation_id, task, query, candidates, record_ids, picked, text, record_id, time"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedGeneration:
+    """A past answer as the log keeps it; candidates come without their contributions."""
+
+    id: str
+    task: str
+    query: str
+    text: str
+    model: str
+    candidates: tuple[Candidate, ...]
+    record_ids: tuple[str, ...]
+    usage: Usage
+    time: float  # unix seconds
+
+
+@dataclass(frozen=True, slots=True)
+class StoredChoice:
+    """What the user took: candidate ``picked`` as it was, or (None) a text of their own."""
+
+    generation_id: str
+    task: str
+    query: str
+    candidates: tuple[Candidate, ...]
+    record_ids: tuple[str, ...]
+    picked: int | None
+    text: str
+    record_id: str | None  # the record kept of it, if any
+    time: float  # unix seconds
+
+
+def _float(value: float | None) -> float | None:
+    return None if value is None else float(value)
+
+
+def _pack(candidates: Sequence[Candidate]) -> str | bytes:
+    return to_json(
+        [
+            [c.text, int(c.count), bool(c.greedy), _float(c.logprob), float(c.score)]
+            for c in candidates
+        ]
+    )
+
+
+def candidates_of(value: Any) -> tuple[Candidate, ...]:
+    """Read a stored list of candidates."""
+    try:
+        return tuple(
+            Candidate(text_of(text), int(count), bool(greedy), _float(logprob), float(score))
+            for text, count, greedy, logprob, score in from_json(value, list)
+        )
+    except (TypeError, ValueError) as err:
+        raise DamagedValueError("a list of candidates is not one") from err
+
+
+def log_generation(connection: Connection, generation: Generation, model: str) -> None:
+    """Store one log entry; see ``Store.log_generation``."""
+    connection.execute(
+        f"REPLACE INTO log ({_LOG_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            bind(generation.id),
+            bind(generation.task),
+            bind(generation.query),
+            bind(generation.text),
+            bind(model),
+            _pack(generation.candidates),
+            to_json([ranked.record.id for ranked in generation.records]),
+            to_json(asdict(generation.usage)),
+            time.time(),
+        ),
+    )
+
+
+def _generation_of(row: tuple[Any, ...]) -> LoggedGeneration:
+    generation_id, task, query, text, model, candidates, record_ids, usage, moment = row
+    try:
+        cost = Usage(**from_json(usage, dict))
+    except TypeError as err:
+        raise DamagedValueError("the usage of a log entry is not one") from err
+    return LoggedGeneration(
+        id=text_of(generation_id),
+        task=text_of(task),
+        query=text_of(query),
+        text=text_of(text),
+        model=text_of(model),
+        candidates=candidates_of(candidates),
+        record_ids=texts_from_json(record_ids),
+        usage=cost,
+        time=moment,
+    )
+
+
+def generation(connection: Connection, generation_id: str) -> LoggedGeneration | None:
+    """Return one log entry, if kept."""
+    row = connection.execute(
+        f"SELECT {_LOG_COLUMNS} FROM log WHERE id = ?", (bind(generation_id),)
+    ).fetchone()
+    return None if row is None else _generation_of(row)
+
+
+def last_generation(connection: Connection, task: str | None) -> LoggedGeneration | None:
+    """Return the newest log entry, of one task if given."""
+    where, values = ("", ()) if task is None else ("WHERE task = ? ", (bind(task),))
+    row = connection.execute(
+        f"SELECT {_LOG_COLUMNS} FROM log {where}ORDER BY seq DESC LIMIT 1", values
+    ).fetchone()
+    return None if row is None else _generation_of(row)
+
+
+def clear(connection: Connection) -> int:
+    """Delete every log entry; return how many there were."""
+    return connection.execute("DELETE FROM log").rowcount
+
+
+def put_choice(connection: Connection, choice: StoredChoice) -> None:
+    """Store a choice; a later one for the same generation takes the earlier one's place."""
+    if choice.generation_id:
+        connection.execute(
+            "DELETE FROM choices WHERE generation_id = ?", (bind(choice.generation_id),)
+        )
+    connection.execute(
+        f"INSERT INTO choices ({_CHOICE_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            bind(choice.generation_id),
+            bind(choice.task),
+            bind(choice.query),
+            _pack(choice.candidates),
+            to_json(list(choice.record_ids)),
+            choice.picked,
+            bind(choice.text),
+            None if choice.record_id is None else bind(choice.record_id),
+            choice.time,
+        ),
+    )
+
+
+def _choice_of(row: tuple[Any, ...]) -> StoredChoice:
+    generation_id, task, query, candidates, record_ids, picked, text, record_id, moment = row
+    return StoredChoice(
+        generation_id=text_of(generation_id),
+        task=text_of(task),
+        query=text_of(query),
+        candidates=candidates_of(candidates),
+        record_ids=texts_from_json(record_ids),
+        picked=picked,
+        text=text_of(text),
+        record_id=None if record_id is None else text_of(record_id),
+        time=moment,
+    )
+
+
+def choices(connection: Connection, task: str | None) -> list[StoredChoice]:
+    """Return the choices, oldest first."""
+    where, values = ("", ()) if task is None else ("WHERE task = ? ", (bind(task),))
+    rows = connection.execute(f"SELECT {_CHOICE_COLUMNS} FROM choices {where}ORDER BY seq", values)
+    return [_choice_of(row) for row in rows]
+
+
+def helped_counts(connection: Connection, task: str) -> dict[str, tuple[int, int]]:
+    """Count how often each record was shown, and helped; see ``Store.helped_counts``."""
+    counts: dict[str, tuple[int, int]] = {}
+    rows = connection.execute(
+        "SELECT record_ids, picked FROM choices WHERE task = ?", (bind(task),)
+    )
+    for record_ids, picked in rows:
+        for record_id in dict.fromkeys(texts_from_json(record_ids)):
+            shown, helped = counts.get(record_id, (0, 0))
+            counts[record_id] = shown + 1, helped + (picked is not None)
+    return counts

@@ -1,0 +1,108 @@
+"""Pools: candidates already sampled for a prompt, so that none is paid for twice."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from sqlite3 import Connection
+from typing import Any
+
+from hydra_edge.store.database import (
+    DamagedValueError,
+    bind,
+    from_json,
+    text_of,
+    texts_from_json,
+    to_json,
+)
+from hydra_edge.types import Completion
+
+_COLUMNS = "key, task, model, purpose, query_id, record_ids, completions"
+
+
+@dataclass(frozen=True, slots=True)
+class StoredPool:
+    """The answers sampled for one prompt, in the order they were drawn.
+
+    ``query_id`` is the record asked about, or empty; ``record_ids`` were in the prompt;
+    ``purpose`` tells pools of different prompts for one record apart.
+    """
+
+    key: str
+    task: str
+    model: str
+    purpose: str
+    query_id: str
+    record_ids: tuple[str, ...]
+    completions: tuple[Completion, ...]
+
+
+def _float(value: float | None) -> float | None:
+    return None if value is None else float(value)
+
+
+def put(connection: Connection, pool: StoredPool) -> None:
+    """Store one pool; see ``Store.put_pool``."""
+    packed = [
+        [c.text, bool(c.greedy), int(c.tokens), _float(c.logprob), c.finish]
+        for c in pool.completions
+    ]
+    connection.execute(
+        f"REPLACE INTO pools ({_COLUMNS}, time) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            *map(bind, (pool.key, pool.task, pool.model, pool.purpose, pool.query_id)),
+            to_json(list(pool.record_ids)),
+            to_json(packed),
+            time.time(),
+        ),
+    )
+
+
+def completions_of(value: Any) -> tuple[Completion, ...]:
+    """Read a stored list of completions."""
+    try:
+        return tuple(
+            Completion(text_of(text), bool(greedy), int(tokens), _float(logprob), text_of(finish))
+            for text, greedy, tokens, logprob, finish in from_json(value, list)
+        )
+    except (TypeError, ValueError) as err:
+        raise DamagedValueError("a pool does not hold completions") from err
+
+
+def get(connection: Connection, key: str) -> tuple[Completion, ...] | None:
+    """Return a pool if it has been paid for."""
+    row = connection.execute("SELECT completions FROM pools WHERE key = ?", (bind(key),)).fetchone()
+    return None if row is None else completions_of(row[0])
+
+
+def find(
+    connection: Connection, task: str | None, model: str | None, purpose: str | None
+) -> list[StoredPool]:
+    """Return pools, oldest first; see ``Store.pools``."""
+    wanted = [
+        (f"{name} = ?", bind(value))
+        for name, value in (("task", task), ("model", model), ("purpose", purpose))
+        if value is not None
+    ]
+    where = f"WHERE {' AND '.join(clause for clause, _ in wanted)} " if wanted else ""
+    rows = connection.execute(
+        f"SELECT {_COLUMNS} FROM pools {where}ORDER BY rowid", [value for _, value in wanted]
+    )
+    return [
+        StoredPool(
+            key=text_of(key),
+            task=text_of(of_task),
+            model=text_of(by_model),
+            purpose=text_of(kind),
+            query_id=text_of(query_id),
+            record_ids=texts_from_json(record_ids),
+            completions=completions_of(completions),
+        )
+        for key, of_task, by_model, kind, query_id, record_ids, completions in rows
+    ]
+
+
+def count(connection: Connection, task: str | None) -> int:
+    """Count the pools, of one task if given."""
+    where, values = ("", ()) if task is None else (" WHERE task = ?", (bind(task),))
+    return int(connection.execute(f"SELECT COUNT(*) FROM pools{where}", values).fetchone()[0])

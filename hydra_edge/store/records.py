@@ -1,0 +1,276 @@
+"""Records in the user's file: adding, reading, counting. Never judges what a text says."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter
+from collections.abc import Iterable, Sequence, Sized
+from dataclasses import dataclass, replace
+from itertools import islice
+from sqlite3 import Connection
+from typing import Any
+
+from hydra_edge.errors import RecordNotFoundError, StoreError
+from hydra_edge.store.database import CHUNK, DamagedValueError, Database, bind, text_of
+from hydra_edge.store.schema import index_words
+from hydra_edge.store.vectors import drop
+from hydra_edge.types import AddResult, Progress, Record
+
+# Records of one transaction: a stopped import has stored whole batches, nothing else.
+BATCH = 500
+COLUMNS = "records.id, task, time, private, source, records.input, records.output"
+ORDER = "COALESCE(time, added)"
+_HINTS = 5
+
+
+def record_of(row: Sequence[Any]) -> Record:
+    """Read one row of ``COLUMNS``."""
+    record_id, task, moment, private, source, text, output = row
+    if moment is not None and not isinstance(moment, float):
+        raise DamagedValueError(f"got {type(moment).__name__}, expected a time")
+    return Record(
+        input=text_of(text),
+        output=text_of(output),
+        task=text_of(task),
+        id=text_of(record_id),
+        time=moment,
+        private=bool(private),
+        source=text_of(source),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    seq: int
+    record: Record
+
+
+def _find(connection: Connection, record_id: str) -> _Stored | None:
+    row = connection.execute(
+        f"SELECT seq, {COLUMNS} FROM records WHERE id = ?", (bind(record_id),)
+    ).fetchone()
+    return None if row is None else _Stored(row[0], record_of(row[1:]))
+
+
+def _same(a: Record, b: Record) -> bool:
+    return (a.input, a.output, a.task) == (b.input, b.output, b.task)
+
+
+def _time(record: Record) -> float | None:
+    moment = record.time
+    return float(moment) if moment is not None and math.isfinite(moment) else None
+
+
+def _insert(connection: Connection, record: Record, record_id: str, now: float) -> None:
+    connection.execute(
+        "INSERT INTO records (id, task, time, added, private, source, words, input, output) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            bind(record_id),
+            bind(record.task),
+            _time(record),
+            now,
+            int(record.private),
+            bind(record.source),
+            len(index_words(record.input)),
+            bind(record.input),
+            bind(record.output),
+        ),
+    )
+
+
+def _update(connection: Connection, stored: _Stored, record: Record) -> None:
+    """Replace a record's content; what was once private stays so until the user says else."""
+    connection.execute(
+        "UPDATE records SET task = ?, time = COALESCE(?, time), private = ?, words = ?, "
+        "input = ?, output = ? WHERE seq = ?",
+        (
+            bind(record.task),
+            _time(record),
+            int(record.private or stored.record.private),
+            len(index_words(record.input)),
+            bind(record.input),
+            bind(record.output),
+            stored.seq,
+        ),
+    )
+
+
+class _Adding:
+    """One call of ``add``: which ids it has met, and which texts it replaced."""
+
+    def __init__(self) -> None:
+        self.met: set[str] = set()
+        self.replaced: set[str] = set()
+
+    def put(self, connection: Connection, record: Record, now: float) -> str:
+        """Store one record; return the field of ``AddResult`` that counts it."""
+        wanted = record.id or record.content_hash[:16]
+        stored = _find(connection, wanted)
+        if stored is None:
+            _insert(connection, record, wanted, now)
+            self.met.add(wanted)
+            return "added"
+        if _same(stored.record, record):
+            self.met.add(wanted)
+            return self._keep(connection, stored, record)
+        other = wanted
+        twin: _Stored | None = stored
+        while twin is not None and not _same(twin.record, record):
+            other = f"{other}~{record.content_hash[:6]}"
+            twin = _find(connection, other)
+        if twin is not None:
+            return self._keep(connection, twin, record)
+        if stored.record.source == record.source and wanted not in self.met:
+            _update(connection, stored, record)
+            self.met.add(wanted)
+            self.replaced |= {stored.record.input, stored.record.output}
+            return "updated"
+        _insert(connection, record, other, now)
+        return "renamed"
+
+    @staticmethod
+    def _keep(connection: Connection, stored: _Stored, record: Record) -> str:
+        if not record.private or stored.record.private:
+            return "unchanged"
+        connection.execute("UPDATE records SET private = 1 WHERE seq = ?", (stored.seq,))
+        return "updated"
+
+
+def add(db: Database, records: Iterable[Record], progress: Progress | None) -> AddResult:
+    """Store records in batches; see ``Store.add``."""
+    total = len(records) if isinstance(records, Sized) else 0
+    waiting = iter(records)
+    adding, result, done = _Adding(), AddResult(), 0
+    while batch := list(islice(waiting, BATCH)):
+        try:
+            with db.writing() as connection:
+                now = time.time()
+                counts = Counter(adding.put(connection, record, now) for record in batch)
+        except StoreError as err:
+            raise type(err)(
+                f"{err} Of these records the first {done} are stored; adding all of them again "
+                "is safe."
+            ) from err
+        done += len(batch)
+        result = replace(result, **{name: getattr(result, name) + n for name, n in counts.items()})
+        if progress is not None:
+            progress("records", done, total)
+    if adding.replaced:
+        with db.writing() as connection:
+            drop(connection, adding.replaced - still_used(connection, adding.replaced))
+    return result
+
+
+def still_used(connection: Connection, texts: set[str]) -> set[str]:
+    """Return those of the texts that some record has as its input or output."""
+    if not texts:
+        return set()
+    rows = connection.execute("SELECT input, output FROM records")
+    return {text for row in rows for text in map(text_of, row) if text in texts}
+
+
+def count(connection: Connection, task: str | None) -> int:
+    """Count the records, of one task if given."""
+    if task is None:
+        row = connection.execute("SELECT COUNT(*) FROM records").fetchone()
+    else:
+        row = connection.execute(
+            "SELECT COUNT(*) FROM records WHERE task = ?", (bind(task),)
+        ).fetchone()
+    return int(row[0])
+
+
+def counts_by(connection: Connection, column: str) -> dict[str, int]:
+    """Count the records for each value of ``task`` or ``source``, most frequent first."""
+    rows = connection.execute(
+        f"SELECT {column}, COUNT(*) AS n FROM records GROUP BY {column} ORDER BY n DESC, {column}"
+    )
+    return {text_of(value): int(n) for value, n in rows}
+
+
+def get(connection: Connection, record_id: str) -> Record:
+    """Return one record; see ``Store.get``."""
+    stored = _find(connection, record_id)
+    if stored is None:
+        raise unknown_record(connection, record_id)
+    return stored.record
+
+
+def unknown_record(connection: Connection, record_id: str) -> RecordNotFoundError:
+    """Return the error for an id that no record has, with ids that begin like it."""
+    start = record_id[:4]
+    rows = connection.execute(
+        "SELECT id FROM records WHERE id >= ? AND id < ? ORDER BY id LIMIT ?",
+        (bind(start), bind(start + "\U0010ffff"), _HINTS),
+    )
+    near = [text_of(row[0]) for row in rows] if start else []
+    hint = f" Ids that begin like it: {', '.join(near)}." if near else ""
+    return RecordNotFoundError(
+        f"There is no record {record_id!r}.{hint} `hydra-edge history list` shows every id."
+    )
+
+
+def in_order(
+    connection: Connection,
+    *,
+    task: str | None,
+    source: str | None,
+    limit: int | None,
+    offset: int,
+    newest_first: bool,
+) -> list[Record]:
+    """Return records in history order; see ``Store.records``."""
+    wanted = [
+        (f"{name} = ?", bind(value))
+        for name, value in (("task", task), ("source", source))
+        if value is not None
+    ]
+    where = f"WHERE {' AND '.join(clause for clause, _ in wanted)} " if wanted else ""
+    way = "DESC" if newest_first else "ASC"
+    rows = connection.execute(
+        f"SELECT {COLUMNS} FROM records {where}ORDER BY {ORDER} {way}, seq {way} LIMIT ? OFFSET ?",
+        (*(value for _, value in wanted), -1 if limit is None else max(limit, 0), max(offset, 0)),
+    )
+    return [record_of(row) for row in rows]
+
+
+def by_seq(connection: Connection, seqs: Sequence[int], columns: str) -> dict[int, tuple[Any, ...]]:
+    """Return columns of the given rows, by row number."""
+    found: dict[int, tuple[Any, ...]] = {}
+    for start in range(0, len(seqs), CHUNK):
+        part = seqs[start : start + CHUNK]
+        rows = connection.execute(
+            f"SELECT seq, {columns} FROM records WHERE seq IN ({', '.join('?' * len(part))})", part
+        )
+        found.update((row[0], row[1:]) for row in rows)
+    return found
+
+
+def seqs_of(connection: Connection, ids: Iterable[str]) -> list[int]:
+    """Return the row numbers of ids, without repeats.
+
+    Raises
+    ------
+    RecordNotFoundError
+        If one of them is unknown.
+    """
+    found: dict[int, None] = {}
+    for record_id in ids:
+        row = connection.execute(
+            "SELECT seq FROM records WHERE id = ?", (bind(record_id),)
+        ).fetchone()
+        if row is None:
+            raise unknown_record(connection, record_id)
+        found[row[0]] = None
+    return list(found)
+
+
+def set_private(connection: Connection, ids: Iterable[str], private: bool) -> int:
+    """Mark records; see ``Store.set_private``."""
+    changed = connection.executemany(
+        "UPDATE records SET private = ? WHERE seq = ? AND private <> ?",
+        [(int(private), seq, int(private)) for seq in seqs_of(connection, ids)],
+    )
+    return changed.rowcount

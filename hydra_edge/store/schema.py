@@ -1,0 +1,179 @@
+"""The shape of a user's file: its tables, its migrations, and how we know it is ours.
+
+Refuses files of other programs and of newer releases; writes nothing into either. Texts are
+indexed as the words ``hydra_edge.utility.tokens`` finds, so that SQLite and the in-memory
+BM25 see the same ones.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+import unicodedata
+
+from hydra_edge.errors import StoreError
+from hydra_edge.utility import tokens
+
+# "hyed" at byte 68 of the file marks it as ours.
+APPLICATION_ID = 0x68796564
+MAGIC = b"SQLite format 3\x00"
+APPLICATION_ID_OFFSET = 68
+# Longer words (keys, encoded data) are indexed by their opening.
+_LONGEST_WORD = 100
+
+# Names under which ``meta`` remembers what a table cannot say of itself.
+META_WORDS = "words"
+META_ERASING = "erasing"
+
+_REINDEX = (
+    "INSERT INTO records_fts (records_fts) VALUES ('delete-all')",
+    "INSERT INTO records_fts (rowid, input, output) "
+    "SELECT seq, hydra_words(input), hydra_words(output) FROM records",
+)
+
+# Each migration runs in one transaction; a released one is never edited, only followed.
+MIGRATIONS: tuple[tuple[str, ...], ...] = (
+    (
+        "CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
+        # The long texts come last: reading a row's first columns then reads little.
+        "CREATE TABLE records (seq INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, "
+        "task TEXT NOT NULL, time REAL, added REAL NOT NULL, private INTEGER NOT NULL, "
+        "source TEXT NOT NULL, words INTEGER NOT NULL, input TEXT NOT NULL, "
+        "output TEXT NOT NULL)",
+        "CREATE INDEX records_by_task ON records (task, COALESCE(time, added), seq, words)",
+        "CREATE INDEX records_by_source ON records (source)",
+        # What BM25 wants of thousands of rows at once, without reading their texts.
+        "CREATE INDEX records_short ON records (seq, task, words, COALESCE(time, added))",
+        # 'ascii' splits at the spaces that hydra_words puts in, and nowhere else.
+        "CREATE VIRTUAL TABLE records_fts USING fts5 (input, output, content='', tokenize='ascii')",
+        "CREATE VIRTUAL TABLE records_terms USING fts5vocab (records_fts, instance)",
+        "CREATE TRIGGER records_added AFTER INSERT ON records BEGIN "
+        "INSERT INTO records_fts (rowid, input, output) "
+        "VALUES (new.seq, hydra_words(new.input), hydra_words(new.output)); END",
+        "CREATE TRIGGER records_removed AFTER DELETE ON records BEGIN "
+        "INSERT INTO records_fts (records_fts, rowid, input, output) "
+        "VALUES ('delete', old.seq, hydra_words(old.input), hydra_words(old.output)); END",
+        "CREATE TRIGGER records_changed AFTER UPDATE OF seq, input, output ON records BEGIN "
+        "INSERT INTO records_fts (records_fts, rowid, input, output) "
+        "VALUES ('delete', old.seq, hydra_words(old.input), hydra_words(old.output)); "
+        "INSERT INTO records_fts (rowid, input, output) "
+        "VALUES (new.seq, hydra_words(new.input), hydra_words(new.output)); END",
+        "CREATE TABLE vectors (hash TEXT NOT NULL, base_id TEXT NOT NULL, "
+        "vector BLOB NOT NULL, PRIMARY KEY (hash, base_id))",
+        "CREATE TABLE pools (key TEXT PRIMARY KEY, task TEXT NOT NULL, model TEXT NOT NULL, "
+        "purpose TEXT NOT NULL, query_id TEXT NOT NULL, record_ids TEXT NOT NULL, "
+        "completions TEXT NOT NULL, time REAL NOT NULL)",
+        "CREATE TABLE choices (seq INTEGER PRIMARY KEY, generation_id TEXT NOT NULL, "
+        "task TEXT NOT NULL, query TEXT NOT NULL, candidates TEXT NOT NULL, "
+        "record_ids TEXT NOT NULL, picked INTEGER, text TEXT NOT NULL, record_id TEXT, "
+        "time REAL NOT NULL)",
+        "CREATE INDEX choices_by_generation ON choices (generation_id)",
+        "CREATE TABLE log (seq INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, "
+        "task TEXT NOT NULL, query TEXT NOT NULL, text TEXT NOT NULL, model TEXT NOT NULL, "
+        "candidates TEXT NOT NULL, record_ids TEXT NOT NULL, usage TEXT NOT NULL, "
+        "time REAL NOT NULL)",
+        "CREATE TABLE heads (task TEXT NOT NULL, role TEXT NOT NULL, version INTEGER NOT NULL, "
+        "current INTEGER NOT NULL, created REAL NOT NULL, stale INTEGER NOT NULL, "
+        "base_id TEXT NOT NULL, features TEXT NOT NULL, weight BLOB NOT NULL, "
+        "precision BLOB NOT NULL, switch TEXT NOT NULL, n_queries INTEGER NOT NULL, "
+        "prior_scale REAL NOT NULL, report TEXT NOT NULL, PRIMARY KEY (task, role, version))",
+    ),
+)
+
+
+def index_words(text: str) -> list[str]:
+    """Return the words a text is indexed and sought by, in order, very long ones cut."""
+    return [word[:_LONGEST_WORD] for word in tokens(text, None)]
+
+
+def _hydra_words(value: str | bytes) -> str:
+    """Split a text for the triggers; bytes are a text that is not valid Unicode."""
+    text = value.decode("utf-8", "surrogatepass") if isinstance(value, bytes) else value
+    return " ".join(index_words(text))
+
+
+def register_functions(connection: sqlite3.Connection) -> None:
+    """Give a connection the function that the index's triggers call."""
+    connection.create_function("hydra_words", 1, _hydra_words, deterministic=True)
+
+
+def words_mark() -> str:
+    """Return what changes when texts would be split into words differently."""
+    probe = " ".join(index_words("Ab_c 1.5 don't É İ 日本語 가나 كتاب"))
+    text = f"{probe}|{_LONGEST_WORD}|{unicodedata.unidata_version}"
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _pragma(connection: sqlite3.Connection, name: str) -> int:
+    value = connection.execute(f"PRAGMA {name}").fetchone()[0]
+    return int(value)
+
+
+def _refuse_foreign(connection: sqlite3.Connection, label: str) -> int:
+    """Return the schema's number; judged within one read transaction, so of one moment."""
+    connection.execute("BEGIN")
+    try:
+        mark, version = _pragma(connection, "application_id"), _pragma(connection, "user_version")
+        tables = connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0]
+    finally:
+        connection.execute("ROLLBACK")
+    if mark != APPLICATION_ID and (mark or version or tables):
+        raise StoreError(
+            f"{label} is not a hydra-edge file: got an SQLite database of another program "
+            f"(application id {mark:#x}). Nothing was changed; choose another user name or move "
+            "that file away."
+        )
+    if version > len(MIGRATIONS):
+        raise StoreError(
+            f"{label} was written by a newer hydra-edge: got schema {version}; this release "
+            f"reads up to {len(MIGRATIONS)}. Nothing was changed; upgrade hydra-edge."
+        )
+    return version
+
+
+def prepare(connection: sqlite3.Connection, label: str) -> None:
+    """Bring a file to the newest schema, and its index to this release's words.
+
+    Raises
+    ------
+    StoreError
+        If the file belongs to another program or to a newer release.
+    sqlite3.Error
+        If SQLite cannot do it; every migration is applied wholly or not at all.
+    """
+    for number in range(_refuse_foreign(connection, label) + 1, len(MIGRATIONS) + 1):
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            # Another process may have done it while we waited for the lock.
+            if _pragma(connection, "user_version") < number:
+                for statement in MIGRATIONS[number - 1]:
+                    connection.execute(statement)
+                connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+                connection.execute(f"PRAGMA user_version = {number}")
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+    _reindex_if_needed(connection)
+
+
+def _reindex_if_needed(connection: sqlite3.Connection) -> None:
+    """Index every record again if words are found differently now.
+
+    The index keeps no texts: to remove an entry it must be told the very words it was given.
+    """
+    mark = words_mark()
+    known = connection.execute("SELECT value FROM meta WHERE name = ?", (META_WORDS,)).fetchone()
+    if known is not None and known[0] == mark:
+        return
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        for statement in _REINDEX:
+            connection.execute(statement)
+        connection.execute("REPLACE INTO meta VALUES (?, ?)", (META_WORDS, mark))
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise

@@ -1,0 +1,396 @@
+"""Store: the one door to a user's file. Owns no SQL; delegates to one module per table.
+
+Every method holds one transaction (long ones: one per batch) and may be called from any
+thread. Texts go in and out unchanged: NUL, lone surrogates and any script included.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+
+from hydra_edge.store import check, forget, heads, log, pools, records, search, vectors
+from hydra_edge.store.database import Database
+from hydra_edge.store.log import LoggedGeneration, StoredChoice
+from hydra_edge.store.pools import StoredPool
+from hydra_edge.types import (
+    AddResult,
+    Candidate,
+    Completion,
+    ForgetReceipt,
+    Generation,
+    HeadState,
+    Progress,
+    Record,
+    Role,
+)
+
+
+class Store:
+    """One person's history, vectors, pools, choices, heads and log; see ``Store.open``.
+
+    Every method may raise ``StoreError`` when the file is damaged, read-only, in use for too
+    long, or its disk is full; the message says which, and what to do.
+    """
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    @classmethod
+    def open(cls, path: Path, *, create: bool = True) -> Self:
+        """Open a user's file, made (mode 0600) or migrated as needed.
+
+        Raises
+        ------
+        UnknownUserError
+            If it does not exist and ``create`` is False; the message lists the known users.
+        ConfigError
+            If its folder cannot be made.
+        StoreError
+            If it is damaged, another program's, newer than this release, or not writable. It
+            is then left as it was.
+        """
+        store = cls(Database.open(path, create=create))
+        try:
+            forget.finish(store._db)
+        except BaseException:
+            store.close()
+            raise
+        return store
+
+    @classmethod
+    def in_memory(cls) -> Self:
+        """Return an empty store that leaves nothing behind."""
+        return cls(Database.open(None))
+
+    @property
+    def path(self) -> Path | None:
+        """Where the file is; None in memory."""
+        return self._db.path
+
+    def close(self) -> None:
+        """Close the file; calling it twice is harmless, using the store afterwards is not."""
+        self._db.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def add(self, new: Iterable[Record], *, progress: Progress | None = None) -> AddResult:
+        """Store records, in batches of which each is one transaction.
+
+        A record without an id gets one from its content, so adding the same again changes
+        nothing. Under an id already taken by other content it replaces that content if it
+        comes from the same source and the id was not met before in this call; else it is
+        stored under the id with its content's hash appended. Replacing keeps the time if the
+        new record has none, and keeps a record private that was.
+
+        Parameters
+        ----------
+        new
+            Taken from the iterable a batch at a time.
+        progress
+            Told ``("records", done, total)`` after each batch; total 0 if not known.
+
+        Returns
+        -------
+        AddResult
+            Four counts that add up to all records given; ``updated`` includes those that
+            only became private.
+
+        Raises
+        ------
+        StoreError
+            If a batch cannot be stored; earlier ones are, and the message says how many.
+        """
+        return records.add(self._db, new, progress)
+
+    def count(self, task: str | None = None) -> int:
+        """Count the records, of one task if given."""
+        with self._db.reading() as connection:
+            return records.count(connection, task)
+
+    def tasks(self) -> dict[str, int]:
+        """Count the records of each task, the most frequent first."""
+        with self._db.reading() as connection:
+            return records.counts_by(connection, "task")
+
+    def sources(self) -> dict[str, int]:
+        """Count the records of each source, the most frequent first."""
+        with self._db.reading() as connection:
+            return records.counts_by(connection, "source")
+
+    def get(self, record_id: str) -> Record:
+        """Return one record; RecordNotFoundError lists ids that begin like an unknown one."""
+        with self._db.reading() as connection:
+            return records.get(connection, record_id)
+
+    def records(
+        self,
+        *,
+        task: str | None = None,
+        source: str | None = None,
+        limit: int | None = None,
+        offset: int = 0,
+        newest_first: bool = False,
+    ) -> list[Record]:
+        """Return records in history order: by time (if None, when added), then as added."""
+        with self._db.reading() as connection:
+            return records.in_order(
+                connection, task=task, source=source, limit=limit, offset=offset,
+                newest_first=newest_first,
+            )  # fmt: skip
+
+    def set_private(self, ids: Iterable[str], private: bool) -> int:
+        """Mark records as private or not; return how many changed; an unknown id changes none."""
+        with self._db.writing() as connection:
+            return records.set_private(connection, ids, private)
+
+    def search(self, query: str, *, task: str | None = None, limit: int = 20) -> list[Record]:
+        """Return records that hold all words of the query, else any of them, best first.
+
+        Words are sought in inputs and outputs together. A query without any word (an emoji,
+        say) is sought as it stands, newest first. Nothing in a query is an operator.
+        """
+        with self._db.reading() as connection:
+            return search.search(connection, query, task, limit)
+
+    def bm25(
+        self,
+        query: str,
+        task: str,
+        limit: int,
+        *,
+        before: str | None = None,
+        postings: int = 20_000,
+    ) -> list[tuple[str, float]]:
+        """Rank one task's records by BM25 of their inputs (k1 = 1.5, b = 0.75).
+
+        Parameters
+        ----------
+        query
+            Its words count as often as they occur; only the first 256 distinct ones do.
+        task
+            Only this task's records are ranked, and counted for idf and mean length.
+        before
+            Rank as if this record and all later ones in history order did not exist.
+        postings
+            How many (word, record) pairs of the whole file may find records, the rarest words
+            first; words beyond only order what was found, so that time stays bounded.
+
+        Returns
+        -------
+        list of (str, float)
+            Record ids with positive scores, best first, among equals the newest first.
+        """
+        with self._db.reading() as connection:
+            return search.bm25(connection, query, task, limit, before=before, postings=postings)
+
+    def vectors(self, hashes: Sequence[str], base_id: str) -> dict[str, npt.NDArray[np.float16]]:
+        """Return cached vectors, each ``(d,)`` float16, for those text hashes that have one."""
+        with self._db.reading() as connection:
+            return vectors.read(connection, hashes, base_id)
+
+    def put_vectors(self, base_id: str, items: Mapping[str, npt.NDArray[np.floating]]) -> None:
+        """Cache vectors, each ``(d,)`` of any float type, by ``types.text_hash`` of their text.
+
+        Raises
+        ------
+        ShapeError
+            If one is not one-dimensional, or not finite in float16.
+        """
+        vectors.put(self._db, base_id, items)
+
+    def vector_count(self, base_id: str) -> int:
+        """Count the vectors cached for one base."""
+        with self._db.reading() as connection:
+            return vectors.count(connection, base_id)
+
+    def drop_other_vectors(self, base_id: str) -> int:
+        """Delete the vectors of all other bases; return how many there were."""
+        with self._db.writing() as connection:
+            return vectors.drop_others(connection, base_id)
+
+    def put_pool(
+        self,
+        key: str,
+        *,
+        task: str,
+        model: str,
+        query_id: str,
+        record_ids: Sequence[str],
+        completions: Sequence[Completion],
+        purpose: str = "pool",
+    ) -> None:
+        """Keep the answers sampled for a prompt (see ``StoredPool``); on disk on return.
+
+        ``key`` identifies prompt and model: a pool under the same key is replaced.
+        """
+        pool = StoredPool(
+            key, task, model, purpose, query_id, tuple(record_ids), tuple(completions)
+        )
+        with self._db.writing() as connection:
+            pools.put(connection, pool)
+
+    def pool(self, key: str) -> tuple[Completion, ...] | None:
+        """Return the answers kept under a key, in the order they were drawn."""
+        with self._db.reading() as connection:
+            return pools.get(connection, key)
+
+    def pools(
+        self, task: str | None = None, *, model: str | None = None, purpose: str | None = None
+    ) -> list[StoredPool]:
+        """Return the pools of a task, an LLM and a purpose (None: any), oldest first."""
+        with self._db.reading() as connection:
+            return pools.find(connection, task, model, purpose)
+
+    def pool_count(self, task: str | None = None) -> int:
+        """Count the pools, of one task if given."""
+        with self._db.reading() as connection:
+            return pools.count(connection, task)
+
+    def save_head(self, state: HeadState) -> HeadState:
+        """Store a head as the newest version, in use from now on; return it as stored.
+
+        ``version`` and ``created`` are given here, ``stale`` is kept. The last 20 versions of
+        each task and role are kept. A report must not quote texts of records.
+
+        Raises
+        ------
+        ShapeError
+            If its arrays do not fit its features or are not finite.
+        StoreError
+            If its report is not JSON.
+        """
+        with self._db.writing() as connection:
+            return heads.save(connection, state)
+
+    def head(self, task: str, role: Role) -> HeadState | None:
+        """Return the version in use."""
+        with self._db.reading() as connection:
+            return heads.current(connection, task, role)
+
+    def heads(self, task: str | None = None) -> list[HeadState]:
+        """Return all versions kept, by task and role, oldest first."""
+        with self._db.reading() as connection:
+            return heads.versions(connection, task)
+
+    def rollback_head(self, task: str, role: Role, version: int | None = None) -> HeadState:
+        """Use another version (None: the one before); later ones stay, to go forward again.
+
+        Raises
+        ------
+        StoreError
+            If there is no such version; the message lists those kept.
+        """
+        with self._db.writing() as connection:
+            return heads.roll_back(connection, task, role, version)
+
+    def mark_stale(self, tasks: Iterable[str]) -> tuple[str, ...]:
+        """Mark all heads of these tasks as outdated; return the tasks that have any."""
+        with self._db.writing() as connection:
+            return heads.mark_stale(connection, tasks)
+
+    def log_generation(self, generation: Generation, model: str) -> None:
+        """Keep what was answered, with what and at what cost, but no text of a record."""
+        with self._db.writing() as connection:
+            log.log_generation(connection, generation, model)
+
+    def generation(self, generation_id: str) -> LoggedGeneration | None:
+        """Return a log entry, if kept."""
+        with self._db.reading() as connection:
+            return log.generation(connection, generation_id)
+
+    def last_generation(self, task: str | None = None) -> LoggedGeneration | None:
+        """Return the newest log entry, of one task if given."""
+        with self._db.reading() as connection:
+            return log.last_generation(connection, task)
+
+    def clear_log(self) -> int:
+        """Erase every log entry, down to the bytes; return how many there were."""
+        with self._db.writing() as connection:
+            cleared = log.clear(connection)
+            forget.mark_erasing(connection)
+        forget.erase_bytes(self._db)
+        return cleared
+
+    def put_choice(
+        self,
+        generation_id: str,
+        task: str,
+        query: str,
+        candidates: Sequence[Candidate],
+        record_ids: Sequence[str],
+        picked: int | None,
+        text: str,
+        record_id: str | None,
+    ) -> None:
+        """Keep what the user took; a second choice for a generation replaces the first.
+
+        ``picked`` is the index of the candidate taken as it was, None for a text of the
+        user's own; ``record_ids`` were in the prompt; ``record_id`` is the record made of it.
+        """
+        choice = StoredChoice(
+            generation_id, task, query, tuple(candidates), tuple(record_ids),
+            picked, text, record_id, time.time(),
+        )  # fmt: skip
+        with self._db.writing() as connection:
+            log.put_choice(connection, choice)
+
+    def choices(self, task: str | None = None) -> list[StoredChoice]:
+        """Return the choices, of one task if given, oldest first."""
+        with self._db.reading() as connection:
+            return log.choices(connection, task)
+
+    def helped_counts(self, task: str) -> dict[str, tuple[int, int]]:
+        """Count for each record (shown, picked) over the task's choices.
+
+        Shown: it was in the prompt. Picked: and the user took a candidate as it was.
+        """
+        with self._db.reading() as connection:
+            return log.helped_counts(connection, task)
+
+    def forget(self, ids: Sequence[str] = (), *, source: str | None = None) -> ForgetReceipt:
+        """Erase records, by id or by source, and what they left behind.
+
+        Vectors of their texts, pools, choices and log entries that mention them or hold their
+        texts go too (texts that another record has as well stay); heads of their tasks are
+        marked stale. Afterwards neither the file nor its WAL holds their bytes.
+
+        Raises
+        ------
+        RecordNotFoundError
+            If an id or the source is unknown; nothing is erased then.
+        StoreError
+            If another program keeps the bytes from being erased; the records are gone
+            nevertheless, and the next opening erases the bytes.
+        """
+        return forget.forget(self._db, ids, source)
+
+    @staticmethod
+    def forget_user(path: Path) -> None:
+        """Remove one user's file and what SQLite keeps beside it.
+
+        Raises
+        ------
+        UnknownUserError
+            If there is no such file.
+        StoreError
+            If it is not one of ours, or cannot be removed.
+        """
+        forget.forget_user(path)
+
+    def check(self) -> list[str]:
+        """Return what is wrong with the file, one sentence each; empty when healthy."""
+        return check.check(self._db)
+
+    def size_bytes(self) -> int:
+        """Return how much room the file and its side files take."""
+        return self._db.size_bytes()

@@ -1,0 +1,312 @@
+"""Hostile sources: they may cost themselves, never the caller."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import struct
+import subprocess
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from hydra_edge.errors import ImportFormatError
+from hydra_edge.importers import (
+    ImportLog,
+    read_chatgpt,
+    read_csv,
+    read_git,
+    read_jsonl,
+    read_lamp,
+    read_markdown,
+    read_mbox,
+)
+
+DEEP = b"[" * 200_000
+GOOD = b'{"input": "in", "output": "out"}\n'
+
+
+def test_jsonl_line_nested_too_deeply_costs_itself_only(tmp_path):
+    path = tmp_path / "h.jsonl"
+    path.write_bytes(GOOD + b'{"input": ' + DEEP + b"\n" + GOOD)
+    log = ImportLog()
+    assert len(list(read_jsonl(path, log))) == 2
+    assert [(bad.number, bad.reason) for bad in log.bad] == [
+        (2, "not usable JSON: nested too deeply")
+    ]
+
+
+def test_jsonl_line_without_end_is_never_held_in_memory():
+    class Endless(io.RawIOBase):
+        """One line of 70 MiB, then a good one; remembers the largest read."""
+
+        left = 70 * 2**20
+        tail = b"\n" + GOOD
+
+        def readable(self):
+            return True
+
+        def readinto(self, buffer):
+            if self.left:
+                size = min(len(buffer), self.left)
+                buffer[:size] = b"x" * size
+                self.left -= size
+                return size
+            size = min(len(buffer), len(self.tail))
+            buffer[:size], self.tail = self.tail[:size], self.tail[size:]
+            return size
+
+    log = ImportLog()
+    stream = io.TextIOWrapper(io.BufferedReader(Endless(), 1 << 20))
+    assert len(list(read_jsonl(stream, log))) == 1
+    assert [(bad.number, bad.reason) for bad in log.bad] == [(1, "longer than 64 MiB")]
+
+
+def test_bad_line_reasons_cannot_drive_a_terminal(tmp_path):
+    path = tmp_path / "h.jsonl"
+    evil = "\x1b[2J\u202e\r"
+    path.write_text(
+        "".join(json.dumps({"input": "a", "output": "b", key: evil}) + "\n"
+                for key in ("id", "time", "private"))
+    )  # fmt: skip
+    log = ImportLog()
+    list(read_jsonl(path, log))
+    assert log.bad_total == 3
+    assert all(bad.reason.isprintable() for bad in log.bad)
+
+
+@pytest.mark.parametrize("reader", ["chatgpt", "lamp"])
+def test_json_source_nested_too_deeply_is_refused(tmp_path, reader):
+    path = tmp_path / "x.json"
+    path.write_bytes(DEEP)
+    records = (
+        read_chatgpt(path, ImportLog())
+        if reader == "chatgpt"
+        else read_lamp(path, None, ImportLog())
+    )
+    with pytest.raises(ImportFormatError, match="nested too deeply"):
+        next(records)
+
+
+def zip_of(path: Path, content: bytes) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("conversations.json", content)
+    return path
+
+
+def test_zip_bomb_is_refused_by_its_declared_size(tmp_path):
+    path = zip_of(tmp_path / "bomb.zip", b" " * 20_000_000 + b"[]")
+    assert path.stat().st_size < 30_000
+    with pytest.raises(ImportFormatError, match="unpacks to more than 1000000 bytes"):
+        next(read_chatgpt(path, ImportLog(), max_bytes=10**6))
+
+
+def test_zip_bomb_that_lies_about_its_size_is_refused(tmp_path):
+    path = zip_of(tmp_path / "liar.zip", b" " * 20_000_000 + b"[]")
+    true_size = struct.pack("<I", 20_000_002)
+    data = path.read_bytes()
+    assert data.count(true_size) == 2
+    path.write_bytes(data.replace(true_size, struct.pack("<I", 100)))
+    with pytest.raises(ImportFormatError, match=r"cannot be unpacked|unpacks to more"):
+        next(read_chatgpt(path, ImportLog(), max_bytes=10**6))
+
+
+def test_zip_that_names_paths_outside_writes_nothing(tmp_path):
+    path = tmp_path / "inner" / "t.zip"
+    path.parent.mkdir()
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("../conversations.json", "[7]")
+        archive.writestr("../../evil.md", "# T")
+    before = sorted(tmp_path.rglob("*"))
+    log = ImportLog()
+    assert list(read_chatgpt(path, log)) == []
+    assert log.bad_total == 1
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("cut", [10, 60, -5])
+def test_zip_that_is_damaged_is_refused(tmp_path, cut):
+    path = zip_of(tmp_path / "d.zip", json.dumps([{"x": n} for n in range(2000)]).encode())
+    data = bytearray(path.read_bytes())
+    if cut < 0:
+        data = data[:cut]
+    else:
+        data[cut : cut + 20] = b"\xff" * 20
+    path.write_bytes(data)
+    with pytest.raises(ImportFormatError, match="cannot be"):
+        list(read_chatgpt(path, ImportLog()))
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        read_jsonl,
+        read_csv,
+        read_mbox,
+        read_chatgpt,
+        read_markdown,
+        read_git,
+        lambda path, log: read_lamp(path, None, log),
+    ],
+)
+def test_source_that_links_to_itself_is_refused(tmp_path, read):
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop)
+    with pytest.raises(ImportFormatError, match=r"loop (cannot be read|is not a folder)"):
+        next(read(loop, ImportLog()))
+
+
+def test_chat_that_goes_in_circles_ends(tmp_path):
+    nodes = {
+        "a": {"parent": "b", "message": None},
+        "b": {"parent": "a", "message": None},
+    }
+    path = tmp_path / "c.json"
+    path.write_text(json.dumps([{"mapping": nodes, "current_node": "a"}]))
+    log = ImportLog()
+    assert list(read_chatgpt(path, log)) == []
+    assert log.done == 1
+
+
+def test_markdown_links_pipes_and_loops_are_not_followed(tmp_path):
+    secret = tmp_path / "secret.md"
+    secret.write_text("# Secret\npassword")
+    folder = tmp_path / "notes"
+    folder.mkdir()
+    (folder / "good.md").write_text("# Good\ntext")
+    (folder / "link.md").symlink_to(secret)
+    (folder / "loop.md").symlink_to("loop.md")
+    (folder / "up").symlink_to(tmp_path, target_is_directory=True)
+    os.mkfifo(folder / "pipe.md")
+    log = ImportLog()
+    assert [record.output for record in read_markdown(folder, log)] == ["Good"]
+    assert log.skipped == {"link out of the folder": 1}
+    assert sorted(bad.reason.partition(":")[0] for bad in log.bad) == ["loop.md", "pipe.md"]
+
+
+def test_mbox_mail_nested_too_deeply_costs_itself_only(tmp_path):
+    depth = 1500
+    nested = b"".join(
+        b"Content-Type: multipart/mixed; boundary=b%d\n\n--b%d\n" % (n, n) for n in range(depth)
+    )
+    good = b"From x\nFrom: a@b\nSubject: s\n\nbody\n\n"
+    path = tmp_path / "m.mbox"
+    path.write_bytes(good + b"From x\nFrom: a@b\nSubject: deep\n" + nested + b"\n\n" + good)
+    log = ImportLog()
+    records = list(read_mbox(path, log))
+    assert [record.output for record in records] == ["s", "s"]
+    assert log.skipped.total() + log.bad_total == 1
+
+
+def git(folder: Path, *arguments: str, text: bytes = b"") -> bytes:
+    parts = {"NAME": "Ada", "EMAIL": "ada@example.org", "DATE": "1600000000 +0000"}
+    who = {f"GIT_{r}_{p}": v for r in ("AUTHOR", "COMMITTER") for p, v in parts.items()}
+    return subprocess.run(
+        ["git", "-c", "commit.gpgsign=false", *arguments],
+        cwd=folder,
+        check=True,
+        capture_output=True,
+        input=text,
+        env=os.environ | who,
+    ).stdout
+
+
+@pytest.fixture
+def repo(tmp_path) -> Path:
+    folder = tmp_path / "-repo --upload-pack=x;touch y"
+    folder.mkdir()
+    git(folder, "init", "-q", "-b", "main")
+    git(folder, "config", "user.email", "ada@example.org")
+    git(folder, "commit", "-q", "--allow-empty", "-m", "Subject", "-m", "Body")
+    return folder
+
+
+def test_git_path_like_an_option_is_only_a_path(repo, monkeypatch):
+    monkeypatch.chdir(repo.parent)
+    before = sorted(repo.parent.iterdir())
+    [record] = read_git(Path(repo.name), ImportLog())
+    assert record.output == "Subject"
+    assert sorted(repo.parent.iterdir()) == before
+
+
+def test_git_author_like_an_option_or_pattern_is_only_text(repo):
+    for author in ("--output=/tmp/x", ".*", "$(touch x)"):
+        with pytest.raises(ImportFormatError, match="No commit in"):
+            list(read_git(repo, ImportLog(), author=author))
+
+
+def test_git_settings_of_the_repository_start_no_program(repo, tmp_path):
+    marker = tmp_path / "ran"
+    script = tmp_path / "evil.sh"
+    script.write_text(f"#!/bin/sh\necho $0 >> '{marker}'\nexit 1\n")
+    script.chmod(0o755)
+    head = git(repo, "cat-file", "commit", "HEAD")
+    signature = b"gpgsig -----BEGIN PGP SIGNATURE-----\n \n x\n -----END PGP SIGNATURE-----\n"
+    signed = head.replace(b"\n\n", b"\n" + signature + b"\n", 1)
+    name = git(repo, "hash-object", "-t", "commit", "-w", "--stdin", text=signed).decode().strip()
+    git(repo, "update-ref", "HEAD", name)
+    settings = {
+        "core.fsmonitor": script, "core.pager": script, "core.sshCommand": script,
+        "core.hooksPath": tmp_path, "gpg.program": script, "log.showSignature": "true",
+        "diff.external": script, "pager.log": "true", "core.editor": script,
+        "core.alternateRefsCommand": script, "log.diffMerges": "on", "format.pretty": "raw",
+    }  # fmt: skip
+    for key, value in settings.items():
+        git(repo, "config", key, str(value))
+    git(repo, "log", "-1")
+    assert marker.exists(), "the trap itself must work, or this test proves nothing"
+    marker.unlink()
+    [record] = read_git(repo, ImportLog())
+    assert (record.input, record.output) == ("Body", "Subject")
+    assert not marker.exists()
+
+
+def test_git_environment_cannot_redirect_to_another_repository(repo, tmp_path, monkeypatch):
+    other = tmp_path / "other"
+    other.mkdir()
+    git(other, "init", "-q")
+    git(other, "commit", "-q", "--allow-empty", "-m", "Other", "-m", "Body")
+    monkeypatch.setenv("GIT_DIR", str(other / ".git"))
+    assert [record.output for record in read_git(repo, ImportLog())] == ["Subject"]
+
+
+def test_git_partial_clone_fetches_nothing(repo, tmp_path):
+    marker = tmp_path / "fetched"
+    script = tmp_path / "upload.sh"
+    script.write_text(f"#!/bin/sh\ntouch '{marker}'\nexit 1\n")
+    script.chmod(0o755)
+    git(repo, "commit", "-q", "--allow-empty", "-m", "Newer", "-m", "Body")
+    lost = git(repo, "rev-parse", "HEAD~1").decode().strip()
+    (repo / ".git/objects" / lost[:2] / lost[2:]).unlink()
+    git(repo, "config", "core.repositoryformatversion", "1")
+    git(repo, "config", "extensions.partialClone", "origin")
+    git(repo, "config", "remote.origin.promisor", "true")
+    git(repo, "config", "remote.origin.url", str(tmp_path))
+    git(repo, "config", "remote.origin.uploadpack", str(script))
+    with pytest.raises(subprocess.CalledProcessError, match="non-zero exit"):
+        git(repo, "log")
+    assert marker.exists(), "the trap itself must work, or this test proves nothing"
+    marker.unlink()
+    with pytest.raises(ImportFormatError, match="git could not read"):
+        list(read_git(repo, ImportLog()))
+    assert not marker.exists()
+
+
+def test_git_forged_commit_is_read_without_harm(repo):
+    forged = (
+        b"tree 4b825dc642cb6eb9a060e54bf8d69288fbee4904\n"
+        b"author A\xff\x1b[2J <ada@example.org> 99999999999999 +9999\n"
+        b"committer A <ada@example.org> 1 +0000\n\n"
+        b"Forged\n\nBody \x1f \xff\n"
+    )
+    name = git(repo, "hash-object", "--literally", "-t", "commit", "-w", "--stdin", text=forged)
+    git(repo, "update-ref", "HEAD", name.decode().strip())
+    [record] = read_git(repo, ImportLog())
+    assert record.output == "Forged"
+    assert record.input == "Body \x1f \ufffd"
+    assert record.time is None
+    with pytest.raises(ImportFormatError, match="most frequent") as refusal:
+        list(read_git(repo, ImportLog(), author="nobody"))
+    assert "\x1b" not in str(refusal.value)

@@ -1,0 +1,543 @@
+"""The command line calls the engine as asked and prints what it says."""
+
+import json
+import os
+from dataclasses import dataclass, field, replace
+
+import pytest
+from typer.testing import CliRunner
+
+from hydra_edge import __version__
+from hydra_edge.cli.app import app
+from hydra_edge.errors import EgressDeniedError, UnknownModelError, UnknownUserError
+from hydra_edge.store import Store
+from hydra_edge.tasks import BUILTIN
+from hydra_edge.types import (
+    Candidate,
+    ChoiceResult,
+    FitReport,
+    Gain,
+    Generation,
+    HeadInfo,
+    RankedRecord,
+    Ranking,
+    Record,
+    ReportRow,
+    RoleReport,
+    Usage,
+)
+
+HEAD = HeadInfo("commit_subject", "reranker", "personal", 3, "b" * 64, 40, "it helps")
+RECORD = Record(
+    "Parser read\x1b[2J past the end", "Fix [bold]empty[/] files", "commit_subject", "r1", 1.7e9
+)
+RANKED = RankedRecord(RECORD, 1.25, {"bm25": 1.0, "recency": 0.25})
+
+
+@dataclass
+class FakeLLM:
+    """Says what it is."""
+
+    name: str = "fake"
+    is_remote: bool = False
+
+
+@dataclass
+class FakePersonalizer:
+    """Remembers what it was asked and answers from a script."""
+
+    user: str = "me"
+    config: object = None
+    llm: object = field(default_factory=FakeLLM)
+    store: Store = field(default_factory=Store.in_memory)
+    calls: list = field(default_factory=list)
+    opened: list = field(default_factory=list)
+    pieces: tuple = ()
+    text: str = "Fix empty files"
+    error: Exception | None = None
+
+    def open(self, user, *, create, config, paths):
+        if self.error:
+            raise self.error
+        self.opened.append((user, create, config, paths))
+        self.user, self.config = user or config.user, config
+        return self
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.calls.append(("close", {}))
+
+    def asked(self, name):
+        return [flags for call, flags in self.calls if call == name]
+
+    def add(self, records, *, progress=None):
+        return self.store.add(records, progress=progress)
+
+    def forget(self, ids=(), *, source=None):
+        self.calls.append(("forget", {"ids": ids, "source": source}))
+        return self.store.forget(ids, source=source)
+
+    def task(self, name=None):
+        return BUILTIN[name or "commit_subject"]
+
+    def rank(self, query, **flags):
+        self.calls.append(("rank", {"query": query, **flags}))
+        return Ranking(query, "commit_subject", (RANKED,), HEAD)
+
+    def render_prompt(self, query, **flags):
+        self.calls.append(("render_prompt", {"query": query, **flags}))
+        return f"Text: {query}\nSubject:"
+
+    def generate(self, query, *, on_token=None, **flags):
+        self.calls.append(("generate", {"query": query, "streams": on_token is not None, **flags}))
+        for piece in self.pieces if on_token else ():
+            on_token(piece)
+        candidates = (
+            Candidate("Handle files", 1, True, -0.5, 0.25, {"greedy": 0.25}),
+            Candidate(self.text, 3, False, None, 1.5, {"consensus": 1.0, "habit": 0.5}),
+        )
+        return Generation(
+            id="g1", query=query, task="commit_subject", text=self.text, candidates=candidates,
+            records=(RANKED,), head=replace(HEAD, role="adapter"), reranker=HEAD,
+            usage=Usage(1, 100, 20, 8, 7, 12.5), notes=("7 of 8 candidates arrived",),
+        )  # fmt: skip
+
+    def choose(self, **flags):
+        self.calls.append(("choose", flags))
+        return ChoiceResult("g1", "commit_subject", "Fix empty files", 4, "choice-g1", 0.8)
+
+    def fit_prompts(self, task=None, *, calls=None):
+        self.calls.append(("fit_prompts", {"task": task, "calls": calls}))
+        return ["prompt A", "prompt B"]
+
+    def fit_head(self, task=None, *, progress=None, **flags):
+        self.calls.append(("fit_head", {"task": task, **flags}))
+        rows = (
+            ReportRow("unpersonalized", 0.2, 20),
+            ReportRow("prompt-only RAG", 0.254, 20),
+            ReportRow("shared head", 0.286, 20),
+            ReportRow("my head", None, 0, "no LLM was asked"),
+        )
+        role = RoleReport(
+            "reranker", "personal", "it helps", rows, None, Gain(0.031, 0.012, 20), 40, 1.0, 3
+        )
+        return FitReport(task or "x", "text", 40, (role,), 5, 75, 6, 1, 2, 0.25, ("a remark",))
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    """Keep every command of this file in a home of its own."""
+    for name in [n for n in os.environ if n.startswith("HYDRA_EDGE_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HYDRA_EDGE_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def me():
+    return FakePersonalizer()
+
+
+def call(me, *args, text=None):
+    return CliRunner().invoke(app, list(args), input=text, obj=me.open, prog_name="hydra-edge")
+
+
+def test_version_is_printed():
+    result = CliRunner().invoke(app, ["--version"])
+
+    assert (result.exit_code, result.stdout) == (0, f"hydra-edge {__version__}\n")
+
+
+# ---- the default command and its query
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ("generate", "my query"),
+        ("my query",),
+        ("my query", "-u", "ada"),
+        ("-u", "ada", "my query"),
+        ("--task", "commit_subject", "my query"),
+        ("--", "my query"),
+    ],
+)
+def test_generate_may_be_left_out(me, args):
+    result = call(me, *args)
+
+    assert result.exit_code == 0, result.output
+    assert result.stdout == "Fix empty files\n"
+    assert me.asked("generate")[0]["query"] == "my query"
+    assert me.opened[0][0] == ("ada" if "ada" in args else None)
+
+
+def test_generate_single_bare_word_is_a_query(me):
+    assert call(me, "hello").exit_code == 0
+    assert me.asked("generate")[0]["query"] == "hello"
+
+
+def test_generate_word_like_a_command_is_a_query_with_a_remark(me):
+    result = call(me, "histry")
+
+    assert me.asked("generate")[0]["query"] == "histry"
+    assert "did you mean 'history'" in result.stderr
+
+
+def test_root_mistyped_command_with_arguments_is_refused(me):
+    result = call(me, "improt", "git", ".")
+
+    assert result.exit_code == 2
+    assert "did you mean 'import'" in result.stderr
+    assert not me.calls
+
+
+def test_generate_several_bare_words_are_refused(me):
+    assert call(me, "fix", "the", "parser").exit_code == 2
+    assert not me.calls
+
+
+@pytest.mark.parametrize(
+    ("args", "text", "query"),
+    [
+        (("generate", "my query"), "piped\n", "piped\nmy query"),
+        (("generate",), "piped 日本\n", "piped 日本"),
+        (("generate", "-"), "piped\n", "piped"),
+        (("-",), "piped\n", "piped"),
+        (("rank", "my query"), "piped\n", "piped\nmy query"),
+    ],
+)
+def test_query_piped_text_comes_before_the_argument(me, args, text, query):
+    assert call(me, *args, text=text).exit_code == 0
+    asked = me.asked("rank") or me.asked("generate")
+    assert asked[0]["query"] == query
+
+
+@pytest.mark.parametrize("args", [("generate",), ("generate", "  "), ("rank",), ("",)])
+def test_query_nothing_given_is_a_usage_error(me, args):
+    result = call(me, *args)
+
+    assert result.exit_code == 2
+    assert "no query" in result.stderr
+    assert not me.calls
+
+
+# ---- generate
+
+
+def test_generate_every_flag_reaches_the_engine(me):
+    result = call(
+        me, "generate", "q", "-u", "ada", "-t", "commit_subject", "-m", "big.gguf", "-n", "5",
+        "-k", "2", "--temperature", "0.5", "--max-tokens", "9", "--seed", "3",
+        "--system", "Be kind", "--private", "--offline", "--base-url", "http://localhost:9931/v1",
+    )  # fmt: skip
+
+    assert result.exit_code == 0, result.output
+    assert me.asked("generate") == [
+        {"query": "q", "streams": False, "task": "commit_subject", "n": 5, "k": 2,
+         "temperature": 0.5, "max_tokens": 9, "system": "Be kind", "private": True, "seed": 3}
+    ]  # fmt: skip
+    config = me.opened[0][2]
+    assert (config.model, config.base_url, config.offline) == (
+        "big.gguf", "http://localhost:9931/v1", True,
+    )  # fmt: skip
+
+
+def test_generate_flags_left_out_keep_the_settings(me, monkeypatch):
+    monkeypatch.setenv("HYDRA_EDGE_MODEL", "mine.gguf")
+    monkeypatch.setenv("HYDRA_EDGE_OFFLINE", "true")
+    call(me, "generate", "q")
+
+    config = me.opened[0][2]
+    assert (config.model, config.offline) == ("mine.gguf", True)
+
+
+def test_generate_answer_alone_goes_to_stdout(me):
+    result = call(me, "q", "--explain", "--show-candidates")
+
+    assert result.stdout == "Fix empty files\n"
+    assert "7 of 8 candidates arrived" in result.stderr
+    assert "2*" in result.stderr  # the chosen one, by the number `choose` takes
+    assert "+1.00 shares rare words with the query" in result.stderr
+    assert "+1.50 = +1.00 agrees with the other samples; +0.50 a usual answer" in result.stderr
+    assert "your own head v3, learned from 40 queries: it helps" in result.stderr
+    assert "7 of 8 samples arrived" in result.stderr
+
+
+def test_generate_json_has_the_promised_shape(me):
+    result = call(me, "generate", "q", "--json")
+    payload = json.loads(result.stdout)
+
+    assert list(payload) == [
+        "id", "text", "task", "candidates", "records", "head", "usage", "abstained", "notes",
+    ]  # fmt: skip
+    assert payload["candidates"][0] == {
+        "text": "Handle files", "count": 1, "greedy": True, "logprob": -0.5, "score": 0.25,
+        "contributions": {"greedy": 0.25},
+    }  # fmt: skip
+    assert payload["records"] == [
+        {"id": "r1", "score": 1.25, "input": RECORD.input, "output": RECORD.output,
+         "contributions": {"bm25": 1.0, "recency": 0.25}}
+    ]  # fmt: skip
+    assert payload["head"]["role"] == "adapter"
+    assert payload["head"]["reranker"]["role"] == "reranker"
+    assert payload["usage"]["llm_calls"] == 1
+    assert "\x1b" not in result.stdout
+    assert result.stderr == ""
+
+
+def test_generate_dry_run_prints_the_exact_prompt_and_asks_nothing(me):
+    result = call(me, "generate", "q", "--dry-run", "-k", "2", "--private")
+
+    assert result.stdout == "Text: q\nSubject:"
+    assert me.asked("render_prompt")[0]["k"] == 2
+    assert me.asked("render_prompt")[0]["private"] is True
+    assert not me.asked("generate")
+
+
+@pytest.mark.parametrize(
+    ("flags", "streams"),
+    [
+        (("-n", "1"), True),
+        ((), False),
+        (("-n", "2"), False),
+        (("-n", "1", "--no-stream"), False),
+        (("-n", "1", "--json"), False),
+        (("-n", "1", "--task", "movie_tag"), False),
+    ],
+)
+def test_generate_streams_only_one_text_answer_for_a_person(me, flags, streams):
+    me.pieces = (" Fix", " empty", " files\n")
+    result = call(me, "q", *flags)
+
+    assert me.asked("generate")[0]["streams"] is streams
+    if "--json" not in flags:
+        assert result.stdout == "Fix empty files\n"
+
+
+def test_generate_default_user_is_created_but_a_named_one_is_not(me):
+    call(me, "q")
+    call(me, "q", "-u", "ada")
+
+    assert [(user, create) for user, create, *_ in me.opened] == [(None, True), ("ada", False)]
+
+
+# ---- rank, choose
+
+
+def test_rank_shows_records_with_reasons_and_no_escape(me):
+    result = call(me, "rank", "q", "-t", "commit_subject", "-k", "3")
+
+    assert me.asked("rank") == [{"query": "q", "task": "commit_subject", "k": 3}]
+    assert "1. +1.25  Fix [bold]empty[/] files" in result.stdout
+    assert "+1.00 shares rare words with the query; +0.25 recent" in result.stdout
+    assert "r1" in result.stdout
+    assert "\x1b" not in result.stdout
+
+
+def test_rank_json_has_the_promised_shape(me):
+    payload = json.loads(call(me, "rank", "q", "--json").stdout)
+
+    assert list(payload) == ["query", "task", "records", "head"]
+    assert set(payload["records"][0]) == {"id", "score", "input", "output", "contributions"}
+    assert payload["head"]["switch"] == "personal"
+
+
+@pytest.mark.parametrize("name", ["choose", "feedback"])
+def test_choose_number_reaches_the_engine(me, name):
+    result = call(me, name, "2", "--id", "g7", "--no-keep", "-u", "ada")
+
+    assert me.asked("choose") == [{"generation_id": "g7", "pick": 2, "text": None, "keep": False}]
+    assert "your head is now v4" in result.stderr
+    assert "0 LLM calls" in result.stderr
+
+
+def test_choose_text_may_come_from_stdin(me):
+    call(me, "choose", "--text", "-", text="My own words\n")
+
+    assert me.asked("choose")[0]["text"] == "My own words"
+
+
+@pytest.mark.parametrize("args", [(), ("2", "--text", "x"), ("0",), ("two",)])
+def test_choose_wrong_arguments_are_a_usage_error(me, args):
+    assert call(me, "choose", *args).exit_code == 2
+    assert not me.calls
+
+
+# ---- add, fit-head
+
+
+def test_add_prints_the_id_and_stores_the_record(me):
+    result = call(
+        me, "add", "a text", "a title", "-t", "Note-Title", "--time", "2024-01-02", "--private"
+    )
+
+    [record] = me.store.records()
+    assert result.stdout == f"{record.id}\n"
+    assert "0 LLM calls" in result.stderr
+    assert (record.task, record.time, record.private) == ("note_title", 1704153600.0, True)
+    assert me.opened[0][1] is True
+
+
+def test_add_again_is_unchanged(me):
+    first = call(me, "add", "a text", "a title")
+    second = call(me, "add", "a text", "a title")
+
+    assert first.stdout == second.stdout
+    assert "was there already" in second.stderr
+    assert me.store.count() == 1
+
+
+def test_add_id_taken_prints_the_id_it_really_got(me):
+    call(me, "add", "a", "b", "--id", "mine")
+    me.store.add([Record("x", "y", id="theirs", source="elsewhere")])
+    got = json.loads(call(me, "add", "c", "d", "--id", "theirs", "--json").stdout)
+
+    assert got["renamed"] == 1
+    assert me.store.get(got["id"]).output == "d"
+    assert me.store.get("theirs").output == "y"
+
+
+@pytest.mark.parametrize(
+    "args", [("", "b"), ("a", " "), ("a", "b", "--time", "soon"), ("a", "b", "--id", "x\ny")]
+)
+def test_add_unusable_values_are_a_usage_error(me, args):
+    assert call(me, "add", *args).exit_code == 2
+    assert me.store.count() == 0
+
+
+def test_fit_head_all_tasks_are_fitted_the_largest_first(me):
+    me.store.add(
+        [Record("a", "b", "note_title"), Record("a", "b", "chat"), Record("c", "d", "chat")]
+    )
+    result = call(me, "fit-head", "--no-llm")
+
+    assert [flags["task"] for flags in me.asked("fit_head")] == ["chat", "note_title"]
+    assert all(flags["use_llm"] is False for flags in me.asked("fit_head"))
+    for row in ("unpersonalized", "prompt-only RAG", "shared head", "my head"):
+        assert row in result.stdout
+    assert "0.254" in result.stdout
+    assert "no LLM was asked" in result.stdout
+    assert "switched on: your own head - it helps" in result.stdout
+    assert "+0.031 (80 % sure of +0.012 or more, n = 20)" in result.stdout
+    assert "75 vectors reused, 5 embedded; 6 LLM calls (2 pools paid for earlier)" in result.stdout
+    assert "a remark" in result.stdout
+
+
+def test_fit_head_one_budget_is_shared_by_all_tasks(me):
+    me.store.add([Record("a", "b", "note_title"), Record("a", "b", "chat")])
+    call(me, "fit-head", "--calls", "10", "--budget", "1h")
+
+    first, second = me.asked("fit_head")
+    assert (first["calls"], second["calls"]) == (10, 4)  # the fake spends 6
+    assert 0 < second["budget_s"] <= first["budget_s"] <= 3600
+
+
+def test_fit_head_no_records_says_what_to_do(me):
+    result = call(me, "fit-head")
+
+    assert result.exit_code == 0
+    assert "hydra-edge import" in result.stderr
+
+
+def test_fit_head_dry_run_prints_prompts_and_fits_nothing(me):
+    result = call(me, "fit-head", "-t", "chat", "--dry-run", "--calls", "2")
+
+    assert result.stdout == "prompt A\nprompt B\n"
+    assert "nothing was" in result.stderr
+    assert not me.asked("fit_head")
+
+
+def test_fit_head_remote_llm_without_a_person_to_ask_is_refused(me):
+    me.llm = FakeLLM("gpt", is_remote=True)
+    result = call(
+        me, "fit-head", "-t", "chat", "--calls", "9", "--base-url", "https://llm.example.org/v1"
+    )
+
+    assert result.exit_code == 1
+    assert "gpt at llm.example.org would be sent at most 2 prompts" in result.stderr
+    assert "--yes" in result.stderr
+    assert not me.asked("fit_head")
+
+
+def test_fit_head_remote_llm_with_consent_is_asked(me):
+    me.llm = FakeLLM("gpt", is_remote=True)
+    result = call(me, "fit-head", "-t", "chat", "--calls", "9", "--yes", "--json")
+
+    assert result.exit_code == 0
+    assert json.loads(result.stdout)["reports"][0]["roles"][0]["switch"] == "personal"
+    assert me.asked("fit_head")[0]["calls"] == 9
+
+
+@pytest.mark.parametrize("flags", [("--budget", "soon"), ("--calls", "-1"), ("--calls", "many")])
+def test_fit_head_unusable_budget_is_a_usage_error(me, flags):
+    assert call(me, "fit-head", *flags).exit_code == 2
+    assert not me.calls
+
+
+# ---- how a command fails
+
+
+def test_error_on_purpose_is_one_line_and_exit_1(me):
+    me.error = UnknownUserError("There is no user 'x'.\nKnown: me.")
+    result = call(me, "rank", "q", "-u", "x")
+
+    assert result.exit_code == 1
+    assert result.stderr == "error: There is no user 'x'. Known: me.\n"
+    assert result.stdout == ""
+
+
+def test_error_on_purpose_with_json_is_an_object_too(me):
+    me.error = EgressDeniedError("No.")
+    result = call(me, "generate", "q", "--json")
+
+    assert result.exit_code == 1
+    assert json.loads(result.stdout) == {"error": {"code": "egress_denied", "message": "No."}}
+
+
+def test_error_json_in_a_query_is_not_an_option(me):
+    me.error = UnknownModelError("None.")
+    assert call(me, "generate", "--", "--json").stdout == ""
+
+
+def test_fault_of_ours_repeats_no_text_and_asks_for_a_report(me):
+    me.error = RuntimeError("my private diary")
+    result = call(me, "generate", "q")
+
+    assert result.exit_code == 1
+    assert "RuntimeError" in result.stderr
+    assert "HYDRA_EDGE_DEBUG=1" in result.stderr
+    assert "diary" not in result.output
+    assert "Traceback" not in result.stderr
+
+
+def test_fault_of_ours_debug_prints_the_traceback(me, monkeypatch):
+    monkeypatch.setenv("HYDRA_EDGE_DEBUG", "1")
+    me.error = RuntimeError("details")
+
+    assert "Traceback" in call(me, "generate", "q").stderr
+
+
+def test_interrupt_ends_quietly_with_130(me):
+    me.error = KeyboardInterrupt()
+    result = call(me, "generate", "q")
+
+    assert result.exit_code == 130
+    assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize(
+    "args", [("rank", "q", "--nonsense"), ("heads", "nonsense"), ("import", "jsonl")]
+)
+def test_usage_error_is_exit_2(me, args):
+    assert call(me, *args).exit_code == 2
+
+
+def test_settings_unreadable_are_one_line(me, home):
+    home.mkdir()
+    (home / "config.toml").write_text("user = [")
+    result = call(me, "rank", "q")
+
+    assert result.exit_code == 1
+    assert "config.toml cannot be read" in result.stderr

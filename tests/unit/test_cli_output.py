@@ -1,0 +1,184 @@
+"""What reaches a terminal or a pipe."""
+
+import io
+import json
+from contextlib import redirect_stdout
+
+import pytest
+
+from hydra_edge.cli import options, output, words
+
+
+class Terminal(io.StringIO):
+    """A stream that claims to be a terminal."""
+
+    def isatty(self):
+        return True
+
+
+@pytest.fixture
+def terminal(monkeypatch):
+    """A terminal that wants colours; a test puts it where stdout is."""
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    return Terminal()
+
+
+HOSTILE = "a\x1b[31mred\x1b]0;title\x07 \x9b2J back\x08 \r\n\u202eright\ttab"
+
+
+def test_harmless_control_characters_become_visible():
+    shown = output.harmless(HOSTILE)
+
+    assert not set(shown) & {"\x1b", "\x07", "\x08", "\x9b", "\r", "\u202e"}
+    assert "␛[31mred" in shown
+    assert "\n" in shown
+    assert "\t" in shown
+
+
+@pytest.mark.parametrize("text", ["naïve 😀👩‍👩‍👧", "שלום \u200f עולם", "日本語\n次の行", ""])
+def test_harmless_ordinary_text_is_unchanged(text):
+    assert output.harmless(text) == text
+
+
+def test_answer_into_a_pipe_is_byte_for_byte(capsys):
+    output.answer(HOSTILE)
+
+    assert capsys.readouterr().out == HOSTILE + "\n"
+
+
+def test_answer_on_a_terminal_is_harmless(terminal):
+    with redirect_stdout(terminal):
+        output.answer(HOSTILE)
+
+    assert "␛[31mred" in terminal.getvalue()
+    assert "\x1b" not in terminal.getvalue()
+
+
+def test_write_json_hostile_text_survives_and_holds_no_raw_control(capsys):
+    output.write_json({"text": HOSTILE, "kana": "あ"})
+
+    written = capsys.readouterr().out
+    assert json.loads(written) == {"text": HOSTILE, "kana": "あ"}
+    assert not set(written) & {"\x1b", "\x9b", "\u202e"}
+
+
+def test_paint_no_color_set_is_plain(terminal, monkeypatch):
+    assert output.paint("x", "red", terminal) == "\x1b[31mx\x1b[0m"
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert output.paint("x", "red", terminal) == "x"
+
+
+def test_paint_pipe_is_plain():
+    assert output.paint("x", "red", io.StringIO()) == "x"
+
+
+def test_one_line_long_text_is_cut_with_an_ellipsis():
+    assert output.one_line("one\n two   three", 9) == "one two …"
+    assert len(output.one_line("word " * 100_000, 40)) == 40
+
+
+def test_table_in_a_pipe_is_aligned_and_uncut(capsys):
+    output.table(("id", "text"), [("a", "x" * 300), ("日本", "short")])
+
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "id    text"
+    assert lines[1] == "a     " + "x" * 300
+    assert lines[2] == "日本  short"
+
+
+def test_table_on_a_narrow_terminal_cuts_the_last_column(terminal, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    output.table(("id", "text"), [("a", "x" * 300)], stream=terminal)
+
+    assert terminal.getvalue().splitlines()[1].endswith("…")
+    assert len(terminal.getvalue().splitlines()[1]) <= 40
+
+
+def test_table_markup_in_a_cell_is_shown_as_it_is(capsys):
+    output.table(("a",), [("[bold red]x[/] :smile:",)])
+
+    assert "[bold red]x[/] :smile:" in capsys.readouterr().out
+
+
+def test_stream_pieces_equal_the_stripped_answer(capsys):
+    stream = output.Stream()
+    for piece in ("  ", " Fix", " the ", "", " crash", " \n"):
+        stream(piece)
+    assert capsys.readouterr().out == "Fix the  crash"
+
+    stream.finish("Fix the  crash")
+    assert capsys.readouterr().out == "\n"
+
+
+def test_stream_rest_of_the_answer_is_completed(capsys):
+    stream = output.Stream()
+    stream("Fix")
+    stream.finish("Fix it")
+
+    assert capsys.readouterr().out == "Fix it\n"
+
+
+def test_stream_revised_answer_stands_on_a_line_of_its_own(capsys):
+    stream = output.Stream()
+    stream("Fix")
+    stream.finish("Add")
+
+    written = capsys.readouterr()
+    assert written.out.splitlines() == ["Fix", "Add"]
+    assert "revised" in written.err
+
+
+def test_write_error_text_with_line_breaks_is_one_line(capsys):
+    output.write_error("config", "Bad:\n\x1b[2Jgot x.", as_json=True)
+
+    written = capsys.readouterr()
+    assert written.err.count("\n") == 1
+    assert json.loads(written.out)["error"]["code"] == "config"
+
+
+def test_progress_no_terminal_is_silent(capsys):
+    with output.progress() as update:
+        assert update is None
+    assert capsys.readouterr().err == ""
+
+
+def test_progress_terminal_draws_a_bar(monkeypatch):
+    stream = Terminal()
+    monkeypatch.setattr("sys.stderr", stream)
+    with output.progress() as update:
+        update("reading [bold]", 1, 2)
+    assert "reading [bold]" in stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("60s", 60.0), ("2m", 120.0), ("500ms", 0.5), ("1.5h", 5400.0), (" 7 ", 7.0), ("0", 0.0)],
+)
+def test_seconds_duration_is_read(text, expected):
+    assert options.seconds(text, "--budget") == expected
+
+
+@pytest.mark.parametrize("text", ["", "fast", "-1s", "1d", "s", "1 2", "٣s"])
+def test_seconds_no_duration_is_refused(text):
+    with pytest.raises(Exception, match="is no duration; expected for example 60s"):
+        options.seconds(text, "--budget")
+
+
+def test_words_every_feature_is_explained():
+    from hydra_edge.features import ADAPTER_FEATURES, RERANKER_FEATURES
+
+    assert set(words.RERANKER_WORDS) == set(RERANKER_FEATURES)
+    assert set(words.ADAPTER_WORDS) == set(ADAPTER_FEATURES)
+
+
+def test_reasons_largest_contributions_come_first_with_their_share():
+    text = words.reasons(
+        {"bm25": 0.5, "recency": -1.25, "habit": 0.001, "map_input_3": 0.1}, "reranker"
+    )
+
+    assert (
+        text
+        == "-1.25 recent; +0.50 shares rare words with the query; +0.10 learned likeness input 3"
+    )
+    assert words.reasons({}, "adapter") == "nothing speaks for or against it"

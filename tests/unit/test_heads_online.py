@@ -1,0 +1,186 @@
+"""A fitted head in use: one-step updates, scores, margins, abstention, storage."""
+
+import numpy as np
+import pytest
+from heads_reference import make_groups, make_prior, softmax
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hydra_edge.errors import ShapeError
+from hydra_edge.heads import ConditionalLogit, Prior
+
+seeds = st.integers(0, 2**32 - 1)
+
+
+@given(seeds, st.floats(0.0, 3.0))
+@settings(max_examples=25, deadline=None)
+def test_update_is_exactly_one_newton_step_and_leaves_the_head(seed, weight):
+    rng = np.random.default_rng(seed)
+    prior = make_prior(rng, 4)
+    head = ConditionalLogit(prior).fit(make_groups(rng, 10, 4))
+    before = head.weight_.copy(), head.precision_.copy()
+    x, target = rng.normal(size=(5, 4)), softmax(rng.normal(size=5))
+    new = head.update(x, target, weight=weight)
+    p = softmax(x @ head.weight_)
+    hessian = head.precision_ + weight * x.T @ (np.diag(p) - np.outer(p, p)) @ x
+    step = np.linalg.solve(hessian, weight * x.T @ (p - target))
+    np.testing.assert_allclose(new.precision_, hessian, atol=1e-10)
+    np.testing.assert_allclose(new.weight_, head.weight_ - step, atol=1e-9)
+    np.testing.assert_array_equal(head.weight_, before[0])
+    np.testing.assert_array_equal(head.precision_, before[1])
+    assert (new.n_groups_, head.n_groups_) == (11, 10)
+
+
+def test_update_after_many_queries_is_close_to_a_full_refit():
+    rng = np.random.default_rng(11)
+    prior, groups = make_prior(rng, 4), make_groups(rng, 301, 4)
+    head = ConditionalLogit(prior).fit(groups.take(range(300)))
+    rows = slice(groups.offsets[300], groups.offsets[301])
+    updated = head.update(groups.features[rows], groups.target(prior.tau)[rows])
+    refit = ConditionalLogit(prior).fit(groups)
+    moved = np.linalg.norm(refit.weight_ - head.weight_)
+    assert moved > 1e-4
+    assert np.linalg.norm(updated.weight_ - refit.weight_) < 0.05 * moved
+
+
+def test_update_with_a_pick_raises_the_picked_candidate():
+    prior = Prior(np.zeros(2), np.eye(2), 1.0)
+    head = ConditionalLogit(prior).update(np.eye(2), np.array([0.0, 1.0]))
+    scores = head.scores(np.eye(2))
+    assert scores[1] > 0.0 > scores[0]
+
+
+@pytest.mark.parametrize(
+    ("features", "target", "weight", "message"),
+    [
+        (np.eye(3), np.eye(3)[0], 1.0, r"Features cannot be used: got shape \(3, 3\)"),
+        (np.eye(2), np.ones(2), 1.0, "Targets do not fit: got a group that sums to 2"),
+        (np.eye(2), np.ones(3) / 3, 1.0, r"query 0 cannot be used: got shape \(3,\)"),
+        (np.eye(2) * np.nan, np.eye(2)[0], 1.0, "Features cannot be used"),
+        (np.zeros((0, 2)), np.zeros(0), 1.0, "expected at least one candidate"),
+        (np.eye(2), np.eye(2)[0], -1.0, "got weight -1.0; expected 0 or more"),
+        (np.eye(2), np.eye(2)[0], np.nan, "Update weight cannot be used"),
+    ],
+)
+def test_update_with_wrong_arrays_is_refused(features, target, weight, message):
+    head = ConditionalLogit(Prior(np.zeros(2), np.eye(2), 1.0))
+    with pytest.raises(ShapeError, match=message):
+        head.update(features, target, weight=weight)
+
+
+def test_margin_std_equals_the_spread_of_sampled_weights():
+    rng = np.random.default_rng(12)
+    head = ConditionalLogit(make_prior(rng, 3)).fit(make_groups(rng, 20, 3))
+    x = rng.normal(size=(5, 3))
+    margin = head.margin(x)
+    order = np.argsort(-(x @ head.weight_))
+    assert [margin.best, margin.second] == list(order[:2])
+    sampled = rng.multivariate_normal(head.weight_, np.linalg.inv(head.precision_), 200_000)
+    difference = sampled @ (x[order[0]] - x[order[1]])
+    assert margin.difference == pytest.approx(difference.mean(), abs=0.01)
+    assert margin.std == pytest.approx(difference.std(), rel=0.01)
+    assert margin.z == pytest.approx(margin.difference / margin.std)
+
+
+def test_margin_with_one_candidate_is_nothing():
+    margin = ConditionalLogit(Prior(np.ones(2), np.eye(2), 1.0)).margin(np.ones((1, 2)))
+    assert (margin.best, margin.second, margin.difference, margin.std, margin.z) == (0, 0, 0, 0, 0)
+
+
+def test_margin_with_more_evidence_is_more_certain():
+    rng = np.random.default_rng(13)
+    groups, x = make_groups(rng, 200, 3), np.eye(3)
+    prior = make_prior(rng, 3)
+    few, many = (ConditionalLogit(prior).fit(groups.take(range(n))).margin(x) for n in (5, 200))
+    assert many.std < 0.5 * few.std
+
+
+@pytest.mark.parametrize(
+    ("precision", "greedy", "z", "expected"),
+    [
+        (1.0, 0, 0.5, True),  # leads by 0.3, std sqrt(2)
+        (100.0, 0, 0.5, False),  # std sqrt(2) / 10
+        (100.0, 0, 3.0, True),
+        (1.0, 1, 0.5, False),  # the greedy answer is the best one
+        (1.0, 0, 0.0, False),
+    ],
+)
+def test_abstains_only_within_noise_of_the_greedy_answer(precision, greedy, z, expected):
+    head = ConditionalLogit(Prior(np.array([0.0, 0.3]), precision * np.eye(2), 1.0))
+    assert head.abstains(np.eye(2), greedy=greedy, z=z) is expected
+
+
+def test_abstains_compares_with_greedy_and_not_with_the_second():
+    head = ConditionalLogit(Prior(np.array([0.0, 5.0, 5.1]), np.eye(3), 1.0))
+    assert head.margin(np.eye(3)).z < 0.5
+    assert head.abstains(np.eye(3), greedy=0) is False
+
+
+def test_abstains_on_a_tie_with_identical_candidates():
+    head = ConditionalLogit(Prior(np.ones(2), np.eye(2), 1.0))
+    assert head.abstains(np.ones((3, 2)), greedy=2) is True
+
+
+@pytest.mark.parametrize("greedy", [-1, 2])
+def test_abstains_with_unknown_greedy_is_refused(greedy):
+    with pytest.raises(ShapeError, match=f"got row {greedy}; expected 0 to 1"):
+        ConditionalLogit(Prior(np.ones(2), np.eye(2), 1.0)).abstains(np.eye(2), greedy=greedy)
+
+
+def test_margin_without_candidates_is_refused():
+    with pytest.raises(ShapeError, match="Candidates cannot be compared: got none"):
+        ConditionalLogit(Prior(np.ones(2), np.eye(2), 1.0)).margin(np.zeros((0, 2)))
+
+
+def test_scores_are_the_exact_sum_of_contributions():
+    rng = np.random.default_rng(14)
+    head = ConditionalLogit(make_prior(rng, 3)).fit(make_groups(rng, 5, 3))
+    x = rng.normal(size=(4, 3)).astype(np.float32)
+    np.testing.assert_allclose(head.scores(x), (x * head.weight_).sum(axis=1), atol=1e-12)
+    assert head.scores(np.zeros((0, 3))).shape == (0,)
+    with pytest.raises(ShapeError, match=r"got shape \(4,\); expected \(n, 3\)"):
+        head.scores(np.zeros(4))
+
+
+def test_from_state_through_float32_scores_and_updates_alike():
+    rng = np.random.default_rng(15)
+    prior = make_prior(rng, 4)
+    head = ConditionalLogit(prior, prior_scale=3.0).fit(make_groups(rng, 30, 4))
+    back = ConditionalLogit.from_state(
+        head.weight_.astype(np.float32), head.precision_.astype(np.float32), prior,
+        prior_scale=3.0, n_groups=head.n_groups_,
+    )  # fmt: skip
+    x = rng.normal(size=(4, 4))
+    np.testing.assert_allclose(back.scores(x), head.scores(x), atol=1e-5)
+    one, other = (h.update(x, np.eye(4)[1]).weight_ for h in (head, back))
+    np.testing.assert_allclose(one, other, atol=1e-5)
+    assert (back.n_groups_, back.prior_scale) == (30, 3.0)
+
+
+def test_from_state_with_precision_rounded_to_singular_is_lifted():
+    prior = Prior(np.zeros(2), np.eye(2), 1.0)
+    x = np.array([[3e4, 3e4], [0.0, 0.0]])  # collinear: float32 cannot hold the prior beside it
+    head = ConditionalLogit(prior)
+    for _ in range(4):
+        head = head.update(x / 1e3, np.array([0.5, 0.5]), weight=1e6)
+    rounded = head.precision_.astype(np.float32)
+    assert np.linalg.eigvalsh(rounded.astype(np.float64))[0] < 1e-3
+    back = ConditionalLogit.from_state(head.weight_.astype(np.float32), rounded, prior)
+    assert np.linalg.eigvalsh(back.precision_)[0] > 0.0
+    assert np.isfinite(back.update(x, np.array([1.0, 0.0])).weight_).all()
+
+
+@pytest.mark.parametrize(
+    ("weight", "precision", "message"),
+    [
+        ([0.0], np.eye(2), r"Head weights cannot be used: got shape \(1,\); expected \(2\)"),
+        ([np.nan, 0.0], np.eye(2), "Head weights cannot be used"),
+        ([0.0, 0.0], np.eye(3), "Head precision cannot be used: got shape"),
+        ([0.0, 0.0], [[1.0, 0.0], [0.0, -1.0]], "Head precision is not positive definite"),
+        ([0.0, 0.0], [[1.0, 1.1], [1.1, 1.0]], "Head precision is not positive definite"),
+        ([0.0, 0.0], [[1.0, 0.5], [0.2, 1.0]], "Head precision is not symmetric"),
+    ],
+)
+def test_from_state_with_hostile_values_is_refused(weight, precision, message):
+    with pytest.raises(ShapeError, match=message):
+        ConditionalLogit.from_state(weight, precision, Prior(np.zeros(2), np.eye(2), 1.0))

@@ -1,0 +1,73 @@
+"""Histories and profiles: cut in time, recency-weighted, sane when empty."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from hydra_edge.history import HALF_LIFE, History, opening_of, style_of
+from hydra_edge.tasks import BUILTIN, TaskSpec
+from hydra_edge.types import Record
+
+
+def make(outputs: list[str], task: TaskSpec = BUILTIN["paper_title"]) -> History:
+    rng = np.random.default_rng(0)
+    vectors = rng.standard_normal((2, len(outputs), 8)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=2, keepdims=True)
+    records = [Record(f"in {i}", o, task.name, id=str(i)) for i, o in enumerate(outputs)]
+    return History.build(task, records, vectors[0], vectors[1])
+
+
+def test_before_sees_only_what_was_there() -> None:
+    whole = make(["Alpha Beta", "gamma.", "delta: x", "Epsilon"])
+    past = whole.before(2)
+    fresh = make(["Alpha Beta", "gamma."])
+    assert len(past) == 2
+    assert past.profile.openings == fresh.profile.openings
+    assert past.profile.log_length_mean == fresh.profile.log_length_mean
+    np.testing.assert_array_equal(past.recency, fresh.recency)
+    assert "epsilon" not in past.profile.openings
+
+
+def test_recency_halves_after_the_half_life() -> None:
+    history = make(["x"] * (int(HALF_LIFE) + 1))
+    assert history.recency[-1] == 1.0
+    assert history.recency[0] == pytest.approx(0.5)
+
+
+def test_profile_shares_are_recency_weighted_and_sum_to_one() -> None:
+    profile = make(["Tech"] * 30 + ["tech ", "SPORTS"], BUILTIN["news_category"]).profile
+    assert sum(profile.shares.values()) == pytest.approx(1.0)
+    assert set(profile.shares) == {"tech", "sports"}
+    assert profile.shares["sports"] > 1 / 32
+
+
+def test_profile_of_nothing_is_neutral() -> None:
+    profile = make([]).profile
+    assert profile.n == 0
+    assert not profile.centroid.any()
+    assert profile.log_length_std > 0
+
+
+def test_profile_of_one_record_has_a_spread() -> None:
+    assert make(["one two three"]).profile.log_length_std > 0.1
+
+
+def test_style_of_reads_the_surface() -> None:
+    assert style_of("Fix: the Thing 2.") == [1.0, 2 / 3, 1.0, 1.0, 1.0]
+    assert style_of("") == [0.0, 0.0, 0.0, 0.0, 0.0]
+    assert style_of("修复。")[2] == 1.0
+
+
+def test_opening_of_keeps_a_prefix_with_its_colon() -> None:
+    assert opening_of("refs: fix it") == "refs:"
+    assert opening_of("  ") == ""
+
+
+def test_agreement_rating_is_by_distance_and_label_by_name() -> None:
+    ratings = make(["1", "5", "junk"], BUILTIN["film_rating"])
+    index = np.arange(3)
+    np.testing.assert_allclose(ratings.agreement("3", 3.0, index), [0.5, 0.5, 0.0])
+    np.testing.assert_allclose(ratings.agreement("good", None, index), [0, 0, 0])
+    labels = make(["TECH", "sports", "tech"], BUILTIN["news_category"])
+    np.testing.assert_allclose(labels.agreement(" Tech", None, index), [1, 0, 1])

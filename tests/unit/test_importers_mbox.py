@@ -1,0 +1,264 @@
+from __future__ import annotations
+
+import mailbox
+from email.message import EmailMessage
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from hydra_edge.errors import ConfigError, ImportFormatError
+from hydra_edge.importers import ImportLog, read_mbox
+from hydra_edge.importers.mailtext import html_text, plain_subject, split_quotes
+
+ME = "Ada <ada@example.org>"
+
+
+def mail(body="Hello there.\n", *, sender=ME, subject="Greetings", **headers) -> EmailMessage:
+    message = EmailMessage()
+    message["From"] = sender
+    if subject is not None:
+        message["Subject"] = subject
+    message["Date"] = headers.pop("date", "Thu, 01 Jan 1970 01:00:10 +0100")
+    for name, value in headers.items():
+        message[name.replace("_", "-")] = value
+    message.set_content(body)
+    return message
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "mail.mbox"
+
+
+def write(path, *mails):
+    box = mailbox.mbox(path)
+    for message in mails:
+        box.add(message)
+    box.close()
+
+
+def read(path, **options):
+    log = ImportLog()
+    return list(read_mbox(path, log, **options)), log
+
+
+def test_mail_becomes_body_and_subject(path):
+    write(path, mail("Dear Bob,\n\nsee you.\n-- \nAda\n", subject="Re: [list] Lunch 🍜 日本"))
+    [record], log = read(path, me="ADA@")
+    assert (record.input, record.output) == ("Dear Bob,\n\nsee you.", "[list] Lunch 🍜 日本")
+    assert (record.task, record.private, record.time) == ("email_subject", True, 10.0)
+    assert record.source == f"mbox:{path}"
+    assert (log.read, log.done, log.total, log.unit) == (1, 1, 1, "mails")
+
+
+def test_mail_id_depends_on_message_and_mode_only(path):
+    write(path, mail("Yes.\n\n> Coming?\n", Message_ID="<1@x>"), mail())
+    first, second = read(path, me="ada")[0]
+    assert len(first.id) == 32
+    assert second.id == ""
+    assert read(path, me="ada")[0] == [first, second]
+    [reply], _ = read(path, me="ada", mode="reply")
+    assert reply.id not in {"", first.id}
+
+
+def test_mail_private_can_be_lifted_and_task_named(path):
+    write(path, mail())
+    [record], _ = read(path, private=False, task="My-Mail")
+    assert (record.private, record.task) == (False, "my_mail")
+
+
+def test_mail_from_others_is_skipped_unless_nobody_is_named(path):
+    write(path, mail(), mail(sender='"ada@example.org" <bob@example.org>'))
+    records, log = read(path, me="ada@example.org")
+    assert len(records) == 1
+    assert log.skipped == {"from somebody else": 1}
+    assert len(read(path)[0]) == 2
+
+
+def test_mails_of_no_use_are_counted_by_reason(path):
+    write(
+        path,
+        mail(subject=None),
+        mail(subject="Re: "),
+        mail("> all quoted\n"),
+        mail("-----BEGIN PGP MESSAGE-----\nabc\n"),
+    )
+    records, log = read(path)
+    assert records == []
+    assert log.skipped == {"no subject": 2, "no text of one's own": 1, "encrypted": 1}
+
+
+def test_mail_parts_attachments_and_html_are_told_apart(path):
+    both = mail("the plain part\n")
+    both.add_alternative("<p>the html part</p>", subtype="html")
+    both.add_attachment("secret attachment", filename="a.txt")
+    html = mail()
+    html.set_content(
+        "<html><head><title>t</title><style>p{}</style></head><body><p>One &amp; two</p>"
+        "<script>x()</script>three<br>four<blockquote>quoted</blockquote></body></html>",
+        subtype="html",
+    )
+    only_file = mail()
+    only_file.clear_content()
+    only_file.add_attachment(b"\x00", maintype="application", subtype="pdf", filename="a.pdf")
+    write(path, both, html, only_file)
+    records, log = read(path)
+    assert [record.input for record in records] == ["the plain part", "One & two\nthree\nfour"]
+    assert log.skipped == {"no text of one's own": 1}
+
+
+def test_mail_in_old_encodings_is_decoded(path):
+    path.write_bytes(
+        b"From x\nFrom: ada@example.org\nSubject: =?iso-8859-1?Q?Gr=FC=DFe?=\n"
+        b"Content-Type: text/plain; charset=iso-8859-1\n"
+        b"Content-Transfer-Encoding: quoted-printable\n\nsch=F6n\n\n"
+        b"From x\nFrom: ada@example.org\nSubject: unknown\n"
+        b"Content-Type: text/plain; charset=x-nonsense\n\nplain \xff\n\n"
+        b"From x\nFrom: ada@example.org\nSubject: no text codec\n"
+        b"Content-Type: text/plain; charset=zip\n\nplain\n\n"
+    )
+    records, log = read(path)
+    assert [(r.output, r.input) for r in records] == [
+        ("Grüße", "schön"),
+        ("unknown", "plain \ufffd"),
+        ("no text codec", "plain"),
+    ]
+    assert log.bad == []
+
+
+def test_mail_escaped_from_line_is_restored(path):
+    write(path, mail("Hi.\nFrom here on it is fine.\n"))
+    assert b">From here" in path.read_bytes()
+    assert read(path)[0][0].input == "Hi.\nFrom here on it is fine."
+
+
+@pytest.mark.parametrize("date", ["never", "Mon, 99 Foo 2020", ""])
+def test_mail_with_unreadable_date_is_kept(path, date):
+    path.write_text(f"From x\nFrom: a@b\nSubject: s\nDate: {date}\n\nbody\n")
+    assert read(path)[0][0].time is None
+
+
+def test_reply_finds_the_mail_it_answers(path):
+    write(
+        path,
+        mail("Yes, at eight.\n-- \nAda\n", Message_ID="<2@x>", In_Reply_To="<1@x>"),
+        mail(
+            "Dinner?\n\n> older\n-- \nBob\n",
+            sender="Bob <bob@example.org>",
+            Message_ID="<1@x>",
+        ),
+    )
+    [record], log = read(path, mode="reply", me="ada@")
+    assert (record.input, record.output) == ("Dinner?", "Yes, at eight.")
+    assert record.task == "email_reply"
+    assert log.skipped == {"from somebody else": 1}
+
+
+def test_reply_falls_back_on_what_it_quotes(path):
+    write(
+        path,
+        mail("Yes.\n\nOn Mon, 1 Jan 2024, Bob\n<bob@example.org> wrote:\n> Dinner?\n>> older\n",
+             In_Reply_To="<gone@x>"),
+        mail("Just a mail.\n"),
+    )  # fmt: skip
+    [record], log = read(path, mode="reply", me="ada@")
+    assert (record.input, record.output) == ("Dinner?", "Yes.")
+    assert log.skipped == {"not a reply to a mail that is known": 1}
+
+
+def test_reply_without_own_address_is_refused(path):
+    write(path, mail())
+    with pytest.raises(ConfigError, match="Replies need your own address"):
+        read(path, mode="reply")
+
+
+def test_mail_mode_that_is_unknown_is_refused(path):
+    with pytest.raises(ConfigError, match="mode is 'both'; expected subject or reply"):
+        read(path, mode="both")
+
+
+def test_mbox_reading_leaves_the_file_alone(path):
+    write(path, mail())
+    path.chmod(0o400)
+    before = (path.read_bytes(), path.stat().st_mtime_ns, sorted(path.parent.iterdir()))
+    read(path)
+    assert (path.read_bytes(), path.stat().st_mtime_ns, sorted(path.parent.iterdir())) == before
+
+
+def test_mbox_that_is_something_else_is_refused(path):
+    path.write_text('{"input": "x"}\n')
+    with pytest.raises(ImportFormatError, match="not a mailbox this can read"):
+        read(path)
+
+
+@pytest.mark.parametrize("name", ["missing.mbox", "."])
+def test_mbox_that_cannot_be_opened_is_refused(tmp_path, name):
+    with pytest.raises(ImportFormatError, match=r"cannot be read: .*Expected an mbox"):
+        read(tmp_path / name)
+
+
+def test_mbox_empty_gives_nothing(path):
+    path.write_bytes(b"")
+    assert read(path)[0] == []
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@given(st.lists(st.binary()), st.sampled_from(["subject", "reply"]))
+def test_mbox_of_arbitrary_mails_keeps_the_good_ones(path, junk, mode):
+    headers = [
+        b"Subject: ",
+        b"From: ",
+        b"Date: ",
+        b"Message-ID: ",
+        b"Content-Type: multipart/",
+        b"",
+    ]
+    good = b"From x\nFrom: ada@b\nSubject: good\n\nown words\n> asked\n\n"
+    bad = [b"From x\n" + headers[n % 6] + data + b"\n\n" for n, data in enumerate(junk)]
+    path.write_bytes(good + b"".join(bad) + good)
+    records, log = read(path, mode=mode, me="ada@b")
+    assert sum(r.input == ("own words" if mode == "subject" else "asked") for r in records) >= 2
+    assert log.read == len(records)
+    assert log.read + log.skipped.total() + log.bad_total == log.total
+
+
+@pytest.mark.parametrize(
+    ("subject", "plain"),
+    [
+        ("Re: Fwd: AW: x", "x"),
+        ("RE[2]: x", "x"),
+        ("Re：x", "x"),
+        ("Reply: x", "Reply: x"),
+        ("About Re: x", "About Re: x"),
+        ("[a] Re: x", "[a] Re: x"),
+        ("two\n lines", "two lines"),
+    ],
+)
+def test_subject_loses_reply_prefixes_only(subject, plain):
+    assert plain_subject(subject) == plain
+
+
+@pytest.mark.parametrize(
+    ("text", "own", "quoted"),
+    [
+        ("a\n> q\nb", "a\nb", "q"),
+        ("a\n\nOn 1.1.2024 Bob wrote:\n\n> q", "a", "q"),
+        ("a\nAm Montag, 1. Januar schrieb Bob:\n> q", "a", "q"),
+        ("a\n2024年1月1日 Bob <b@c> 写道：\n> q", "a", "q"),
+        ("These are my points:\n> q", "These are my points:", "q"),
+        ("> q\n\nanswer\n-- \nsig\n", "answer", "q"),
+        ("a\n\n-----Original Message-----\nFrom: B\nSubject: s\n\nold", "a", "old"),
+        ("a\n\n-----Original Message-----\nold", "a", "old"),
+        ("a\n____________________\nFrom: B\nSent: x\nTo: A\nSubject: s\n\nold", "a", "old"),
+        ("From: the bottom of my heart,\nthanks", "From: the bottom of my heart,\nthanks", ""),
+    ],
+)  # fmt: skip
+def test_quotes_are_split_from_own_words(text, own, quoted):
+    parts = split_quotes(text)
+    assert (parts.own, parts.quoted) == (own, quoted)
+
+
+@given(st.text())
+def test_html_of_any_kind_becomes_text(html):
+    assert isinstance(html_text(html), str)

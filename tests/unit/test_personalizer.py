@@ -1,0 +1,440 @@
+"""The facade with a fake encoder and a scripted LLM: order of things, egress, learning."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hydra_edge.bundle import Bundle
+from hydra_edge.config import Config
+from hydra_edge.errors import (
+    BaseMismatchError,
+    ConfigError,
+    ContextLengthError,
+    EgressDeniedError,
+    UnknownModelError,
+    UnknownTaskError,
+    UnknownUserError,
+)
+from hydra_edge.personalizer import Personalizer
+from hydra_edge.prompt import Prompt
+from hydra_edge.types import Completion, HeadState, Record
+
+TOPICS = ("parser", "speech", "vision", "search")
+
+
+def history(n: int = 40, *, private_every: int = 0) -> list[Record]:
+    """Make records of a user whose titles start with the topic of the text."""
+    return [
+        Record(
+            f"a long text about {TOPICS[i % 4]} number {i} with words",
+            f"{TOPICS[i % 4]}: study {i}",
+            "paper_title",
+            id=f"r{i}",
+            time=float(i),
+            private=bool(private_every) and i % private_every == 0,
+        )
+        for i in range(n)
+    ]
+
+
+def titles(prompt: Prompt, n: int) -> list[str]:
+    """Answer with a plain title first, then titles in and out of the user's style."""
+    topic = next((t for t in TOPICS if t in prompt.query), "nothing")
+    wanted = ["A Study", f"{topic}: study 7", f"On {topic}", "Something Else", f"{topic}: study 8"]
+    return (wanted * 4)[:n]
+
+
+@pytest.fixture
+def person(hash_encoder, scripted):  # type: ignore[no-untyped-def]
+    made: list[Personalizer] = []
+
+    def make(records: list[Record] | None = None, llm=None, **config: object) -> Personalizer:  # type: ignore[no-untyped-def]
+        p = Personalizer.from_records(
+            history() if records is None else records,
+            llm=llm or scripted(titles),
+            encoder=hash_encoder,
+            config=replace(Config(), **config),  # type: ignore[arg-type]
+        )
+        made.append(p)
+        return p
+
+    yield make
+    for p in made:
+        p.close()
+
+
+Make = Callable[..., Personalizer]
+
+
+def test_rank_scores_are_the_sum_of_their_contributions(person: Make) -> None:
+    ranking = person().rank("a text about speech", task="paper_title")
+    assert len(ranking.records) == 4
+    for ranked in ranking.records:
+        assert sum(ranked.contributions.values()) == pytest.approx(ranked.score, abs=1e-4)
+    scores = [r.score for r in ranking.records]
+    assert scores == sorted(scores, reverse=True)
+    assert ranking.head.switch == "shared"
+    assert ranking.head.version is None
+
+
+def test_rank_without_a_task_takes_the_most_used_one(person: Make) -> None:
+    extra = [Record("x", "y", "commit_subject", id="c")]
+    assert person([*history(), *extra]).rank("speech").task == "paper_title"
+
+
+def test_rank_unknown_task_lists_what_exists(person: Make) -> None:
+    with pytest.raises(UnknownTaskError, match="paper_title"):
+        person().rank("speech", task="nonsense")
+
+
+def test_rank_empty_history_and_empty_query(person: Make) -> None:
+    assert person([]).rank("speech", task="paper_title").records == ()
+    with pytest.raises(ConfigError, match="The text is empty"):
+        person().rank("  \n ")
+
+
+def test_generate_chooses_among_merged_candidates(person: Make) -> None:
+    p = person()
+    generation = p.generate("a text about speech", n=8)
+    texts = [c.text for c in generation.candidates]
+    assert len(texts) == len(set(texts)) == 5
+    assert sum(c.count for c in generation.candidates) == 8
+    assert sum(c.greedy for c in generation.candidates) == 1
+    assert generation.text == generation.candidates[0].text
+    assert generation.usage.received == 8
+    for c in generation.candidates:
+        assert sum(c.contributions.values()) == pytest.approx(c.score, abs=1e-4)
+
+
+def test_generate_empty_history_uses_the_shared_head(person: Make) -> None:
+    generation = person([]).generate("about speech", task="paper_title")
+    assert generation.records == ()
+    assert generation.head.switch == "shared"
+    assert generation.text
+
+
+def test_generate_shows_the_records_it_names(person: Make, scripted) -> None:  # type: ignore[no-untyped-def]
+    llm = scripted(titles)
+    generation = person(llm=llm).generate("a text about speech", k=3)
+    assert [s.record_id for s in llm.prompts[-1].shots] == [
+        r.record.id for r in reversed(generation.records)
+    ]
+
+
+def test_generate_label_task_always_answers_with_a_member(person: Make, scripted) -> None:  # type: ignore[no-untyped-def]
+    records = [
+        Record(f"film {i}", ["action", "comedy"][i % 2], "movie_tag", id=f"m{i}", time=i)
+        for i in range(20)
+    ]
+    llm = scripted(lambda _prompt, n: ["not a tag at all"] * (n - 1) + ["Comedy"])
+    generation = person(records, llm=llm).generate("film 3", task="movie_tag")
+    assert len(generation.candidates) == 15
+    assert generation.text in {c.text for c in generation.candidates}
+    votes = {c.text: c.count for c in generation.candidates}
+    assert votes["comedy"] == 1
+    assert sum(votes.values()) == 1
+
+
+def test_generate_context_overflow_drops_the_weakest_records_and_says_so(
+    person: Make, scripted
+) -> None:  # type: ignore[no-untyped-def]
+    class Narrow(scripted(titles).__class__):  # type: ignore[misc,name-defined]
+        def complete(self, prompt: Prompt, **options: object) -> list[Completion]:
+            if len(prompt.shots) > 1:
+                raise ContextLengthError("too long")
+            return super().complete(prompt, **options)
+
+    generation = person(llm=Narrow(titles)).generate("a text about speech")
+    assert len(generation.records) == 1
+    assert "3 weakest of 4 records were left out" in " ".join(generation.notes)
+    best = person().rank("a text about speech").records[0].record.id
+    assert generation.records[0].record.id == best
+
+
+def test_generate_partial_pool_is_a_result(person: Make, scripted) -> None:  # type: ignore[no-untyped-def]
+    generation = person(llm=scripted(lambda _p, _n: ["one", "two", "three"])).generate("speech")
+    assert generation.usage.received == 3
+    assert "3 of 8 candidates arrived" in generation.notes
+
+
+def test_remote_llm_never_sees_a_private_record(person: Make, scripted) -> None:  # type: ignore[no-untyped-def]
+    llm = scripted(titles, is_remote=True)
+    p = person(history(private_every=2), llm=llm)
+    p.generate("a text about speech")
+    p.fit_head(calls=200)
+    shown = {s.record_id for prompt in llm.prompts for s in prompt.shots}
+    assert shown
+    assert not any(p.store.get(i).private for i in shown)
+    queries = {prompt.query for prompt in llm.prompts}
+    for record in p.store.records():
+        if record.private:
+            assert record.input not in queries
+    assert any(r.record.private for r in p.rank("a text about speech", k=40).records)
+
+
+def test_local_llm_may_see_private_records(person: Make, scripted) -> None:  # type: ignore[no-untyped-def]
+    llm = scripted(titles)
+    person([replace(r, private=True) for r in history()], llm=llm).generate("about speech")
+    assert len(llm.prompts[-1].shots) == 4
+
+
+def test_generate_private_shows_a_remote_llm_no_history(person: Make, scripted) -> None:  # type: ignore[no-untyped-def]
+    llm = scripted(titles, is_remote=True)
+    generation = person(llm=llm).generate("about speech", private=True)
+    assert llm.prompts[-1].shots == ()
+    assert "study" not in llm.prompts[-1].completion_text()
+    assert any("no history was put into the prompt" in note for note in generation.notes)
+
+
+def test_offline_refuses_a_remote_llm_before_anything_is_sent(person: Make, scripted) -> None:  # type: ignore[no-untyped-def]
+    llm = scripted(titles, is_remote=True)
+    p = person(llm=llm, offline=True)
+    with pytest.raises(EgressDeniedError, match="--offline forbids every remote call"):
+        p.generate("about speech")
+    assert llm.prompts == []
+
+
+def test_render_prompt_is_what_generate_sends(person: Make, scripted) -> None:  # type: ignore[no-untyped-def]
+    llm = scripted(titles)
+    p = person(llm=llm)
+    rendered = p.render_prompt("a text about speech", system="Be brief.")
+    assert llm.prompts == []
+    p.generate("a text about speech", system="Be brief.")
+    assert llm.prompts[-1].completion_text() == rendered
+
+
+def test_fit_head_without_llm_fits_the_reranker_only(person: Make) -> None:
+    report = person().fit_head(use_llm=False)
+    reranker, adapter = report.roles
+    assert reranker.version == 1
+    assert [row.name for row in reranker.rows] == [
+        "unpersonalized", "prompt-only RAG", "shared head", "my head",
+    ]  # fmt: skip
+    assert all(row.utility is not None for row in reranker.rows)
+    assert adapter.version is None
+    assert report.llm_calls == 0
+
+
+def test_fit_head_spends_no_more_than_its_calls_and_resumes(person: Make, scripted) -> None:  # type: ignore[no-untyped-def]
+    llm = scripted(titles)
+    p = person(llm=llm)
+    first = p.fit_head(calls=50)
+    assert 0 < first.llm_calls <= 50
+    second = p.fit_head(calls=50)
+    assert second.pools_reused == first.pools_made
+    asked = [(prompt.query, prompt.record_ids) for prompt in llm.prompts]
+    assert len(asked) == len(set(asked)), "a candidate was paid for twice"
+    third = p.fit_head(use_llm=False)
+    assert third.roles[1].version is not None
+    assert third.roles[1].n_queries == first.pools_made + second.pools_made
+
+
+def test_fit_head_stopped_in_the_middle_pays_for_nothing_twice(person: Make, scripted) -> None:  # type: ignore[no-untyped-def]
+    class Stopping(scripted(titles).__class__):  # type: ignore[misc,name-defined]
+        left = 5
+
+        def complete(self, prompt: Prompt, **options: object) -> list[Completion]:
+            if not self.left:
+                raise KeyboardInterrupt
+            self.left -= 1
+            return super().complete(prompt, **options)
+
+    llm = Stopping(titles)
+    p = person(llm=llm)
+    with pytest.raises(KeyboardInterrupt):
+        p.fit_head(calls=500)
+    assert p.store.pool_count() >= 5
+    llm.left = 1000
+    p.fit_head(calls=100)
+    asked = [(prompt.query, prompt.record_ids) for prompt in llm.prompts]
+    assert len(asked) > 5
+    assert len(asked) == len(set(asked))
+
+
+def test_fit_head_never_shows_the_answer_nor_a_later_record(person: Make, scripted) -> None:  # type: ignore[no-untyped-def]
+    llm = scripted(titles)
+    p = person(llm=llm)
+    p.fit_head(calls=300)
+    position = {r.id: i for i, r in enumerate(p.store.records())}
+    by_query = {r.input: r for r in p.store.records()}
+    assert llm.prompts
+    for prompt in llm.prompts:
+        record = by_query[prompt.query]
+        assert record.output not in prompt.completion_text()
+        for shot in prompt.shots:
+            assert position[shot.record_id] < position[record.id]
+
+
+def test_fit_head_llm_that_keeps_failing_is_left_alone(person: Make, scripted) -> None:  # type: ignore[no-untyped-def]
+    llm = scripted(titles)
+    llm.fail_next = 100
+    report = person(llm=llm).fit_head(calls=500)
+    assert "failed 3 times in a row" in " ".join(report.notes)
+    assert llm.fail_next == 97
+
+
+def test_fit_head_remote_llm_is_asked_nothing_unless_told(person: Make, scripted) -> None:  # type: ignore[no-untyped-def]
+    llm = scripted(titles, is_remote=True)
+    report = person(llm=llm).fit_head()
+    assert llm.prompts == []
+    assert "give --calls N" in " ".join(report.notes)
+
+
+def test_fit_head_reuses_every_cached_vector(person: Make, hash_encoder) -> None:  # type: ignore[no-untyped-def]
+    p = person()
+    assert p.fit_head(use_llm=False).texts_embedded == 80
+    hash_encoder.encoded.clear()
+    p.add([Record("a new text", "new: title", "paper_title", id="new", time=99.0)])
+    report = p.fit_head(use_llm=False)
+    assert sorted(hash_encoder.encoded) == ["a new text", "new: title"]
+    assert (report.texts_embedded, report.vectors_reused) == (2, 80)
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 3])
+def test_everything_works_with_almost_no_records(person: Make, n: int) -> None:
+    p = person(history(n))
+    report = p.fit_head("paper_title", calls=30)
+    assert report.records == n
+    assert p.generate("about speech", task="paper_title").text
+    assert len(p.rank("about speech", task="paper_title").records) == min(n, 4)
+
+
+def test_fit_prompts_sends_nothing_and_shows_all(person: Make, scripted) -> None:  # type: ignore[no-untyped-def]
+    llm = scripted(titles)
+    p = person(llm=llm)
+    prompts = p.fit_prompts(calls=20)
+    assert llm.prompts == []
+    assert prompts
+    assert all("Title:" in text for text in prompts)
+
+
+def test_choose_takes_one_step_toward_the_pick(person: Make) -> None:
+    p = person()
+    generation = p.generate("a text about speech")
+    last = len(generation.candidates)
+    picked = generation.candidates[-1].text
+    result = p.choose(pick=last)
+    assert (result.text, result.head_version) == (picked, 1)
+    state = p.store.head("paper_title", "adapter")
+    assert state is not None
+    p.store.save_head(replace(state, switch="personal"))
+    again = p.generate("a text about speech")
+
+    def lead(candidates) -> float:  # type: ignore[no-untyped-def]
+        scores = {c.text: c.score for c in candidates}
+        return scores[picked] - max(s for t, s in scores.items() if t != picked)
+
+    assert lead(again.candidates) > lead(generation.candidates)
+
+
+def test_choose_keeps_the_answer_as_a_record(person: Make) -> None:
+    p = person()
+    p.generate("a text about speech")
+    result = p.choose(text="speech: my own words")
+    assert result.record_id is not None
+    record = p.store.get(result.record_id)
+    assert (record.input, record.output) == ("a text about speech", "speech: my own words")
+    assert p.choose(text="other", keep=False).record_id is None
+
+
+def test_choose_is_part_of_the_next_fit(person: Make) -> None:
+    p = person()
+    p.generate("a text about speech")
+    p.choose(pick=2)
+    report = p.fit_head(use_llm=False)
+    assert report.roles[1].n_queries == 1
+
+
+def test_choose_needs_something_to_choose_from(person: Make) -> None:
+    p = person()
+    with pytest.raises(ConfigError, match="Generate one first"):
+        p.choose(pick=1)
+    p.generate("about speech")
+    with pytest.raises(ConfigError, match="No candidate 99; expected 1 to 5"):
+        p.choose(pick=99)
+    with pytest.raises(ConfigError, match="either the number"):
+        p.choose()
+    with pytest.raises(ConfigError, match="either the number"):
+        p.choose(text="  ")
+
+
+def test_log_off_remembers_no_answer(person: Make) -> None:
+    p = person(log=False)
+    p.generate("about speech")
+    assert p.store.last_generation() is None
+
+
+def test_forget_fits_again_without_the_record(person: Make) -> None:
+    p = person()
+    p.fit_head(calls=60)
+    receipt = p.forget(["r39"])
+    assert receipt.records == 1
+    assert "r39" not in {r.record.id for r in p.rank("number 39", k=40).records}
+    state = p.store.head("paper_title", "reranker")
+    assert state is not None
+    assert not state.stale
+    assert state.n_queries == 37
+
+
+def test_forget_everything_leaves_no_head_in_force(person: Make) -> None:
+    p = person()
+    p.fit_head(calls=30)
+    p.forget([f"r{i}" for i in range(40)])
+    assert p.rank("speech", task="paper_title").head.version is None
+
+
+def test_head_of_another_base_does_not_serve(person: Make, bundle: Bundle) -> None:
+    p = person()
+    p.fit_head(use_llm=False)
+    state = p.store.head("paper_title", "reranker")
+    assert state is not None
+    p.store.save_head(replace(state, base_id="f" * 64))
+    info = p.rank("speech").head
+    assert info.version is None
+    assert "another base" in info.reason
+
+
+def test_export_and_import_head_round_trip(person: Make) -> None:
+    p, q = person(), person()
+    p.fit_head(use_llm=False)
+    text = p.export_head("paper_title", "reranker")
+    assert "study" not in text
+    imported: HeadState = q.import_head(text)
+    original = p.store.head("paper_title", "reranker")
+    assert original is not None
+    np.testing.assert_array_equal(imported.weight, original.weight)
+    np.testing.assert_array_equal(imported.precision, original.precision)
+    with pytest.raises(BaseMismatchError, match="hydra-edge fit-head --task paper_title"):
+        q.import_head(text.replace(original.base_id, "0" * 64))
+    with pytest.raises(ConfigError, match="No adapter head for paper_title"):
+        p.export_head("paper_title", "adapter")
+
+
+def test_open_unknown_user_lists_those_that_exist(home: Path) -> None:
+    with Personalizer.open("ann", create=True):
+        pass
+    with pytest.raises(UnknownUserError, match="ann"):
+        Personalizer.open("bob")
+    assert not (home / "users" / "bob.db").exists()
+
+
+def test_close_closes_only_an_llm_of_its_own(person: Make, scripted) -> None:  # type: ignore[no-untyped-def]
+    llm = scripted(titles)
+    p = person(llm=llm)
+    p.generate("about speech")
+    p.close()
+    assert llm.closed == 0
+
+
+def test_unknown_model_lists_what_exists(hash_encoder) -> None:  # type: ignore[no-untyped-def]
+    p = Personalizer.from_records(
+        history(), encoder=hash_encoder, config=replace(Config(), model="gpt-nonsense")
+    )
+    with pytest.raises(UnknownModelError, match="smollm2"):
+        p.generate("about speech")
+    p.close()

@@ -1,0 +1,292 @@
+"""Records in the store: ids, updates, order, counts, hostile texts."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from hydra_edge.errors import RecordNotFoundError, StoreError
+from hydra_edge.store import Store
+from hydra_edge.types import AddResult, Record, text_hash
+from hydra_edge.utility import tokens
+
+HOSTILE = [
+    "plain words",
+    "nul\x00inside\x00",
+    "\x00",
+    "lone \ud800 surrogate",
+    "\ud83d\ude00 as a pair of surrogates",
+    "emoji 🎉👩‍👩‍👧 family",
+    "שלום עולם",
+    "مرحبا بالعالم \u202eabc",
+    "日本語のテスト",
+    "안녕하세요 세계",
+    "नमस्ते दुनिया",
+    "'; DROP TABLE records; --",
+    '" OR input:* NEAR(a b) ^x',
+    "tab\tnew\nline\r\n",
+    "İstanbul ẞ ŉ",
+    "",
+]
+
+
+@pytest.fixture
+def store() -> Iterator[Store]:
+    with Store.in_memory() as opened:
+        yield opened
+
+
+def test_add_record_without_id_is_filed_under_its_content(store: Store) -> None:
+    record = Record("in", "out", task="t", time=5.0, private=True, source="s")
+    assert store.add([record]) == AddResult(added=1)
+    assert store.records() == [replace(record, id=record.content_hash[:16])]
+
+
+def test_add_same_records_again_changes_nothing(store: Store) -> None:
+    records = [Record(f"in {i}", "out", id="" if i % 2 else f"id{i}") for i in range(20)]
+    store.add(records)
+    before = store.records()
+    assert store.add(records) == AddResult(unchanged=20)
+    assert store.records() == before
+
+
+def test_add_known_record_now_private_marks_it(store: Store) -> None:
+    record = Record("in", "out", id="a")
+    store.add([record])
+    assert store.add([replace(record, private=True)]) == AddResult(updated=1)
+    assert store.get("a").private
+    assert store.add([record]) == AddResult(unchanged=1)
+    assert store.get("a").private
+
+
+def test_add_same_id_and_source_replaces_content_in_place(store: Store) -> None:
+    store.add([Record("old words", "x", id="a", source="f", time=3.0), Record("other", "y")])
+    changed = store.add([Record("fresh words", "z", id="a", source="f", private=True)])
+    assert changed == AddResult(updated=1)
+    assert store.records()[0] == Record(
+        "fresh words", "z", id="a", source="f", time=3.0, private=True
+    )
+    assert store.search("old") == []
+    assert [r.id for r in store.search("fresh")] == ["a"]
+    assert store.count() == 2
+    assert store.check() == []
+
+
+def test_add_replaced_text_loses_its_vector_unless_another_has_it(store: Store) -> None:
+    import numpy as np
+
+    store.add([Record("old", "shared", id="a"), Record("b", "shared", id="b")])
+    hashes = [text_hash("old"), text_hash("shared")]
+    store.put_vectors("base", {h: np.ones(4, dtype=np.float32) for h in hashes})
+    store.add([Record("new", "new", id="a")])
+    assert set(store.vectors(hashes, "base")) == {text_hash("shared")}
+
+
+def test_add_same_id_from_other_source_is_renamed_idempotently(store: Store) -> None:
+    first = Record("one", "x", id="a", source="f")
+    second = Record("two", "y", id="a", source="g")
+    store.add([first])
+    assert store.add([second]) == AddResult(renamed=1)
+    renamed = f"a~{second.content_hash[:6]}"
+    assert store.get("a") == first
+    assert store.get(renamed) == replace(second, id=renamed)
+    assert store.add([second]) == AddResult(unchanged=1)
+    assert store.add([first, second]) == AddResult(unchanged=2)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_add_id_used_twice_in_one_call_keeps_both_whatever_the_order(
+    store: Store, order: int
+) -> None:
+    pair = [Record("one", "x", id="a", source="f"), Record("two", "y", id="a", source="f")]
+    assert store.add(pair) == AddResult(added=1, renamed=1)
+    assert store.add(pair[::order]) == AddResult(unchanged=2)
+    assert {r.input for r in store.records()} == {"one", "two"}
+
+
+def test_add_id_crafted_to_block_renaming_is_stored_all_the_same(store: Store) -> None:
+    wanted = Record("mine", "x", id="a", source="f")
+    blocker = Record("blocker", "x", id=f"a~{wanted.content_hash[:6]}", source="g")
+    store.add([Record("holder", "x", id="a", source="g"), blocker])
+    assert store.add([wanted]) == AddResult(renamed=1)
+    assert store.add([wanted]) == AddResult(unchanged=1)
+    assert store.count() == 3
+
+
+def test_add_tells_progress_after_each_batch(store: Store) -> None:
+    told: list[tuple[str, int, int]] = []
+    records = [Record(str(i), "x") for i in range(1200)]
+    store.add(records, progress=lambda *step: told.append(step))
+    assert told == [("records", 500, 1200), ("records", 1000, 1200), ("records", 1200, 1200)]
+    told.clear()
+    store.add(iter(records[:3]), progress=lambda *step: told.append(step))
+    assert told == [("records", 3, 0)]
+
+
+def test_add_source_failing_midway_keeps_whole_batches(store: Store) -> None:
+    def broken() -> Iterator[Record]:
+        for i in range(700):
+            yield Record(str(i), "x")
+        raise OSError("cable pulled")
+
+    with pytest.raises(OSError, match="cable pulled"):
+        store.add(broken())
+    assert store.count() == 500
+    assert store.check() == []
+
+
+def test_records_are_ordered_by_time_then_as_added(store: Store) -> None:
+    store.add([Record("undated", "x", id="u")])  # added now: long after the dated ones
+    store.add(
+        [
+            Record("c", "x", id="c", time=30.0),
+            Record("a", "x", id="a", time=10.0),
+            Record("b1", "x", id="b1", time=20.0),
+            Record("b2", "x", id="b2", time=20.0),
+        ]
+    )
+    assert [r.id for r in store.records()] == ["a", "b1", "b2", "c", "u"]
+    assert [r.id for r in store.records(newest_first=True)] == ["u", "c", "b2", "b1", "a"]
+    assert [r.id for r in store.records(limit=2, offset=1)] == ["b1", "b2"]
+    assert store.records(limit=0) == []
+
+
+def test_records_by_task_and_source_are_only_those(store: Store) -> None:
+    store.add(
+        [
+            Record("1", "x", task="t", source="f"),
+            Record("2", "x", task="t", source="g"),
+            Record("3", "x", task="u", source="f"),
+        ]
+    )
+    assert [r.input for r in store.records(task="t")] == ["1", "2"]
+    assert [r.input for r in store.records(task="t", source="f")] == ["1"]
+    assert store.tasks() == {"t": 2, "u": 1}
+    assert store.sources() == {"f": 2, "g": 1}
+    assert (store.count(), store.count("t"), store.count("none")) == (3, 2, 0)
+
+
+def test_time_that_is_not_finite_is_unknown(store: Store) -> None:
+    store.add([Record("a", "x", id="a", time=float("nan")), Record("b", "x", time=float("inf"))])
+    assert [r.time for r in store.records()] == [None, None]
+
+
+def test_get_unknown_id_suggests_ids_that_begin_like_it(store: Store) -> None:
+    store.add([Record("1", "x", id="commit-77"), Record("2", "x", id="mail-1")])
+    with pytest.raises(RecordNotFoundError, match=r"'commit-7'.*begin like it: commit-77\. .*list"):
+        store.get("commit-7")
+    with pytest.raises(RecordNotFoundError, match=r"no record ''\. "):
+        store.get("")
+
+
+def test_set_private_counts_what_changed_and_refuses_unknown_ids(store: Store) -> None:
+    store.add([Record("1", "x", id="a"), Record("2", "x", id="b", private=True)])
+    assert store.set_private(["a", "b", "a"], True) == 1
+    assert store.set_private(["a", "b"], False) == 2
+    assert store.set_private([], True) == 0
+    with pytest.raises(RecordNotFoundError, match="'zz'"):
+        store.set_private(["a", "zz"], True)
+    assert not store.get("a").private
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_hostile_text_comes_back_unchanged_and_is_found(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "u.db"
+    record = Record(text, f"{text} answer", task=f"t{text}", id=f"i{text}", source=f"s{text}")
+    with Store.open(path) as store:
+        store.add([Record("something else", "entirely"), record])
+    with Store.open(path) as store:
+        assert store.get(record.id) == record
+        assert store.records(task=record.task) == [record]
+        assert store.sources()[record.source] == 1
+        for word in tokens(text):
+            assert record in store.search(word)
+        if text.strip():
+            assert record in store.search(text)
+        assert store.check() == []
+        store.forget([record.id])
+        assert store.check() == []
+        assert store.count() == 1
+
+
+def test_record_of_one_megabyte_is_kept_found_and_forgotten(tmp_path: Path) -> None:
+    text = "".join(f"word{i} " for i in range(100_000)) + "x" * 200_000
+    with Store.open(tmp_path / "u.db") as store:
+        store.add([Record(text, "out", id="big"), Record("small word7", "out", id="small")])
+        assert store.get("big").input == text
+        assert [r.id for r in store.search("word99999")] == ["big"]
+        assert [r.id for r in store.search("x" * 200_000)] == ["big"]
+        assert {i for i, _ in store.bm25("word7 word8", "general", 5)} == {"big", "small"}
+        assert [i for i, _ in store.bm25(text, "general", 1)] == ["big"]
+        store.forget(["big"])
+        assert store.check() == []
+        assert store.size_bytes() < 300_000
+
+
+def test_records_table_is_readable_by_other_programs(tmp_path: Path) -> None:
+    path = tmp_path / "u.db"
+    with Store.open(path) as store:
+        store.add([Record("in", "out", id="a", task="t", time=1.5, private=True, source="s")])
+    with sqlite3.connect(path) as other:
+        row = other.execute(
+            "SELECT id, input, output, task, time, private, source FROM records"
+        ).fetchall()
+    other.close()
+    assert row == [("a", "in", "out", "t", 1.5, 1, "s")]
+
+
+def test_add_error_in_a_later_batch_tells_how_many_are_stored(store: Store) -> None:
+    store._db.connection.execute(
+        "CREATE TRIGGER full AFTER INSERT ON records WHEN new.id = 'id700' BEGIN "
+        "INSERT INTO meta VALUES ('x', NULL); END"
+    )
+    with pytest.raises(StoreError, match=r"NOT NULL.*the first 500 are stored.*safe"):
+        store.add(Record("a", "b", id=f"id{i}") for i in range(1000))
+    assert store.count() == 500
+
+
+texts = st.text(st.characters(), max_size=40) | st.sampled_from(HOSTILE)
+records = st.builds(
+    Record,
+    input=texts,
+    output=texts,
+    task=st.sampled_from(["t", "u"]),
+    id=st.sampled_from(["", "a", "b", "c"]),
+    time=st.none() | st.floats(allow_nan=False, allow_infinity=False, width=32),
+    private=st.booleans(),
+    source=st.sampled_from(["f", "g"]),
+)
+
+
+@settings(max_examples=75, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(calls=st.lists(st.lists(records, max_size=6), max_size=4), data=st.data())
+def test_any_records_round_trip_are_findable_and_forgettable(
+    calls: list[list[Record]], data: st.DataObject
+) -> None:
+    with Store.in_memory() as store:
+        for call in calls:
+            result = store.add(call)
+            total = result.added + result.updated + result.unchanged + result.renamed
+            assert total == len(call)
+            assert store.add(call).unchanged >= result.added
+            contents = {(r.task, r.input, r.output) for r in store.records()}
+            assert {(r.task, r.input, r.output) for r in call} <= contents
+        stored = store.records()
+        for record in stored:
+            assert store.get(record.id) == record
+            for word in tokens(record.input) + tokens(record.output):
+                assert record in store.search(word, limit=1000)
+            if tokens(record.input):
+                assert record.id in dict(store.bm25(record.input, record.task, 1000))
+        assert store.check() == []
+        if stored:
+            gone = data.draw(st.sets(st.sampled_from([r.id for r in stored]), min_size=1))
+            assert store.forget(sorted(gone)).records == len(gone)
+            assert store.records() == [r for r in stored if r.id not in gone]
+            assert store.check() == []
