@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from email.message import EmailMessage
+from email.header import Header, decode_header
+from email.message import Message
 from html import unescape
 
 _HIDDEN = frozenset({"script", "style", "template", "title"})
@@ -43,18 +44,40 @@ class MailText:
     quoted: str
 
 
-def plain_text(message: EmailMessage) -> str:
-    """Decode a message's body: text/plain if it has one, else HTML without its tags."""
-    part = message.get_body(preferencelist=("plain", "html"))
-    if part is None:
+def decoded(data: bytes, charset: str | None) -> str:
+    """Decode bytes by the charset they claim; a claim that makes no sense means UTF-8."""
+    try:
+        return data.decode(charset or "utf-8", "replace")
+    except (LookupError, ValueError):  # no such charset, or a codec that is not one
+        return data.decode("utf-8", "replace")
+
+
+def header_text(value: object) -> str:
+    """Return a header's text, MIME words and raw bytes decoded, on one line."""
+    if not isinstance(value, str | Header):
         return ""
+    chunks = (
+        chunk if isinstance(chunk, str) else decoded(chunk, charset)
+        for chunk, charset in decode_header(value)
+    )
+    return _SPACES.sub(" ", "".join(chunks)).strip()
+
+
+def plain_text(mail: Message) -> str:
+    """Decode a mail's body: its first text/plain part, else its HTML without the tags."""
+    parts = [
+        part
+        for part in mail.walk()
+        if part.get_content_type() in {"text/plain", "text/html"}
+        and part.get_content_disposition() != "attachment"
+    ]
+    if not parts:
+        return ""
+    part = min(parts, key=lambda part: part.get_content_type() != "text/plain")
     payload = part.get_payload(decode=True)
     if not isinstance(payload, bytes):
         return ""
-    try:
-        text = payload.decode(str(part.get_content_charset("utf-8")), "replace")
-    except (LookupError, ValueError):  # no such charset, or a codec that is not one
-        text = payload.decode("utf-8", "replace")
+    text = decoded(payload, part.get_content_charset())
     if part.get_content_type() == "text/html":
         text = html_text(text)
     return _ESCAPED_FROM.sub(r"\1", text.replace("\r\n", "\n").replace("\r", "\n"))
@@ -73,7 +96,7 @@ def html_text(html: str) -> str:
         place = match.end()
         tag = (match["tag"] or "").lower()
         if match["comment"] or (tag in _HIDDEN and not match["end"]):
-            end = re.compile("-->" if match["comment"] else f"</{tag}", re.IGNORECASE)
+            end = re.compile("-->" if match["comment"] else f"</{tag}[^<>]*+>", re.I)
             closing = end.search(html, place)
             place = closing.end() if closing else len(html)
         if tag == "blockquote":
@@ -86,9 +109,8 @@ def html_text(html: str) -> str:
 
 def plain_subject(subject: str) -> str:
     """Return a subject without ``Re:``, ``Fwd:`` and their like; list tags stay."""
-    line = _SPACES.sub(" ", subject).strip()
-    prefixes = _PREFIXES.match(line)
-    return line[prefixes.end() :] if prefixes else line
+    prefixes = _PREFIXES.match(subject)
+    return subject[prefixes.end() :] if prefixes else subject
 
 
 def split_quotes(text: str) -> MailText:

@@ -10,8 +10,8 @@ import mailbox
 from collections.abc import Iterator
 from dataclasses import dataclass
 from email import message_from_bytes
-from email.message import EmailMessage
-from email.policy import default as modern
+from email.message import Message
+from email.utils import getaddresses, parsedate_to_datetime
 from pathlib import Path
 from typing import Literal, TypeAlias, get_args
 
@@ -24,7 +24,7 @@ from hydra_edge.importers.base import (
     readable,
 )
 from hydra_edge.importers.log import ImportLog
-from hydra_edge.importers.mailtext import plain_subject, plain_text, split_quotes
+from hydra_edge.importers.mailtext import header_text, plain_subject, plain_text, split_quotes
 from hydra_edge.types import Record, text_hash
 
 Mode: TypeAlias = Literal["subject", "reply"]
@@ -143,7 +143,7 @@ class _Reader:
             self.log.reject(position, f"malformed mail: {ascii(reason)[1:-1][:200]}")
             return None
 
-    def _fields(self, mail: EmailMessage) -> dict[str, object] | _Skip:
+    def _fields(self, mail: Message) -> dict[str, object] | _Skip:
         if self.me is not None and not _is_from(mail, self.me):
             return _Skip("from somebody else")
         text = plain_text(mail)
@@ -153,7 +153,7 @@ class _Reader:
         if not parts.own:
             return _Skip("no text of one's own")
         if self.mode == "subject":
-            asked, written = parts.own, plain_subject(str(mail["Subject"] or ""))
+            asked, written = parts.own, plain_subject(header_text(mail["Subject"]))
             if not written:
                 return _Skip("no subject")
         else:
@@ -168,8 +168,8 @@ class _Reader:
             "time": _date(mail),
         }
 
-    def _parent(self, mail: EmailMessage) -> str:
-        key = self.parents.get(_digest(str(mail["In-Reply-To"] or "").strip()))
+    def _parent(self, mail: Message) -> str:
+        key = self.parents.get(_digest(header_text(mail["In-Reply-To"])))
         if key is None:
             return ""
         text = plain_text(_parse(self.box, key))
@@ -181,8 +181,8 @@ def _own_or_all(text: str) -> str:
     return split_quotes(text).own or text.strip()
 
 
-def _parse(box: mailbox.mbox, key: str) -> EmailMessage:
-    return message_from_bytes(box.get_bytes(key), policy=modern)
+def _parse(box: mailbox.mbox, key: str) -> Message:
+    return message_from_bytes(box.get_bytes(key))
 
 
 def _index(box: mailbox.mbox, log: ImportLog) -> dict[bytes, str]:
@@ -197,7 +197,7 @@ def _index(box: mailbox.mbox, log: ImportLog) -> dict[bytes, str]:
             while (line := handle.readline()).strip():
                 header += line
         try:
-            message_id = _message_id(message_from_bytes(header, policy=modern))
+            message_id = _message_id(message_from_bytes(header))
         except Exception:  # noqa: S112 - reported when the mail itself is read
             continue
         if message_id:
@@ -209,19 +209,18 @@ def _digest(message_id: str) -> bytes:
     return bytes.fromhex(text_hash(message_id)[:32])
 
 
-def _message_id(mail: EmailMessage) -> str:
-    return str(mail["Message-ID"] or "").strip()
+def _message_id(mail: Message) -> str:
+    return header_text(mail["Message-ID"])
 
 
-def _is_from(mail: EmailMessage, me: str) -> bool:
-    header = mail["From"]
-    return header is not None and any(me in a.addr_spec.casefold() for a in header.addresses)
+def _is_from(mail: Message, me: str) -> bool:
+    addresses = getaddresses([str(mail["From"] or "")])
+    return any(me in address.casefold() for _, address in addresses)
 
 
-def _date(mail: EmailMessage) -> float | None:
+def _date(mail: Message) -> float | None:
     """Return when a mail was sent, or None if its date cannot be read."""
     try:
-        moment = mail["Date"].datetime
-        return parse_time(moment.isoformat())
-    except (AttributeError, ValueError, TypeError, OverflowError):
+        return parse_time(parsedate_to_datetime(header_text(mail["Date"])).isoformat())
+    except (ValueError, TypeError, OverflowError):
         return None
