@@ -54,6 +54,7 @@ def encoder_command(
     from export.pack import CARD_FILE, Card
     from export.parity import (
         TorchEncoder,
+        calibration_texts,
         check,
         graph_encoder,
         limits,
@@ -62,10 +63,12 @@ def encoder_command(
     )
 
     source = source or source_folder()
-    histories = parity_histories(_files(data))
+    files = _files(data)
+    histories = parity_histories(files)
+    calibration = calibration_texts(files, besides=histories)
     with tempfile.TemporaryDirectory() as scratch, _bars() as progress:
         work = Path(scratch)
-        made = convert(source, work, progress=progress)
+        made = convert(source, work, calibration, max_tokens, progress=progress)
         card = Card(DIM, "mean", max_tokens, parity={}, provenance=provenance(source))
         quantized = graph_encoder(work / "b8", made.int8_graph, made.tokenizer, card)
         figures = measure(

@@ -25,6 +25,7 @@ from hydra_edge.types import Float2d, JsonDict, Progress, Role
 
 USERS_PER_TASK = 10
 RECORDS_PER_USER = 30
+CALIBRATION = 5  # records of each user that show how large channels become
 TOP = 4  # records shown to an LLM by default
 _BATCH = 16
 
@@ -103,6 +104,18 @@ def parity_histories(files: Sequence[Path], *, seed: int = 0) -> list[UserHistor
             "histories to measure parity on. Give them with --data."
         )
     return drawn
+
+
+def calibration_texts(files: Sequence[Path], *, besides: Sequence[UserHistory]) -> list[str]:
+    """Draw texts of other users than those whose parity is measured: inputs and outputs."""
+    taken = {user.user for user in besides}
+    texts: list[str] = []
+    users = [user for user in read_users(files) if user.user not in taken]
+    for task in sorted({user.task for user in users}):
+        of_task = [user for user in users if user.task == task]
+        for user in sample_users(of_task, USERS_PER_TASK, least=1, seed=0):
+            texts += [text for r in user.records[-CALIBRATION:] for text in (r.input, r.output)]
+    return list(dict.fromkeys(["", *texts]))  # the frame tokens alone are the extreme case
 
 
 def graph_encoder(folder: Path, graph: Path, tokenizer: Path, card: Card) -> Encoder:

@@ -128,11 +128,14 @@ def _adapter_rows(data: PoolData, verdict: Verdict) -> tuple[ReportRow, ...]:
             ReportRow(ROWS[3], verdict.mean("personal"), n - n // 2),
         )
         return (ReportRow(ROWS[0], None, 0, note), ReportRow(ROWS[1], None, 0, note), *mine)
-    values = (data.zero[use], data.rag[use], verdict.shared[:n][use], verdict.personal[:n][use])
-    return tuple(
-        ReportRow(name, float(np.mean(value)), int(use.sum()))
-        for name, value in zip(ROWS, values, strict=True)
+    means = (
+        float(data.zero[use].mean()),
+        float(data.rag[use].mean()),
+        float(verdict.shared[:n][use].mean()),
+        float(verdict.personal[:n][use].mean()),
     )
+    count = int(use.sum())
+    return tuple(ReportRow(name, mean, count) for name, mean in zip(ROWS, means, strict=True))
 
 
 def fit_adapter(engine: Engine, history: History, model: str | None) -> RoleReport:

@@ -121,7 +121,8 @@ class History:
             if value is None:
                 return np.zeros(len(index), dtype=np.float32)
             gap = np.abs(self.described.value[index] - value) / self.task.span
-            return np.clip(1.0 - np.nan_to_num(gap, nan=1.0), 0.0, 1.0).astype(np.float32)
+            agreement = np.clip(1.0 - np.nan_to_num(gap, nan=1.0), 0.0, 1.0)
+            return np.asarray(agreement, dtype=np.float32)
         wanted = answer.strip().casefold()
         texts = self.described.text
         return np.array([texts[i].casefold() == wanted for i in index], dtype=np.float32)

@@ -139,7 +139,7 @@ def _report_rows(report: JsonDict) -> Iterator[tuple[str, str, str, str]]:
         if isinstance(row, dict):
             utility = row.get("utility")
             shown = f"{utility:.3f}" if isinstance(utility, int | float) else "-"
-            yield f"  {row.get('name')}", shown, str(row.get("n")), str(row.get("note") or "")
+            yield str(row.get("name")), shown, str(row.get("n")), str(row.get("note") or "")
 
 
 def _write_head(state: HeadState, weights: list[Weight]) -> None:
@@ -153,13 +153,13 @@ def _write_head(state: HeadState, weights: list[Weight]) -> None:
         output.plain(f"  {output.one_line(str(reason))}")
     rows = list(_report_rows(state.report))
     if rows:
-        output.table(("  way to answer", "utility", "n", ""), rows)
+        output.table(("way to answer", "utility", "n", ""), rows, indent=2)
     lines = [
-        (f"  {w.feature}", f"{w.mine:+.3f}", f"{w.population:+.3f}",
+        (w.feature, f"{w.mine:+.3f}", f"{w.population:+.3f}",
          words.in_words(w.feature, state.role))
         for w in weights[:WEIGHTS_SHOWN]
     ]  # fmt: skip
-    output.table(("  feature", "mine", "population", "what it means"), lines)
+    output.table(("feature", "mine", "population", "what it means"), lines, indent=2)
 
 
 def roll_back(

@@ -85,7 +85,7 @@ def run(
     from hydra_edge.importers import ImportLog
     from hydra_edge.types import AddResult
 
-    log, result, samples = ImportLog(), AddResult(), []
+    log, result, samples, name = ImportLog(), AddResult(), [], ""
     with Interrupt() as stop, output.progress(quiet=as_json) as bar:
         reading = Reading(read(log), log, bar, stop)
         records = iter(reading)
@@ -97,8 +97,9 @@ def run(
             deque(records, maxlen=0)  # read to the end, for the counts
         elif first is not None:
             with open_user(ctx, user, create=True) as me:
+                name = me.user
                 result = me.add(chain([first], records))
-    report = Report(log, result, samples, dry_run, stop.wanted, reading.error)
+    report = Report(name, log, result, samples, dry_run, stop.wanted, reading.error)
     if as_json:
         output.write_json(report.json())
     else:
@@ -113,6 +114,7 @@ def run(
 class Report:
     """What came of an import."""
 
+    user: str  # empty: nobody's file was opened
     log: ImportLog
     result: AddResult
     samples: list[Record]
@@ -141,9 +143,8 @@ class Report:
         if self.dry_run:
             parts = [f"Would read {plural(log.read, 'record')}"]
         else:
-            parts = [
-                f"{result.added} added, {result.updated} updated, {result.unchanged} unchanged"
-            ]
+            counts = f"{result.added} added, {result.updated} updated, {result.unchanged} unchanged"
+            parts = [f"{self.user}: {counts}" if self.user else counts]
         if result.renamed:
             parts.append(f"{result.renamed} added under another id, theirs being taken")
         reasons = ", ".join(f"{count} {reason}" for reason, count in log.skipped.most_common())
@@ -156,6 +157,7 @@ class Report:
         """Return all of it for programs."""
         error = self.error and {"code": self.error.code, "message": str(self.error)}
         return {
+            "user": self.user or None,
             "read": self.log.read,
             **asdict(self.result),
             "skipped": dict(self.log.skipped),

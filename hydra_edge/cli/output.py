@@ -7,6 +7,7 @@ from LLMs: none is ever read as markup, and on a terminal none can move the curs
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import shutil
@@ -59,9 +60,20 @@ def answer(text: str, *, end: str = "\n") -> None:
     sys.stdout.write((harmless(text) if is_terminal(sys.stdout) else text) + end)
 
 
+def _finite(value: Any) -> Any:
+    """Replace numbers JSON has no word for (infinite bounds of tiny samples) by null."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(entry) for entry in value]
+    return value
+
+
 def write_json(payload: Any) -> None:
     """Write a result for machines to stdout, as one JSON document on one line."""
-    text = json.dumps(payload, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(_finite(payload), ensure_ascii=False, allow_nan=False)
     sys.stdout.write(_JSON_CONTROL.sub(lambda m: f"\\u{ord(m[0]):04x}", text) + "\n")
 
 
@@ -92,7 +104,11 @@ def write_error(code: str, message: str, *, as_json: bool) -> None:
 
 
 def table(
-    headers: Sequence[str], rows: Sequence[Sequence[str]], *, stream: IO[str] | None = None
+    headers: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    stream: IO[str] | None = None,
+    indent: int = 0,
 ) -> None:
     """Write aligned columns; on a terminal the last one is cut to fit, in a pipe nothing is."""
     from rich.cells import cell_len, set_cell_size
@@ -104,13 +120,13 @@ def table(
     room = 0
     if is_terminal(stream):
         columns = min(shutil.get_terminal_size().columns, _WIDEST)
-        room = max(20, columns - sum(widths) - 2 * last)
+        room = max(20, columns - sum(widths) - 2 * last - indent)
     for number, row in enumerate(cells):
         fixed = [cell + " " * (widths[i] - cell_len(cell)) for i, cell in enumerate(row[:last])]
         tail = row[last]
         if room and cell_len(tail) > room:
             tail = set_cell_size(tail, room - 1).rstrip() + "…"
-        line = "  ".join((*fixed, tail)).rstrip()
+        line = " " * indent + "  ".join((*fixed, tail)).rstrip()
         stream.write((line if number else paint(line, "bold", stream)) + "\n")
 
 

@@ -5,6 +5,7 @@ The JSON shapes are an interface that scripts rely on: keys may be added, none r
 
 from __future__ import annotations
 
+import math
 import sys
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -182,11 +183,13 @@ def usage_line(generation: Generation) -> str:
 
 def _row(row: ReportRow) -> tuple[str, str, str, str]:
     utility = "-" if row.utility is None else f"{row.utility:.3f}"
-    return (f"  {row.name}", utility, str(row.n), row.note)
+    return (row.name, utility, str(row.n), row.note)
 
 
 def _write_role(role: RoleReport) -> None:
-    output.table((_ROLES[role.role], "utility", "n", ""), [_row(row) for row in role.rows])
+    output.table(
+        (_ROLES[role.role], "utility", "n", ""), [_row(row) for row in role.rows], indent=2
+    )
     output.plain(f"  switched on: {_SWITCHES[role.switch]} - {role.reason}")
     gains = (
         ("your head over the shared one", role.personal_over_shared),
@@ -194,9 +197,8 @@ def _write_role(role: RoleReport) -> None:
     )
     for name, gain in gains:
         if gain is not None:
-            output.plain(
-                f"  {name}: {gain.mean:+.3f} (80 % sure of {gain.low:+.3f} or more, n = {gain.n})"
-            )
+            sure = f"80 % sure of {gain.low:+.3f} or more" if math.isfinite(gain.low) else "unsure"
+            output.plain(f"  {name}: {gain.mean:+.3f} ({sure}, n = {gain.n})")
 
 
 def write_fit(report: FitReport) -> None:

@@ -76,7 +76,8 @@ def _near(pool: Pool, history: History) -> tuple[Int1d, Float1d]:
 def _similarity(pool: Pool, history: History, index: Int1d) -> Float2d:
     """Compare candidates with records' outputs: shape ``(m, len(index))``, [0, 1]."""
     if history.task.kind == "text":
-        return np.clip(pool.vectors @ history.outputs[index].T, 0.0, 1.0)
+        cosine = pool.vectors @ history.outputs[index].T
+        return np.asarray(np.clip(cosine, 0.0, 1.0), dtype=np.float32)
     return np.stack([history.agreement(c.text, number(c.text), index) for c in pool.candidates])
 
 

@@ -33,7 +33,7 @@ def _output_similarity(history: History, shortlist: Shortlist) -> Float2d:
     index = shortlist.index
     if history.task.kind == "text":
         vectors = history.outputs[index]
-        return np.clip(vectors @ vectors.T, 0.0, 1.0)
+        return np.asarray(np.clip(vectors @ vectors.T, 0.0, 1.0), dtype=np.float32)
     described = history.described
     rows = [
         history.agreement(described.text[i], float(described.value[i]), index)

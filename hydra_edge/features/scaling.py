@@ -73,4 +73,4 @@ class FeatureMap:
     def scale(self, raw: Float2d) -> Float2d:
         """Scale raw features, shape ``(m, d)``, into roughly [-3, 3]."""
         scaled = (raw - self._mean) / self._std
-        return np.clip(scaled, -LIMIT, LIMIT).astype(np.float32)
+        return np.asarray(np.clip(scaled, -LIMIT, LIMIT), dtype=np.float32)

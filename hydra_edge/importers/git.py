@@ -101,8 +101,9 @@ def read_git(
     _check_repo(repo)
     wanted = _default_email(repo) if author is None else author
     exact = author is None
-    count = _run(repo, "rev-list", "--count", "--no-merges", *_HEAD).strip()
-    log.begin(item="commit", unit="commits", total=int(count))
+    # A damaged history cannot be counted; what precedes the damage can be read all the same.
+    count = _run(repo, "rev-list", "--count", "--no-merges", *_HEAD, may_fail=True).strip()
+    log.begin(item="commit", unit="commits", total=int(count) if count else None)
     origin = Origin.of("git", repo, task, private=private)
     others: Counter[str] = Counter()
     taken = 0
@@ -266,7 +267,7 @@ def _commits(repo: Path) -> Iterator[_Commit]:
 
 
 def _split_nul(stream: IO[bytes]) -> Iterator[bytes]:
-    """Split a stream at NUL bytes, keeping only the piece under way in memory."""
+    """Split a stream at NUL bytes; a last piece without one was cut off and is dropped."""
     piece: list[bytes] = []
     while chunk := stream.read(_CHUNK_BYTES):
         *ended, rest = chunk.split(b"\0")
@@ -274,5 +275,3 @@ def _split_nul(stream: IO[bytes]) -> Iterator[bytes]:
             yield b"".join((*piece, end))
             piece.clear()
         piece.append(rest)
-    if tail := b"".join(piece):
-        yield tail

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from email.errors import HeaderParseError
 from email.header import Header, decode_header
 from email.message import Message
 from html import unescape
@@ -56,9 +57,12 @@ def header_text(value: object) -> str:
     """Return a header's text, MIME words and raw bytes decoded, on one line."""
     if not isinstance(value, str | Header):
         return ""
+    try:
+        pairs = decode_header(value)
+    except HeaderParseError:  # a MIME word that is broken stays as it is written
+        pairs = [(str(value), None)]
     chunks = (
-        chunk if isinstance(chunk, str) else decoded(chunk, charset)
-        for chunk, charset in decode_header(value)
+        chunk if isinstance(chunk, str) else decoded(chunk, charset) for chunk, charset in pairs
     )
     return _SPACES.sub(" ", "".join(chunks)).strip()
 

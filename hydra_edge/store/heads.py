@@ -156,7 +156,7 @@ def roll_back(connection: Connection, task: str, role: Role, version: int | None
     else:
         wanted = version if version in kept else None
     if wanted is None:
-        what = "an earlier version" if version is None else f"version {version}"
+        what = "earlier version" if version is None else f"version {version}"
         raise StoreError(
             f"Cannot roll back the {role} of {task!r}: there is no {what} "
             f"(in use: {in_use or 'none'}; kept: {', '.join(map(str, kept)) or 'none'}). "

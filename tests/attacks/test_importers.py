@@ -103,6 +103,13 @@ def test_zip_bomb_is_refused_by_its_declared_size(tmp_path):
         next(read_chatgpt(path, ImportLog(), max_bytes=10**6))
 
 
+def test_json_beyond_the_limit_is_not_read(tmp_path):
+    path = tmp_path / "c.json"
+    path.write_bytes(b" " * 2000 + b"[]")
+    with pytest.raises(ImportFormatError, match="more than 1000 bytes"):
+        next(read_chatgpt(path, ImportLog(), max_bytes=1000))
+
+
 def test_zip_bomb_that_lies_about_its_size_is_refused(tmp_path):
     path = zip_of(tmp_path / "liar.zip", b" " * 20_000_000 + b"[]")
     true_size = struct.pack("<I", 20_000_002)
@@ -198,6 +205,30 @@ def test_mbox_mail_nested_too_deeply_costs_itself_only(tmp_path):
     records = list(read_mbox(path, log))
     assert [record.output for record in records] == ["s", "s"]
     assert log.skipped.total() + log.bad_total == 1
+
+
+@pytest.mark.parametrize(
+    "piece", ["<!--", "<a ", "<aaaa", "<script>", "<blockquote>", "<![if x", "&", "<"]
+)
+def test_mbox_html_never_closed_is_read_to_its_end(tmp_path, piece):
+    """What is quadratic here takes minutes, and runs into the suite's timeout."""
+    path = tmp_path / "m.mbox"
+    head = "From x\nFrom: a@b\nSubject: s\nContent-Type: text/html\n\nbefore<p>"
+    path.write_text(head + piece * (400_000 // len(piece)) + "\n\n")
+    [record] = read_mbox(path, ImportLog())
+    assert record.input.startswith("before")
+
+
+@pytest.mark.parametrize("piece", ["=?utf-8?q?a?= ", "a <a@b>, ", "a;", "("])
+@pytest.mark.parametrize("name", ["Subject", "From", "Date", "Content-Type", "Message-ID"])
+def test_mbox_header_without_measure_costs_its_mail_at_most(tmp_path, name, piece):
+    path = tmp_path / "m.mbox"
+    good = "From x\nFrom: a@b\nSubject: s\n\nbody\n\n"
+    path.write_text(f"{good}From x\n{name}: {piece * 5000}\n\nbody\n\n{good}")
+    log = ImportLog()
+    records = list(read_mbox(path, log))
+    assert [records[0].output, records[-1].output] == ["s", "s"]
+    assert log.read + log.skipped.total() + log.bad_total == 3
 
 
 def git(folder: Path, *arguments: str, text: bytes = b"") -> bytes:

@@ -230,10 +230,15 @@ def test_git_not_installed_is_said(repo, monkeypatch, tmp_path):
 
 def test_git_damaged_history_keeps_what_was_read_and_is_said(repo):
     lost = repo.commit("Old\n\nbody")
+    repo.commit("Middle\n\nbody")
     repo.commit("New\n\nbody")
     (repo.path / ".git/objects" / lost[:2] / lost[2:]).unlink()
+    log = ImportLog()
+    records = read_git(repo.path, log)
+    assert next(records).output == "New"
     with pytest.raises(ImportFormatError, match=r"git could not read .*Try: git fsck"):
-        read(repo)
+        list(records)
+    assert (log.read, log.total) == (1, None)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hydra_edge.errors import ImportFormatError
@@ -112,6 +112,15 @@ def test_notes_that_are_bad_or_empty_do_not_cost_the_others(tmp_path):
     assert log.skipped == {"empty note": 1}
 
 
+def test_note_of_absurd_size_is_reported_unread(tmp_path, monkeypatch):
+    monkeypatch.setattr("hydra_edge.importers.markdown.MAX_NOTE_BYTES", 2**20)
+    note(tmp_path, "a.md", "# T\n" + "x" * 2**20)
+    note(tmp_path, "b.md", "# T\n" + "字" * 300_000)
+    records, log = read(tmp_path)
+    assert [record.id for record in records] == ["b.md"]
+    assert log.bad[0].reason == "a.md: larger than 1 MiB"
+
+
 def test_hidden_and_other_files_are_not_notes(tmp_path):
     for name in (".obsidian/a.md", ".hidden.md", "a.txt", "md"):
         note(tmp_path, name, "# T\ntext")
@@ -133,6 +142,7 @@ def test_notes_need_a_folder(tmp_path, name):
         read(tmp_path / name)
 
 
+@settings(deadline=None)  # a loaded machine is no failure
 @given(st.text(st.sampled_from("#-=~` \n:tagsprivate")) | st.text())
 def test_note_of_any_text_is_taken_apart(text):
     found = parse_note(text)

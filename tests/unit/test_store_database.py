@@ -1,0 +1,233 @@
+"""Opening a user's file: creation, modes, migrations, threads, health."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hydra_edge.errors import StoreError, UnknownUserError
+from hydra_edge.store import Store, schema
+from hydra_edge.types import Record
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "users" / "me.db"
+
+
+@pytest.fixture
+def open_umask() -> Iterator[None]:
+    before = os.umask(0)
+    yield
+    os.umask(before)
+
+
+def mode(path: Path) -> int:
+    return path.stat().st_mode & 0o777
+
+
+def snapshot(path: Path) -> list[tuple[str, str]]:
+    connection = sqlite3.connect(path)
+    found = connection.execute("SELECT name, sql FROM sqlite_master ORDER BY name").fetchall()
+    connection.close()
+    return found
+
+
+@pytest.mark.usefixtures("open_umask")
+def test_open_new_file_is_its_owners_only_even_under_umask_zero(path: Path) -> None:
+    with Store.open(path) as store:
+        store.add([Record("a", "b")])
+        assert mode(path.parent) == 0o700
+        names = sorted(p.name for p in path.parent.iterdir())
+        assert names == ["me.db", "me.db-shm", "me.db-wal"]
+        assert {mode(p) for p in path.parent.iterdir()} == {0o600}
+        store.forget([store.records()[0].id])
+        assert {mode(p) for p in path.parent.iterdir()} == {0o600}
+        assert store.path == path
+    assert [p.name for p in path.parent.iterdir()] == ["me.db"]
+
+
+def test_open_file_others_can_read_is_tightened(path: Path) -> None:
+    Store.open(path).close()
+    path.chmod(0o644)
+    with Store.open(path) as store:
+        assert mode(path) == 0o600
+        path.chmod(0o640)
+        assert store.check() == [f"{path} can be read by others (mode 640); expected 600."]
+
+
+def test_open_unknown_user_lists_those_that_exist(path: Path) -> None:
+    with pytest.raises(UnknownUserError, match=r"no user 'me'.*Known users: none yet"):
+        Store.open(path, create=False)
+    assert not path.parent.exists()
+    Store.open(path.with_name("zoe.db")).close()
+    Store.open(path.with_name("ann.db")).close()
+    with pytest.raises(UnknownUserError, match="Known users: ann, zoe"):
+        Store.open(path, create=False)
+    Store.open(path.with_name("ann.db"), create=False).close()
+
+
+def test_open_uses_wal_and_secure_delete(path: Path) -> None:
+    with Store.open(path) as store:
+        connection = store._db.connection
+        settings = {
+            name: connection.execute(f"PRAGMA {name}").fetchone()[0]
+            for name in ("journal_mode", "secure_delete", "application_id", "user_version")
+        }
+    assert settings == {
+        "journal_mode": "wal",
+        "secure_delete": 1,
+        "application_id": schema.APPLICATION_ID,
+        "user_version": len(schema.MIGRATIONS),
+    }
+
+
+def test_open_twice_migrates_once(path: Path) -> None:
+    Store.open(path).close()
+    before = snapshot(path)
+    with Store.open(path) as one, Store.open(path) as two:
+        one.add([Record("a", "b", id="x")])
+        assert two.get("x").input == "a"
+    assert snapshot(path) == before
+
+
+def test_open_older_schema_is_migrated_with_its_records(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Store.open(path) as store:
+        store.add([Record("a", "b", id="x")])
+    later = ("ALTER TABLE records ADD COLUMN mood TEXT", "UPDATE records SET mood = 'fine'")
+    monkeypatch.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS, later))
+    with Store.open(path) as store:
+        assert store.get("x").output == "b"
+        rows = store._db.connection.execute("SELECT mood FROM records").fetchall()
+        assert rows == [("fine",)]
+        assert store.check() == []
+
+
+def test_open_migration_failing_midway_leaves_the_file_as_it_was(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Store.open(path) as store:
+        store.add([Record("a", "b", id="x")])
+    before = snapshot(path)
+    broken = ("CREATE TABLE half (x)", "DELETE FROM records", "NOT SQL")
+    with monkeypatch.context() as patch:
+        patch.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS, broken))
+        with pytest.raises(StoreError, match="NOT"):
+            Store.open(path)
+    assert snapshot(path) == before
+    with Store.open(path) as store:
+        assert store.get("x").input == "a"
+
+
+def test_open_relative_and_odd_paths_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with Store.open(Path("50% off?#é.db")) as store:
+        store.add([Record("a", "b")])
+    assert (tmp_path / "50% off?#é.db").exists()
+
+
+def test_open_symlink_keeps_side_files_beside_the_target(tmp_path: Path) -> None:
+    target, link = tmp_path / "disk" / "me.db", tmp_path / "me.db"
+    Store.open(target).close()
+    link.symlink_to(target)
+    with Store.open(link) as store:
+        store.add([Record("a", "b")])
+        assert (tmp_path / "disk" / "me.db-wal").exists()
+    Store.forget_user(link)
+    assert not link.is_symlink()
+    assert list(target.parent.iterdir()) == []
+
+
+def test_closed_store_says_so(path: Path) -> None:
+    store = Store.open(path)
+    store.close()
+    store.close()
+    with pytest.raises(StoreError, match="has been closed"):
+        store.count()
+
+
+def test_threads_share_one_store_and_lose_nothing() -> None:
+    errors: list[BaseException] = []
+
+    def work(number: int, store: Store) -> None:
+        try:
+            for i in range(20):
+                store.add([Record(f"thread {number} item {i}", "x")])
+                store.search("item")
+                store.bm25("thread", "general", 3)
+                store.put_vectors("b", {f"{number}-{i}": np.zeros(2)})
+        except BaseException as err:
+            errors.append(err)
+
+    with Store.in_memory() as store:
+        threads = [threading.Thread(target=work, args=(n, store)) for n in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert errors == []
+        assert (store.count(), store.vector_count("b")) == (80, 80)
+        assert store.check() == []
+
+
+def test_failing_step_leaves_nothing_behind_and_the_store_usable() -> None:
+    with Store.in_memory() as store:
+
+        def half_done() -> None:
+            with store._db.writing() as connection:
+                connection.execute("INSERT INTO meta VALUES ('a', 'b')")
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt, match=r"^$"):
+            half_done()
+        assert store._db.connection.execute("SELECT * FROM meta WHERE name = 'a'").fetchall() == []
+        store.add([Record("a", "b")])
+        assert store.count() == 1
+
+
+def test_size_bytes_grows_with_the_history(path: Path) -> None:
+    for store in (Store.in_memory(), Store.open(path)):
+        empty = store.size_bytes()
+        store.add(Record(f"text {i} " * 20, "x") for i in range(500))
+        assert store.size_bytes() > empty + 500 * 100
+        store.close()
+
+
+@pytest.mark.parametrize(
+    ("damage", "problem"),
+    [
+        ("DELETE FROM records_fts_docsize WHERE id = 1", "1 records are missing from the search"),
+        ("INSERT INTO records_fts (rowid, input) VALUES (99, 'x')", "1 entries of the search"),
+        ("DELETE FROM records_fts_data WHERE id > 10", "The search index is damaged"),
+        ("CREATE TRIGGER spy AFTER INSERT ON records BEGIN SELECT 1; END", "program: spy"),
+        ("DROP INDEX records_by_source", "program: records_by_source"),
+        ("INSERT INTO meta VALUES ('erasing', '1')", "An erasure is not finished"),
+        ("UPDATE heads SET weight = x'00'", "a head's weight is 1 bytes, expected 8 bytes"),
+        ("UPDATE heads SET precision = 'text'", "a head's precision is str"),
+        ("UPDATE heads SET switch = 'maybe'", "switch 'maybe'"),
+        ("UPDATE heads SET features = '{'", "is not JSON"),
+        ("UPDATE heads SET weight = x'000000000000c07f'", "not finite"),
+        ("UPDATE heads SET report = x'ff'", "not UTF-8"),
+    ],
+)
+def test_check_names_what_is_wrong(damage: str, problem: str) -> None:
+    from hydra_edge.types import HeadState
+
+    with Store.in_memory() as store:
+        store.add([Record("a b c", "b"), Record("c", "d")])
+        two = np.ones(2, dtype=np.float32)
+        store.save_head(
+            HeadState("t", "adapter", "b", ("f", "g"), two, np.eye(2, dtype=np.float32), "shared",
+                      1, 1.0, {})
+        )  # fmt: skip
+        assert store.check() == []
+        store._db.connection.execute(damage)
+        assert any(problem in line for line in store.check()), store.check()

@@ -1,0 +1,340 @@
+"""Forgetting: afterwards no byte of the text is left in the file or beside it."""
+
+from __future__ import annotations
+
+import random
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hydra_edge.errors import RecordNotFoundError, StoreError, UnknownUserError
+from hydra_edge.store import Store
+from hydra_edge.store.database import Database
+from hydra_edge.store.forget import Traces
+from hydra_edge.types import (
+    Candidate,
+    Completion,
+    ForgetReceipt,
+    Generation,
+    HeadInfo,
+    HeadState,
+    RankedRecord,
+    Record,
+    Usage,
+    text_hash,
+)
+
+SECRET_IN = "Xylophone rendezvous qwzjk behind the harbour at midnight"
+SECRET_OUT = "Vermillion passphrase zzyzx"
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "users" / "me.db"
+
+
+@pytest.fixture
+def store(path: Path) -> Iterator[Store]:
+    with Store.open(path) as opened:
+        yield opened
+
+
+def raw_bytes(path: Path) -> bytes:
+    """Everything on disk, lower-cased as the index stores it."""
+    return b"".join(p.read_bytes() for p in sorted(path.parent.iterdir())).lower()
+
+
+def left_of(text: str, path: Path) -> list[str]:
+    """Return the words of a text still found in the raw bytes."""
+    raw = raw_bytes(path)
+    return [word for word in text.lower().split() if word.encode() in raw]
+
+
+def filler(n: int, seed: int = 0) -> list[Record]:
+    rng = random.Random(seed)
+    words = [f"common{i}" for i in range(300)]
+    return [
+        Record(" ".join(rng.choices(words, k=30)), rng.choice(words), task="t", id=f"f{seed}-{i}")
+        for i in range(n)
+    ]
+
+
+def make_head(task: str) -> HeadState:
+    one = np.ones(1, dtype=np.float32)
+    return HeadState(task, "adapter", "b", ("f",), one, one.reshape(1, 1), "shared", 1, 1.0, {})
+
+
+def make_generation(
+    id_: str, query: str, text: str, shown: tuple[str, ...] = (), sampled: tuple[str, ...] = ()
+) -> Generation:
+    info = HeadInfo("t", "adapter", "shared", None, "b")
+    records = tuple(RankedRecord(Record("i", "o", id=i), 1.0, {}) for i in shown)
+    candidates = tuple(Candidate(t) for t in (text, *sampled))
+    return Generation(id_, query, "t", text, candidates, records, info, info, Usage())
+
+
+def put_pool(
+    store: Store,
+    key: str,
+    *texts: str,
+    query_id: str = "",
+    record_ids: tuple[str, ...] = (),
+) -> None:
+    store.put_pool(
+        key,
+        task="t",
+        model="m",
+        query_id=query_id,
+        record_ids=record_ids,
+        completions=[Completion(text) for text in texts],
+    )
+
+
+def test_forget_record_leaves_no_byte_of_it_anywhere(store: Store, path: Path) -> None:
+    secret = Record(SECRET_IN, SECRET_OUT, task="t", id="secret-record-id", source="diary")
+    store.add(filler(300))
+    store.add([secret])
+    store.add(filler(300, seed=1))
+    store.put_vectors("b", {text_hash(t): np.ones(4) for t in (SECRET_IN, SECRET_OUT, "kept")})
+    put_pool(store, "about", "some answer", query_id="secret-record-id")
+    put_pool(store, "shown", f"copied: {SECRET_OUT}", record_ids=("secret-record-id", "f0-1"))
+    put_pool(store, "kept", "harmless", query_id="f0-1", record_ids=("f0-2",))
+    store.log_generation(make_generation("g1", "unrelated", "x", ("secret-record-id",)), "m")
+    store.log_generation(make_generation("g2", SECRET_IN, "y"), "m")
+    store.log_generation(make_generation("g3", "harmless", "z", ("f0-1",)), "m")
+    store.put_choice("g2", "t", SECRET_IN, [Candidate("y")], (), 0, "y", "secret-record-id")
+    store.put_choice("g3", "t", "harmless", [Candidate("z")], ("f0-1",), 0, "z", None)
+    store.save_head(make_head("t"))
+    store.save_head(make_head("u"))
+    assert left_of(f"{SECRET_IN} {SECRET_OUT} secret-record-id diary", path)
+
+    receipt = store.forget(["secret-record-id"])
+
+    assert receipt == ForgetReceipt(
+        records=1, vectors=2, pools=2, choices=1, log_entries=2, tasks=("t",)
+    )
+    assert left_of("Xylophone rendezvous qwzjk harbour midnight", path) == []
+    assert left_of(f"{SECRET_OUT} secret-record-id diary", path) == []
+    assert text_hash(SECRET_IN).encode() not in raw_bytes(path)
+    assert store.check() == []
+    assert store.count() == 600
+    assert [p.key for p in store.pools()] == ["kept"]
+    assert store.generation("g3") is not None
+    assert [c.generation_id for c in store.choices()] == ["g3"]
+    assert [(h.task, h.stale) for h in store.heads()] == [("t", True), ("u", False)]
+    assert path.with_name("me.db-wal").stat().st_size < 20_000  # only the finished mark
+
+
+def test_forget_source_takes_all_of_it_and_nothing_else(store: Store, path: Path) -> None:
+    mine = [Record(f"qwzjk{i} words", f"zzyzx{i}", id=f"d{i}", source="diary") for i in range(700)]
+    store.add(mine)
+    store.add(filler(50))
+    assert store.forget(source="diary").records == 700
+    raw = raw_bytes(path)
+    assert b"qwzjk" not in raw
+    assert b"zzyzx" not in raw
+    assert b"diary" not in raw
+    assert store.count() == 50
+    assert store.sources() == {"": 50}
+
+
+def test_forget_ids_and_source_together_counts_each_record_once(store: Store) -> None:
+    store.add([Record("a", "x", id="a", source="s"), Record("b", "x", id="b")])
+    assert store.forget(["a", "b", "a"], source="s").records == 2
+
+
+def test_forget_unknown_id_or_source_erases_nothing(store: Store) -> None:
+    store.add([Record("a", "x", id="a", source="s")])
+    with pytest.raises(RecordNotFoundError, match="'nope'"):
+        store.forget(["a", "nope"])
+    with pytest.raises(RecordNotFoundError, match=r"source 'nope'\. Known sources: 's'"):
+        store.forget(["a"], source="nope")
+    with pytest.raises(RecordNotFoundError, match="no record id and no source"):
+        store.forget()
+    assert store.count() == 1
+
+
+def test_forget_keeps_what_another_record_says_too(store: Store) -> None:
+    store.add(
+        [
+            Record("one", "shared answer of two", id="a"),
+            Record("two", "shared answer of two", id="b"),
+        ]
+    )
+    store.put_vectors("b", {text_hash("shared answer of two"): np.ones(2)})
+    put_pool(store, "k", "shared answer of two")
+    receipt = store.forget(["a"])
+    assert (receipt.vectors, receipt.pools) == (0, 0)
+    assert store.forget(["b"]).pools == 1
+
+
+def test_forget_finds_the_text_inside_other_texts_whatever_the_spacing(store: Store) -> None:
+    store.add([Record("q", f"{SECRET_OUT}\n  and  more", id="a"), Record("x", "5", id="b")])
+    put_pool(store, "inside", f"Well: {SECRET_OUT} and more!", "other")
+    put_pool(store, "part", SECRET_OUT)
+    put_pool(store, "label", "5", "4")
+    put_pool(store, "chance", "25 things")
+    assert store.forget(["a"]).pools == 1
+    assert store.forget(["b"]).pools == 1
+    assert {p.key for p in store.pools()} == {"part", "chance"}
+
+
+def test_forget_record_made_by_a_choice_takes_its_whole_trail(store: Store, path: Path) -> None:
+    """The pool an answer was chosen from names neither the answer nor its record."""
+    samples = ("A first sampled answer zzyzx", "Another sampled answer qwzjk")
+    put_pool(store, "of the query", samples[1], samples[0], samples[0])
+    put_pool(store, "other", "A third sampled answer altogether")
+    store.log_generation(make_generation("g", "typed query", samples[0], (), samples[1:]), "m")
+    edited = "the user's own words"
+    store.add([Record("typed query", edited, task="t", id="choice-g")])
+    candidates = [Candidate(t) for t in samples]
+    store.put_choice("g", "t", "typed query", candidates, (), None, edited, "choice-g")
+    store.put_vectors("b", {text_hash(samples[1]): np.ones(2)})
+    receipt = store.forget(["choice-g"])
+    assert receipt == ForgetReceipt(records=1, vectors=1, pools=1, choices=1, log_entries=1)
+    assert left_of("zzyzx qwzjk typed own", path) == []
+    assert [p.key for p in store.pools()] == ["other"]
+
+
+def test_forget_after_many_small_changes_leaves_no_word_in_the_index(
+    store: Store, path: Path
+) -> None:
+    rng = random.Random(7)
+    alive: dict[str, str] = {}
+    for step in range(25):
+        new = {f"n{step}-{i}": f"sec{rng.randrange(16**9):09x}" for i in range(rng.randint(1, 9))}
+        for some in (list(new)[::2], list(new)[1::2]):
+            store.add(Record(f"{new[i]} common{i}", "x", id=i) for i in some)
+        alive |= new
+        if step % 6 == 5:
+            gone = rng.sample(sorted(alive), rng.randint(1, len(alive) - 1))
+            words = [alive.pop(i) for i in gone]
+            store.forget(gone)
+            raw = raw_bytes(path)
+            # The end of a word: the index may share the beginning with its neighbour.
+            assert [w for w in words if w[-6:].encode() in raw] == []
+            assert store.check() == []
+    assert store.count() == len(alive)
+    assert all(store.search(word) for word in alive.values())
+
+
+def test_forget_replaced_content_leaves_no_byte_of_the_old_one(store: Store, path: Path) -> None:
+    store.add([*filler(40), Record("qwzjk old", "zzyzx old", id="a")])
+    store.add([Record("new", "newer", id="a")])
+    store.forget(["a"])
+    assert left_of("qwzjk zzyzx newer", path) == []
+
+
+def test_clear_log_leaves_no_byte_of_it(store: Store, path: Path) -> None:
+    for i in range(50):
+        store.log_generation(make_generation(str(i), f"qwzjk {i} " * 30, SECRET_OUT), "m")
+    assert left_of("qwzjk vermillion", path) == ["qwzjk", "vermillion"]
+    store.clear_log()
+    assert left_of("qwzjk vermillion passphrase", path) == []
+
+
+def test_forget_while_another_reads_says_so_and_the_next_opening_finishes(path: Path) -> None:
+    with Store.open(path) as store:
+        store.add([*filler(30), Record(SECRET_IN, SECRET_OUT, id="a")])
+        reader = sqlite3.connect(path)
+        reader.execute("BEGIN")
+        reader.execute("SELECT COUNT(*) FROM records").fetchone()
+        store._db.connection.execute("PRAGMA busy_timeout = 10")
+        with pytest.raises(StoreError, match=r"bytes may remain in .*Close other programs"):
+            store.forget(["a"])
+        assert store.count() == 30
+        assert left_of("qwzjk", path) == ["qwzjk"]
+        assert any("not finished" in line for line in store.check())
+        with Store.open(path):  # the reader is still there: nothing to be done yet
+            assert left_of("qwzjk", path) == ["qwzjk"]
+        reader.rollback()
+        with Store.open(path) as again:
+            assert left_of(f"{SECRET_IN[:30]} {SECRET_OUT}", path) == []
+            assert again.check() == []
+        reader.close()
+
+
+def test_forget_stopped_before_its_bytes_are_erased_is_finished_at_the_next_opening(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def power_cut(self: Database) -> None:
+        raise KeyboardInterrupt
+
+    with Store.open(path) as store:
+        store.add([*filler(30), Record(SECRET_IN, SECRET_OUT, id="a")])
+        with monkeypatch.context() as patch:
+            patch.setattr(Database, "rewrite", power_cut)
+            with pytest.raises(KeyboardInterrupt, match=r"^$"):
+                store.forget(["a"])
+        assert any("not finished" in line for line in store.check())
+    with Store.open(path) as store:
+        assert left_of(f"{SECRET_IN[:30]} {SECRET_OUT}", path) == []
+        assert store.check() == []
+
+
+def test_forget_in_memory_works_too() -> None:
+    with Store.in_memory() as store:
+        store.add([Record("a", "x", id="a")])
+        assert store.forget(["a"]) == ForgetReceipt(records=1)
+
+
+def test_forget_user_removes_every_file_of_theirs_only(path: Path) -> None:
+    store = Store.open(path)
+    store.add(filler(5))
+    Store.open(path.with_name("you.db")).close()
+    assert path.with_name("me.db-wal").exists()
+    Store.forget_user(path)
+    assert [p.name for p in path.parent.iterdir()] == ["you.db"]
+    store.close()
+    assert [p.name for p in path.parent.iterdir()] == ["you.db"]
+    with pytest.raises(UnknownUserError, match="no user 'me'"):
+        Store.forget_user(path)
+
+
+def test_forget_user_removes_a_damaged_file_of_ours(path: Path) -> None:
+    Store.open(path).close()
+    path.write_bytes(path.read_bytes()[:100] + b"garbage")
+    with pytest.raises(StoreError, match="damaged"):
+        Store.open(path)
+    Store.forget_user(path)
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("kind", ["text", "sqlite", "folder"])
+def test_forget_user_refuses_what_is_not_ours(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "me.db"
+    if kind == "text":
+        path.write_text("dear diary, " * 20)
+    elif kind == "sqlite":
+        connection = sqlite3.connect(path)
+        connection.execute("CREATE TABLE records (x)")
+        connection.close()
+    else:
+        path.mkdir()
+    with pytest.raises(StoreError, match=r"not removed: it is not a hydra-edge file"):
+        Store.forget_user(path)
+    assert path.exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "touched"),
+    [
+        (SECRET_IN, True),
+        (f"before {SECRET_IN} after", True),
+        (SECRET_IN.replace(" ", "\n "), True),
+        (SECRET_IN[:-1], False),
+        (SECRET_IN.upper(), False),
+        ("yes", True),
+        (" yes ", True),
+        ("yes indeed", False),
+        ("", False),
+    ],
+)
+def test_traces_long_texts_are_found_inside_short_ones_only_whole(text: str, touched: bool) -> None:
+    traces = Traces(["id"], [SECRET_IN, SECRET_IN + " and on", "yes", " "])
+    assert traces.touch([], [text]) is touched
+    assert traces.touch(["other", None], ["no"]) is False
+    assert traces.touch(["id"], []) is True

@@ -1,0 +1,320 @@
+"""Vectors, pools, heads, choices and log of the store."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, fields, replace
+
+import numpy as np
+import pytest
+
+from hydra_edge.errors import ShapeError, StoreError
+from hydra_edge.store import Store, StoredPool
+from hydra_edge.types import (
+    Candidate,
+    Completion,
+    Generation,
+    HeadInfo,
+    HeadState,
+    RankedRecord,
+    Record,
+    Role,
+    Usage,
+    text_hash,
+)
+
+
+@pytest.fixture
+def store() -> Iterator[Store]:
+    with Store.in_memory() as opened:
+        yield opened
+
+
+# Vectors
+
+
+def test_vectors_come_back_as_float16_by_hash_and_base(store: Store) -> None:
+    rng = np.random.default_rng(0)
+    made = {text_hash(str(i)): rng.standard_normal(384).astype(np.float32) for i in range(3)}
+    store.put_vectors("base", made)
+    store.put_vectors("other", {text_hash("0"): np.zeros(8, dtype=np.float16)})
+    read = store.vectors([*made, text_hash("unknown")], "base")
+    assert read.keys() == made.keys()
+    for key, vector in read.items():
+        assert vector.dtype == np.float16
+        np.testing.assert_array_equal(vector, made[key].astype(np.float16))
+    assert (store.vector_count("base"), store.vector_count("other")) == (3, 1)
+    assert store.vectors([text_hash("0")], "none") == {}
+    assert store.vectors([], "base") == {}
+
+
+def test_vectors_of_a_hundred_thousand_hashes_are_looked_up(store: Store) -> None:
+    known = {text_hash(str(i)): np.full(2, i % 7, dtype=np.float32) for i in range(0, 100_000, 9)}
+    store.put_vectors("base", known)
+    read = store.vectors([text_hash(str(i)) for i in range(100_000)], "base")
+    assert read.keys() == known.keys()
+
+
+def test_put_vectors_again_replaces(store: Store) -> None:
+    store.put_vectors("base", {"h": np.zeros(2, dtype=np.float32)})
+    store.put_vectors("base", {"h": np.ones(2, dtype=np.float32)})
+    assert store.vectors(["h"], "base")["h"].tolist() == [1.0, 1.0]
+    assert store.vector_count("base") == 1
+
+
+@pytest.mark.parametrize(
+    ("vector", "match"),
+    [
+        (np.zeros((2, 2)), r"got shape \(2, 2\); expected \(d,\)"),
+        (np.array([math.nan]), "not finite"),
+        (np.array([1e9]), "not finite in float16"),
+    ],
+)
+def test_put_vectors_unusable_array_is_refused(
+    store: Store, vector: np.ndarray, match: str
+) -> None:
+    with pytest.raises(ShapeError, match=match):
+        store.put_vectors("base", {"h": vector})
+    assert store.vector_count("base") == 0
+
+
+def test_drop_other_vectors_keeps_one_base(store: Store) -> None:
+    for base in ("a", "b", "c"):
+        store.put_vectors(base, {"h": np.zeros(2), "i": np.zeros(2)})
+    assert store.drop_other_vectors("b") == 4
+    assert [store.vector_count(base) for base in "abc"] == [0, 2, 0]
+
+
+# Pools
+
+COMPLETIONS = (
+    Completion("first \ud800\x00", greedy=True, tokens=3, logprob=-0.5),
+    Completion("second 日本", tokens=2, finish="length"),
+)
+
+
+def test_pool_comes_back_as_it_was(store: Store) -> None:
+    store.put_pool(
+        "k", task="t", model="m", query_id="q", record_ids=["a", "b"], completions=COMPLETIONS
+    )
+    assert store.pool("k") == COMPLETIONS
+    assert store.pool("other") is None
+    assert store.pools() == [StoredPool("k", "t", "m", "pool", "q", ("a", "b"), COMPLETIONS)]
+
+
+def test_pools_are_found_by_task_model_and_purpose(store: Store) -> None:
+    for key, task, model, purpose in (
+        ("1", "t", "m", "pool"),
+        ("2", "t", "m", "rag"),
+        ("3", "t", "n", "pool"),
+        ("4", "u", "m", "pool"),
+    ):
+        store.put_pool(
+            key, task=task, model=model, query_id="", record_ids=(), completions=(), purpose=purpose
+        )
+    assert [p.key for p in store.pools("t")] == ["1", "2", "3"]
+    assert [p.key for p in store.pools("t", model="m")] == ["1", "2"]
+    assert [p.key for p in store.pools("t", model="m", purpose="rag")] == ["2"]
+    assert [p.key for p in store.pools(purpose="pool")] == ["1", "3", "4"]
+    assert (store.pool_count(), store.pool_count("t"), store.pool_count("x")) == (4, 3, 0)
+
+
+def test_put_pool_under_the_same_key_replaces(store: Store) -> None:
+    for text in ("old", "new"):
+        store.put_pool(
+            "k", task="t", model="m", query_id="", record_ids=(), completions=[Completion(text)]
+        )
+    assert store.pool("k") == (Completion("new"),)
+    assert store.pool_count() == 1
+
+
+# Heads
+
+
+def make_head(task: str = "t", role: Role = "adapter", d: int = 3, seed: int = 0) -> HeadState:
+    rng = np.random.default_rng(seed)
+    return HeadState(
+        task=task,
+        role=role,
+        base_id="base",
+        features=tuple(f"f{i}" for i in range(d)),
+        weight=rng.standard_normal(d).astype(np.float32),
+        precision=rng.standard_normal((d, d)).astype(np.float32),
+        switch="shared",
+        n_queries=7,
+        prior_scale=1.5,
+        report={"rows": [{"name": "mine", "utility": None}], "π": 3.14},
+    )
+
+
+def same_head(a: HeadState, b: HeadState) -> bool:
+    return all(
+        np.array_equal(getattr(a, f.name), getattr(b, f.name))
+        if isinstance(getattr(a, f.name), np.ndarray)
+        else getattr(a, f.name) == getattr(b, f.name)
+        for f in fields(HeadState)
+    )
+
+
+def test_save_head_numbers_versions_and_makes_the_newest_current(store: Store) -> None:
+    state = make_head()
+    saved = [store.save_head(replace(state, n_queries=i)) for i in range(3)]
+    assert [s.version for s in saved] == [1, 2, 3]
+    assert state.version == 0
+    current = store.head("t", "adapter")
+    assert current is not None
+    assert same_head(current, saved[2])
+    assert current.weight.dtype == current.precision.dtype == np.float32
+    assert store.save_head(make_head(role="reranker")).version == 1
+    assert store.head("t", "reranker") is not None
+    assert store.head("u", "adapter") is None
+    assert [(h.role, h.version) for h in store.heads("t")] == [
+        ("adapter", 1), ("adapter", 2), ("adapter", 3), ("reranker", 1),
+    ]  # fmt: skip
+    assert store.heads("u") == []
+
+
+def test_rollback_head_goes_back_and_forward_and_saving_goes_on_from_the_last(
+    store: Store,
+) -> None:
+    for i in range(3):
+        store.save_head(make_head(seed=i))
+    assert store.rollback_head("t", "adapter").version == 2
+    assert store.rollback_head("t", "adapter").version == 1
+    with pytest.raises(StoreError, match="there is no earlier version"):
+        store.rollback_head("t", "adapter")
+    assert store.rollback_head("t", "adapter", 3).version == 3
+    store.rollback_head("t", "adapter", 1)
+    current = store.head("t", "adapter")
+    assert current is not None
+    assert current.version == 1
+    assert store.save_head(make_head()).version == 4
+    with pytest.raises(StoreError, match=r"version 9 .*in use: 4; kept: 1, 2, 3, 4"):
+        store.rollback_head("t", "adapter", 9)
+    with pytest.raises(StoreError, match=r"in use: none; kept: none"):
+        store.rollback_head("nothing", "adapter")
+
+
+def test_save_head_keeps_the_last_twenty_versions(store: Store) -> None:
+    for i in range(25):
+        store.save_head(make_head(seed=i))
+    store.save_head(make_head("u"))
+    assert [h.version for h in store.heads("t")] == list(range(6, 26))
+
+
+def test_mark_stale_marks_every_version_of_those_tasks(store: Store) -> None:
+    for task in ("t", "t", "u"):
+        store.save_head(make_head(task))
+    assert store.mark_stale(["t", "none", "t"]) == ("t",)
+    assert [(h.task, h.stale) for h in store.heads()] == [("t", True), ("t", True), ("u", False)]
+    assert not store.save_head(make_head("t")).stale
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"weight": np.zeros(2, dtype=np.float32)}, r"weight: got shape \(2,\); expected \(3,\)"),
+        ({"precision": np.zeros((3, 2), dtype=np.float32)}, r"expected \(3, 3\)"),
+        ({"weight": np.full(3, np.nan, dtype=np.float32)}, "not finite"),
+        ({"prior_scale": math.inf}, "prior scale is inf"),
+    ],
+)
+def test_save_head_that_does_not_fit_is_refused(
+    store: Store, change: dict[str, object], match: str
+) -> None:
+    with pytest.raises(ShapeError, match=match):
+        store.save_head(replace(make_head(), **change))
+    assert store.heads() == []
+
+
+def test_save_head_with_a_report_that_is_not_json_is_refused(store: Store) -> None:
+    with pytest.raises(StoreError, match="report is not JSON"):
+        store.save_head(replace(make_head(), report={"x": object()}))
+
+
+# Log and choices
+
+CANDIDATES = (
+    Candidate("greedy one", 3, True, -0.25, 1.5, {"consensus": 1.0}),
+    Candidate("other \ud800", 0, False, None, -1.0),
+)
+KEPT = tuple(replace(c, contributions={}) for c in CANDIDATES)
+
+
+def make_generation(id_: str = "g1", task: str = "t", text: str = "greedy one") -> Generation:
+    info = HeadInfo(task, "adapter", "shared", None, "base")
+    shown = Record("shown input", "shown output", id="r1")
+    return Generation(
+        id=id_,
+        query="the query",
+        task=task,
+        text=text,
+        candidates=CANDIDATES,
+        records=(RankedRecord(shown, 1.0, {}), RankedRecord(replace(shown, id="r2"), 0.5, {})),
+        head=info,
+        reranker=info,
+        usage=Usage(llm_calls=1, prompt_tokens=20, latency_ms=3.5),
+    )
+
+
+def test_log_generation_comes_back_without_texts_of_records(store: Store) -> None:
+    store.log_generation(make_generation(), "model-x")
+    logged = store.generation("g1")
+    assert logged is not None
+    assert asdict(logged) | {"time": 0} == {
+        "id": "g1", "task": "t", "query": "the query", "text": "greedy one", "model": "model-x",
+        "candidates": tuple(asdict(c) for c in KEPT), "record_ids": ("r1", "r2"),
+        "usage": asdict(Usage(llm_calls=1, prompt_tokens=20, latency_ms=3.5)), "time": 0,
+    }  # fmt: skip
+    assert "shown" not in "\n".join(map(str, store._db.connection.iterdump()))
+    assert store.generation("g2") is None
+
+
+def test_last_generation_is_the_newest_of_its_task(store: Store) -> None:
+    assert store.last_generation() is None
+    for id_, task in (("1", "t"), ("2", "u"), ("3", "t")):
+        store.log_generation(make_generation(id_, task), "m")
+    found = [store.last_generation(), store.last_generation("u"), store.last_generation("x")]
+    assert [f and f.id for f in found] == ["3", "2", None]
+
+
+def test_clear_log_empties_it_and_keeps_the_rest(store: Store) -> None:
+    store.add([Record("a", "b")])
+    for i in range(3):
+        store.log_generation(make_generation(str(i)), "m")
+    assert store.clear_log() == 3
+    assert store.last_generation() is None
+    assert store.clear_log() == 0
+    assert store.count() == 1
+
+
+def test_choices_come_back_oldest_first_by_task(store: Store) -> None:
+    store.put_choice("g1", "t", "q1", CANDIDATES, ["r1"], 0, "greedy one", "new")
+    store.put_choice("g2", "u", "q2", CANDIDATES, [], None, "my own \x00", None)
+    first, second = store.choices()
+    assert (first.generation_id, first.task, first.query) == ("g1", "t", "q1")
+    assert (first.candidates, first.record_ids) == (KEPT, ("r1",))
+    assert (first.picked, first.text, first.record_id) == (0, "greedy one", "new")
+    assert (second.picked, second.text, second.record_id) == (None, "my own \x00", None)
+    assert store.choices("u") == [second]
+
+
+def test_put_choice_again_for_a_generation_replaces_the_first(store: Store) -> None:
+    for text in ("first thought", "second thought"):
+        store.put_choice("g1", "t", "q", CANDIDATES, [], None, text, None)
+        store.put_choice("", "t", "q", CANDIDATES, [], None, text, None)
+    assert [(c.generation_id, c.text) for c in store.choices()] == [
+        ("", "first thought"), ("g1", "second thought"), ("", "second thought"),
+    ]  # fmt: skip
+
+
+def test_helped_counts_are_of_shown_records_and_candidates_taken_as_they_were(
+    store: Store,
+) -> None:
+    store.put_choice("1", "t", "q", CANDIDATES, ["a", "b", "a"], 0, "x", None)
+    store.put_choice("2", "t", "q", CANDIDATES, ["a"], None, "x", None)
+    store.put_choice("3", "t", "q", CANDIDATES, ["a"], 1, "x", None)
+    store.put_choice("4", "u", "q", CANDIDATES, ["b"], 1, "x", None)
+    assert store.helped_counts("t") == {"a": (3, 2), "b": (1, 1)}
+    assert store.helped_counts("none") == {}
