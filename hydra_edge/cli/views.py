@@ -227,7 +227,7 @@ def receipt_line(receipt: ForgetReceipt) -> str:
     )
     line = "Forgotten: " + ", ".join(parts) + "."
     if receipt.tasks:
-        line += f" Learned from them, so fit again: {', '.join(receipt.tasks)}."
+        line += f" Heads that had learned from them, now fitted again: {", ".join(receipt.tasks)}."
     return line
 
 
