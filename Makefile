@@ -5,7 +5,7 @@ HISTORY ?=
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help demo test setup lint type test-fast smoke base clean
+.PHONY: help demo test setup lint type test-fast smoke readme clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -42,12 +42,16 @@ lint: setup ## Check style and import rules
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
+	$(BIN)/python scripts/readme.py --check
 
 type: setup ## Check types
 	$(BIN)/mypy
 
 smoke: setup ## Build the wheel and try it in a clean environment
 	$(BIN)/python scripts/smoke.py
+
+readme: setup ## Write the README's transcript and figures anew
+	$(BIN)/python scripts/readme.py
 
 clean: ## Remove what these targets made
 	rm -rf $(VENV) .demo dist build

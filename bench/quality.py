@@ -18,8 +18,6 @@ from typing import Annotated
 
 import numpy as np
 import typer
-from hydra_edge.bundle import Bundle, load_bundle
-from hydra_edge.encoder import Encoder
 from hydra_edge.llm.models import open_llm
 from rich.console import Console
 from rich.progress import track
@@ -30,7 +28,9 @@ from export.data import UserHistory, read_users, sample_users
 from hydra_edge import __version__
 from hydra_edge.active import ActiveHead, prior_for
 from hydra_edge.adapter import choose, merge, pool_utilities
+from hydra_edge.bundle import Bundle, load_bundle
 from hydra_edge.config import Config, find_paths
+from hydra_edge.encoder import Encoder
 from hydra_edge.engine import Engine
 from hydra_edge.errors import BackendError
 from hydra_edge.features import Pool
@@ -248,6 +248,8 @@ def main(
     figures = {
         "version": __version__, "base_id": base.base_id, "llm": model.name, "seed": seed,
         "candidates": SAMPLING.n, "shown": SAMPLING.shown, "fit_pools": fit_pools,
+        "command": f"python -m bench.quality --data {' '.join(p.name for p in data)} "
+                   f"--users {users} --queries {queries} --fit-pools {fit_pools} --seed {seed}",
         "machine": platform.processor() or platform.machine(), "llm_calls": model.asked,
         "tasks": tasks,
     }  # fmt: skip

@@ -55,15 +55,19 @@ def write_jsonl(records: list[Record], path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--history", type=Path, help="a git repository; default: the sample")
-    parser.add_argument("--home", type=Path, default=Path(".demo"), help="where the demo keeps its files")
+    parser.add_argument(
+        "--home", type=Path, default=Path(".demo"), help="where the demo keeps its files"
+    )
     parser.add_argument("--budget", default="60s", help="time for asking the LLM while fitting")
     args = parser.parse_args()
     console = Console()
 
     what, records = read_history(args.history)
     if len(records) < HELD_BACK + 4:
-        sys.exit(f"Only {len(records)} usable records in {args.history}; the demo needs at least "
-                 f"{HELD_BACK + 4}. Try a repository with more commits of yours that have a body.")
+        sys.exit(
+            f"Only {len(records)} usable records in {args.history}; the demo needs at least "
+            f"{HELD_BACK + 4}. Try a repository with more commits of yours that have a body."
+        )
     past, queries = records[:-HELD_BACK], records[-HELD_BACK:]
     console.print(f"{len(records)} records: {what}. The newest {HELD_BACK} are held back.")
 

@@ -50,7 +50,7 @@ def encoder_command(
 
     Example: `python -m export encoder --out build/encoder --data commits.train.jsonl.gz`
     """
-    from export.encoder import DIM, convert, provenance, source_folder
+    from export.encoder import convert, provenance, source_folder, width
     from export.pack import CARD_FILE, Card
     from export.parity import (
         TorchEncoder,
@@ -69,7 +69,7 @@ def encoder_command(
     with tempfile.TemporaryDirectory() as scratch, _bars() as progress:
         work = Path(scratch)
         made = convert(source, work, calibration, max_tokens, progress=progress)
-        card = Card(DIM, "mean", max_tokens, parity={}, provenance=provenance(source))
+        card = Card(width(source), "mean", max_tokens, parity={}, provenance=provenance(source))
         quantized = graph_encoder(work / "b8", made.int8_graph, made.tokenizer, card)
         figures = measure(
             TorchEncoder(source, max_tokens),

@@ -40,15 +40,16 @@ class Limit:
     why: str
 
 
-# What quantization costs here, measured: cosine .996 mean / .98 least, Spearman .99, 4 % of
-# the top four exchanged (neighbours nearly as near). The limits leave room for other training
-# data of the same model, and catch what saturation or a lost layer does (cosine below .9).
+# What quantization costs here, measured: cosine .997 in the mean and .99 at the least, Spearman
+# .99, one in 25 of the top four exchanged for a neighbour nearly as near. The limits leave room
+# for other weights of this shape; saturated weights or a lost layer end far outside (cosine
+# below .9), and one scale for a whole batch misses the last but one (.96).
 LIMITS = (
     Limit("float_max_abs_difference", 0.0, 1e-4, "the conversion to ONNX changed the model"),
     Limit("int8_cosine_mean", 0.99, 1.0, "int8 vectors point elsewhere"),
-    Limit("int8_cosine_min", 0.95, 1.0, "int8 vectors of some texts point elsewhere"),
+    Limit("int8_cosine_min", 0.97, 1.0, "int8 vectors of some texts point elsewhere"),
     Limit("int8_spearman", 0.97, 1.0, "int8 orders a user's records otherwise"),
-    Limit("int8_top4_overlap", 0.90, 1.0, "int8 chooses other records"),
+    Limit("int8_top4_overlap", 0.93, 1.0, "int8 chooses other records"),
     Limit("batch_cosine_min", 0.9999, 1.0, "a vector depends on the texts beside it"),
     Limit("weight_max_abs", 1, MAX_WEIGHT, "weights saturate on CPUs without VNNI"),
 )
@@ -143,8 +144,10 @@ def measure(
         The figures of ``LIMITS`` and their context, rounded: the last digits of a float sum
         are the machine's, not the model's.
     """
-    texts_of = [[r.input for r in user.records[-RECORDS_PER_USER:]] for user in histories]
-    texts = list(dict.fromkeys(text for of_user in texts_of for text in of_user))
+    recent = [user.records[-RECORDS_PER_USER:] for user in histories]
+    inputs_of = [list(dict.fromkeys(r.input for r in records)) for records in recent]
+    outputs = (r.output for records in recent for r in records)
+    texts = list(dict.fromkeys([*(text for of_user in inputs_of for text in of_user), *outputs]))
     row = {text: i for i, text in enumerate(texts)}
     torch_rows = reference.encode(texts, progress=progress)
     float_rows = float_graph.encode(texts, progress=_named("float ONNX", progress))
@@ -153,7 +156,7 @@ def measure(
     cosines = (torch_rows * int8_rows).sum(axis=1)
     agreement = [
         rank_agreement(torch_rows[index], int8_rows[index])
-        for index in ([row[text] for text in dict.fromkeys(of_user)] for of_user in texts_of)
+        for index in ([row[text] for text in of_user] for of_user in inputs_of)
         if len(index) > TOP + 1
     ]
     weights = dense_weights(int8_graph.bundle.encoder_path)

@@ -33,8 +33,12 @@ def main(requirement: list[str]) -> int:
                 if not step:
                     continue
                 done, total = int(step[1]), int(step[2])
-                progress.update(bar, completed=done, total=total,
-                                description=f"compiling llama.cpp (about 5 minutes) {done}/{total}")
+                progress.update(
+                    bar,
+                    completed=done,
+                    total=total,
+                    description=f"compiling llama.cpp (about 5 minutes) {done}/{total}",
+                )
                 # Without a terminal no bar is drawn: say something every tenth.
                 if not progress.console.is_terminal and done * 10 // total > shown:
                     shown = done * 10 // total

@@ -38,17 +38,25 @@ def main() -> None:
         venv.create(work / "venv", with_pip=True)
         python = work / "venv" / "bin" / "python"
         run(python, "-m", "pip", "install", "--quiet", wheel)
-        present = json.loads(run(python, "-c", (
-            "import importlib.util, json;"
-            f"print(json.dumps([m for m in {FORBIDDEN!r} if importlib.util.find_spec(m)]))"
-        )))
+        present = json.loads(
+            run(
+                python,
+                "-c",
+                (
+                    "import importlib.util, json;"
+                    f"print(json.dumps([m for m in {FORBIDDEN!r} if importlib.util.find_spec(m)]))"
+                ),
+            )
+        )
         if present:
             sys.exit(f"a plain install brings {present}")
         site = work / "venv" / "lib"
         size = sum(f.stat().st_size for f in site.rglob("*") if f.is_file())
         base = next(site.rglob("hydra_edge/bundles/default"))
         bundle = sum(f.stat().st_size for f in base.iterdir())
-        print(f"installed: {size / 1e6:.0f} MB with dependencies and pip; base {bundle / 1e6:.1f} MB")
+        print(
+            f"installed: {size / 1e6:.0f} MB with dependencies and pip; base {bundle / 1e6:.1f} MB"
+        )
         if bundle > BUNDLE_LIMIT:
             sys.exit(f"the base has {bundle} bytes, more than {BUNDLE_LIMIT}")
         env = {"HYDRA_EDGE_HOME": str(work / "home"), "PATH": os.environ["PATH"]}
@@ -58,7 +66,9 @@ def main() -> None:
         run(command, "import", "jsonl", sample, "--user", "me", "--task", "paper_title", env=env)
         report = json.loads(run(command, "fit-head", "--user", "me", "--json", env=env))
         print(f"fit-head: {json.dumps(report)[:200]} ...")
-        ranked = json.loads(run(command, "rank", "parsing sentences", "--user", "me", "--json", env=env))
+        ranked = json.loads(
+            run(command, "rank", "parsing sentences", "--user", "me", "--json", env=env)
+        )
         titles = [record["output"] for record in ranked["records"]]
         print(f"rank: {titles}")
         if len(titles) != 4:

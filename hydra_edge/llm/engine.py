@@ -144,7 +144,7 @@ class Engine:
         params.n_seq_max = slots + 1
         params.kv_unified = True  # branches share the prompt's cells instead of a slice each
         # Flash attention rounds differently with the number of rows, and is not faster here.
-        params.flash_attn_type = lib.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        params.flash_attn_type = 0
         params.swa_full = True  # a sliding window keeps its past, so that prefixes can be reused
         params.n_threads = params.n_threads_batch = threads
         self._ctx = lib.llama_init_from_model(self._model, params)

@@ -86,9 +86,13 @@ def index_words(text: str) -> list[str]:
     return [word[:_LONGEST_WORD] for word in tokens(text, None)]
 
 
-def _hydra_words(value: str | bytes) -> str:
-    """Split a text for the triggers; bytes are a text that is not valid Unicode."""
-    text = value.decode("utf-8", "surrogatepass") if isinstance(value, bytes) else value
+def _hydra_words(value: object) -> str:
+    """Split a text for the triggers; bytes are a text that is not valid Unicode.
+
+    Never fails, or a damaged record could not be removed. What cannot be decoded, lone
+    surrogates too, is no part of a word either way.
+    """
+    text = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
     return " ".join(index_words(text))
 
 

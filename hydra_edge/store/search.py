@@ -128,7 +128,8 @@ def _find(
     found, gains = [], []
     for word in chosen:
         rows = connection.execute(
-            "SELECT seq, times, words FROM (SELECT doc, COUNT(*) AS times FROM records_terms "
+            "SELECT seq, times, CAST(words AS REAL) FROM "
+            "(SELECT doc, COUNT(*) AS times FROM records_terms "
             "WHERE term = ? AND col = 'input' GROUP BY doc) "
             f"CROSS JOIN records INDEXED BY records_short ON seq = doc WHERE {scope.condition}",
             (word, *scope.values),
@@ -173,7 +174,7 @@ def _frequent_gain(
 ) -> Double1d:
     """Score words beyond the budget in records already found, by reading these."""
     total = connection.execute("SELECT COUNT(*) FROM records").fetchone()[0]
-    rows = by_seq(connection, seqs.tolist(), "words, input")
+    rows = by_seq(connection, seqs.tolist(), "CAST(words AS REAL), input")
     lengths = np.array([rows[seq][0] for seq in seqs.tolist()], dtype=np.float64)
     times = np.zeros((len(counts), len(seqs)))
     for i, seq in enumerate(seqs.tolist()):

@@ -189,7 +189,7 @@ def test_forget_record_made_by_a_choice_takes_its_whole_trail(store: Store, path
     put_pool(store, "other", "A third sampled answer altogether")
     store.log_generation(make_generation("g", "typed query", samples[0], (), samples[1:]), "m")
     edited = "the user's own words"
-    store.add([Record("typed query", edited, task="t", id="choice-g")])
+    store.add([Record("the query as kept", edited, task="t", id="choice-g")])
     candidates = [Candidate(t) for t in samples]
     store.put_choice("g", "t", "typed query", candidates, (), None, edited, "choice-g")
     store.put_vectors("b", {text_hash(samples[1]): np.ones(2)})

@@ -110,6 +110,21 @@ def test_add_id_used_twice_in_one_call_keeps_both_whatever_the_order(
     assert {r.input for r in store.records()} == {"one", "two"}
 
 
+def test_add_known_id_again_with_other_content_in_one_call_keeps_the_known_one(
+    store: Store,
+) -> None:
+    known = Record("one", "x", id="a")
+    store.add([known])
+    assert store.add([known, Record("two", "y", id="a")]) == AddResult(unchanged=1, renamed=1)
+    assert store.get("a").input == "one"
+
+
+def test_add_replacing_a_private_record_keeps_it_private(store: Store) -> None:
+    store.add([Record("one", "x", id="a", private=True)])
+    assert store.add([Record("two", "x", id="a")]) == AddResult(updated=1)
+    assert store.get("a").private
+
+
 def test_add_id_crafted_to_block_renaming_is_stored_all_the_same(store: Store) -> None:
     wanted = Record("mine", "x", id="a", source="f")
     blocker = Record("blocker", "x", id=f"a~{wanted.content_hash[:6]}", source="g")

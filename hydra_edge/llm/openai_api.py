@@ -1,0 +1,434 @@
+"""Any OpenAI-compatible API as an LLM: the dialects servers speak, and answers that arrive in part.
+
+Owns the request body, what is made of a reply, and how many requests a pool of candidates
+takes. Patience and limits are ``http``'s. Sends exactly what ``render`` shows.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from hydra_edge.errors import (
+    BackendAuthError,
+    BackendError,
+    BackendRateLimitError,
+    BackendTimeoutError,
+    ContextLengthError,
+    HydraError,
+    UnknownModelError,
+)
+from hydra_edge.llm.http import ApiClient, Refused
+from hydra_edge.llm.members import find_member
+from hydra_edge.llm.request import check_request
+from hydra_edge.llm.text import AnswerText, well_formed
+from hydra_edge.prompt import Prompt
+from hydra_edge.types import Completion, JsonDict
+
+if TYPE_CHECKING:
+    import httpx2
+
+_TOGETHER = 4  # requests on their way at once
+_MAX_LINE_BYTES = 1 << 20  # of a streamed reply
+# What a server may say it does not take, and what is sent in its place (None: nothing).
+_DIALECT = {"max_tokens": "max_completion_tokens", "temperature": None, "stop": None, "seed": None}
+# After these, further requests of the same pool would only fail again.
+_HOPELESS = (BackendAuthError, BackendRateLimitError, BackendTimeoutError)
+
+
+@dataclass(frozen=True, slots=True)
+class _Ask:
+    """One request of a pool."""
+
+    n: int
+    temperature: float
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Reply:
+    """What came of one request: ``offered`` choices, of which some had text."""
+
+    completions: tuple[Completion, ...] = ()
+    offered: int = 0
+    error: Exception | None = None
+
+
+class OpenAIApi:
+    """A chat model behind an OpenAI-compatible API.
+
+    Parameters
+    ----------
+    model
+        The model's name at that server.
+    base_url
+        Where ``/chat/completions`` hangs; a loopback host makes the model local.
+    api_key
+        Sent as a bearer token to that host only; never shown.
+    timeout_s
+        Longest wait for the beginning of a reply.
+    retries
+        Further attempts after 429, 5xx, timeouts and failed connections.
+    transport
+        Replaces the network (tests).
+    sleep
+        Waits between attempts (tests).
+
+    Raises
+    ------
+    ConfigError
+        If ``base_url`` is not a plain http(s) address.
+    BackendAuthError
+        If the key could not be sent in a header.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        base_url: str,
+        api_key: str | None = None,
+        timeout_s: float = 60.0,
+        retries: int = 3,
+        transport: httpx2.BaseTransport | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._client = ApiClient(
+            base_url, key=api_key, timeout_s=timeout_s, retries=retries, transport=transport,
+            sleep=sleep,
+        )  # fmt: skip
+        self._model = model
+        self._unspoken: frozenset[str] = frozenset()  # parameters this server does not take
+        self._serves_n = True  # until it shows otherwise
+        self.name = f"openai:{model}@{self._client.host}"
+        self.is_remote = self._client.is_remote
+
+    def __repr__(self) -> str:
+        return f"OpenAIApi({self.name!r})"
+
+    def render(
+        self, prompt: Prompt, *, max_tokens: int | None = None, seed: int = 0, stream: bool = False
+    ) -> str:
+        """Return the body of the first request ``complete`` would send, byte for byte.
+
+        ``max_tokens`` defaults to the task's; ``stream`` is what a call with ``on_token`` sends.
+        """
+        limit = prompt.task.max_tokens if max_tokens is None else max_tokens
+        ask = _Ask(1, 0.0, seed)
+        return self._body(prompt, ask, limit, self._unspoken, stream=stream).decode("utf-8")
+
+    def complete(
+        self,
+        prompt: Prompt,
+        *,
+        n: int = 1,
+        temperature: float = 0.8,
+        max_tokens: int = 48,
+        choices: Sequence[str] | None = None,
+        seed: int = 0,
+        on_token: Callable[[str], None] | None = None,
+    ) -> list[Completion]:
+        """Sample up to ``n`` answers (see ``LLM.complete``).
+
+        The greedy answer is one request, the others are one more where the server serves
+        ``n``, else one each. With ``choices``, answers that name no member, or several, are
+        dropped. Raises also ``UnknownModelError`` where the server lists its models and this
+        is none of them.
+        """
+        members = check_request(
+            n=n, temperature=temperature, max_tokens=max_tokens, choices=choices,
+            on_token=on_token,
+        )  # fmt: skip
+        if on_token is not None and members is None:
+            return [self._stream(prompt, _Ask(1, 0.0, seed), max_tokens, on_token)]
+        replies = self._pool(prompt, n if temperature > 0.0 else 1, temperature, max_tokens, seed)
+        answers = [completion for reply in replies for completion in reply.completions]
+        if not answers:
+            raise self._failure(replies)
+        if members is not None:
+            answers = self._members(answers, members)
+        if on_token is not None:
+            on_token(answers[0].text)
+        return answers if temperature > 0.0 else [replace(answers[0]) for _ in range(n)]
+
+    def close(self) -> None:
+        """Close every connection; calling it twice is harmless."""
+        self._client.close()
+
+    # ---- requests
+
+    def _body(
+        self, prompt: Prompt, ask: _Ask, max_tokens: int, unspoken: frozenset[str], *, stream: bool
+    ) -> bytes:
+        body: JsonDict = {
+            "model": self._model,
+            "messages": prompt.messages(),
+            "max_tokens": max_tokens,
+            "temperature": ask.temperature,
+            "stop": list(prompt.task.stop),
+            "seed": ask.seed,
+        }
+        for name in unspoken:
+            value, other = body.pop(name), _DIALECT[name]
+            if other is not None:
+                body[other] = value
+        if ask.n > 1:
+            body["n"] = ask.n
+        if stream:
+            body["stream"] = True
+        return well_formed(json.dumps(body, ensure_ascii=False)).encode("utf-8")
+
+    def _pool(
+        self, prompt: Prompt, n: int, temperature: float, max_tokens: int, seed: int
+    ) -> list[_Reply]:
+        """Ask for ``n`` candidates in as few requests as this server allows."""
+        singles = [_Ask(1, temperature, seed + i) for i in range(1, n)]
+        together = [_Ask(n - 1, temperature, seed + 1)] if self._serves_n and n > 2 else singles
+        replies = self._send(prompt, [_Ask(1, 0.0, seed), *together], max_tokens)
+        if together is singles:
+            return replies
+        greedy, others = replies
+        refused = isinstance(others.error, Refused) and greedy.error is None
+        ignored = others.error is None and others.offered < n - 1
+        if refused or ignored:
+            self._serves_n = False
+            replies += self._send(prompt, singles[others.offered :], max_tokens)
+        return replies
+
+    def _send(self, prompt: Prompt, asks: Sequence[_Ask], max_tokens: int) -> list[_Reply]:
+        """Send requests, a few at a time; one that fails takes no other with it."""
+        replies = [_Reply(error=BackendError("not asked"))] * len(asks)
+        places = iter(range(len(asks)))
+        turn = threading.Lock()
+        hopeless = threading.Event()
+
+        def work() -> None:
+            while not hopeless.is_set():
+                with turn:
+                    place = next(places, None)
+                if place is None:
+                    return
+                try:
+                    replies[place] = self._ask(prompt, asks[place], max_tokens)
+                except (Refused, HydraError) as err:
+                    replies[place] = _Reply(error=err)
+                    if isinstance(err, _HOPELESS):
+                        hopeless.set()
+
+        # Daemons, not a pool: an interrupted program must not wait for replies to arrive.
+        threads = [
+            threading.Thread(target=work, daemon=True) for _ in range(min(_TOGETHER, len(asks)) - 1)
+        ]
+        for thread in threads:
+            thread.start()
+        work()
+        for thread in threads:
+            thread.join()
+        return replies
+
+    def _ask(self, prompt: Prompt, ask: _Ask, max_tokens: int) -> _Reply:
+        while True:
+            unspoken = self._unspoken
+            body = self._body(prompt, ask, max_tokens, unspoken, stream=False)
+            try:
+                raw = self._client.post("chat/completions", body)
+            except Refused as refusal:
+                self._learn(refusal, unspoken)
+            else:
+                return self._read(raw, prompt, ask)
+
+    def _learn(self, refusal: Refused, unspoken: frozenset[str]) -> None:
+        """Leave out a parameter the server names as unsupported; raise any other refusal."""
+        named = refusal.code in {"unsupported_parameter", "unsupported_value"}
+        if not named or refusal.param not in _DIALECT.keys() - unspoken:
+            raise refusal
+        self._unspoken |= {refusal.param}
+
+    # ---- replies
+
+    def _parse(self, raw: bytes | str) -> JsonDict:
+        try:
+            reply = json.loads(raw)
+        except (ValueError, RecursionError) as err:
+            raise BackendError(
+                f"{self.name} sent a reply that is not whole JSON: got {len(raw)} bytes. Try "
+                "again, or check base_url."
+            ) from err
+        if not isinstance(reply, dict):
+            raise BackendError(f"{self.name} sent {type(reply).__name__}; expected an object.")
+        return reply
+
+    def _read(self, raw: bytes, prompt: Prompt, ask: _Ask) -> _Reply:
+        reply = self._parse(raw)
+        choices = reply.get("choices")
+        if not isinstance(choices, list) or not choices:
+            raise BackendError(
+                f"{self.name} sent no choices: got the fields {self._client.clean(str([*reply]))}. "
+                "Expected an OpenAI-compatible API; check base_url."
+            )
+        choices = choices[: ask.n]
+        each = _spent(reply) // len(choices)
+        completions = []
+        for choice in choices:
+            text, finish = _content(choice, "message")
+            answer = AnswerText(prompt.task.stop)
+            answer.feed(text)
+            if answer.text:
+                finish = "stop" if answer.stopped else finish
+                completions.append(
+                    Completion(
+                        well_formed(answer.finish()), greedy=ask.temperature == 0.0, tokens=each,
+                        finish=finish or "stop",
+                    )
+                )  # fmt: skip
+        return _Reply(tuple(completions), len(choices))
+
+    def _members(self, answers: Sequence[Completion], members: Sequence[str]) -> list[Completion]:
+        found = [(answer, find_member(answer.text, members)) for answer in answers]
+        kept = [replace(answer, text=member) for answer, member in found if member is not None]
+        if not kept:
+            raise BackendError(
+                f"{self.name} chose none of the {len(members)} allowed answers: got "
+                f"{self._client.clean(answers[0].text[:80])!r}; expected one such as "
+                f"{members[0]!r}. Use another model, or a task of kind text."
+            )
+        return kept
+
+    def _stream(
+        self, prompt: Prompt, ask: _Ask, max_tokens: int, on_token: Callable[[str], None]
+    ) -> Completion:
+        answer = AnswerText(prompt.task.stop, on_token)
+        finish, tokens = "", 0
+        try:
+            for event in self._events(prompt, ask, max_tokens):
+                tokens = _spent(event) or tokens
+                for choice in event.get("choices") or []:
+                    text, ended = _content(choice, "delta")
+                    answer.feed(text)
+                    finish = ended or finish
+                if answer.stopped:
+                    finish = "stop"
+                    break
+            finish = finish or "cut"
+        except BackendError:
+            if not answer.text:
+                raise
+            finish = "cut"
+        text = well_formed(answer.finish())
+        if not text:
+            raise BackendError(
+                f"{self.name} wrote nothing: got an empty answer; expected text. Raise max_tokens, "
+                "or rephrase the query."
+            )
+        return Completion(text, greedy=True, tokens=tokens, finish=finish)
+
+    def _events(self, prompt: Prompt, ask: _Ask, max_tokens: int) -> Iterator[JsonDict]:
+        """Yield the JSON objects of a streamed reply, up to its end mark or its last byte."""
+        while True:
+            unspoken = self._unspoken
+            body = self._body(prompt, ask, max_tokens, unspoken, stream=True)
+            try:
+                with self._client.stream("chat/completions", body) as chunks:
+                    for line in _lines(chunks):
+                        if line == "[DONE]":
+                            return
+                        event = self._parse(line)
+                        if event.get("error"):
+                            raise BackendError(
+                                f"{self.name} failed in the middle of a reply: "
+                                f"{self._client.clean(str(event['error']))}. Try again."
+                            )
+                        yield event
+                return
+            except Refused as refusal:
+                try:
+                    self._learn(refusal, unspoken)
+                except Refused:
+                    raise self._refused(refusal) from refusal
+
+    # ---- what went wrong
+
+    def _failure(self, replies: Sequence[_Reply]) -> HydraError:
+        """Say why a pool is empty: the first request's reason stands for all."""
+        error = replies[0].error
+        if isinstance(error, Refused):
+            raise self._refused(error) from error
+        if isinstance(error, HydraError):
+            return error
+        return BackendError(
+            f"{self.name} wrote nothing: got {len(replies)} empty replies; expected text. Raise "
+            "max_tokens, or rephrase the query."
+        )
+
+    def _refused(self, refusal: Refused) -> HydraError:
+        if refusal.too_long:
+            return ContextLengthError(
+                f"Prompt does not fit {self.name}: {refusal.message}. Show fewer or shorter "
+                "records, or ask for a shorter answer."
+            )
+        if refusal.status in {401, 403}:
+            return BackendAuthError(
+                f"{self.name} refused the key: got {refusal.status} ({refusal.message}). Set one "
+                "with `hydra-edge keys set openai`, or in OPENAI_API_KEY."
+            )
+        models = self._models() if refusal.status == 404 else []
+        if refusal.code == "model_not_found" or (models and self._model not in models):
+            known = ", ".join(models[:20]) or "not listed"
+            return UnknownModelError(
+                f"{self._client.host} has no model {self._model!r}. Its models: {known}. Choose "
+                "one with -m openai:MODEL."
+            )
+        return BackendError(
+            f"{self.name} refused the request: got {refusal.status} ({refusal.message}); expected "
+            "200. Check base_url and the model's name."
+        )
+
+    def _models(self) -> list[str]:
+        """List the server's models, as far as it tells."""
+        try:
+            listed = self._parse(self._client.get("models")).get("data")
+        except (Refused, BackendError):
+            return []
+        entries = listed if isinstance(listed, list) else []
+        names = [entry.get("id") for entry in entries if isinstance(entry, dict)]
+        return [self._client.clean(name) for name in names if isinstance(name, str)]
+
+
+def _content(choice: Any, field: str) -> tuple[str, str]:
+    """Read text and finish (stop, length, or nothing yet) of one choice, whatever it is."""
+    if not isinstance(choice, dict):
+        return "", ""
+    message = choice.get(field)
+    text = message.get("content") if isinstance(message, dict) else None
+    reason = choice.get("finish_reason")
+    finish = "length" if reason == "length" else "stop" if isinstance(reason, str) else ""
+    return (text if isinstance(text, str) else ""), finish
+
+
+def _spent(reply: JsonDict) -> int:
+    """Tokens a reply says its answers took; 0 if it does not say."""
+    usage = reply.get("usage")
+    count = usage.get("completion_tokens") if isinstance(usage, dict) else None
+    return count if isinstance(count, int) and 0 < count < 1 << 31 else 0
+
+
+def _lines(chunks: Iterator[bytes]) -> Iterator[str]:
+    """Yield the data of server-sent events; a server that ignores ``stream`` sends one object."""
+    buffer = b""
+    for chunk in chunks:
+        *lines, buffer = (buffer + chunk).split(b"\n")
+        if len(buffer) > _MAX_LINE_BYTES:
+            raise BackendError("A streamed reply has no line breaks; expected events.")
+        yield from _data(lines)
+    yield from _data([buffer])
+
+
+def _data(lines: Sequence[bytes]) -> Iterator[str]:
+    for line in lines:
+        text = line.decode("utf-8", "replace").strip()
+        if text.startswith("data:"):
+            yield text.removeprefix("data:").strip()
