@@ -227,7 +227,8 @@ def receipt_line(receipt: ForgetReceipt) -> str:
     )
     line = "Forgotten: " + ", ".join(parts) + "."
     if receipt.tasks:
-        line += f" Heads that had learned from them, now fitted again: {", ".join(receipt.tasks)}."
+        tasks = ", ".join(receipt.tasks)
+        line += f" Heads that had learned from them, now fitted again: {tasks}."
     return line
 
 

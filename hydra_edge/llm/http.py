@@ -232,7 +232,7 @@ class ApiClient:
     @staticmethod
     def _wait(attempt: int) -> float:
         """Seconds until the next attempt: twice as long each time, spread by chance."""
-        wait = min(_FIRST_WAIT_S * 2**attempt, _LONGEST_WAIT_S)
+        wait = float(min(_FIRST_WAIT_S * 2**attempt, _LONGEST_WAIT_S))
         return wait * (0.5 + random.random() / 2)  # noqa: S311 - spreads retries, guards nothing
 
     def _attempt(self, method: str, path: str, body: bytes) -> httpx2.Response:

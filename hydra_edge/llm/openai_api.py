@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NoReturn
 
 from hydra_edge.errors import (
     BackendAuthError,
@@ -24,6 +24,7 @@ from hydra_edge.errors import (
 )
 from hydra_edge.llm.http import ApiClient, Refused
 from hydra_edge.llm.members import find_member
+from hydra_edge.llm.reply import Reply, feed_choice, parse_object, read_events, read_reply, spent
 from hydra_edge.llm.request import check_request
 from hydra_edge.llm.text import AnswerText, well_formed
 from hydra_edge.prompt import Prompt
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     import httpx2
 
 _TOGETHER = 4  # requests on their way at once
-_MAX_LINE_BYTES = 1 << 20  # of a streamed reply
 # What a server may say it does not take, and what is sent in its place (None: nothing).
 _DIALECT = {"max_tokens": "max_completion_tokens", "temperature": None, "stop": None, "seed": None}
 # After these, further requests of the same pool would only fail again.
@@ -47,15 +47,6 @@ class _Ask:
     n: int
     temperature: float
     seed: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Reply:
-    """What came of one request: ``offered`` choices, of which some had text."""
-
-    completions: tuple[Completion, ...] = ()
-    offered: int = 0
-    error: Exception | None = None
 
 
 class OpenAIApi:
@@ -148,7 +139,7 @@ class OpenAIApi:
         replies = self._pool(prompt, n if temperature > 0.0 else 1, temperature, max_tokens, seed)
         answers = [completion for reply in replies for completion in reply.completions]
         if not answers:
-            raise self._failure(replies)
+            self._fail(replies)
         if members is not None:
             answers = self._members(answers, members)
         if on_token is not None:
@@ -184,7 +175,7 @@ class OpenAIApi:
 
     def _pool(
         self, prompt: Prompt, n: int, temperature: float, max_tokens: int, seed: int
-    ) -> list[_Reply]:
+    ) -> list[Reply]:
         """Ask for ``n`` candidates in as few requests as this server allows."""
         singles = [_Ask(1, temperature, seed + i) for i in range(1, n)]
         together = [_Ask(n - 1, temperature, seed + 1)] if self._serves_n and n > 2 else singles
@@ -199,9 +190,9 @@ class OpenAIApi:
             replies += self._send(prompt, singles[others.offered :], max_tokens)
         return replies
 
-    def _send(self, prompt: Prompt, asks: Sequence[_Ask], max_tokens: int) -> list[_Reply]:
+    def _send(self, prompt: Prompt, asks: Sequence[_Ask], max_tokens: int) -> list[Reply]:
         """Send requests, a few at a time; one that fails takes no other with it."""
-        replies = [_Reply(error=BackendError("not asked"))] * len(asks)
+        replies = [Reply(error=BackendError("not asked"))] * len(asks)
         places = iter(range(len(asks)))
         turn = threading.Lock()
         hopeless = threading.Event()
@@ -215,7 +206,7 @@ class OpenAIApi:
                 try:
                     replies[place] = self._ask(prompt, asks[place], max_tokens)
                 except (Refused, HydraError) as err:
-                    replies[place] = _Reply(error=err)
+                    replies[place] = Reply(error=err)
                     if isinstance(err, _HOPELESS):
                         hopeless.set()
 
@@ -230,62 +221,67 @@ class OpenAIApi:
             thread.join()
         return replies
 
-    def _ask(self, prompt: Prompt, ask: _Ask, max_tokens: int) -> _Reply:
+    def _ask(self, prompt: Prompt, ask: _Ask, max_tokens: int) -> Reply:
         while True:
             unspoken = self._unspoken
             body = self._body(prompt, ask, max_tokens, unspoken, stream=False)
             try:
                 raw = self._client.post("chat/completions", body)
             except Refused as refusal:
-                self._learn(refusal, unspoken)
+                if not self._learns(refusal, unspoken):
+                    raise
             else:
-                return self._read(raw, prompt, ask)
+                return read_reply(
+                    raw, self.name, n=ask.n, greedy=ask.temperature == 0.0, stop=prompt.task.stop
+                )
 
-    def _learn(self, refusal: Refused, unspoken: frozenset[str]) -> None:
-        """Leave out a parameter the server names as unsupported; raise any other refusal."""
+    def _learns(self, refusal: Refused, unspoken: frozenset[str]) -> bool:
+        """Whether the server named a parameter that can be left out next time."""
         named = refusal.code in {"unsupported_parameter", "unsupported_value"}
         if not named or refusal.param not in _DIALECT.keys() - unspoken:
-            raise refusal
+            return False
         self._unspoken |= {refusal.param}
+        return True
 
-    # ---- replies
+    # ---- streaming
 
-    def _parse(self, raw: bytes | str) -> JsonDict:
+    def _stream(
+        self, prompt: Prompt, ask: _Ask, max_tokens: int, on_token: Callable[[str], None]
+    ) -> Completion:
+        answer = AnswerText(prompt.task.stop, on_token)
+        while True:
+            unspoken = self._unspoken
+            body = self._body(prompt, ask, max_tokens, unspoken, stream=True)
+            try:
+                with self._client.stream("chat/completions", body) as chunks:
+                    return self._follow(chunks, answer)
+            except Refused as refusal:
+                if not self._learns(refusal, unspoken):
+                    raise self._refused(refusal) from refusal
+
+    def _follow(self, chunks: Iterable[bytes], answer: AnswerText) -> Completion:
+        """Read a streamed answer; what came before it broke off is kept."""
+        finish, tokens = "", 0
         try:
-            reply = json.loads(raw)
-        except (ValueError, RecursionError) as err:
-            raise BackendError(
-                f"{self.name} sent a reply that is not whole JSON: got {len(raw)} bytes. Try "
-                "again, or check base_url."
-            ) from err
-        if not isinstance(reply, dict):
-            raise BackendError(f"{self.name} sent {type(reply).__name__}; expected an object.")
-        return reply
+            for event in read_events(chunks, self.name):
+                tokens = spent(event) or tokens
+                choices = event.get("choices")
+                for choice in choices[:1] if isinstance(choices, list) else []:
+                    whole = isinstance(choice, dict) and "message" in choice
+                    ended = feed_choice(answer, choice, "message" if whole else "delta")
+                    finish = ended or finish
+                if answer.stopped:
+                    break
+        except BackendError:
+            if not answer.text:
+                raise
+            finish = "cut"
+        text = well_formed(answer.finish())
+        if not text:
+            raise self._nothing(1)
+        return Completion(text, greedy=True, tokens=tokens, finish=finish or "cut")
 
-    def _read(self, raw: bytes, prompt: Prompt, ask: _Ask) -> _Reply:
-        reply = self._parse(raw)
-        choices = reply.get("choices")
-        if not isinstance(choices, list) or not choices:
-            raise BackendError(
-                f"{self.name} sent no choices: got the fields {self._client.clean(str([*reply]))}. "
-                "Expected an OpenAI-compatible API; check base_url."
-            )
-        choices = choices[: ask.n]
-        each = _spent(reply) // len(choices)
-        completions = []
-        for choice in choices:
-            text, finish = _content(choice, "message")
-            answer = AnswerText(prompt.task.stop)
-            answer.feed(text)
-            if answer.text:
-                finish = "stop" if answer.stopped else finish
-                completions.append(
-                    Completion(
-                        well_formed(answer.finish()), greedy=ask.temperature == 0.0, tokens=each,
-                        finish=finish or "stop",
-                    )
-                )  # fmt: skip
-        return _Reply(tuple(completions), len(choices))
+    # ---- answers
 
     def _members(self, answers: Sequence[Completion], members: Sequence[str]) -> list[Completion]:
         found = [(answer, find_member(answer.text, members)) for answer in answers]
@@ -298,69 +294,18 @@ class OpenAIApi:
             )
         return kept
 
-    def _stream(
-        self, prompt: Prompt, ask: _Ask, max_tokens: int, on_token: Callable[[str], None]
-    ) -> Completion:
-        answer = AnswerText(prompt.task.stop, on_token)
-        finish, tokens = "", 0
-        try:
-            for event in self._events(prompt, ask, max_tokens):
-                tokens = _spent(event) or tokens
-                for choice in event.get("choices") or []:
-                    text, ended = _content(choice, "delta")
-                    answer.feed(text)
-                    finish = ended or finish
-                if answer.stopped:
-                    finish = "stop"
-                    break
-            finish = finish or "cut"
-        except BackendError:
-            if not answer.text:
-                raise
-            finish = "cut"
-        text = well_formed(answer.finish())
-        if not text:
-            raise BackendError(
-                f"{self.name} wrote nothing: got an empty answer; expected text. Raise max_tokens, "
-                "or rephrase the query."
-            )
-        return Completion(text, greedy=True, tokens=tokens, finish=finish)
-
-    def _events(self, prompt: Prompt, ask: _Ask, max_tokens: int) -> Iterator[JsonDict]:
-        """Yield the JSON objects of a streamed reply, up to its end mark or its last byte."""
-        while True:
-            unspoken = self._unspoken
-            body = self._body(prompt, ask, max_tokens, unspoken, stream=True)
-            try:
-                with self._client.stream("chat/completions", body) as chunks:
-                    for line in _lines(chunks):
-                        if line == "[DONE]":
-                            return
-                        event = self._parse(line)
-                        if event.get("error"):
-                            raise BackendError(
-                                f"{self.name} failed in the middle of a reply: "
-                                f"{self._client.clean(str(event['error']))}. Try again."
-                            )
-                        yield event
-                return
-            except Refused as refusal:
-                try:
-                    self._learn(refusal, unspoken)
-                except Refused:
-                    raise self._refused(refusal) from refusal
-
     # ---- what went wrong
 
-    def _failure(self, replies: Sequence[_Reply]) -> HydraError:
+    def _fail(self, replies: Sequence[Reply]) -> NoReturn:
         """Say why a pool is empty: the first request's reason stands for all."""
         error = replies[0].error
         if isinstance(error, Refused):
             raise self._refused(error) from error
-        if isinstance(error, HydraError):
-            return error
+        raise error or self._nothing(len(replies))
+
+    def _nothing(self, replies: int) -> BackendError:
         return BackendError(
-            f"{self.name} wrote nothing: got {len(replies)} empty replies; expected text. Raise "
+            f"{self.name} wrote nothing: got {replies} empty replies; expected text. Raise "
             "max_tokens, or rephrase the query."
         )
 
@@ -390,45 +335,9 @@ class OpenAIApi:
     def _models(self) -> list[str]:
         """List the server's models, as far as it tells."""
         try:
-            listed = self._parse(self._client.get("models")).get("data")
+            listed = parse_object(self._client.get("models"), self.name).get("data")
         except (Refused, BackendError):
             return []
         entries = listed if isinstance(listed, list) else []
         names = [entry.get("id") for entry in entries if isinstance(entry, dict)]
         return [self._client.clean(name) for name in names if isinstance(name, str)]
-
-
-def _content(choice: Any, field: str) -> tuple[str, str]:
-    """Read text and finish (stop, length, or nothing yet) of one choice, whatever it is."""
-    if not isinstance(choice, dict):
-        return "", ""
-    message = choice.get(field)
-    text = message.get("content") if isinstance(message, dict) else None
-    reason = choice.get("finish_reason")
-    finish = "length" if reason == "length" else "stop" if isinstance(reason, str) else ""
-    return (text if isinstance(text, str) else ""), finish
-
-
-def _spent(reply: JsonDict) -> int:
-    """Tokens a reply says its answers took; 0 if it does not say."""
-    usage = reply.get("usage")
-    count = usage.get("completion_tokens") if isinstance(usage, dict) else None
-    return count if isinstance(count, int) and 0 < count < 1 << 31 else 0
-
-
-def _lines(chunks: Iterator[bytes]) -> Iterator[str]:
-    """Yield the data of server-sent events; a server that ignores ``stream`` sends one object."""
-    buffer = b""
-    for chunk in chunks:
-        *lines, buffer = (buffer + chunk).split(b"\n")
-        if len(buffer) > _MAX_LINE_BYTES:
-            raise BackendError("A streamed reply has no line breaks; expected events.")
-        yield from _data(lines)
-    yield from _data([buffer])
-
-
-def _data(lines: Sequence[bytes]) -> Iterator[str]:
-    for line in lines:
-        text = line.decode("utf-8", "replace").strip()
-        if text.startswith("data:"):
-            yield text.removeprefix("data:").strip()

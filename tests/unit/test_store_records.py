@@ -210,24 +210,27 @@ def test_set_private_counts_what_changed_and_refuses_unknown_ids(store: Store) -
     assert not store.get("a").private
 
 
-@pytest.mark.parametrize("text", HOSTILE)
-def test_hostile_text_comes_back_unchanged_and_is_found(text: str, tmp_path: Path) -> None:
+def test_hostile_texts_come_back_unchanged_from_disk_and_are_found(tmp_path: Path) -> None:
     path = tmp_path / "u.db"
-    record = Record(text, f"{text} answer", task=f"t{text}", id=f"i{text}", source=f"s{text}")
+    records = [
+        Record(text, f"{text} answer", task=f"t{text}", id=f"i{text}", source=f"s{text}")
+        for text in HOSTILE
+    ]
     with Store.open(path) as store:
-        store.add([Record("something else", "entirely"), record])
+        store.add(records)
     with Store.open(path) as store:
-        assert store.get(record.id) == record
-        assert store.records(task=record.task) == [record]
-        assert store.sources()[record.source] == 1
-        for word in tokens(text):
-            assert record in store.search(word)
-        if text.strip():
-            assert record in store.search(text)
+        assert store.records() == records
         assert store.check() == []
-        store.forget([record.id])
-        assert store.check() == []
-        assert store.count() == 1
+        for record in records:
+            assert store.get(record.id) == record
+            assert store.records(task=record.task) == [record]
+            assert store.sources()[record.source] == 1
+            for sought in (*tokens(record.input), record.input):
+                assert record in store.search(sought, limit=100) or not sought.strip()
+        for record in records:
+            store.forget([record.id])
+            assert store.check() == []
+        assert store.count() == 0
 
 
 def test_record_of_one_megabyte_is_kept_found_and_forgotten(tmp_path: Path) -> None:

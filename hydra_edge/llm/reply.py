@@ -1,0 +1,139 @@
+"""Replies of an OpenAI-compatible API, whole or streamed, read with suspicion.
+
+Whatever is missing, of another type, or broken off ends as an error or an empty text, never as
+a crash. Sends nothing and keeps nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hydra_edge.errors import BackendError
+from hydra_edge.llm.text import AnswerText, well_formed
+from hydra_edge.types import Completion, JsonDict
+
+_MAX_LINE_BYTES = 1 << 20  # of a streamed reply
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What came of one request: ``offered`` choices, of which some had text."""
+
+    completions: tuple[Completion, ...] = ()
+    offered: int = 0
+    error: Exception | None = None
+
+
+def parse_object(raw: bytes | str, who: str) -> JsonDict:
+    """Parse a JSON object; ``who`` sent it.
+
+    Raises
+    ------
+    BackendError
+        If it is not whole, or not an object.
+    """
+    try:
+        reply = json.loads(raw)
+    except (ValueError, RecursionError) as err:
+        raise BackendError(
+            f"{who} sent a reply that is not whole JSON: got {len(raw)} bytes. Try again, or "
+            "check base_url."
+        ) from err
+    if not isinstance(reply, dict):
+        raise BackendError(
+            f"{who} sent a JSON {type(reply).__name__}; expected an object. Check base_url."
+        )
+    return reply
+
+
+def read_reply(raw: bytes, who: str, *, n: int, greedy: bool, stop: Sequence[str]) -> Reply:
+    """Read up to ``n`` answers from a whole reply.
+
+    Raises
+    ------
+    BackendError
+        If it holds no choices at all.
+    """
+    reply = parse_object(raw, who)
+    choices = reply.get("choices")
+    if not isinstance(choices, list) or not choices:
+        raise BackendError(
+            f"{who} sent no choices in {len(raw)} bytes; expected an OpenAI-compatible API. Check "
+            "base_url."
+        )
+    choices = choices[:n]
+    each = spent(reply) // len(choices)
+    completions = []
+    for choice in choices:
+        answer = AnswerText(stop)
+        finish = feed_choice(answer, choice, "message")
+        if answer.text:
+            text = well_formed(answer.finish())
+            completions.append(Completion(text, greedy=greedy, tokens=each, finish=finish))
+    return Reply(tuple(completions), len(choices))
+
+
+def read_events(chunks: Iterable[bytes], who: str) -> Iterator[JsonDict]:
+    """Yield the objects of a streamed reply, up to its end mark or its last byte.
+
+    A server that does not stream sends one object, which is yielded as it is.
+
+    Raises
+    ------
+    BackendError
+        If an event is broken, or reports an error.
+    """
+    seen = False
+    other: list[str] = []
+    for line in _lines(chunks, who):
+        if not line.startswith("data:"):
+            other += [] if seen else [line]
+            continue
+        seen = True
+        data = line.removeprefix("data:").strip()
+        if data == "[DONE]":
+            return
+        event = parse_object(data, who)
+        if event.get("error"):
+            raise BackendError(f"{who} reported an error in the middle of a reply. Try again.")
+        yield event
+    if not seen:
+        yield parse_object("\n".join(other), who)
+
+
+def feed_choice(answer: AnswerText, choice: Any, field: str) -> str:
+    """Add a choice's text to an answer; return how it ended: stop, length, or "" (not yet).
+
+    ``field`` is ``message`` for whole replies, ``delta`` for streamed ones.
+    """
+    if not isinstance(choice, dict):
+        return ""
+    message = choice.get(field)
+    text = message.get("content") if isinstance(message, dict) else None
+    answer.feed(text if isinstance(text, str) else "")
+    if answer.stopped:
+        return "stop"
+    reason = choice.get("finish_reason")
+    if reason == "length":
+        return "length"
+    return "stop" if isinstance(reason, str) or field == "message" else ""
+
+
+def spent(reply: JsonDict) -> int:
+    """Tokens a reply says its answers took; 0 if it does not say."""
+    usage = reply.get("usage")
+    count = usage.get("completion_tokens") if isinstance(usage, dict) else None
+    return count if isinstance(count, int) and 0 < count < 1 << 31 else 0
+
+
+def _lines(chunks: Iterable[bytes], who: str) -> Iterator[str]:
+    buffer = b""
+    for chunk in chunks:
+        *lines, buffer = (buffer + chunk).split(b"\n")
+        if len(buffer) > _MAX_LINE_BYTES:
+            raise BackendError(f"{who} streams without line breaks; expected events.")
+        yield from (line.decode("utf-8", "replace").strip() for line in lines)
+    yield buffer.decode("utf-8", "replace").strip()
