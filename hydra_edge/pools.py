@@ -258,7 +258,8 @@ def _buy(
     if engine.store.pool(key) is not None:
         return 0
     # The same prompt may just have been sampled: its greedy answer then costs nothing more.
-    twin = engine.store.pool(pool_key(replace(request, purpose="pool", n=sampling.n), llm, sampling))
+    whole = replace(request, purpose="pool", n=sampling.n)
+    twin = engine.store.pool(pool_key(whole, llm, sampling))
     prompt, completions = request.prompt, list(twin or ())[: request.n]
     if not completions:
         prompt, completions = complete_within_context(

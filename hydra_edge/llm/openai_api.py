@@ -269,7 +269,7 @@ class OpenAIApi:
                 for choice in choices[:1] if isinstance(choices, list) else []:
                     whole = isinstance(choice, dict) and "message" in choice
                     ended = feed_choice(answer, choice, "message" if whole else "delta")
-                    finish = ended or finish
+                    finish = finish or ended
                 if answer.stopped:
                     break
         except BackendError:

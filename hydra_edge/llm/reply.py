@@ -95,6 +95,7 @@ def read_events(chunks: Iterable[bytes], who: str) -> Iterator[JsonDict]:
         seen = True
         data = line.removeprefix("data:").strip()
         if data == "[DONE]":
+            yield {"choices": [{"finish_reason": "stop"}]}  # for those that never say why
             return
         event = parse_object(data, who)
         if event.get("error"):

@@ -29,7 +29,7 @@ def test_find_paths_without_home_follows_the_platform(monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize("name", ["../evil", "", "a/b", ".hidden", "x" * 65, "a\x00b", "a b"])
 def test_user_file_names_that_are_no_file_names_are_refused(name: str) -> None:
-    with pytest.raises(ConfigError, match="cannot be used. Expected 1-64"):
+    with pytest.raises(ConfigError, match=r"cannot be used\. Expected 1-64"):
         find_paths().user_file(name)
 
 

@@ -49,7 +49,7 @@ def test_infer_task_rating_orders_its_labels_as_numbers() -> None:
 
 
 def test_find_task_unknown_name_lists_what_exists() -> None:
-    with pytest.raises(UnknownTaskError, match="commit_subject.*paper_title"):
+    with pytest.raises(UnknownTaskError, match=r"commit_subject.*paper_title"):
         find_task("nonsense")
 
 
