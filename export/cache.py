@@ -44,8 +44,11 @@ class CachedLLM:
         if packed.exists():
             with gzip.open(packed, "rt", encoding="utf-8") as stream:
                 self._read(stream.read())
+        self._broken = False  # the file ends within a line: its writer was stopped
         if path.exists():
-            self._read(path.read_text(encoding="utf-8"))
+            text = path.read_text(encoding="utf-8", errors="replace")
+            self._broken = bool(text) and not text.endswith("\n")
+            self._read(text)
 
     def _read(self, text: str) -> None:
         for line in text.splitlines():
@@ -108,7 +111,9 @@ class CachedLLM:
         }
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(row, ensure_ascii=False, separators=(",", ":")) + "\n")
+            line = json.dumps(row, ensure_ascii=False, separators=(",", ":")) + "\n"
+            stream.write("\n" + line if self._broken else line)
+            self._broken = False
             stream.flush()
             os.fsync(stream.fileno())
 

@@ -14,6 +14,7 @@ from hydra_edge.cli import (
     history,
     importing,
     learning,
+    models,
     output,
     settings,
 )
@@ -57,5 +58,6 @@ importing.register(app)
 learning.register(app)
 history.register(app)
 heads.register(app)
+models.register(app)
 settings.register(app)
 diagnosis.register(app)

@@ -17,7 +17,7 @@ import typer
 from hydra_edge import __version__
 from hydra_edge.cli import options, output, views
 from hydra_edge.cli.group import new_group, put
-from hydra_edge.errors import ConfigError, HydraError
+from hydra_edge.errors import ConfigError, HydraError, UnknownModelError
 
 if TYPE_CHECKING:
     from hydra_edge.bundle import Bundle
@@ -100,8 +100,20 @@ def _look_at_encoder(config: Config) -> Finding:
 
 
 def _look_at_llm(config: Config, paths: Paths) -> Finding:
+    from hydra_edge.llm.models import open_llm
 
-    raise NotImplementedError
+    started = time.perf_counter()
+    try:
+        llm = open_llm(config.model, config, paths)
+    except UnknownModelError as err:
+        if config.model:
+            raise
+        return Finding("llm", "advice", str(err))  # all but answers works without one
+    opened_ms = (time.perf_counter() - started) * 1000.0
+    kind = "remote; not asked" if llm.is_remote else f"local, opened in {opened_ms:.0f} ms"
+    detail = f"{llm.name}, {kind}"
+    llm.close()
+    return Finding("llm", "ok", detail)
 
 
 def _look_at_user(path: Path) -> Finding:

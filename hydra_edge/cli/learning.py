@@ -207,5 +207,5 @@ def register(app: typer.Typer) -> None:
         app, "fit-head", fit_head,
         "hydra-edge fit-head --user me",
         "hydra-edge fit-head --task commit_subject --budget 60s",
-        "hydra-edge fit-head --calls 80 --base-url http://localhost:9931/v1 --dry-run",
+        "hydra-edge fit-head --calls 80 -m openai:MODEL --dry-run",
     )  # fmt: skip

@@ -27,13 +27,11 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object, for
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
 Model = Annotated[
     str | None,
-    typer.Option(
-        "--model", "-m", metavar="MODEL", help="LLM to ask: see `hydra-edge models`, or a .gguf."
-    ),
+    typer.Option("--model", "-m", metavar="MODEL", help="LLM to ask; see `hydra-edge models`."),
 ]
 BaseUrl = Annotated[
     str | None,
-    typer.Option("--base-url", metavar="URL", help="OpenAI-compatible API to ask instead."),
+    typer.Option("--base-url", metavar="URL", help="API to ask, for -m openai:MODEL."),
 ]
 Offline = Annotated[bool, typer.Option("--offline", help="Refuse to ask any remote LLM.")]
 Records = Annotated[

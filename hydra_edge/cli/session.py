@@ -61,6 +61,11 @@ def open_user(
     shared head serves a person without a history, but a name mistyped should not become one.
     """
     config, paths = settings(model=model, base_url=base_url, offline=offline or None)
+    if base_url is not None and not config.model.startswith("openai:"):
+        raise typer.BadParameter(
+            f"needs -m openai:MODEL; the model in use is {config.model or 'the local default'}.",
+            param_hint="--base-url",
+        )
     opener: Opener = ctx.obj if callable(ctx.obj) else _open
     return opener(user, create=create, config=config, paths=paths)
 

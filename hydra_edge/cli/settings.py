@@ -189,7 +189,7 @@ def register(app: typer.Typer) -> None:
     config = new_group(
         "Read and change settings.",
         "hydra-edge config list",
-        "hydra-edge config set model gemma3-270m",
+        "hydra-edge config set model gemma3",
     )
     put(config, "list", list_settings, "hydra-edge config list --json")
     put(config, "get", get_setting, "hydra-edge config get model")

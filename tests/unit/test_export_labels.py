@@ -1,0 +1,193 @@
+"""The server side that needs no torch: reading data, keeping answers, fitting priors."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from export.cache import CachedLLM
+from export.data import read_users, sample_users
+from export.maps import Plan, as_float32, build_maps
+from export.pack import neutral_maps
+from export.priors import Labelled, _folds, fit_population, fit_scale, scaled, with_maps
+from hydra_edge.bundle import Bundle
+from hydra_edge.errors import BackendError
+from hydra_edge.features import feature_names
+from hydra_edge.prompt import Prompt, build_prompt
+from hydra_edge.tasks import BUILTIN
+
+PROMPT = build_prompt(BUILTIN["paper_title"], "a query", [])
+
+
+def lines(user: str, n: int, task: str = "paper_title") -> list[dict[str, object]]:
+    topics = ("parser", "speech", "vision")
+    return [
+        {
+            "user": user, "id": f"{user}-{i}", "seq": i, "time": None, "task": task,
+            "input": f"text on {topics[i % 3]} by {user} {i}",
+            "output": f"{topics[i % 3]}: study {i}",
+        }
+        for i in range(n)
+    ]  # fmt: skip
+
+
+def write(path: Path, rows: list[dict[str, object]]) -> Path:
+    text = "\n".join(json.dumps(row) for row in rows)
+    if path.suffix == ".gz":
+        path.write_bytes(gzip.compress(text.encode()))
+    else:
+        path.write_text(text)
+    return path
+
+
+def test_read_users_orders_by_seq_not_by_line(tmp_path: Path) -> None:
+    rows = lines("u1", 4)
+    (user,) = read_users([write(tmp_path / "a.jsonl.gz", rows[::-1])])
+    assert [r.id for r in user.records] == [f"u1-{i}" for i in range(4)]
+    assert [r.time for r in user.records] == [0.0, 1.0, 2.0, 3.0]
+
+
+def test_sample_users_same_seed_same_users(tmp_path: Path) -> None:
+    rows = [row for i in range(9) for row in lines(f"u{i}", 3 + i)]
+    users = read_users([write(tmp_path / "a.jsonl", rows)])
+    first = sample_users(users, 3, least=5, seed=1)
+    assert first == sample_users(users, 3, least=5, seed=1)
+    assert all(len(u.records) >= 5 for u in first)
+
+
+def test_cached_llm_asks_once_and_replays_without_a_model(
+    tmp_path: Path, scripted: Callable[..., object]
+) -> None:
+    inner = scripted(lambda _p, n: [f"answer {i}" for i in range(n)])
+    path = tmp_path / "cache.jsonl"
+    llm = CachedLLM(inner, path)  # type: ignore[arg-type]
+    first = llm.complete(PROMPT, n=3)
+    assert llm.complete(PROMPT, n=3) == first
+    assert llm.asked == 1
+    replay = CachedLLM(None, path, name="scripted")
+    again = replay.complete(PROMPT, n=3)
+    assert [(c.text, c.greedy, c.tokens) for c in again] == [
+        (c.text, c.greedy, c.tokens) for c in first
+    ]
+    with pytest.raises(BackendError, match="run once with the model itself"):
+        replay.complete(PROMPT, n=4)
+    assert "a query" not in path.read_text(), "no source text is stored"
+
+
+def test_cached_llm_survives_a_line_cut_off_by_a_crash(
+    tmp_path: Path, scripted: Callable[..., object]
+) -> None:
+    path = tmp_path / "cache.jsonl"
+    inner = scripted(lambda _p, n: ["answer"] * n)
+    CachedLLM(inner, path).complete(PROMPT)  # type: ignore[arg-type]
+    with path.open("a") as stream:
+        stream.write('{"k":"half')
+    again = CachedLLM(inner, path)  # type: ignore[arg-type]
+    assert again.complete(PROMPT)[0].text == "answer"
+    assert again.asked == 0
+    # The next line must not be glued to the broken one.
+    again.complete(PROMPT, n=2)
+    assert len(CachedLLM(None, path, name="scripted").answers) == 2
+
+
+def test_cached_llm_reads_a_packed_cache_too(
+    tmp_path: Path, scripted: Callable[..., object]
+) -> None:
+    path = tmp_path / "cache.jsonl"
+    CachedLLM(scripted(lambda _p, n: ["answer"] * n), path).complete(PROMPT)  # type: ignore[arg-type]
+    (tmp_path / "cache.jsonl.gz").write_bytes(gzip.compress(path.read_bytes()))
+    path.unlink()
+    assert CachedLLM(None, path, name="scripted").complete(PROMPT)[0].text == "answer"
+
+
+def people(
+    truth: np.ndarray, n_users: int, spread: float, *, noise: float = 0.0, seed: int = 0
+) -> list[Labelled]:
+    """Make users whose own weights scatter around the population's."""
+    rng = np.random.default_rng(seed)
+    users = []
+    for u in range(n_users):
+        own = truth + spread * rng.standard_normal(len(truth))
+        items = []
+        for _ in range(12):
+            phi = rng.standard_normal((6, len(truth))).astype(np.float32)
+            score = phi @ own + noise * rng.standard_normal(6)
+            items.append((phi, ((score - score.min()) / np.ptp(score)).astype(np.float32)))
+        users.append(Labelled(f"u{u}", "paper_title", "text", tuple(items)))
+    return users
+
+
+def test_fit_population_finds_the_shared_direction() -> None:
+    truth = np.array([2.0, -1.0, 0.0])
+    found = fit_population(people(truth, 20, 0.1), 3, "adapter", 2)
+    cosine = found.mean @ truth / np.linalg.norm(found.mean) / np.linalg.norm(truth)
+    assert cosine > 0.98
+    utility = found.report["utility"]
+    assert utility["any"] < utility["shared"] <= utility["best_single"]
+    assert utility["baseline"] < utility["shared"]
+
+
+def test_fit_population_holds_heads_looser_where_users_differ_more() -> None:
+    truth = np.array([2.0, -1.0, 0.0])
+    alike = fit_population(people(truth, 20, 0.0, noise=3.0), 3, "adapter", 2)
+    varied = fit_population(people(truth, 20, 6.0, noise=3.0), 3, "adapter", 2)
+    assert varied.precision[0, 0] < alike.precision[0, 0]
+
+
+def test_folds_keep_each_user_whole() -> None:
+    users = [Labelled(f"u{i % 7}", task, "text", ()) for i in range(7) for task in ("a", "b")]
+    seen: dict[str, int] = {}
+    for f, part in enumerate(_folds(users)):
+        for i in part:
+            assert seen.setdefault(users[i].user, f) == f
+    assert len(seen) == 7
+
+
+def test_fit_scale_brings_every_feature_to_unit_deviation() -> None:
+    rng = np.random.default_rng(0)
+    raw = [
+        Labelled("u", "a", "text", ((rng.normal(5, 3, (400, 2)).astype(np.float32), np.ones(400)),))
+    ]
+    constant = [
+        Labelled(
+            "u", "b", "label", ((np.tile([5.0, 0.0], (40, 1)).astype(np.float32), np.ones(40)),)
+        )
+    ]
+    mean, std = fit_scale([*raw, *constant], 2)
+    np.testing.assert_allclose(mean, [5, 5], atol=0.5)
+    np.testing.assert_allclose(std, [3, 3], atol=0.5)
+    ready = scaled(raw, mean, std, 5.0)[0].items[0][0]
+    assert abs(float(ready.mean())) < 0.2
+
+
+def test_build_maps_end_to_end_on_generated_users(
+    tmp_path: Path,
+    bundle: Bundle,
+    hash_encoder,  # type: ignore[no-untyped-def]
+    scripted: Callable[..., object],
+) -> None:
+    def answer(prompt: Prompt, n: int) -> list[str]:
+        topic = next(t for t in ("parser", "speech", "vision") if t in prompt.query)
+        return ["Untitled", f"{topic}: study", "On things", f"{topic} stories"][:n]
+
+    rows = [row for i in range(6) for row in lines(f"u{i}", 14)]
+    path = write(tmp_path / "paper_title.train.jsonl", rows)
+    names = {"reranker": feature_names("reranker"), "adapter": feature_names("adapter")}
+    neutral = with_maps(bundle, neutral_maps(names))  # type: ignore[arg-type]
+    stages: set[str] = set()
+    plan = Plan(reranker_users=6, reranker_queries=8, adapter_users=6, adapter_queries=3)
+    maps = build_maps(
+        neutral, hash_encoder, scripted(answer), [path], plan,  # type: ignore[arg-type]
+        lambda stage, _done, _total: stages.add(stage),
+    )  # fmt: skip
+    assert stages == {"reranker labels", "adapter labels"}
+    assert set(maps.arrays) >= {"adapter.prior.text.mean", "reranker.prior.paper_title.precision"}
+    for array in as_float32(maps.arrays).values():
+        assert np.isfinite(array).all()
+    utility = maps.quality["adapter"]["text"]["utility"]
+    assert utility["shared"] > utility["any"]
