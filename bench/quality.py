@@ -214,6 +214,7 @@ def main(
     queries: Annotated[int, typer.Option(help="A user's last records, as queries.")] = 7,
     fit_pools: Annotated[int, typer.Option(help="Pools bought for each user's heads.")] = 8,
     llm: Annotated[str, typer.Option(help="Local model, as for `hydra-edge -m`.")] = "smollm2",
+    threads: Annotated[int, typer.Option(help="For the LLM; 0 lets the machine decide.")] = 0,
     seed: Annotated[int, typer.Option(help="Draws users and resamples them.")] = 0,
     cache: Annotated[Path, typer.Option(help="Where answers are kept.")] = Path(".cache/bench"),
     replay: Annotated[bool, typer.Option(help="Use cached answers only.")] = False,
@@ -226,7 +227,7 @@ def main(
     console = Console()
     base = load_bundle(bundle)
     encoder = Encoder(base)
-    inner = None if replay else open_llm(llm, Config(), find_paths())
+    inner = None if replay else open_llm(llm, Config(threads=threads), find_paths())
     model = CachedLLM(inner, cache / f"{llm}.jsonl", name=llm)
     everyone = read_users(data)
     tasks: dict[str, dict] = {}  # type: ignore[type-arg]
@@ -234,10 +235,13 @@ def main(
         of_task = [user for user in everyone if user.task == name]
         drawn = sample_users(of_task, users, least=queries + 8, seed=seed)
         try:
-            results = [
-                run_user(user, base, encoder, model, queries=queries, fit_pools=fit_pools)
-                for user in track(drawn, description=name, console=console)
-            ]
+            results = []
+            for user in track(drawn, description=name, console=console):
+                results.append(
+                    run_user(user, base, encoder, model, queries=queries, fit_pools=fit_pools)
+                )
+                if not console.is_terminal:
+                    console.print(f"{name}: {len(results)} of {len(drawn)} users")
         except BackendError as err:
             raise typer.BadParameter(str(err)) from err
         outputs = [r.output for user in drawn for r in user.records]

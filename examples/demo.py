@@ -87,7 +87,7 @@ def main() -> None:
             status.update(f"answering {i} of {len(queries)}")
             plain = person.generate(record.input, task=record.task, n=1, k=0)
             mine = person.generate(record.input, task=record.task)
-            query = " ".join(record.input.split()[:30]) + " ..."
+            query = " ".join(record.input.split()[:14]) + " ..."
             table.add_row(query, plain.text, mine.text, record.output)
     console.print(table)
     task = queries[0].task or DEFAULT_TASK

@@ -50,6 +50,7 @@ def encoder_command(
 
     Example: `python -m export encoder --out build/encoder --data commits.train.jsonl.gz`
     """
+    files = _files(data)
     from export.encoder import convert, provenance, source_folder, width
     from export.pack import CARD_FILE, Card
     from export.parity import (
@@ -63,7 +64,6 @@ def encoder_command(
     )
 
     source = source or source_folder()
-    files = _files(data)
     histories = parity_histories(files)
     calibration = calibration_texts(files, besides=histories)
     with tempfile.TemporaryDirectory() as scratch, _bars() as progress:

@@ -144,7 +144,7 @@ def load_config(paths: Paths) -> Config:
     values: dict[str, Any] = {}
     try:
         raw = tomllib.loads(paths.config_file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raw = {}
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as err:
         raise ConfigError(

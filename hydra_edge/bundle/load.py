@@ -119,6 +119,12 @@ def load_bundle(path: Path | None = None) -> Bundle:
             "for its own."
         )
     manifest = read_manifest(folder / MANIFEST_FILE)
+    maps_size = manifest.files[MAPS_FILE].size
+    if maps_size > _MAX_MAPS_BYTES:
+        raise BundleError(
+            f"{folder / MAPS_FILE} is stated to have {maps_size:,} bytes; expected at most "
+            f"{_MAX_MAPS_BYTES:,}. {GET_AGAIN}"
+        )
     for name in sorted(manifest.files):
         _verify_file(folder, name, manifest.files[name])
     maps = _read_maps(folder / MAPS_FILE, manifest.files[MAPS_FILE])
@@ -164,10 +170,6 @@ def _check_hash(path: Path, found: str, expected: str) -> None:
 
 def _read_maps(path: Path, stated: BundleFile) -> dict[str, npt.NDArray[np.float32]]:
     """Parse exactly the bytes that are hashed, not a file that could change in between."""
-    if stated.size > _MAX_MAPS_BYTES:
-        raise BundleError(
-            f"{path} has {stated.size:,} bytes; expected at most {_MAX_MAPS_BYTES:,}. {GET_AGAIN}"
-        )
     content = path.read_bytes()
     _check_hash(path, hashlib.sha256(content).hexdigest(), stated.sha256)
     return parse_maps(content, source=path)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import shutil
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -49,25 +49,29 @@ def _try(name: str, look: Callable[[], Finding]) -> Finding:
         return Finding(name, "broken", str(err))
 
 
+def _existing(folder: Path) -> Path:
+    """Return a folder, or the nearest one above it that exists."""
+    while not folder.is_dir() and folder != folder.parent:
+        folder = folder.parent
+    return folder
+
+
 def _look_at_home(paths: Paths) -> Finding:
     for folder in (paths.data, paths.config):
-        place = folder
-        while not place.exists() and place != place.parent:
-            place = place.parent
-        if not os.access(place, os.W_OK):
+        try:
+            with tempfile.TemporaryFile(dir=_existing(folder)):
+                pass
+        except OSError as err:
             raise ConfigError(
-                f"{folder} cannot be written. Expected a writable place. Set HYDRA_EDGE_HOME."
-            )
+                f"{folder} cannot be written: {err.strerror or err}. Expected a writable place. "
+                "Set HYDRA_EDGE_HOME to one."
+            ) from err
     return Finding("home", "ok", f"{paths.data} can be written")
 
 
 def _look_at_disk(paths: Paths) -> Finding:
-    place = paths.data
-    while not place.exists() and place != place.parent:
-        place = place.parent
-    free = shutil.disk_usage(place).free
-    low = free < LOW_DISK_BYTES
-    return Finding("disk", "advice" if low else "ok", f"{views.size(free)} free")
+    free = shutil.disk_usage(_existing(paths.data)).free
+    return Finding("disk", "advice" if free < LOW_DISK_BYTES else "ok", f"{views.size(free)} free")
 
 
 def _bundle_bytes(bundle: Bundle) -> int:

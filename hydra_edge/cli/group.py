@@ -79,8 +79,6 @@ class RootGroup(Group):
         except HydraError as err:
             self._show_trace()
             output.write_error(err.code, str(err), as_json=_wants_json(given))
-        except BrokenPipeError:
-            raise
         except Exception as err:
             self._show_trace()
             message = (

@@ -193,7 +193,7 @@ def export_head(
     """Write a head as JSON; it holds no text of yours."""
     with open_user(ctx, user) as me:
         text = me.export_head(task, role)
-    write_text(file, text + "\n")
+    write_text(file, [text, "\n"])
 
 
 def import_head(

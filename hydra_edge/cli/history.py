@@ -132,8 +132,7 @@ def export_records(
     """
     with open_user(ctx, user) as me:
         records = me.store.records(task=_task_name(task), source=source)
-    lines = [_json_line(record) for record in records]
-    write_text(file, "".join(lines))
+    write_text(file, (_json_line(record) for record in records))
     output.note(f"{views.plural(len(records), 'record')} exported")
 
 

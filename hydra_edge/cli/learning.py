@@ -100,11 +100,12 @@ def _consent(me: Personalizer, tasks: list[str], calls: int | None, *, yes: bool
         return
     if not llm.is_remote:
         return
-    count = sum(len(me.fit_prompts(name, calls=calls)) for name in tasks)
+    count = sum(len(me.fit_prompts(task, calls=calls)) for task in tasks)
     host = urlsplit(me.config.base_url).hostname or me.config.base_url
+    name = llm.name if host in llm.name else f"{llm.name} at {host}"
     about = "at most" if calls is not None else "about"
     ask(
-        f"{llm.name} at {host} would be sent {about} {views.plural(count, 'prompt')} that quote "
+        f"{name} would be sent {about} {views.plural(count, 'prompt')} that quote "
         "your records (private ones never). --dry-run prints them. Send?",
         yes=yes,
     )

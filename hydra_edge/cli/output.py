@@ -122,6 +122,8 @@ def table(
         columns = min(shutil.get_terminal_size().columns, _WIDEST)
         room = max(20, columns - sum(widths) - 2 * last - indent)
     for number, row in enumerate(cells):
+        if not any(row):  # a table may have no titles
+            continue
         fixed = [cell + " " * (widths[i] - cell_len(cell)) for i, cell in enumerate(row[:last])]
         tail = row[last]
         if room and cell_len(tail) > room:

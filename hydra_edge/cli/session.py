@@ -7,6 +7,7 @@ context's object, and no command knows the difference.
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -87,8 +88,8 @@ def ask(question: str, *, yes: bool) -> None:
     typer.confirm(output.harmless(question), abort=True, err=True)
 
 
-def write_text(file: str, text: str) -> None:
-    """Write a text to a file only its owner can read, or to stdout (``-``).
+def write_text(file: str, parts: Iterable[str]) -> None:
+    """Write the parts of a text to a file only its owner can read, or to stdout (``-``).
 
     Raises
     ------
@@ -96,13 +97,14 @@ def write_text(file: str, text: str) -> None:
         If the file cannot be written.
     """
     if file == "-":
-        output.answer(text, end="")
+        for part in parts:
+            output.answer(part, end="")
         return
     from hydra_edge.config import write_private
 
     path = Path(file).expanduser()
     try:
-        write_private(path, text)
+        write_private(path, "".join(parts))
     except OSError as err:
         raise ConfigError(
             f"Cannot write {path}: {err.strerror or err}. Expected a file in a folder you may "

@@ -36,9 +36,9 @@ _SWITCHES = {
 }
 
 
-def plural(count: int, noun: str) -> str:
-    """Return ``1 record``, ``2 records``."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+def plural(count: int, noun: str, many: str = "") -> str:
+    """Return ``1 record``, ``2 records``; ``many`` where an s does not do."""
+    return f"{count:,} {noun if count == 1 else many or noun + 's'}"
 
 
 def when(time: float | None) -> str:
@@ -102,7 +102,7 @@ def generation_json(generation: Generation) -> JsonDict:
 def head_line(head: HeadInfo) -> str:
     """Say which weights made a choice, and why those."""
     version = f" v{head.version}" if head.version is not None else ""
-    seen = f", learned from {plural(head.n_queries, 'query').replace('querys', 'queries')}"
+    seen = f", learned from {plural(head.n_queries, 'query', 'queries')}"
     reason = f": {head.reason}" if head.reason else ""
     return f"{_SWITCHES[head.switch]}{version}{seen if head.n_queries else ''}{reason}"
 
@@ -169,15 +169,14 @@ def write_explanation(generation: Generation, *, stream: IO[str]) -> None:
 def usage_line(generation: Generation) -> str:
     """Say what an answer cost."""
     usage = generation.usage
-    tokens = f", {usage.prompt_tokens:,} + {usage.completion_tokens:,} tokens"
+    read = f", {usage.prompt_tokens:,} tokens read" if usage.prompt_tokens else ""
+    written = f", {usage.completion_tokens:,} tokens written" if usage.completion_tokens else ""
     missing = usage.requested - usage.received
     cut = f" ({usage.received} of {usage.requested} samples arrived)" if missing > 0 else ""
     return (
         f"{generation.task}: {plural(len(generation.records), 'record')} shown, "
         f"{plural(len(generation.candidates), 'candidate')}{cut}, "
-        f"{plural(usage.llm_calls, 'LLM call')}"
-        f"{tokens if usage.prompt_tokens or usage.completion_tokens else ''}, "
-        f"{usage.latency_ms:,.0f} ms"
+        f"{plural(usage.llm_calls, 'LLM call')}{read}{written}, {usage.latency_ms:,.0f} ms"
     )
 
 
@@ -223,7 +222,7 @@ def receipt_line(receipt: ForgetReceipt) -> str:
         plural(receipt.vectors, "vector"),
         plural(receipt.pools, "answer pool"),
         plural(receipt.choices, "choice"),
-        plural(receipt.log_entries, "log entry").replace("entrys", "entries"),
+        plural(receipt.log_entries, "log entry", "log entries"),
     )
     line = "Forgotten: " + ", ".join(parts) + "."
     if receipt.tasks:

@@ -205,6 +205,8 @@ class ApiClient:
 
     def _open(self, method: str, path: str, body: bytes) -> httpx2.Response:
         """Try until a reply begins with 200, patience ends, or it is refused for good."""
+        if self._client.is_closed:
+            raise BackendError("This model has been closed. Open it again to use it.")
         attempt = 0
         while True:
             asked = None

@@ -86,10 +86,13 @@ def list_keys(paths: Paths) -> dict[str, str]:
         for name, value in _read(paths).items()
     }
     prefix = f"{ENV_PREFIX}KEY_"
-    in_env = {v.removeprefix(prefix).lower() for v in os.environ if v.startswith(prefix)}
-    for name in sorted({"openai", *origins, *in_env}):
-        if _NAME.fullmatch(name) and os.environ.get(key_variable(name), "").strip():
-            origins[name] = f"environment {key_variable(name)}"
+    names = {key_variable(name): name for name in ("openai", *origins)}
+    for variable in os.environ:
+        if variable.startswith(prefix):
+            names.setdefault(variable, variable.removeprefix(prefix).lower())
+    for variable, name in names.items():
+        if os.environ.get(variable, "").strip() and _NAME.fullmatch(name):
+            origins[name] = f"environment {variable}"
     return dict(sorted(origins.items()))
 
 

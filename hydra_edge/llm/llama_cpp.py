@@ -16,88 +16,17 @@ import numpy as np
 
 from hydra_edge.errors import BackendError, ContextLengthError
 from hydra_edge.llm.chat import ChatTemplate
+from hydra_edge.llm.draft import Draft
 from hydra_edge.llm.engine import Engine, Feed, choose_threads
 from hydra_edge.llm.request import check_request
-from hydra_edge.llm.sampling import TOP_K, draw, generator, log_total, probabilities, top_tokens
-from hydra_edge.llm.text import AnswerText, well_formed
+from hydra_edge.llm.sampling import draw, generator, log_total, probabilities
+from hydra_edge.llm.text import AnswerText
 from hydra_edge.llm.trie import Node, build_trie, forced
 from hydra_edge.prompt import Prompt
 from hydra_edge.types import Completion, Float1d
 
 _SLOTS = 16  # candidates decoded at once; more take turns
-_SPARE = 64  # extra tokens looked at where some may not open an answer
 _TINY = 1e-12  # keeps the logarithm of a vanishing probability finite
-
-
-class _Candidate:
-    """One answer being written; ``rng`` None means greedily."""
-
-    def __init__(
-        self,
-        engine: Engine,
-        *,
-        rng: np.random.Generator | None,
-        temperature: float,
-        max_tokens: int,
-        answer: AnswerText,
-    ) -> None:
-        self._engine = engine
-        self._rng = rng
-        self._temperature = temperature
-        self._max_tokens = max_tokens
-        self._answer = answer
-        self._logprob = 0.0
-        self.tokens: list[int] = []
-        self.finish = ""
-
-    def advance(self, logits: Float1d) -> None:
-        """Choose the next token from its logits, shape ``(n_vocab,)``; may end the answer."""
-        token = self._choose(logits)
-        if token is None or self._engine.is_end(token):
-            self.finish = "stop"
-            return
-        self._logprob += float(logits[token]) - log_total(logits)
-        self.tokens.append(token)
-        self._answer.feed_bytes(self._engine.piece(token))
-        if self._answer.stopped:
-            self.finish = "stop"
-        elif len(self.tokens) >= self._max_tokens:
-            self.finish = "length"
-
-    def completion(self) -> Completion:
-        """Return the finished answer."""
-        return Completion(
-            well_formed(self._answer.finish()),
-            greedy=self._rng is None,
-            tokens=len(self.tokens),
-            logprob=self._logprob / max(1, len(self.tokens)),
-            finish=self.finish,
-        )
-
-    def _choose(self, logits: Float1d) -> int | None:
-        if self._answer.text:
-            if self._rng is None:
-                return int(logits.argmax())
-            best = top_tokens(logits, TOP_K)
-        else:
-            # Nothing to read yet: an ending here would leave an empty answer.
-            wide = top_tokens(logits, TOP_K + _SPARE)
-            best = wide[[self._opens(int(token)) for token in wide]][:TOP_K]
-            if not len(best):
-                return None
-        return int(best[draw(logits[best], self._temperature, self._rng)])
-
-    def _opens(self, token: int) -> bool:
-        """Whether an answer that has no text yet may go on with this token."""
-        if self._engine.is_end(token):
-            return False
-        piece = self._engine.piece(token).decode("utf-8", "replace")
-        if not piece.strip():
-            # One blank may come before a word that has no token with its own blank.
-            return (
-                piece != "" and "\n" not in piece and len(self.tokens) == 0 < self._max_tokens - 1
-            )
-        return "\n" not in piece[: len(piece) - len(piece.lstrip())]
 
 
 class LlamaCpp:
@@ -265,10 +194,10 @@ class LlamaCpp:
         seed: int,
         on_token: Callable[[str], None] | None,
     ) -> list[Completion]:
-        """Decode all candidates in one batch a step; the finished make room for the waiting."""
+        """Decode all drafts in one batch a step; the finished make room for the waiting."""
         engine = self._engine
-        candidates = [
-            _Candidate(
+        drafts = [
+            Draft(
                 engine,
                 rng=generator(seed + i) if i else None,
                 temperature=temperature,
@@ -279,35 +208,33 @@ class LlamaCpp:
         ]
         first = engine.prompt(tokens)
         at = len(tokens)
-        # The prompt's cells are shared; each candidate may need max_tokens of its own.
+        # The prompt's cells are shared; each draft may need max_tokens of its own.
         together = max(1, min(engine.slots, (engine.n_ctx - at) // max_tokens))
-        free = deque(range(1, together + 1))
-        waiting, live = deque(candidates), dict[int, _Candidate]()
+        free, waiting = deque(range(1, together + 1)), deque(drafts)
+        live: dict[int, Draft] = {}
         try:
             while waiting or live:
                 while waiting and free:
-                    candidate = waiting.popleft()
-                    candidate.advance(first)
-                    if not candidate.finish:
+                    draft = waiting.popleft()
+                    draft.advance(first)
+                    if not draft.finish:
                         slot = free.popleft()
+                        live[slot] = draft
                         engine.fork(slot)
-                        live[slot] = candidate
                 if not live:
                     continue
-                rows = [
-                    Feed(c.tokens[-1], at + len(c.tokens) - 1, slot) for slot, c in live.items()
-                ]
+                rows = [Feed(d.tokens[-1], at + len(d.tokens) - 1, s) for s, d in live.items()]
                 logits = engine.decode(rows)
-                for row, (slot, candidate) in zip(logits, list(live.items()), strict=True):
-                    candidate.advance(row)
-                    if candidate.finish:
+                for row, (slot, draft) in zip(logits, list(live.items()), strict=True):
+                    draft.advance(row)
+                    if draft.finish:
+                        del live[slot]
                         engine.drop(slot)
                         free.append(slot)
-                        del live[slot]
         finally:
             for slot in live:
                 engine.drop(slot)
-        return [candidate.completion() for candidate in candidates]
+        return [draft.completion() for draft in drafts]
 
     # ---- answers from a closed set
 

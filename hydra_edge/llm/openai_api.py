@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 _TOGETHER = 4  # requests on their way at once
 # What a server may say it does not take, and what is sent in its place (None: nothing).
 _DIALECT = {"max_tokens": "max_completion_tokens", "temperature": None, "stop": None, "seed": None}
-# After these, further requests of the same pool would only fail again.
+# After these, or a refusal of a single answer, further requests would only fail again.
 _HOPELESS = (BackendAuthError, BackendRateLimitError, BackendTimeoutError)
 
 
@@ -207,7 +207,8 @@ class OpenAIApi:
                     replies[place] = self._ask(prompt, asks[place], max_tokens)
                 except (Refused, HydraError) as err:
                     replies[place] = Reply(error=err)
-                    if isinstance(err, _HOPELESS):
+                    refused = isinstance(err, Refused) and asks[place].n == 1
+                    if refused or isinstance(err, _HOPELESS):
                         hopeless.set()
 
         # Daemons, not a pool: an interrupted program must not wait for replies to arrive.

@@ -192,7 +192,7 @@ def test_bundle_changed_after_signing_does_not_match_its_base_id(
     folder: Path, field: str, value: object
 ) -> None:
     write(folder, {**read(folder), field: value})
-    with pytest.raises(BundleHashError, match="base_id is .* The manifest was changed"):
+    with pytest.raises(BundleHashError, match=r"base_id is .* The manifest was changed"):
         load_bundle(folder)
 
 
@@ -419,12 +419,9 @@ def test_bundle_maps_truncated_are_refused(folder: Path, keep: int) -> None:
 
 def test_bundle_maps_too_large_for_memory_are_refused_unread(folder: Path) -> None:
     with (folder / MAPS).open("wb") as stream:
-        stream.truncate((1 << 28) + 1)  # sparse: takes no disk
+        stream.truncate(1 << 40)  # sparse: takes no disk, but hashing it would take minutes
     manifest = read(folder)
-    manifest["files"][MAPS]["size"] = (1 << 28) + 1
-    with (folder / MAPS).open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    manifest["files"][MAPS]["sha256"] = digest
+    manifest["files"][MAPS]["size"] = 1 << 40
     sign(folder, manifest)
-    with pytest.raises(BundleError, match="expected at most"):
+    with pytest.raises(BundleError, match="expected at most 268,435,456"):
         load_bundle(folder)

@@ -2,137 +2,20 @@
 
 import json
 import os
-from dataclasses import dataclass, field, replace
 
+import cli_runner
 import pytest
-from typer.testing import CliRunner
+from cli_runner import RECORD, FakePersonalizer
 
 from hydra_edge import __version__
-from hydra_edge.cli.app import app
 from hydra_edge.errors import EgressDeniedError, UnknownModelError, UnknownUserError
-from hydra_edge.store import Store
-from hydra_edge.tasks import BUILTIN
-from hydra_edge.types import (
-    Candidate,
-    ChoiceResult,
-    FitReport,
-    Gain,
-    Generation,
-    HeadInfo,
-    RankedRecord,
-    Ranking,
-    Record,
-    ReportRow,
-    RoleReport,
-    Usage,
-)
-
-HEAD = HeadInfo("commit_subject", "reranker", "personal", 3, "b" * 64, 40, "it helps")
-RECORD = Record(
-    "Parser read\x1b[2J past the end", "Fix [bold]empty[/] files", "commit_subject", "r1", 1.7e9
-)
-RANKED = RankedRecord(RECORD, 1.25, {"bm25": 1.0, "recency": 0.25})
-
-
-@dataclass
-class FakeLLM:
-    """Says what it is."""
-
-    name: str = "fake"
-    is_remote: bool = False
-
-
-@dataclass
-class FakePersonalizer:
-    """Remembers what it was asked and answers from a script."""
-
-    user: str = "me"
-    config: object = None
-    llm: object = field(default_factory=FakeLLM)
-    store: Store = field(default_factory=Store.in_memory)
-    calls: list = field(default_factory=list)
-    opened: list = field(default_factory=list)
-    pieces: tuple = ()
-    text: str = "Fix empty files"
-    error: Exception | None = None
-
-    def open(self, user, *, create, config, paths):
-        if self.error:
-            raise self.error
-        self.opened.append((user, create, config, paths))
-        self.user, self.config = user or config.user, config
-        return self
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.calls.append(("close", {}))
-
-    def asked(self, name):
-        return [flags for call, flags in self.calls if call == name]
-
-    def add(self, records, *, progress=None):
-        return self.store.add(records, progress=progress)
-
-    def forget(self, ids=(), *, source=None):
-        self.calls.append(("forget", {"ids": ids, "source": source}))
-        return self.store.forget(ids, source=source)
-
-    def task(self, name=None):
-        return BUILTIN[name or "commit_subject"]
-
-    def rank(self, query, **flags):
-        self.calls.append(("rank", {"query": query, **flags}))
-        return Ranking(query, "commit_subject", (RANKED,), HEAD)
-
-    def render_prompt(self, query, **flags):
-        self.calls.append(("render_prompt", {"query": query, **flags}))
-        return f"Text: {query}\nSubject:"
-
-    def generate(self, query, *, on_token=None, **flags):
-        self.calls.append(("generate", {"query": query, "streams": on_token is not None, **flags}))
-        for piece in self.pieces if on_token else ():
-            on_token(piece)
-        candidates = (
-            Candidate("Handle files", 1, True, -0.5, 0.25, {"greedy": 0.25}),
-            Candidate(self.text, 3, False, None, 1.5, {"consensus": 1.0, "habit": 0.5}),
-        )
-        return Generation(
-            id="g1", query=query, task="commit_subject", text=self.text, candidates=candidates,
-            records=(RANKED,), head=replace(HEAD, role="adapter"), reranker=HEAD,
-            usage=Usage(1, 100, 20, 8, 7, 12.5), notes=("7 of 8 candidates arrived",),
-        )  # fmt: skip
-
-    def choose(self, **flags):
-        self.calls.append(("choose", flags))
-        return ChoiceResult("g1", "commit_subject", "Fix empty files", 4, "choice-g1", 0.8)
-
-    def fit_prompts(self, task=None, *, calls=None):
-        self.calls.append(("fit_prompts", {"task": task, "calls": calls}))
-        return ["prompt A", "prompt B"]
-
-    def fit_head(self, task=None, *, progress=None, **flags):
-        self.calls.append(("fit_head", {"task": task, **flags}))
-        rows = (
-            ReportRow("unpersonalized", 0.2, 20),
-            ReportRow("prompt-only RAG", 0.254, 20),
-            ReportRow("shared head", 0.286, 20),
-            ReportRow("my head", None, 0, "no LLM was asked"),
-        )
-        role = RoleReport(
-            "reranker", "personal", "it helps", rows, None, Gain(0.031, 0.012, 20), 40, 1.0, 3
-        )
-        return FitReport(task or "x", "text", 40, (role,), 5, 75, 6, 1, 2, 0.25, ("a remark",))
 
 
 @pytest.fixture(autouse=True)
-def home(tmp_path, monkeypatch):
-    """Keep every command of this file in a home of its own."""
-    for name in [n for n in os.environ if n.startswith("HYDRA_EDGE_")]:
+def _own_settings(monkeypatch):
+    """No setting of the machine reaches these tests."""
+    for name in [n for n in os.environ if n.startswith("HYDRA_EDGE_") and n != "HYDRA_EDGE_HOME"]:
         monkeypatch.delenv(name)
-    monkeypatch.setenv("HYDRA_EDGE_HOME", str(tmp_path / "home"))
-    return tmp_path / "home"
 
 
 @pytest.fixture
@@ -141,11 +24,11 @@ def me():
 
 
 def call(me, *args, text=None):
-    return CliRunner().invoke(app, list(args), input=text, obj=me.open, prog_name="hydra-edge")
+    return cli_runner.call(*args, text=text, opener=me.open)
 
 
 def test_version_is_printed():
-    result = CliRunner().invoke(app, ["--version"])
+    result = cli_runner.call("--version")
 
     assert (result.exit_code, result.stdout) == (0, f"hydra-edge {__version__}\n")
 
@@ -228,7 +111,7 @@ def test_query_nothing_given_is_a_usage_error(me, args):
 
 def test_generate_every_flag_reaches_the_engine(me):
     result = call(
-        me, "generate", "q", "-u", "ada", "-t", "commit_subject", "-m", "big.gguf", "-n", "5",
+        me, "generate", "q", "-u", "ada", "-t", "commit_subject", "-m", "openai:big", "-n", "5",
         "-k", "2", "--temperature", "0.5", "--max-tokens", "9", "--seed", "3",
         "--system", "Be kind", "--private", "--offline", "--base-url", "http://localhost:9931/v1",
     )  # fmt: skip
@@ -240,7 +123,7 @@ def test_generate_every_flag_reaches_the_engine(me):
     ]  # fmt: skip
     config = me.opened[0][2]
     assert (config.model, config.base_url, config.offline) == (
-        "big.gguf", "http://localhost:9931/v1", True,
+        "openai:big", "http://localhost:9931/v1", True,
     )  # fmt: skip
 
 
@@ -362,117 +245,6 @@ def test_choose_text_may_come_from_stdin(me):
 @pytest.mark.parametrize("args", [(), ("2", "--text", "x"), ("0",), ("two",)])
 def test_choose_wrong_arguments_are_a_usage_error(me, args):
     assert call(me, "choose", *args).exit_code == 2
-    assert not me.calls
-
-
-# ---- add, fit-head
-
-
-def test_add_prints_the_id_and_stores_the_record(me):
-    result = call(
-        me, "add", "a text", "a title", "-t", "Note-Title", "--time", "2024-01-02", "--private"
-    )
-
-    [record] = me.store.records()
-    assert result.stdout == f"{record.id}\n"
-    assert "0 LLM calls" in result.stderr
-    assert (record.task, record.time, record.private) == ("note_title", 1704153600.0, True)
-    assert me.opened[0][1] is True
-
-
-def test_add_again_is_unchanged(me):
-    first = call(me, "add", "a text", "a title")
-    second = call(me, "add", "a text", "a title")
-
-    assert first.stdout == second.stdout
-    assert "was there already" in second.stderr
-    assert me.store.count() == 1
-
-
-def test_add_id_taken_prints_the_id_it_really_got(me):
-    call(me, "add", "a", "b", "--id", "mine")
-    me.store.add([Record("x", "y", id="theirs", source="elsewhere")])
-    got = json.loads(call(me, "add", "c", "d", "--id", "theirs", "--json").stdout)
-
-    assert got["renamed"] == 1
-    assert me.store.get(got["id"]).output == "d"
-    assert me.store.get("theirs").output == "y"
-
-
-@pytest.mark.parametrize(
-    "args", [("", "b"), ("a", " "), ("a", "b", "--time", "soon"), ("a", "b", "--id", "x\ny")]
-)
-def test_add_unusable_values_are_a_usage_error(me, args):
-    assert call(me, "add", *args).exit_code == 2
-    assert me.store.count() == 0
-
-
-def test_fit_head_all_tasks_are_fitted_the_largest_first(me):
-    me.store.add(
-        [Record("a", "b", "note_title"), Record("a", "b", "chat"), Record("c", "d", "chat")]
-    )
-    result = call(me, "fit-head", "--no-llm")
-
-    assert [flags["task"] for flags in me.asked("fit_head")] == ["chat", "note_title"]
-    assert all(flags["use_llm"] is False for flags in me.asked("fit_head"))
-    for row in ("unpersonalized", "prompt-only RAG", "shared head", "my head"):
-        assert row in result.stdout
-    assert "0.254" in result.stdout
-    assert "no LLM was asked" in result.stdout
-    assert "switched on: your own head - it helps" in result.stdout
-    assert "+0.031 (80 % sure of +0.012 or more, n = 20)" in result.stdout
-    assert "75 vectors reused, 5 embedded; 6 LLM calls (2 pools paid for earlier)" in result.stdout
-    assert "a remark" in result.stdout
-
-
-def test_fit_head_one_budget_is_shared_by_all_tasks(me):
-    me.store.add([Record("a", "b", "note_title"), Record("a", "b", "chat")])
-    call(me, "fit-head", "--calls", "10", "--budget", "1h")
-
-    first, second = me.asked("fit_head")
-    assert (first["calls"], second["calls"]) == (10, 4)  # the fake spends 6
-    assert 0 < second["budget_s"] <= first["budget_s"] <= 3600
-
-
-def test_fit_head_no_records_says_what_to_do(me):
-    result = call(me, "fit-head")
-
-    assert result.exit_code == 0
-    assert "hydra-edge import" in result.stderr
-
-
-def test_fit_head_dry_run_prints_prompts_and_fits_nothing(me):
-    result = call(me, "fit-head", "-t", "chat", "--dry-run", "--calls", "2")
-
-    assert result.stdout == "prompt A\nprompt B\n"
-    assert "nothing was" in result.stderr
-    assert not me.asked("fit_head")
-
-
-def test_fit_head_remote_llm_without_a_person_to_ask_is_refused(me):
-    me.llm = FakeLLM("gpt", is_remote=True)
-    result = call(
-        me, "fit-head", "-t", "chat", "--calls", "9", "--base-url", "https://llm.example.org/v1"
-    )
-
-    assert result.exit_code == 1
-    assert "gpt at llm.example.org would be sent at most 2 prompts" in result.stderr
-    assert "--yes" in result.stderr
-    assert not me.asked("fit_head")
-
-
-def test_fit_head_remote_llm_with_consent_is_asked(me):
-    me.llm = FakeLLM("gpt", is_remote=True)
-    result = call(me, "fit-head", "-t", "chat", "--calls", "9", "--yes", "--json")
-
-    assert result.exit_code == 0
-    assert json.loads(result.stdout)["reports"][0]["roles"][0]["switch"] == "personal"
-    assert me.asked("fit_head")[0]["calls"] == 9
-
-
-@pytest.mark.parametrize("flags", [("--budget", "soon"), ("--calls", "-1"), ("--calls", "many")])
-def test_fit_head_unusable_budget_is_a_usage_error(me, flags):
-    assert call(me, "fit-head", *flags).exit_code == 2
     assert not me.calls
 
 

@@ -35,9 +35,7 @@ def test_answer_in_any_pieces_is_the_answer_in_one(text, cuts, stop):
     assert "".join(told) == whole
 
 
-@given(
-    st.text(alphabet="aé字🙂\n", max_size=20), st.lists(st.integers(0, 60), max_size=12)
-)
+@given(st.text(alphabet="aé字🙂\n", max_size=20), st.lists(st.integers(0, 60), max_size=12))
 def test_bytes_cut_inside_characters_give_the_same_text(text, cuts):
     raw = text.encode()
     answer = AnswerText(("\n",))

@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from export.pack import CARD_FILE, Card, neutral_maps
+from hydra_edge.bundle import Bundle, load_bundle
+from hydra_edge.encoder import Encoder
+from hydra_edge.features import feature_names
+
+ROOT = Path(__file__).parents[2]
+GOLDEN = ROOT / "tests" / "golden" / "encoder.npz"
+
+
+def export(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "export", *map(str, arguments)],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+        env={**os.environ, "COLUMNS": "100", "NO_COLOR": "1", "TERM": "dumb"},
+    )  # fmt: skip
+
+
+@pytest.fixture
+def encoder_folder(bundle: Bundle, tmp_path: Path) -> Path:
+    """What ``python -m export encoder`` leaves, taken from the shipped base."""
+    folder = tmp_path / "encoder"
+    folder.mkdir()
+    for path in (bundle.encoder_path, bundle.tokenizer_path):
+        (folder / path.name).write_bytes(path.read_bytes())
+    Card(384, "mean", 128, {"cosine": 0.99}, {"model": "x"}).save(folder / CARD_FILE)
+    return folder
+
+
+@pytest.mark.parametrize("command", ["encoder", "pack", "golden"])
+def test_export_help_has_an_example(command: str) -> None:
+    done = export(command, "--help")
+    assert done.returncode == 0
+    assert f"python -m export {command}" in done.stdout
+
+
+def test_export_encoder_without_data_says_what_to_give(tmp_path: Path) -> None:
+    done = export("encoder", "--out", tmp_path / "out", "--data", tmp_path)
+    assert done.returncode == 1
+    assert "Error: --data: found no file" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_export_pack_makes_a_bundle_this_release_can_use(
+    encoder_folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "quality.json").write_text('{"gain": 0.1}')
+    done = export(
+        "pack", "--encoder", encoder_folder, "--out", tmp_path / "base",
+        "--quality", tmp_path / "quality.json",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    made = load_bundle(tmp_path / "base")
+    assert made.base_id[:12] in done.stderr
+    assert made.features("reranker") == feature_names("reranker")
+    assert made.manifest.quality == {"gain": 0.1}
+
+
+def test_export_pack_names_learned_features_after_the_maps(
+    encoder_folder: Path, tmp_path: Path
+) -> None:
+    import safetensors.numpy
+
+    features = {"reranker": feature_names("reranker", 3), "adapter": feature_names("adapter")}
+    maps = neutral_maps(features)
+    for side in ("query", "other"):
+        maps[f"reranker.map.{side}"] = np.ones((3, 384), np.float32)
+    safetensors.numpy.save_file(maps, tmp_path / "maps.safetensors")
+    done = export(
+        "pack", "--encoder", encoder_folder, "--out", tmp_path / "base",
+        "--maps", tmp_path / "maps.safetensors",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert load_bundle(tmp_path / "base").features("reranker") == features["reranker"]
+
+
+def test_export_pack_without_an_encoder_says_how_to_make_one(tmp_path: Path) -> None:
+    done = export("pack", "--encoder", tmp_path, "--out", tmp_path / "base")
+    assert done.returncode == 1
+    assert "python -m export encoder" in done.stderr
+    assert not (tmp_path / "base").exists()
+
+
+@pytest.mark.export
+def test_export_makes_a_base_from_the_weights_that_matches_the_reference(tmp_path: Path) -> None:
+    pytest.importorskip("optimum")
+    with np.load(GOLDEN) as golden:
+        texts, reference = [str(text) for text in golden["texts"]], golden["vectors"]
+    data = tmp_path / "own.jsonl"
+    lines = [
+        {"user": user, "id": f"{user}{i}", "seq": i, "time": None, "task": "general",
+         "input": f"{texts[(i + 1) % len(texts)]} {text}", "output": text}
+        for user, n in (("a", 12), ("b", 11)) for i, text in enumerate(texts[:n])
+    ]  # fmt: skip
+    data.write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    # User a is measured; b, with fewer than a dozen records, shows how large channels become.
+    done = export("encoder", "--out", tmp_path / "encoder", "--data", data)
+    assert done.returncode == 0, done.stderr
+    assert "int8_spearman" in done.stdout
+    packed = export("pack", "--encoder", tmp_path / "encoder", "--out", tmp_path / "base")
+    assert packed.returncode == 0, packed.stderr
+    base = load_bundle(tmp_path / "base")
+    assert base.manifest.parity["weight_max_abs"] <= 64
+    assert (Encoder(base).encode(texts) * reference).sum(axis=1).min() >= 0.97
+    # The reference itself can be made again.
+    again = tmp_path / "again.npz"
+    made = export("golden", "--texts", GOLDEN.with_suffix(".txt"), "--out", again)
+    assert made.returncode == 0, made.stderr
+    with np.load(again) as remade:
+        np.testing.assert_allclose(remade["vectors"], reference, atol=1e-5)

@@ -1,0 +1,158 @@
+"""Running commands inside the test's own process, and an engine that only remembers."""
+
+import sys
+from dataclasses import dataclass, field, replace
+
+from typer.main import get_command
+from typer.testing import CliRunner
+
+from hydra_edge.cli.app import app
+from hydra_edge.config import find_paths
+from hydra_edge.store import Store
+from hydra_edge.tasks import BUILTIN
+from hydra_edge.types import (
+    Candidate,
+    ChoiceResult,
+    FitReport,
+    Gain,
+    Generation,
+    HeadInfo,
+    RankedRecord,
+    Ranking,
+    Record,
+    ReportRow,
+    RoleReport,
+    Usage,
+)
+
+COMMAND = get_command(app)  # built once: `CliRunner.invoke` builds it at every call
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a command ended and what it wrote."""
+
+    exit_code: int
+    stdout: str
+    stderr: str
+
+    @property
+    def output(self):
+        return self.stdout + self.stderr
+
+
+def call(*args, text=None, opener=None):
+    """Run a command with this text on stdin."""
+    with CliRunner().isolation(input=text) as (out, err, _):
+        try:
+            COMMAND.main(args, prog_name="hydra-edge", obj=opener)
+        except SystemExit as stop:
+            code = stop.code or 0
+        sys.stdout.flush()
+        sys.stderr.flush()
+        return Result(code, out.getvalue().decode(), err.getvalue().decode())
+
+
+def records(user="me"):
+    """Return what a user's file holds."""
+    with Store.open(find_paths().user_file(user), create=False) as store:
+        return store.records()
+
+
+HEAD = HeadInfo("commit_subject", "reranker", "personal", 3, "b" * 64, 40, "it helps")
+RECORD = Record(
+    "Parser read\x1b[2J past the end", "Fix [bold]empty[/] files", "commit_subject", "r1", 1.7e9
+)
+RANKED = RankedRecord(RECORD, 1.25, {"bm25": 1.0, "recency": 0.25})
+
+
+@dataclass
+class FakeLLM:
+    """Says what it is."""
+
+    name: str = "fake"
+    is_remote: bool = False
+
+
+@dataclass
+class FakePersonalizer:
+    """Remembers what it was asked and answers from a script."""
+
+    user: str = "me"
+    config: object = None
+    llm: object = field(default_factory=FakeLLM)
+    store: Store = field(default_factory=Store.in_memory)
+    calls: list = field(default_factory=list)
+    opened: list = field(default_factory=list)
+    pieces: tuple = ()
+    text: str = "Fix empty files"
+    error: Exception | None = None
+
+    def open(self, user, *, create, config, paths):
+        if self.error:
+            raise self.error
+        self.opened.append((user, create, config, paths))
+        self.user, self.config = user or config.user, config
+        return self
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.calls.append(("close", {}))
+
+    def asked(self, name):
+        return [flags for call, flags in self.calls if call == name]
+
+    def add(self, records, *, progress=None):
+        return self.store.add(records, progress=progress)
+
+    def forget(self, ids=(), *, source=None):
+        self.calls.append(("forget", {"ids": ids, "source": source}))
+        return self.store.forget(ids, source=source)
+
+    def task(self, name=None):
+        return BUILTIN[name or "commit_subject"]
+
+    def rank(self, query, **flags):
+        self.calls.append(("rank", {"query": query, **flags}))
+        return Ranking(query, "commit_subject", (RANKED,), HEAD)
+
+    def render_prompt(self, query, **flags):
+        self.calls.append(("render_prompt", {"query": query, **flags}))
+        return f"Text: {query}\nSubject:"
+
+    def generate(self, query, *, on_token=None, **flags):
+        self.calls.append(("generate", {"query": query, "streams": on_token is not None, **flags}))
+        for piece in self.pieces if on_token else ():
+            on_token(piece)
+        candidates = (
+            Candidate("Handle files", 1, True, -0.5, 0.25, {"greedy": 0.25}),
+            Candidate(self.text, 3, False, None, 1.5, {"consensus": 1.0, "habit": 0.5}),
+        )
+        return Generation(
+            id="g1", query=query, task="commit_subject", text=self.text, candidates=candidates,
+            records=(RANKED,), head=replace(HEAD, role="adapter"), reranker=HEAD,
+            usage=Usage(1, 100, 20, 8, 7, 12.5), notes=("7 of 8 candidates arrived",),
+        )  # fmt: skip
+
+    def choose(self, **flags):
+        self.calls.append(("choose", flags))
+        return ChoiceResult("g1", "commit_subject", "Fix empty files", 4, "choice-g1", 0.8)
+
+    def fit_prompts(self, task=None, *, calls=None):
+        self.calls.append(("fit_prompts", {"task": task, "calls": calls}))
+        return ["prompt A", "prompt B"]
+
+    def fit_head(self, task=None, *, progress=None, **flags):
+        self.calls.append(("fit_head", {"task": task, **flags}))
+        rows = (
+            ReportRow("unpersonalized", 0.2, 20),
+            ReportRow("prompt-only RAG", 0.254, 20),
+            ReportRow("shared head", 0.286, 20),
+            ReportRow("my head", None, 0, "no LLM was asked"),
+        )
+        role = RoleReport(
+            "reranker", "personal", "it helps", rows, None, Gain(0.031, 0.012, 20), 40, 1.0, 3
+        )
+        return FitReport(task or "x", "text", 40, (role,), 5, 75, 6, 1, 2, 0.25, ("a remark",))

@@ -1,0 +1,166 @@
+"""``import``, into a real file of a real user."""
+
+import json
+import os
+import signal
+
+import pytest
+from cli_runner import call, records
+
+from hydra_edge.errors import ImportFormatError
+from hydra_edge.personalizer import Personalizer
+from hydra_edge.types import Record
+
+GOOD = '{"input": "a text", "output": "a title", "id": "one", "task": "note_title", "time": 5}\n'
+
+
+@pytest.fixture(autouse=True)
+def _own_settings(tmp_path, monkeypatch):
+    """No setting of the machine reaches these tests; they run in a folder of their own."""
+    for name in [n for n in os.environ if n.startswith("HYDRA_EDGE_") and n != "HYDRA_EDGE_HOME"]:
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+
+def test_import_jsonl_good_lines_are_kept_and_bad_ones_told_by_number(tmp_path):
+    (tmp_path / "h.jsonl").write_text(GOOD + "not json\n" + '{"input": "", "output": "x"}\n')
+    result = call("import", "jsonl", "h.jsonl", "-u", "ada")
+
+    assert result.exit_code == 0
+    assert "line 2: not JSON" in result.stderr
+    assert result.stdout == (
+        "ada: 1 added, 0 updated, 0 unchanged; 1 skipped (1 empty input); 1 line unreadable; "
+        "0 LLM calls\n"
+    )
+    assert [r.id for r in records("ada")] == ["one"]
+
+
+def test_import_again_changes_nothing(tmp_path):
+    (tmp_path / "h.jsonl").write_text(GOOD)
+    call("import", "jsonl", "h.jsonl")
+
+    assert "0 added, 0 updated, 1 unchanged" in call("import", "jsonl", "h.jsonl").stdout
+
+
+def test_import_json_reports_all_of_it(tmp_path):
+    (tmp_path / "h.jsonl").write_text(GOOD + "[]\n" * 30)
+    payload = json.loads(call("import", "jsonl", "h.jsonl", "--json").stdout)
+
+    assert (payload["added"], payload["read"], payload["bad_total"]) == (1, 1, 30)
+    assert len(payload["bad"]) == 30
+    assert payload["bad"][0]["number"] == 2
+    assert payload["bad"][0]["reason"].endswith("expected an object")
+    assert payload["llm_calls"] == 0
+
+
+def test_import_many_bad_lines_only_the_first_are_listed(tmp_path):
+    (tmp_path / "h.jsonl").write_text(GOOD + "[]\n" * 30)
+    result = call("import", "jsonl", "h.jsonl")
+
+    assert result.stderr.count("expected an object") == 20
+    assert "and 10 more" in result.stderr
+
+
+def test_import_dry_run_stores_nothing_and_shows_samples(tmp_path, home):
+    lines = [{"input": f"text {i}", "output": f"title {i}"} for i in range(5)]
+    (tmp_path / "h.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    result = call("import", "jsonl", "h.jsonl", "--dry-run")
+
+    assert "Would read 5 records" in result.stdout
+    assert result.stdout.count("->") == 3
+    assert not home.exists()
+
+
+@pytest.mark.parametrize("text", ["", "not json\n", '{"input": "", "output": "x"}\n'])
+def test_import_nothing_readable_is_exit_1_and_makes_no_file(tmp_path, home, text):
+    (tmp_path / "h.jsonl").write_text(text)
+
+    assert call("import", "jsonl", "h.jsonl").exit_code == 1
+    assert not home.exists()
+
+
+def test_import_missing_file_is_one_line_and_exit_1(home):
+    result = call("import", "jsonl", "nowhere.jsonl")
+
+    assert result.exit_code == 1
+    assert "nowhere.jsonl cannot be read" in result.stderr
+    assert not home.exists()
+
+
+def test_import_columns_are_mapped_from_stdin():
+    result = call(
+        "import", "csv", "-", "--input", "abstract", "--output", "title", "--id", "doi",
+        "--time", "date", "-t", "Paper-Title", "--private",
+        text="doi;date;abstract;title\n10/x;2024-01-02;We study it.;A Study\n",
+    )  # fmt: skip
+
+    assert result.exit_code == 0, result.output
+    [record] = records()
+    assert (record.id, record.input, record.output) == ("10/x", "We study it.", "A Study")
+    assert (record.task, record.time, record.private) == ("paper_title", 1704153600.0, True)
+
+
+def test_import_markdown_and_git_and_lamp_reach_their_importers(tmp_path):
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "a-note.md").write_text("# My note\n\nIts text.\n")
+    questions = [{"id": "1", "input": "q", "profile": [{"id": "p", "abstract": "a", "title": "t"}]}]
+    (tmp_path / "lamp.json").write_text(json.dumps(questions))
+
+    assert "1 added" in call("import", "markdown", "notes").stdout
+    assert "1 added" in call("import", "lamp", "lamp.json", "--task", "paper_title").stdout
+    assert "not" in call("import", "git", "notes").stderr
+    assert {r.output for r in records()} == {"My note", "t"}
+
+
+def test_import_mail_is_private_unless_said_otherwise(tmp_path):
+    (tmp_path / "Sent").write_text(
+        "From a@example.org Mon Jan  1 00:00:00 2024\nFrom: a@example.org\nSubject: Lunch\n"
+        "Message-ID: <1@example.org>\nDate: Mon, 1 Jan 2024 00:00:00 +0000\n\n"
+        "Shall we eat at one?\n\n"
+    )
+    assert "1 added" in call("import", "mbox", "Sent", "--me", "a@example.org").stdout
+    assert [r.private for r in records()] == [True]
+    call("import", "mbox", "Sent", "--me", "a@example.org", "--public", "-u", "ada")
+    assert [r.private for r in records("ada")] == [False]
+
+
+def test_import_interrupted_keeps_whole_records_and_says_how_many(tmp_path):
+    lines = [json.dumps({"input": f"text {i}", "output": f"title {i}"}) for i in range(100)]
+    (tmp_path / "h.jsonl").write_text("\n".join(lines))
+
+    class Interrupted(Personalizer):
+        def add(self, new, *, progress=None):
+            def stopping():
+                for count, record in enumerate(new, start=1):
+                    yield record
+                    if count == 7:
+                        signal.raise_signal(signal.SIGINT)
+
+            return super().add(stopping(), progress=progress)
+
+    before = signal.getsignal(signal.SIGINT)
+    result = call("import", "jsonl", "h.jsonl", opener=Interrupted.open)
+
+    assert result.exit_code == 130
+    assert "7 added" in result.stdout
+    assert "Interrupted" in result.stderr
+    assert [r.output for r in records()] == [f"title {i}" for i in range(7)]
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_import_source_breaking_off_keeps_what_came_before(tmp_path, monkeypatch):
+    from hydra_edge import importers
+
+    def broken(path, log, **_):
+        for number in range(3):
+            log.read += 1
+            yield Record(f"text {number}", "title")
+        raise ImportFormatError("The disk went away.")
+
+    monkeypatch.setattr(importers, "read_jsonl", broken)
+    result = call("import", "jsonl", "h.jsonl")
+
+    assert result.exit_code == 1
+    assert "error: The disk went away." in result.stderr
+    assert "3 added" in result.stdout
+    assert len(records()) == 3

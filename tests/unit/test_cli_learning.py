@@ -1,0 +1,143 @@
+"""``add`` and ``fit-head``: what reaches the engine, and what a person is told."""
+
+import json
+import os
+
+import cli_runner
+import pytest
+from cli_runner import FakeLLM, FakePersonalizer
+
+from hydra_edge.types import Record
+
+
+@pytest.fixture(autouse=True)
+def _own_settings(monkeypatch):
+    """No setting of the machine reaches these tests."""
+    for name in [n for n in os.environ if n.startswith("HYDRA_EDGE_") and n != "HYDRA_EDGE_HOME"]:
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def me():
+    return FakePersonalizer()
+
+
+def call(me, *args, text=None):
+    return cli_runner.call(*args, text=text, opener=me.open)
+
+
+def test_add_prints_the_id_and_stores_the_record(me):
+    result = call(
+        me, "add", "a text", "a title", "-t", "Note-Title", "--time", "2024-01-02", "--private"
+    )
+
+    [record] = me.store.records()
+    assert result.stdout == f"{record.id}\n"
+    assert "0 LLM calls" in result.stderr
+    assert (record.task, record.time, record.private) == ("note_title", 1704153600.0, True)
+    assert me.opened[0][1] is True
+
+
+def test_add_again_is_unchanged(me):
+    first = call(me, "add", "a text", "a title")
+    second = call(me, "add", "a text", "a title")
+
+    assert first.stdout == second.stdout
+    assert "was there already" in second.stderr
+    assert me.store.count() == 1
+
+
+def test_add_id_taken_prints_the_id_it_really_got(me):
+    call(me, "add", "a", "b", "--id", "mine")
+    me.store.add([Record("x", "y", id="theirs", source="elsewhere")])
+    got = json.loads(call(me, "add", "c", "d", "--id", "theirs", "--json").stdout)
+
+    assert got["renamed"] == 1
+    assert me.store.get(got["id"]).output == "d"
+    assert me.store.get("theirs").output == "y"
+
+
+@pytest.mark.parametrize(
+    "args", [("", "b"), ("a", " "), ("a", "b", "--time", "soon"), ("a", "b", "--id", "x\ny")]
+)
+def test_add_unusable_values_are_a_usage_error(me, args):
+    assert call(me, "add", *args).exit_code == 2
+    assert me.store.count() == 0
+
+
+def test_fit_head_all_tasks_are_fitted_the_largest_first(me):
+    me.store.add(
+        [Record("a", "b", "note_title"), Record("a", "b", "chat"), Record("c", "d", "chat")]
+    )
+    result = call(me, "fit-head", "--no-llm")
+
+    assert [flags["task"] for flags in me.asked("fit_head")] == ["chat", "note_title"]
+    assert all(flags["use_llm"] is False for flags in me.asked("fit_head"))
+    for row in ("unpersonalized", "prompt-only RAG", "shared head", "my head"):
+        assert row in result.stdout
+    assert "0.254" in result.stdout
+    assert "no LLM was asked" in result.stdout
+    assert "switched on: your own head - it helps" in result.stdout
+    assert "+0.031 (80 % sure of +0.012 or more, n = 20)" in result.stdout
+    assert "75 vectors reused, 5 embedded; 6 LLM calls (2 pools paid for earlier)" in result.stdout
+    assert "a remark" in result.stdout
+
+
+def test_fit_head_one_budget_is_shared_by_all_tasks(me):
+    me.store.add([Record("a", "b", "note_title"), Record("a", "b", "chat")])
+    call(me, "fit-head", "--calls", "10", "--budget", "1h")
+
+    first, second = me.asked("fit_head")
+    assert (first["calls"], second["calls"]) == (10, 4)  # the fake spends 6
+    assert 0 < second["budget_s"] <= first["budget_s"] <= 3600
+
+
+def test_fit_head_no_records_says_what_to_do(me):
+    result = call(me, "fit-head")
+
+    assert result.exit_code == 0
+    assert "hydra-edge import" in result.stderr
+
+
+def test_fit_head_dry_run_prints_prompts_and_fits_nothing(me):
+    result = call(me, "fit-head", "-t", "chat", "--dry-run", "--calls", "2")
+
+    assert result.stdout == "prompt A\nprompt B\n"
+    assert "nothing was" in result.stderr
+    assert not me.asked("fit_head")
+
+
+def test_fit_head_remote_llm_without_a_person_to_ask_is_refused(me):
+    me.llm = FakeLLM("gpt", is_remote=True)
+    result = call(
+        me,
+        "fit-head",
+        "-t",
+        "chat",
+        "--calls",
+        "9",
+        "--base-url",
+        "https://llm.example.org/v1",
+        "-m",
+        "openai:gpt",
+    )
+
+    assert result.exit_code == 1
+    assert "gpt at llm.example.org would be sent at most 2 prompts" in result.stderr
+    assert "--yes" in result.stderr
+    assert not me.asked("fit_head")
+
+
+def test_fit_head_remote_llm_with_consent_is_asked(me):
+    me.llm = FakeLLM("gpt", is_remote=True)
+    result = call(me, "fit-head", "-t", "chat", "--calls", "9", "--yes", "--json")
+
+    assert result.exit_code == 0
+    assert json.loads(result.stdout)["reports"][0]["roles"][0]["switch"] == "personal"
+    assert me.asked("fit_head")[0]["calls"] == 9
+
+
+@pytest.mark.parametrize("flags", [("--budget", "soon"), ("--calls", "-1"), ("--calls", "many")])
+def test_fit_head_unusable_budget_is_a_usage_error(me, flags):
+    assert call(me, "fit-head", *flags).exit_code == 2
+    assert not me.calls

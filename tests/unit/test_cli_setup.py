@@ -1,0 +1,286 @@
+"""What is set up and learned on this device, with the real base: doctor, keys, heads, config."""
+
+import json
+import os
+import stat
+
+import pytest
+from cli_runner import call
+
+from hydra_edge.config import find_paths, load_config
+from hydra_edge.llm.keys import get_key
+from hydra_edge.personalizer import Personalizer
+from hydra_edge.types import Record
+
+
+@pytest.fixture(autouse=True)
+def _own_settings(monkeypatch):
+    """No setting and no keyring of the machine reaches these tests."""
+    for name in [n for n in os.environ if n.startswith("HYDRA_EDGE_") and n != "HYDRA_EDGE_HOME"]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("PYTHON_KEYRING_BACKEND", "keyring.backends.fail.Keyring")
+
+
+def loaded(*args):
+    result = call(*args)
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+# ---- keys and models
+
+
+def test_keys_set_from_stdin_is_never_shown(home):
+    result = call("keys", "set", "openai", text="sk-secret\n")
+
+    assert result.exit_code == 0
+    assert get_key("openai", find_paths()) == "sk-secret"
+    assert "secret" not in result.output
+    assert "secret" not in call("keys", "list").output
+    assert loaded("keys", "list", "--json") == {"keys": {"openai": f"file {home / 'keys.json'}"}}
+    assert stat.S_IMODE((home / "keys.json").stat().st_mode) == 0o600
+
+
+def test_keys_value_cannot_be_an_argument():
+    assert call("keys", "set", "openai", "sk-secret").exit_code == 2
+
+
+def test_keys_remove_forgets_it():
+    call("keys", "set", "openai", text="sk-secret\n")
+
+    assert call("keys", "remove", "openai").exit_code == 0
+    assert get_key("openai", find_paths()) is None
+    assert call("keys", "remove", "openai").exit_code == 1
+
+
+def test_models_are_listed_with_how_to_get_them():
+    models = loaded("models", "--json")["models"]
+
+    assert {"smollm2", "openai:MODEL"} <= {m["name"] for m in models}
+    assert "openai:MODEL" in call("models").stdout
+
+
+def test_base_url_without_a_remote_model_is_a_usage_error():
+    result = call("generate", "q", "--base-url", "http://localhost:9931/v1")
+
+    assert result.exit_code == 2
+    assert "needs -m openai:MODEL" in result.stderr
+
+
+# ---- doctor and bundle
+
+
+def states(findings):
+    return {finding["name"]: finding["state"] for finding in findings}
+
+
+def test_doctor_sound_installation_is_exit_0(home):
+    call("add", "a text", "a title")
+    report = loaded("doctor", "--json")
+
+    assert report["ok"] is True
+    assert states(report["findings"]) | {"llm": "", "disk": ""} == {
+        "hydra-edge": "ok", "python": "ok", "data": "ok", "settings": "ok", "home": "ok",
+        "disk": "", "base": "ok", "encoder": "ok", "llm": "", "user me": "ok",
+    }  # fmt: skip
+    assert sorted(p.name for p in home.iterdir()) == ["users"]
+
+
+def test_doctor_every_fault_is_found_in_one_go(home, monkeypatch):
+    (home / "users").mkdir(parents=True)
+    (home / "users" / "ada.db").write_bytes(b"no database at all, whatever it says" * 100)
+    monkeypatch.setenv("HYDRA_EDGE_BUNDLE", str(home))
+    monkeypatch.setenv("HYDRA_EDGE_MODEL", "nonsense")
+    result = call("doctor", "--json")
+    found = states(json.loads(result.stdout)["findings"])
+
+    assert result.exit_code == 1
+    assert {name for name, state in found.items() if state == "broken"} == {
+        "base", "encoder", "llm", "user ada",
+    }  # fmt: skip
+
+
+def test_doctor_unreadable_settings_do_not_end_it(home):
+    home.mkdir()
+    (home / "config.toml").write_text("user = [")
+    result = call("doctor")
+
+    assert result.exit_code == 1
+    assert "broken  settings" in result.stdout
+    assert "ok      base" in result.stdout
+
+
+def test_doctor_home_nobody_can_write_to_is_broken(monkeypatch):
+    monkeypatch.setenv("HYDRA_EDGE_HOME", "/proc/nowhere")  # not even root creates files there
+    found = states(json.loads(call("doctor", "--json").stdout)["findings"])
+
+    assert found["home"] == "broken"
+
+
+def test_bundle_show_and_verify_name_the_same_base():
+    shown = loaded("bundle", "show", "--json")
+
+    assert loaded("bundle", "verify", "--json")["base_id"] == shown["base_id"]
+    assert shown["size_bytes"] <= 25 * 1024 * 1024
+    assert shown["base_id"] in call("bundle", "show").stdout
+
+
+def test_bundle_verify_no_base_is_exit_1(tmp_path):
+    result = call("bundle", "verify", str(tmp_path))
+
+    assert result.exit_code == 1
+    assert "manifest.json is missing" in result.stderr
+
+
+# ---- heads
+
+
+@pytest.fixture
+def fitted():
+    """A user whose reranker head has two versions."""
+    topics = ("parser", "cache", "network", "clock")
+    records = [
+        Record(f"The {topics[i % 4]} failed in case {i}", f"{topics[i % 4]}: fix case {i}",
+               "commit_subject", f"r{i}", float(i))
+        for i in range(24)
+    ]  # fmt: skip
+    with Personalizer.open(create=True) as me:
+        me.add(records)
+        me.fit_head("commit_subject", use_llm=False)
+        me.fit_head("commit_subject", use_llm=False)
+
+
+@pytest.mark.usefixtures("fitted")
+def test_heads_list_marks_the_version_in_use():
+    heads = loaded("heads", "list", "--json")["heads"]
+
+    assert [(h["role"], h["version"], h["current"]) for h in heads if h["role"] == "reranker"] == [
+        ("reranker", 1, False), ("reranker", 2, True),
+    ]  # fmt: skip
+    assert "v2*" in call("heads", "list", "-t", "commit-subject").stdout
+
+
+@pytest.mark.usefixtures("fitted")
+def test_heads_show_prints_the_report_and_the_weights():
+    shown = loaded("heads", "show", "-r", "reranker", "--json")["heads"][0]
+    text = call("heads", "show").stdout
+
+    assert shown["report"]["rows"][0]["name"] == "unpersonalized"
+    assert set(shown["weights"]["bm25"]) == {"mine", "population"}
+    for words in ("unpersonalized", "prompt-only RAG", "my head", "population"):
+        assert words in text
+
+
+@pytest.mark.usefixtures("fitted")
+def test_heads_rollback_uses_the_version_before():
+    assert loaded("heads", "rollback", "-r", "reranker", "--json")["version"] == 1
+    assert "v1*" in call("heads", "list").stdout
+    assert call("heads", "rollback", "-r", "reranker", "--version", "9").exit_code == 1
+
+
+@pytest.mark.usefixtures("fitted")
+def test_heads_export_is_imported_by_another_user_without_any_text(tmp_path):
+    path = tmp_path / "head.json"
+    assert call("heads", "export", str(path), "-r", "reranker").exit_code == 0
+    text = path.read_text()
+
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert call("heads", "export", "-r", "reranker").stdout == text
+    assert "case" not in text
+    got = json.loads(call("heads", "import", "-", "-u", "ada", "--json", text=text).stdout)
+    assert (got["task"], got["role"], got["version"]) == ("commit_subject", "reranker", 1)
+
+
+@pytest.mark.usefixtures("fitted")
+def test_heads_report_of_a_strangers_head_cannot_harm(tmp_path):
+    path = tmp_path / "head.json"
+    call("heads", "export", str(path), "-r", "reranker")
+    head = json.loads(path.read_text())
+    head["report"] = {"reason": "\x1b[2J", "rows": [1, {"name": [], "utility": "x"}, {"n": {}}]}
+    path.write_text(json.dumps(head))
+    assert call("heads", "import", str(path)).exit_code == 0
+    result = call("heads", "show")
+
+    assert result.exit_code == 0, result.output
+    assert "\x1b" not in result.stdout
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", "null", "\x00", '{"format": "hydra-edge-head"}'])
+def test_heads_import_anything_else_is_one_line(text):
+    result = call("heads", "import", "-", text=text)
+
+    assert result.exit_code == 1
+    assert result.stderr.count("\n") == 1
+    assert "not a head file" in result.stderr
+
+
+def test_heads_import_missing_file_is_one_line(tmp_path):
+    result = call("heads", "import", str(tmp_path / "none.json"))
+
+    assert result.exit_code == 1
+    assert "Cannot read" in result.stderr
+
+
+def test_heads_none_yet_says_what_to_do():
+    call("add", "a text", "a title")
+
+    assert "fit-head" in call("heads", "list").stderr
+    assert "fit-head" in call("heads", "show").stderr
+
+
+# ---- settings
+
+
+def test_config_set_is_read_back(home):
+    assert call("config", "set", "candidates", "4").exit_code == 0
+    assert call("config", "get", "candidates").stdout == "4\n"
+    assert json.loads(call("config", "list", "--json").stdout)["candidates"] == 4
+    assert "candidates*" in call("config", "list").stdout
+    assert call("config", "path").stdout == f"{home / 'config.toml'}\n"
+    assert load_config(find_paths()).candidates == 4
+
+
+@pytest.mark.parametrize("args", [("get", "nonsense"), ("set", "nonsense", "1"),
+                                  ("set", "candidates", "many")])  # fmt: skip
+def test_config_unusable_setting_is_exit_1(args):
+    assert call("config", *args).exit_code == 1
+
+
+def test_users_lists_everyone_and_marks_damage(home):
+    call("add", "a text", "a title")
+    (home / "users" / "broken.db").write_bytes(b"not a database, but long enough to look" * 50)
+    users = {u["user"]: u for u in json.loads(call("users", "--json").stdout)["users"]}
+
+    assert users["me"]["records"] == 1
+    assert users["me"]["default"] is True
+    assert users["broken"]["records"] is None
+    assert "damaged" in call("users").stdout
+
+
+def test_tasks_without_any_user_are_listed():
+    tasks = json.loads(call("tasks", "list", "--json").stdout)["tasks"]
+
+    assert {"commit_subject", "general"} <= {t["task"] for t in tasks}
+    assert all(t["records"] == 0 for t in tasks)
+
+
+def test_tasks_those_in_use_come_first():
+    call("add", "a text", "a title", "-t", "note_title")
+    assert loaded("tasks", "list", "--json")["tasks"][0]["task"] == "note_title"
+
+
+def test_tasks_show_own_task_file_wins(home):
+    (home / "tasks").mkdir(parents=True)
+    (home / "tasks" / "haiku.toml").write_text('instruction = "Write a haiku."\n')
+
+    assert "Write a haiku." in call("tasks", "show", "haiku").stdout
+    assert json.loads(call("tasks", "show", "haiku", "--json").stdout)["name"] == "haiku"
+    assert call("tasks", "path").stdout == f"{home / 'tasks'}\n"
+    assert "haiku" in call("tasks", "list").stdout
+
+
+def test_tasks_show_unknown_task_is_exit_1():
+    result = call("tasks", "show", "nonsense")
+
+    assert result.exit_code == 1
+    assert "Known tasks" in result.stderr

@@ -1,0 +1,198 @@
+"""API keys: where they are kept, who wins, and that none is ever shown."""
+
+import json
+import threading
+
+import keyring
+import keyring.backend
+import pytest
+from keyring.errors import KeyringLocked, PasswordDeleteError
+
+from hydra_edge.config import find_paths
+from hydra_edge.errors import ConfigError
+from hydra_edge.llm import keys
+
+SECRET = "sk-secret-0123456789"
+
+
+@pytest.fixture
+def paths():
+    return find_paths()
+
+
+class MemoryKeyring(keyring.backend.KeyringBackend):
+    priority = 9
+
+    def __init__(self):
+        self.kept = {}
+
+    def get_password(self, service, username):
+        return self.kept.get((service, username))
+
+    def set_password(self, service, username, password):
+        self.kept[service, username] = password
+
+    def delete_password(self, service, username):
+        if (service, username) not in self.kept:
+            raise PasswordDeleteError("no such key")
+        del self.kept[service, username]
+
+
+class LockedKeyring(MemoryKeyring):
+    def set_password(self, service, username, password):
+        raise KeyringLocked("locked")
+
+    get_password = delete_password = set_password
+
+
+class ForgetfulKeyring(MemoryKeyring):
+    def set_password(self, service, username, password):
+        pass
+
+
+class HangingKeyring(MemoryKeyring):
+    def __init__(self):
+        super().__init__()
+        self.released = threading.Event()
+
+    def set_password(self, service, username, password):
+        self.released.wait()
+
+
+@pytest.fixture
+def use():
+    before = keyring.get_keyring()
+
+    def install(backend):
+        keyring.set_keyring(backend)
+        return backend
+
+    yield install
+    keyring.set_keyring(before)
+
+
+@pytest.fixture(autouse=True)
+def _locked(use):
+    use(LockedKeyring())
+
+
+def test_key_without_a_keyring_goes_to_a_file_of_its_owner(paths):
+    assert keys.set_key("openai", f" {SECRET}\n", paths) == f"file {paths.keys_file}"
+    assert keys.get_key("openai", paths) == SECRET
+    assert paths.keys_file.stat().st_mode & 0o777 == 0o600
+    assert keys.list_keys(paths) == {"openai": f"file {paths.keys_file}"}
+
+
+def test_key_with_a_keyring_is_not_in_the_file(paths, use):
+    backend = use(MemoryKeyring())
+    assert keys.set_key("openai", SECRET, paths) == "keyring"
+    assert SECRET not in paths.keys_file.read_text()
+    assert backend.kept == {("hydra-edge", "openai"): SECRET}
+    assert keys.get_key("openai", paths) == SECRET
+    assert keys.list_keys(paths) == {"openai": "keyring"}
+    assert keys.remove_key("openai", paths) == "keyring"
+    assert backend.kept == {}
+    assert keys.get_key("openai", paths) is None
+
+
+def test_keyring_that_keeps_nothing_is_not_trusted(paths, use):
+    use(ForgetfulKeyring())
+    assert keys.set_key("openai", SECRET, paths).startswith("file")
+    assert keys.get_key("openai", paths) == SECRET
+
+
+def test_keyring_that_does_not_answer_is_left_behind(paths, use, monkeypatch):
+    monkeypatch.setattr(keys, "_KEYRING_WAIT_S", 0.05)
+    backend = use(HangingKeyring())
+    assert keys.set_key("openai", SECRET, paths).startswith("file")
+    backend.released.set()
+    assert keys.get_key("openai", paths) == SECRET
+
+
+def test_keyring_that_lost_the_key_is_reported(paths, use):
+    use(MemoryKeyring())
+    keys.set_key("openai", SECRET, paths)
+    use(LockedKeyring())
+    with pytest.raises(ConfigError, match="Unlock the keyring"):
+        keys.get_key("openai", paths)
+
+
+def test_environment_wins(paths, monkeypatch):
+    keys.set_key("openai", "stored", paths)
+    keys.set_key("my-own", "stored", paths)
+    monkeypatch.setenv("OPENAI_API_KEY", SECRET)
+    monkeypatch.setenv("HYDRA_EDGE_KEY_MY_OWN", SECRET)
+    assert keys.get_key("openai", paths) == keys.get_key("my-own", paths) == SECRET
+    assert keys.list_keys(paths) == {
+        "my-own": "environment HYDRA_EDGE_KEY_MY_OWN",
+        "openai": "environment OPENAI_API_KEY",
+    }
+
+
+def test_environment_alone_is_listed_but_cannot_be_removed(paths, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", SECRET)
+    assert keys.list_keys(paths) == {"openai": "environment OPENAI_API_KEY"}
+    with pytest.raises(ConfigError, match="unset OPENAI_API_KEY") as caught:
+        keys.remove_key("openai", paths)
+    assert SECRET not in str(caught.value)
+
+
+def test_no_key_is_none_and_writes_nothing(paths):
+    assert keys.get_key("openai", paths) is None
+    assert keys.list_keys(paths) == {}
+    assert not paths.keys_file.exists()
+
+
+def test_removed_key_is_gone_and_the_others_stay(paths):
+    keys.set_key("one", SECRET, paths)
+    keys.set_key("two", "other", paths)
+    assert keys.remove_key("one", paths) == f"file {paths.keys_file}"
+    assert SECRET not in paths.keys_file.read_text()
+    assert keys.get_key("two", paths) == "other"
+    with pytest.raises(ConfigError, match="Stored: two"):
+        keys.remove_key("one", paths)
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o660])
+def test_file_others_can_read_is_refused_with_the_command(paths, mode):
+    keys.set_key("openai", SECRET, paths)
+    paths.keys_file.chmod(mode)
+    with pytest.raises(ConfigError, match=f"chmod 600 {paths.keys_file}"):
+        keys.get_key("openai", paths)
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", '{"openai": 3}', f'{{"openai": "{SECRET}"', "\ud800"]
+)
+def test_damaged_file_is_reported_without_its_content(paths, content):
+    keys.set_key("openai", SECRET, paths)
+    paths.keys_file.write_bytes(content.encode("utf-8", "surrogatepass"))
+    with pytest.raises(ConfigError, match="damaged") as caught:
+        keys.get_key("openai", paths)
+    assert SECRET not in repr(caught.value) + repr(caught.value.__cause__)
+
+
+@pytest.mark.parametrize("value", ["", "  ", "two words", "line\nbreak", "schlüssel"])
+def test_value_that_is_no_key_is_refused_without_repeating_it(paths, value):
+    with pytest.raises(ConfigError, match="cannot be used") as caught:
+        keys.set_key("openai", value, paths)
+    assert not value.strip() or value not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["", "UPPER", "a/b", "-a", "x" * 33, "ключ"])
+def test_name_that_is_none_is_refused(paths, name):
+    for call in (lambda: keys.get_key(name, paths), lambda: keys.set_key(name, "v", paths)):
+        with pytest.raises(ConfigError, match="expected 1-32"):
+            call()
+
+
+def test_folder_that_cannot_be_made_is_named(paths):
+    paths.config.parent.mkdir(parents=True, exist_ok=True)
+    paths.config.write_text("a file stands here")
+    with pytest.raises(ConfigError, match=f"{paths.config}"):
+        keys.set_key("openai", SECRET, paths)
+
+
+def test_file_is_plain_json(paths):
+    keys.set_key("openai", SECRET, paths)
+    assert json.loads(paths.keys_file.read_text()) == {"openai": SECRET}

