@@ -18,7 +18,6 @@ from typing import Annotated
 
 import numpy as np
 import typer
-from hydra_edge.llm.models import open_llm
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -37,6 +36,7 @@ from hydra_edge.features import Pool
 from hydra_edge.fitting import fit_task
 from hydra_edge.history import History
 from hydra_edge.llm import LLM
+from hydra_edge.llm.models import open_llm
 from hydra_edge.pools import Budget, Sampling, complete_within_context
 from hydra_edge.store import Store
 from hydra_edge.tasks import TaskSpec

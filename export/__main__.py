@@ -90,6 +90,64 @@ def encoder_command(
     typer.echo(f"Wrote {out}. Next: python -m export pack --encoder {out} --out BUNDLE", err=True)
 
 
+@app.command("priors")
+def priors_command(
+    encoder: Annotated[Path, typer.Option(help="Folder made by `python -m export encoder`.")],
+    data: Annotated[
+        list[Path], typer.Option(help="Training histories, or a folder of `*.train.jsonl.gz`.")
+    ],
+    out: Annotated[Path, typer.Option(help="Where to write the maps (.safetensors).")],
+    quality: Annotated[Path, typer.Option(help="Where to write what they are worth (.json).")],
+    cache: Annotated[
+        Path, typer.Option(help="Answers of the LLM, kept so that nobody asks twice (.jsonl).")
+    ] = Path("export/cache/smollm2.jsonl"),
+    llm: Annotated[str, typer.Option(help="Local model, as for `hydra-edge -m`.")] = "smollm2",
+    replay: Annotated[bool, typer.Option(help="Use kept answers only.")] = False,
+    users: Annotated[int, typer.Option(help="Users a task whose candidates are labelled.")] = 16,
+    threads: Annotated[int, typer.Option(help="For the LLM; 0 lets the machine decide.")] = 0,
+    seed: Annotated[int, typer.Option(help="Draws the users.")] = 0,
+) -> None:
+    """Label training users and fit scaling and head priors; resumes where it stopped.
+
+    Example: `python -m export priors --encoder build/encoder --data DATA --out maps.safetensors
+    --quality quality.json --replay`
+    """
+    import json
+
+    import safetensors.numpy
+
+    from export.cache import CachedLLM
+    from export.maps import Plan, as_float32, build_maps
+    from export.pack import CARD_FILE, Card, neutral_maps, pack
+    from hydra_edge.bundle.manifest import ENCODER_FILE, TOKENIZER_FILE
+    from hydra_edge.config import Config, find_paths
+    from hydra_edge.features import feature_names
+    from hydra_edge.llm.models import open_llm
+
+    features: dict[Role, tuple[str, ...]] = {role: feature_names(role) for role in get_args(Role)}
+    with tempfile.TemporaryDirectory() as scratch, _bars() as progress:
+        neutral = pack(
+            Path(scratch) / "neutral",
+            encoder=encoder / ENCODER_FILE,
+            tokenizer=encoder / TOKENIZER_FILE,
+            card=Card.load(encoder / CARD_FILE),
+            maps=neutral_maps(features),
+            features=features,
+        )
+        inner = None if replay else open_llm(llm, Config(threads=threads), find_paths())
+        made = build_maps(
+            neutral,
+            Encoder(neutral),
+            CachedLLM(inner, cache, name=llm),
+            _files(data),
+            Plan(adapter_users=users, seed=seed),
+            progress,
+        )
+    safetensors.numpy.save_file(as_float32(made.arrays), out)
+    quality.write_text(json.dumps(made.quality, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    typer.echo(f"Wrote {out} and {quality}. Next: python -m export pack", err=True)
+
+
 @app.command("pack")
 def pack_command(
     encoder: Annotated[Path, typer.Option(help="Folder made by `python -m export encoder`.")],

@@ -248,7 +248,7 @@ def fit_population(users: Sequence[Labelled], dim: int, role: Role, baseline: in
     strength = _strength(users, folds, dim, tau)
     everyone = _stack(users, dim)
     means = np.add.reduceat(everyone.utilities, everyone.offsets[:-1]) / np.diff(everyone.offsets)
-    ceiling = [everyone.utilities[a:b].max() for a, b in itertools.pairwise(everyone.offsets)]  # fmt: skip
+    ceiling = np.maximum.reduceat(everyone.utilities, everyone.offsets[:-1])
     report: JsonDict = {
         "users": len(users),
         "queries": len(everyone.offsets) - 1,

@@ -191,6 +191,8 @@ class Personalizer:
         for task in receipt.tasks:
             if task in present:
                 self.fit_head(task, use_llm=False)
+        # Only now: until the new heads are there, the marked ones say why none serves.
+        self.store.drop_stale_heads()
         return receipt
 
     # ---- fitting

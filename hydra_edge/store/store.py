@@ -293,10 +293,10 @@ class Store:
         with self._db.writing() as connection:
             return heads.roll_back(connection, task, role, version)
 
-    def mark_stale(self, tasks: Iterable[str]) -> tuple[str, ...]:
-        """Mark all heads of these tasks as outdated; return the tasks that have any."""
+    def drop_stale_heads(self) -> int:
+        """Erase every version learned from something forgotten; return how many there were."""
         with self._db.writing() as connection:
-            return heads.mark_stale(connection, tasks)
+            return connection.execute("DELETE FROM heads WHERE stale").rowcount
 
     def log_generation(self, generation: Generation, model: str) -> None:
         """Keep what was answered, with what and at what cost, but no text of a record."""

@@ -203,12 +203,13 @@ def test_save_head_keeps_the_last_twenty_versions(store: Store) -> None:
     assert [h.version for h in store.heads("t")] == list(range(6, 26))
 
 
-def test_mark_stale_marks_every_version_of_those_tasks(store: Store) -> None:
-    for task in ("t", "t", "u"):
-        store.save_head(make_head(task))
-    assert store.mark_stale(["t", "none", "t"]) == ("t",)
-    assert [(h.task, h.stale) for h in store.heads()] == [("t", True), ("t", True), ("u", False)]
-    assert not store.save_head(make_head("t")).stale
+def test_drop_stale_heads_keeps_only_what_learned_from_nothing_forgotten(store: Store) -> None:
+    store.save_head(replace(make_head("t"), stale=True))
+    store.save_head(make_head("t"))
+    store.save_head(replace(make_head("u"), stale=True))
+    assert store.drop_stale_heads() == 2
+    assert [(h.task, h.version) for h in store.heads()] == [("t", 2)]
+    assert store.head("u", make_head("u").role) is None
 
 
 @pytest.mark.parametrize(
