@@ -5,7 +5,7 @@ HISTORY ?=
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help demo test setup lint type test-fast smoke readme clean
+.PHONY: help demo test setup lint type test-fast test-export smoke readme clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -38,6 +38,16 @@ test: setup ## Run all tests, with the real base and a real local LLM
 test-fast: setup ## Run the tests that need no LLM
 	$(BIN)/python -m pytest -m "not model"
 
+$(VENV)-export/.done: pyproject.toml
+	$(PYTHON) -m venv $(VENV)-export
+	$(VENV)-export/bin/python -m pip install --quiet --upgrade pip
+	@echo "installing torch and optimum into $(VENV)-export"
+	$(VENV)-export/bin/python -m pip install --quiet --editable ".[export]" pytest pytest-timeout hypothesis
+	@touch $@
+
+test-export: $(VENV)-export/.done ## Run the tests of making a base (needs torch, in a venv of its own)
+	$(VENV)-export/bin/python -m pytest tests/export
+
 lint: setup ## Check style and import rules
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -54,4 +64,4 @@ readme: setup ## Write the README's transcript and figures anew
 	$(BIN)/python scripts/readme.py
 
 clean: ## Remove what these targets made
-	rm -rf $(VENV) .demo dist build
+	rm -rf $(VENV) $(VENV)-export .demo dist build

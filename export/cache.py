@@ -68,9 +68,11 @@ class CachedLLM:
         parts = (self.name, prompt.key(), n, f"{temperature:g}", max_tokens, seed, closed)
         return text_hash("\x1f".join(map(str, parts)))[:24]
 
-    def render(self, prompt: Prompt) -> str:
+    def render(self, prompt: Prompt, *, max_tokens: int | None = None, seed: int = 0) -> str:
         """See the protocol."""
-        return prompt.completion_text() if self.inner is None else self.inner.render(prompt)
+        if self.inner is None:
+            return prompt.completion_text()
+        return self.inner.render(prompt, max_tokens=max_tokens, seed=seed)
 
     def complete(
         self,

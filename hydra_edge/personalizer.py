@@ -287,12 +287,15 @@ class Personalizer:
         *,
         task: str | None = None,
         k: int | None = None,
+        max_tokens: int | None = None,
         system: str = "",
         private: bool = False,
+        seed: int = 0,
     ) -> str:
         """Return byte for byte what ``generate`` would send first, and send nothing."""
         with self._lock:
-            return self.llm.render(self._outgoing(query, task, k, system, private=private).prompt)
+            out = self._outgoing(query, task, k, system, private=private)
+            return self.llm.render(out.prompt, max_tokens=max_tokens, seed=seed)
 
     def generate(
         self,

@@ -81,7 +81,7 @@ class ScriptedLLM:
         self.closed = 0
         self.fail_next = 0
 
-    def render(self, prompt: Prompt) -> str:
+    def render(self, prompt: Prompt, *, max_tokens: int | None = None, seed: int = 0) -> str:
         return prompt.completion_text()
 
     def complete(

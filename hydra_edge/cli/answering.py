@@ -70,7 +70,10 @@ def generate(
     flags = {"model": model, "base_url": base_url}
     with open_user(ctx, user, create=user is None, offline=offline, **flags) as me:
         if dry_run:
-            prompt = me.render_prompt(text, task=task, k=k, system=system, private=private)
+            prompt = me.render_prompt(
+                text, task=task, k=k, max_tokens=max_tokens, system=system, private=private,
+                seed=seed,
+            )  # fmt: skip
             if as_json:
                 output.write_json({"prompt": prompt})
             else:

@@ -93,8 +93,8 @@ class LlamaCpp:
         """Context window in force, in tokens."""
         return self._engine.n_ctx
 
-    def render(self, prompt: Prompt) -> str:
-        """Return the text the model continues, byte for byte."""
+    def render(self, prompt: Prompt, *, max_tokens: int | None = None, seed: int = 0) -> str:
+        """Return the text the model continues, byte for byte; the options are not part of it."""
         if self._template is None:
             return prompt.completion_text()
         return "".join(part.text for part in self._template.parts(prompt.messages()))

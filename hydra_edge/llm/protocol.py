@@ -26,8 +26,11 @@ class LLM(Protocol):
         """Whether a prompt leaves this machine."""
         ...
 
-    def render(self, prompt: Prompt) -> str:
-        """Return byte for byte what ``complete`` would send for one candidate."""
+    def render(self, prompt: Prompt, *, max_tokens: int | None = None, seed: int = 0) -> str:
+        """Return byte for byte what ``complete`` would send first.
+
+        ``max_tokens`` defaults to the task's; both matter only where they are sent along.
+        """
         ...
 
     def complete(
