@@ -57,13 +57,17 @@ class Outgoing:
 
 def outgoing(question: Question, k: int, system: str, *, remote: bool, private: bool) -> Outgoing:
     """Choose the records and build the prompt, under the egress policy."""
+    engine, task = question.engine, question.history.task
     ranking = question.rank(k, private=not remote)
     notes: tuple[str, ...] = ()
+    if remote:
+        visible = [r for r in question.history.records if not (private or r.private)]
+        task = engine.shown_task(task, visible)
     if private and remote:
         ranking = replace(ranking, records=())
         notes = ("private: no history was put into the prompt; your head still chooses",)
     shown = [r.record for r in ranking.records]
-    prompt = question.engine.prompt(question.history.task, question.query, shown, system)
+    prompt = engine.prompt(task, question.query, shown, system)
     return Outgoing(question, prompt, ranking, notes)
 
 

@@ -6,7 +6,8 @@ features and prompts are computed by the same code everywhere (design 3).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -19,7 +20,7 @@ from hydra_edge.prompt import Prompt, build_prompt
 from hydra_edge.reranker import rerank
 from hydra_edge.retrieval import LexicalIndex, OkapiIndex, StoreIndex
 from hydra_edge.store import Store
-from hydra_edge.tasks import TaskSpec, canonical_name, find_task
+from hydra_edge.tasks import BUILTIN, TaskSpec, canonical_name, find_task
 from hydra_edge.types import Candidate, Float1d, Progress, RankedRecord, Record, Role
 from hydra_edge.vectors import CachedEncoder
 
@@ -58,6 +59,18 @@ class Engine:
         name = canonical_name(name)
         outputs = [record.output for record in self.store.records(task=name)]
         return find_task(name, custom=self.custom_tasks, outputs=outputs)
+
+    def shown_task(self, task: TaskSpec, records: Iterable[Record]) -> TaskSpec:
+        """Return a task as an LLM may see it that may see only these records.
+
+        A closed set is part of every prompt, and the user's own answers complete it: those
+        known from other records only (private ones, say) are left out.
+        """
+        declared = (BUILTIN | self.custom_tasks).get(task.name)
+        allowed = {label.casefold() for label in declared.labels} if declared else set()
+        allowed |= {record.output.strip().casefold() for record in records}
+        labels = tuple(label for label in task.labels if label.casefold() in allowed)
+        return replace(task, labels=labels)
 
     def history(self, task: TaskSpec, *, progress: Progress | None = None) -> History:
         """Read the user's records of a task, encoding what is not cached yet."""

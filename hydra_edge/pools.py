@@ -140,6 +140,8 @@ def requests_for(
         return [r.record for r in ranked]
 
     task = history.task
+    if not private:
+        task = engine.shown_task(task, (r for r in history.records if not r.private))
     records = shown(head)
     requests = [Request("pool", engine.prompt(task, record.input, records), sampling.n)]
     if compared:

@@ -191,6 +191,37 @@ def test_generate_private_shows_a_remote_llm_no_history(person: Make, scripted) 
     assert any("no history was put into the prompt" in note for note in generation.notes)
 
 
+@pytest.mark.parametrize("private", [False, True])
+def test_remote_llm_never_sees_an_answer_known_from_private_records_only(
+    person: Make, scripted, private: bool
+) -> None:  # type: ignore[no-untyped-def]
+    """A closed set is part of the prompt: the user's own additions to it are history too."""
+    labels = ["action", "hidden tag", "open tag", "comedy"]
+    records = [
+        Record(
+            f"film {i}", labels[i % 4], "movie_tag", id=f"m{i}", time=i,
+            private=labels[i % 4] == "hidden tag",
+        )
+        for i in range(40)
+    ]  # fmt: skip
+    llm = scripted(lambda _prompt, n: ["comedy"] * n, is_remote=True)
+    p = person(records, llm=llm)
+    generation = p.generate("film 3", task="movie_tag", private=private)
+    p.fit_head("movie_tag", calls=60)
+    assert llm.prompts
+    assert not any("hidden tag" in prompt.completion_text() for prompt in llm.prompts)
+    assert ("open tag" in llm.prompts[0].completion_text()) is not private
+    assert "hidden tag" in {c.text for c in generation.candidates}, "it may still be the answer"
+
+
+def test_private_inferred_closed_set_is_not_told_to_a_remote_llm(person: Make, scripted) -> None:  # type: ignore[no-untyped-def]
+    records = [Record(f"a {i}", ["mine", "yours"][i % 2], "mood", time=i) for i in range(20)]
+    llm = scripted(lambda _prompt, n: ["who knows"] * n, is_remote=True)
+    generation = person(records, llm=llm).generate("a 3", task="mood", private=True)
+    assert "mine" not in llm.prompts[0].completion_text()
+    assert generation.text in {"mine", "yours"}
+
+
 def test_offline_refuses_a_remote_llm_before_anything_is_sent(person: Make, scripted) -> None:  # type: ignore[no-untyped-def]
     llm = scripted(titles, is_remote=True)
     p = person(llm=llm, offline=True)
