@@ -10,6 +10,7 @@ import itertools
 from dataclasses import asdict, dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from hydra_edge.heads import (
     ConditionalLogit,
@@ -75,6 +76,15 @@ def top_utility(scores: Double1d, groups: Groups, top: int) -> Double1d:
     return out
 
 
+def informative(groups: Groups) -> npt.NDArray[np.bool_]:
+    """Say which queries teach something: those whose utilities differ. Shape ``(n_groups,)``."""
+    if not groups.n_groups:
+        return np.zeros(0, dtype=bool)
+    starts = groups.offsets[:-1]
+    highest = np.maximum.reduceat(groups.utilities, starts)
+    return np.asarray(highest > np.minimum.reduceat(groups.utilities, starts))
+
+
 def _gain(ours: Double1d, theirs: Double1d) -> Gain:
     difference = ours - theirs
     return Gain(float(difference.mean()), one_sided_low(difference, CONFIDENCE), len(difference))
@@ -114,14 +124,8 @@ def judge(groups: Groups, prior: Prior, baseline: Float1d, *, top: int) -> Verdi
     top
         How many of a query's best pairs count (records shown; 1 for answers).
     """
-    n_groups = len(groups.offsets) - 1
-    utilities = groups.utilities
-    sizes = np.diff(groups.offsets)
-    spread = np.zeros(n_groups, dtype=bool)
-    for g in range(n_groups):
-        values = utilities[groups.offsets[g] : groups.offsets[g + 1]]
-        spread[g] = sizes[g] > 1 and float(np.ptp(values)) > 0.0
-    kept = np.flatnonzero(spread)
+    n_groups = groups.n_groups
+    kept = np.flatnonzero(informative(groups))
     fitted = groups.take(kept)
     choice = choose_prior_scale(prior, fitted)
     head = choice.head

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import itertools
 import time
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from hydra_edge.active import ActiveHead, prior_for
 from hydra_edge.engine import Engine
-from hydra_edge.evaluate import Verdict, judge
+from hydra_edge.evaluate import Verdict, informative, judge
 from hydra_edge.heads import Groups
 from hydra_edge.history import History
 from hydra_edge.learning import choice_item, spread_target
 from hydra_edge.llm import LLM
-from hydra_edge.pools import Budget, PoolData, PoolRun, Sampling, collect, pool_data
+from hydra_edge.pools import Budget, PoolData, PoolRun, Sampling, collect, pool_data, preview
 from hydra_edge.reranker import proxy_data
 from hydra_edge.types import (
     FitReport,
@@ -26,28 +26,27 @@ from hydra_edge.types import (
     RoleReport,
 )
 
+# Seconds a fit may spend on a local LLM when nothing else is said.
+LOCAL_BUDGET_S = 60.0
 ROWS = ("unpersonalized", "prompt-only RAG", "shared head", "my head")
 
 
-def _save(
+def _unsaved(
     engine: Engine, history: History, role: Role, verdict: Verdict, rows: tuple[ReportRow, ...]
-) -> int:
+) -> HeadState:
     table = [{"name": r.name, "utility": r.utility, "n": r.n, "note": r.note} for r in rows]
-    state = engine.store.save_head(
-        HeadState(
-            task=history.task.name,
-            role=role,
-            base_id=engine.bundle.base_id,
-            features=engine.features[role].names,
-            weight=verdict.head.weight_.astype(np.float32),
-            precision=verdict.head.precision_.astype(np.float32),
-            switch=verdict.switch,
-            n_queries=len(verdict.baseline),
-            prior_scale=verdict.scale,
-            report=verdict.report() | {"rows": table},
-        )
+    return HeadState(
+        task=history.task.name,
+        role=role,
+        base_id=engine.bundle.base_id,
+        features=engine.features[role].names,
+        weight=verdict.head.weight_.astype(np.float32),
+        precision=verdict.head.precision_.astype(np.float32),
+        switch=verdict.switch,
+        n_queries=len(verdict.baseline),
+        prior_scale=verdict.scale,
+        report=verdict.report() | {"rows": table},
     )
-    return state.version
 
 
 def _role_report(
@@ -86,19 +85,31 @@ def _reranker_rows(groups: Groups, verdict: Verdict) -> tuple[ReportRow, ...]:
     )
 
 
+@dataclass(frozen=True, eq=False)
+class FittedReranker:
+    """A reranker's head, not stored yet, and its report.
+
+    ``state`` is None where there was nothing to fit on. ``informative`` holds the positions in
+    the history the head could learn from.
+    """
+
+    state: HeadState | None
+    report: RoleReport
+    informative: Int1d
+
+    def active(self, engine: Engine, history: History) -> ActiveHead:
+        """Return the weights that will be in force once this head is stored."""
+        return ActiveHead.of(engine.bundle, history.task, engine.features["reranker"], self.state)
+
+
 def fit_reranker(
     engine: Engine, history: History, *, shown: int, progress: Progress | None = None
-) -> tuple[RoleReport, Int1d]:
-    """Fit, judge and store the reranker's head from proxy utilities (design 5.4).
-
-    Returns
-    -------
-    tuple of RoleReport and Int1d
-        The report, and the positions in the history the head could learn from.
-    """
+) -> FittedReranker:
+    """Fit and judge the reranker's head from proxy utilities (design 5.4); store nothing."""
     role: Role = "reranker"
     if len(history) < 3:
-        return _nothing(role, "fewer than three records"), np.zeros(0, dtype=np.int64)
+        why = _nothing(role, "fewer than three records")
+        return FittedReranker(None, why, np.zeros(0, dtype=np.int64))
     data = proxy_data(
         engine.features[role], history, engine.lexical(history),
         helped=engine.store.helped_counts(history.task.name), progress=progress,
@@ -106,12 +117,11 @@ def fit_reranker(
     prior = prior_for(engine.bundle, history.task, role)
     verdict = judge(data.groups, prior, engine.baseline(role), top=shown)
     rows = _reranker_rows(data.groups, verdict)
-    version = _save(engine, history, role, verdict, rows)
-    spread = [
-        bool(np.ptp(data.groups.utilities[a:b]) > 0.0) if b > a else False
-        for a, b in itertools.pairwise(data.groups.offsets)
-    ]
-    return _role_report(role, verdict, rows, version), data.position[np.array(spread, dtype=bool)]
+    return FittedReranker(
+        _unsaved(engine, history, role, verdict, rows),
+        _role_report(role, verdict, rows, None),
+        data.position[informative(data.groups)],
+    )
 
 
 def _adapter_rows(data: PoolData, verdict: Verdict) -> tuple[ReportRow, ...]:
@@ -159,7 +169,28 @@ def fit_adapter(engine: Engine, history: History, model: str | None) -> RoleRepo
     )
     verdict = judge(groups, prior, engine.baseline(role), top=1)
     rows = _adapter_rows(data, verdict)
-    return _role_report(role, verdict, rows, _save(engine, history, role, verdict, rows))
+    saved = engine.store.save_head(_unsaved(engine, history, role, verdict, rows))
+    return _role_report(role, verdict, rows, saved.version)
+
+
+def fit_prompts(
+    engine: Engine, task_name: str, *, llm: LLM, sampling: Sampling, calls: int
+) -> list[str]:
+    """Return byte for byte what ``fit_task`` would send for so many answers; send nothing."""
+    history = engine.history(engine.task(task_name))
+    fitted = fit_reranker(engine, history, shown=sampling.shown)
+    head = fitted.active(engine, history)
+    return preview(engine, llm, head, history, fitted.informative, sampling, calls)
+
+
+def _allowed(budget: Budget, llm: LLM) -> tuple[Budget, tuple[str, ...]]:
+    """Say what may be spent where nothing was said: sending history away takes a word."""
+    if budget.calls is not None or budget.seconds is not None:
+        return budget, ()
+    if not llm.is_remote:
+        return Budget(None, LOCAL_BUDGET_S), ()
+    note = f"{llm.name} is remote and was asked nothing; give --calls N to let it see records"
+    return Budget(0, None), (f"{note} that are not private",)
 
 
 def fit_task(
@@ -184,11 +215,18 @@ def fit_task(
     embedded, reused = engine.encoder.embedded, engine.encoder.reused
     task = engine.task(task_name)
     history = engine.history(task, progress=progress)
-    reranker, informative = fit_reranker(engine, history, shown=sampling.shown, progress=progress)
+    fitted = fit_reranker(engine, history, shown=sampling.shown, progress=progress)
+    reranker = fitted.report
+    if fitted.state is not None:
+        reranker = replace(reranker, version=engine.store.save_head(fitted.state).version)
     run = PoolRun(reused=len(engine.store.pools(task.name, purpose="pool")))
+    notes: tuple[str, ...] = ()
     if llm is not None:
-        head: ActiveHead = engine.active(task, "reranker")
-        run = collect(engine, llm, head, history, informative, sampling, budget, progress=progress)
+        budget, notes = _allowed(budget, llm)
+        run = collect(
+            engine, llm, fitted.active(engine, history), history, fitted.informative, sampling,
+            budget, progress=progress,
+        )  # fmt: skip
     adapter = fit_adapter(engine, history, None if llm is None else llm.name)
     return FitReport(
         task=task.name,
@@ -201,5 +239,5 @@ def fit_task(
         pools_made=run.made,
         pools_reused=run.reused,
         seconds=time.monotonic() - started,
-        notes=run.notes,
+        notes=(*notes, *run.notes),
     )

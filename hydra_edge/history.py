@@ -78,7 +78,8 @@ class Outputs:
 class History:
     """One user's records of one task in time order, with the vectors of both their sides.
 
-    ``inputs`` and ``outputs`` have shape ``(n, dim)``, float32, unit rows.
+    ``inputs`` and ``outputs`` have shape ``(n, dim)``, float32, unit rows. ``edge`` is the id
+    of the first later record, where the history was cut before one.
     """
 
     task: TaskSpec
@@ -86,6 +87,7 @@ class History:
     inputs: Float2d
     outputs: Float2d
     described: Outputs
+    edge: str | None = None
 
     @classmethod
     def build(
@@ -101,7 +103,12 @@ class History:
     def before(self, n: int) -> History:
         """Return the history as it was when it held ``n`` records."""
         return History(
-            self.task, self.records[:n], self.inputs[:n], self.outputs[:n], self.described.cut(n)
+            self.task,
+            self.records[:n],
+            self.inputs[:n],
+            self.outputs[:n],
+            self.described.cut(n),
+            self.records[n].id if n < len(self) else self.edge,
         )
 
     @cached_property

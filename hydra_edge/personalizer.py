@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from hydra_edge.active import check_base
@@ -22,11 +21,11 @@ from hydra_edge.config import Config, Paths, find_paths, load_config, make_priva
 from hydra_edge.encoder import Encoder, TextEncoder
 from hydra_edge.engine import Engine
 from hydra_edge.errors import ConfigError, EgressDeniedError, UnknownModelError
-from hydra_edge.fitting import fit_task
+from hydra_edge.fitting import fit_prompts, fit_task
 from hydra_edge.headfile import head_from_json, head_to_json
 from hydra_edge.learning import find_answer, keep_as_record, learn_choice, record_choice
 from hydra_edge.llm import LLM
-from hydra_edge.pools import Budget, Sampling, preview
+from hydra_edge.pools import Budget, Sampling
 from hydra_edge.store import Store
 from hydra_edge.tasks import TaskSpec, canonical_name, read_task_dir
 from hydra_edge.types import (
@@ -42,9 +41,6 @@ from hydra_edge.types import (
     Record,
     Role,
 )
-
-# Seconds a fit may spend on a local LLM when nothing else is said.
-LOCAL_BUDGET_S = 60.0
 
 
 class Personalizer:
@@ -239,31 +235,19 @@ class Personalizer:
         """
         with self._lock:
             llm, note = self._fit_llm(wanted=use_llm)
-            seconds = budget_s
-            if llm is not None and calls is None and budget_s is None:
-                seconds = LOCAL_BUDGET_S
-                if llm.is_remote:
-                    calls = 0
-                    note = (
-                        f"{llm.name} is remote and was asked nothing; give --calls N to let it "
-                        "see records that are not private"
-                    )
             report = fit_task(
                 self.engine, self.task(task).name, llm=llm, sampling=self._sampling(),
-                budget=Budget(calls, seconds), progress=progress,
+                budget=Budget(calls, budget_s), progress=progress,
             )  # fmt: skip
             return replace(report, notes=(*report.notes, note)) if note else report
 
     def fit_prompts(self, task: str | None = None, *, calls: int | None = None) -> list[str]:
-        """Return byte for byte what a fit would send to the LLM, and send nothing.
-
-        The records shown are those the reranker in force would choose now; a fit fits the
-        reranker first, which may choose others.
-        """
+        """Return byte for byte what a fit would send to the LLM, and send nothing."""
         with self._lock:
-            history = self.engine.history(self.task(task))
-            limit = 10 * self.config.candidates if calls is None else calls
-            return preview(self.engine, self.llm, history, self._sampling(), limit)
+            return fit_prompts(
+                self.engine, self.task(task).name, llm=self.llm, sampling=self._sampling(),
+                calls=10 * self.config.candidates if calls is None else calls,
+            )  # fmt: skip
 
     # ---- answering
 
@@ -426,12 +410,7 @@ class Personalizer:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
 

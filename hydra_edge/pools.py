@@ -175,15 +175,19 @@ def planned(
 
 
 def preview(
-    engine: Engine, llm: LLM, history: History, sampling: Sampling, calls: int
+    engine: Engine,
+    llm: LLM,
+    head: ActiveHead,
+    history: History,
+    informative: Int1d,
+    sampling: Sampling,
+    calls: int,
 ) -> list[str]:
     """Return byte for byte what ``collect`` would send for ``calls`` answers; send nothing."""
-    head = engine.active(history.task, "reranker")
-    everything = np.arange(len(history))
     prompts: list[str] = []
     spent = 0
     plan = planned(
-        engine, head, history, everything, sampling, model=llm.name, private=not llm.is_remote
+        engine, head, history, informative, sampling, model=llm.name, private=not llm.is_remote
     )
     for _, requests in plan:
         spent += sum(request.n for request in requests)

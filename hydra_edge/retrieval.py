@@ -51,8 +51,9 @@ class StoreIndex:
         """See ``LexicalIndex.search``."""
         if before <= 0:
             return _empty()
-        edge = self._history.records[before].id if before < len(self._history) else None
-        found = self._store.bm25(query, self._history.task.name, limit, before=edge)
+        history = self._history
+        edge = history.records[before].id if before < len(history) else history.edge
+        found = self._store.bm25(query, history.task.name, limit, before=edge)
         # A record added since the history was read is not part of it yet.
         kept = [(self._position[i], score) for i, score in found if i in self._position]
         if not kept:

@@ -79,6 +79,17 @@ def test_search_sees_only_earlier_records(make: Make) -> None:
     assert len(index.search("zebra", 10, 0)[0]) == 0
 
 
+def test_search_in_a_history_that_was_cut_spends_its_limit_on_what_is_left(
+    tmp_path: Path,
+) -> None:
+    history = history_of([f"zebra {i}" for i in range(60)])
+    with Store.open(tmp_path / "u.db") as store:
+        store.add(history.records)
+        past = history.before(5)
+        found, _ = StoreIndex(store, past).search("zebra", 5, 5)
+    assert sorted(found.tolist()) == [0, 1, 2, 3, 4]
+
+
 def test_search_of_nothing_finds_nothing(make: Make) -> None:
     index, _ = make([])
     assert len(index.search("zebra", 10, 0)[0]) == 0
