@@ -19,7 +19,7 @@ from hydra_edge.engine import Engine
 from hydra_edge.errors import BackendError, ContextLengthError
 from hydra_edge.history import History
 from hydra_edge.llm import LLM
-from hydra_edge.prompt import Prompt
+from hydra_edge.prompt import Prompt, unfold
 from hydra_edge.store import StoredPool
 from hydra_edge.types import Completion, Float1d, Float2d, Int1d, Progress, Record, text_hash
 from hydra_edge.utility import utility
@@ -91,10 +91,11 @@ def complete_within_context(
     choices = prompt.task.labels if prompt.task.kind != "text" else None
     while True:
         try:
-            return prompt, llm.complete(
+            completions = llm.complete(
                 prompt, n=n, temperature=temperature, max_tokens=max_tokens,
                 choices=choices or None, seed=seed, on_token=on_token,
             )  # fmt: skip
+            return prompt, [replace(c, text=unfold(c.text)) for c in completions]
         except ContextLengthError:
             if not prompt.shots:
                 raise

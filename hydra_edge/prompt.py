@@ -15,6 +15,7 @@ from hydra_edge.types import Record, text_hash
 # How much of a text is shown, in words: small models lose the query behind long examples.
 SHOT_WORDS = 60
 QUERY_WORDS = 120
+_INDENT = "  "  # before the further lines of an answer that is shown
 _LONGEST_WORD = 40  # characters a word may take of a cut text; guards against wordless input
 
 
@@ -30,7 +31,15 @@ def fold(text: str, *, multiline: bool) -> str:
     if not multiline:
         return " ".join(text[: SHOT_WORDS * _LONGEST_WORD * 2].split())[: SHOT_WORDS * 8]
     lines = text.strip()[: SHOT_WORDS * _LONGEST_WORD].splitlines()
-    return "\n  ".join(lines)
+    return f"\n{_INDENT}".join(lines)
+
+
+def unfold(text: str) -> str:
+    """Undo in an answer the indentation that the model saw in the examples' answers."""
+    first, *rest = text.split("\n")
+    if any(line.strip() and not line.startswith(_INDENT) for line in rest):
+        return text
+    return "\n".join([first, *(line.removeprefix(_INDENT) for line in rest)])
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hydra_edge.prompt import QUERY_WORDS, build_prompt, cut
+from hydra_edge.prompt import QUERY_WORDS, build_prompt, cut, fold, unfold
 from hydra_edge.tasks import BUILTIN
 from hydra_edge.types import Record
 
@@ -66,6 +66,17 @@ def test_key_changes_with_everything_the_llm_sees() -> None:
         build_prompt(BUILTIN["paper_title"], "q", [record]).key(),
     }
     assert len(keys) == 5
+
+
+@given(st.lists(st.text(st.characters(exclude_categories=["Zl", "Zp", "Cc", "Cs"])), min_size=1))
+def test_unfold_undoes_what_fold_did(lines: list[str]) -> None:
+    text = "\n".join(line.strip() or "x" for line in lines)[:1000].strip()
+    assert unfold(fold(text, multiline=True)) == text
+
+
+def test_unfold_leaves_an_answer_of_its_own_layout() -> None:
+    assert unfold("a\nb\n  c") == "a\nb\n  c"
+    assert unfold("a\n  b\n\n    c") == "a\nb\n\n  c"
 
 
 def test_multiline_answers_are_indented_behind_their_label() -> None:
