@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import hypothesis
 import numpy as np
 import pytest
 
@@ -18,6 +19,12 @@ from hydra_edge.utility import tokens
 
 if TYPE_CHECKING:
     from hydra_edge.bundle import Bundle
+
+# No deadlines: a loaded machine is no failure. No wall clock decides a test.
+hypothesis.settings.register_profile(
+    "ours", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("ours")
 
 
 @pytest.fixture(autouse=True)
