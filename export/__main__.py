@@ -100,7 +100,7 @@ def priors_command(
     quality: Annotated[Path, typer.Option(help="Where to write what they are worth (.json).")],
     cache: Annotated[
         Path, typer.Option(help="Answers of the LLM, kept so that nobody asks twice (.jsonl).")
-    ] = Path("export/cache/smollm2.jsonl"),
+    ] = Path("export/answers/smollm2.jsonl"),
     llm: Annotated[str, typer.Option(help="Local model, as for `hydra-edge -m`.")] = "smollm2",
     replay: Annotated[bool, typer.Option(help="Use kept answers only.")] = False,
     users: Annotated[int, typer.Option(help="Users a task whose candidates are labelled.")] = 16,
