@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 from hydra_edge.adapter import choose, merge
 from hydra_edge.engine import Engine
+from hydra_edge.errors import ConfigError
 from hydra_edge.history import History
 from hydra_edge.llm import LLM
 from hydra_edge.pools import complete_within_context
@@ -32,7 +33,15 @@ class Question:
 
     @classmethod
     def of(cls, engine: Engine, task: TaskSpec, query: str) -> Question:
-        """Read the history and encode the query."""
+        """Read the history and encode the query.
+
+        Raises
+        ------
+        ConfigError
+            If the query is empty.
+        """
+        if not query.strip():
+            raise ConfigError("The query is empty. Give a text to answer, or pipe one in.")
         return cls(engine, engine.history(task), query, engine.encode_query(query))
 
     def rank(self, k: int, *, private: bool = True) -> Ranking:

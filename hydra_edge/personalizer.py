@@ -130,8 +130,6 @@ class Personalizer:
         person.store.add(records)
         return person
 
-    # ---- parts, each opened when first needed
-
     @cached_property
     def bundle(self) -> Bundle:
         """The base, verified."""
@@ -174,8 +172,6 @@ class Personalizer:
             chosen = max(counts, key=lambda t: counts[t]) if counts else DEFAULT_TASK
         return self.engine.task(chosen)
 
-    # ---- history
-
     def add(self, records: Iterable[Record], *, progress: Progress | None = None) -> AddResult:
         """Store records; no LLM is asked, nothing is encoded yet."""
         return self.store.add(records, progress=progress)
@@ -190,8 +186,6 @@ class Personalizer:
         # Only now: until the new heads are there, the marked ones say why none serves.
         self.store.drop_stale_heads()
         return receipt
-
-    # ---- fitting
 
     def _sampling(self) -> Sampling:
         return Sampling(self.config.candidates, self.config.records, self.config.temperature)
@@ -249,19 +243,16 @@ class Personalizer:
                 calls=10 * self.config.candidates if calls is None else calls,
             )  # fmt: skip
 
-    # ---- answering
-
     def rank(self, query: str, *, task: str | None = None, k: int | None = None) -> Ranking:
         """Return the records that would be shown for a query, best first, and why."""
         with self._lock:
-            spec = self.task(task)
             shown = self.config.records if k is None else k
-            return Question.of(self.engine, spec, _checked(query)).rank(shown)
+            return Question.of(self.engine, self.task(task), query).rank(shown)
 
     def _outgoing(
         self, query: str, task: str | None, k: int | None, system: str, *, private: bool
     ) -> Outgoing:
-        question = Question.of(self.engine, self.task(task), _checked(query))
+        question = Question.of(self.engine, self.task(task), query)
         shown = self.config.records if k is None else k
         return outgoing(question, shown, system, remote=self.llm.is_remote, private=private)
 
@@ -331,8 +322,6 @@ class Personalizer:
                 self.store.log_generation(generation, self.llm.name)
             return generation
 
-    # ---- learning from choices
-
     def choose(
         self,
         *,
@@ -373,8 +362,6 @@ class Personalizer:
                 update_ms=(time.monotonic() - started) * 1000.0,
             )
 
-    # ---- heads as files
-
     def export_head(self, task: str | None, role: Role) -> str:
         """Return a head as JSON text: weights and evidence, no text of the history."""
         return head_to_json(self._head(self.task(task).name, role))
@@ -397,8 +384,6 @@ class Personalizer:
             raise ConfigError(f"No {role} head for {task} yet. Fit one: hydra-edge fit-head")
         return state
 
-    # ---- end
-
     def close(self) -> None:
         """Close the store, and the LLM if it was opened here."""
         with self._lock:
@@ -412,9 +397,3 @@ class Personalizer:
 
     def __exit__(self, *error: object) -> None:
         self.close()
-
-
-def _checked(text: str) -> str:
-    if not text.strip():
-        raise ConfigError("The text is empty. Give a query (or pipe one in).")
-    return text

@@ -94,7 +94,7 @@ def test_rank_unknown_task_lists_what_exists(person: Make) -> None:
 
 def test_rank_empty_history_and_empty_query(person: Make) -> None:
     assert person([]).rank("speech", task="paper_title").records == ()
-    with pytest.raises(ConfigError, match="The text is empty"):
+    with pytest.raises(ConfigError, match="The query is empty"):
         person().rank("  \n ")
 
 
