@@ -12,6 +12,7 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from hydra_edge.errors import BackendError
 from hydra_edge.llm import LLM
@@ -56,10 +57,14 @@ class CachedLLM:
                 row = json.loads(line)
             except ValueError:
                 continue  # a line cut off when its writer was stopped: asked again
-            self.answers[row["k"]] = [
-                Completion(c[0], greedy=i == 0 and row["g"], tokens=c[1], logprob=c[2])
-                for i, c in enumerate(row["c"])
-            ]
+            self._remember(row)
+
+    def _remember(self, row: dict[str, Any]) -> None:
+        """Keep a line's answers: exactly what a replay will see, rounding included."""
+        self.answers[row["k"]] = [
+            Completion(c[0], greedy=i == 0 and row["g"], tokens=c[1], logprob=c[2])
+            for i, c in enumerate(row["c"])
+        ]
 
     def key(
         self, prompt: Prompt, n: int, temperature: float, max_tokens: int, seed: int, closed: bool
@@ -99,7 +104,6 @@ class CachedLLM:
             )  # fmt: skip
             self.asked += 1
             self._append(key, completions)
-            self.answers[key] = completions
         return self.answers[key]
 
     def _append(self, key: str, completions: Sequence[Completion]) -> None:
@@ -118,6 +122,7 @@ class CachedLLM:
             self._broken = False
             stream.flush()
             os.fsync(stream.fileno())
+        self._remember(row)
 
     def close(self) -> None:
         """Close the inner LLM."""

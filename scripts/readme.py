@@ -65,12 +65,13 @@ def figures() -> str:
             cells = [f"{task['rows'][row]['utility']:.3f}" for row in ROWS]
             out.append("| " + " | ".join(cells) + " |\n")
             out.append(
-                f"Gated hydra-edge over the best of the paper's prompt-only answers measured here "
-                f"({task['best_prompt_only']}): {gain['mean']:+.3f}, 90 % interval "
-                f"[{gain['low']:+.3f}, {gain['high']:+.3f}], relative {task['relative_gain']:+.1%}; "
+                f"Gated hydra-edge over the best of the paper's prompt-only answers measured "
+                f"here ({task['best_prompt_only']}): {gain['mean']:+.3f}, 90 % interval "
+                f"[{gain['low']:+.3f}, {gain['high']:+.3f}], relative "
+                f"{task['relative_gain']:+.1%}; "
                 f"over the best with our own encoder as retriever too ({task['best_any']}): "
-                f"{task['relative_gain_any']:+.1%}. It takes {task['headroom']:.0%} of the oracle's "
-                f"headroom over the greedy answer. Personal over shared head: "
+                f"{task['relative_gain_any']:+.1%}. It takes {task['headroom']:.0%} of the "
+                f"oracle's headroom over the greedy answer. Personal over shared head: "
                 f"{task['personal_minus_shared']['mean']:+.3f} "
                 f"[{task['personal_minus_shared']['low']:+.3f}, "
                 f"{task['personal_minus_shared']['high']:+.3f}].\n"

@@ -109,7 +109,12 @@ class ScriptedLLM:
         texts = self.answer(prompt, n)[:n]
         if on_token is not None and n == 1:
             on_token(texts[0])
-        return [Completion(t, greedy=i == 0, tokens=len(t.split())) for i, t in enumerate(texts)]
+        return [
+            Completion(
+                t, greedy=i == 0, tokens=len(t.split()), logprob=-1 / (3 + i), finish="length"
+            )
+            for i, t in enumerate(texts)
+        ]
 
     def close(self) -> None:
         self.closed += 1

@@ -76,6 +76,7 @@ def test_cached_llm_asks_once_and_replays_without_a_model(
     ]
     with pytest.raises(BackendError, match="run once with the model itself"):
         replay.complete(PROMPT, n=4)
+    assert again == first, "the first run sees exactly what a replay sees"
     assert "a query" not in path.read_text(), "no source text is stored"
 
 
