@@ -54,7 +54,7 @@ def figures() -> str:
     for path in sorted((ROOT / "bench" / "results").glob("quality-*.json")):
         result = json.loads(path.read_text(encoding="utf-8"))
         for name, task in result["tasks"].items():
-            gain = task["gain"]
+            gain, room = task["gain"], task["headroom"]
             out.append(
                 f"**{name}**, {result['llm']}, {task['users']} users the base has never seen, "
                 f"{task['queries']} queries, {result['candidates']} candidates "
@@ -67,13 +67,19 @@ def figures() -> str:
             out.append(
                 f"Gated hydra-edge over the best prompt-only answer ({task['best_prompt_only']}): "
                 f"{gain['mean']:+.3f}, 90 % interval [{gain['low']:+.3f}, {gain['high']:+.3f}], "
-                f"relative {task['relative_gain']:+.1%}; {task['headroom']:.0%} of the oracle's "
+                f"relative {relative(task['relative_gain'])}; "
+                f"{'none' if room is None else format(room, '.0%')} of the oracle's "
                 f"headroom. Personal over shared head: "
                 f"{task['personal_minus_shared']['mean']:+.3f} "
                 f"[{task['personal_minus_shared']['low']:+.3f}, "
                 f"{task['personal_minus_shared']['high']:+.3f}].\n"
             )
     return "\n".join(out)
+
+
+def relative(gain: float | None) -> str:
+    """Write a relative gain, which does not exist over a baseline of zero."""
+    return "undefined" if gain is None else f"{gain:+.1%}"
 
 
 def replace(text: str, name: str, content: str) -> str:
