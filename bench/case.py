@@ -29,6 +29,7 @@ SAMPLING = Sampling(n=8, shown=4, temperature=0.8)
 # The profile's prompt must leave a model of 270 million parameters room to see what it is about.
 PROFILE_RECORDS = 8
 PROFILE_WORDS = 16  # of a record's input and of its output
+ABOUT_WORDS = 60  # of a profile, in front of a prompt
 PROFILE_TASK = TaskSpec(
     "profile",
     max_tokens=48,
@@ -60,12 +61,20 @@ class Subject:
     @cached_property
     def profile(self) -> Completion:
         """What the LLM says of the user from their latest records before the first query."""
-        prompt = profile_prompt(self.declared, self.user.records[: self.edge])
+        records = self.user.records[: self.edge]
+        check_history(records, self.user, self.edge)
+        prompt = profile_prompt(self.declared, records)
         _, completions = complete_within_context(
             self.llm, prompt, n=1, temperature=SAMPLING.temperature,
             max_tokens=PROFILE_TASK.max_tokens,
         )  # fmt: skip
         return completions[0]
+
+    @property
+    def about(self) -> str:
+        """The profile as it is put before a prompt, on one line; empty if the LLM had none."""
+        text = cut(fold(self.profile.text, multiline=False), ABOUT_WORDS)
+        return f"About me: {text}" if text else ""
 
 
 def profile_prompt(task: TaskSpec, records: Sequence[Record]) -> Prompt:
@@ -165,7 +174,7 @@ class Case:
         return tuple(self.history.records[i] for i in drawn.tolist())
 
     def ask(
-        self, records: Sequence[Record], *, n: int = 1, system: str = ""
+        self, records: Sequence[Record], *, n: int = 1, with_profile: bool = False
     ) -> tuple[tuple[Record, ...], list[Completion]]:
         """Ask the LLM with records shown, best first.
 
@@ -179,8 +188,9 @@ class Case:
         BenchError
             If the prompt would tell the target.
         """
-        prompt = self.engine.prompt(self.task, self.query, records, system)
-        check_prompt(prompt, self.subject.user, self.position, self.subject.declared)
+        about = self.subject.about if with_profile else ""
+        prompt = self.engine.prompt(self.task, self.query, records, about)
+        check_prompt(prompt, self.subject.user, self.position, self.subject.declared, about)
         asked, completions = complete_within_context(
             self.subject.llm, prompt, n=n, temperature=SAMPLING.temperature,
             max_tokens=self.task.max_tokens,

@@ -78,6 +78,20 @@ def read_files(paths: Sequence[Path]) -> list[UserHistory]:
         raise BenchError(f"{names} cannot be read: {why}. Expected {_FORMAT}.") from err
 
 
+def questions(folder: Path) -> list[Path]:
+    """Return LaMP's questions files at and below a folder.
+
+    Raises
+    ------
+    BenchError
+        If there is none.
+    """
+    paths = sorted(folder.rglob("*questions*.json"))
+    if not paths:
+        raise BenchError(f"{folder} holds no *questions*.json; expected a folder of LaMP files.")
+    return paths
+
+
 def read_lamp_folder(folder: Path, *, users: int, least: int, seed: int) -> list[UserHistory]:
     """Read up to ``users`` people of every LaMP questions file below a folder.
 
@@ -92,10 +106,7 @@ def read_lamp_folder(folder: Path, *, users: int, least: int, seed: int) -> list
         If a file is not LaMP's, or its task is unclear.
     """
     found: list[UserHistory] = []
-    paths = sorted(folder.rglob("*questions*.json"))
-    if not paths:
-        raise BenchError(f"{folder} holds no *questions*.json; expected a folder of LaMP files.")
-    for path in paths:
+    for path in questions(folder):
         outputs = path.with_name(path.name.replace("questions", "outputs"))
         people = _people(path, least)
         drawn = random.Random(seed).sample(people, min(users, len(people)))
@@ -133,9 +144,26 @@ def _person(person: dict[str, object], path: Path, outputs: Path | None) -> User
     return _tidy(UserHistory(f"{path.stem}-{person['id']}", named[0].task, tuple(named)))
 
 
-def read_specs(paths: Sequence[Path]) -> dict[str, TaskSpec]:
-    """Read task files, by task name."""
-    return {spec.name: spec for spec in map(read_task_file, paths)}
+def read_specs(paths: Sequence[Path], everyone: Sequence[UserHistory]) -> dict[str, TaskSpec]:
+    """Read task files, by the name of the task they describe.
+
+    One file for data of one task describes that task, whatever the file is called.
+
+    Raises
+    ------
+    BenchError
+        If a file describes a task that the data does not have.
+    """
+    specs = {spec.name: spec for spec in map(read_task_file, paths)}
+    names = sorted({user.task for user in everyone})
+    if len(specs) == len(names) == 1:
+        return {names[0]: replace(*specs.values(), name=names[0])}
+    if unknown := sorted(set(specs) - set(names)):
+        raise BenchError(
+            f"A task file describes {unknown[0]!r}; the data has {', '.join(names)}. "
+            "Give the task's name in it: name = '...'."
+        )
+    return specs
 
 
 def spec_for(

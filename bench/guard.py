@@ -18,7 +18,7 @@ from hydra_edge.tasks import TaskSpec
 from hydra_edge.types import Record
 from hydra_edge.utility import tokens
 
-# A profile may hold a common word or two of a target by chance, hardly three in a row.
+# An input may hold a word or two of its target by chance, hardly three in a row.
 LEAST_WORDS = 3
 
 
@@ -72,17 +72,23 @@ def check_history(history: Iterable[Record], user: UserHistory, position: int) -
             raise _leak(user, position, f"history holds {record.id} with other content")
 
 
-def check_prompt(prompt: Prompt, user: UserHistory, position: int, declared: TaskSpec) -> None:
+def check_prompt(
+    prompt: Prompt, user: UserHistory, position: int, declared: TaskSpec, about: str = ""
+) -> None:
     """Refuse a prompt that tells the target otherwise than as a member of the closed set.
 
     Every part of a prompt must come from where it may come from: the query from the record's
     input, the examples from earlier records, the closed set from the task and earlier
-    answers; and what else stands before them must not hold the target.
+    answers, and what stands before them from the user's profile. So the target can be in it
+    only as a member of the closed set, or where an earlier record or the query says the same.
 
     Parameters
     ----------
     declared
         The task as it is without any user's answers.
+    about
+        The user's profile as put before a prompt, if this one is to hold it; what it was
+        written from is checked where it is written.
 
     Raises
     ------
@@ -106,13 +112,8 @@ def check_prompt(prompt: Prompt, user: UserHistory, position: int, declared: Tas
     for label in prompt.task.labels:
         if label.casefold() not in known:
             raise _leak(user, position, f"the closed set holds {label!r}, not answered before")
-    words = tokens(record.output)
-    if (
-        record.output.strip().casefold() not in known
-        and len(words) >= LEAST_WORDS
-        and _within(words, prompt.system)
-    ):
-        raise _leak(user, position, "the prompt holds the target")
+    if prompt.system != about:
+        raise _leak(user, position, "the prompt begins with more than the user's profile")
 
 
 def target_in_input(record: Record, declared: TaskSpec) -> bool:
@@ -148,7 +149,8 @@ def check_not_trained_on(bundle: Bundle, files: Sequence[Path]) -> None:
     seen = {mark: name for part in (manifest.quality, manifest.provenance)
             for name, mark in _trained_on(part)}  # fmt: skip
     for path in files:
-        mark = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+        with path.open("rb") as stream:
+            mark = hashlib.file_digest(stream, "sha256").hexdigest()[:16]
         if mark in seen:
             raise BenchError(
                 f"{path} cannot measure base {bundle.base_id[:12]}: the base was trained on it "

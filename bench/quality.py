@@ -20,7 +20,14 @@ import typer
 from rich.console import Console
 
 from bench.case import SAMPLING
-from bench.datasets import LEAST_HISTORY, draw_tasks, read_files, read_lamp_folder, read_specs
+from bench.datasets import (
+    LEAST_HISTORY,
+    draw_tasks,
+    questions,
+    read_files,
+    read_lamp_folder,
+    read_specs,
+)
 from bench.guard import BenchError, check_not_trained_on
 from bench.report import Stages, can_plot, plot, show, write_json
 from bench.run import Bench, grow, run_task
@@ -148,13 +155,13 @@ def main(
     sizes = parse_sizes(history)
     base = load_bundle(bundle)
     everyone = read_files(files)
-    check_not_trained_on(base, files)
+    check_not_trained_on(base, [*files, *(path for folder in lamps for path in questions(folder))])
     for folder in lamps:
         everyone += read_lamp_folder(folder, users=users, least=queries + LEAST_HISTORY, seed=seed)
     model = cached_llm(llm, cache, replay=replay, threads=threads)
     bench = Bench(base, Encoder(base), model, queries, fit_pools, seed)
     tasks = measure(
-        bench, everyone, console, users=users, specs=read_specs(task_spec or []),
+        bench, everyone, console, users=users, specs=read_specs(task_spec or [], everyone),
         only=task or (), sizes=sizes,
     )  # fmt: skip
     model.close()

@@ -52,7 +52,7 @@ class Stages:
         """Note that ``done`` of ``total`` users of a stage are done."""
         what = f"{self.name}: {stage}"
         if self._bars is None:
-            self.console.print(f"{what} {done} of {total} users", highlight=False)
+            self.console.print(f"{what} {done} of {total} users", highlight=False, markup=False)
             return
         if what not in self._ids:
             self._ids[what] = int(self._bars.add_task(what, total=total))

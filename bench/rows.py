@@ -14,12 +14,9 @@ import numpy as np
 from bench.case import SAMPLING, Case, Sampled, Subject
 from hydra_edge.active import ActiveHead
 from hydra_edge.adapter import choose
-from hydra_edge.prompt import cut, fold
 from hydra_edge.tasks import TaskSpec
 from hydra_edge.types import Completion, Record, Switch
 from hydra_edge.utility import agreement_matrix, utility
-
-SYSTEM_WORDS = 60  # of a profile, in front of a prompt
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +72,8 @@ class Row:
         return self.answer(case, *(case.sampled(name) for name in self.pools))
 
 
-def _greedy(case: Case, records: Sequence[Record], system: str = "") -> Answer:
-    _, completions = case.ask(records, system=system)
+def _greedy(case: Case, records: Sequence[Record], *, with_profile: bool = False) -> Answer:
+    _, completions = case.ask(records, with_profile=with_profile)
     return Answer.of(completions[0].text, completions)
 
 
@@ -102,8 +99,7 @@ def dense_k4(case: Case) -> Answer:
 
 def pag(case: Case) -> Answer:
     """Put a profile that the LLM wrote of the user before BM25's best (Richardson 2023)."""
-    profile = cut(fold(case.subject.profile.text, multiline=False), SYSTEM_WORDS)
-    return _greedy(case, case.by_bm25, f"About me: {profile}" if profile else "")
+    return _greedy(case, case.by_bm25, with_profile=True)
 
 
 def _sampled_texts(sampled: Sampled) -> tuple[tuple[str, ...], tuple[float, ...]]:

@@ -36,9 +36,27 @@ def test_draw_tasks_built_in_task_stays_as_it_is(tmp_path: Path) -> None:
 def test_draw_tasks_given_spec_wins_over_inference(tmp_path: Path) -> None:
     path = tmp_path / "colour_of_day.toml"
     path.write_text('kind = "text"\ninstruction = "Name it."\n')
-    users = read_files([write(tmp_path / "a.jsonl", label_rows(0, 20))])
-    (data,) = draw(users, specs=read_specs([path]))
+    users = read_files([write(tmp_path / "a.jsonl", label_rows(0, 20), text_rows(0, 20))])
+    data, other = draw(users, specs=read_specs([path], users))
     assert (data.spec.kind, data.spec.instruction) == ("text", "Name it.")
+    assert other.custom == {}
+
+
+def test_read_specs_one_file_for_one_task_is_meant_for_it(tmp_path: Path) -> None:
+    path = tmp_path / "any_name.toml"
+    path.write_text('kind = "text"\n')
+    users = read_files([write(tmp_path / "a.jsonl", label_rows(0, 20))])
+    assert list(read_specs([path], users)) == ["colour_of_day"]
+    assert read_specs([path], users)["colour_of_day"].name == "colour_of_day"
+    assert read_specs([], users) == {}
+
+
+def test_read_specs_of_a_task_not_in_the_data_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "any_name.toml"
+    path.write_text('kind = "text"\n')
+    users = read_files([write(tmp_path / "a.jsonl", label_rows(0, 20), text_rows(0, 20))])
+    with pytest.raises(BenchError, match="describes 'any_name'; the data has colour_of_day"):
+        read_specs([path], users)
 
 
 def test_draw_tasks_same_seed_same_users(tmp_path: Path) -> None:

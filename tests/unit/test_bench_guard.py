@@ -53,7 +53,9 @@ def test_check_history_planted_leak_is_caught(leak: Record, why: str) -> None:
 
 
 def test_check_prompt_accepts_earlier_records_and_a_profile() -> None:
-    check_prompt(prompt(*RECORDS[:QUERY], system="About me: likes titles"), USER, QUERY, TITLE)
+    check_prompt(prompt(*RECORDS[:QUERY]), USER, QUERY, TITLE)
+    about = "About me: likes titles"
+    check_prompt(prompt(*RECORDS[:QUERY], system=about), USER, QUERY, TITLE, about)
 
 
 @pytest.mark.parametrize(
@@ -62,7 +64,7 @@ def test_check_prompt_accepts_earlier_records_and_a_profile() -> None:
         (prompt(RECORDS[QUERY]), "shows r3, no earlier record"),
         (prompt(RECORDS[4]), "shows r4, no earlier record"),
         (prompt(replace(RECORDS[0], output="the title number 3")), "r0 with other content"),
-        (prompt(system="Say: The title: number 3!"), "holds the target"),
+        (prompt(system="Say: The title: number 3!"), "more than the user's profile"),
         (replace(prompt(), query="text 3 the title number 3"), "not the record's input"),
         (
             replace(prompt(), task=replace(TITLE, instruction="Say the title number 3.")),

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
+import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from bench_users import answer, label_rows, text_rows, write
+from rich.console import Console
 from typer.testing import CliRunner
 
 import bench.quality
 from bench.guard import BenchError
 from bench.quality import app, cached_llm, command_of, parse_sizes
-from bench.report import can_plot
+from bench.report import Stages, can_plot
 from hydra_edge.errors import BackendError
 from hydra_edge.prompt import build_prompt
 from hydra_edge.tasks import BUILTIN
@@ -150,6 +155,35 @@ def test_quality_user_who_fails_is_shown_and_written(run, labels: Path, llm) -> 
     assert f"NOT MEASURED: user {failed[0]}" in output
 
 
+def test_quality_of_one_user_leaves_out_what_takes_two(run, labels: Path) -> None:
+    figures, output = run("--data", labels, "--users", "1")
+    task = figures["tasks"]["colour_of_day"]
+    assert task["users"] == 1
+    assert task["rows"]["shuffled"]["utility"] is None
+    assert "over shuffled: not measured" in output
+
+
+def test_stages_on_a_terminal_are_bars() -> None:
+    out = io.StringIO()
+    with Stages(Console(force_terminal=True, file=out, width=80)) as stages:
+        stages.name = "tweet"
+        stages("fit", 1, 2)
+        stages("fit", 2, 2)
+    assert "tweet: fit" in out.getvalue()
+    assert "2/2" in out.getvalue()
+
+
+def test_error_is_one_line_and_a_failure(tmp_path: Path) -> None:
+    root = Path(__file__).parents[2]
+    result = subprocess.run(
+        [sys.executable, "-m", "bench.quality", "--data", str(tmp_path / "none.jsonl")],
+        cwd=root, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert result.returncode == 1
+    assert result.stderr.startswith("error: none.jsonl cannot be read")
+    assert "Traceback" not in result.stderr
+
+
 def test_quality_growth_is_off_unless_asked_for(run, labels: Path) -> None:
     figures, _ = run("--data", labels)
     assert figures["tasks"]["colour_of_day"]["growth"] == []
@@ -161,9 +195,6 @@ def test_quality_growth_is_off_unless_asked_for(run, labels: Path) -> None:
 def test_quality_training_file_is_refused(
     run, tmp_path: Path, labels: Path, monkeypatch: pytest.MonkeyPatch, bundle
 ) -> None:
-    import hashlib
-    from dataclasses import replace
-
     mark = hashlib.sha256(labels.read_bytes()).hexdigest()[:16]
     manifest = replace(bundle.manifest, provenance={"trained_on": {"x.train.jsonl": mark}})
     base = replace(bundle, manifest=manifest)
@@ -216,8 +247,6 @@ def test_plots_are_drawn_beside_the_json(run, tmp_path: Path, labels: Path) -> N
 
 
 def test_bench_modules_do_not_load_matplotlib() -> None:
-    import subprocess
-
     code = "import sys, bench.quality, bench.report; sys.exit('matplotlib' in sys.modules)"
     root = Path(__file__).parents[2]
     assert subprocess.run([sys.executable, "-c", code], cwd=root, check=False).returncode == 0

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 from bench_users import LABELS, answer, label_rows, text_rows, write
 
-from bench.case import POOLS, PROFILE_TASK, SAMPLING, Case, profile_prompt
+from bench.case import POOLS, PROFILE_TASK, SAMPLING, Case, Sampled, profile_prompt
 from bench.datasets import TaskData, draw_tasks, read_files
 from bench.guard import BenchError
-from bench.rows import ROWS, Answer
-from bench.run import Bench, answer_user, fit_user, grow, lend_heads, run_task
+from bench.rows import ROWS, Answer, Row
+from bench.run import Bench, Watched, answer_user, fit_user, grow, lend_heads, run_task
 from bench.summary import summarise
 from hydra_edge.errors import BackendError
+from hydra_edge.prompt import build_prompt
 from hydra_edge.tasks import BUILTIN
 from hydra_edge.types import Completion, Record
 
@@ -108,22 +109,61 @@ def test_case_with_the_query_or_a_later_record_in_its_history_is_refused(
         Case(subject, subject.edge)
 
 
-def test_case_asked_with_the_target_before_the_prompt_is_refused(bench, tmp_path: Path) -> None:
-    data = data_of(tmp_path, text_rows(0, 20))
-    user = data.users[0]
-    target = "A title nobody wrote before"
-    user = replace(user, records=(*user.records[:-1], replace(user.records[-1], output=target)))
-    subject = fit_user(bench, data, user)
+def test_case_whose_engine_puts_the_target_before_the_prompt_is_refused(bench, labels) -> None:
+    subject = fit_user(bench, labels, labels.users[0])
+    case = Case(subject, subject.edge)
+    engine = subject.engine
+    build = engine.prompt
+    engine.prompt = lambda *args: replace(build(*args), system="It is amber.")  # type: ignore[method-assign]
+    with pytest.raises(BenchError, match="more than the user's profile"):
+        case.ask([])
+
+
+def test_case_whose_closed_set_was_completed_by_the_target_is_refused(bench, labels) -> None:
+    user = labels.users[0]
+    user = replace(user, records=(*user.records[:-1], replace(user.records[-1], output="zinc")))
+    subject = fit_user(bench, labels, user)
     subject.engine.store.add(user.records[subject.edge : -1])
     case = Case(subject, len(user.records) - 1)
-    with pytest.raises(BenchError, match="the prompt holds the target"):
-        case.ask([], system=f"Hint: {target}")
+    assert "zinc" not in case.task.labels
+    case.ask([])
+    case.task = replace(case.task, labels=(*case.task.labels, "zinc"))
+    with pytest.raises(BenchError, match="closed set holds 'zinc', not answered before"):
+        case.ask([])
 
 
 def test_fitting_that_is_shown_a_query_is_refused(bench, labels) -> None:
     user = labels.users[0]
     with pytest.raises(BenchError, match="history holds the query itself"):
         fit_user(bench, labels, user, user.records[: -QUERIES + 1])
+
+
+def test_watched_llm_refuses_a_prompt_that_shows_a_query(labels, llm) -> None:
+    records = labels.users[0].records
+    watched = Watched(llm, {records[-1].id})
+    watched.complete(build_prompt(labels.spec, "a query", records[:2]))
+    with pytest.raises(BenchError, match="Leak in fitting: a prompt shows u0-25"):
+        watched.complete(build_prompt(labels.spec, "a query", records[-2:]))
+    assert len(llm.prompts) == 1
+
+
+def test_profile_stands_before_the_prompt_of_its_row_only(bench, labels, llm) -> None:
+    run_task(bench, labels, quiet)
+    about = [p for p in llm.prompts if p.system]
+    assert {p.system for p in about} == {"About me: Likes to be brief."}
+    assert len(about) == 9
+
+
+def test_row_added_to_the_table_is_measured_like_the_others(bench, labels) -> None:
+    def always_blue(case: Case, sampled: Sampled) -> Answer:
+        assert [r.id for r in sampled.pool.shown] == [r.id for r in case.by_bm25]
+        return Answer.of("blue", sampled.completions)
+
+    rows = (*ROWS, Row("always_blue", always_blue, ("bm25",)))
+    task = summarise(run_task(bench, labels, quiet, rows), 0, rows)
+    truths = [r.output for u in labels.users for r in u.records[-QUERIES:]]
+    assert task["rows"]["always_blue"]["utility"] == pytest.approx(truths.count("blue") / 9)
+    assert task["rows"]["always_blue"]["llm_calls"] == 8 * 9
 
 
 def test_shuffled_row_answers_with_another_users_heads(bench, labels) -> None:
