@@ -186,6 +186,21 @@ def test_shuffled_row_answers_with_another_users_heads(bench, labels) -> None:
     assert shuffled.texts != personal.texts
 
 
+def test_shuffled_pool_shows_what_the_other_users_reranker_chooses(bench, labels) -> None:
+    subjects = [fit_user(bench, labels, user) for user in labels.users]
+    lend_heads(subjects)
+    head = subjects[1].heads["reranker"]
+    assert head is not None
+    opposite = replace(head, switch="personal", weight=-head.weight)
+    subjects[1].heads = {"reranker": opposite, "adapter": None}
+    case = Case(subjects[0], subjects[0].edge)
+    lent = case.head("reranker", of=subjects[1])
+    ranked = subjects[0].engine.rank(lent, case.query, case.vector, case.history, k=4)
+    assert case.by_donor == tuple(r.record for r in ranked)
+    assert case.by_donor != case.by_reranker
+    assert case.sampled("donated").pool.shown == case.by_donor
+
+
 def test_shuffled_row_of_a_user_alone_is_not_measured(bench, tmp_path: Path) -> None:
     run = run_task(bench, data_of(tmp_path, label_rows(0, 26)), quiet)
     task = summarise(run, 0)

@@ -54,6 +54,12 @@ def test_relative_is_the_ratio_of_means_and_within_its_interval(task) -> None:
     assert 0.0 < found.low < found.mean < found.high
 
 
+def test_relative_resamples_both_rows_with_the_same_users() -> None:
+    theirs = [np.full(3, u) for u in np.random.default_rng(3).uniform(0.1, 0.9, 30)]
+    found = relative([1.1 * u for u in theirs], theirs, TEXT, seed=0)
+    assert (found.low, found.high) == pytest.approx((0.1, 0.1))
+
+
 def test_relative_over_a_baseline_of_zero_has_no_number() -> None:
     found = relative([np.ones(2)] * 3, [np.zeros(2)] * 3, TEXT, seed=0)
     assert finite(found.mean) is None
