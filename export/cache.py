@@ -12,12 +12,11 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
-from hydra_edge.errors import BackendError
+from hydra_edge.errors import BackendError, ContextLengthError
 from hydra_edge.llm import LLM
 from hydra_edge.prompt import Prompt
-from hydra_edge.types import Completion, text_hash
+from hydra_edge.types import Completion, JsonDict, text_hash
 
 
 class CachedLLM:
@@ -41,6 +40,7 @@ class CachedLLM:
         self.name = inner.name if inner is not None else name
         self.asked = 0
         self.answers: dict[str, list[Completion]] = {}
+        self.too_long: set[str] = set()  # prompts that did not fit: a replay must cut them too
         packed = path.with_suffix(path.suffix + ".gz")
         if packed.exists():
             with gzip.open(packed, "rt", encoding="utf-8") as stream:
@@ -57,10 +57,12 @@ class CachedLLM:
                 row = json.loads(line)
             except ValueError:
                 continue  # a line cut off when its writer was stopped: asked again
-            self._remember(row)
+            self._learn(row)
 
-    def _remember(self, row: dict[str, Any]) -> None:
-        """Keep a line's answers: exactly what a replay will see, rounding included."""
+    def _learn(self, row: JsonDict) -> None:
+        if "x" in row:
+            self.too_long.add(row["k"])
+            return
         self.answers[row["k"]] = [
             Completion(c[0], greedy=i == 0 and row["g"], tokens=c[1], logprob=c[2])
             for i, c in enumerate(row["c"])
@@ -92,22 +94,29 @@ class CachedLLM:
     ) -> list[Completion]:
         """See the protocol; an answer known is returned at once."""
         key = self.key(prompt, n, temperature, max_tokens, seed, bool(choices))
+        if key in self.too_long:
+            raise ContextLengthError(f"{self.name} was found not to have room for this prompt.")
         if key not in self.answers:
             if self.inner is None:
                 raise BackendError(
                     f"No answer of {self.name} to this prompt in {self.path}. Expected it to be "
                     "cached; run once with the model itself."
                 )
-            completions = self.inner.complete(
-                prompt, n=n, temperature=temperature, max_tokens=max_tokens, choices=choices,
-                seed=seed, on_token=on_token,
-            )  # fmt: skip
+            try:
+                completions = self.inner.complete(
+                    prompt, n=n, temperature=temperature, max_tokens=max_tokens, choices=choices,
+                    seed=seed, on_token=on_token,
+                )  # fmt: skip
+            except ContextLengthError:
+                self._append({"k": key, "x": True})
+                raise
             self.asked += 1
-            self._append(key, completions)
+            self._append(self._row(key, completions))
         return self.answers[key]
 
-    def _append(self, key: str, completions: Sequence[Completion]) -> None:
-        row = {
+    @staticmethod
+    def _row(key: str, completions: Sequence[Completion]) -> JsonDict:
+        return {
             "k": key,
             "g": bool(completions and completions[0].greedy),
             "c": [
@@ -115,6 +124,9 @@ class CachedLLM:
                 for c in completions
             ],
         }
+
+    def _append(self, row: JsonDict) -> None:
+        """Write a row, and take it as it will be read: a replay sees the very same answers."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a", encoding="utf-8") as stream:
             line = json.dumps(row, ensure_ascii=False, separators=(",", ":")) + "\n"
@@ -122,7 +134,7 @@ class CachedLLM:
             self._broken = False
             stream.flush()
             os.fsync(stream.fileno())
-        self._remember(row)
+        self._learn(row)
 
     def close(self) -> None:
         """Close the inner LLM."""

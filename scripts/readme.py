@@ -28,7 +28,11 @@ COMMANDS = (
     f'hydra-edge rank "{QUERY}" -k 2',
     f'hydra-edge "{QUERY}" --explain',
 )
-ROWS = ("zero_shot", "rag_k4", "dense_k4", "consensus", "shared", "personal", "gated", "oracle")
+ROWS = (
+    "zero_shot", "random", "rag_k1", "rag_k2", "rag_k4", "pag", "dense_k4", "consensus", "shared",
+    "personal", "gated", "oracle",
+)  # fmt: skip
+ALWAYS = {"zero_shot", "rag_k4", "dense_k4", "consensus", "shared", "personal", "gated", "oracle"}
 
 
 def transcript() -> str:
@@ -54,29 +58,36 @@ def figures() -> str:
     for path in sorted((ROOT / "bench" / "results").glob("quality-*.json")):
         result = json.loads(path.read_text(encoding="utf-8"))
         for name, task in result["tasks"].items():
-            gain = task["gain"]
+            gain, room, best = task["gain"], task["headroom"], task["best_prompt_only"]
+            any_of_all = task["best_any"]
+            rows = [row for row in ROWS if row in ALWAYS | {best, any_of_all}]
             out.append(
                 f"**{name}**, {result['llm']}, {task['users']} users the base has never seen, "
                 f"{task['queries']} queries, {result['candidates']} candidates "
                 f"(`{result['command']}`):\n"
             )
-            out.append("| " + " | ".join(ROWS) + " |")
-            out.append("|" + "---|" * len(ROWS))
-            cells = [f"{task['rows'][row]['utility']:.3f}" for row in ROWS]
+            out.append("| " + " | ".join(rows) + " |")
+            out.append("|" + "---|" * len(rows))
+            cells = [f"{task['rows'][row]['utility']:.3f}" for row in rows]
             out.append("| " + " | ".join(cells) + " |\n")
             out.append(
-                f"Gated hydra-edge over the best of the paper's prompt-only answers measured "
-                f"here ({task['best_prompt_only']}): {gain['mean']:+.3f}, 90 % interval "
-                f"[{gain['low']:+.3f}, {gain['high']:+.3f}], relative "
-                f"{task['relative_gain']:+.1%}; "
-                f"over the best with our own encoder as retriever too ({task['best_any']}): "
-                f"{task['relative_gain_any']:+.1%}. It takes {task['headroom']:.0%} of the "
-                f"oracle's headroom over the greedy answer. Personal over shared head: "
+                f"Gated hydra-edge over the best of the paper's prompt-only answers ({best}): "
+                f"{gain['mean']:+.3f}, 90 % interval [{gain['low']:+.3f}, {gain['high']:+.3f}], "
+                f"relative {relative(task['relative_gain'])}; over the best of all prompt-only "
+                f"answers ({any_of_all}) relative {relative(task['relative_gain_any'])}; users "
+                f"harmed {task['users_harmed']:.0%}; "
+                f"{'none' if room is None else format(room, '.0%')} of the oracle's "
+                f"headroom. Personal over shared head: "
                 f"{task['personal_minus_shared']['mean']:+.3f} "
                 f"[{task['personal_minus_shared']['low']:+.3f}, "
                 f"{task['personal_minus_shared']['high']:+.3f}].\n"
             )
     return "\n".join(out)
+
+
+def relative(gain: float | None) -> str:
+    """Write a relative gain, which does not exist over a baseline of zero."""
+    return "undefined" if gain is None else f"{gain:+.1%}"
 
 
 def replace(text: str, name: str, content: str) -> str:

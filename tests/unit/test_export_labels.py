@@ -16,10 +16,11 @@ from export.maps import Plan, as_float32, build_maps
 from export.pack import neutral_maps
 from export.priors import Labelled, _folds, fit_population, fit_scale, scaled, with_maps
 from hydra_edge.bundle import Bundle
-from hydra_edge.errors import BackendError
+from hydra_edge.errors import BackendError, ContextLengthError
 from hydra_edge.features import feature_names
 from hydra_edge.prompt import Prompt, build_prompt
 from hydra_edge.tasks import BUILTIN
+from hydra_edge.types import Completion
 
 PROMPT = build_prompt(BUILTIN["paper_title"], "a query", [])
 
@@ -94,6 +95,30 @@ def test_cached_llm_survives_a_line_cut_off_by_a_crash(
     # The next line must not be glued to the broken one.
     again.complete(PROMPT, n=2)
     assert len(CachedLLM(None, path, name="scripted").answers) == 2
+
+
+def test_cached_llm_replays_what_the_first_run_saw_long_prompts_included(
+    tmp_path: Path,
+) -> None:
+    class Exact:
+        name, is_remote = "exact", False
+
+        def complete(self, prompt: Prompt, **_options: object) -> list[Completion]:
+            if prompt.query == "too long":
+                raise ContextLengthError("no room")
+            return [Completion("yes", greedy=True, tokens=1, logprob=-0.123456789)]
+
+    path = tmp_path / "cache.jsonl"
+    llm = CachedLLM(Exact(), path)  # type: ignore[arg-type]
+    first = llm.complete(PROMPT)
+    assert CachedLLM(None, path, name="exact").complete(PROMPT) == first
+    long = build_prompt(BUILTIN["paper_title"], "too long", [])
+    for _ in range(2):  # refused by the model, then by what is known of it
+        with pytest.raises(ContextLengthError, match="room"):
+            llm.complete(long)
+    with pytest.raises(ContextLengthError, match="was found not to have room"):
+        CachedLLM(None, path, name="exact").complete(long)
+    assert len(path.read_text().splitlines()) == 2
 
 
 def test_cached_llm_reads_a_packed_cache_too(

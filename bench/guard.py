@@ -1,0 +1,158 @@
+"""Rules of honesty, checked on every query: a measurement that breaks one stops.
+
+Owns what counts as a leak. Refuses to repair: a run with a leak has no result.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from export.data import UserHistory
+from hydra_edge.bundle import Bundle
+from hydra_edge.errors import HydraError
+from hydra_edge.prompt import QUERY_WORDS, Prompt, build_prompt, cut
+from hydra_edge.tasks import TaskSpec
+from hydra_edge.types import Record
+from hydra_edge.utility import tokens
+
+# An input may hold a word or two of its target by chance, hardly three in a row.
+LEAST_WORDS = 3
+
+
+class BenchError(HydraError):
+    """A measurement cannot be made, or would not be honest."""
+
+    code = "bench"
+    http_status = 400
+
+
+def _leak(user: UserHistory, position: int, what: str) -> BenchError:
+    return BenchError(
+        f"Leak at query {user.records[position].id} of user {user.user} ({user.task}): {what}. "
+        "Expected only what was known before the query. The run is void; correct the data or "
+        "the code that chose it."
+    )
+
+
+def _within(words: Sequence[str], text: str) -> bool:
+    """Whether words stand in a text in a row."""
+    among, n = tokens(text), len(words)
+    return n > 0 and any(among[i : i + n] == list(words) for i in range(len(among) - n + 1))
+
+
+def check_history(history: Iterable[Record], user: UserHistory, position: int) -> None:
+    """Refuse a history that holds the query itself, a later record, or anything foreign.
+
+    Parameters
+    ----------
+    history
+        What a query is about to see.
+    user, position
+        The user's records, oldest first, and which of them is the query.
+
+    Raises
+    ------
+    BenchError
+        At the first record that was not there before the query.
+    """
+    place = {record.id: i for i, record in enumerate(user.records)}
+    for record in history:
+        found = place.get(record.id)
+        if found is None:
+            raise _leak(user, position, f"history holds {record.id}, no record of this user")
+        if found == position:
+            raise _leak(user, position, "history holds the query itself")
+        if found > position:
+            raise _leak(user, position, f"history holds the later record {record.id}")
+        own = user.records[found]
+        if (record.input, record.output) != (own.input, own.output):
+            raise _leak(user, position, f"history holds {record.id} with other content")
+
+
+def check_prompt(
+    prompt: Prompt, user: UserHistory, position: int, declared: TaskSpec, about: str = ""
+) -> None:
+    """Refuse a prompt that tells the target otherwise than as a member of the closed set.
+
+    Every part of a prompt must come from where it may come from: the query from the record's
+    input, the examples from earlier records, the closed set from the task and earlier
+    answers, and what stands before them from the user's profile. So the target can be in it
+    only as a member of the closed set, or where an earlier record or the query says the same.
+
+    Parameters
+    ----------
+    declared
+        The task as it is without any user's answers.
+    about
+        The user's profile as put before a prompt, if this one is to hold it; what it was
+        written from is checked where it is written.
+
+    Raises
+    ------
+    BenchError
+        At the first part that could tell the target.
+    """
+    record, past = user.records[position], user.records[:position]
+    if prompt.query != cut(record.input, QUERY_WORDS):
+        raise _leak(user, position, "the prompt's query is not the record's input")
+    earlier = {r.id: r for r in past}
+    for shot in prompt.shots:
+        if shot.record_id not in earlier:
+            raise _leak(user, position, f"the prompt shows {shot.record_id}, no earlier record")
+        own = build_prompt(prompt.task, "", [earlier[shot.record_id]]).shots[0]
+        if shot != own:
+            raise _leak(user, position, f"the prompt shows {shot.record_id} with other content")
+    if replace(prompt.task, labels=()) != replace(declared, labels=()):
+        raise _leak(user, position, "the prompt's task is not the one declared")
+    answered = {r.output.strip().casefold() for r in past}
+    known = {label.casefold() for label in declared.labels} | answered
+    for label in prompt.task.labels:
+        if label.casefold() not in known:
+            raise _leak(user, position, f"the closed set holds {label!r}, not answered before")
+    if prompt.system != about:
+        raise _leak(user, position, "the prompt begins with more than the user's profile")
+
+
+def target_in_input(record: Record, declared: TaskSpec) -> bool:
+    """Whether a free text's target stands word for word in its own input, as some data has it.
+
+    That is what a user would have typed, so it is counted and reported, not refused.
+    """
+    words = tokens(record.output)
+    query = cut(record.input, QUERY_WORDS)
+    return declared.kind == "text" and len(words) >= LEAST_WORDS and _within(words, query)
+
+
+def _trained_on(value: object) -> Iterator[tuple[str, str]]:
+    """Find every ``trained_on`` within a manifest's free part: (file name, fingerprint)."""
+    if not isinstance(value, Mapping):
+        return
+    for key, inner in value.items():
+        if key == "trained_on" and isinstance(inner, Mapping):
+            yield from ((str(name), str(mark)) for name, mark in inner.items())
+        else:
+            yield from _trained_on(inner)
+
+
+def check_not_trained_on(bundle: Bundle, files: Sequence[Path]) -> None:
+    """Refuse files that the base was trained on, whatever they are called now.
+
+    Raises
+    ------
+    BenchError
+        If a file's sha256 (its first 16 digits) is among the manifest's fingerprints.
+    """
+    manifest = bundle.manifest
+    seen = {mark: name for part in (manifest.quality, manifest.provenance)
+            for name, mark in _trained_on(part)}  # fmt: skip
+    for path in files:
+        with path.open("rb") as stream:
+            mark = hashlib.file_digest(stream, "sha256").hexdigest()[:16]
+        if mark in seen:
+            raise BenchError(
+                f"{path} cannot measure base {bundle.base_id[:12]}: the base was trained on it "
+                f"(as {seen[mark]}); expected users it has never seen. Give another file."
+            )

@@ -1,0 +1,180 @@
+"""What a measurement leaves behind: tables on the terminal, JSON, and plots if wanted.
+
+Owns formats only; every figure comes from ``bench.summary``. matplotlib is imported when a
+plot is drawn, and needed for nothing else.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from bench.guard import BenchError
+from hydra_edge.types import JsonDict
+
+_PLOTTED = ("consensus", "reranker_only", "shared", "gated", "oracle")  # beside the baselines
+
+
+class Stages:
+    """Progress by stage: bars on a terminal, lines elsewhere (a log shows that it lives)."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.name = ""
+        self._bars: Progress | None = None
+        self._ids: dict[str, int] = {}
+
+    def __enter__(self) -> Stages:
+        """Start showing."""
+        if self.console.is_terminal:
+            self._bars = Progress(
+                TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+                TimeRemainingColumn(), console=self.console,
+            )  # fmt: skip
+            self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, err: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        """Stop showing."""
+        if self._bars is not None:
+            self._bars.stop()
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        """Note that ``done`` of ``total`` users of a stage are done."""
+        what = f"{self.name}: {stage}"
+        if self._bars is None:
+            self.console.print(f"{what} {done} of {total} users", highlight=False, markup=False)
+            return
+        if what not in self._ids:
+            self._ids[what] = int(self._bars.add_task(what, total=total))
+        self._bars.update(self._ids[what], completed=done)  # type: ignore[arg-type]
+
+
+def _number(value: float | None, form: str = ".4f") -> str:
+    return "-" if value is None else format(value, form)
+
+
+def _interval(value: Mapping[str, float] | None) -> str:
+    if value is None:
+        return "not measured"
+    return f"{value['mean']:+.4f} [{value['low']:+.4f}, {value['high']:+.4f}]"
+
+
+def _bounds(low_high: list[float | None]) -> str:
+    return f"[{', '.join(_number(bound, '+.1%') for bound in low_high)}]"
+
+
+def show(name: str, task: JsonDict, console: Console) -> None:
+    """Print one task's table and what follows from it."""
+    drawn = f"{task['users']} of {task['users_available']} users, {task['queries']} queries"
+    table = Table(title=f"{name} ({task['kind']}): {drawn}")
+    table.add_column("row")
+    metrics = list(task["rows"]["gated"]["metrics"])
+    for column in ("utility", *metrics, "LLM calls", "tokens"):
+        table.add_column(column, justify="right")
+    for row, values in task["rows"].items():
+        cells = [_number(values["metrics"].get(metric)) for metric in metrics]
+        calls, tokens = f"{values['llm_calls']:,}", f"{values['tokens']:,}"
+        table.add_row(row, _number(values["utility"]), *cells, calls, tokens)
+    console.print(table)
+    lines = [
+        f"gated over {task['best_prompt_only']} (best of the paper's): "
+        f"{_number(task['relative_gain'], '+.1%')} {_bounds(task['gain_interval'])}, "
+        f"in utility {_interval(task['gain'])}",
+        f"gated over {task['best_any']} (best prompt-only): "
+        f"{_number(task['relative_gain_any'], '+.1%')} {_bounds(task['gain_interval_any'])}",
+        f"gated over consensus: {_interval(task['gain_over_consensus'])}",
+        f"personal over shared: {_interval(task['personal_minus_shared'])}; "
+        f"over shuffled: {_interval(task['personal_minus_shuffled'])}",
+        f"users helped {task['users_helped']:.0%}, harmed {task['users_harmed']:.0%}; "
+        f"of the oracle's headroom {_number(task['headroom'], '.0%')}",
+        f"reranker/adapter switched to {task['switches']}; "
+        f"{task['fit_llm_calls']:,} LLM calls for fitting",
+    ]
+    if task["targets_in_input"]:
+        lines.append(f"{task['targets_in_input']} targets stand word for word in their own input")
+    lines += [
+        f"history of {p['records']} records: gated {p['utility']:.4f} "
+        f"[{p['low']:.4f}, {p['high']:.4f}], {p['users']} users"
+        for p in task["growth"]
+    ]
+    for line in lines:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    for user, why in task["users_failed"].items():
+        console.print(f"NOT MEASURED: user {user}: {why}", highlight=False, markup=False)
+
+
+def write_json(figures: JsonDict, path: Path) -> None:
+    """Write the figures; the same figures give the same bytes."""
+    text = json.dumps(figures, indent=1, sort_keys=True, allow_nan=False) + "\n"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+
+
+def can_plot() -> bool:
+    """Whether matplotlib is there."""
+    return importlib.util.find_spec("matplotlib") is not None
+
+
+def plot(figures: JsonDict, path: Path) -> list[Path]:
+    """Draw rows by task, and growth where it was measured; return the files written.
+
+    Raises
+    ------
+    BenchError
+        If matplotlib is not installed.
+    """
+    if not can_plot():
+        raise BenchError(
+            "Plots need matplotlib, which is not installed. Run pip install 'hydra-edge[bench]', "
+            "or leave --plot out."
+        )
+    written = [_plot_rows(figures["tasks"], path.with_suffix(".rows.png"))]
+    grown = {name: task["growth"] for name, task in figures["tasks"].items() if task["growth"]}
+    if grown:
+        written.append(_plot_growth(grown, path.with_suffix(".growth.png")))
+    return written
+
+
+def _plot_rows(tasks: dict[str, JsonDict], path: Path) -> Path:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(3.2 * len(tasks) + 1, 3.6), layout="constrained")
+    axes = figure.subplots(1, len(tasks), squeeze=False)[0]
+    for axis, (name, task) in zip(axes, tasks.items(), strict=True):
+        best = dict.fromkeys((task["best_prompt_only"], task["best_any"], *_PLOTTED))
+        values = [task["rows"][row]["utility"] for row in best]
+        colours = ["#c44" if row == "gated" else "#89a" for row in best]
+        axis.bar(range(len(best)), values, color=colours)
+        axis.set_xticks(range(len(best)), list(best), rotation=60, ha="right")
+        axis.set_title(name)
+    axes[0].set_ylabel("utility")
+    figure.savefig(path, dpi=120)
+    return path
+
+
+def _plot_growth(grown: dict[str, list[JsonDict]], path: Path) -> Path:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5.5, 3.6), layout="constrained")
+    axis = figure.subplots()
+    for name, points in grown.items():
+        sizes = [p["records"] for p in points]
+        (line,) = axis.plot(sizes, [p["utility"] for p in points], marker="o", label=name)
+        low, high = [p["low"] for p in points], [p["high"] for p in points]
+        axis.fill_between(sizes, low, high, alpha=0.15, color=line.get_color())
+    axis.set_xscale("symlog", linthresh=1)
+    axis.set_xlabel("records in history")
+    axis.set_ylabel("utility of the gated answer")
+    axis.legend()
+    figure.savefig(path, dpi=120)
+    return path

@@ -1,0 +1,286 @@
+"""Fitting users' heads and answering their queries in every way, user by user.
+
+Owns the order of things: all users of a task are fitted first, so that one can borrow
+another's heads; a query joins the history only after it was answered. A user whom the LLM
+fails is reported with the reason, never left out silently.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from bench.case import SAMPLING, Case, Subject
+from bench.datasets import TaskData
+from bench.guard import BenchError, check_history, target_in_input
+from bench.rows import ROWS, Answer, Row
+from bench.stats import PerUser, bootstrap
+from export.data import UserHistory
+from hydra_edge.bundle import Bundle
+from hydra_edge.encoder import TextEncoder
+from hydra_edge.engine import Engine
+from hydra_edge.errors import BackendError, ContextLengthError
+from hydra_edge.fitting import fit_task
+from hydra_edge.llm import LLM
+from hydra_edge.pools import Budget
+from hydra_edge.prompt import Prompt
+from hydra_edge.store import Store
+from hydra_edge.tasks import TaskSpec
+from hydra_edge.types import Completion, Double1d, JsonDict, Record
+
+# Told of progress as (stage, done, total).
+Report = Callable[[str, int, int], None]
+GATED = tuple(row for row in ROWS if row.name == "gated")
+
+
+@dataclass(frozen=True, eq=False)
+class Bench:
+    """What every user is measured with."""
+
+    bundle: Bundle
+    encoder: TextEncoder
+    llm: LLM
+    queries: int
+    fit_pools: int
+    seed: int
+
+
+@dataclass(frozen=True, eq=False)
+class QueryResult:
+    """One query's truth and what every row answered, the oracle's already resolved."""
+
+    truth: str
+    task: TaskSpec
+    answers: dict[str, Answer]
+    utilities: dict[str, float]
+    target_in_input: bool
+
+
+@dataclass(frozen=True, eq=False)
+class UserResult:
+    """One user's queries in order; ``switch`` is the gate's choice for reranker/adapter."""
+
+    user: str
+    switch: str
+    fit_calls: int
+    queries: tuple[QueryResult, ...]
+    fixed: dict[str, Completion]
+
+    def utilities(self, row: str) -> Double1d | None:
+        """Return a row's utility by query, shape ``(n_queries,)``; None if it did not answer."""
+        if any(row not in q.utilities for q in self.queries):
+            return None
+        return np.array([q.utilities[row] for q in self.queries])
+
+
+@dataclass(eq=False)
+class TaskRun:
+    """What measuring one task gave: results, and who failed with the reason."""
+
+    data: TaskData
+    results: list[UserResult] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+    growth: list[JsonDict] = field(default_factory=list)
+
+
+class Watched:
+    """An LLM for fitting: what it fails is remembered, what it must not see is refused.
+
+    Fitting carries on when an LLM fails, as it should on a device; a measurement must not.
+    """
+
+    def __init__(self, inner: LLM, held_out: set[str]) -> None:
+        self.inner = inner
+        self.name = inner.name
+        self.is_remote = inner.is_remote
+        self.held_out = held_out
+        self.failure: BackendError | None = None
+
+    def render(self, prompt: Prompt, *, max_tokens: int | None = None, seed: int = 0) -> str:
+        """See the protocol."""
+        return self.inner.render(prompt, max_tokens=max_tokens, seed=seed)
+
+    def complete(
+        self,
+        prompt: Prompt,
+        *,
+        n: int = 1,
+        temperature: float = 0.8,
+        max_tokens: int = 48,
+        choices: Sequence[str] | None = None,
+        seed: int = 0,
+        on_token: Callable[[str], None] | None = None,
+    ) -> list[Completion]:
+        """See the protocol.
+
+        Raises
+        ------
+        BenchError
+            If the prompt shows a record that is a query of the measurement.
+        """
+        if leaked := self.held_out.intersection(prompt.record_ids):
+            raise BenchError(
+                f"Leak in fitting: a prompt shows {sorted(leaked)[0]}, a query of the "
+                "measurement. Expected the history before the queries. The run is void."
+            )
+        try:
+            return self.inner.complete(
+                prompt, n=n, temperature=temperature, max_tokens=max_tokens, choices=choices,
+                seed=seed, on_token=on_token,
+            )  # fmt: skip
+        except ContextLengthError:
+            raise  # the prompt is cut and asked again
+        except BackendError as err:
+            self.failure = self.failure or err
+            raise
+
+    def close(self) -> None:
+        """Leave the inner LLM open: it is not ours."""
+
+
+def fit_user(
+    bench: Bench, data: TaskData, user: UserHistory, records: Sequence[Record] | None = None
+) -> Subject:
+    """Fit a user's heads on the records before their first query, or on ``records`` of those.
+
+    Raises
+    ------
+    BackendError
+        If the LLM failed even once: heads of half the pools would be another measurement.
+    """
+    edge = len(user.records) - bench.queries
+    known = user.records[:edge] if records is None else tuple(records)
+    check_history(known, user, edge)
+    store = Store.in_memory()
+    store.add(known)
+    engine = Engine(store, bench.bundle, bench.encoder, data.custom)
+    llm = Watched(bench.llm, {record.id for record in user.records[edge:]})
+    budget = Budget(calls=bench.fit_pools * SAMPLING.n, seconds=None)
+    report = fit_task(engine, user.task, llm=llm, sampling=SAMPLING, budget=budget)
+    if llm.failure is not None:
+        store.close()
+        raise llm.failure
+    return Subject(
+        user, engine, data.spec, bench.llm, edge, bench.seed,
+        heads={"reranker": store.head(user.task, "reranker"),
+               "adapter": store.head(user.task, "adapter")},
+        switch="/".join(role.switch for role in report.roles),
+        fit_calls=report.llm_calls,
+    )  # fmt: skip
+
+
+def answer_query(subject: Subject, position: int, rows: Sequence[Row]) -> QueryResult:
+    """Answer one query in every way, and only then look at the truth."""
+    case = Case(subject, position)
+    given = {row.name: row(case) for row in rows}
+    truth = subject.user.records[position].output
+    answers = {
+        name: answer.resolved(truth, case.task)
+        for name, answer in given.items()
+        if answer is not None
+    }
+    return QueryResult(
+        truth,
+        case.task,
+        answers,
+        {name: answer.utility(truth, case.task) for name, answer in answers.items()},
+        target_in_input(subject.user.records[position], subject.declared),
+    )
+
+
+def answer_user(
+    subject: Subject, rows: Sequence[Row] = ROWS, *, growing: bool = True
+) -> UserResult:
+    """Answer all queries of a user, oldest first.
+
+    Parameters
+    ----------
+    growing
+        Whether an answered query joins the history of the next.
+    """
+    queries = []
+    for position in range(subject.edge, len(subject.user.records)):
+        queries.append(answer_query(subject, position, rows))
+        if growing:
+            subject.engine.store.add([subject.user.records[position]])
+    fixed = {row.name: row.fixed(subject) for row in rows if row.fixed is not None}
+    return UserResult(subject.user.user, subject.switch, subject.fit_calls, tuple(queries), fixed)
+
+
+def lend_heads(subjects: Sequence[Subject]) -> None:
+    """Give every user the next one's heads to borrow; a user alone has nobody's."""
+    if len(subjects) < 2:
+        return
+    for subject, donor in zip(subjects, [*subjects[1:], subjects[0]], strict=True):
+        subject.donor = donor
+
+
+def run_task(bench: Bench, data: TaskData, report: Report, rows: Sequence[Row] = ROWS) -> TaskRun:
+    """Measure the users of one task.
+
+    Raises
+    ------
+    BenchError
+        If there is a leak, or nobody could be measured.
+    """
+    run = TaskRun(data)
+    subjects: list[Subject] = []
+    for done, user in enumerate(data.users, start=1):
+        try:
+            subjects.append(fit_user(bench, data, user))
+        except BackendError as err:
+            run.failed[user.user] = str(err)
+        report("fit", done, len(data.users))
+    lend_heads(subjects)
+    for done, subject in enumerate(subjects, start=1):
+        try:
+            run.results.append(answer_user(subject, rows))
+        except BackendError as err:
+            run.failed[subject.user.user] = str(err)
+        report("answer", done, len(subjects))
+    for subject in subjects:
+        subject.engine.store.close()
+    if not run.results:
+        raise BenchError(
+            f"Nobody of {data.name} could be measured; the first of {len(run.failed)} users "
+            f"failed with: {next(iter(run.failed.values()))}"
+        )
+    return run
+
+
+def grow(bench: Bench, run: TaskRun, sizes: Sequence[int], report: Report) -> None:
+    """Measure the gated answer against the number of records before the queries.
+
+    All sizes are measured on the same users, those with enough records for the largest; sizes
+    for which fewer than two have enough are left out.
+    """
+    edges = {u.user: len(u.records) - bench.queries for u in run.data.users}
+    able = [s for s in sorted(set(sizes)) if sum(e >= s for e in edges.values()) >= 2]
+    if not able:
+        return
+    users = [u for u in run.data.users if edges[u.user] >= able[-1]]
+    rows: dict[int, list[UserResult]] = {size: [] for size in able}
+    for done, user in enumerate(users, start=1):
+        edge = edges[user.user]
+        try:
+            of_user = []
+            for size in able:
+                subject = fit_user(bench, run.data, user, user.records[edge - size : edge])
+                of_user.append(answer_user(subject, GATED, growing=False))
+                subject.engine.store.close()
+        except BackendError as err:
+            run.failed.setdefault(user.user, f"growth: {err}")
+        else:
+            for size, result in zip(able, of_user, strict=True):
+                rows[size].append(result)
+        report("growth", done, len(users))
+    for size, results in rows.items():
+        if results:
+            values: PerUser = [u for r in results if (u := r.utilities("gated")) is not None]
+            interval = bootstrap(np.array([v.mean() for v in values]), seed=bench.seed)
+            run.growth.append(
+                {"records": size, "users": len(values), "utility": interval.mean,
+                 "low": interval.low, "high": interval.high}
+            )  # fmt: skip

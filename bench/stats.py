@@ -1,0 +1,109 @@
+"""What can be said of rows from a sample of users: everything is resampled by user.
+
+Queries of one user are not independent, so a user is the unit of every interval. Owns no
+row's name; refuses to average away users: each counts the same, however many queries.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from hydra_edge.heads import one_sided_low
+from hydra_edge.tasks import TaskSpec
+from hydra_edge.types import Double1d
+from hydra_edge.utility import relative_gain
+
+DRAWS = 4000
+TAILS = (0.05, 0.95)  # a 90 % interval
+CONFIDENCE = 0.8  # one-sided, as the gate's
+
+# Utilities of one row: an array a user, one value a query.
+PerUser = Sequence[Double1d]
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A mean over users with its 90 % bootstrap interval."""
+
+    mean: float
+    low: float
+    high: float
+
+    def as_dict(self) -> dict[str, float]:
+        """Return it for JSON."""
+        return {"mean": self.mean, "low": self.low, "high": self.high}
+
+
+@dataclass(frozen=True, slots=True)
+class Shares:
+    """Shares of users, [0, 1]."""
+
+    helped: float
+    harmed: float
+
+
+def means(row: PerUser) -> Double1d:
+    """Return every user's mean utility, shape ``(n_users,)``."""
+    return np.array([float(np.mean(user)) for user in row], dtype=np.float64)
+
+
+def bootstrap(values: Double1d, *, seed: int, draws: int = DRAWS) -> Interval:
+    """Return the mean of one value a user and its interval, resampling users."""
+    rng = np.random.default_rng(seed)
+    drawn = values[rng.integers(0, len(values), (draws, len(values)))].mean(axis=1)
+    low, high = np.quantile(drawn, TAILS)
+    return Interval(float(values.mean()), float(low), float(high))
+
+
+def paired(ours: PerUser, theirs: PerUser, *, seed: int) -> Interval:
+    """Return the mean difference of two rows over the same users and queries."""
+    return bootstrap(means(ours) - means(theirs), seed=seed)
+
+
+def relative(
+    ours: PerUser, theirs: PerUser, task: TaskSpec, *, seed: int, draws: int = DRAWS
+) -> Interval:
+    """Return the relative gain (design 2) of one row over another with its interval.
+
+    It is the ratio of the means, so that both are resampled together. Bounds may be infinite:
+    a baseline of zero has no ratio.
+    """
+    a, b = means(ours), means(theirs)
+    rng = np.random.default_rng(seed)
+    index = rng.integers(0, len(a), (draws, len(a)))
+    pairs = zip(a[index].mean(axis=1).tolist(), b[index].mean(axis=1).tolist(), strict=True)
+    drawn = np.array([relative_gain(x, y, task) for x, y in pairs])
+    # No interpolation: between two infinities there is no number.
+    low, high = np.quantile(drawn, TAILS, method="inverted_cdf")
+    gain = relative_gain(float(a.mean()), float(b.mean()), task)
+    return Interval(gain, float(low), float(high))
+
+
+def helped_and_harmed(ours: PerUser, theirs: PerUser) -> Shares:
+    """Return the shares of users helped and harmed.
+
+    A user is helped (harmed) if the one-sided 80 % lower (upper) bound of their own mean
+    paired difference is above (below) 0; one query decides nothing.
+    """
+    differences = [a - b for a, b in zip(ours, theirs, strict=True)]
+    helped = [one_sided_low(d, CONFIDENCE) > 0.0 for d in differences]
+    harmed = [one_sided_low(-d, CONFIDENCE) > 0.0 for d in differences]
+    return Shares(float(np.mean(helped)), float(np.mean(harmed)))
+
+
+def headroom(ours: float, floor: float, ceiling: float) -> float | None:
+    """Return the share of the way from floor to ceiling; None where there is no way.
+
+    It may exceed 1: a closed set holds answers that were never sampled.
+    """
+    room = ceiling - floor
+    return (ours - floor) / room if room > 0.0 else None
+
+
+def finite(value: float | None) -> float | None:
+    """Return a number JSON can hold; None for infinity and for none."""
+    return value if value is not None and math.isfinite(value) else None

@@ -1,0 +1,133 @@
+"""A task's figures, put together from its users' results: what the JSON holds and tables show.
+
+Owns the names of the keys. Figures that do not exist (a ratio to zero, a row nobody could
+answer) are None, never a number in their place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from bench.metrics import metrics_of
+from bench.rows import ROWS, Row
+from bench.run import TaskRun, UserResult
+from bench.stats import (
+    Interval,
+    PerUser,
+    finite,
+    headroom,
+    helped_and_harmed,
+    means,
+    paired,
+    relative,
+)
+from hydra_edge.tasks import TaskSpec, number
+from hydra_edge.types import JsonDict
+
+
+def _per_user(results: Sequence[UserResult], row: str) -> PerUser | None:
+    """Return a row's utilities by user; None unless every user's every query has one."""
+    values = [result.utilities(row) for result in results]
+    return None if any(v is None for v in values) else [v for v in values if v is not None]
+
+
+def overall_spec(results: Sequence[UserResult]) -> TaskSpec:
+    """Return the task with the closed set of all queries together."""
+    specs = [query.task for result in results for query in result.queries]
+    labels = {label for spec in specs for label in spec.labels}
+    if specs[0].kind == "rating":
+        return replace(specs[0], labels=tuple(sorted(labels, key=lambda x: number(x) or 0.0)))
+    return replace(specs[0], labels=tuple(sorted(labels)))
+
+
+def _row(
+    results: Sequence[UserResult], row: Row, values: PerUser | None, task: TaskSpec
+) -> JsonDict:
+    """Return one row's figures; metrics are over all queries of all users."""
+    answered = [
+        (query.answers[row.name], query.truth)
+        for result in results
+        for query in result.queries
+        if row.name in query.answers
+    ]
+    texts = [(t, truth, w) for a, truth in answered
+             for t, w in zip(a.texts, a.weights, strict=True)]  # fmt: skip
+    asked = [r.fixed[row.name] for r in results if row.name in r.fixed]
+    calls = sum(a.calls for a, _ in answered) + len(asked)
+    tokens = sum(a.tokens for a, _ in answered) + sum(c.tokens for c in asked)
+    metrics: dict[str, float] = {}
+    if values is not None:
+        said, true, weights = zip(*texts, strict=True)
+        metrics = metrics_of(said, true, weights, task)
+    return {
+        "utility": None if values is None else float(means(values).mean()),
+        "metrics": metrics,
+        "llm_calls": calls,
+        "tokens": round(tokens),
+    }
+
+
+def _best(utilities: dict[str, PerUser], rows: Sequence[Row]) -> str:
+    names = [row.name for row in rows if row.name in utilities]
+    return max(names, key=lambda name: float(means(utilities[name]).mean()))
+
+
+def _difference(utilities: dict[str, PerUser], a: str, b: str, seed: int) -> JsonDict | None:
+    if a not in utilities or b not in utilities:
+        return None
+    return paired(utilities[a], utilities[b], seed=seed).as_dict()
+
+
+def summarise(run: TaskRun, seed: int, rows: Sequence[Row] = ROWS) -> JsonDict:
+    """Put a task's figures together; intervals are over users, 90 %."""
+    results = run.results
+    spec = overall_spec(results)
+    utilities = {
+        row.name: values for row in rows if (values := _per_user(results, row.name)) is not None
+    }
+    gated = utilities["gated"]
+    best = _best(utilities, [row for row in rows if row.baseline == "paper"])
+    best_any = _best(utilities, [row for row in rows if row.baseline])
+    gain = relative(gated, utilities[best], spec, seed=seed)
+    gain_any = relative(gated, utilities[best_any], spec, seed=seed)
+    shares = helped_and_harmed(gated, utilities[best])
+    mean = {name: float(means(values).mean()) for name, values in utilities.items()}
+    switches = [result.switch for result in results]
+    return {
+        "kind": spec.kind,
+        "users": len(results),
+        "users_available": run.data.available,
+        "users_failed": run.failed,
+        "queries": sum(len(result.queries) for result in results),
+        "targets_in_input": sum(q.target_in_input for r in results for q in r.queries),
+        "best_prompt_only": best,
+        "relative_gain": finite(gain.mean),
+        "gain_interval": _bounds(gain),
+        "gain": paired(gated, utilities[best], seed=seed).as_dict(),
+        "best_any": best_any,
+        "relative_gain_any": finite(gain_any.mean),
+        "gain_interval_any": _bounds(gain_any),
+        "gain_over_consensus": _difference(utilities, "gated", "consensus", seed),
+        "users_helped": shares.helped,
+        "users_harmed": shares.harmed,
+        "headroom": headroom(mean["gated"], mean["reranker_only"], mean["oracle"]),
+        "personal_minus_shared": _difference(utilities, "personal", "shared", seed),
+        "personal_minus_shuffled": _difference(utilities, "personal", "shuffled", seed),
+        "switches": {s: switches.count(s) for s in sorted(set(switches))},
+        "fit_llm_calls": sum(result.fit_calls for result in results),
+        "growth": run.growth,
+        "rows": {row.name: _row(results, row, utilities.get(row.name), spec) for row in rows},
+    }
+
+
+def _bounds(interval: Interval) -> list[float | None]:
+    return [finite(interval.low), finite(interval.high)]
+
+
+def mean_of(tasks: dict[str, JsonDict], key: str) -> float | None:
+    """Return the mean of a figure over tasks; None if one of them lacks it."""
+    values = [task[key] for task in tasks.values()]
+    return None if not values or None in values else float(np.mean(values))

@@ -1,0 +1,52 @@
+"""Generated users for the tests of measuring: habits an LLM cannot know without their history."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from hydra_edge.prompt import Prompt
+
+TOPICS = ("harbour", "meadow", "furnace", "library")
+LABELS = ("amber", "blue", "crimson", "dun")
+
+
+def label_rows(user: int, n: int, task: str = "colour_of_day") -> list[dict[str, object]]:
+    """Make a user who has a label of their own for every topic."""
+    return [
+        {
+            "user": f"u{user}", "id": f"u{user}-{i}", "seq": i, "time": None, "task": task,
+            "input": f"a walk to the {TOPICS[(i * i + i // 3) % 4]} number {i} of {user}",
+            "output": LABELS[((i * i + i // 3) % 4 + user) % 4],
+        }
+        for i in range(n)
+    ]  # fmt: skip
+
+
+def text_rows(user: int, n: int, task: str = "paper_title") -> list[dict[str, object]]:
+    """Make a user who writes titles in a form of their own."""
+    form = ("on the {}", "{}: a study", "Towards {} number one")[user % 3]
+    return [
+        {
+            "user": f"t{user}", "id": f"t{user}-{i}", "seq": i, "time": None, "task": task,
+            "input": f"text number {i} about the {TOPICS[i % 4]}",
+            "output": form.format(TOPICS[i % 4]),
+        }
+        for i in range(n)
+    ]  # fmt: skip
+
+
+def write(path: Path, *users: list[dict[str, object]]) -> Path:
+    """Write users in the data sets' format."""
+    path.write_text("\n".join(json.dumps(row) for user in users for row in user) + "\n")
+    return path
+
+
+def answer(prompt: Prompt, n: int) -> list[str]:
+    """Answer as a weak model does: the last example's output first, then anything else."""
+    if prompt.task.name == "profile":
+        return ["Likes to be brief."] * n
+    shown = [shot.output for shot in reversed(prompt.shots)]
+    others = list(prompt.task.labels) or [f"about {topic}" for topic in TOPICS]
+    pool = [*shown, *others] if shown else others
+    return [pool[i % len(pool)] for i in range(n)]

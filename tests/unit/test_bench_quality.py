@@ -1,0 +1,252 @@
+"""The measurement as a command: options in, tables and JSON out, replayed without a model."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from bench_users import answer, label_rows, text_rows, write
+from rich.console import Console
+from typer.testing import CliRunner
+
+import bench.quality
+from bench.guard import BenchError
+from bench.quality import app, cached_llm, command_of, parse_sizes
+from bench.report import Stages, can_plot
+from hydra_edge.errors import BackendError
+from hydra_edge.prompt import build_prompt
+from hydra_edge.tasks import BUILTIN
+
+ROWS = {
+    "zero_shot", "random", "rag_k1", "rag_k2", "rag_k4", "dense_k4", "pag", "random_of_b",
+    "consensus", "reranker_only", "adapter_only", "shared", "personal", "gated", "shuffled",
+    "oracle",
+}  # fmt: skip
+INTERVAL = {"mean", "low", "high"}
+
+
+@pytest.fixture
+def llm(scripted):
+    return scripted(answer)
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hash_encoder, llm):
+    """Run the command on fakes; ``opened`` counts the models it opened."""
+    opened: list[str] = []
+
+    def open_llm(name, _config, _paths):
+        opened.append(name)
+        return llm
+
+    monkeypatch.setattr(bench.quality, "open_llm", open_llm)
+    monkeypatch.setattr(bench.quality, "Encoder", lambda _bundle: hash_encoder)
+
+    def call(*options: object, out: str = "out.json"):
+        words = [
+            "--llm", "scripted", "--users", "3", "--queries", "3", "--fit-pools", "3",
+            "--cache", tmp_path / "cache", "--json", tmp_path / out, "--no-plot", *options,
+        ]  # fmt: skip
+        result = CliRunner().invoke(app, [str(w) for w in words])
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        assert result.exit_code == 0, result.output
+        return json.loads((tmp_path / out).read_text()), result.output
+
+    call.opened = opened  # type: ignore[attr-defined]
+    return call
+
+
+@pytest.fixture
+def labels(tmp_path: Path) -> Path:
+    return write(tmp_path / "never_seen.jsonl", *(label_rows(i, 24) for i in range(4)))
+
+
+def check_schema(figures: dict) -> None:
+    """Check the keys that readers of the JSON rely on."""
+    assert {
+        "version", "base_id", "llm", "seed", "candidates", "shown", "fit_pools", "command",
+        "machine", "mean_relative_gain", "mean_relative_gain_any", "tasks",
+    } <= set(figures)  # fmt: skip
+    for task in figures["tasks"].values():
+        assert task["best_prompt_only"] in ROWS
+        assert task["best_any"] in ROWS
+        for key in ("relative_gain", "relative_gain_any", "headroom"):
+            assert task[key] is None or isinstance(task[key], float)
+        assert len(task["gain_interval"]) == 2
+        assert 0.0 <= task["users_helped"] <= 1.0
+        assert 0.0 <= task["users_harmed"] <= 1.0
+        assert isinstance(task["users"], int)
+        assert isinstance(task["queries"], int)
+        assert sum(task["switches"].values()) == task["users"]
+        for key in ("gain", "personal_minus_shared", "personal_minus_shuffled"):
+            assert set(task[key]) == INTERVAL
+        assert set(task["rows"]) == ROWS
+        for row in task["rows"].values():
+            assert set(row) == {"utility", "metrics", "llm_calls", "tokens"}
+            assert 0.0 <= row["utility"] <= 1.0
+            assert isinstance(row["llm_calls"], int)
+            assert isinstance(row["tokens"], int)
+            assert row["metrics"]
+
+
+def test_quality_unknown_label_file_end_to_end(run, labels: Path) -> None:
+    figures, output = run("--data", labels)
+    check_schema(figures)
+    task = figures["tasks"]["colour_of_day"]
+    assert task["kind"] == "label"
+    assert set(task["rows"]["gated"]["metrics"]) == {"accuracy", "macro_f1"}
+    assert task["rows"]["gated"]["utility"] == pytest.approx(
+        task["rows"]["gated"]["metrics"]["accuracy"]
+    )
+    assert (task["users"], task["queries"]) == (3, 9)
+    assert figures["mean_relative_gain"] == task["relative_gain"]
+    assert "colour_of_day: answer 3 of 3 users" in output, "progress shows without a terminal"
+    assert "--data never_seen.jsonl" in figures["command"]
+    assert str(labels.parent) not in json.dumps(figures), "no path of this machine"
+
+
+def test_quality_several_files_and_kinds_in_one_run(run, tmp_path: Path, labels: Path) -> None:
+    texts = write(tmp_path / "texts.jsonl", *(text_rows(i, 20) for i in range(3)))
+    stars = [
+        [row | {"task": "stars", "output": str(1 + (j + i) % 3)}
+         for j, row in enumerate(label_rows(i, 20))]
+        for i in range(3)
+    ]  # fmt: skip
+    ratings = write(tmp_path / "stars.jsonl", *stars)
+    figures, _ = run("--data", labels, texts, ratings)
+    check_schema(figures)
+    kinds = {name: task["kind"] for name, task in figures["tasks"].items()}
+    assert kinds == {"colour_of_day": "label", "paper_title": "text", "stars": "rating"}
+    assert set(figures["tasks"]["stars"]["rows"]["oracle"]["metrics"]) == {"mae", "rmse"}
+
+
+def test_quality_same_seed_same_bytes_and_replay_needs_no_model(
+    run, tmp_path: Path, labels: Path, llm
+) -> None:
+    run("--data", labels, out="first.json")
+    asked = len(llm.prompts)
+    run("--data", labels, out="again.json")
+    assert len(llm.prompts) == asked, "every answer was cached"
+    assert run.opened == ["scripted", "scripted"]
+    run("--data", labels, "--replay", out="replay.json")
+    assert run.opened == ["scripted", "scripted"]
+    first = (tmp_path / "first.json").read_bytes()
+    assert (tmp_path / "again.json").read_bytes() == first
+    assert (tmp_path / "replay.json").read_bytes() == first
+
+
+def test_quality_replay_of_what_was_never_asked_says_so(run, labels: Path) -> None:
+    with pytest.raises(BenchError, match="run once with the model itself"):
+        run("--data", labels, "--replay")
+
+
+def test_quality_user_who_fails_is_shown_and_written(run, labels: Path, llm) -> None:
+    llm.fail_next = 1
+    figures, output = run("--data", labels)
+    (failed,) = figures["tasks"]["colour_of_day"]["users_failed"].items()
+    assert failed[1] == "scripted failure"
+    assert f"NOT MEASURED: user {failed[0]}" in output
+
+
+def test_quality_of_one_user_leaves_out_what_takes_two(run, labels: Path) -> None:
+    figures, output = run("--data", labels, "--users", "1")
+    task = figures["tasks"]["colour_of_day"]
+    assert task["users"] == 1
+    assert task["rows"]["shuffled"]["utility"] is None
+    assert "over shuffled: not measured" in output
+
+
+def test_stages_on_a_terminal_are_bars() -> None:
+    out = io.StringIO()
+    with Stages(Console(force_terminal=True, file=out, width=80)) as stages:
+        stages.name = "tweet"
+        stages("fit", 1, 2)
+        stages("fit", 2, 2)
+    assert "tweet: fit" in out.getvalue()
+    assert "2/2" in out.getvalue()
+
+
+def test_error_is_one_line_and_a_failure(tmp_path: Path) -> None:
+    root = Path(__file__).parents[2]
+    result = subprocess.run(
+        [sys.executable, "-m", "bench.quality", "--data", str(tmp_path / "none.jsonl")],
+        cwd=root, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert result.returncode == 1
+    assert result.stderr.startswith("error: none.jsonl cannot be read")
+    assert "Traceback" not in result.stderr
+
+
+def test_quality_growth_is_off_unless_asked_for(run, labels: Path) -> None:
+    figures, _ = run("--data", labels)
+    assert figures["tasks"]["colour_of_day"]["growth"] == []
+    figures, output = run("--data", labels, "--history", "0,4")
+    assert [p["records"] for p in figures["tasks"]["colour_of_day"]["growth"]] == [0, 4]
+    assert "history of 4 records" in output
+
+
+def test_quality_training_file_is_refused(
+    run, tmp_path: Path, labels: Path, monkeypatch: pytest.MonkeyPatch, bundle
+) -> None:
+    mark = hashlib.sha256(labels.read_bytes()).hexdigest()[:16]
+    manifest = replace(bundle.manifest, provenance={"trained_on": {"x.train.jsonl": mark}})
+    base = replace(bundle, manifest=manifest)
+    monkeypatch.setattr(bench.quality, "load_bundle", lambda _path: base)
+    with pytest.raises(BenchError, match="the base was trained on it"):
+        run("--data", labels)
+
+
+def test_parse_sizes_accepts_whole_numbers_only() -> None:
+    assert parse_sizes("16, 0,4,4") == (0, 4, 16)
+    assert parse_sizes("") == ()
+    with pytest.raises(BenchError, match="expected whole numbers"):
+        parse_sizes("0,-4")
+
+
+def test_command_of_names_files_without_their_folders() -> None:
+    options = {"data": [Path("/x/a.gz"), Path("b.gz")], "task": [], "seed": 0, "bundle": None}
+    assert command_of(options) == "python -m bench.quality --data a.gz --data b.gz --seed 0"
+
+
+def test_cached_llm_keeps_the_models_own_name_for_a_replay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scripted
+) -> None:
+    inner = scripted(lambda _p, n: ["yes"] * n)
+    monkeypatch.setattr(bench.quality, "open_llm", lambda *_: inner)
+    prompt = build_prompt(BUILTIN["paper_title"], "q", [])
+    spec = "/models/my.gguf"
+    live = cached_llm(spec, tmp_path, replay=False, threads=1)
+    live.complete(prompt)
+    again = cached_llm(spec, tmp_path, replay=True, threads=1)
+    assert again.name == "scripted"
+    assert again.complete(prompt)[0].text == "yes"
+    with pytest.raises(BackendError, match="run once"):
+        again.complete(prompt, n=2)
+
+
+def test_plot_asked_for_without_matplotlib_says_what_to_install(
+    run, labels: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench.quality, "can_plot", lambda: False)
+    with pytest.raises(BenchError, match="needs matplotlib"):
+        run("--data", labels, "--plot")
+
+
+@pytest.mark.skipif(not can_plot(), reason="matplotlib is in the bench extra")
+def test_plots_are_drawn_beside_the_json(run, tmp_path: Path, labels: Path) -> None:
+    run("--data", labels, "--history", "0,4", "--plot")
+    for name in ("out.rows.png", "out.growth.png"):
+        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_bench_modules_do_not_load_matplotlib() -> None:
+    code = "import sys, bench.quality, bench.report; sys.exit('matplotlib' in sys.modules)"
+    root = Path(__file__).parents[2]
+    assert subprocess.run([sys.executable, "-c", code], cwd=root, check=False).returncode == 0

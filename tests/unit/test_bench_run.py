@@ -1,0 +1,324 @@
+"""How rows answer, what they may see, and what becomes of a user whom the LLM fails."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from bench_users import LABELS, answer, label_rows, text_rows, write
+
+from bench.case import POOLS, PROFILE_TASK, SAMPLING, Case, Sampled, profile_prompt
+from bench.datasets import TaskData, draw_tasks, read_files
+from bench.guard import BenchError
+from bench.rows import ROWS, Answer, Row
+from bench.run import Bench, Watched, answer_user, fit_user, grow, lend_heads, run_task
+from bench.summary import summarise
+from hydra_edge.errors import BackendError
+from hydra_edge.prompt import build_prompt
+from hydra_edge.tasks import BUILTIN
+from hydra_edge.types import Completion, Record
+
+QUERIES = 3
+NAMES = [
+    "zero_shot", "random", "rag_k1", "rag_k2", "rag_k4", "dense_k4", "pag", "random_of_b",
+    "consensus", "reranker_only", "adapter_only", "shared", "personal", "gated", "shuffled",
+    "oracle",
+]  # fmt: skip
+
+
+def quiet(_stage: str, _done: int, _total: int) -> None:
+    """Say nothing."""
+
+
+@pytest.fixture
+def llm(scripted):
+    return scripted(answer)
+
+
+@pytest.fixture
+def bench(bundle, hash_encoder, llm) -> Bench:
+    return Bench(bundle, hash_encoder, llm, QUERIES, 4, 0)
+
+
+def data_of(tmp_path: Path, *users) -> TaskData:
+    read = read_files([write(tmp_path / "a.jsonl", *users)])
+    (data,) = draw_tasks(read, users=len(users), queries=QUERIES, seed=0, specs={})
+    return data
+
+
+@pytest.fixture
+def labels(tmp_path: Path) -> TaskData:
+    return data_of(tmp_path, *(label_rows(i, 26) for i in range(3)))
+
+
+def test_rows_are_named_as_the_report_names_them() -> None:
+    assert [row.name for row in ROWS] == NAMES
+    assert {pool for row in ROWS for pool in row.pools} <= set(POOLS)
+
+
+def test_rows_see_only_earlier_records_of_the_same_user(bench, labels, llm) -> None:
+    run = run_task(bench, labels, quiet)
+    order = {r.id: (u.user, i) for u in labels.users for i, r in enumerate(u.records)}
+    inputs = {r.input: r.id for u in labels.users for r in u.records}
+    asked = [p for p in llm.prompts if p.task.name != PROFILE_TASK.name]
+    assert len(run.results) == 3
+    assert len(asked) > 100
+    for prompt in asked:
+        user, place = order[inputs[prompt.query]]
+        for shown in prompt.record_ids:
+            assert order[shown][0] == user
+            assert order[shown][1] < place
+
+
+def test_bm25_rows_show_its_first_records_in_order(bench, labels, llm) -> None:
+    subject = fit_user(bench, labels, labels.users[0])
+    case = Case(subject, subject.edge)
+    best = [r.id for r in case.by_bm25]
+    for k in (1, 2, 4):
+        next(row for row in ROWS if row.name == f"rag_k{k}")(case)
+        assert list(reversed(llm.prompts[-1].record_ids)) == best[:k]
+    words = set(case.query.split())
+    assert words & set(case.by_bm25[0].input.split()) >= {"walk"}
+
+
+def test_random_row_is_drawn_by_seed_user_and_query(bench, labels) -> None:
+    subject = fit_user(bench, labels, labels.users[0])
+    first = Case(subject, subject.edge).at_random
+    assert Case(subject, subject.edge).at_random == first
+    assert len({r.id for r in first}) == SAMPLING.shown
+    other = fit_user(replace(bench, seed=1), labels, labels.users[0])
+    assert Case(other, other.edge).at_random != first
+
+
+def test_query_joins_the_history_only_after_its_answer(bench, labels) -> None:
+    subject = fit_user(bench, labels, labels.users[0])
+    assert len(Case(subject, subject.edge).history) == subject.edge
+    answer_user(subject, ROWS[:1])
+    assert len(subject.engine.store.records()) == len(subject.user.records)
+
+
+@pytest.mark.parametrize("offset", [0, 1])
+def test_case_with_the_query_or_a_later_record_in_its_history_is_refused(
+    bench, labels, offset: int
+) -> None:
+    subject = fit_user(bench, labels, labels.users[0])
+    subject.engine.store.add([subject.user.records[subject.edge + offset]])
+    with pytest.raises(BenchError, match="Leak at query"):
+        Case(subject, subject.edge)
+
+
+def test_case_whose_engine_puts_the_target_before_the_prompt_is_refused(bench, labels) -> None:
+    subject = fit_user(bench, labels, labels.users[0])
+    case = Case(subject, subject.edge)
+    engine = subject.engine
+    build = engine.prompt
+    engine.prompt = lambda *args: replace(build(*args), system="It is amber.")  # type: ignore[method-assign]
+    with pytest.raises(BenchError, match="more than the user's profile"):
+        case.ask([])
+
+
+def test_case_whose_closed_set_was_completed_by_the_target_is_refused(bench, labels) -> None:
+    user = labels.users[0]
+    user = replace(user, records=(*user.records[:-1], replace(user.records[-1], output="zinc")))
+    subject = fit_user(bench, labels, user)
+    subject.engine.store.add(user.records[subject.edge : -1])
+    case = Case(subject, len(user.records) - 1)
+    assert "zinc" not in case.task.labels
+    case.ask([])
+    case.task = replace(case.task, labels=(*case.task.labels, "zinc"))
+    with pytest.raises(BenchError, match="closed set holds 'zinc', not answered before"):
+        case.ask([])
+
+
+def test_fitting_that_is_shown_a_query_is_refused(bench, labels) -> None:
+    user = labels.users[0]
+    with pytest.raises(BenchError, match="history holds the query itself"):
+        fit_user(bench, labels, user, user.records[: -QUERIES + 1])
+
+
+def test_watched_llm_refuses_a_prompt_that_shows_a_query(labels, llm) -> None:
+    records = labels.users[0].records
+    watched = Watched(llm, {records[-1].id})
+    watched.complete(build_prompt(labels.spec, "a query", records[:2]))
+    with pytest.raises(BenchError, match="Leak in fitting: a prompt shows u0-25"):
+        watched.complete(build_prompt(labels.spec, "a query", records[-2:]))
+    assert len(llm.prompts) == 1
+
+
+def test_profile_stands_before_the_prompt_of_its_row_only(bench, labels, llm) -> None:
+    run_task(bench, labels, quiet)
+    about = [p for p in llm.prompts if p.system]
+    assert {p.system for p in about} == {"About me: Likes to be brief."}
+    assert len(about) == 9
+
+
+def test_row_added_to_the_table_is_measured_like_the_others(bench, labels) -> None:
+    def always_blue(case: Case, sampled: Sampled) -> Answer:
+        assert [r.id for r in sampled.pool.shown] == [r.id for r in case.by_bm25]
+        return Answer.of("blue", sampled.completions)
+
+    rows = (*ROWS, Row("always_blue", always_blue, ("bm25",)))
+    task = summarise(run_task(bench, labels, quiet, rows), 0, rows)
+    truths = [r.output for u in labels.users for r in u.records[-QUERIES:]]
+    assert task["rows"]["always_blue"]["utility"] == pytest.approx(truths.count("blue") / 9)
+    assert task["rows"]["always_blue"]["llm_calls"] == 8 * 9
+
+
+def test_shuffled_row_answers_with_another_users_heads(bench, labels) -> None:
+    subjects = [fit_user(bench, labels, user) for user in labels.users]
+    lend_heads(subjects)
+    assert [s.donor.user.user for s in subjects] == ["u1", "u2", "u0"]  # type: ignore[union-attr]
+    case = Case(subjects[0], subjects[0].edge)
+    own = case.head("adapter", "personal").weight
+    lent = case.head("adapter", "personal", of=subjects[0].donor).weight
+    np.testing.assert_array_equal(lent, subjects[1].heads["adapter"].weight)  # type: ignore[union-attr]
+    assert not np.array_equal(own, lent)
+    # The row itself: with a donor whose head prefers the opposite, the answer turns.
+    personal = next(row for row in ROWS if row.name == "personal")(case)
+    head = subjects[0].heads["adapter"]
+    assert head is not None
+    subjects[0].donor.heads = {"adapter": replace(head, weight=-head.weight)}  # type: ignore[union-attr]
+    shuffled = next(row for row in ROWS if row.name == "shuffled")(case)
+    assert personal is not None
+    assert shuffled is not None
+    assert shuffled.texts != personal.texts
+
+
+def test_shuffled_pool_shows_what_the_other_users_reranker_chooses(bench, labels) -> None:
+    subjects = [fit_user(bench, labels, user) for user in labels.users]
+    lend_heads(subjects)
+    head = subjects[1].heads["reranker"]
+    assert head is not None
+    opposite = replace(head, switch="personal", weight=-head.weight)
+    subjects[1].heads = {"reranker": opposite, "adapter": None}
+    case = Case(subjects[0], subjects[0].edge)
+    lent = case.head("reranker", of=subjects[1])
+    ranked = subjects[0].engine.rank(lent, case.query, case.vector, case.history, k=4)
+    assert case.by_donor == tuple(r.record for r in ranked)
+    assert case.by_donor != case.by_reranker
+    assert case.sampled("donated").pool.shown == case.by_donor
+
+
+def test_shuffled_row_of_a_user_alone_is_not_measured(bench, tmp_path: Path) -> None:
+    run = run_task(bench, data_of(tmp_path, label_rows(0, 26)), quiet)
+    task = summarise(run, 0)
+    assert task["rows"]["shuffled"]["utility"] is None
+    assert task["personal_minus_shuffled"] is None
+
+
+def test_costs_are_what_each_row_alone_would_have_asked(bench, labels) -> None:
+    task = summarise(run_task(bench, labels, quiet), 0)
+    n = task["queries"]
+    calls = {name: row["llm_calls"] for name, row in task["rows"].items()}
+    assert n == 9
+    assert calls["zero_shot"] == calls["rag_k4"] == calls["reranker_only"] == n
+    assert calls["pag"] == n + task["users"]  # one profile a user
+    assert calls["gated"] == calls["oracle"] == calls["adapter_only"] == 8 * n
+    assert task["rows"]["pag"]["tokens"] > task["rows"]["rag_k4"]["tokens"]
+    assert 0 < task["fit_llm_calls"] <= 3 * 4 * 8
+
+
+def test_profile_is_asked_once_a_user_from_earlier_records_only(bench, labels, llm) -> None:
+    run_task(bench, labels, quiet)
+    asked = [p for p in llm.prompts if p.task.name == PROFILE_TASK.name]
+    assert len(asked) == 3
+    for user in labels.users:
+        (mine,) = [p for p in asked if f"of {user.user[1:]} -> " in p.query]
+        assert user.records[-QUERIES - 1].input in mine.query
+        assert all(r.input not in mine.query for r in user.records[-QUERIES:])
+
+
+def test_profile_prompt_is_short_enough_for_small_models() -> None:
+    records = [Record("word " * 500, "title " * 300)] * 60
+    prompt = profile_prompt(BUILTIN["film_rating"], records)
+    assert len(prompt.completion_text().split()) < 350
+
+
+def test_oracle_and_random_are_bounds_of_the_same_pool(bench, labels) -> None:
+    run = run_task(bench, labels, quiet)
+    for result in run.results:
+        for query in result.queries:
+            u = query.utilities
+            assert u["oracle"] >= max(u["random_of_b"], u["consensus"], u["reranker_only"])
+            assert 0.0 <= u["random_of_b"] <= 1.0
+
+
+def test_consensus_of_labels_is_the_majority(bench, labels, scripted) -> None:
+    votes = ["blue", "amber", "amber", "dun", "amber", "blue", "dun", "amber"]
+    inner = scripted(lambda p, n: votes[:n] if p.task.labels else answer(p, n))
+    subject = fit_user(replace(bench, llm=inner), labels, labels.users[0])
+    case = Case(subject, subject.edge)
+    rows = {row.name: row for row in ROWS}
+    assert rows["consensus"](case).texts == ("amber",)  # type: ignore[union-attr]
+    spread = rows["random_of_b"](case)
+    assert spread is not None
+    assert dict(zip(spread.texts, spread.weights, strict=True)) == {
+        "amber": 0.5, "blue": 0.25, "dun": 0.25,
+    }  # fmt: skip
+
+
+def test_answers_of_blanks_score_zero_instead_of_failing(bench, tmp_path: Path, scripted) -> None:
+    data = data_of(tmp_path, *(text_rows(i, 20) for i in range(2)))
+    inner = scripted(lambda _p, n: [""] * n)
+    run = run_task(replace(bench, llm=inner), data, quiet)
+    assert summarise(run, 0)["rows"]["gated"]["utility"] == 0.0
+
+
+def test_answer_of_several_texts_is_measured_as_an_expectation() -> None:
+    task = BUILTIN["movie_tag"]
+    drawn = Answer(("comedy", "action"), (0.75, 0.25), 1, 1.0)
+    assert drawn.utility("comedy", task) == 0.75
+    best = replace(drawn, best=True)
+    assert best.resolved("action", task).texts == ("action",)
+    assert best.utility("action", task) == 1.0
+    assert Answer.of("x", [Completion("x", tokens=3)]).tokens == 3.0
+
+
+def test_user_whom_the_llm_fails_is_reported_and_the_others_measured(
+    bench, labels, scripted
+) -> None:
+    def fails(prompt, n):
+        if "of 1" in prompt.query and prompt.task.labels:
+            raise BackendError("burnt")
+        return answer(prompt, n)
+
+    run = run_task(replace(bench, llm=scripted(fails)), labels, quiet)
+    assert run.failed == {"u1": "burnt"}
+    assert [r.user for r in run.results] == ["u0", "u2"]
+    assert summarise(run, 0)["users_failed"] == {"u1": "burnt"}
+
+
+def test_one_failure_in_fitting_fails_the_user(bench, labels, llm) -> None:
+    # On a device a fit goes on with fewer pools; here that would be another measurement.
+    llm.fail_next = 1
+    run = run_task(bench, labels, quiet)
+    assert run.failed == {"u0": "scripted failure"}
+
+
+def test_nobody_measured_is_an_error(bench, labels, llm) -> None:
+    llm.fail_next = 10**6
+    with pytest.raises(BenchError, match="failed with: scripted failure"):
+        run_task(bench, labels, quiet)
+
+
+def test_growth_is_measured_on_the_same_users_at_every_size(bench, tmp_path: Path, llm) -> None:
+    lengths = (30, 30, 30, 14)
+    data = data_of(tmp_path, *(label_rows(i, n) for i, n in enumerate(lengths)))
+    run = run_task(bench, data, quiet)
+    asked = len(llm.prompts)
+    grow(bench, run, (0, 4, 16, 64), quiet)
+    assert [(p["records"], p["users"]) for p in run.growth] == [(0, 3), (4, 3), (16, 3)]
+    for p in run.growth:
+        assert 0.0 <= p["low"] <= p["utility"] <= p["high"] <= 1.0
+    place = {r.id: i for u in data.users for i, r in enumerate(u.records)}
+    edge = 30 - QUERIES
+    shown = [place[i] for p in llm.prompts[asked:] for i in p.record_ids]
+    assert min(shown) >= edge - 16, "only the records just before the queries"
+    assert max(shown) < edge, "no query joins the history of another"
+
+
+def test_unknown_label_task_closed_set_holds_what_all_users_answered(bench, labels) -> None:
+    run = run_task(bench, labels, quiet)
+    assert {q.task.labels for r in run.results for q in r.queries} == {LABELS}

@@ -1,0 +1,88 @@
+"""Intervals over users: what they cover, and who counts as helped or harmed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from bench.stats import (
+    bootstrap,
+    finite,
+    headroom,
+    helped_and_harmed,
+    paired,
+    relative,
+)
+from hydra_edge.tasks import BUILTIN
+from hydra_edge.utility import relative_gain
+
+TEXT, RATING = BUILTIN["paper_title"], BUILTIN["film_rating"]
+
+
+def test_bootstrap_covers_the_true_mean_about_nine_times_in_ten() -> None:
+    rng = np.random.default_rng(0)
+    hits = 0
+    for seed in range(400):
+        found = bootstrap(rng.normal(0.3, 1.0, 25), seed=seed, draws=500)
+        hits += found.low <= 0.3 <= found.high
+    assert 0.83 <= hits / 400 <= 0.94
+
+
+def test_bootstrap_same_seed_same_interval() -> None:
+    values = np.random.default_rng(1).random(20)
+    assert bootstrap(values, seed=3) == bootstrap(values, seed=3)
+    assert bootstrap(values, seed=3) != bootstrap(values, seed=4)
+
+
+def test_paired_resamples_users_not_queries() -> None:
+    # One user's many good queries are one user's: the other nine say no.
+    ours = [np.ones(1000), *[np.zeros(1) for _ in range(9)]]
+    theirs = [np.zeros(1000), *[np.zeros(1) for _ in range(9)]]
+    found = paired(ours, theirs, seed=0)
+    assert found.mean == pytest.approx(0.1)
+    assert found.low == 0.0
+
+
+@pytest.mark.parametrize("task", [TEXT, RATING], ids=["text", "rating"])
+def test_relative_is_the_ratio_of_means_and_within_its_interval(task) -> None:
+    rng = np.random.default_rng(2)
+    theirs = [rng.uniform(0.2, 0.6, 5) for _ in range(30)]
+    ours = [u + 0.1 for u in theirs]
+    found = relative(ours, theirs, task, seed=0)
+    expected = relative_gain(np.mean(ours), np.mean(theirs), task)
+    assert found.mean == pytest.approx(expected)
+    assert 0.0 < found.low < found.mean < found.high
+
+
+def test_relative_resamples_both_rows_with_the_same_users() -> None:
+    theirs = [np.full(3, u) for u in np.random.default_rng(3).uniform(0.1, 0.9, 30)]
+    found = relative([1.1 * u for u in theirs], theirs, TEXT, seed=0)
+    assert (found.low, found.high) == pytest.approx((0.1, 0.1))
+
+
+def test_relative_over_a_baseline_of_zero_has_no_number() -> None:
+    found = relative([np.ones(2)] * 3, [np.zeros(2)] * 3, TEXT, seed=0)
+    assert finite(found.mean) is None
+    assert finite(found.low) is None
+
+
+def test_helped_and_harmed_judge_each_user_by_their_own_bound() -> None:
+    base = [np.zeros(4)] * 4
+    ours = [
+        np.array([0.4, 0.5, 0.4, 0.5]),  # clearly better
+        np.array([-0.4, -0.5, -0.4, -0.5]),  # clearly worse
+        np.array([1.0, -1.0, 1.0, -1.0]),  # nobody can say
+        np.zeros(4),  # the same
+    ]
+    shares = helped_and_harmed(ours, base)
+    assert (shares.helped, shares.harmed) == (0.25, 0.25)
+
+
+def test_helped_and_harmed_one_query_decides_nothing() -> None:
+    shares = helped_and_harmed([np.array([1.0])], [np.array([0.0])])
+    assert (shares.helped, shares.harmed) == (0.0, 0.0)
+
+
+def test_headroom_is_a_share_of_the_way_and_none_without_one() -> None:
+    assert headroom(0.6, 0.4, 0.8) == pytest.approx(0.5)
+    assert headroom(0.6, 0.8, 0.8) is None
