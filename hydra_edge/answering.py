@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from hydra_edge.adapter import choose, merge
 from hydra_edge.engine import Engine
-from hydra_edge.errors import ConfigError
+from hydra_edge.errors import BackendError, ConfigError
 from hydra_edge.history import History
 from hydra_edge.llm import LLM
 from hydra_edge.pools import complete_within_context
@@ -94,6 +94,11 @@ def answer(
 
     Records that do not fit the LLM's context are left out, the weakest first, and a result
     short of candidates is still a result; the notes say so.
+
+    Raises
+    ------
+    BackendError
+        If the LLM gave not one answer with text in it.
     """
     started = time.monotonic()
     question, task = out.question, out.question.history.task
@@ -113,7 +118,13 @@ def answer(
     engine = question.engine
     head = engine.active(task, "adapter")
     shown = [r.record for r in kept]
-    pool = engine.pool(question.query, question.vector, merge(completions, task), shown)
+    candidates = merge(completions, task)
+    if not candidates:
+        raise BackendError(
+            f"{llm.name} gave no usable answer: got {len(completions)} completions without text; "
+            "expected at least one with. Ask again, or raise max_tokens."
+        )
+    pool = engine.pool(question.query, question.vector, candidates, shown)
     choice = choose(head, pool, question.history)
     return Generation(
         id=secrets.token_hex(6),

@@ -12,6 +12,7 @@ import pytest
 from hydra_edge.bundle import Bundle
 from hydra_edge.config import Config
 from hydra_edge.errors import (
+    BackendError,
     BaseMismatchError,
     ConfigError,
     ContextLengthError,
@@ -160,6 +161,14 @@ def test_generate_partial_pool_is_a_result(person: Make, scripted) -> None:  # t
     generation = person(llm=scripted(lambda _p, _n: ["one", "two", "three"])).generate("speech")
     assert generation.usage.received == 3
     assert "3 of 8 candidates arrived" in generation.notes
+
+
+@pytest.mark.parametrize("answers", [[], ["", "  "]])
+def test_generate_without_one_usable_answer_is_a_clear_error(
+    person: Make, scripted, answers: list[str]
+) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(BackendError, match="no usable answer"):
+        person(llm=scripted(lambda _p, _n: answers)).generate("speech")
 
 
 def test_remote_llm_never_sees_a_private_record(person: Make, scripted) -> None:  # type: ignore[no-untyped-def]
