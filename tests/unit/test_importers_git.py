@@ -162,8 +162,9 @@ def test_git_reader_abandoned_midway_stops_git(repo):
     for number in range(3):
         repo.commit(f"Number {number}\n\n" + "x" * 200_000)
     records = read_git(repo.path, ImportLog())
-    next(records)
+    assert next(records).output == "Number 2"
     records.close()  # an unreaped process or pipe would be a ResourceWarning, an error here
+    assert next(records, None) is None
 
 
 def test_git_message_in_another_encoding_is_decoded(repo):

@@ -186,11 +186,15 @@ def test_jsonl_large_file_is_streamed(tmp_path):
 @given(st.binary())
 def test_jsonl_arbitrary_bytes_raise_nothing_but_format_errors(data):
     log = ImportLog()
+    taken = 0
     try:
         for record in read_jsonl(stream_of(data), log):
-            record.input.encode()
+            taken += 1
+            assert record.input.encode().strip()
+            assert record.output.encode().strip()
     except ImportFormatError:
         pass
+    assert log.read == taken
 
 
 @settings(deadline=None)  # a loaded machine is no failure

@@ -149,7 +149,8 @@ def test_csv_arbitrary_bytes_raise_nothing_but_format_errors(data):
     for head in (b"", b"input,output\n"):
         try:
             for record in read(head + data)[0]:
-                record.input.encode()
+                assert record.input.encode().strip()
+                assert record.output.encode().strip()
         except ImportFormatError:
             pass
 
