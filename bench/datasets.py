@@ -19,7 +19,7 @@ from hydra_edge.importers import ImportLog, read_lamp
 from hydra_edge.tasks import BUILTIN, TaskSpec, canonical_name, infer_task, read_task_file
 from hydra_edge.types import Record
 
-LEAST_HISTORY = 8  # records before a user's first query
+LEAST_HISTORY = 3  # records before a user's first query: people begin with few
 _FORMAT = "one JSON object a line with user, task, input and output"
 
 
