@@ -29,11 +29,14 @@ from bench.datasets import (
     read_specs,
 )
 from bench.guard import BenchError, check_not_trained_on
+from bench.published import Published
 from bench.report import Stages, can_plot, plot, show, write_json
+from bench.rows import ROWS
 from bench.run import Bench, grow, run_task
 from bench.summary import mean_of, summarise
 from export.cache import CachedLLM
 from export.data import UserHistory
+from export.published.labels import Allowance
 from hydra_edge import __version__
 from hydra_edge.bundle import load_bundle
 from hydra_edge.config import Config, find_paths
@@ -89,18 +92,22 @@ def measure(
     specs: dict[str, TaskSpec],
     only: Sequence[str],
     sizes: Sequence[int],
+    published: Published | None = None,
 ) -> dict[str, JsonDict]:
     """Measure every task of the users given; return each one's figures."""
     tasks: dict[str, JsonDict] = {}
+    rows = ROWS if published is None else (*ROWS, *published.rows)
     drawn = draw_tasks(
         everyone, users=users, queries=bench.queries, seed=bench.seed, specs=specs, only=only
     )
     for data in drawn:
         with Stages(console) as report:
             report.name = data.name
-            run = run_task(bench, data, report)
+            run = run_task(bench, data, report, rows)
             grow(bench, run, sizes, report)
-        tasks[data.name] = summarise(run, bench.seed)
+        tasks[data.name] = summarise(run, bench.seed, rows)
+        if published is not None:
+            tasks[data.name]["published"] = published.costs(data.name)
         show(data.name, tasks[data.name], console)
     return tasks
 
@@ -140,6 +147,13 @@ def main(
     cache: Annotated[Path, typer.Option(help="Where answers are kept.")] = Path(".cache/bench"),
     replay: Annotated[bool, typer.Option(help="Use cached answers only.")] = False,
     bundle: Annotated[Path | None, typer.Option(help="Another base than the shipped one.")] = None,
+    published: Annotated[
+        Path | None, typer.Option(help="Add HYDRA as published, with this folder's encoders.")
+    ] = None,
+    published_calls: Annotated[
+        int, typer.Option(min=0, help="Its labelling of each user, in records tried.")
+    ] = 40,
+    published_pools: Annotated[int, typer.Option(min=0, help="The same, in pools.")] = 5,
     json_path: Annotated[
         Path | None, typer.Option("--json", help="Write the figures here.")
     ] = None,
@@ -155,20 +169,25 @@ def main(
     sizes = parse_sizes(history)
     base = load_bundle(bundle)
     everyone = read_files(files)
-    check_not_trained_on(base, [*files, *(path for folder in lamps for path in questions(folder))])
+    measured = [*files, *(path for folder in lamps for path in questions(folder))]
+    check_not_trained_on(base, measured)
+    allowance = Allowance(published_calls, published_pools)
+    rival = Published.open(published, measured, allowance, seed) if published else None
     for folder in lamps:
         everyone += read_lamp_folder(folder, users=users, least=queries + LEAST_HISTORY, seed=seed)
     model = cached_llm(llm, cache, replay=replay, threads=threads)
     bench = Bench(base, Encoder(base), model, queries, fit_pools, seed)
     tasks = measure(
         bench, everyone, console, users=users, specs=read_specs(task_spec or [], everyone),
-        only=task or (), sizes=sizes,
+        only=task or (), sizes=sizes, published=rival,
     )  # fmt: skip
     model.close()
     options: dict[str, object] = {
         "data": files, "lamp": lamps, "task": task or [], "task-spec": task_spec or [],
         "llm": llm.rpartition("/")[2], "users": users, "queries": queries,
         "fit-pools": fit_pools, "seed": seed, "history": history, "bundle": bundle,
+        "published": published, "published-calls": published_calls if published else None,
+        "published-pools": published_pools if published else None,
     }  # fmt: skip
     figures: JsonDict = {
         "version": __version__, "base_id": base.base_id, "llm": model.name, "seed": seed,

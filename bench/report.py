@@ -100,6 +100,13 @@ def show(name: str, task: JsonDict, console: Console) -> None:
         f"reranker/adapter switched to {task['switches']}; "
         f"{task['fit_llm_calls']:,} LLM calls for fitting",
     ]
+    if "published" in task:
+        cost = task["published"]
+        lines.append(
+            f"gated over HYDRA as published: {_interval(task['gain_over_published'])}; a user's "
+            f"heads take {cost['bytes_per_user']:,} bytes and "
+            f"{(cost['record_calls'] + cost['pool_calls']) / cost['users']:.0f} LLM calls"
+        )
     if task["targets_in_input"]:
         lines.append(f"{task['targets_in_input']} targets stand word for word in their own input")
     lines += [

@@ -111,6 +111,7 @@ def summarise(run: TaskRun, seed: int, rows: Sequence[Row] = ROWS) -> JsonDict:
         "relative_gain_any": finite(gain_any.mean),
         "gain_interval_any": _bounds(gain_any),
         "gain_over_consensus": _difference(utilities, "gated", "consensus", seed),
+        "gain_over_published": _difference(utilities, "gated", "hydra_published", seed),
         "users_helped": shares.helped,
         "users_harmed": shares.harmed,
         "headroom": headroom(mean["gated"], mean["reranker_only"], mean["oracle"]),

@@ -148,6 +148,65 @@ def priors_command(
     typer.echo(f"Wrote {out} and {quality}. Next: python -m export pack", err=True)
 
 
+@app.command("published")
+def published_command(
+    data: Annotated[
+        list[Path], typer.Option(help="Training histories, or a folder of `*.train.jsonl.gz`.")
+    ],
+    out: Annotated[Path, typer.Option(help="Where each task gets a folder with its encoders.")],
+    task: Annotated[list[str] | None, typer.Option(help="Only these tasks.")] = None,
+    source: Annotated[
+        Path | None, typer.Option(help="Model folder; default: the installed all-MiniLM-L6-v2.")
+    ] = None,
+    cache: Annotated[
+        Path, typer.Option(help="Answers of the LLM, kept so that nobody asks twice (.jsonl).")
+    ] = Path("export/answers/smollm2.jsonl"),
+    llm: Annotated[str, typer.Option(help="Local model, as for `hydra-edge -m`.")] = "smollm2",
+    replay: Annotated[bool, typer.Option(help="Use kept answers only.")] = False,
+    users: Annotated[int, typer.Option(min=1, help="Training users of each task.")] = 30,
+    record_calls: Annotated[
+        int, typer.Option(min=0, help="Answers to single records, for each user.")
+    ] = 40,
+    pools: Annotated[int, typer.Option(min=0, help="Pools of 8, for each user.")] = 5,
+    least_steps: Annotated[
+        int, typer.Option(min=0, help="More epochs where the paper's 2 are fewer steps.")
+    ] = 0,
+    max_tokens: Annotated[int, typer.Option(min=8, max=512, help="Longer pairs are cut.")] = 128,
+    threads: Annotated[int, typer.Option(help="For LLM and torch; 0 lets them decide.")] = 0,
+    seed: Annotated[int, typer.Option(help="Draws users, pseudo-queries and weights.")] = 0,
+) -> None:
+    """Train HYDRA as published, a baseline for `python -m bench.quality --published`.
+
+    Example: `python -m export published --data DATA --out build/published --task movie_tag`
+    """
+    files = _files(data)
+    import torch
+
+    from export.cache import CachedLLM
+    from export.encoder import source_folder
+    from export.published.build import Plan, build
+    from export.published.labels import Allowance
+    from export.published.train import Recipe
+    from hydra_edge.config import Config, find_paths
+    from hydra_edge.llm.models import open_llm
+
+    if threads:
+        torch.set_num_threads(threads)
+    inner = None if replay else open_llm(llm, Config(threads=threads), find_paths())
+    plan = Plan(
+        users, Allowance(record_calls, pools), Recipe(least_steps=least_steps), max_tokens, seed
+    )
+    with _bars() as progress:
+        cards = build(
+            files, out, CachedLLM(inner, cache, name=llm), plan,
+            source=source or source_folder(), only=task or (), progress=progress,
+        )  # fmt: skip
+    for card in cards:
+        for role, figures in card.roles.items():
+            _table(f"{card.task}, {role}", figures)
+    typer.echo(f"Wrote {out}. Next: python -m bench.quality --published {out}", err=True)
+
+
 @app.command("pack")
 def pack_command(
     encoder: Annotated[Path, typer.Option(help="Folder made by `python -m export encoder`.")],

@@ -1,0 +1,287 @@
+"""HYDRA as published as a row of the table (``export.published`` has the method itself).
+
+    Published.open(folder, files, Allowance(), seed).rows
+
+Owns fitting a user's two heads on the records before their first query, answering with them,
+and what that cost. Refuses encoders trained on the files to be measured. torch is imported
+when the first user is fitted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+from weakref import WeakKeyDictionary
+
+import numpy as np
+
+from bench.case import SAMPLING, Case, Sampled, Subject
+from bench.guard import BenchError, check_history
+from bench.rows import Answer, Row
+from bench.run import Watched
+from export.data import UserHistory
+from export.published.card import Card, read_cards
+from export.published.head import Head, PairEncoder, best_first
+from export.published.labels import (
+    LISTED,
+    Allowance,
+    Labelled,
+    affordable,
+    draw,
+    label_pools,
+    label_records,
+    record_text,
+    shortlist,
+    task_before,
+)
+from hydra_edge.adapter import merge
+from hydra_edge.types import Completion, Float2d, Int1d, JsonDict, Record, Role, text_hash
+
+Encoders = Mapping[Role, PairEncoder]
+
+
+class FitHead(Protocol):
+    """Fits a head; ``export.published.train.fit_head``."""
+
+    def __call__(self, vectors: Float2d, labels: Int1d, *, seed: int) -> Head:
+        """Fit on ``vectors`` (n, h) and ``labels`` (n,)."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What one user's two heads cost; ``*_calls`` and ``tokens`` are answers of the LLM.
+
+    ``vector_s`` is spent in the frozen encoder, ``head_s`` in fitting, neither in the LLM.
+    """
+
+    record_calls: int
+    pool_calls: int
+    tokens: int
+    pairs: int
+    vector_s: float
+    head_s: float
+    size_bytes: int
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """One user's heads, and their task's encoders."""
+
+    encoders: Encoders
+    heads: Mapping[Role, Head]
+    cost: Cost
+
+
+def check_not_trained_on(cards: Sequence[Card], files: Sequence[Path]) -> None:
+    """Refuse files that the encoders were trained on, whatever they are called now.
+
+    Raises
+    ------
+    BenchError
+        If a file's sha256 (its first 16 digits) is among a card's fingerprints.
+    """
+    seen = {mark: (card.task, name) for card in cards for name, mark in card.trained_on.items()}
+    for path in files:
+        with path.open("rb") as stream:
+            mark = hashlib.file_digest(stream, "sha256").hexdigest()[:16]
+        if mark in seen:
+            task, name = seen[mark]
+            raise BenchError(
+                f"{path} cannot measure the published encoders of {task}: they were trained on "
+                f"it (as {name}); expected users they have never seen. Give another file."
+            )
+
+
+class Published:
+    """The published method over all users of a run.
+
+    Parameters
+    ----------
+    encoders
+        Gives a task's encoders by its name; asked once for each user fitted.
+    fit
+        Fits a head.
+    allowance
+        What labelling a new user may ask of the LLM.
+    seed
+        Draws pseudo-queries and the heads' random start.
+    """
+
+    def __init__(
+        self, encoders: Callable[[str], Encoders], fit: FitHead, allowance: Allowance, seed: int
+    ) -> None:
+        self.encoders = encoders
+        self.fit = fit
+        self.allowance = allowance
+        self.seed = seed
+        self._fitted: WeakKeyDictionary[Subject, Fitted] = WeakKeyDictionary()
+        self._costs: dict[str, list[Cost]] = {}
+        self._asked: WeakKeyDictionary[Case, tuple[Completion, ...]] = WeakKeyDictionary()
+
+    @classmethod
+    def open(
+        cls, folder: Path, files: Sequence[Path], allowance: Allowance, seed: int
+    ) -> Published:
+        """Take the encoders of a folder made by ``python -m export published``.
+
+        Raises
+        ------
+        BundleError
+            If the folder holds none.
+        BenchError
+            If they were trained on one of ``files``.
+        """
+        cards = read_cards(folder)
+        check_not_trained_on(list(cards.values()), files)
+        places = {card.task: place for place, card in cards.items()}
+        loaded: dict[str, Encoders] = {}
+
+        def encoders(task: str) -> Encoders:
+            if task not in places:
+                raise BenchError(
+                    f"{folder} has no published encoders of {task}; it has "
+                    f"{', '.join(sorted(places))}. Train them (python -m export published), or "
+                    "leave the task out with --task."
+                )
+            if task not in loaded:
+                from export.published.build import load_encoders
+
+                loaded.clear()  # one task at a time: two encoders are 180 MB
+                loaded[task] = load_encoders(places[task])
+            return loaded[task]
+
+        return cls(encoders, _fit_head, allowance, seed)
+
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        """The method, and each half of it beside the row of ours it compares with.
+
+        ``published_reranker`` is to ``reranker_only``, and ``published_adapter`` to
+        ``adapter_only``: the latter two choose from the very same candidates.
+        """
+        return (
+            Row("hydra_published", self.answer),
+            Row("published_reranker", self.answer_greedily),
+            Row("published_adapter", self.choose_from, ("bm25",)),
+        )
+
+    def fitted(self, subject: Subject) -> Fitted:
+        """Return a user's heads, fitting them at the first call.
+
+        Raises
+        ------
+        BenchError, LeakError
+            If anything but the records before the first query would be used.
+        BackendError
+            If the LLM does not answer; in a replay, if it was not asked before.
+        """
+        if subject not in self._fitted:
+            fitted = self._fit(subject)
+            self._fitted[subject] = fitted
+            self._costs.setdefault(subject.user.task, []).append(fitted.cost)
+        return self._fitted[subject]
+
+    def _fit(self, subject: Subject) -> Fitted:
+        user, edge = subject.user, subject.edge
+        # Labelling is given the past alone, and still told where it ends: both must hold.
+        past = UserHistory(user.user, user.task, user.records[:edge])
+        check_history(past.records, user, edge)
+        encoders = self.encoders(user.task)
+        llm = Watched(subject.llm, {record.id for record in user.records[edge:]})
+        task = task_before(past, edge, {subject.declared.name: subject.declared})
+        queries = draw(past, edge, self.allowance.queries, seed=self.seed)
+        tried = affordable(queries, self.allowance.record_calls)
+        sampled = queries[: self.allowance.pools]
+        labelled: dict[Role, Labelled] = {
+            "reranker": label_records(llm, task, past, edge, tried),
+            "adapter": label_pools(llm, task, past, edge, sampled, sampling=SAMPLING),
+        }
+        heads: dict[Role, Head] = {}
+        vector_s = head_s = 0.0
+        for role, of_role in labelled.items():
+            begin = time.perf_counter()
+            vectors = encoders[role].encode([(p.first, p.second) for p in of_role.pairs])
+            middle = time.perf_counter()
+            labels = np.array([pair.label for pair in of_role.pairs], dtype=np.int64)
+            heads[role] = self.fit(vectors, labels, seed=self._seed_of(subject, role))
+            vector_s += middle - begin
+            head_s += time.perf_counter() - middle
+        cost = Cost(
+            labelled["reranker"].calls, labelled["adapter"].calls,
+            sum(of_role.tokens for of_role in labelled.values()),
+            sum(len(of_role.pairs) for of_role in labelled.values()),
+            vector_s, head_s, sum(head.size_bytes for head in heads.values()),
+        )  # fmt: skip
+        return Fitted(encoders, heads, cost)
+
+    def _seed_of(self, subject: Subject, role: Role) -> int:
+        name = f"{self.seed}\x1f{subject.user.task}\x1f{subject.user.user}\x1f{role}"
+        return int(text_hash(name)[:8], 16)
+
+    def shown(self, case: Case) -> tuple[Record, ...]:
+        """Return the records shown, best first: of BM25's 10, those with the highest p(1)."""
+        records = case.history.records
+        lexical = case.engine.lexical(case.history)
+        listed = [records[i] for i in shortlist(lexical, case.query, len(records), LISTED)]
+        pairs = [(case.query, record_text(record)) for record in listed]
+        order = self._order(case, "reranker", pairs)[: SAMPLING.shown]
+        return tuple(listed[i] for i in order)
+
+    def chosen(self, case: Case, completions: Sequence[Completion]) -> str:
+        """Return the sampled answer with the highest p(1); empty if all are blank."""
+        drawn = [c.text for c in merge(completions, case.task) if c.count]
+        order = self._order(case, "adapter", [(case.query, text) for text in drawn])
+        return drawn[order[0]] if drawn else ""
+
+    def _order(self, case: Case, role: Role, pairs: Sequence[tuple[str, str]]) -> list[int]:
+        fitted = self.fitted(case.subject)
+        vectors = fitted.encoders[role].encode(pairs)
+        return best_first(fitted.heads[role].probability(vectors)).tolist()
+
+    def _sampled(self, case: Case) -> tuple[Completion, ...]:
+        """Return the answers to the records shown, asked once for all rows."""
+        if case not in self._asked:
+            _, completions = case.ask(self.shown(case), n=SAMPLING.n)
+            self._asked[case] = tuple(completions)
+        return self._asked[case]
+
+    def answer(self, case: Case) -> Answer:
+        """Answer by both heads."""
+        completions = self._sampled(case)
+        return Answer.of(self.chosen(case, completions), completions)
+
+    def answer_greedily(self, case: Case) -> Answer:
+        """Take the LLM's first answer to the records the reranker's head chose: one call."""
+        completions = self._sampled(case)
+        return Answer.of(completions[0].text, completions[:1])
+
+    def choose_from(self, case: Case, sampled: Sampled) -> Answer:
+        """Choose by the adapter's head from what was sampled with BM25's best."""
+        return Answer.of(self.chosen(case, sampled.completions), sampled.completions)
+
+    def costs(self, task: str) -> JsonDict:
+        """Return what fitting a task's users cost: totals of answers, means of the rest."""
+        costs = self._costs.get(task, [])
+        if not costs:
+            return {"users": 0}
+        return {
+            "users": len(costs),
+            "bytes_per_user": max(cost.size_bytes for cost in costs),
+            "record_calls": sum(cost.record_calls for cost in costs),
+            "pool_calls": sum(cost.pool_calls for cost in costs),
+            "tokens": sum(cost.tokens for cost in costs),
+            "pairs_per_user": float(np.mean([cost.pairs for cost in costs])),
+            "vector_seconds": round(float(np.mean([cost.vector_s for cost in costs])), 3),
+            "head_seconds": round(float(np.mean([cost.head_s for cost in costs])), 3),
+        }
+
+
+def _fit_head(vectors: Float2d, labels: Int1d, *, seed: int) -> Head:
+    from export.published.train import fit_head
+
+    return fit_head(vectors, labels, seed=seed)
