@@ -13,7 +13,7 @@ import numpy as np
 from hydra_edge.bundle import Bundle
 from hydra_edge.errors import BaseMismatchError
 from hydra_edge.features import FeatureMap
-from hydra_edge.heads import ConditionalLogit, Prior
+from hydra_edge.heads import ConditionalLogit, PopulationGain, Prior, posterior_gain
 from hydra_edge.tasks import TaskSpec
 from hydra_edge.types import Float1d, Float2d, HeadInfo, HeadState, Role, Switch
 
@@ -30,6 +30,38 @@ def prior_for(bundle: Bundle, task: TaskSpec, role: Role) -> Prior:
         precision=bundle.array(f"{key}.precision").astype(np.float64),
         tau=float(bundle.array(f"{key}.tau")[0]),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class PopulationGains:
+    """What the population gained by the shared head over the baseline, and by its own over it."""
+
+    shared_over_baseline: PopulationGain
+    personal_over_shared: PopulationGain
+
+
+def gains_for(bundle: Bundle, task: TaskSpec, role: Role) -> PopulationGains | None:
+    """Return what a task's (else its kind's) training users gained; None if the base is silent."""
+    group = task.name if task.name in bundle.prior_groups(role) else task.kind
+    key = f"{role}.gain.{group}"
+    if key not in bundle.maps:
+        return None
+    shared, personal = bundle.array(key).tolist()
+    return PopulationGains(PopulationGain(*shared), PopulationGain(*personal))
+
+
+# The baseline is what a user would have had anyway, so count a harm twice as much as a help:
+# the shared head serves whom it helps with two chances in three.
+SHARED_CONFIDENCE = 2 / 3
+
+
+def unfitted_switch(bundle: Bundle, task: TaskSpec, role: Role) -> Switch:
+    """Say what serves a user of whom nothing is known: shared, unless others were not helped."""
+    gains = gains_for(bundle, task, role)
+    if gains is None:
+        return "shared"
+    known = posterior_gain([], gains.shared_over_baseline, SHARED_CONFIDENCE)
+    return "shared" if known.low > 0.0 else "baseline"
 
 
 def baseline_weight(names: tuple[str, ...], role: Role) -> Float1d:
@@ -74,7 +106,7 @@ class ActiveHead:
         """Choose the weights the gate allows; a head of another base never serves."""
         role = features.role
         prior = prior_for(bundle, task, role)
-        switch: Switch = "shared"
+        switch = unfitted_switch(bundle, task, role)
         reason = "no head fitted yet"
         if state is not None and state.base_id != bundle.base_id:
             state, reason = None, "the head belongs to another base; run fit-head"
@@ -86,11 +118,11 @@ class ActiveHead:
         weight = prior.mean.astype(np.float32)
         if state is not None:
             switch, reason = state.switch, str(state.report.get("reason", ""))
-            if switch == "baseline":
-                weight = baseline_weight(features.names, role)
-            elif switch == "personal":
-                weight = state.weight
-                posterior = ConditionalLogit.from_state(state.weight, state.precision, prior)
+        if switch == "baseline":
+            weight = baseline_weight(features.names, role)
+        elif switch == "personal" and state is not None:
+            weight = state.weight
+            posterior = ConditionalLogit.from_state(state.weight, state.precision, prior)
         info = HeadInfo(
             task=task.name,
             role=role,
@@ -101,6 +133,13 @@ class ActiveHead:
             reason=reason,
         )
         return cls(info, features, weight, posterior)
+
+    @classmethod
+    def shared(cls, bundle: Bundle, task: TaskSpec, features: FeatureMap) -> ActiveHead:
+        """Return the population's weights, whether they would serve or not."""
+        prior = prior_for(bundle, task, features.role)
+        info = HeadInfo(task.name, features.role, "shared", None, bundle.base_id)
+        return cls(info, features, prior.mean.astype(np.float32), None)
 
     def scores(self, phi: Float2d) -> Float1d:
         """Score scaled features, shape ``(m, d)``, relative to the group's mean: ``(m,)``."""

@@ -1,7 +1,10 @@
 """The gate: a head serves only where the user's own held-out history says it helps (design 5.5).
 
 Personal weights are judged leave-one-query-out on the later half of the user's queries,
-against the shared head; the shared head against the baseline.
+against the shared head; the shared head against the baseline. Where the base knows what other
+users gained, that counts as evidence too: a few noisy queries then neither switch a good
+shared head off nor a lucky personal one on, and the shared head, known to help people, needs
+two chances in three where the personal one needs four in five.
 """
 
 from __future__ import annotations
@@ -12,14 +15,17 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import numpy.typing as npt
 
+from hydra_edge.active import SHARED_CONFIDENCE, PopulationGains
 from hydra_edge.heads import (
     ConditionalLogit,
     Groups,
+    PopulationGain,
     Prior,
     choose_prior_scale,
     is_collapsed,
     loo_scores,
     one_sided_low,
+    posterior_gain,
 )
 from hydra_edge.types import Double1d, Float1d, Gain, JsonDict, Switch
 
@@ -85,15 +91,26 @@ def informative(groups: Groups) -> npt.NDArray[np.bool_]:
     return np.asarray(highest > np.minimum.reduceat(groups.utilities, starts))
 
 
-def _gain(ours: Double1d, theirs: Double1d) -> Gain:
+def _gain(
+    ours: Double1d,
+    theirs: Double1d,
+    population: PopulationGain | None,
+    confidence: float = CONFIDENCE,
+) -> Gain:
     difference = ours - theirs
-    return Gain(float(difference.mean()), one_sided_low(difference, CONFIDENCE), len(difference))
+    n = len(difference)
+    if population is not None:
+        estimate = posterior_gain(difference, population, confidence)
+        return Gain(estimate.mean, estimate.low, n, confidence)
+    mean = float(difference.mean()) if n else 0.0
+    return Gain(mean, one_sided_low(difference, CONFIDENCE), n)
 
 
 def _decide(
-    n: int, over_shared: Gain, over_baseline: Gain, shared: Gain, *, collapsed: bool
+    over_shared: Gain, over_baseline: Gain, shared: Gain, *, collapsed: bool, informed: bool
 ) -> tuple[Switch, str]:
-    if n < MIN_HELD_OUT:
+    n = shared.n
+    if n < MIN_HELD_OUT and not informed:
         return "shared", (
             f"only {n} held-out queries; {MIN_HELD_OUT} are needed before the shared head is judged"
         )
@@ -109,7 +126,14 @@ def _decide(
     return ("shared" if shared.low > 0.0 else "baseline"), f"{why}; {against}"
 
 
-def judge(groups: Groups, prior: Prior, baseline: Float1d, *, top: int) -> Verdict:
+def judge(
+    groups: Groups,
+    prior: Prior,
+    baseline: Float1d,
+    *,
+    top: int,
+    gains: PopulationGains | None = None,
+) -> Verdict:
     """Fit a head, choose its prior's strength, and decide what serves.
 
     Parameters
@@ -123,6 +147,8 @@ def judge(groups: Groups, prior: Prior, baseline: Float1d, *, top: int) -> Verdi
         Weights of the baseline, shape ``(d,)``.
     top
         How many of a query's best pairs count (records shown; 1 for answers).
+    gains
+        What the base's training users gained; None if it does not say.
     """
     n_groups = groups.n_groups
     kept = np.flatnonzero(informative(groups))
@@ -143,11 +169,16 @@ def judge(groups: Groups, prior: Prior, baseline: Float1d, *, top: int) -> Verdi
             head, choice.scale, "shared", "no held-out queries yet", baseline_u, shared_u,
             personal_u, held_out, None, None,
         )  # fmt: skip
-    over_shared = _gain(personal_u[held_out], shared_u[held_out])
-    over_baseline = _gain(personal_u[held_out], baseline_u[held_out])
-    shared = _gain(shared_u[held_out], baseline_u[held_out])
+    known = (
+        (None, None) if gains is None else (gains.personal_over_shared, gains.shared_over_baseline)
+    )
+    over_shared = _gain(personal_u[held_out], shared_u[held_out], known[0])
+    over_baseline = _gain(personal_u[held_out], baseline_u[held_out], None)
+    shared = _gain(shared_u[held_out], baseline_u[held_out], known[1], SHARED_CONFIDENCE)
     collapsed = is_collapsed(personal_scores, groups.offsets)
-    switch, reason = _decide(n, over_shared, over_baseline, shared, collapsed=collapsed)
+    switch, reason = _decide(
+        over_shared, over_baseline, shared, collapsed=collapsed, informed=gains is not None
+    )
     return Verdict(
         head, choice.scale, switch, reason, baseline_u, shared_u, personal_u, held_out,
         shared, over_shared,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from hydra_edge.active import ActiveHead, prior_for
+from hydra_edge.active import ActiveHead, gains_for, prior_for, unfitted_switch
 from hydra_edge.engine import Engine
 from hydra_edge.evaluate import Verdict, informative, judge
 from hydra_edge.heads import Groups
@@ -16,6 +16,7 @@ from hydra_edge.learning import choice_item, spread_target
 from hydra_edge.llm import LLM
 from hydra_edge.pools import Budget, PoolData, PoolRun, Sampling, collect, pool_data, preview
 from hydra_edge.reranker import proxy_data
+from hydra_edge.tasks import TaskSpec
 from hydra_edge.types import (
     FitReport,
     HeadState,
@@ -65,9 +66,10 @@ def _role_report(
     )
 
 
-def _nothing(role: Role, why: str) -> RoleReport:
+def _nothing(engine: Engine, task: TaskSpec, role: Role, why: str) -> RoleReport:
     rows = tuple(ReportRow(name, None, 0, why) for name in ROWS)
-    return RoleReport(role, "shared", why, rows, None, None, 0, 1.0, None)
+    switch = unfitted_switch(engine.bundle, task, role)
+    return RoleReport(role, switch, why, rows, None, None, 0, 1.0, None)
 
 
 def _reranker_rows(groups: Groups, verdict: Verdict) -> tuple[ReportRow, ...]:
@@ -108,14 +110,15 @@ def fit_reranker(
     """Fit and judge the reranker's head from proxy utilities (design 5.4); store nothing."""
     role: Role = "reranker"
     if len(history) < 3:
-        why = _nothing(role, "fewer than three records")
+        why = _nothing(engine, history.task, role, "fewer than three records")
         return FittedReranker(None, why, np.zeros(0, dtype=np.int64))
     data = proxy_data(
         engine.features[role], history, engine.lexical(history),
         helped=engine.store.helped_counts(history.task.name), progress=progress,
     )  # fmt: skip
     prior = prior_for(engine.bundle, history.task, role)
-    verdict = judge(data.groups, prior, engine.baseline(role), top=shown)
+    gains = gains_for(engine.bundle, history.task, role)
+    verdict = judge(data.groups, prior, engine.baseline(role), top=shown, gains=gains)
     rows = _reranker_rows(data.groups, verdict)
     return FittedReranker(
         _unsaved(engine, history, role, verdict, rows),
@@ -158,7 +161,8 @@ def fit_adapter(engine: Engine, history: History, model: str | None) -> RoleRepo
         for choice in engine.store.choices(history.task.name)
     ]
     if not data.items and not choices:
-        return _nothing(role, "no candidates yet: they need an LLM, or choices of yours")
+        why = "no candidates yet: they need an LLM, or choices of yours"
+        return _nothing(engine, history.task, role, why)
     groups = Groups.stack(
         [*data.items, *((item.features, item.utilities) for item in choices)],
         dim=len(engine.features[role].names),
@@ -167,7 +171,8 @@ def fit_adapter(engine: Engine, history: History, model: str | None) -> RoleRepo
             *(item.target for item in choices),
         ],
     )
-    verdict = judge(groups, prior, engine.baseline(role), top=1)
+    gains = gains_for(engine.bundle, history.task, role)
+    verdict = judge(groups, prior, engine.baseline(role), top=1, gains=gains)
     rows = _adapter_rows(data, verdict)
     saved = engine.store.save_head(_unsaved(engine, history, role, verdict, rows))
     return _role_report(role, verdict, rows, saved.version)

@@ -199,11 +199,12 @@ class ReportRow:
 
 @dataclass(frozen=True, slots=True)
 class Gain:
-    """A paired mean difference in utility with its one-sided 80 % lower bound."""
+    """A paired mean difference in utility with its one-sided lower bound at ``confidence``."""
 
     mean: float
     low: float
     n: int
+    confidence: float = 0.8
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from hydra_edge.bundle.manifest import GET_AGAIN
 from hydra_edge.errors import BundleError
 from hydra_edge.types import Kind, Role
 
+_GAIN_NAME = re.compile(r"(?P<role>[a-z]+)\.gain\.(?P<group>.+)")
 _PRIOR_NAME = re.compile(r"(?P<role>[a-z]+)\.prior\.(?P<group>.+)\.(mean|precision|tau)")
 
 
@@ -57,7 +58,10 @@ def check_maps(
         ``<role>.scale.mean`` and ``<role>.scale.std`` (> 0), shape ``(d,)``; optionally
         ``<role>.map.query`` and ``<role>.map.other``, shape ``(k, dim)``; for each kind, and
         for any task, ``<role>.prior.<group>.mean`` ``(d,)``, ``.precision`` ``(d, d)``
-        (symmetric, positive definite) and ``.tau`` ``(1,)`` (> 0).
+        (symmetric, positive definite) and ``.tau`` ``(1,)`` (> 0); optionally for each of these
+        groups ``<role>.gain.<group>`` ``(2, 3)``: what training users gained by the shared head
+        over the baseline and by their own over the shared one, each as mean, spread over users
+        (> 0), and noise of a query (> 0).
     source
         The file to complain about.
 
@@ -101,6 +105,10 @@ def _expected_shapes(
         shapes[f"{role}.prior.{group}.mean"] = (d,)
         shapes[f"{role}.prior.{group}.precision"] = (d, d)
         shapes[f"{role}.prior.{group}.tau"] = (1,)
+    for name in maps:
+        match = _GAIN_NAME.fullmatch(name)
+        if match and match["role"] == role and match["group"] in groups:
+            shapes[name] = (2, 3)
     sides = (f"{role}.map.query", f"{role}.map.other")
     if any(side in maps for side in sides):
         # Both are needed, equally long; one row is asked of what has no length at all.
@@ -119,6 +127,8 @@ def _check_array(
         _fail(source, name, f"has shape {array.shape}", f"shape {shape}")
     if name.endswith((".std", ".tau")) and not (array > 0).all():
         _fail(source, name, "holds values not above 0", "positive numbers")
+    if ".gain." in name and not (array[:, 1:] > 0).all():
+        _fail(source, name, "holds deviations not above 0", "positive ones")
     if name.endswith(".precision"):
         _check_precision(array.astype(np.float64), name, source)
 

@@ -196,7 +196,11 @@ def _write_role(role: RoleReport) -> None:
     )
     for name, gain in gains:
         if gain is not None:
-            sure = f"80 % sure of {gain.low:+.3f} or more" if math.isfinite(gain.low) else "unsure"
+            sure = (
+                f"{gain.confidence * 100:.0f} % sure of {gain.low:+.3f} or more"
+                if math.isfinite(gain.low)
+                else "unsure"
+            )
             output.plain(f"  {name}: {gain.mean:+.3f} ({sure}, n = {gain.n})")
 
 

@@ -6,7 +6,14 @@ and the strength of the prior (``loo``), and the bounds the gate rests on (``bou
 Refuses to know texts, tasks, feature names or files: arrays in, arrays out.
 """
 
-from hydra_edge.heads.bounds import is_collapsed, one_sided_low, student_t_quantile
+from hydra_edge.heads.bounds import (
+    GainEstimate,
+    PopulationGain,
+    is_collapsed,
+    one_sided_low,
+    posterior_gain,
+    student_t_quantile,
+)
 from hydra_edge.heads.groups import Groups, Prior, target_distribution
 from hydra_edge.heads.logit import ABSTAIN_Z, ConditionalLogit, Margin
 from hydra_edge.heads.loo import (
@@ -21,8 +28,10 @@ __all__ = [
     "ABSTAIN_Z",
     "PRIOR_SCALES",
     "ConditionalLogit",
+    "GainEstimate",
     "Groups",
     "Margin",
+    "PopulationGain",
     "Prior",
     "ScaleChoice",
     "choose_prior_scale",
@@ -30,6 +39,7 @@ __all__ = [
     "leave_one_out",
     "loo_scores",
     "one_sided_low",
+    "posterior_gain",
     "student_t_quantile",
     "target_distribution",
 ]

@@ -6,6 +6,7 @@ Owns Student's t without scipy. Refuses to decide: ``evaluate`` compares bounds 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -85,6 +86,75 @@ def one_sided_low(differences: npt.ArrayLike, level: float = 0.8) -> float:
         return float("-inf")
     error = float(values.std(ddof=1)) / math.sqrt(values.size)
     return float(values.mean()) - quantile * error
+
+
+@dataclass(frozen=True, slots=True)
+class PopulationGain:
+    """What a head gained over another for the users a base was trained on (all in utility).
+
+    ``mean`` over users, ``spread`` (> 0) the deviation of users' true gains around it, ``noise``
+    (> 0) that of a single query's difference within a user.
+    """
+
+    mean: float
+    spread: float
+    noise: float
+
+
+@dataclass(frozen=True, slots=True)
+class GainEstimate:
+    """A user's mean gain as far as it is known, and the bound it exceeds with confidence."""
+
+    mean: float
+    low: float
+
+
+# Queries a user needs before their own noise counts as much as the population's.
+_NOISE_QUERIES = 8
+
+
+def posterior_gain(
+    differences: npt.ArrayLike, population: PopulationGain, level: float = 0.8
+) -> GainEstimate:
+    """Estimate a user's gain from their own queries and from what other users gained.
+
+    Normal-normal shrinkage: a user's true gain is drawn around the population's mean, each
+    query shows it with noise. Without queries the population alone speaks; with many, the user.
+
+    Parameters
+    ----------
+    differences
+        Shape ``(n,)``, n >= 0; paired differences in utility, one a query.
+    population
+        What is known of other users.
+    level
+        One-sided confidence in (0, 1).
+
+    Raises
+    ------
+    ShapeError
+        If a difference is not finite, or ``level`` is not within (0, 1).
+
+    Examples
+    --------
+    >>> others = PopulationGain(mean=0.05, spread=0.03, noise=0.2)
+    >>> posterior_gain([], others).low > 0
+    True
+    >>> posterior_gain([-0.1] * 40, others).mean < 0
+    True
+    """
+    values = checked("Differences", differences, (None,))
+    # The normal quantile: Student's with so much freedom that the fourth digit is the same.
+    quantile = student_t_quantile(level, 10_000)
+    n = values.size
+    certain = 1.0 / population.spread**2
+    if n == 0:
+        return GainEstimate(population.mean, population.mean - quantile * population.spread)
+    squares = float(np.sum((values - values.mean()) ** 2))
+    variance = (squares + _NOISE_QUERIES * population.noise**2) / (n - 1 + _NOISE_QUERIES)
+    own = n / variance
+    mean = (certain * population.mean + own * float(values.mean())) / (certain + own)
+    return GainEstimate(mean, mean - quantile / math.sqrt(certain + own))
 
 
 def student_t_quantile(level: float, df: int) -> float:

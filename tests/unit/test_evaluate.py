@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from hydra_edge.active import PopulationGains
 from hydra_edge.evaluate import MIN_HELD_OUT, Verdict, judge, top_utility
-from hydra_edge.heads import Groups, Prior
+from hydra_edge.heads import Groups, PopulationGain, Prior
 
 DIM, M = 4, 6
 
@@ -127,3 +128,26 @@ def test_verdict_report_holds_the_evidence() -> None:
     assert report["held_out"] == 30
     assert report["utility"]["personal"] > report["utility"]["shared"]
     assert report["personal_over_shared"]["low"] > 0
+
+
+def test_judge_population_gain_keeps_a_good_shared_head_through_bad_luck() -> None:
+    """Ten noisy queries cannot tell; what other users gained can."""
+    groups = groups_from(np.array([1.0, 0.0, 0.0, 1.0]), 10, 3, noise=2.0)
+    prior = Prior(np.array([1.0, 0.0, 0.0, 0.8]), np.eye(DIM) * 300.0, 0.1)
+    baseline = np.eye(DIM, dtype=np.float32)[3]
+    silent = PopulationGain(0.0, 0.01, 0.3)
+    good = PopulationGains(PopulationGain(0.1, 0.03, 0.3), silent)
+    bad = PopulationGains(PopulationGain(-0.1, 0.03, 0.3), silent)
+    assert judge(groups, prior, baseline, top=1, gains=good).switch == "shared"
+    assert judge(groups, prior, baseline, top=1, gains=bad).switch == "baseline"
+
+
+def test_judge_lucky_personal_head_needs_more_than_luck_where_others_gained_nothing() -> None:
+    verdict = run(truth=[0, 1, 0, 0], mean=[1, 0, 0, 0])
+    assert verdict.switch == "personal"
+    groups = groups_from(np.array([0.0, 1.0, 0.0, 0.0]), 60, 0)
+    prior = Prior(np.array([1.0, 0.0, 0.0, 0.0]), np.eye(DIM), 0.1)
+    harmed = PopulationGain(-0.05, 0.001, 0.3)
+    gains = PopulationGains(PopulationGain(0.1, 0.03, 0.3), harmed)
+    judged = judge(groups, prior, np.eye(DIM, dtype=np.float32)[3], top=1, gains=gains)
+    assert judged.switch != "personal"

@@ -8,7 +8,13 @@ import pytest
 from scipy import stats
 
 from hydra_edge.errors import ShapeError
-from hydra_edge.heads import is_collapsed, one_sided_low, student_t_quantile
+from hydra_edge.heads import (
+    PopulationGain,
+    is_collapsed,
+    one_sided_low,
+    posterior_gain,
+    student_t_quantile,
+)
 
 
 @pytest.mark.parametrize("level", [0.55, 0.8, 0.95, 0.999, 0.2, 0.5])
@@ -69,3 +75,34 @@ def test_docstring_examples_of_heads_run(module):
     result = doctest.testmod(importlib.import_module(f"hydra_edge.heads.{module}"))
     assert result.attempted > 0
     assert result.failed == 0
+
+
+OTHERS = PopulationGain(mean=0.04, spread=0.03, noise=0.2)
+
+
+def test_posterior_gain_without_queries_is_the_population() -> None:
+    found = posterior_gain([], OTHERS)
+    assert found.mean == pytest.approx(0.04)
+    assert found.low == pytest.approx(0.04 - 0.8416 * 0.03, abs=1e-4)
+
+
+def test_posterior_gain_few_noisy_queries_do_not_overrule_others() -> None:
+    rng = np.random.default_rng(0)
+    assert posterior_gain(rng.normal(-0.02, 0.2, 8), OTHERS).low > 0.0
+
+
+def test_posterior_gain_many_queries_overrule_others() -> None:
+    rng = np.random.default_rng(0)
+    harmed = posterior_gain(rng.normal(-0.1, 0.1, 200), OTHERS)
+    assert harmed.low < harmed.mean < 0.0
+    helped = posterior_gain(rng.normal(0.1, 0.1, 200), PopulationGain(-0.02, 0.05, 0.1))
+    assert helped.low > 0.05
+
+
+def test_posterior_gain_is_the_normal_posterior() -> None:
+    """With the noise known the answer is that of a conjugate normal model."""
+    values = np.array([0.1, 0.1, 0.1, 0.1])
+    noise = 0.2 * np.sqrt(8 / 11)  # eight pseudo-observations of .2, three of none
+    certain, own = 1 / 0.03**2, 4 / noise**2
+    expected = (certain * 0.04 + own * 0.1) / (certain + own)
+    assert posterior_gain(values, OTHERS).mean == pytest.approx(expected)
