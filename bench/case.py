@@ -132,12 +132,14 @@ class Case:
         ``of`` borrows another user's. Where nothing personal was fitted, shared serves.
         """
         state = (of or self.subject).heads.get(role)
-        if switch in {"shared", "baseline"}:
-            state = None
-        elif switch == "personal" and state is not None:
+        shared = self.engine.shared(self.task, role)
+        if switch == "baseline":
+            return replace(shared, weight=self.engine.baseline(role))
+        if switch == "shared" or (switch == "personal" and state is None):
+            return shared
+        if switch == "personal" and state is not None:
             state = replace(state, switch="personal")
-        head = ActiveHead.of(self.engine.bundle, self.task, self.engine.features[role], state)
-        return replace(head, weight=self.engine.baseline(role)) if switch == "baseline" else head
+        return ActiveHead.of(self.engine.bundle, self.task, self.engine.features[role], state)
 
     def _ranked(self, head: ActiveHead) -> tuple[Record, ...]:
         ranked = self.engine.rank(head, self.query, self.vector, self.history, k=SAMPLING.shown)
@@ -202,7 +204,10 @@ class Case:
         if name not in self._pools:
             shown, completions = self.ask(POOLS[name](self), n=SAMPLING.n)
             candidates = merge(completions, self.task)
-            pool = self.engine.pool(self.query, self.vector, candidates, shown)
+            pool = self.engine.pool(
+                self.query, self.vector, candidates, shown, self.history,
+                self.engine.lexical(self.history),
+            )  # fmt: skip
             self._pools[name] = Sampled(tuple(completions), pool)
         return self._pools[name]
 

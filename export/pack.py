@@ -29,7 +29,7 @@ from hydra_edge.bundle.manifest import (
 from hydra_edge.errors import BundleError
 from hydra_edge.types import JsonDict, Kind, Role
 
-FEATURE_VERSION = 1
+FEATURE_VERSION = 2
 CARD_FILE = "encoder.json"  # beside an exported encoder: what it is and how it was checked
 NEUTRAL_TAU = 0.1
 
@@ -126,7 +126,7 @@ def pack(
     BundleError
         If ``out`` holds something else than a bundle, or the result cannot be loaded.
     """
-    _refuse_other(out)
+    refuse_other(out)
     names: dict[Role, tuple[str, ...]] = {role: tuple(features[role]) for role in get_args(Role)}
     arrays = {name: np.ascontiguousarray(maps[name], dtype=np.float32) for name in sorted(maps)}
     check_maps(arrays, names, card.dim, source=Path(MAPS_FILE))
@@ -192,7 +192,7 @@ def _json(value: JsonDict) -> str:
     return json.dumps(value, indent=2, ensure_ascii=True, allow_nan=False) + "\n"
 
 
-def _refuse_other(out: Path) -> None:
+def refuse_other(out: Path) -> None:
     """Never replace a folder that is not a bundle."""
     if (
         out.exists()

@@ -124,7 +124,10 @@ def answer(
             f"{llm.name} gave no usable answer: got {len(completions)} completions without text; "
             "expected at least one with. Ask again, or raise max_tokens."
         )
-    pool = engine.pool(question.query, question.vector, candidates, shown)
+    pool = engine.pool(
+        question.query, question.vector, candidates, shown, question.history,
+        engine.lexical(question.history),
+    )  # fmt: skip
     choice = choose(head, pool, question.history)
     return Generation(
         id=secrets.token_hex(6),

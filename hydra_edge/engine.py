@@ -17,7 +17,7 @@ from hydra_edge.encoder import TextEncoder
 from hydra_edge.features import FeatureMap, Pool
 from hydra_edge.history import History
 from hydra_edge.prompt import Prompt, build_prompt
-from hydra_edge.reranker import rerank
+from hydra_edge.reranker import rerank, shared_trust
 from hydra_edge.retrieval import LexicalIndex, OkapiIndex, StoreIndex
 from hydra_edge.store import Store
 from hydra_edge.tasks import BUILTIN, TaskSpec, canonical_name, find_task
@@ -91,6 +91,10 @@ class Engine:
         state = self.store.head(task.name, role)
         return ActiveHead.of(self.bundle, task, self.features[role], state)
 
+    def shared(self, task: TaskSpec, role: Role) -> ActiveHead:
+        """Return the population's weights, whatever the user's own head is."""
+        return ActiveHead.shared(self.bundle, task, self.features[role])
+
     def baseline(self, role: Role) -> Float1d:
         """Return the weights of a role's baseline, shape ``(d,)``."""
         return baseline_weight(self.features[role].names, role)
@@ -130,14 +134,26 @@ class Engine:
         vector: Float1d,
         candidates: Sequence[Candidate],
         shown: Sequence[Record],
+        history: History,
+        lexical: LexicalIndex,
         *,
         keep: bool = False,
     ) -> Pool:
-        """Put a query's candidates together with the vectors their features need.
+        """Put a query's candidates together with what their features need.
 
-        ``keep`` caches the candidates' vectors: for pools that will be fitted on again.
+        Parameters
+        ----------
+        history
+            As it was at the time of the query.
+        lexical
+            BM25 over that history, or over one that continues it.
+        keep
+            Whether to cache the candidates' vectors: for pools that will be fitted on again.
         """
         texts = [c.text for c in candidates]
+        trusted, trust = shared_trust(
+            self.shared(history.task, "reranker"), query, vector, history, lexical
+        )
         return Pool(
             query=query,
             query_vector=vector,
@@ -145,4 +161,6 @@ class Engine:
             vectors=self.encoder.encode(texts, keep=keep),
             shown=tuple(shown),
             shown_vectors=self.encoder.encode([r.output for r in shown]),
+            trusted=trusted,
+            trust=trust,
         )

@@ -44,7 +44,9 @@ def choice_item(engine: Engine, history: History, choice: StoredChoice, tau: flo
     past = history.before(end)
     shown = [history.records[positions[r]] for r in choice.record_ids if r in positions]
     vector = engine.encode_query(choice.query)
-    pool = engine.pool(choice.query, vector, choice.candidates, shown, keep=True)
+    pool = engine.pool(
+        choice.query, vector, choice.candidates, shown, past, engine.lexical(history), keep=True
+    )
     utilities = np.array(
         [utility(c.text, choice.text, history.task) for c in choice.candidates], dtype=np.float32
     )

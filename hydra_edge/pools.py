@@ -324,6 +324,7 @@ def pool_data(engine: Engine, history: History, model: str | None) -> PoolData:
         purpose: _single(store.pools(task.name, model=model, purpose=purpose), history, truths)
         for purpose in ("zero", "rag")
     }
+    lexical = engine.lexical(history)
     items: list[tuple[Float2d, Float1d]] = []
     ids: list[str] = []
     for stored in pools:
@@ -333,7 +334,9 @@ def pool_data(engine: Engine, history: History, model: str | None) -> PoolData:
         candidates = merge(stored.completions, task)
         if not candidates:
             continue
-        pool = engine.pool(record.input, history.inputs[i], candidates, shown, keep=True)
+        pool = engine.pool(
+            record.input, history.inputs[i], candidates, shown, past, lexical, keep=True
+        )
         phi = pool_features(engine.features["adapter"], pool, past)
         items.append((phi, pool_utilities(pool, record.output, task)))
         ids.append(stored.query_id)

@@ -76,6 +76,27 @@ def rerank(
     )
 
 
+def shared_trust(
+    head: ActiveHead, query: str, vector: Float1d, history: History, lexical: LexicalIndex
+) -> tuple[Int1d, Float1d]:
+    """Say how likely each shortlisted record is the one to go by: the softmax of its score.
+
+    A head is a conditional logit, so this is the very distribution it was fitted to. The shared
+    head is meant here: what a candidate's features are must not change with the user's own.
+
+    Returns
+    -------
+    tuple of Int1d and Float1d
+        Positions in the history and their probabilities, both ``(m,)``; empty without records.
+    """
+    shortlist = first_stage(query, vector, history, lexical, before=len(history))
+    if not len(shortlist):
+        return shortlist.index, np.zeros(0, dtype=np.float32)
+    scores = head.scores(pair_features(head.features, vector, history, shortlist))
+    mass = np.exp(scores - scores.max())
+    return shortlist.index, np.asarray(mass / mass.sum(), dtype=np.float32)
+
+
 @dataclass(frozen=True, eq=False)
 class ProxyData:
     """Pseudo-queries of one history with proxy utilities (design 5.4), oldest first.

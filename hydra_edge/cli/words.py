@@ -37,6 +37,21 @@ ADAPTER_WORDS = {
     "opening_fit": "opens as you do",
     "casing_fit": "capitals as you use them",
     "punctuation_fit": "punctuation as you use it",
+    "support_ranked": "like the outputs of the records ranked first",
+    "log_support_ranked": "some record ranked high has such an output",
+    "cos_consensus": "means what the other samples mean",
+    "words": "its length, for words to be shared",
+    "words_in_query": "made of the query's words",
+    "words_early": "made of the query's first words",
+    "words_often": "made of words the query repeats",
+    "words_carried": "made of words you tend to carry over",
+    "words_rare": "made of the query's rare words",
+    "words_own": "made of words you write often",
+    "words_near": "made of words from near outputs",
+    "words_agreed": "made of words other samples use",
+    "pairs_in_query": "in the query's own phrases",
+    "length_ratio": "longer than your usual",
+    "repeats": "says a word twice",
 }
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hydra_edge.features.words import WORD_FEATURES, word_features
 from hydra_edge.history import CASING, PUNCTUATION, History, opening_of, style_of
 from hydra_edge.tasks import number
 from hydra_edge.types import Candidate, Float1d, Float2d, Int1d, Record
@@ -32,6 +33,10 @@ ADAPTER_FEATURES = (
     "opening_fit",  # log of how often the user opens like this
     "casing_fit",  # minus distance from the user's capitals
     "punctuation_fit",  # minus distance from the user's colons and full stops
+    "support_ranked",  # similarity to the outputs of the records the shared reranker trusts
+    "log_support_ranked",
+    "cos_consensus",  # mean cosine with the other samples
+    *WORD_FEATURES,
 )
 NEIGHBOURS = 50
 SHARP, BROAD = 0.05, 0.2  # temperatures of nearness in cosine
@@ -44,7 +49,8 @@ class Pool:
     """The candidate answers to one query, with their vectors and what was shown to the LLM.
 
     ``query_vector`` (dim,), ``vectors`` (m, dim), ``shown_vectors`` (k, dim): unit rows.
-    ``shown`` are the records in the prompt.
+    ``shown`` are the records in the prompt. ``trusted`` (s,) are positions in the history and
+    ``trust`` (s,), adding up to 1, how likely the shared reranker holds each to help.
     """
 
     query: str
@@ -53,6 +59,8 @@ class Pool:
     vectors: Float2d
     shown: tuple[Record, ...]
     shown_vectors: Float2d
+    trusted: Int1d
+    trust: Float1d
 
 
 def _words(texts: Sequence[str]) -> set[str]:
@@ -82,10 +90,12 @@ def _similarity(pool: Pool, history: History, index: Int1d) -> Float2d:
 
 
 def _support(pool: Pool, history: History, out: Float2d) -> None:
-    """Fill the four support columns: what near records speak for."""
+    """Fill the six support columns: what near and trusted records speak for."""
     if len(history) == 0:
-        out[:, 11:13] = np.log(FLOOR)
+        out[:, 11:13] = out[:, 20] = np.log(FLOOR)
         return
+    out[:, 19] = _similarity(pool, history, pool.trusted) @ pool.trust
+    out[:, 20] = np.log(out[:, 19] + FLOOR)
     index, cosine = _near(pool, history)
     similarity = _similarity(pool, history, index)
     for column, temperature in ((9, SHARP), (10, BROAD)):
@@ -119,6 +129,8 @@ def _votes(pool: Pool, history: History, out: Float2d) -> None:
         others = np.maximum(count.sum() - 1.0, 1.0)
         own = np.diag(agreement) * np.minimum(count, 1.0)
         out[:, 1] = (agreement @ count - own) / others
+        alike = pool.vectors @ pool.vectors.T
+        out[:, 21] = (alike @ count - np.diag(alike) * np.minimum(count, 1.0)) / others
     else:
         out[:, 1] = agreement @ share
     out[:, 2] = share
@@ -175,4 +187,5 @@ def adapter_features(pool: Pool, history: History) -> Float2d:
     out[:, 14] = np.log(np.maximum(out[:, 13], 0.0) + FLOOR)
     if history.task.kind == "text":
         _style(pool, history, out)
+        out[:, 22:] = word_features(pool.query, pool.candidates, history, pool.trusted, pool.trust)
     return out

@@ -12,6 +12,7 @@ from hydra_edge.features import (
     adapter_features,
     reranker_features,
 )
+from hydra_edge.features.words import WORD_FEATURES, word_features
 from hydra_edge.history import History
 from hydra_edge.retrieval import Shortlist
 from hydra_edge.tasks import BUILTIN, TaskSpec
@@ -38,11 +39,13 @@ def column(features: Float2d, name: str, names: tuple[str, ...]) -> np.ndarray:
     return features[:, names.index(name)]
 
 
-def pool_of(candidates: list[Candidate], axes: list[int], shown: int = 0) -> Pool:
+def pool_of(
+    candidates: list[Candidate], axes: list[int], shown: int = 0, trust: tuple[float, ...] = ()
+) -> Pool:
     return Pool(
         "alpha beta", E[0], tuple(candidates), E[axes],
         tuple(Record("x", "gamma", id=f"s{i}") for i in range(shown)),
-        np.repeat(E[1:2], shown, axis=0),
+        np.repeat(E[1:2], shown, axis=0), np.arange(len(trust)), np.array(trust, dtype=np.float32),
     )  # fmt: skip
 
 
@@ -141,3 +144,61 @@ def test_adapter_features_empty_history_is_finite(name: str) -> None:
 def test_adapter_features_of_no_candidates() -> None:
     history = history_of(BUILTIN["paper_title"], [])
     assert adapter_features(pool_of([], []), history).shape == (0, len(ADAPTER_FEATURES))
+
+
+def word_column(query: str, texts: list[str], history: History, name: str) -> np.ndarray:
+    trust = np.full(len(history), 1.0 / max(len(history), 1), dtype=np.float32)
+    candidates = [Candidate(t, count=1) for t in texts]
+    out = word_features(query, candidates, history, np.arange(len(history)), trust)
+    return out[:, WORD_FEATURES.index(name)]
+
+
+def test_word_features_by_hand() -> None:
+    """A usual length of three words: each word of a three-word candidate weighs 2 / 6."""
+    task = BUILTIN["paper_title"]
+    rows = [(0, 1, "parsing old texts"), (0, 1, "parsing new texts")]
+    records = [
+        Record(f"we study parsing and things {i}", text, task.name, id=f"r{i}")
+        for i, (_, _, text) in enumerate(rows)
+    ]
+    history = History.build(task, records, E[[0, 0]], E[[1, 1]])
+    query = "parsing is hard we show parsing"
+    texts = ["parsing is fun", "cats eat texts", "fun fun fun"]
+
+    def column_of(name: str) -> np.ndarray:
+        return word_column(query, texts, history, name)
+
+    third = 1.0 / 3.0
+    np.testing.assert_allclose(column_of("words"), [1.0, 1.0, third], atol=1e-5)
+    np.testing.assert_allclose(column_of("words_in_query"), [2 * third, 0.0, 0.0], atol=1e-5)
+    early = (1.0 + 1.0 / (1.0 + 1.0 / 8.0)) * third
+    np.testing.assert_allclose(column_of("words_early"), [early, 0.0, 0.0], atol=1e-5)
+    often = (np.log1p(2) + np.log1p(1)) * third
+    np.testing.assert_allclose(column_of("words_often"), [often, 0.0, 0.0], atol=1e-5)
+    near = column_of("words_near")  # "parsing" and "texts" are in both outputs
+    np.testing.assert_allclose(near, [third, third, 0.0], atol=1e-5)
+    np.testing.assert_allclose(column_of("pairs_in_query"), [third, 0.0, 0.0], atol=1e-5)
+    np.testing.assert_allclose(column_of("length_ratio"), [0.0, 0.0, 0.0], atol=1e-5)
+    np.testing.assert_allclose(column_of("repeats"), [0.0, 0.0, 1.0])
+    agreed = column_of("words_agreed")  # "fun" is in one of the two other samples
+    np.testing.assert_allclose(agreed, [third / 2, 0.0, third / 2], atol=1e-5)
+    carried = column_of("words_carried")
+    assert carried[0] > 0.0 == carried[1]  # "texts" is not asked about
+
+
+def test_word_features_of_an_empty_history_and_an_empty_candidate_are_finite() -> None:
+    history = history_of(BUILTIN["paper_title"], [])
+    trust = np.zeros(0, dtype=np.float32)
+    out = word_features("a query", [Candidate("..."), Candidate("a")], history, np.arange(0), trust)
+    assert np.isfinite(out).all()
+    assert not out[0, : WORD_FEATURES.index("length_ratio")].any()
+
+
+def test_adapter_support_follows_the_trusted_records() -> None:
+    history = history_of(BUILTIN["movie_tag"], [(0, 1, "action"), (1, 2, "comedy")])
+    candidates = [Candidate("action"), Candidate("comedy")]
+    out = adapter_features(pool_of(candidates, [1, 2], trust=(0.2, 0.8)), history)
+    support = column(out, "support_ranked", ADAPTER_FEATURES)
+    np.testing.assert_allclose(support, [0.2, 0.8], atol=1e-6)
+    log = column(out, "log_support_ranked", ADAPTER_FEATURES)
+    np.testing.assert_allclose(log, np.log(np.array([0.2, 0.8]) + 0.02), atol=1e-6)
