@@ -7,7 +7,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -219,6 +219,27 @@ def verify_bundle(path: BundlePath = None, as_json: options.AsJson = False) -> N
     )
 
 
+def use_bundle(
+    path: Annotated[
+        str, typer.Argument(metavar="PATH", help="Folder of a base, or `default` for the shipped.")
+    ],
+) -> None:
+    """Use another base from now on, once every byte of it is checked and it runs."""
+    from hydra_edge.cli.session import settings
+    from hydra_edge.config import save_setting
+    from hydra_edge.encoder import Encoder
+
+    config, paths = settings()
+    chosen = "" if path == "default" else str(Path(path).expanduser().resolve())
+    bundle, _ = _load(Path(chosen) if chosen else None, replace(config, bundle=chosen))
+    Encoder(bundle, threads=config.threads).encode(["Is this thing on?"])
+    save_setting(paths, "bundle", chosen)
+    output.note(
+        f"base {bundle.base_id[:12]} is in use. Records and choices are kept; until they are "
+        "fitted again (hydra-edge fit-head) the shared heads serve"
+    )
+
+
 def register(app: typer.Typer) -> None:
     """Add these commands to the command line."""
     put(app, "doctor", doctor, "hydra-edge doctor", "hydra-edge doctor --json")
@@ -229,4 +250,8 @@ def register(app: typer.Typer) -> None:
     )
     put(group, "show", show_bundle, "hydra-edge bundle show --json")
     put(group, "verify", verify_bundle, "hydra-edge bundle verify ~/bases/mine")
+    put(
+        group, "use", use_bundle, "hydra-edge bundle use ~/bases/mine",
+        "hydra-edge bundle use default",
+    )  # fmt: skip
     app.add_typer(group, name="bundle")

@@ -2,7 +2,9 @@
 
 import json
 import os
+import shutil
 import stat
+from pathlib import Path
 
 import pytest
 from cli_runner import call
@@ -284,3 +286,20 @@ def test_tasks_show_unknown_task_is_exit_1():
 
     assert result.exit_code == 1
     assert "Known tasks" in result.stderr
+
+
+def test_bundle_use_takes_a_sound_base_and_refuses_a_broken_one(tmp_path):
+    shipped = Path(loaded("bundle", "show", "--json")["path"])
+    mine = tmp_path / "mine"
+    shutil.copytree(shipped, mine)
+    assert call("bundle", "use", str(mine)).exit_code == 0
+    assert loaded("bundle", "show", "--json")["path"] == str(mine)
+    broken = tmp_path / "broken"
+    shutil.copytree(shipped, broken)
+    (broken / "tokenizer.json").write_text("{}")
+    refused = call("bundle", "use", str(broken))
+    assert refused.exit_code == 1
+    assert "tokenizer.json" in refused.stderr
+    assert loaded("bundle", "show", "--json")["path"] == str(mine)
+    assert call("bundle", "use", "default").exit_code == 0
+    assert loaded("bundle", "show", "--json")["path"] == str(shipped)
