@@ -34,15 +34,13 @@ from bench.report import Stages, can_plot, plot, show, write_json
 from bench.rows import ROWS
 from bench.run import Bench, grow, run_task
 from bench.summary import mean_of, summarise
-from export.cache import CachedLLM
+from export.cache import CachedLLM, answers_file, open_cached
 from export.data import UserHistory
 from export.published.labels import Allowance
 from hydra_edge import __version__
 from hydra_edge.bundle import load_bundle
-from hydra_edge.config import Config, find_paths
 from hydra_edge.encoder import Encoder
 from hydra_edge.errors import HydraError
-from hydra_edge.llm.models import open_llm
 from hydra_edge.tasks import TaskSpec
 from hydra_edge.types import JsonDict
 
@@ -52,21 +50,8 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 def cached_llm(llm: str, folder: Path, *, replay: bool, threads: int) -> CachedLLM:
-    """Open an LLM behind the cache of its answers; to replay, the cache alone.
-
-    Answers are filed under the model's own name, which is kept beside them: a replay has no
-    model to ask for it.
-    """
-    slug = re.sub(r"[^A-Za-z0-9.@-]+", "_", llm).strip("._") or "default"
-    path, named = folder / f"{slug}.jsonl", folder / f"{slug}.name"
-    if replay:
-        name = named.read_text(encoding="utf-8").strip() if named.exists() else llm
-        return CachedLLM(None, path, name=name)
-    model = CachedLLM(open_llm(llm, Config(threads=threads), find_paths()), path, name=llm)
-    if model.name != llm:
-        folder.mkdir(parents=True, exist_ok=True)
-        named.write_text(model.name + "\n", encoding="utf-8")
-    return model
+    """Open an LLM behind the cache of its answers; to replay, the cache alone."""
+    return open_cached(llm, answers_file(folder, llm), replay=replay, threads=threads)
 
 
 def parse_sizes(text: str) -> tuple[int, ...]:

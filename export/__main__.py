@@ -51,101 +51,94 @@ def encoder_command(
     Example: `python -m export encoder --out build/encoder --data commits.train.jsonl.gz`
     """
     files = _files(data)
-    from export.encoder import convert, provenance, source_folder, width
-    from export.pack import CARD_FILE, Card
-    from export.parity import (
-        TorchEncoder,
-        calibration_texts,
-        check,
-        graph_encoder,
-        limits,
-        measure,
-        parity_histories,
-    )
+    from export.graph import make_encoder
+    from export.parity import graph_encoder
+    from hydra_edge.bundle.manifest import ENCODER_FILE, TOKENIZER_FILE
 
-    source = source or source_folder()
-    histories = parity_histories(files)
-    calibration = calibration_texts(files, besides=histories)
-    with tempfile.TemporaryDirectory() as scratch, _bars() as progress:
-        work = Path(scratch)
-        made = convert(source, work, calibration, max_tokens, progress=progress)
-        card = Card(width(source), "mean", max_tokens, parity={}, provenance=provenance(source))
-        quantized = graph_encoder(work / "b8", made.int8_graph, made.tokenizer, card)
-        figures = measure(
-            TorchEncoder(source, max_tokens),
-            graph_encoder(work / "b32", made.float_graph, made.tokenizer, card),
-            quantized,
-            histories,
-            progress=progress,
-        )
-        check(figures)
-        timings = _time(quantized)
-        out.mkdir(parents=True, exist_ok=True)
-        for path in (made.int8_graph, made.tokenizer):
-            (out / path.name).write_bytes(path.read_bytes())
-        parity = {**figures, "limits": limits()}
-        Card(card.dim, card.pooling, max_tokens, parity, card.provenance).save(out / CARD_FILE)
-    _table("Parity with torch float32", figures)
+    with _bars() as progress:
+        card = make_encoder(files, out, source=source, max_tokens=max_tokens, progress=progress)
+    with tempfile.TemporaryDirectory() as scratch:
+        graph, tokenizer = out / ENCODER_FILE, out / TOKENIZER_FILE
+        timings = _time(graph_encoder(Path(scratch) / "base", graph, tokenizer, card))
+    _table("Parity with torch float32", {k: v for k, v in card.parity.items() if k != "limits"})
     _table("On this machine", timings)
     typer.echo(f"Wrote {out}. Next: python -m export pack --encoder {out} --out BUNDLE", err=True)
 
 
-@app.command("priors")
-def priors_command(
-    encoder: Annotated[Path, typer.Option(help="Folder made by `python -m export encoder`.")],
+@app.command("build")
+def build_command(
     data: Annotated[
         list[Path], typer.Option(help="Training histories, or a folder of `*.train.jsonl.gz`.")
     ],
-    out: Annotated[Path, typer.Option(help="Where to write the maps (.safetensors).")],
-    quality: Annotated[Path, typer.Option(help="Where to write what they are worth (.json).")],
-    cache: Annotated[
-        Path, typer.Option(help="Answers of the LLM, kept so that nobody asks twice (.jsonl).")
-    ] = Path("export/answers/smollm2.jsonl"),
-    llm: Annotated[str, typer.Option(help="Local model, as for `hydra-edge -m`.")] = "smollm2",
-    replay: Annotated[bool, typer.Option(help="Use kept answers only.")] = False,
-    users: Annotated[int, typer.Option(help="Users a task whose candidates are labelled.")] = 16,
+    out: Annotated[Path, typer.Option(help="The bundle's folder; an older bundle is replaced.")],
+    work: Annotated[Path, typer.Option(help="What the stages leave; makes a rerun short.")] = Path(
+        "build/base"
+    ),
+    llm: Annotated[
+        list[str] | None, typer.Option(help="LLMs to ask; default: smollm2 and gemma3.")
+    ] = None,
+    pools: Annotated[
+        list[str] | None,
+        typer.Option(help="How much an LLM is asked: NAME=TEXT_USERS,LABEL_USERS,QUERIES."),
+    ] = None,
+    answers: Annotated[Path, typer.Option(help="Where the LLMs' answers are kept.")] = Path(
+        "export/answers"
+    ),
+    replay: Annotated[bool, typer.Option(help="Use kept answers only; no LLM is needed.")] = False,
+    only: Annotated[
+        list[str] | None, typer.Option(help="Only these of: onnx mine label train pack.")
+    ] = None,
+    source: Annotated[
+        Path | None, typer.Option(help="Model folder; default: the installed all-MiniLM-L6-v2.")
+    ] = None,
+    max_tokens: Annotated[int, typer.Option(min=8, max=512, help="Longer texts are cut.")] = 128,
     threads: Annotated[int, typer.Option(help="For the LLM; 0 lets the machine decide.")] = 0,
-    seed: Annotated[int, typer.Option(help="Draws the users.")] = 0,
+    seed: Annotated[int, typer.Option(help="Draws the users, and what training draws.")] = 0,
 ) -> None:
-    """Label training users and fit scaling and head priors; resumes where it stopped.
+    """Rebuild a base from data, in stages; one whose inputs are unchanged is skipped.
 
-    Example: `python -m export priors --encoder build/encoder --data DATA --out maps.safetensors
-    --quality quality.json --replay`
+    Stopped, it goes on where it was: every answer of an LLM is kept at once.
+
+    Example: `python -m export build --data DATA --out hydra_edge/bundles/default --replay`
     """
-    import json
+    files = _files(data)
+    from export.build import build
+    from export.mine import KNOWN_PLANS, Plan, plan_for
+    from export.workshop import Settings
 
-    import safetensors.numpy
-
-    from export.cache import CachedLLM
-    from export.maps import Plan, as_float32, build_maps
-    from export.pack import CARD_FILE, Card, neutral_maps, pack
-    from hydra_edge.bundle.manifest import ENCODER_FILE, TOKENIZER_FILE
-    from hydra_edge.config import Config, find_paths
-    from hydra_edge.features import feature_names
-    from hydra_edge.llm.models import open_llm
-
-    features: dict[Role, tuple[str, ...]] = {role: feature_names(role) for role in get_args(Role)}
-    with tempfile.TemporaryDirectory() as scratch, _bars() as progress:
-        neutral = pack(
-            Path(scratch) / "neutral",
-            encoder=encoder / ENCODER_FILE,
-            tokenizer=encoder / TOKENIZER_FILE,
-            card=Card.load(encoder / CARD_FILE),
-            maps=neutral_maps(features),
-            features=features,
+    sizes = dict(_named_sizes(text) for text in pools or ())
+    names = list(dict.fromkeys(llm or [plan.name for plan in KNOWN_PLANS]))
+    if unknown := [name for name in sizes if name not in names]:
+        raise ConfigError(
+            f"--pools: got {', '.join(unknown)}; expected some of {', '.join(names)}. Name it "
+            "with --llm too."
         )
-        inner = None if replay else open_llm(llm, Config(threads=threads), find_paths())
-        made = build_maps(
-            neutral,
-            Encoder(neutral),
-            CachedLLM(inner, cache, name=llm),
-            _files(data),
-            Plan(adapter_users=users, seed=seed),
-            progress,
-        )
-    safetensors.numpy.save_file(as_float32(made.arrays), out)
-    quality.write_text(json.dumps(made.quality, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    typer.echo(f"Wrote {out} and {quality}. Next: python -m export pack", err=True)
+    plan = Plan(seed=seed, llms=tuple(plan_for(name, sizes.get(name, "")) for name in names))
+    settings = Settings(
+        tuple(files), out, work, answers, plan,
+        source=source, max_tokens=max_tokens, replay=replay, threads=threads,
+    )  # fmt: skip
+    with _bars() as progress:
+        build(settings, progress=progress, say=_say, only=only or ())
+
+
+@app.command("answers")
+def answers_command(
+    folder: Annotated[Path, typer.Option(help="Where the LLMs' answers are kept.")] = Path(
+        "export/answers"
+    ),
+) -> None:
+    """Pack the answers that LLMs gave, to be kept with the code: `*.jsonl` into `*.jsonl.gz`.
+
+    Example: `python -m export answers --folder export/answers`
+    """
+    from export.cache import pack_answers
+
+    grown = sorted(folder.glob("*.jsonl"))
+    for path in grown:
+        _say(f"{path.name}.gz: {pack_answers(path):,} answers")
+    if not grown:
+        _say(f"{folder} holds no answers that are not packed.")
 
 
 @app.command("published")
@@ -182,23 +175,21 @@ def published_command(
     files = _files(data)
     import torch
 
-    from export.cache import CachedLLM
+    from export.cache import open_cached
     from export.encoder import source_folder
     from export.published.build import Plan, build
     from export.published.labels import Allowance
     from export.published.train import Recipe
-    from hydra_edge.config import Config, find_paths
-    from hydra_edge.llm.models import open_llm
 
     if threads:
         torch.set_num_threads(threads)
-    inner = None if replay else open_llm(llm, Config(threads=threads), find_paths())
+    model = open_cached(llm, cache, replay=replay, threads=threads)
     plan = Plan(
         users, Allowance(record_calls, pools), Recipe(least_steps=least_steps), max_tokens, seed
     )
     with _bars() as progress:
         cards = build(
-            files, out, CachedLLM(inner, cache, name=llm), plan,
+            files, out, model, plan,
             source=source or source_folder(), only=task or (), progress=progress,
         )  # fmt: skip
     for card in cards:
@@ -286,6 +277,20 @@ def _files(paths: Sequence[Path]) -> list[Path]:
     return files
 
 
+def _named_sizes(text: str) -> tuple[str, str]:
+    name, equals, sizes = text.rpartition("=")
+    if not name or not equals:
+        raise ConfigError(
+            f"--pools: got {text!r}; expected NAME=TEXT_USERS,LABEL_USERS,QUERIES. Write for "
+            "example --pools smollm2=80,40,4."
+        )
+    return name, sizes
+
+
+def _say(line: str) -> None:
+    typer.echo(line, err=True)
+
+
 def _time(encoder: Encoder) -> JsonDict:
     """Time what a user waits for, in milliseconds: the best start, median runs."""
     starts = []
@@ -329,7 +334,7 @@ def _bars() -> Iterator[Progress]:
         def report(stage: str, done: int, total: int) -> None:
             if stage not in tasks:
                 tasks[stage] = bars.add_task(stage, total=total)
-            bars.update(tasks[stage], completed=done)
+            bars.update(tasks[stage], completed=done, total=total)
 
         yield report
 

@@ -7,16 +7,99 @@ can be replayed on a machine without any model.
 
 from __future__ import annotations
 
+import copy
 import gzip
+import io
 import json
 import os
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from hydra_edge.config import Config, find_paths
 from hydra_edge.errors import BackendError, ContextLengthError
 from hydra_edge.llm import LLM
+from hydra_edge.llm.models import open_llm
 from hydra_edge.prompt import Prompt
 from hydra_edge.types import Completion, JsonDict, text_hash
+
+# Models whose own name is not what they are opened by; a cache's ``.name`` file wins over it.
+_OWN_NAMES = {"smollm2": "smollm2-q8"}
+
+
+def answers_file(folder: Path, spec: str) -> Path:
+    """Return where the answers of an LLM are kept; ``spec`` is as for ``open_llm``."""
+    slug = re.sub(r"[^A-Za-z0-9.@-]+", "_", spec).strip("._") or "default"
+    return folder / f"{slug}.jsonl"
+
+
+def open_cached(spec: str, path: Path, *, replay: bool, threads: int = 0) -> CachedLLM:
+    """Open an LLM behind the cache of its answers; to replay, the cache alone.
+
+    Answers are filed under the model's own name, which is kept beside them (``<stem>.name``): a
+    replay has no model to ask for it.
+    """
+    named = path.with_suffix(".name")
+    if replay:
+        own = named.read_text(encoding="utf-8").strip() if named.exists() else ""
+        return CachedLLM(None, path, name=own or _OWN_NAMES.get(spec, spec))
+    model = CachedLLM(open_llm(spec, Config(threads=threads), find_paths()), path)
+    if model.name != spec:
+        named.parent.mkdir(parents=True, exist_ok=True)
+        named.write_text(model.name + "\n", encoding="utf-8")
+    return model
+
+
+def _packed(path: Path) -> Path:
+    return path.with_suffix(path.suffix + ".gz")
+
+
+def _rows(text: str) -> dict[str, str]:
+    """Read the whole lines of a cache by key; the last one of a key counts."""
+    rows: dict[str, str] = {}
+    for line in text.split("\n"):  # an answer may hold what else ends lines
+        try:
+            rows[json.loads(line)["k"]] = line
+        except (ValueError, KeyError, TypeError):
+            continue  # cut off when its writer was stopped: asked again
+    return rows
+
+
+def answer_rows(path: Path) -> dict[str, str]:
+    """Return all that is kept in a cache, packed or not: key -> line, sorted by key."""
+    rows: dict[str, str] = {}
+    if _packed(path).exists():
+        with gzip.open(_packed(path), "rt", encoding="utf-8") as stream:
+            rows |= _rows(stream.read())
+    if path.exists():
+        rows |= _rows(path.read_text(encoding="utf-8", errors="replace"))
+    return dict(sorted(rows.items()))
+
+
+def pack_answers(path: Path) -> int:
+    """Move a cache that has grown into its ``.gz``; equal answers give equal bytes.
+
+    Nobody should be answering meanwhile. What was appended while this ran is packed as well.
+
+    Returns
+    -------
+    int
+        How many answers are packed now.
+    """
+    while True:
+        size = path.stat().st_size if path.exists() else 0
+        rows = answer_rows(path)
+        content = io.BytesIO()
+        with gzip.GzipFile(filename="", fileobj=content, mode="wb", mtime=0) as stream:
+            stream.write("".join(f"{line}\n" for line in rows.values()).encode("utf-8"))
+        temporary = path.with_name(f".{path.name}.tmp")
+        temporary.write_bytes(content.getvalue())
+        temporary.replace(_packed(path))
+        if not path.exists():
+            return len(rows)
+        if path.stat().st_size == size:
+            path.unlink()
+            return len(rows)
 
 
 class CachedLLM:
@@ -41,7 +124,7 @@ class CachedLLM:
         self.asked = 0
         self.answers: dict[str, list[Completion]] = {}
         self.too_long: set[str] = set()  # prompts that did not fit: a replay must cut them too
-        packed = path.with_suffix(path.suffix + ".gz")
+        packed = _packed(path)
         if packed.exists():
             with gzip.open(packed, "rt", encoding="utf-8") as stream:
                 self._read(stream.read())
@@ -52,12 +135,8 @@ class CachedLLM:
             self._read(text)
 
     def _read(self, text: str) -> None:
-        for line in text.splitlines():
-            try:
-                row = json.loads(line)
-            except ValueError:
-                continue  # a line cut off when its writer was stopped: asked again
-            self._learn(row)
+        for line in _rows(text).values():
+            self._learn(json.loads(line))
 
     def _learn(self, row: JsonDict) -> None:
         if "x" in row:
@@ -67,6 +146,12 @@ class CachedLLM:
             Completion(c[0], greedy=i == 0 and row["g"], tokens=c[1], logprob=c[2])
             for i, c in enumerate(row["c"])
         ]
+
+    def replay(self) -> CachedLLM:
+        """Return the same answers without the model: what is missing is never asked for."""
+        twin = copy.copy(self)
+        twin.inner = None
+        return twin
 
     def key(
         self, prompt: Prompt, n: int, temperature: float, max_tokens: int, seed: int, closed: bool

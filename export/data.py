@@ -7,13 +7,23 @@ One JSON object a line: ``user``, ``id``, ``seq``, ``time`` (unix seconds or nul
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from hydra_edge.errors import HydraError
 from hydra_edge.types import Record
+
+LEAST_RECORDS = 12  # a user with fewer has no past to speak of
+
+
+class LeakError(HydraError):
+    """A pseudo-query, or a record shown to one, must not be known yet."""
+
+    code = "leak"
 
 
 @dataclass(frozen=True)
@@ -64,3 +74,14 @@ def sample_users(
     able = [u for u in users if len(u.records) >= least]
     drawn = random.Random(seed).sample(able, min(n, len(able)))
     return sorted(drawn, key=lambda u: u.user)
+
+
+def by_task(users: Sequence[UserHistory]) -> dict[str, list[UserHistory]]:
+    """Sort users by task, tasks by name; within a task the order stays."""
+    tasks = sorted({user.task for user in users})
+    return {task: [user for user in users if user.task == task] for task in tasks}
+
+
+def fingerprint(paths: Sequence[Path]) -> dict[str, str]:
+    """Return each input's sha256, cut to 16 digits: what a base was trained on."""
+    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest()[:16] for p in sorted(paths)}

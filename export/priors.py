@@ -15,14 +15,12 @@ from types import MappingProxyType
 import numpy as np
 
 from export.data import UserHistory
-from hydra_edge.adapter import merge, pool_features, pool_utilities
 from hydra_edge.bundle import Bundle
 from hydra_edge.encoder import TextEncoder
 from hydra_edge.engine import Engine
-from hydra_edge.evaluate import top_utility
+from hydra_edge.evaluate import judge, top_utility
+from hydra_edge.features.scaling import LIMIT
 from hydra_edge.heads import ConditionalLogit, Groups, Prior
-from hydra_edge.llm import LLM
-from hydra_edge.pools import complete_within_context
 from hydra_edge.reranker import proxy_data
 from hydra_edge.store import Store
 from hydra_edge.types import Double1d, Double2d, Float1d, Float2d, JsonDict, Role
@@ -76,41 +74,6 @@ def label_reranker(
     return out
 
 
-def label_adapter(
-    users: Sequence[UserHistory],
-    bundle: Bundle,
-    encoder: TextEncoder,
-    llm: LLM,
-    queries: int,
-    report: Report,
-) -> list[Labelled]:
-    """Label candidates of a real LLM on each user's last ``queries`` records."""
-    out = []
-    for done, user in enumerate(users, start=1):
-        engine = engine_for(user, bundle, encoder)
-        task = engine.task(user.task)
-        history = engine.history(task)
-        head = engine.active(task, "reranker")
-        items: list[Item] = []
-        for i in range(max(2, len(history) - queries), len(history)):
-            record, past, vector = history.records[i], history.before(i), history.inputs[i]
-            ranked = engine.rank(head, record.input, vector, past, k=4)
-            shown = [r.record for r in ranked]
-            prompt = engine.prompt(task, record.input, shown)
-            _, completions = complete_within_context(
-                llm, prompt, n=8, temperature=0.8, max_tokens=task.max_tokens
-            )
-            candidates = merge(completions, task)
-            if candidates:
-                pool = engine.pool(record.input, vector, candidates, shown)
-                phi = pool_features(engine.features["adapter"], pool, past)
-                items.append((phi, pool_utilities(pool, record.output, task)))
-        out.append(Labelled(user.user, user.task, task.kind, tuple(items)))
-        engine.store.close()
-        report("adapter labels", done, len(users))
-    return out
-
-
 def fit_scale(labelled: Sequence[Labelled], dim: int) -> tuple[Float1d, Float1d]:
     """Return means and deviations that bring features into roughly [-3, 3].
 
@@ -128,6 +91,18 @@ def fit_scale(labelled: Sequence[Labelled], dim: int) -> tuple[Float1d, Float1d]
     scale = np.where(varies.any(axis=0), (std * varies).sum(axis=0) / count, 1.0)
     centre = (mean * varies).sum(axis=0) / count
     return centre.astype(np.float32), scale.astype(np.float32)
+
+
+@dataclass(frozen=True, eq=False)
+class Scale:
+    """Means and deviations of features, both ``(d,)``."""
+
+    mean: Float1d
+    std: Float1d
+
+    def apply(self, raw: Float2d) -> Float2d:
+        """Bring raw features ``(m, d)`` into roughly [-3, 3], as the device does."""
+        return np.clip((raw - self.mean) / self.std, -LIMIT, LIMIT).astype(np.float32)
 
 
 def scaled(
@@ -170,6 +145,7 @@ class Population:
     mean: Double1d
     precision: Double2d
     tau: float
+    gains: Double2d
     report: JsonDict
 
 
@@ -227,6 +203,55 @@ def _strength(
     return STRENGTHS[int(np.argmin(losses))] if losses.any() else STRENGTHS[-1]
 
 
+# Floors of what is estimated from few users: no gain is certain, no query without noise.
+LEAST_SPREAD, LEAST_NOISE = 0.01, 0.02
+
+
+def population_gains(judged: Sequence[tuple[Groups, Prior]], baseline: int, top: int) -> Double2d:
+    """Estimate what users left out gain, as the device's own gate would measure it.
+
+    Parameters
+    ----------
+    judged
+        Each user's queries, and the prior fitted without that user.
+    baseline
+        The column the baseline orders by.
+    top
+        How many of a query's best pairs count.
+
+    Returns
+    -------
+    Double2d
+        Shape ``(2, 3)``: shared over baseline, personal over shared; the mean over users, the
+        spread of users' true gains, and the noise of a single query.
+    """
+    differences: tuple[list[Double1d], list[Double1d]] = ([], [])
+    for groups, prior in judged:
+        weight = np.zeros(prior.dim, dtype=np.float32)
+        weight[baseline] = 1.0
+        verdict = judge(groups, prior, weight, top=top)
+        held = verdict.held_out
+        differences[0].append((verdict.shared - verdict.baseline)[held])
+        differences[1].append((verdict.personal - verdict.shared)[held])
+    return np.array([_moments(d) for d in differences])
+
+
+def _moments(users: Sequence[Double1d]) -> tuple[float, float, float]:
+    """Split differences by query into a mean, the users' spread and the queries' noise."""
+    users = [d for d in users if len(d)]
+    if not users:
+        return 0.0, 1.0, 1.0
+    means = np.array([d.mean() for d in users])
+    freedom = sum(len(d) - 1 for d in users)
+    squares = sum(float(((d - d.mean()) ** 2).sum()) for d in users)
+    noise = max(np.sqrt(squares / freedom) if freedom else 1.0, LEAST_NOISE)
+    by_chance = float(np.mean([noise**2 / len(d) for d in users]))
+    between = float(means.var(ddof=1)) - by_chance if len(users) > 1 else 1.0
+    # The mean itself is known only so well; what is not known is spread too.
+    spread = np.sqrt(max(between, LEAST_SPREAD**2) + by_chance / len(users))
+    return float(means.mean()), float(spread), float(noise)
+
+
 def fit_population(users: Sequence[Labelled], dim: int, role: Role, baseline: int) -> Population:
     """Fit the shared head of one group of tasks, and how much users differ from it.
 
@@ -246,6 +271,12 @@ def fit_population(users: Sequence[Labelled], dim: int, role: Role, baseline: in
     utility, tau, ridge = best
     folds = _out_of_fold(users, dim, tau, ridge)
     strength = _strength(users, folds, dim, tau)
+    judged = [
+        (_stack([users[i]], dim), Prior(weight, np.eye(dim) * strength, tau))
+        for part, weight in folds
+        for i in part
+    ]
+    gains = population_gains(judged, baseline, top)
     everyone = _stack(users, dim)
     means = np.add.reduceat(everyone.utilities, everyone.offsets[:-1]) / np.diff(everyone.offsets)
     ceiling = np.maximum.reduceat(everyone.utilities, everyone.offsets[:-1])
@@ -263,8 +294,10 @@ def fit_population(users: Sequence[Labelled], dim: int, role: Role, baseline: in
         "tau": tau,
         "ridge": ridge,
         "strength": strength,
+        "gains": np.round(gains, 4).tolist(),
     }
-    return Population(_fit(users, dim, tau, ridge).weight_, np.eye(dim) * strength, tau, report)
+    mean = _fit(users, dim, tau, ridge).weight_
+    return Population(mean, np.eye(dim) * strength, tau, gains, report)
 
 
 def priors_of_role(
@@ -282,11 +315,19 @@ def priors_of_role(
     for group, tasks in sorted(groups.items()):
         users = [u for u in labelled if u.task in tasks and u.items]
         found = fit_population(users, len(names), role, names.index(baseline))
-        arrays[f"{role}.prior.{group}.mean"] = found.mean.astype(np.float32)
-        arrays[f"{role}.prior.{group}.precision"] = found.precision.astype(np.float32)
-        arrays[f"{role}.prior.{group}.tau"] = np.array([found.tau], dtype=np.float32)
+        arrays |= prior_arrays(role, group, found)
         report[group] = found.report
     return arrays, report
+
+
+def prior_arrays(role: Role, group: str, found: Population) -> dict[str, Float2d]:
+    """Return one prior as arrays of ``maps.safetensors``."""
+    return {
+        f"{role}.prior.{group}.mean": found.mean.astype(np.float32),
+        f"{role}.prior.{group}.precision": found.precision.astype(np.float32),
+        f"{role}.prior.{group}.tau": np.array([found.tau], dtype=np.float32),
+        f"{role}.gain.{group}": found.gains.astype(np.float32),
+    }
 
 
 def with_maps(bundle: Bundle, arrays: Mapping[str, Float2d]) -> Bundle:

@@ -27,7 +27,7 @@ _AGAIN = "Train it again: python -m export published --help."
 class Card:
     """How one task's encoders were trained.
 
-    ``trained_on`` holds file names and their fingerprints (``export.maps.fingerprint``);
+    ``trained_on`` holds file names and their fingerprints (``export.data.fingerprint``);
     ``roles`` each role's figures; ``files`` the sha256 of every file beside the card.
     """
 

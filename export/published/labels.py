@@ -11,8 +11,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from export.data import UserHistory
-from hydra_edge.errors import HydraError
+from export.data import LeakError, UserHistory
 from hydra_edge.llm import LLM
 from hydra_edge.pools import Sampling, complete_within_context
 from hydra_edge.prompt import build_prompt
@@ -24,12 +23,6 @@ from hydra_edge.utility import utility
 LISTED = 10  # of BM25's best: the candidates the reranker chooses from
 LEAST_EARLIER = 2  # records before a pseudo-query: fewer leave nothing to compare
 SAMPLING = Sampling(n=8, shown=4, temperature=0.8)
-
-
-class LeakError(HydraError):
-    """A pseudo-query, or a record shown to one, must not be known yet."""
-
-    code = "leak"
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,7 +37,7 @@ def encoder_folder(bundle: Bundle, tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("command", ["encoder", "pack", "golden"])
+@pytest.mark.parametrize("command", ["encoder", "build", "answers", "pack", "golden"])
 def test_export_help_has_an_example(command: str) -> None:
     done = export(command, "--help")
     assert done.returncode == 0
@@ -50,6 +50,38 @@ def test_export_encoder_without_data_says_what_to_give(tmp_path: Path) -> None:
     assert "Error: --data: found no file" in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (("--pools", "80,40,4"), "expected NAME=TEXT_USERS,LABEL_USERS,QUERIES"),
+        (("--pools", "smollm2=80"), "--pools smollm2=80 is not understood"),
+        (("--llm", "gemma3", "--pools", "smollm2=1,1,1"), "expected some of gemma3"),
+        (("--only", "pakc"), "--only: got pakc; expected some of onnx, mine, label, train, pack"),
+        (("--only", "mine"), "Stage mine cannot run: found no encoder.onnx"),
+    ],
+)
+def test_export_build_that_cannot_run_says_why_on_one_line(
+    tmp_path: Path, options: tuple[str, ...], told: str
+) -> None:
+    (tmp_path / "a.jsonl").write_text("")
+    done = export(
+        "build", "--data", tmp_path / "a.jsonl", "--out", tmp_path / "base",
+        "--work", tmp_path / "work", "--replay", *options,
+    )  # fmt: skip
+    assert done.returncode == 1
+    error = [line for line in done.stderr.splitlines() if line.startswith("Error: ")]
+    assert len(error) == 1
+    assert told in error[0]
+    assert not (tmp_path / "base").exists()
+
+
+def test_export_answers_packs_what_has_grown(tmp_path: Path) -> None:
+    (tmp_path / "m.jsonl").write_text('{"k":"b","g":true,"c":[]}\n{"k":"a","g":true,"c":[]}\n')
+    assert "m.jsonl.gz: 2 answers" in export("answers", "--folder", tmp_path).stderr
+    assert "holds no answers that are not packed" in export("answers", "--folder", tmp_path).stderr
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["m.jsonl.gz"]
 
 
 def test_export_pack_makes_a_bundle_this_release_can_use(

@@ -45,7 +45,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hash_encoder, llm):
         opened.append(name)
         return llm
 
-    monkeypatch.setattr(bench.quality, "open_llm", open_llm)
+    monkeypatch.setattr("export.cache.open_llm", open_llm)
     monkeypatch.setattr(bench.quality, "Encoder", lambda _bundle: hash_encoder)
 
     def call(*options: object, out: str = "out.json"):
@@ -219,7 +219,7 @@ def test_cached_llm_keeps_the_models_own_name_for_a_replay(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scripted
 ) -> None:
     inner = scripted(lambda _p, n: ["yes"] * n)
-    monkeypatch.setattr(bench.quality, "open_llm", lambda *_: inner)
+    monkeypatch.setattr("export.cache.open_llm", lambda *_: inner)
     prompt = build_prompt(BUILTIN["paper_title"], "q", [])
     spec = "/models/my.gguf"
     live = cached_llm(spec, tmp_path, replay=False, threads=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -10,14 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from export.cache import CachedLLM
-from export.data import read_users, sample_users
-from export.maps import Plan, as_float32, build_maps
-from export.pack import neutral_maps
-from export.priors import Labelled, _folds, fit_population, fit_scale, scaled, with_maps
-from hydra_edge.bundle import Bundle
+from export.cache import CachedLLM, answer_rows, answers_file, open_cached, pack_answers
+from export.data import by_task, fingerprint, read_users, sample_users
+from export.priors import Labelled, _folds, fit_population, fit_scale, scaled
 from hydra_edge.errors import BackendError, ContextLengthError
-from hydra_edge.features import feature_names
 from hydra_edge.prompt import Prompt, build_prompt
 from hydra_edge.tasks import BUILTIN
 from hydra_edge.types import Completion
@@ -59,6 +56,18 @@ def test_sample_users_same_seed_same_users(tmp_path: Path) -> None:
     first = sample_users(users, 3, least=5, seed=1)
     assert first == sample_users(users, 3, least=5, seed=1)
     assert all(len(u.records) >= 5 for u in first)
+
+
+def test_by_task_sorts_tasks_and_keeps_the_order_of_users(tmp_path: Path) -> None:
+    rows = [row for task in ("b", "a") for u in ("u2", "u1") for row in lines(u, 1, task)]
+    users = by_task(read_users([write(tmp_path / "a.jsonl", rows)]))
+    assert list(users) == ["a", "b"]
+    assert [u.user for u in users["b"]] == ["u1", "u2"]
+
+
+def test_fingerprint_is_of_the_bytes_and_under_the_files_name(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", lines("u", 1))
+    assert fingerprint([path]) == {"a.jsonl": hashlib.sha256(path.read_bytes()).hexdigest()[:16]}
 
 
 def test_cached_llm_asks_once_and_replays_without_a_model(
@@ -131,6 +140,78 @@ def test_cached_llm_reads_a_packed_cache_too(
     assert CachedLLM(None, path, name="scripted").complete(PROMPT)[0].text == "answer"
 
 
+def test_answers_with_odd_line_ends_survive_a_replay(
+    tmp_path: Path, scripted: Callable[..., object]
+) -> None:
+    odd = "one\u2028two\x85three\x1cfour\rfive"
+    path = tmp_path / "cache.jsonl"
+    CachedLLM(scripted(lambda _p, n: [odd] * n), path).complete(PROMPT)  # type: ignore[arg-type]
+    assert CachedLLM(None, path, name="scripted").complete(PROMPT)[0].text == odd
+    pack_answers(path)
+    assert CachedLLM(None, path, name="scripted").complete(PROMPT)[0].text == odd
+
+
+def test_replay_of_a_cache_never_asks_the_model(
+    tmp_path: Path, scripted: Callable[..., object]
+) -> None:
+    inner = scripted(lambda _p, n: ["answer"] * n)
+    llm = CachedLLM(inner, tmp_path / "cache.jsonl")  # type: ignore[arg-type]
+    with pytest.raises(BackendError, match="run once"):
+        llm.replay().complete(PROMPT)
+    llm.complete(PROMPT)
+    assert llm.replay().complete(PROMPT)[0].text == "answer"
+
+
+def test_pack_answers_gives_equal_bytes_whatever_the_order(
+    tmp_path: Path, scripted: Callable[..., object]
+) -> None:
+    prompts = [build_prompt(BUILTIN["paper_title"], f"query {i}", []) for i in range(4)]
+    packed = []
+    for name, order in (("one", prompts), ("two", prompts[::-1])):
+        path = tmp_path / f"{name}.jsonl"
+        inner = scripted(lambda p, n: [f"to {p.query}"] * n)
+        llm = CachedLLM(inner, path)  # type: ignore[arg-type]
+        for prompt in order:
+            llm.complete(prompt)
+        assert pack_answers(path) == 4
+        assert not path.exists()
+        packed.append((tmp_path / f"{name}.jsonl.gz").read_bytes())
+    assert packed[0] == packed[1]
+
+
+def test_pack_answers_adds_to_what_is_packed_and_drops_a_broken_line(
+    tmp_path: Path, scripted: Callable[..., object]
+) -> None:
+    path = tmp_path / "cache.jsonl"
+    inner = scripted(lambda _p, n: ["answer"] * n)
+    CachedLLM(inner, path).complete(PROMPT)  # type: ignore[arg-type]
+    pack_answers(path)
+    CachedLLM(inner, path).complete(PROMPT, n=2)  # type: ignore[arg-type]
+    with path.open("a") as stream:
+        stream.write('{"k":"half')
+    before = answer_rows(path)
+    assert pack_answers(path) == 2
+    assert answer_rows(path) == before
+    assert [p.name for p in tmp_path.iterdir() if p.is_file()] == ["cache.jsonl.gz"]
+
+
+def test_open_cached_replays_under_the_models_own_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scripted: Callable[..., object]
+) -> None:
+    inner = scripted(lambda _p, n: ["answer"] * n)
+    monkeypatch.setattr("export.cache.open_llm", lambda *_: inner)
+    path = answers_file(tmp_path / "answers", "/models/my.gguf")
+    open_cached("/models/my.gguf", path, replay=False).complete(PROMPT)
+    assert path.parent == tmp_path / "answers"
+    again = open_cached("/models/my.gguf", path, replay=True)
+    assert (again.name, again.complete(PROMPT)[0].text) == ("scripted", "answer")
+
+
+@pytest.mark.parametrize(("spec", "name"), [("smollm2", "smollm2-q8"), ("gemma3", "gemma3")])
+def test_open_cached_knows_the_bundled_models_names(tmp_path: Path, spec: str, name: str) -> None:
+    assert open_cached(spec, answers_file(tmp_path, spec), replay=True).name == name
+
+
 def people(
     truth: np.ndarray, n_users: int, spread: float, *, noise: float = 0.0, seed: int = 0
 ) -> list[Labelled]:
@@ -189,31 +270,3 @@ def test_fit_scale_brings_every_feature_to_unit_deviation() -> None:
     np.testing.assert_allclose(std, [3, 3], atol=0.5)
     ready = scaled(raw, mean, std, 5.0)[0].items[0][0]
     assert abs(float(ready.mean())) < 0.2
-
-
-def test_build_maps_end_to_end_on_generated_users(
-    tmp_path: Path,
-    bundle: Bundle,
-    hash_encoder,  # type: ignore[no-untyped-def]
-    scripted: Callable[..., object],
-) -> None:
-    def answer(prompt: Prompt, n: int) -> list[str]:
-        topic = next(t for t in ("parser", "speech", "vision") if t in prompt.query)
-        return ["Untitled", f"{topic}: study", "On things", f"{topic} stories"][:n]
-
-    rows = [row for i in range(6) for row in lines(f"u{i}", 14)]
-    path = write(tmp_path / "paper_title.train.jsonl", rows)
-    names = {"reranker": feature_names("reranker"), "adapter": feature_names("adapter")}
-    neutral = with_maps(bundle, neutral_maps(names))  # type: ignore[arg-type]
-    stages: set[str] = set()
-    plan = Plan(reranker_users=6, reranker_queries=8, adapter_users=6, adapter_queries=3)
-    maps = build_maps(
-        neutral, hash_encoder, scripted(answer), [path], plan,  # type: ignore[arg-type]
-        lambda stage, _done, _total: stages.add(stage),
-    )  # fmt: skip
-    assert stages == {"reranker labels", "adapter labels"}
-    assert set(maps.arrays) >= {"adapter.prior.text.mean", "reranker.prior.paper_title.precision"}
-    for array in as_float32(maps.arrays).values():
-        assert np.isfinite(array).all()
-    utility = maps.quality["adapter"]["text"]["utility"]
-    assert utility["shared"] > utility["any"]

@@ -1,0 +1,325 @@
+"""From data to the bundle that is shipped: five stages, each made once.
+
+``onnx`` turns the encoder's weights into the int8 graph and checks it; ``mine`` chooses whom and
+what to ask, with a reranker that needs no LLM; ``label`` asks real LLMs; ``train`` learns maps
+and priors from their answers; ``pack`` puts all into a bundle. Owns how the stages hang
+together; what each does is in a module of its own. Deterministic given the data, the answers
+that are kept, and the seed.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from export.cache import CachedLLM, answer_rows, answers_file
+from export.data import UserHistory, fingerprint
+from export.label import (
+    ask_all,
+    jobs_of,
+    pools_kept,
+    prepare_pools,
+    prepare_records,
+    records_kept,
+    unanswered,
+)
+from export.labels import PoolLabel, RecordLabel, read_pools, write_labels
+from export.mine import Questions, as_float32, mine_reranker, read_plan, write_plan
+from export.pack import (
+    CARD_FILE,
+    FEATURE_VERSION,
+    Card,
+    load_maps,
+    pack,
+    refuse_other,
+)
+from export.stages import Say, Stage, run_stages
+from export.workshop import PLAN_FILE, RERANKER_FILE, ROLES, Settings, Workshop
+from hydra_edge.bundle import Bundle, load_bundle
+from hydra_edge.bundle.manifest import ENCODER_FILE, MANIFEST_FILE, MAPS_FILE, TOKENIZER_FILE
+from hydra_edge.encoder import TextEncoder
+from hydra_edge.errors import BundleError, HydraError
+from hydra_edge.features import feature_names
+from hydra_edge.types import Float2d, JsonDict, Progress, Role, text_hash
+
+STAGES = ("onnx", "mine", "label", "train", "pack")
+POOLS_FILE, RECORDS_FILE, REPORT_FILE = "pools.jsonl.gz", "records.jsonl.gz", "report.json"
+FEATURES_FILE, QUALITY_FILE = "features.json", "quality.json"
+_BUNDLE = "bundle"  # the folder of the bundle within stage pack's own
+
+
+class TrainedMaps(Protocol):
+    """What training gives: arrays for ``maps.safetensors``, their features, their worth."""
+
+    @property
+    def arrays(self) -> Mapping[str, Float2d]:
+        """Named arrays, float32."""
+        ...
+
+    @property
+    def features(self) -> Mapping[Role, tuple[str, ...]]:
+        """The names of each role's features, in the order of the arrays."""
+        ...
+
+    @property
+    def quality(self) -> JsonDict:
+        """Figures for the manifest."""
+        ...
+
+
+class Train(Protocol):
+    """Training of maps and priors (``export.train.train_maps``)."""
+
+    def __call__(
+        self,
+        *,
+        bundle: Bundle,
+        encoder: TextEncoder,
+        users_by_task: dict[str, list[UserHistory]],
+        pools: Sequence[PoolLabel],
+        seed: int,
+        report: Progress,
+    ) -> TrainedMaps:
+        """Train on all users of the training files and on the pools that were answered."""
+        ...
+
+
+def build(
+    settings: Settings,
+    *,
+    progress: Progress,
+    say: Say,
+    only: Sequence[str] = (),
+    open_llm: Callable[[str, bool], CachedLLM] | None = None,
+    train: Train | None = None,
+) -> list[str]:
+    """Make a bundle, running only the stages that have to run.
+
+    Parameters
+    ----------
+    only
+        Run no other stages; the bundle is put in its place only if ``pack`` is among them.
+    open_llm
+        Opens an LLM and the cache of its answers; by default those in ``settings.answers``.
+        It is told the LLM's spec, and whether to open the answers alone.
+    train
+        By default ``export.train.train_maps``.
+
+    Returns
+    -------
+    list of str
+        The stages that ran.
+    """
+    refuse_other(settings.out)
+    with tempfile.TemporaryDirectory() as scratch:
+        made = _Build(Workshop(settings, Path(scratch)), progress, say, open_llm, train)
+        ran = run_stages(made.stages(), settings.work, only=only, say=say)
+        if not only or "pack" in only:
+            made.deliver()
+    return ran
+
+
+class _Build:
+    """The stages of one build."""
+
+    def __init__(
+        self,
+        shop: Workshop,
+        progress: Progress,
+        say: Say,
+        open_llm: Callable[[str, bool], CachedLLM] | None,
+        train: Train | None,
+    ) -> None:
+        self.shop = shop
+        self.settings = shop.settings
+        self.progress = progress
+        self.say = say
+        self.open_llm = open_llm or shop.open_llm
+        self.train = train
+
+    def stages(self) -> list[Stage]:
+        """Return the stages in order."""
+        settings, plan = self.settings, self.settings.plan
+        names: JsonDict = {role: list(feature_names(role)) for role in ROLES}
+        version: JsonDict = {"feature_version": FEATURE_VERSION}
+        limits = [[x.figure, x.low, x.high] for x in settings.limits or ()]
+        return [
+            Stage(
+                "onnx", self._onnx, (ENCODER_FILE, TOKENIZER_FILE, CARD_FILE), self._onnx_files,
+                parameters={"max_tokens": settings.max_tokens, "limits": limits},
+            ),
+            Stage(
+                "mine", self._mine, (RERANKER_FILE, PLAN_FILE), self._data_files, ("onnx",),
+                parameters={"plan": plan.as_json(), "features": names["reranker"], **version},
+            ),
+            Stage(
+                "label", self._label, (POOLS_FILE, RECORDS_FILE, REPORT_FILE), self._data_files,
+                ("onnx", "mine"), version, grown=self._answers, open_ends=self._unanswered,
+            ),
+            Stage(
+                "train", self._train, (MAPS_FILE, FEATURES_FILE, QUALITY_FILE), self._data_files,
+                ("onnx", "mine", "label"), {"seed": plan.seed, "features": names, **version},
+            ),
+            Stage(
+                "pack", self._pack,
+                tuple(f"{_BUNDLE}/{name}" for name in
+                      (MANIFEST_FILE, ENCODER_FILE, TOKENIZER_FILE, MAPS_FILE)),
+                after=("onnx", "train"), parameters=version,
+            ),
+        ]  # fmt: skip
+
+    def deliver(self) -> None:
+        """Put the bundle of stage pack where it is wanted, unless it is there already."""
+        out, made = self.settings.out, self.shop.at("pack", _BUNDLE)
+        try:
+            there = load_bundle(out) if out.exists() else None
+        except BundleError:
+            there = None  # damaged: replaced
+        manifest = (made / MANIFEST_FILE).read_bytes()
+        if there is not None and (out / MANIFEST_FILE).read_bytes() == manifest:
+            self.say(f"{out} is up to date: base {there.base_id[:12]}")
+            return
+        bundle = self._pack_into(out)
+        self.say(f"{out} is written: base {bundle.base_id[:12]}")
+
+    def _data_files(self) -> Sequence[Path]:
+        return self.settings.files
+
+    def _onnx_files(self) -> Sequence[Path]:
+        if importlib.util.find_spec("onnx") is None:
+            raise HydraError(
+                "Stage onnx cannot run: package onnx is not installed; expected the export "
+                "extra. Run pip install 'hydra-edge[export]', or leave the stage out with --only."
+            )
+        from export.encoder import source_folder
+
+        source = self.settings.source or source_folder()
+        weights = sorted(path for path in source.iterdir() if path.is_file())
+        return [*self.settings.files, *weights]
+
+    def _onnx(self, folder: Path) -> None:
+        from export.graph import make_encoder
+
+        settings = self.settings
+        make_encoder(
+            settings.files, folder, source=settings.source, max_tokens=settings.max_tokens,
+            within=settings.limits, progress=self.progress,
+        )  # fmt: skip
+
+    def _mine(self, folder: Path) -> None:
+        import safetensors.numpy
+
+        plan = self.settings.plan
+        made = mine_reranker(
+            self.shop.users, self.shop.neutral, self.shop.encoder, plan, self.progress
+        )
+        self.shop.encoder.save()
+        safetensors.numpy.save_file(as_float32(made.arrays), folder / RERANKER_FILE)
+        write_plan(folder / PLAN_FILE, self.shop.users, plan)
+        _write_json(folder / QUALITY_FILE, made.quality)
+
+    def _label(self, folder: Path) -> None:
+        pools: list[PoolLabel] = []
+        records: list[RecordLabel] = []
+        report: JsonDict = {}
+        for questions in read_plan(self.shop.at("mine", PLAN_FILE)):
+            report[questions.llm] = self._label_one(questions, pools, records)
+        write_labels(folder / POOLS_FILE, pools)
+        write_labels(folder / RECORDS_FILE, records)
+        _write_json(folder / REPORT_FILE, report)
+
+    def _label_one(
+        self, questions: Questions, pools: list[PoolLabel], records: list[RecordLabel]
+    ) -> JsonDict:
+        """Ask one LLM what it has not been asked, and add all that is kept to the lists."""
+        spec, base = questions.llm, self.shop.first_base()
+        jobs = jobs_of(questions, self.shop.users)
+        asks = prepare_pools(base, self.shop.encoder, jobs, self.progress)
+        jobs = jobs_of(questions, self.shop.users, by_record=True)
+        singles = prepare_records(base, self.shop.encoder, jobs, questions.records, self.progress)
+        self.shop.encoder.save()
+        llm, asked = self.open_llm(spec, True), 0
+        if not self.settings.replay and unanswered(llm, [*asks, *singles]):
+            llm = self.open_llm(spec, False)
+            try:
+                asked += ask_all(llm, asks, self.progress, f"{spec}: pools")
+                asked += ask_all(llm, singles, self.progress, f"{spec}: single records")
+            finally:
+                llm.close()
+        kept, single = list(pools_kept({spec: llm}, asks)), list(records_kept({spec: llm}, singles))
+        pools += kept
+        records += single
+        left = unanswered(llm, [*asks, *singles])
+        self.say(
+            f"label: {spec} answered {asked:,} prompts anew; {len(kept):,} pools of {len(asks):,} "
+            f"planned, {len(single):,} single records of {len(singles):,}, {left:,} not answered"
+        )
+        return {
+            "name": llm.name, "pools_planned": len(asks), "pools": len(kept),
+            "records_planned": len(singles), "records": len(single), "unanswered": left,
+        }  # fmt: skip
+
+    def _answers(self) -> JsonDict:
+        """Describe the answers that are kept, packed or not."""
+        folder, llms = self.settings.answers, self.settings.plan.llms
+        rows = {llm.name: answer_rows(answers_file(folder, llm.name)) for llm in llms}
+        return {name: text_hash("\n".join(kept.values())) for name, kept in rows.items()}
+
+    def _unanswered(self, folder: Path) -> str:
+        """Say what an LLM could still be asked; a replay leaves that open."""
+        report = json.loads((folder / REPORT_FILE).read_text(encoding="utf-8"))
+        left = sum(figures["unanswered"] for figures in report.values())
+        return f"for {left:,} prompts are not answered" if left and not self.settings.replay else ""
+
+    def _train(self, folder: Path) -> None:
+        import safetensors.numpy
+
+        settings, train = self.settings, self.train or _default_train()
+        made = train(
+            bundle=self.shop.first_base(),
+            encoder=self.shop.encoder,
+            users_by_task=self.shop.users,
+            pools=read_pools(self.shop.at("label", POOLS_FILE)),
+            seed=settings.plan.seed,
+            report=self.progress,
+        )
+        self.shop.encoder.save()
+        safetensors.numpy.save_file(as_float32(made.arrays), folder / MAPS_FILE)
+        _write_json(folder / FEATURES_FILE, {role: list(made.features[role]) for role in ROLES})
+        quality = {
+            **made.quality,
+            "llms": json.loads(self.shop.at("label", REPORT_FILE).read_text(encoding="utf-8")),
+            "plan": settings.plan.as_json(),
+            "trained_on": fingerprint(settings.files),
+        }
+        _write_json(folder / QUALITY_FILE, quality)
+
+    def _pack(self, folder: Path) -> None:
+        self._pack_into(folder / _BUNDLE)
+
+    def _pack_into(self, out: Path) -> Bundle:
+        stated = json.loads(self.shop.at("train", FEATURES_FILE).read_text(encoding="utf-8"))
+        return pack(
+            out,
+            encoder=self.shop.at("onnx", ENCODER_FILE),
+            tokenizer=self.shop.at("onnx", TOKENIZER_FILE),
+            card=Card.load(self.shop.at("onnx", CARD_FILE)),
+            maps=load_maps(self.shop.at("train", MAPS_FILE)),
+            features={role: tuple(stated[role]) for role in ROLES},
+            quality=json.loads(self.shop.at("train", QUALITY_FILE).read_text(encoding="utf-8")),
+        )
+
+
+def _default_train() -> Train:
+    from export.train import train_maps  # late: it needs torch
+
+    default: Train = train_maps
+    return default
+
+
+def _write_json(path: Path, value: JsonDict) -> None:
+    path.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n", encoding="utf-8")

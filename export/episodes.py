@@ -1,0 +1,181 @@
+"""Labelled queries of training users, with everything maps and priors are learned from.
+
+Two sources: closed sets as candidates without any LLM's votes, and pools that real LLMs have
+answered. Every query sees earlier records only: features come from the code the device runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from export.data import UserHistory
+from export.labels import PoolLabel
+from export.priors import Labelled, engine_for
+from hydra_edge.adapter import merge, pool_features, pool_utilities
+from hydra_edge.bundle import Bundle
+from hydra_edge.encoder import TextEncoder
+from hydra_edge.engine import Engine
+from hydra_edge.history import History
+from hydra_edge.retrieval import LexicalIndex
+from hydra_edge.types import Completion, Float1d, Float2d, Progress, Record
+
+
+@dataclass(frozen=True, eq=False)
+class Episode:
+    """One labelled query with ``m`` candidates.
+
+    ``raw`` (m, d) are unscaled interpretable features, ``utilities`` (m,). ``query`` (dim,) and
+    each of ``sides`` (m, dim) are what learned maps multiply: a candidate has one side.
+    ``position`` is the query's place in the user's history.
+    """
+
+    position: int
+    raw: Float2d
+    utilities: Float1d
+    query: Float1d
+    sides: tuple[Float2d, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class UserEpisodes:
+    """One user's labelled queries of one task, oldest first."""
+
+    user: str
+    task: str
+    kind: str
+    episodes: tuple[Episode, ...]
+
+
+def _episode(
+    engine: Engine,
+    history: History,
+    lexical: LexicalIndex,
+    position: int,
+    completions: Sequence[Completion],
+    shown: Sequence[Record],
+) -> Episode | None:
+    """Make an episode of what was answered to a record as the query; None without a candidate."""
+    record, vector = history.records[position], history.inputs[position]
+    candidates = merge(completions, history.task)
+    if not candidates:
+        return None
+    past = history.before(position)
+    pool = engine.pool(record.input, vector, candidates, shown, past, lexical)
+    return Episode(
+        position,
+        pool_features(engine.features["adapter"], pool, past),
+        pool_utilities(pool, record.output, history.task),
+        vector,
+        (pool.vectors,),
+    )
+
+
+def closed_episodes(
+    users: Sequence[UserHistory], bundle: Bundle, encoder: TextEncoder, limit: int, report: Progress
+) -> list[UserEpisodes]:
+    """Label the closed set as candidates nobody voted for: no LLM is needed.
+
+    Parameters
+    ----------
+    users
+        Of label and rating tasks.
+    bundle
+        With neutral adapter maps, so that features come out unscaled.
+    limit
+        Each user's latest records that are queries, at most.
+    """
+    out = []
+    for done, user in enumerate(users, start=1):
+        engine = engine_for(user, bundle, encoder)
+        history = engine.history(engine.task(user.task))
+        lexical = engine.lexical(history)
+        made = [
+            _episode(engine, history, lexical, position, (), ())
+            for position in range(max(2, len(history) - limit), len(history))
+        ]
+        episodes = tuple(e for e in made if e is not None)
+        out.append(UserEpisodes(user.user, user.task, history.task.kind, episodes))
+        engine.store.close()
+        report("closed sets", done, len(users))
+    return out
+
+
+def pool_episodes(
+    answers: Iterable[PoolLabel],
+    users: Mapping[tuple[str, str], UserHistory],
+    bundle: Bundle,
+    encoder: TextEncoder,
+    report: Progress,
+) -> list[UserEpisodes]:
+    """Label the pools that LLMs answered, oldest query first.
+
+    What one LLM answered to a user is kept apart from what another did: their pools share
+    queries, and leaving one out would not leave its truth out.
+
+    Parameters
+    ----------
+    answers
+        In any order.
+    users
+        By task and user.
+    bundle
+        With neutral adapter maps, so that features come out unscaled.
+    """
+    by_user: dict[tuple[str, str, str], list[PoolLabel]] = {}
+    for answer in answers:
+        by_user.setdefault((answer.task, answer.user, answer.llm), []).append(answer)
+    out = []
+    for done, key in enumerate(sorted(by_user), start=1):
+        user = users[key[:2]]
+        engine = engine_for(user, bundle, encoder)
+        history = engine.history(engine.task(user.task))
+        lexical = engine.lexical(history)
+        place = {record.id: record for record in history.records}
+        made = [
+            _episode(
+                engine, history, lexical, answer.position, answer.completions,
+                [place[i] for i in answer.shown_ids],
+            )
+            for answer in sorted(by_user[key], key=lambda a: a.position)
+        ]  # fmt: skip
+        episodes = tuple(e for e in made if e is not None)
+        out.append(UserEpisodes(user.user, user.task, history.task.kind, episodes))
+        engine.store.close()
+        report("pools", done, len(by_user))
+    return out
+
+
+@dataclass(frozen=True, eq=False)
+class Maps:
+    """Learned bilinear maps ``(P q) * (P' x)``: ``query`` and ``other``, both ``(k, dim)``."""
+
+    query: Float2d
+    other: Float2d
+
+    @property
+    def k(self) -> int:
+        """Number of learned features a side."""
+        return len(self.query)
+
+    def of(self, episode: Episode) -> Float2d:
+        """Return an episode's learned features, shape ``(m, k * sides)``, unscaled."""
+        asked = self.query @ episode.query
+        return np.hstack([(side @ self.other.T) * asked for side in episode.sides])
+
+
+def raw_features(episode: Episode, maps: Maps | None) -> Float2d:
+    """Return an episode's features, learned ones last, unscaled."""
+    return episode.raw if maps is None else np.hstack((episode.raw, maps.of(episode)))
+
+
+def labelled(users: Sequence[UserEpisodes], maps: Maps | None) -> list[Labelled]:
+    """Turn episodes into what priors are fitted on: unscaled features and utilities."""
+    return [
+        Labelled(
+            u.user, u.task, u.kind, tuple((raw_features(e, maps), e.utilities) for e in u.episodes)
+        )
+        for u in users
+    ]

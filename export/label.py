@@ -1,0 +1,323 @@
+"""What a real LLM answers to users' own past queries: the material the adapter is trained on.
+
+Owns the prompts (the records that the first reranker chooses, earlier ones only) and how their
+answers are asked for once and replayed from then on. Refuses a prompt that shows a record its
+query could not have seen. What an answer is worth is judged elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from export.cache import CachedLLM
+from export.data import LeakError, UserHistory
+from export.labels import PoolLabel, RecordLabel
+from export.mine import Questions, UsersByTask
+from export.priors import engine_for
+from hydra_edge.bundle import Bundle
+from hydra_edge.encoder import TextEncoder
+from hydra_edge.engine import Engine
+from hydra_edge.errors import BackendError, BundleError, ContextLengthError
+from hydra_edge.history import History
+from hydra_edge.pools import Sampling, complete_within_context
+from hydra_edge.prompt import Prompt
+from hydra_edge.retrieval import first_stage
+from hydra_edge.tasks import BUILTIN
+from hydra_edge.types import Completion, Int1d, Progress, Record
+
+SAMPLING = Sampling(n=8, shown=4, temperature=0.8)
+# One answer to one record: the greedy one, which no temperature changes.
+SINGLE = Sampling(n=1, shown=1, temperature=0.0)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One pseudo-query of one user, to be put to the LLM ``llm`` (its spec in the plan)."""
+
+    llm: str
+    user: UserHistory
+    record_id: str
+
+
+@dataclass(frozen=True)
+class Ask:
+    """A job with its prompt, ready to be sent."""
+
+    job: Job
+    position: int
+    prompt: Prompt
+    sampling: Sampling
+
+
+@dataclass(frozen=True)
+class Kept:
+    """An answer that is in the cache; ``prompt`` is what of the ask's prompt had room."""
+
+    ask: Ask
+    prompt: Prompt
+    completions: list[Completion]
+
+
+def jobs_of(questions: Questions, users: UsersByTask, *, by_record: bool = False) -> list[Job]:
+    """Look up the users of a plan's questions.
+
+    Raises
+    ------
+    BundleError
+        If the plan names a user who is not among them.
+    """
+    known = {(user.task, user.user): user for of_task in users.values() for user in of_task}
+    asked = questions.by_record if by_record else questions.pools
+    if missing := [q for q in asked if (q.task, q.user) not in known]:
+        raise BundleError(
+            f"The plan names user {missing[0].user} ({missing[0].task}), who is not in the data; "
+            "expected the histories it was made from. Run stage mine on these."
+        )
+    return [Job(questions.llm, known[q.task, q.user], q.record_id) for q in asked]
+
+
+def check_shown(prompt: Prompt, history: History, position: int) -> None:
+    """Refuse a prompt that shows the query's own record or a later one, or a label of them.
+
+    Raises
+    ------
+    LeakError
+        At the first such record, or label of the closed set.
+    """
+    place = {record.id: i for i, record in enumerate(history.records)}
+    own = history.records[position]
+    for record_id in prompt.record_ids:
+        at = place.get(record_id)
+        if at is None or at >= position:
+            what = "itself" if at == position else f"{record_id}, no earlier record"
+            raise LeakError(
+                f"Leak in labelling {history.task.name}: the prompt of record {own.id} shows "
+                f"{what}; expected records before position {position} only. Correct what chose "
+                "it; nothing was asked."
+            )
+    declared = BUILTIN.get(prompt.task.name)
+    allowed = {label.casefold() for label in declared.labels} if declared else set()
+    allowed |= {record.output.strip().casefold() for record in history.records[:position]}
+    for label in prompt.task.labels:
+        if label.casefold() not in allowed:
+            raise LeakError(
+                f"Leak in labelling {history.task.name}: the prompt of record {own.id} offers "
+                f"{label!r}; expected what the task declares or was answered earlier. Correct "
+                "the closed set; nothing was asked."
+            )
+
+
+def _best(engine: Engine, history: History, position: int) -> list[list[Record]]:
+    """Choose the records to show as the device would: the first reranker's best, of the past."""
+    record, past = history.records[position], history.before(position)
+    head = engine.shared(history.task, "reranker")
+    vector = history.inputs[position]
+    ranked = engine.rank(head, record.input, vector, past, k=SAMPLING.shown)
+    return [[one.record for one in ranked]]
+
+
+def _one_by_one(engine: Engine, history: History, position: int, n: int) -> list[list[Record]]:
+    """Choose ``n`` single records spread over the shortlist, so that far ones are known too."""
+    record, past = history.records[position], history.before(position)
+    listed = first_stage(record.input, history.inputs[position], past, engine.lexical(past))
+    return [[past.records[int(i)]] for i in listed.index[spread(len(listed), n)]]
+
+
+def spread(m: int, n: int) -> Int1d:
+    """Choose ``n`` of ``m`` rows: the best half of them, the others evenly from the rest."""
+    if m <= n:
+        return np.arange(m)
+    best = (n + 1) // 2
+    rest = np.linspace(best, m - 1, n - best)
+    return np.concatenate((np.arange(best), rest.round().astype(np.int64)))
+
+
+def _prepare(
+    bundle: Bundle,
+    encoder: TextEncoder,
+    jobs: Sequence[Job],
+    sampling: Sampling,
+    choose: Callable[[Engine, History, int], list[list[Record]]],
+    progress: Progress | None,
+) -> list[Ask]:
+    """Build every prompt, user by user, and return them in the order of the jobs."""
+    of_user: dict[tuple[str, str], list[int]] = {}
+    for i, job in enumerate(jobs):
+        of_user.setdefault((job.user.task, job.user.user), []).append(i)
+    asks: dict[int, list[Ask]] = {}
+    for done, indices in enumerate(of_user.values(), start=1):
+        user = jobs[indices[0]].user
+        engine = engine_for(user, bundle, encoder)
+        task = engine.task(user.task)
+        history = engine.history(task)
+        place = {record.id: i for i, record in enumerate(history.records)}
+        prompts: dict[int, list[Prompt]] = {}  # several LLMs may be asked the same
+        for i in indices:
+            position = place[jobs[i].record_id]
+            if position not in prompts:
+                prompts[position] = [
+                    _prompt(engine, history, position, shown)
+                    for shown in choose(engine, history, position)
+                ]
+            asks[i] = [Ask(jobs[i], position, prompt, sampling) for prompt in prompts[position]]
+        engine.store.close()
+        if progress is not None:
+            progress("prompts", done, len(of_user))
+    return [ask for i in range(len(jobs)) for ask in asks[i]]
+
+
+def _prompt(engine: Engine, history: History, position: int, shown: Sequence[Record]) -> Prompt:
+    past = history.records[:position]
+    # A closed set is part of the prompt: of the user's own answers only the earlier are in it.
+    task = engine.shown_task(history.task, past)
+    prompt = engine.prompt(task, history.records[position].input, shown)
+    check_shown(prompt, history, position)
+    return prompt
+
+
+def ask_all(llm: CachedLLM, asks: Sequence[Ask], progress: Progress, stage: str) -> int:
+    """Put every prompt to an LLM that has not been answered; return how many that were.
+
+    Each answer is kept at once: whoever is stopped goes on where they stopped.
+    """
+    before = llm.asked
+    for done, ask in enumerate(asks, start=1):
+        _answer(llm, ask)
+        progress(stage, done, len(asks))
+    return llm.asked - before
+
+
+def _answer(llm: CachedLLM, ask: Ask) -> tuple[Prompt, list[Completion]] | None:
+    """Return the prompt that was answered and its answers; None if not even the query fits."""
+    try:
+        return complete_within_context(
+            llm, ask.prompt, n=ask.sampling.n, temperature=ask.sampling.temperature,
+            max_tokens=ask.prompt.task.max_tokens,
+        )  # fmt: skip
+    except ContextLengthError:
+        return None
+
+
+def _kept(caches: Mapping[str, CachedLLM], asks: Sequence[Ask]) -> Iterator[Kept]:
+    """Replay what was answered, in order; what never was is left out."""
+    replays = {name: cache.replay() for name, cache in caches.items()}
+    for ask in asks:
+        try:
+            answered = _answer(replays[ask.job.llm], ask)
+        except BackendError:
+            continue
+        if answered is not None:
+            yield Kept(ask, *answered)
+
+
+def unanswered(llm: CachedLLM, asks: Sequence[Ask]) -> int:
+    """Count the prompts an LLM has not been asked yet."""
+    replay, missing = llm.replay(), 0
+    for ask in asks:
+        try:
+            _answer(replay, ask)
+        except BackendError:
+            missing += 1
+    return missing
+
+
+def prepare_pools(
+    bundle: Bundle, encoder: TextEncoder, jobs: Sequence[Job], progress: Progress | None = None
+) -> list[Ask]:
+    """Build the prompts of pools, with the records a base's reranker chooses.
+
+    Raises
+    ------
+    LeakError
+        If one would show a record that its query could not have seen.
+    """
+    return _prepare(bundle, encoder, jobs, SAMPLING, _best, progress)
+
+
+def prepare_records(
+    bundle: Bundle,
+    encoder: TextEncoder,
+    jobs: Sequence[Job],
+    records: int,
+    progress: Progress | None = None,
+) -> list[Ask]:
+    """Build the prompts that show one record each: ``records`` for every job."""
+
+    def choose(engine: Engine, history: History, position: int) -> list[list[Record]]:
+        return _one_by_one(engine, history, position, records)
+
+    return _prepare(bundle, encoder, jobs, SINGLE, choose, progress)
+
+
+def label_pools(
+    bundle: Bundle, encoder: TextEncoder, llm: CachedLLM, jobs: Sequence[Job], progress: Progress
+) -> int:
+    """Ask an LLM for a pool of answers to each job; return how many were not yet in its cache.
+
+    Parameters
+    ----------
+    bundle
+        Whose shared reranker chooses the records shown: the base of stage one.
+    """
+    asks = prepare_pools(bundle, encoder, jobs, progress)
+    return ask_all(llm, asks, progress, f"{llm.name}: pools")
+
+
+def label_records(
+    bundle: Bundle,
+    encoder: TextEncoder,
+    llm: CachedLLM,
+    jobs: Sequence[Job],
+    records: int,
+    progress: Progress,
+) -> int:
+    """Ask an LLM for its greedy answer to each job given one record, for ``records`` of them."""
+    asks = prepare_records(bundle, encoder, jobs, records, progress)
+    return ask_all(llm, asks, progress, f"{llm.name}: single records")
+
+
+def pools_kept(caches: Mapping[str, CachedLLM], asks: Sequence[Ask]) -> Iterator[PoolLabel]:
+    """Replay the pools of prepared prompts from caches alone; ``caches`` by spec of the LLM."""
+    for kept in _kept(caches, asks):
+        job = kept.ask.job
+        yield PoolLabel(
+            job.llm, job.user.user, job.record_id, kept.ask.position, kept.prompt.record_ids,
+            tuple(kept.completions), job.user.task,
+        )  # fmt: skip
+
+
+def records_kept(caches: Mapping[str, CachedLLM], asks: Sequence[Ask]) -> Iterator[RecordLabel]:
+    """Replay the answers to single records; one that had no room for the record is none."""
+    for kept in _kept(caches, asks):
+        job = kept.ask.job
+        if kept.prompt.shots and kept.completions:
+            yield RecordLabel(
+                job.llm, job.user.user, job.record_id, kept.ask.position,
+                kept.prompt.record_ids[0], kept.completions[0], job.user.task,
+            )  # fmt: skip
+
+
+def labelled_pools(
+    bundle: Bundle,
+    encoder: TextEncoder,
+    caches: Mapping[str, CachedLLM],
+    jobs: Sequence[Job],
+    progress: Progress | None = None,
+) -> Iterator[PoolLabel]:
+    """Replay the pools of jobs from caches alone; what was never answered is left out."""
+    yield from pools_kept(caches, prepare_pools(bundle, encoder, jobs, progress))
+
+
+def labelled_records(
+    bundle: Bundle,
+    encoder: TextEncoder,
+    caches: Mapping[str, CachedLLM],
+    jobs: Sequence[Job],
+    records: int,
+    progress: Progress | None = None,
+) -> Iterator[RecordLabel]:
+    """Replay the answers to single records from caches alone, as ``labelled_pools`` does."""
+    yield from records_kept(caches, prepare_records(bundle, encoder, jobs, records, progress))

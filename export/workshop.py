@@ -1,0 +1,99 @@
+"""What the stages of a build share: its settings, the users, the encoder, the bases so far.
+
+Owns where a stage's outputs are found. Each thing is made when it is first asked for, at most
+once, and only from the outputs of stages that come before.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, get_args
+
+from export.cache import CachedLLM, answers_file, open_cached
+from export.data import UserHistory, by_task, read_users
+from export.mine import Plan
+from export.pack import CARD_FILE, Card, load_maps, neutral_maps, pack
+from export.priors import with_maps
+from export.vectors import RememberingEncoder, encoder_key
+from hydra_edge.bundle import Bundle
+from hydra_edge.bundle.manifest import ENCODER_FILE, TOKENIZER_FILE
+from hydra_edge.encoder import Encoder
+from hydra_edge.features import feature_names
+from hydra_edge.types import Role
+
+if TYPE_CHECKING:
+    from export.parity import Limit
+
+ROLES: tuple[Role, ...] = get_args(Role)
+RERANKER_FILE, PLAN_FILE = "reranker.safetensors", "plan.json"
+_VECTORS_FILE = "vectors.npz"  # not of a stage: a memory
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is built, from what, and where.
+
+    ``source`` None is the installed encoder; ``limits`` None are those of ``export.parity``;
+    ``threads`` are the LLM's. With ``replay`` no LLM is opened.
+    """
+
+    files: tuple[Path, ...]
+    out: Path
+    work: Path
+    answers: Path
+    plan: Plan
+    source: Path | None = None
+    max_tokens: int = 128
+    limits: tuple[Limit, ...] | None = None
+    replay: bool = False
+    threads: int = 0
+
+
+class Workshop:
+    """A build's settings and what is made from them; ``scratch`` is a folder that is dropped."""
+
+    def __init__(self, settings: Settings, scratch: Path) -> None:
+        self.settings = settings
+        self.scratch = scratch
+
+    def at(self, stage: str, name: str) -> Path:
+        """Return where a stage's output is."""
+        return self.settings.work / stage / name
+
+    @cached_property
+    def users(self) -> dict[str, list[UserHistory]]:
+        """Everyone of the training files who has a past, by task."""
+        least = self.settings.plan.least_records
+        everyone = read_users(self.settings.files)
+        return by_task([user for user in everyone if len(user.records) >= least])
+
+    @cached_property
+    def neutral(self) -> Bundle:
+        """The encoder as a base that knows nothing of people; made once stage onnx is there."""
+        features: dict[Role, tuple[str, ...]] = {r: feature_names(r) for r in ROLES}
+        return pack(
+            self.scratch / "neutral",
+            encoder=self.at("onnx", ENCODER_FILE),
+            tokenizer=self.at("onnx", TOKENIZER_FILE),
+            card=Card.load(self.at("onnx", CARD_FILE)),
+            maps=neutral_maps(features),
+            features=features,
+        )
+
+    @cached_property
+    def encoder(self) -> RememberingEncoder:
+        """One encoder for all stages: a text is embedded once."""
+        path = self.settings.work / _VECTORS_FILE
+        return RememberingEncoder(Encoder(self.neutral), path, key=encoder_key(self.neutral))
+
+    def first_base(self) -> Bundle:
+        """Return the base whose reranker needs no LLM: it chooses what LLMs are shown."""
+        return with_maps(self.neutral, load_maps(self.at("mine", RERANKER_FILE)))
+
+    def open_llm(self, spec: str, replay: bool) -> CachedLLM:
+        """Open an LLM behind its answers; to replay, the answers alone."""
+        settings = self.settings
+        path = answers_file(settings.answers, spec)
+        return open_cached(spec, path, replay=replay, threads=settings.threads)

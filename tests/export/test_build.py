@@ -1,0 +1,353 @@
+"""The whole build on a tiny encoder and a scripted LLM: what it makes, and when it makes it again.
+
+Training itself is a stand-in here; that of the shipped base has tests of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("optimum")
+
+import torch
+from safetensors.torch import save_file
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from transformers import BertConfig, BertModel
+
+from bench.guard import BenchError, check_not_trained_on
+from export.build import STAGES, build
+from export.cache import CachedLLM, answers_file, pack_answers
+from export.data import UserHistory
+from export.labels import PoolLabel, read_pools, read_records
+from export.mine import LlmPlan, Plan
+from export.pack import neutral_maps
+from export.parity import LIMITS, Limit
+from export.stages import INPUTS_FILE
+from export.workshop import Settings
+from hydra_edge.bundle import Bundle, load_bundle
+from hydra_edge.encoder import Encoder, TextEncoder
+from hydra_edge.errors import BundleError, HydraError
+from hydra_edge.features import feature_names
+from hydra_edge.prompt import Prompt
+from hydra_edge.types import JsonDict, Progress, Role
+
+pytestmark = pytest.mark.export
+
+TOPICS = ("parser", "speech", "vision", "music")
+PLACES = ("harbour", "bridge", "garden", "station", "market", "tower")
+FILLERS = ("a", "study", "on", "text", "of", "the", "in", "##s", *"0123456789")
+WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *TOPICS, *PLACES, *FILLERS)
+WIDTH = 32
+# Random weights of two layers bear int8 worse than trained ones; all must still be measured.
+LOOSE = tuple(Limit(limit.figure, -1.0, 1e3, limit.why) for limit in LIMITS)
+
+
+def write(path: Path, users: Iterable[str], n: int = 14, task: str = "paper_title") -> Path:
+    rows = []
+    for u, user in enumerate(users):
+        for i in range(n):
+            topic, place = TOPICS[(i + u) % 4], PLACES[(i * 5 + u) % 6]
+            rows.append(
+                {"user": user, "id": f"{task}-{user}-{i}", "seq": i, "time": None, "task": task,
+                 "input": f"text on {topic} in the {place} {i}", "output": f"a study of {topic}s"}
+            )  # fmt: skip
+    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make a tiny model of random weights, in the format of the real one."""
+    folder = tmp_path_factory.mktemp("source")
+    config = BertConfig(
+        vocab_size=len(WORDS), hidden_size=WIDTH, num_hidden_layers=2, num_attention_heads=2,
+        intermediate_size=64, max_position_embeddings=64,
+    )  # fmt: skip
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = BertModel(config)
+    save_file(dict(model.state_dict()), folder / "model.safetensors", {"format": "pt"})
+    (folder / "config.json").write_text(config.to_json_string())
+    tokenizer = Tokenizer(
+        models.WordPiece({word: i for i, word in enumerate(WORDS)}, unk_token="[UNK]")
+    )
+    tokenizer.normalizer = normalizers.BertNormalizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    tokenizer.save(str(folder / "tokenizer.json"))
+    special = {
+        f"{name}_token": f"[{name.upper()}]" for name in ("pad", "unk", "cls", "sep", "mask")
+    }
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", **special})
+    )
+    return folder
+
+
+@dataclass(frozen=True, eq=False)
+class Made:
+    """What the stand-in for training gives."""
+
+    arrays: dict[str, np.ndarray]
+    features: dict[Role, tuple[str, ...]]
+    quality: JsonDict
+
+
+class Train:
+    """A stand-in: the first base's reranker and a neutral adapter; remembers what it was given."""
+
+    def __init__(self) -> None:
+        self.users: dict[str, list[str]] = {}
+        self.pools: list[PoolLabel] = []
+        self.seed = -1
+
+    def __call__(
+        self, *, bundle: Bundle, encoder: TextEncoder, users_by_task: dict[str, list[UserHistory]],
+        pools: list[PoolLabel], seed: int, report: Progress,
+    ) -> Made:  # fmt: skip
+        self.users = {task: [u.user for u in users] for task, users in users_by_task.items()}
+        self.pools, self.seed = list(pools), seed
+        encoder.encode([r.input for users in users_by_task.values() for u in users
+                        for r in u.records])  # fmt: skip
+        report("train", 1, 1)
+        features = {role: feature_names(role) for role in get_args(Role)}
+        arrays = {**neutral_maps(features), **bundle.maps}
+        return Made(arrays, features, {"adapter": {"pools": len(self.pools)}})
+
+
+class Site:
+    """One build that can be run again, with what there is to change about it."""
+
+    def __init__(self, tmp_path: Path, source: Path, llm: object) -> None:
+        self.folder = tmp_path
+        self.data = [
+            write(tmp_path / f"{task}.train.jsonl", [f"{task[0]}{i}" for i in range(7)], task=task)
+            for task in ("news_headline", "paper_title")
+        ]
+        # Fewer records than parity is measured on: they show how large channels become.
+        short = write(tmp_path / "short.train.jsonl", ["s1", "s2"], 5)
+        self.settings = Settings(
+            (*self.data, short), tmp_path / "base", tmp_path / "work", tmp_path / "answers",
+            Plan(
+                reranker_users=5, reranker_queries=6,
+                llms=(LlmPlan("small", 4, 2, 2, record_queries=1, records=2),),
+            ),
+            source=source, max_tokens=32, limits=LOOSE,
+        )  # fmt: skip
+        self.llm = llm
+        self.make_train: Callable[[], object] = Train
+        self.train = Train()
+        self.said: list[str] = []
+        self.bars: set[str] = set()
+
+    def open_llm(self, spec: str, replay: bool) -> CachedLLM:
+        path = answers_file(self.settings.answers, spec)
+        return CachedLLM(None if replay else self.llm, path, name="scripted")  # type: ignore[arg-type]
+
+    def run(self, *only: str, **changes: object) -> list[str]:
+        self.said, self.train = [], self.make_train()  # type: ignore[assignment]
+        return build(
+            replace(self.settings, **changes),  # type: ignore[arg-type]
+            progress=lambda stage, _done, _total: self.bars.add(stage),
+            say=self.said.append, only=only, open_llm=self.open_llm, train=self.train,
+        )  # fmt: skip
+
+    def asked(self) -> int:
+        return len(self.llm.prompts)  # type: ignore[attr-defined]
+
+    def inputs(self, stage: str) -> JsonDict:
+        loaded: JsonDict = json.loads((self.settings.work / stage / INPUTS_FILE).read_text())
+        return loaded
+
+
+def answer(prompt: Prompt, n: int) -> list[str]:
+    topic = next(t for t in TOPICS if t in prompt.query)
+    return [f"a study of {topic}s", "untitled", f"{topic} in the market", "on things"][:n]
+
+
+@pytest.fixture
+def site(tmp_path: Path, source: Path, scripted: Callable[..., object]) -> Site:
+    return Site(tmp_path, source, scripted(answer))
+
+
+def test_build_end_to_end_makes_a_bundle_and_the_second_time_nothing(site: Site) -> None:
+    assert site.run() == list(STAGES)
+    made = load_bundle(site.settings.out)
+    assert made.manifest.dim == WIDTH
+    assert made.features("adapter") == feature_names("adapter")
+    vectors = Encoder(made).encode(["text on music", "a study"])
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-3)
+    assert np.any(made.array("reranker.prior.text.mean") != 0), "mined, not neutral"
+    # Two tasks of four users with two queries each, and two single records of one more each.
+    assert site.asked() == 2 * 4 * 2 + 2 * 2
+    assert len(site.train.pools) == 16
+    assert len(read_records(site.settings.work / "label" / "records.jsonl.gz")) == 4
+    quality = made.manifest.quality
+    assert quality["adapter"] == {"pools": 16}
+    assert quality["llms"]["small"] == {
+        "name": "scripted", "pools_planned": 16, "pools": 16, "records_planned": 4, "records": 4,
+        "unanswered": 0,
+    }  # fmt: skip
+    assert quality["plan"]["seed"] == 0
+    assert {"reranker labels", "prompts", "small: pools", "train"} <= site.bars
+    before = {path: path.read_bytes() for path in site.settings.out.iterdir()}
+    assert site.run() == []
+    assert site.said[-1] == f"{site.settings.out} is up to date: base {made.base_id[:12]}"
+    assert site.asked() == 20
+    assert {path: path.read_bytes() for path in site.settings.out.iterdir()} == before
+
+    # A replay elsewhere, from the packed answers alone, gives the same bytes.
+    pack_answers(answers_file(site.settings.answers, "small"))
+    assert site.run() == [], "packing answers changes none of them"
+    other = {"out": site.folder / "again", "work": site.folder / "again-work", "replay": True}
+    site.run(**other)
+    assert site.asked() == 20
+    for path, content in before.items():
+        assert (site.folder / "again" / path.name).read_bytes() == content, path.name
+
+
+def test_build_reruns_what_is_behind_a_change_and_no_more(site: Site) -> None:
+    site.run()
+    asked = site.asked()
+
+    def plan(**changes: object) -> Plan:
+        return replace(site.settings.plan, **changes)  # type: ignore[arg-type]
+
+    # More pools: mined anew, but the graph is left alone, and only the new ones are asked for.
+    (llm,) = site.settings.plan.llms
+    more = plan(llms=(replace(llm, queries=3),))
+    assert site.run(plan=more) == ["mine", "label", "train", "pack"]
+    assert site.asked() == asked + 8
+    assert len(site.train.pools) == 24
+    # Answers that came from elsewhere change no pool of the plan: labelled, and no further.
+    path = answers_file(site.settings.answers, "small")
+    with path.open("a", encoding="utf-8") as stream:
+        stream.write('{"k":"another","g":true,"c":[["x",1,null]]}\n')
+    assert site.run(plan=more) == ["label"]
+    # A lost bundle is put back, a lost memory of vectors costs nothing but time.
+    first = load_bundle(site.settings.out).base_id
+    (site.settings.out / "manifest.json").unlink()
+    for left in list(site.settings.out.iterdir()):
+        left.unlink()
+    (site.settings.work / "vectors.npz").unlink()
+    assert site.run(plan=more) == []
+    assert load_bundle(site.settings.out).base_id == first
+    # Other data: everything.
+    write(site.data[0], [f"n{i}" for i in range(8)], task="news_headline")
+    assert site.run(plan=more)[:2] == ["onnx", "mine"]
+    assert len(site.train.users["news_headline"]) == 8
+
+
+def test_build_states_its_inputs_by_fingerprint_and_the_guard_knows_them(site: Site) -> None:
+    site.run()
+    bundle = load_bundle(site.settings.out)
+    assert set(bundle.manifest.quality["trained_on"]) == {p.name for p in site.settings.files}
+    renamed = site.folder / "renamed.jsonl"
+    renamed.write_bytes(site.data[0].read_bytes())
+    with pytest.raises(BenchError, match="the base was trained on it"):
+        check_not_trained_on(bundle, [renamed])
+    check_not_trained_on(bundle, [write(site.folder / "other.dev.jsonl", ["stranger"])])
+    for stage in STAGES:
+        assert str(site.folder) not in json.dumps(site.inputs(stage))
+    assert {f["name"] for f in site.inputs("onnx")["files"]} >= {"model.safetensors"}
+    assert set(site.inputs("train")["stages"]) == {"onnx", "mine", "label"}
+
+
+def test_build_trains_on_the_files_users_with_a_past_and_on_pools_of_theirs(site: Site) -> None:
+    site.run(plan=replace(site.settings.plan, seed=3))
+    assert site.train.seed == 3
+    assert site.train.users == {
+        "news_headline": [f"n{i}" for i in range(7)], "paper_title": [f"p{i}" for i in range(7)],
+    }  # fmt: skip
+    place = {(t, u): i for t, users in site.train.users.items() for i, u in enumerate(users)}
+    for pool in site.train.pools:
+        assert (pool.task, pool.user) in place
+        for shown in pool.shown_ids:
+            head, _, index = shown.rpartition("-")
+            assert head == f"{pool.task}-{pool.user}"
+            assert int(index) < pool.position
+    assert read_pools(site.settings.work / "label" / "pools.jsonl.gz") == site.train.pools
+
+
+def test_build_stopped_while_asking_keeps_the_answers_and_the_last_bundle(site: Site) -> None:
+    site.run()
+    before = (site.settings.out / "manifest.json").read_bytes()
+    asked, (llm,) = site.asked(), site.settings.plan.llms
+    more = replace(site.settings.plan, llms=(replace(llm, queries=4),))
+    whole = site.llm.answer  # type: ignore[attr-defined]
+
+    def stops(prompt: Prompt, n: int) -> list[str]:
+        if site.asked() > asked + 5:
+            raise KeyboardInterrupt
+        return whole(prompt, n)  # type: ignore[no-any-return]
+
+    site.llm.answer = stops  # type: ignore[attr-defined]
+    with pytest.raises(KeyboardInterrupt):
+        site.run(plan=more)
+    assert (site.settings.out / "manifest.json").read_bytes() == before
+    assert len(read_pools(site.settings.work / "label" / "pools.jsonl.gz")) == 16
+    # Who stops there can train on what there is; who goes on is asked for the rest only.
+    assert site.run(plan=more, replay=True) == ["label", "train", "pack"]
+    assert len(site.train.pools) == 16 + 5
+    assert any("11 not answered" in line for line in site.said)
+    site.llm.answer = whole  # type: ignore[attr-defined]
+    before_asking = site.asked()
+    assert site.run(plan=more) == ["label", "train", "pack"]
+    assert site.asked() == before_asking + 11
+    assert len(site.train.pools) == 32
+
+
+def test_build_with_a_missed_limit_leaves_nothing(site: Site) -> None:
+    strict = (Limit("int8_cosine_min", 1.5, 2.0, "no graph can"), *LOOSE)
+    with pytest.raises(BundleError, match="Parity is missed: int8_cosine_min"):
+        site.run(limits=strict)
+    assert not site.settings.out.exists()
+    assert not (site.settings.work / "onnx").exists()
+
+
+def test_build_refuses_a_folder_that_is_no_bundle_before_it_works(site: Site) -> None:
+    site.settings.out.mkdir()
+    (site.settings.out / "letters").write_text("letters")
+    with pytest.raises(BundleError, match="is not a bundle"):
+        site.run()
+    assert not site.settings.work.exists()
+
+
+def test_build_of_later_stages_alone_says_what_is_missing(site: Site) -> None:
+    with pytest.raises(HydraError, match=r"Stage mine cannot run: found no encoder\.onnx"):
+        site.run("mine")
+    site.run("onnx", "mine")
+    assert not site.settings.out.exists()
+    assert site.asked() == 0
+    assert site.run("label") == ["label"]
+
+
+def test_build_with_real_training_judges_users_left_out_and_the_bundle_serves(site: Site) -> None:
+    from functools import partial
+
+    from export.metalearn import Recipe
+    from export.train import train_maps
+
+    recipe = Recipe(k=2, steps=3, users=3, queries=6)
+    site.make_train = lambda: partial(train_maps, recipe=recipe)
+    site.run()
+    bundle = load_bundle(site.settings.out)
+    quality = bundle.manifest.quality["adapter"]["paper_title"]
+    assert quality["users"] > 0
+    assert 0.0 <= quality["utility"]["shared"] <= 1.0
+    assert bundle.features("adapter")[-1] == "map_candidate_1"
+    assert bundle.array("adapter.map.query").shape == (2, WIDTH)
+    first = (site.settings.out / "manifest.json").read_bytes()
+    for stage in ("train", "pack"):
+        shutil.rmtree(site.settings.work / stage)
+    site.run()
+    assert (site.settings.out / "manifest.json").read_bytes() == first, "the same seed, the same"
