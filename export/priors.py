@@ -231,7 +231,8 @@ def population_gains(judged: Sequence[tuple[Groups, Prior]], baseline: int, top:
         weight[baseline] = 1.0
         verdict = judge(groups, prior, weight, top=top)
         held = verdict.held_out
-        differences[0].append((verdict.shared - verdict.baseline)[held])
+        # The shared weights have seen none of this user's queries, so all of them count.
+        differences[0].append(verdict.shared - verdict.baseline)
         differences[1].append((verdict.personal - verdict.shared)[held])
     return np.array([_moments(d) for d in differences])
 

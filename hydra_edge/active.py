@@ -50,9 +50,9 @@ def gains_for(bundle: Bundle, task: TaskSpec, role: Role) -> PopulationGains | N
     return PopulationGains(PopulationGain(*shared), PopulationGain(*personal))
 
 
-# The baseline is what a user would have had anyway, so count a harm twice as much as a help:
-# the shared head serves whom it helps with two chances in three.
-SHARED_CONFIDENCE = 2 / 3
+# Where it is known what the shared head does for people, it serves whom it is expected to help:
+# no more confidence is asked of it than of the baseline. The personal head must earn its place.
+SHARED_CONFIDENCE = 0.5
 
 
 def unfitted_switch(bundle: Bundle, task: TaskSpec, role: Role) -> Switch:

@@ -3,8 +3,8 @@
 Personal weights are judged leave-one-query-out on the later half of the user's queries,
 against the shared head; the shared head against the baseline. Where the base knows what other
 users gained, that counts as evidence too: a few noisy queries then neither switch a good
-shared head off nor a lucky personal one on, and the shared head, known to help people, needs
-two chances in three where the personal one needs four in five.
+shared head off nor a lucky personal one on, and the shared head serves whom it is expected to
+help, where the personal one must be better with confidence.
 """
 
 from __future__ import annotations
