@@ -224,7 +224,7 @@ def use_bundle(
         str, typer.Argument(metavar="PATH", help="Folder of a base, or `default` for the shipped.")
     ],
 ) -> None:
-    """Use another base from now on, once every byte of it is checked and it runs."""
+    """Use another base from now on, once it is checked."""
     from hydra_edge.cli.session import settings
     from hydra_edge.config import save_setting
     from hydra_edge.encoder import Encoder

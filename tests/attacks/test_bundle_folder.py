@@ -186,7 +186,7 @@ def test_bundle_field_missing_is_refused(folder: Path, field: str) -> None:
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("dim", 5), ("max_tokens", 17), ("feature_version", 2), ("base_id", "0" * 64)],
+    [("dim", 5), ("max_tokens", 17), ("feature_version", 99), ("base_id", "0" * 64)],
 )
 def test_bundle_changed_after_signing_does_not_match_its_base_id(
     folder: Path, field: str, value: object

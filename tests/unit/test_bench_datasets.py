@@ -74,8 +74,8 @@ def test_draw_tasks_filter_keeps_the_tasks_named_in_any_spelling(tmp_path: Path)
 
 
 def test_draw_tasks_histories_too_short_say_how_long_they_must_be(tmp_path: Path) -> None:
-    users = read_files([write(tmp_path / "a.jsonl", label_rows(0, 11))])
-    with pytest.raises(BenchError, match="longest history has 11 records; expected 12"):
+    users = read_files([write(tmp_path / "a.jsonl", label_rows(0, 6))])
+    with pytest.raises(BenchError, match="longest history has 6 records; expected 7"):
         draw(users)
 
 

@@ -85,7 +85,8 @@ def test_doctor_sound_installation_is_exit_0(home):
         "hydra-edge": "ok", "python": "ok", "data": "ok", "settings": "ok", "home": "ok",
         "disk": "", "base": "ok", "encoder": "ok", "llm": "", "user me": "ok",
     }  # fmt: skip
-    assert sorted(p.name for p in home.iterdir()) == ["users"]
+    # An LLM that is there is opened, which may write its faster copy into the cache.
+    assert {p.name for p in home.iterdir()} - {"cache"} == {"users"}
 
 
 def test_doctor_every_fault_is_found_in_one_go(home, monkeypatch):

@@ -156,6 +156,7 @@ def test_mine_reranker_learns_what_users_have_in_common(bundle: Bundle, hash_enc
         *(f"reranker.scale.{part}" for part in ("mean", "std")),
         *(f"reranker.prior.{group}.{part}" for group in ("text", "paper_title")
           for part in ("mean", "precision", "tau")),
+        *(f"reranker.gain.{group}" for group in ("text", "paper_title")),
     }  # fmt: skip
     for array in as_float32(made.arrays).values():
         assert array.dtype == np.float32
