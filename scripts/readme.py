@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -28,11 +29,6 @@ COMMANDS = (
     f'hydra-edge rank "{QUERY}" -k 2',
     f'hydra-edge "{QUERY}" --explain',
 )
-ROWS = (
-    "zero_shot", "random", "rag_k1", "rag_k2", "rag_k4", "pag", "dense_k4", "consensus", "shared",
-    "personal", "gated", "oracle",
-)  # fmt: skip
-ALWAYS = {"zero_shot", "rag_k4", "dense_k4", "consensus", "shared", "personal", "gated", "oracle"}
 
 
 def transcript() -> str:
@@ -53,39 +49,54 @@ def transcript() -> str:
 
 
 def figures() -> str:
-    """Return the quality table of every stored result."""
+    """Return a quality table for every stored result: one LLM, a line a task."""
     out = []
     for path in sorted((ROOT / "bench" / "results").glob("quality-*.json")):
         result = json.loads(path.read_text(encoding="utf-8"))
-        for name, task in result["tasks"].items():
-            gain, room, best = task["gain"], task["headroom"], task["best_prompt_only"]
-            any_of_all = task["best_any"]
-            rows = [row for row in ROWS if row in ALWAYS | {best, any_of_all}]
-            out.append(
-                f"**{name}**, {result['llm']}, {task['users']} users the base has never seen, "
-                f"{task['queries']} queries, {result['candidates']} candidates "
-                f"(`{result['command']}`):\n"
-            )
-            out.append("| " + " | ".join(rows) + " |")
-            out.append("|" + "---|" * len(rows))
-            cells = [f"{task['rows'][row]['utility']:.3f}" for row in rows]
-            out.append("| " + " | ".join(cells) + " |\n")
-            out.append(
-                f"Gated hydra-edge over the best of the paper's prompt-only answers ({best}): "
-                f"{gain['mean']:+.3f}, 90 % interval [{gain['low']:+.3f}, {gain['high']:+.3f}], "
-                f"relative {relative(task['relative_gain'])}; over the best of all prompt-only "
-                f"answers ({any_of_all}) relative {relative(task['relative_gain_any'])}; users "
-                f"harmed {task['users_harmed']:.0%}; "
-                f"{'none' if room is None else format(room, '.0%')} of the oracle's "
-                f"headroom. Personal over shared head: "
-                f"{task['personal_minus_shared']['mean']:+.3f} "
-                f"[{task['personal_minus_shared']['low']:+.3f}, "
-                f"{task['personal_minus_shared']['high']:+.3f}].\n"
-            )
+        out += [table(result), ""]
     return "\n".join(out)
 
 
-def relative(gain: float | None) -> str:
+HEADINGS = (
+    "task", "users x queries", "best of the paper's", "dense k=4", "consensus", "shared",
+    "personal", "**gated**", "oracle of 8", "gain over the paper's", "over all", "harmed",
+    "headroom",
+)  # fmt: skip
+
+
+def table(result: dict[str, Any]) -> str:
+    """Return one result's table; utilities, then relative gains with 90 % intervals."""
+    lines = [
+        f"LLM: **{result['llm']}**, {result['candidates']} candidates, {result['shown']} records "
+        f"shown, {result['fit_pools']} pools to fit a user (`{result['command']}`):\n",
+        "| " + " | ".join(HEADINGS) + " |",
+        "|" + "---|" * len(HEADINGS),
+    ]
+    for name, task in result["tasks"].items():
+        rows = {row: figures["utility"] for row, figures in task["rows"].items()}
+        low, high = task["gain_interval"]
+        cells = [
+            name, f"{task['users']} x {task['queries'] // task['users']}",
+            f"{rows[task['best_prompt_only']]:.3f} ({task['best_prompt_only']})",
+            *(f"{rows[row]:.3f}" for row in ("dense_k4", "consensus", "shared", "personal")),
+            f"**{rows['gated']:.3f}**", f"{rows['oracle']:.3f}",
+            f"{percent(task['relative_gain'])} [{percent(low)}, {percent(high)}]",
+            f"{percent(task['relative_gain_any'])} ({task['best_any']})",
+            f"{task['users_harmed']:.0%}",
+            "none" if task["headroom"] is None else f"{task['headroom']:.0%}",
+        ]  # fmt: skip
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(
+        [
+            *lines,
+            f"\nMean relative gain: {percent(result['mean_relative_gain'])} over the best of the "
+            f"paper's prompt-only answers, {percent(result['mean_relative_gain_any'])} over the "
+            "best of all prompt-only answers.",
+        ]
+    )
+
+
+def percent(gain: float | None) -> str:
     """Write a relative gain, which does not exist over a baseline of zero."""
     return "undefined" if gain is None else f"{gain:+.1%}"
 
