@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         Candidate,
         FitReport,
         ForgetReceipt,
+        Gain,
         Generation,
         HeadInfo,
         JsonDict,
@@ -185,6 +186,15 @@ def _row(row: ReportRow) -> tuple[str, str, str, str]:
     return (row.name, utility, str(row.n), row.note)
 
 
+def _sure(gain: Gain) -> str:
+    """Say how sure a gain is; at even odds it is what is expected of a user like the others."""
+    if gain.confidence <= 0.5:
+        return "expected, counting what other users gained"
+    if not math.isfinite(gain.low):
+        return "unsure"
+    return f"{gain.confidence * 100:.0f} % sure of {gain.low:+.3f} or more"
+
+
 def _write_role(role: RoleReport) -> None:
     output.table(
         (_ROLES[role.role], "utility", "n", ""), [_row(row) for row in role.rows], indent=2
@@ -196,12 +206,7 @@ def _write_role(role: RoleReport) -> None:
     )
     for name, gain in gains:
         if gain is not None:
-            sure = (
-                f"{gain.confidence * 100:.0f} % sure of {gain.low:+.3f} or more"
-                if math.isfinite(gain.low)
-                else "unsure"
-            )
-            output.plain(f"  {name}: {gain.mean:+.3f} ({sure}, n = {gain.n})")
+            output.plain(f"  {name}: {gain.mean:+.3f} ({_sure(gain)}, n = {gain.n})")
 
 
 def write_fit(report: FitReport) -> None:
