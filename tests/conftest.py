@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from hydra_edge.errors import BackendError
+from hydra_edge.llm import recode
 from hydra_edge.prompt import Prompt
 from hydra_edge.types import Completion, Float2d, Progress
 from hydra_edge.utility import tokens
@@ -35,6 +36,18 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("OPENAI_API_KEY", "HYDRA_EDGE_MODEL", "HYDRA_EDGE_USER", "HYDRA_EDGE_TASK"):
         monkeypatch.delenv(name, raising=False)
     return path
+
+
+@pytest.fixture(scope="session")
+def _recoded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the bundled LLM's faster copy is made once, not 145 MB for every test's home."""
+    return tmp_path_factory.mktemp("models")
+
+
+@pytest.fixture(autouse=True)
+def _one_copy_of_the_llm(_recoded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make = recode.recode_q8
+    monkeypatch.setattr(recode, "recode_q8", lambda source, _folder: make(source, _recoded))
 
 
 @pytest.fixture(autouse=True)
