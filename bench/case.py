@@ -19,7 +19,7 @@ from hydra_edge.adapter import merge
 from hydra_edge.engine import Engine
 from hydra_edge.features import Pool
 from hydra_edge.llm import LLM
-from hydra_edge.pools import Sampling, complete_within_context
+from hydra_edge.pools import Sampling, complete_within_context, sample_pool
 from hydra_edge.prompt import Prompt, cut, fold
 from hydra_edge.tasks import TaskSpec
 from hydra_edge.types import Completion, HeadState, Record, Role, Switch, text_hash
@@ -192,9 +192,10 @@ class Case:
         """
         about = self.subject.about if with_profile else ""
         prompt = self.engine.prompt(self.task, self.query, records, about)
+        draws = self.engine.zero_shot_draws(prompt, n)
         check_prompt(prompt, self.subject.user, self.position, self.subject.declared, about)
-        asked, completions = complete_within_context(
-            self.subject.llm, prompt, n=n, temperature=SAMPLING.temperature,
+        asked, completions = sample_pool(
+            self.subject.llm, prompt, n=n, zero_shot=draws, temperature=SAMPLING.temperature,
             max_tokens=self.task.max_tokens,
         )  # fmt: skip
         return tuple(records[: len(asked.shots)]), completions

@@ -26,6 +26,8 @@ from hydra_edge.types import Completion, JsonDict, text_hash
 # Models whose own name is not what they are opened by; a cache's ``.name`` file wins over it.
 _OWN_NAMES = {"smollm2": "smollm2-q8"}
 
+LARGER = 8  # how many answers more a kept pool may hold than are asked for
+
 
 def answers_file(folder: Path, spec: str) -> Path:
     """Return where the answers of an LLM are kept; ``spec`` is as for ``open_llm``."""
@@ -178,10 +180,17 @@ class CachedLLM:
         on_token: Callable[[str], None] | None = None,
     ) -> list[Completion]:
         """See the protocol; an answer known is returned at once."""
-        key = self.key(prompt, n, temperature, max_tokens, seed, bool(choices))
-        if key in self.too_long:
+        key, *larger = (
+            self.key(prompt, m, temperature, max_tokens, seed, bool(choices))
+            for m in range(n, n + 1 + LARGER)
+        )
+        if not self.too_long.isdisjoint((key, *larger)):
             raise ContextLengthError(f"{self.name} was found not to have room for this prompt.")
         if key not in self.answers:
+            # Answers are drawn one by one from seeds of their own: a larger pool begins with these.
+            for other in larger:
+                if other in self.answers:
+                    return self.answers[other][:n]
             if self.inner is None:
                 raise BackendError(
                     f"No answer of {self.name} to this prompt in {self.path}. Expected it to be "

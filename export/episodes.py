@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 
@@ -109,6 +110,7 @@ def pool_episodes(
     bundle: Bundle,
     encoder: TextEncoder,
     report: Progress,
+    shares: Mapping[str, float] = MappingProxyType({}),
 ) -> list[UserEpisodes]:
     """Label the pools that LLMs answered, oldest query first.
 
@@ -123,6 +125,8 @@ def pool_episodes(
         By task and user.
     bundle
         With neutral adapter maps, so that features come out unscaled.
+    shares
+        By task, how much of a pool is drawn with no record shown; 0 of tasks not named.
     """
     by_user: dict[tuple[str, str, str], list[PoolLabel]] = {}
     for answer in answers:
@@ -136,7 +140,8 @@ def pool_episodes(
         place = {record.id: record for record in history.records}
         made = [
             _episode(
-                engine, history, lexical, answer.position, answer.completions,
+                engine, history, lexical, answer.position,
+                answer.mixed(shares.get(answer.task, 0.0)),
                 [place[i] for i in answer.shown_ids],
             )
             for answer in sorted(by_user[key], key=lambda a: a.position)

@@ -29,6 +29,8 @@ from hydra_edge.tasks import BUILTIN
 from hydra_edge.types import Completion, Int1d, Progress, Record
 
 SAMPLING = Sampling(n=8, shown=4, temperature=0.8)
+# Answers to a free text's query alone: as many as a pool may be best made of.
+ZERO_SHOT = 4
 # One answer to one record: the greedy one, which no temperature changes.
 SINGLE = Sampling(n=1, shown=1, temperature=0.0)
 
@@ -53,12 +55,15 @@ class Ask:
 
 
 @dataclass(frozen=True)
-class Kept:
-    """An answer that is in the cache; ``prompt`` is what of the ask's prompt had room."""
+class Answered:
+    """What an LLM answered: ``prompt`` is what of the ask's prompt had room.
 
-    ask: Ask
+    ``plain`` are the answers to the query alone, where they are asked for.
+    """
+
     prompt: Prompt
     completions: list[Completion]
+    plain: list[Completion]
 
 
 def jobs_of(questions: Questions, users: UsersByTask, *, by_record: bool = False) -> list[Job]:
@@ -190,18 +195,21 @@ def ask_all(llm: CachedLLM, asks: Sequence[Ask], progress: Progress, stage: str)
     return llm.asked - before
 
 
-def _answer(llm: CachedLLM, ask: Ask) -> tuple[Prompt, list[Completion]] | None:
-    """Return the prompt that was answered and its answers; None if not even the query fits."""
+def _answer(llm: CachedLLM, ask: Ask) -> Answered | None:
+    """Ask, or replay, a prompt and where it shows records the query alone; None without room."""
+    how = {"temperature": ask.sampling.temperature, "max_tokens": ask.prompt.task.max_tokens}
     try:
-        return complete_within_context(
-            llm, ask.prompt, n=ask.sampling.n, temperature=ask.sampling.temperature,
-            max_tokens=ask.prompt.task.max_tokens,
-        )  # fmt: skip
+        asked, completions = complete_within_context(llm, ask.prompt, n=ask.sampling.n, **how)
     except ContextLengthError:
         return None
+    plain: list[Completion] = []
+    if ask.sampling.n > 1 and ask.prompt.task.kind == "text" and ask.prompt.shots:
+        alone = ask.prompt.without_shots()
+        _, plain = complete_within_context(llm, alone, n=ZERO_SHOT, **how)
+    return Answered(asked, completions, plain)
 
 
-def _kept(caches: Mapping[str, CachedLLM], asks: Sequence[Ask]) -> Iterator[Kept]:
+def _kept(caches: Mapping[str, CachedLLM], asks: Sequence[Ask]) -> Iterator[tuple[Ask, Answered]]:
     """Replay what was answered, in order; what never was is left out."""
     replays = {name: cache.replay() for name, cache in caches.items()}
     for ask in asks:
@@ -210,7 +218,7 @@ def _kept(caches: Mapping[str, CachedLLM], asks: Sequence[Ask]) -> Iterator[Kept
         except BackendError:
             continue
         if answered is not None:
-            yield Kept(ask, *answered)
+            yield ask, answered
 
 
 def unanswered(llm: CachedLLM, asks: Sequence[Ask]) -> int:
@@ -281,21 +289,21 @@ def label_records(
 
 def pools_kept(caches: Mapping[str, CachedLLM], asks: Sequence[Ask]) -> Iterator[PoolLabel]:
     """Replay the pools of prepared prompts from caches alone; ``caches`` by spec of the LLM."""
-    for kept in _kept(caches, asks):
-        job = kept.ask.job
+    for ask, kept in _kept(caches, asks):
+        job = ask.job
         yield PoolLabel(
-            job.llm, job.user.user, job.record_id, kept.ask.position, kept.prompt.record_ids,
-            tuple(kept.completions), job.user.task,
+            job.llm, job.user.user, job.record_id, ask.position, kept.prompt.record_ids,
+            tuple(kept.completions), job.user.task, tuple(kept.plain),
         )  # fmt: skip
 
 
 def records_kept(caches: Mapping[str, CachedLLM], asks: Sequence[Ask]) -> Iterator[RecordLabel]:
     """Replay the answers to single records; one that had no room for the record is none."""
-    for kept in _kept(caches, asks):
-        job = kept.ask.job
+    for ask, kept in _kept(caches, asks):
+        job = ask.job
         if kept.prompt.shots and kept.completions:
             yield RecordLabel(
-                job.llm, job.user.user, job.record_id, kept.ask.position,
+                job.llm, job.user.user, job.record_id, ask.position,
                 kept.prompt.record_ids[0], kept.completions[0], job.user.task,
             )  # fmt: skip
 

@@ -10,7 +10,7 @@ import gzip
 import io
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from hydra_edge.errors import BundleError
@@ -23,6 +23,7 @@ class PoolLabel:
 
     ``position`` is the record's place in the user's history of the task, oldest first;
     ``shown_ids`` are earlier records in the order of the prompt, the most relevant last.
+    ``plain`` are answers to the same query with no record shown, for free text.
     """
 
     llm: str
@@ -32,6 +33,13 @@ class PoolLabel:
     shown_ids: tuple[str, ...]
     completions: tuple[Completion, ...]
     task: str = ""
+    plain: tuple[Completion, ...] = ()
+
+    def mixed(self, share: float) -> tuple[Completion, ...]:
+        """Return the pool with a ``share`` of it drawn with no record shown, as a device does."""
+        draws = min(int(share * len(self.completions) + 0.5), len(self.plain))
+        kept = self.completions[: len(self.completions) - draws]
+        return kept + tuple(replace(c, greedy=False, zero_shot=True) for c in self.plain[:draws])
 
 
 @dataclass(frozen=True)
@@ -71,6 +79,7 @@ def read_pools(path: Path) -> list[PoolLabel]:
                 **row,
                 "shown_ids": tuple(row["shown_ids"]),
                 "completions": tuple(Completion(**c) for c in row["completions"]),
+                "plain": tuple(Completion(**c) for c in row.get("plain", ())),
             }
         )
         for row in _lines(path, {"shown_ids", "completions"})

@@ -29,7 +29,7 @@ from hydra_edge.bundle.manifest import (
 from hydra_edge.errors import BundleError
 from hydra_edge.types import JsonDict, Kind, Role
 
-FEATURE_VERSION = 2
+FEATURE_VERSION = 3
 CARD_FILE = "encoder.json"  # beside an exported encoder: what it is and how it was checked
 NEUTRAL_TAU = 0.1
 

@@ -42,8 +42,10 @@ TAUS = (0.1, 0.3)
 RIDGES = (10.0, 30.0, 100.0)
 CLOSED_RIDGE = 3.0
 STRENGTHS = (30.0, 100.0, 300.0)
+# How much of a free text's pool may be drawn with no record shown: 0, 1, 2 or 4 of 8.
+SHARES = (0.0, 0.125, 0.25, 0.5)
 # Only answers of an LLM show these; what closed sets taught of the others is held on to.
-VOTES = ("greedy", "consensus", "votes", "log_votes", "logprob")
+VOTES = ("greedy", "consensus", "votes", "log_votes", "logprob", "zero_shot")
 VOTES_FREEDOM = 0.1
 MAP_TAU = 0.15
 
@@ -210,6 +212,41 @@ def fit_group(
     return Population(mean, np.eye(dim) * strength, best.tau, gains, report)
 
 
+def choose_shares(
+    pools: Sequence[PoolLabel],
+    users: Mapping[tuple[str, str], UserHistory],
+    bundle: Bundle,
+    encoder: TextEncoder,
+    report: Progress,
+) -> tuple[dict[str, float], JsonDict]:
+    """Choose how much of each free text's pools is best drawn with no record shown.
+
+    Judged by what the shared head makes of such pools on users left out, without learned maps.
+    ``text`` is the share for tasks never seen: the best one of all tasks together.
+
+    Returns
+    -------
+    tuple of dict and JsonDict
+        Shares by group, and the utility of each that was tried.
+    """
+    texts = [p for p in pools if p.plain]
+    if not texts:
+        return {}, {}
+    names, how = feature_names("adapter"), Settings(tau=TAUS[-1], ridge=RIDGES[0], maps=False)
+    tasks = sorted({p.task for p in texts})
+    found: dict[str, dict[float, float]] = {task: {} for task in tasks}
+    for share in SHARES:
+        answered = pool_episodes(texts, users, bundle, encoder, report, dict.fromkeys(tasks, share))
+        folds = split_users(answered)
+        views = [_view(answered, [], None, fold) for fold in folds]
+        for task in tasks:
+            found[task][share] = _utility(views, {task}, names, how)
+    found["text"] = {s: float(np.mean([found[task][s] for task in tasks])) for s in SHARES}
+    chosen = {group: max(by, key=by.__getitem__) for group, by in found.items()}
+    tried = {g: {f"{s:g}": round(u, 4) for s, u in by.items()} for g, by in found.items()}
+    return chosen, {group: {"share": chosen[group], "utility": tried[group]} for group in found}
+
+
 def train_maps(
     *,
     bundle: Bundle,
@@ -237,7 +274,8 @@ def train_maps(
     """
     recipe = recipe or Recipe()
     by_name = {(task, u.user): u for task, users in users_by_task.items() for u in users}
-    answered = pool_episodes(pools, by_name, bundle, encoder, report)
+    shares, stated_shares = choose_shares(pools, by_name, bundle, encoder, report)
+    answered = pool_episodes(pools, by_name, bundle, encoder, report, shares)
     kinds = {u.task: u.kind for u in answered}
     drawn = [
         user
@@ -274,13 +312,17 @@ def train_maps(
         arrays |= prior_arrays("adapter", group, found)
         quality[group] = found.report
     arrays |= _missing_kinds(arrays, len(names))
+    arrays |= {f"adapter.zero_shot.{g}": np.array([share]) for g, share in shares.items()}
     arrays["adapter.scale.mean"], arrays["adapter.scale.std"] = whole.scale.mean, whole.scale.std
     arrays["adapter.map.query"], arrays["adapter.map.other"] = maps.query, maps.other
     features: dict[Role, tuple[str, ...]] = {
         "reranker": bundle.features("reranker"), "adapter": names,
     }  # fmt: skip
     recorded = {name: getattr(recipe, name) for name in recipe.__slots__}
-    stated = {"adapter": quality, "recipe": recorded, "left_out": f"{FOLDS} folds of users"}
+    stated = {
+        "adapter": quality, "zero_shot": stated_shares, "recipe": recorded,
+        "left_out": f"{FOLDS} folds of users",
+    }  # fmt: skip
     return TrainedMaps(arrays, features, stated)
 
 

@@ -64,6 +64,13 @@ def unfitted_switch(bundle: Bundle, task: TaskSpec, role: Role) -> Switch:
     return "shared" if known.low > 0.0 else "baseline"
 
 
+def zero_shot_share(bundle: Bundle, task: TaskSpec) -> float:
+    """Return the share of a task's (else its kind's) pools that is best drawn without records."""
+    group = task.name if task.name in bundle.prior_groups("adapter") else task.kind
+    key = f"adapter.zero_shot.{group}"
+    return float(bundle.array(key)[0]) if key in bundle.maps else 0.0
+
+
 def baseline_weight(names: tuple[str, ...], role: Role) -> Float1d:
     """Return the weights of the baseline: 1 on its one feature."""
     weight = np.zeros(len(names), dtype=np.float32)

@@ -35,6 +35,7 @@ def merge(completions: Sequence[Completion], task: TaskSpec) -> tuple[Candidate,
             old,
             count=old.count + 1,
             greedy=old.greedy or completion.greedy,
+            zero_shot=old.zero_shot or completion.zero_shot,
             logprob=max(logprobs) if logprobs else None,
         )
     return tuple(merged.values())

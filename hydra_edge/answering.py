@@ -16,7 +16,7 @@ from hydra_edge.engine import Engine
 from hydra_edge.errors import BackendError, ConfigError
 from hydra_edge.history import History
 from hydra_edge.llm import LLM
-from hydra_edge.pools import complete_within_context
+from hydra_edge.pools import sample_pool
 from hydra_edge.prompt import Prompt
 from hydra_edge.tasks import TaskSpec
 from hydra_edge.types import Float1d, Generation, Ranking, Usage
@@ -102,9 +102,10 @@ def answer(
     """
     started = time.monotonic()
     question, task = out.question, out.question.history.task
-    asked, completions = complete_within_context(
-        llm, out.prompt, n=n, temperature=temperature, max_tokens=max_tokens, seed=seed,
-        on_token=on_token,
+    zero_shot = question.engine.zero_shot_draws(out.prompt, n)
+    asked, completions = sample_pool(
+        llm, out.prompt, n=n, zero_shot=zero_shot, temperature=temperature,
+        max_tokens=max_tokens, seed=seed, on_token=on_token,
     )  # fmt: skip
     notes = list(out.notes)
     kept = out.ranking.records[: len(asked.shots)]
@@ -139,7 +140,7 @@ def answer(
         head=head.info,
         reranker=out.ranking.head,
         usage=Usage(
-            llm_calls=1,
+            llm_calls=1 + bool(zero_shot),
             completion_tokens=sum(c.tokens for c in completions),
             requested=n,
             received=len(completions),

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from hydra_edge.active import ActiveHead, baseline_weight
+from hydra_edge.active import ActiveHead, baseline_weight, zero_shot_share
 from hydra_edge.bundle import Bundle
 from hydra_edge.encoder import TextEncoder
 from hydra_edge.features import FeatureMap, Pool
@@ -127,6 +127,16 @@ class Engine:
     ) -> Prompt:
         """Build the prompt of a query from the records chosen for it, best first."""
         return build_prompt(task, query, records, system=system)
+
+    def zero_shot_draws(self, prompt: Prompt, n: int) -> int:
+        """Say how many of ``n`` candidates are drawn with no record shown.
+
+        Records can mislead an LLM, and another prompt is the cheapest way to answers that
+        differ; how much that is worth is what the base knows of a task. The first is never one.
+        """
+        if not prompt.shots:
+            return 0
+        return min(int(zero_shot_share(self.bundle, prompt.task) * n + 0.5), n - 1)
 
     def pool(
         self,

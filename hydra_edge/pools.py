@@ -102,9 +102,53 @@ def complete_within_context(
             prompt = prompt.without_weakest()
 
 
-def pool_key(request: Request, llm: LLM, sampling: Sampling) -> str:
+def sample_pool(
+    llm: LLM,
+    prompt: Prompt,
+    *,
+    n: int,
+    zero_shot: int,
+    temperature: float,
+    max_tokens: int,
+    seed: int = 0,
+    on_token: Callable[[str], None] | None = None,
+) -> tuple[Prompt, list[Completion]]:
+    """Sample ``n`` candidates, the last ``zero_shot`` of them with no record shown.
+
+    Returns
+    -------
+    tuple of Prompt and list of Completion
+        The prompt with records that was answered, and the answers; short of some if the LLM
+        gave fewer.
+
+    Raises
+    ------
+    ContextLengthError
+        If even the bare query does not fit.
+    BackendError
+        If not one answer could be had to the prompt with records.
+    """
+    asked, completions = complete_within_context(
+        llm, prompt, n=n - zero_shot, temperature=temperature, max_tokens=max_tokens, seed=seed,
+        on_token=on_token,
+    )  # fmt: skip
+    if not zero_shot:
+        return asked, completions
+    try:
+        _, plain = complete_within_context(
+            llm, prompt.without_shots(), n=zero_shot, temperature=temperature,
+            max_tokens=max_tokens, seed=seed,
+        )  # fmt: skip
+    except BackendError:
+        plain = []  # a pool short of candidates is still a pool
+    return asked, [*completions, *(replace(c, greedy=False, zero_shot=True) for c in plain)]
+
+
+def pool_key(request: Request, llm: LLM, sampling: Sampling, zero_shot: int) -> str:
     """Name a request's answers: same prompt, model and sampling, same key."""
-    parts = (request.purpose, llm.name, str(request.n), f"{sampling.temperature:g}")
+    parts = [request.purpose, llm.name, str(request.n), f"{sampling.temperature:g}"]
+    if zero_shot:
+        parts.append(str(zero_shot))
     return text_hash("\x1f".join((*parts, request.prompt.key())))
 
 
@@ -194,7 +238,10 @@ def preview(
         spent += sum(request.n for request in requests)
         if spent > calls:
             break
-        prompts += [llm.render(request.prompt) for request in requests]
+        for request in requests:
+            prompts.append(llm.render(request.prompt))
+            if engine.zero_shot_draws(request.prompt, request.n):
+                prompts.append(llm.render(request.prompt.without_shots()))
     return prompts
 
 
@@ -261,16 +308,19 @@ def _buy(
     sampling: Sampling,
     history: History,
 ) -> int:
-    key = pool_key(request, llm, sampling)
+    draws = engine.zero_shot_draws(request.prompt, request.n)
+    key = pool_key(request, llm, sampling, draws)
     if engine.store.pool(key) is not None:
         return 0
     # The same prompt may just have been sampled: its greedy answer then costs nothing more.
     whole = replace(request, purpose="pool", n=sampling.n)
-    twin = engine.store.pool(pool_key(whole, llm, sampling))
+    twin = engine.store.pool(
+        pool_key(whole, llm, sampling, engine.zero_shot_draws(whole.prompt, whole.n))
+    )
     prompt, completions = request.prompt, list(twin or ())[: request.n]
     if not completions:
-        prompt, completions = complete_within_context(
-            llm, prompt, n=request.n, temperature=sampling.temperature,
+        prompt, completions = sample_pool(
+            llm, prompt, n=request.n, zero_shot=draws, temperature=sampling.temperature,
             max_tokens=history.task.max_tokens,
         )  # fmt: skip
     engine.store.put_pool(

@@ -104,6 +104,10 @@ class Prompt:
         """Drop the shot least worth its tokens (the first one)."""
         return replace(self, shots=self.shots[1:])
 
+    def without_shots(self) -> Prompt:
+        """Ask the same with no record shown."""
+        return replace(self, shots=())
+
     def key(self) -> str:
         """sha256 over the whole prompt: what a paid-for pool is filed under."""
         return text_hash(self.completion_text())

@@ -59,7 +59,8 @@ class Completion:
     """One answer of an LLM, as it came.
 
     ``logprob`` is the mean log-probability (nats) of a token where the backend gives it.
-    ``finish`` is ``stop``, ``length``, or ``cut`` (the reply broke off).
+    ``finish`` is ``stop``, ``length``, or ``cut`` (the reply broke off). ``zero_shot``: the LLM
+    was shown no record, though others of the pool were.
     """
 
     text: str
@@ -67,11 +68,15 @@ class Completion:
     tokens: int = 0
     logprob: float | None = None
     finish: str = "stop"
+    zero_shot: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One distinct answer of a pool; ``count`` samples agreed on it (0: never sampled)."""
+    """One distinct answer of a pool; ``count`` samples agreed on it (0: never sampled).
+
+    ``greedy`` and ``zero_shot``: one of them was the LLM's first choice, or drawn without records.
+    """
 
     text: str
     count: int = 1
@@ -79,6 +84,7 @@ class Candidate:
     logprob: float | None = None
     score: float = 0.0
     contributions: dict[str, float] = field(default_factory=dict)
+    zero_shot: bool = False
 
 
 @dataclass(frozen=True, slots=True)

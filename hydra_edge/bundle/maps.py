@@ -19,6 +19,7 @@ from hydra_edge.errors import BundleError
 from hydra_edge.types import Kind, Role
 
 _GAIN_NAME = re.compile(r"(?P<role>[a-z]+)\.gain\.(?P<group>.+)")
+_SHARE_NAME = re.compile(r"adapter\.zero_shot\.(?P<group>.+)")
 _PRIOR_NAME = re.compile(r"(?P<role>[a-z]+)\.prior\.(?P<group>.+)\.(mean|precision|tau)")
 
 
@@ -61,7 +62,8 @@ def check_maps(
         (symmetric, positive definite) and ``.tau`` ``(1,)`` (> 0); optionally for each of these
         groups ``<role>.gain.<group>`` ``(2, 3)``: what training users gained by the shared head
         over the baseline and by their own over the shared one, each as mean, spread over users
-        (> 0), and noise of a query (> 0).
+        (> 0), and noise of a query (> 0); optionally ``adapter.zero_shot.<group>`` ``(1,)``,
+        the share of a pool that is best drawn with no record shown (0 to 0.5).
     source
         The file to complain about.
 
@@ -109,6 +111,9 @@ def _expected_shapes(
         match = _GAIN_NAME.fullmatch(name)
         if match and match["role"] == role and match["group"] in groups:
             shapes[name] = (2, 3)
+        match = _SHARE_NAME.fullmatch(name)
+        if match and role == "adapter" and match["group"] in groups:
+            shapes[name] = (1,)
     sides = (f"{role}.map.query", f"{role}.map.other")
     if any(side in maps for side in sides):
         # Both are needed, equally long; one row is asked of what has no length at all.
@@ -129,6 +134,8 @@ def _check_array(
         _fail(source, name, "holds values not above 0", "positive numbers")
     if ".gain." in name and not (array[:, 1:] > 0).all():
         _fail(source, name, "holds deviations not above 0", "positive ones")
+    if ".zero_shot." in name and not ((array >= 0) & (array <= 0.5)).all():
+        _fail(source, name, f"is {array.tolist()}", "a share from 0 to 0.5")
     if name.endswith(".precision"):
         _check_precision(array.astype(np.float64), name, source)
 

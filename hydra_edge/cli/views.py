@@ -132,7 +132,8 @@ def chosen_place(generation: Generation) -> int | None:
 def _origin(candidate: Candidate) -> str:
     if candidate.count == 0:
         return "not drawn"
-    return f"{candidate.count}x" + (" greedy" if candidate.greedy else "")
+    marks = (" greedy" if candidate.greedy else "") + (" no records" if candidate.zero_shot else "")
+    return f"{candidate.count}x{marks}"
 
 
 def write_candidates(generation: Generation, *, stream: IO[str]) -> None:

@@ -40,6 +40,7 @@ ADAPTER_WORDS = {
     "support_ranked": "like the outputs of the records ranked first",
     "log_support_ranked": "some record ranked high has such an output",
     "cos_consensus": "means what the other samples mean",
+    "zero_shot": "drawn without your records",
     "words": "its length, for words to be shared",
     "words_in_query": "made of the query's words",
     "words_early": "made of the query's first words",

@@ -36,6 +36,7 @@ ADAPTER_FEATURES = (
     "support_ranked",  # similarity to the outputs of the records the shared reranker trusts
     "log_support_ranked",
     "cos_consensus",  # mean cosine with the other samples
+    "zero_shot",  # 1 if the LLM gave it when shown no record
     *WORD_FEATURES,
 )
 NEIGHBOURS = 50
@@ -123,6 +124,7 @@ def _votes(pool: Pool, history: History, out: Float2d) -> None:
     count = np.array([c.count for c in pool.candidates], dtype=np.float32)
     share = count / max(float(count.sum()), 1.0)
     out[:, 0] = [c.greedy for c in pool.candidates]
+    out[:, 22] = [c.zero_shot for c in pool.candidates]
     agreement = agreement_matrix(texts, history.task)
     if history.task.kind == "text":
         # Without itself, or one candidate of many samples would agree with its own echo only.
@@ -187,5 +189,5 @@ def adapter_features(pool: Pool, history: History) -> Float2d:
     out[:, 14] = np.log(np.maximum(out[:, 13], 0.0) + FLOOR)
     if history.task.kind == "text":
         _style(pool, history, out)
-        out[:, 22:] = word_features(pool.query, pool.candidates, history, pool.trusted, pool.trust)
+        out[:, 23:] = word_features(pool.query, pool.candidates, history, pool.trusted, pool.trust)
     return out

@@ -64,7 +64,10 @@ def _float(value: float | None) -> float | None:
 def _pack(candidates: Sequence[Candidate]) -> str | bytes:
     return to_json(
         [
-            [c.text, int(c.count), bool(c.greedy), _float(c.logprob), float(c.score)]
+            [
+                *(c.text, int(c.count), bool(c.greedy), _float(c.logprob), float(c.score)),
+                bool(c.zero_shot),
+            ]
             for c in candidates
         ]
     )
@@ -74,8 +77,15 @@ def candidates_of(value: Any) -> tuple[Candidate, ...]:
     """Read a stored list of candidates."""
     try:
         return tuple(
-            Candidate(text_of(text), int(count), bool(greedy), _float(logprob), float(score))
-            for text, count, greedy, logprob, score in from_json(value, list)
+            Candidate(
+                text_of(text),
+                int(count),
+                bool(greedy),
+                _float(logprob),
+                float(score),
+                zero_shot=any(rest),  # logs of older releases do not tell
+            )
+            for text, count, greedy, logprob, score, *rest in from_json(value, list)
         )
     except (TypeError, ValueError) as err:
         raise DamagedValueError("a list of candidates is not one") from err

@@ -44,7 +44,7 @@ def _float(value: float | None) -> float | None:
 def put(connection: Connection, pool: StoredPool) -> None:
     """Store one pool; see ``Store.put_pool``."""
     packed = [
-        [c.text, bool(c.greedy), int(c.tokens), _float(c.logprob), c.finish]
+        [c.text, bool(c.greedy), int(c.tokens), _float(c.logprob), c.finish, bool(c.zero_shot)]
         for c in pool.completions
     ]
     connection.execute(
@@ -62,8 +62,15 @@ def completions_of(value: Any) -> tuple[Completion, ...]:
     """Read a stored list of completions."""
     try:
         return tuple(
-            Completion(text_of(text), bool(greedy), int(tokens), _float(logprob), text_of(finish))
-            for text, greedy, tokens, logprob, finish in from_json(value, list)
+            Completion(
+                text_of(text),
+                bool(greedy),
+                int(tokens),
+                _float(logprob),
+                text_of(finish),
+                zero_shot=any(rest),  # pools of older releases do not tell
+            )
+            for text, greedy, tokens, logprob, finish, *rest in from_json(value, list)
         )
     except (TypeError, ValueError) as err:
         raise DamagedValueError("a pool does not hold completions") from err
