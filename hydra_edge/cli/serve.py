@@ -6,7 +6,7 @@ import importlib.util
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -33,7 +33,7 @@ AppName = Annotated[str, typer.Argument(metavar="APP", help="What you call the a
 class _ServeGroup(Group):
     """A group that serves when it is called alone."""
 
-    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Take no arguments as they are: there is something to do without any."""
         return super(Group, self).parse_args(ctx, args)
 
@@ -73,8 +73,9 @@ def serve(
 ) -> None:
     """Serve the apps on this machine by OpenAI's API.
 
-    It listens on 127.0.0.1 only. Any OpenAI client gains your personalization by the base URL and the token this prints.
-    Ctrl-C lets running requests finish and refuses new ones; twice, it ends at once.
+    It listens on 127.0.0.1 only. Any OpenAI client gains your personalization by the base URL
+    and the token this prints. Ctrl-C lets running requests finish and refuses new ones; twice,
+    it ends at once.
     """
     if ctx.invoked_subcommand is not None:
         return
@@ -126,7 +127,7 @@ def _serve(
         doorkeeper = Doorkeeper(files, [t for t in (token, page_token) if t])
         chosen = Settings(bound, doorkeeper, task, queue, timeout_s)
 
-        def ready() -> None:
+        def ready(_server: run.Server) -> None:
             if as_json:
                 output.write_json(
                     {"url": url, "base_url": f"{url}/v1", "token_file": str(files.owner)}
@@ -153,10 +154,10 @@ def add_token(
     user: options.User = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Give an app a token of its own, which is shown once.
+    """Give an app a token of its own.
 
-    It opens one user's history, and of that only the tasks named. A running server knows it at
-    once.
+    It is shown once. It opens one user's history, and of that only the tasks named. A running
+    server knows it at once.
     """
     from hydra_edge.server.tokens import add_app
 
@@ -172,7 +173,10 @@ def add_token(
 
 
 def list_tokens(as_json: options.AsJson = False) -> None:
-    """List the apps that have a token, and what each may do; not the tokens."""
+    """List the apps that have a token.
+
+    With what each may do, not the tokens themselves.
+    """
     from hydra_edge.server.tokens import read_apps
 
     apps = sorted(read_apps(_files()).values(), key=lambda scope: scope.app)
@@ -187,7 +191,7 @@ def list_tokens(as_json: options.AsJson = False) -> None:
 
 
 def remove_token(app: AppName) -> None:
-    """Make an app's token worthless, at once."""
+    """Make an app's token worthless."""
     from hydra_edge.server.tokens import remove_app
 
     remove_app(_files(), app)

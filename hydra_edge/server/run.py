@@ -130,6 +130,8 @@ class Server(uvicorn.Server):
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
         """Serve until stopped."""
         self._loop = asyncio.get_running_loop()
+        if self._app.draining:  # stopped before it began
+            self._ends.set()
         drain = asyncio.ensure_future(self._drain())
         try:
             await super().serve(sockets)
@@ -148,24 +150,28 @@ class Server(uvicorn.Server):
 
 
 def serve(
-    person: Personalizer, settings: Settings, sock: socket.socket, *, ready: Callable[[], None]
+    person: Personalizer,
+    settings: Settings,
+    sock: socket.socket,
+    *,
+    ready: Callable[[Server], None],
 ) -> None:
     """Serve a person until told to stop; the personalizer stays the caller's to close.
 
     Parameters
     ----------
     ready
-        Called once requests will be heard.
+        Called once requests will be heard, with the server.
     """
     sock.listen()  # from here on a client waits rather than being refused
     asyncio.run(_serve(person, settings, sock, ready))
 
 
 async def _serve(
-    person: Personalizer, settings: Settings, sock: socket.socket, ready: Callable[[], None]
+    person: Personalizer, settings: Settings, sock: socket.socket, ready: Callable[[Server], None]
 ) -> None:
     server = Server(create_app(AsyncPersonalizer(person), settings))
-    ready()
+    ready(server)
     await server.serve([sock])
 
 
