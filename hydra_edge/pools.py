@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -28,6 +30,11 @@ from hydra_edge.utility import utility
 COMPARED = 10
 # An LLM that fails this often in a row is not asked again in this fit.
 MAX_FAILURES = 3
+NO_TURN = nullcontext()  # for one thread alone
+
+
+class _Stopped(Exception):
+    """Told to stop in the middle of a pool."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +82,8 @@ def complete_within_context(
     max_tokens: int,
     seed: int = 0,
     on_token: Callable[[str], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
+    on_candidate: Callable[[Completion], None] | None = None,
 ) -> tuple[Prompt, list[Completion]]:
     """Ask an LLM, dropping the weakest records until the prompt fits.
 
@@ -89,17 +98,26 @@ def complete_within_context(
         If even the bare query does not fit.
     """
     choices = prompt.task.labels if prompt.task.kind != "text" else None
+    listening: dict[str, Any] = {}  # an application's LLM need not know these two
+    if should_stop is not None:
+        listening["should_stop"] = should_stop
+    if on_candidate is not None:
+        listening["on_candidate"] = lambda c: on_candidate(_unfolded(c))
     while True:
         try:
             completions = llm.complete(
                 prompt, n=n, temperature=temperature, max_tokens=max_tokens,
-                choices=choices or None, seed=seed, on_token=on_token,
+                choices=choices or None, seed=seed, on_token=on_token, **listening,
             )  # fmt: skip
-            return prompt, [replace(c, text=unfold(c.text)) for c in completions]
+            return prompt, [_unfolded(c) for c in completions]
         except ContextLengthError:
             if not prompt.shots:
                 raise
             prompt = prompt.without_weakest()
+
+
+def _unfolded(completion: Completion) -> Completion:
+    return replace(completion, text=unfold(completion.text))
 
 
 def pool_key(request: Request, llm: LLM, sampling: Sampling) -> str:
@@ -208,11 +226,20 @@ def collect(
     budget: Budget,
     *,
     progress: Progress | None = None,
+    should_stop: Callable[[], bool] | None = None,
+    turn: AbstractContextManager[object] = NO_TURN,
 ) -> PoolRun:
     """Buy pools for the user's own records until the budget ends; each is stored at once.
 
     The LLM never sees a record's own answer, nor a later record; a remote LLM never sees a
     private one.
+
+    Parameters
+    ----------
+    should_stop
+        Asked as often as the LLM asks; a pool it cuts short is not kept.
+    turn
+        Held while the engine works, but not while the LLM does.
     """
     reused = len(engine.store.pools(history.task.name, model=llm.name, purpose="pool"))
     if budget.calls is not None and budget.calls <= 0:
@@ -223,7 +250,12 @@ def collect(
     plan = planned(
         engine, head, history, informative, sampling, model=llm.name, private=not llm.is_remote
     )
-    for record, requests in plan:
+    while True:
+        with turn:
+            step = next(plan, None)
+        if step is None:
+            break
+        record, requests = step
         price = sum(request.n for request in requests)
         spent = time.monotonic() - started
         if budget.calls is not None and calls + price > budget.calls:
@@ -232,9 +264,12 @@ def collect(
             break
         try:
             for request in requests:
-                calls += _buy(engine, llm, record, request, sampling, history)
+                calls += _buy(engine, llm, record, request, sampling, history, should_stop)
             made += 1
             failures = 0
+        except _Stopped:
+            notes.append(f"it was stopped: {made} pools made; fit again to go on")
+            break
         except BackendError as err:
             failures += 1
             if failures >= MAX_FAILURES:
@@ -260,7 +295,10 @@ def _buy(
     request: Request,
     sampling: Sampling,
     history: History,
+    should_stop: Callable[[], bool] | None,
 ) -> int:
+    if should_stop is not None and should_stop():
+        raise _Stopped
     key = pool_key(request, llm, sampling)
     if engine.store.pool(key) is not None:
         return 0
@@ -271,8 +309,10 @@ def _buy(
     if not completions:
         prompt, completions = complete_within_context(
             llm, prompt, n=request.n, temperature=sampling.temperature,
-            max_tokens=history.task.max_tokens,
+            max_tokens=history.task.max_tokens, should_stop=should_stop,
         )  # fmt: skip
+        if should_stop is not None and len(completions) < request.n and should_stop():
+            raise _Stopped
     engine.store.put_pool(
         key, task=history.task.name, model=llm.name, purpose=request.purpose,
         query_id=record.id, record_ids=prompt.record_ids, completions=completions,
