@@ -11,14 +11,13 @@ import os
 import sys
 import traceback
 from http import HTTPStatus
-from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.routing import Router
 from starlette.types import Message, Receive, Scope, Send
 
-from hydra_edge.errors import HydraError
+from hydra_edge.errors import ConfigError, HydraError
 from hydra_edge.server.refusal import Refusal, error_response
 from hydra_edge.server.service import Service
 
@@ -76,7 +75,7 @@ class Guard:
             if scope["type"] == "websocket":
                 await send({"type": "websocket.close", "code": 1008})
             return
-        started = False
+        started = is_read = False
 
         async def send_with_headers(message: Message) -> None:
             nonlocal started
@@ -85,13 +84,15 @@ class Guard:
                 headers = MutableHeaders(scope=message)
                 for name, value in _HEADERS.items():
                     headers.setdefault(name, value)
-                if self.draining:
+                if self.draining or not is_read:
+                    # Else we would wait for a body that nobody wants.
                     headers["Connection"] = "close"
             await send(message)
 
         self.running += 1
         try:
             body = await self._admit(scope, receive)
+            is_read = True
             # Only for an "app" does the router raise what it finds amiss.
             scope["app"] = self._router
             await self._router(scope, _replay(body, receive), send_with_headers)
@@ -131,9 +132,8 @@ class Guard:
                 f"{', '.join(sorted(self._hosts))}. Use that address.",
             )  # fmt: skip
         for origin in headers.getlist("origin"):
-            parts = urlsplit(origin.lower())
             # The very place the request was sent to: localhost may not speak for 127.0.0.1.
-            if parts.scheme != "http" or parts.netloc != hosts[0].lower():
+            if origin.lower() != f"http://{hosts[0].lower()}":
                 raise Refusal(
                     HTTPStatus.FORBIDDEN, "wrong_origin",
                     f"The request comes from a page of {origin[:100]!r}; expected one of this "
@@ -154,7 +154,14 @@ class Guard:
     def _check_token(self, scope: Scope, headers: Headers) -> None:
         kind, _, token = headers.get("authorization", "").partition(" ")
         is_bearer = kind.lower() == "bearer"
-        found = self.service.settings.doorkeeper.scope(token.strip()) if is_bearer else None
+        try:
+            found = self.service.settings.doorkeeper.scope(token.strip()) if is_bearer else None
+        except ConfigError:
+            raise Refusal(
+                HTTPStatus.INTERNAL_SERVER_ERROR, "apps_unusable",
+                "The file of the apps' tokens cannot be used, so nobody is let in. Run "
+                "`hydra-edge serve token list` to see why.",
+            ) from None  # fmt: skip
         if found is None:
             raise Refusal(
                 HTTPStatus.UNAUTHORIZED, "invalid_api_key",
