@@ -16,10 +16,11 @@ from bench.guard import check_history, check_prompt
 from export.data import UserHistory
 from hydra_edge.active import ActiveHead
 from hydra_edge.adapter import merge
+from hydra_edge.candidates import complete_within_context, sample_pool
 from hydra_edge.engine import Engine
 from hydra_edge.features import Pool
 from hydra_edge.llm import LLM
-from hydra_edge.pools import Sampling, complete_within_context, sample_pool
+from hydra_edge.pools import Sampling
 from hydra_edge.prompt import Prompt, cut, fold
 from hydra_edge.tasks import TaskSpec
 from hydra_edge.types import Completion, HeadState, Record, Role, Switch, text_hash

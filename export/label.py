@@ -18,11 +18,12 @@ from export.labels import PoolLabel, RecordLabel
 from export.mine import Questions, UsersByTask
 from export.priors import engine_for
 from hydra_edge.bundle import Bundle
+from hydra_edge.candidates import complete_within_context
 from hydra_edge.encoder import TextEncoder
 from hydra_edge.engine import Engine
 from hydra_edge.errors import BackendError, BundleError, ContextLengthError
 from hydra_edge.history import History
-from hydra_edge.pools import Sampling, complete_within_context
+from hydra_edge.pools import Sampling
 from hydra_edge.prompt import Prompt
 from hydra_edge.retrieval import first_stage
 from hydra_edge.tasks import BUILTIN

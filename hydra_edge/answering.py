@@ -12,14 +12,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from hydra_edge.adapter import choose, merge
+from hydra_edge.candidates import sample_pool
 from hydra_edge.engine import Engine
-from hydra_edge.errors import BackendError, ConfigError
+from hydra_edge.errors import BackendError, CancelledError, ConfigError
 from hydra_edge.history import History
 from hydra_edge.llm import LLM
-from hydra_edge.pools import sample_pool
 from hydra_edge.prompt import Prompt
 from hydra_edge.tasks import TaskSpec
-from hydra_edge.types import Float1d, Generation, Ranking, Usage
+from hydra_edge.types import Completion, Float1d, Generation, Ranking, Usage
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,6 +80,45 @@ def outgoing(question: Question, k: int, system: str, *, remote: bool, private: 
     return Outgoing(question, prompt, ranking, notes)
 
 
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """What an LLM answered: the prompt that fitted, and up to ``n`` completions of it."""
+
+    out: Outgoing
+    model: str
+    prompt: Prompt
+    completions: list[Completion]
+    n: int
+    started: float  # on the monotonic clock
+    stopped: bool = False
+
+
+def ask(
+    out: Outgoing,
+    llm: LLM,
+    *,
+    n: int,
+    temperature: float,
+    max_tokens: int,
+    seed: int = 0,
+    on_token: Callable[[str], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
+    on_candidate: Callable[[Completion], None] | None = None,
+) -> Asked:
+    """Sample up to ``n`` candidates; all that takes long, and nothing that needs the store.
+
+    Records that do not fit the LLM's context are left out, the weakest first.
+    """
+    started = time.monotonic()
+    prompt, completions = sample_pool(
+        llm, out.prompt, n=n, zero_shot=out.question.engine.zero_shot_draws(out.prompt, n),
+        temperature=temperature, max_tokens=max_tokens, seed=seed,
+        on_token=on_token, should_stop=should_stop, on_candidate=on_candidate,
+    )  # fmt: skip
+    stopped = should_stop is not None and len(completions) < n and should_stop()
+    return Asked(out, llm.name, prompt, completions, n, started, stopped)
+
+
 def answer(
     out: Outgoing,
     llm: LLM,
@@ -89,41 +128,54 @@ def answer(
     max_tokens: int,
     seed: int = 0,
     on_token: Callable[[str], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
+    on_candidate: Callable[[Completion], None] | None = None,
 ) -> Generation:
-    """Sample ``n`` candidates and choose the one that fits the user.
+    """Sample ``n`` candidates and choose the one that fits the user: ``ask``, then ``decide``."""
+    asked = ask(
+        out, llm, n=n, temperature=temperature, max_tokens=max_tokens, seed=seed,
+        on_token=on_token, should_stop=should_stop, on_candidate=on_candidate,
+    )  # fmt: skip
+    return decide(asked)
 
-    Records that do not fit the LLM's context are left out, the weakest first, and a result
-    short of candidates is still a result; the notes say so.
+
+def decide(asked: Asked) -> Generation:
+    """Choose the candidate that fits the user.
+
+    A result short of records or candidates is still a result; the notes say so.
 
     Raises
     ------
     BackendError
         If the LLM gave not one answer with text in it.
+    CancelledError
+        If it was told to stop before it had one.
     """
-    started = time.monotonic()
+    out, completions, n = asked.out, asked.completions, asked.n
     question, task = out.question, out.question.history.task
-    zero_shot = question.engine.zero_shot_draws(out.prompt, n)
-    asked, completions = sample_pool(
-        llm, out.prompt, n=n, zero_shot=zero_shot, temperature=temperature,
-        max_tokens=max_tokens, seed=seed, on_token=on_token,
-    )  # fmt: skip
     notes = list(out.notes)
-    kept = out.ranking.records[: len(asked.shots)]
+    kept = out.ranking.records[: len(asked.prompt.shots)]
     if len(kept) < len(out.ranking.records):
         notes.append(
             f"the context was too small: the {len(out.ranking.records) - len(kept)} weakest of "
             f"{len(out.ranking.records)} records were left out"
         )
     if len(completions) < n:
-        notes.append(f"{len(completions)} of {n} candidates arrived")
+        why = "it was stopped: " if asked.stopped else ""
+        notes.append(f"{why}{len(completions)} of {n} candidates arrived")
     engine = question.engine
     head = engine.active(task, "adapter")
     shown = [r.record for r in kept]
     candidates = merge(completions, task)
+    if not candidates and asked.stopped:
+        raise CancelledError(
+            f"The answer was stopped: got none of {n} candidates finished; expected at least "
+            "one. Ask again, and let it run longer."
+        )
     if not candidates:
         raise BackendError(
-            f"{llm.name} gave no usable answer: got {len(completions)} completions without text; "
-            "expected at least one with. Ask again, or raise max_tokens."
+            f"{asked.model} gave no usable answer: got {len(completions)} completions without "
+            "text; expected at least one with. Ask again, or raise max_tokens."
         )
     pool = engine.pool(
         question.query, question.vector, candidates, shown, question.history,
@@ -140,11 +192,11 @@ def answer(
         head=head.info,
         reranker=out.ranking.head,
         usage=Usage(
-            llm_calls=1 + bool(zero_shot),
+            llm_calls=1 + bool(engine.zero_shot_draws(out.prompt, n)),
             completion_tokens=sum(c.tokens for c in completions),
             requested=n,
             received=len(completions),
-            latency_ms=(time.monotonic() - started) * 1000.0,
+            latency_ms=(time.monotonic() - asked.started) * 1000.0,
         ),
         abstained=choice.abstained,
         notes=tuple(notes),

@@ -17,10 +17,11 @@ from hydra_edge.encoder import TextEncoder
 from hydra_edge.features import FeatureMap, Pool
 from hydra_edge.history import History
 from hydra_edge.prompt import Prompt, build_prompt
+from hydra_edge.recall import Recall
 from hydra_edge.reranker import rerank, shared_trust
-from hydra_edge.retrieval import LexicalIndex, OkapiIndex, StoreIndex
+from hydra_edge.retrieval import LexicalIndex
 from hydra_edge.store import Store
-from hydra_edge.tasks import BUILTIN, TaskSpec, canonical_name, find_task
+from hydra_edge.tasks import BUILTIN, TaskSpec, canonical_name
 from hydra_edge.types import Candidate, Float1d, Progress, RankedRecord, Record, Role
 from hydra_edge.vectors import CachedEncoder
 
@@ -53,12 +54,11 @@ class Engine:
             "adapter": FeatureMap(bundle, "adapter"),
         }
         self.custom_tasks = custom_tasks or {}
+        self._recall = Recall(store, self.encoder, self.custom_tasks)
 
     def task(self, name: str) -> TaskSpec:
         """Return a task's spec, its closed set completed by what the user has answered."""
-        name = canonical_name(name)
-        outputs = [record.output for record in self.store.records(task=name)]
-        return find_task(name, custom=self.custom_tasks, outputs=outputs)
+        return self._recall.task(canonical_name(name))
 
     def shown_task(self, task: TaskSpec, records: Iterable[Record]) -> TaskSpec:
         """Return a task as an LLM may see it that may see only these records.
@@ -73,18 +73,12 @@ class Engine:
         return replace(task, labels=labels)
 
     def history(self, task: TaskSpec, *, progress: Progress | None = None) -> History:
-        """Read the user's records of a task, encoding what is not cached yet."""
-        records = self.store.records(task=task.name)
-        texts = [r.input for r in records] + [r.output for r in records]
-        vectors = self.encoder.encode(texts, progress=progress)
-        n = len(records)
-        return History.build(task, records, vectors[:n], vectors[n:])
+        """Return the user's records of a task, encoding what is not cached yet."""
+        return self._recall.history(task, progress=progress)
 
     def lexical(self, history: History) -> LexicalIndex:
         """Return BM25 over a history: the store's own index, or one in memory."""
-        if self.store.path is None:
-            return OkapiIndex([record.input for record in history.records])
-        return StoreIndex(self.store, history)
+        return self._recall.lexical(history)
 
     def active(self, task: TaskSpec, role: Role) -> ActiveHead:
         """Return the weights in force for a task and role."""

@@ -21,7 +21,9 @@
     │   ├── BackendAuthError
     │   ├── BackendRateLimitError
     │   └── ContextLengthError the prompt does not fit the context window
-    └── EgressDeniedError      policy forbids sending this to a remote model
+    ├── EgressDeniedError      policy forbids sending this to a remote model
+    ├── CancelledError         the work was told to stop before it came to anything
+    └── ClosedError            the personalizer was closed before
 """
 
 from __future__ import annotations
@@ -153,3 +155,17 @@ class EgressDeniedError(HydraError):
 
     code = "egress_denied"
     http_status = 403
+
+
+class CancelledError(HydraError):
+    """The work was told to stop before it came to anything."""
+
+    code = "cancelled"
+    http_status = 503
+
+
+class ClosedError(HydraError):
+    """The personalizer was closed before."""
+
+    code = "closed"
+    http_status = 503

@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from hydra_edge.active import ActiveHead, gains_for, prior_for, unfitted_switch
 from hydra_edge.engine import Engine
+from hydra_edge.errors import CancelledError
 from hydra_edge.evaluate import Verdict, informative, judge
 from hydra_edge.heads import Groups
 from hydra_edge.history import History
 from hydra_edge.learning import choice_item, spread_target
 from hydra_edge.llm import LLM
-from hydra_edge.pools import Budget, PoolData, PoolRun, Sampling, collect, pool_data, preview
+from hydra_edge.pools import (
+    NO_TURN,
+    Budget,
+    PoolData,
+    PoolRun,
+    Sampling,
+    collect,
+    pool_data,
+    preview,
+)
 from hydra_edge.reranker import proxy_data
 from hydra_edge.tasks import TaskSpec
 from hydra_edge.types import (
@@ -198,6 +210,23 @@ def _allowed(budget: Budget, llm: LLM) -> tuple[Budget, tuple[str, ...]]:
     return Budget(0, None), (f"{note} that are not private",)
 
 
+def _stopping(progress: Progress | None, should_stop: Callable[[], bool] | None) -> Progress | None:
+    """Let work be stopped wherever it tells of its progress."""
+    if should_stop is None:
+        return progress
+
+    def tell(stage: str, done: int, total: int) -> None:
+        if progress is not None:
+            progress(stage, done, total)
+        if should_stop():
+            raise CancelledError(
+                f"The fit was stopped: got {done} of {total} done of stage {stage!r}; expected "
+                "all. The heads are what they were, vectors made are kept. Fit again to go on."
+            )
+
+    return tell
+
+
 def fit_task(
     engine: Engine,
     task_name: str,
@@ -206,6 +235,8 @@ def fit_task(
     sampling: Sampling,
     budget: Budget,
     progress: Progress | None = None,
+    should_stop: Callable[[], bool] | None = None,
+    turn: AbstractContextManager[object] = NO_TURN,
 ) -> FitReport:
     """Fit both heads of one task (design 1, 5.4, 5.5).
 
@@ -215,31 +246,50 @@ def fit_task(
         None: the reranker is fitted from proxies, the adapter from stored pools and choices.
     sampling, budget
         How candidates are drawn, and what may be spent on them now.
+    should_stop
+        Asked between steps. While candidates are bought, True ends the buying: the adapter is
+        fitted on what there is. Before, nothing has been learned yet, and nothing will be.
+    turn
+        Held while the engine works, but not while the LLM does.
+
+    Raises
+    ------
+    CancelledError
+        If it was told to stop before a head was fitted.
     """
     started = time.monotonic()
-    embedded, reused = engine.encoder.embedded, engine.encoder.reused
-    task = engine.task(task_name)
-    history = engine.history(task, progress=progress)
-    fitted = fit_reranker(engine, history, shown=sampling.shown, progress=progress)
-    reranker = fitted.report
-    if fitted.state is not None:
-        reranker = replace(reranker, version=engine.store.save_head(fitted.state).version)
+    with turn:
+        embedded, reused = engine.encoder.embedded, engine.encoder.reused
+        task = engine.task(task_name)
+        watched = _stopping(progress, should_stop)
+        history = engine.history(task, progress=watched)
+        fitted = fit_reranker(engine, history, shown=sampling.shown, progress=watched)
+        embedded = engine.encoder.embedded - embedded
+        reused = engine.encoder.reused - reused
+        reranker = fitted.report
+        if fitted.state is not None:
+            reranker = replace(reranker, version=engine.store.save_head(fitted.state).version)
+        head = fitted.active(engine, history)
     run = PoolRun(reused=len(engine.store.pools(task.name, purpose="pool")))
     notes: tuple[str, ...] = ()
     if llm is not None:
         budget, notes = _allowed(budget, llm)
         run = collect(
-            engine, llm, fitted.active(engine, history), history, fitted.informative, sampling,
-            budget, progress=progress,
+            engine, llm, head, history, fitted.informative, sampling, budget,
+            progress=progress, should_stop=should_stop, turn=turn,
         )  # fmt: skip
-    adapter = fit_adapter(engine, history, None if llm is None else llm.name)
+    with turn:
+        again = engine.encoder.embedded, engine.encoder.reused
+        adapter = fit_adapter(engine, history, None if llm is None else llm.name)
+        embedded += engine.encoder.embedded - again[0]
+        reused += engine.encoder.reused - again[1]
     return FitReport(
         task=task.name,
         kind=task.kind,
         records=len(history),
         roles=(reranker, adapter),
-        texts_embedded=engine.encoder.embedded - embedded,
-        vectors_reused=engine.encoder.reused - reused,
+        texts_embedded=embedded,
+        vectors_reused=reused,
         llm_calls=run.calls,
         pools_made=run.made,
         pools_reused=run.reused,

@@ -18,21 +18,28 @@ from hydra_edge.utility import tokens
 
 # A record this many places back counts half: habits change, old ones should fade.
 HALF_LIFE = 30.0
+# Further back a weight is 0 in float32.
+FORGOTTEN = int(150 * HALF_LIFE)
+_LONGEST_NUMBER = 400  # letters; a longer text is read as no number
 STYLE_NAMES = ("starts_upper", "title_case", "ends_with_stop", "has_colon", "has_digit")
 CASING = slice(0, 2)
 PUNCTUATION = slice(2, 4)
+_NO_DIGITS = str.maketrans("0123456789", " " * 10)
 
 
 def style_of(text: str) -> list[float]:
     """Describe how a text is written, in the order of ``STYLE_NAMES``, each in [0, 1]."""
-    words = [w for w in text[:2000].split() if w[0].isalpha()]
+    head = text[:2000]
+    starts = [w[0] for w in head.split() if w[0].isalpha()]
     stripped = text.strip()
+    plain = head.isascii()  # then it is several times faster to look at the text as a whole
+    digit = head.translate(_NO_DIGITS) != head if plain else any(map(str.isdigit, head))
     return [
         float(stripped[:1].isupper()),
-        sum(w[0].isupper() for w in words) / len(words) if words else 0.0,
+        sum(map(str.isupper, starts)) / len(starts) if starts else 0.0,
         float(stripped[-1:] in {".", "!", "?", "。"}),
         float(":" in text),
-        float(any(c.isdigit() for c in text[:2000])),
+        float(digit),
     ]
 
 
@@ -58,13 +65,24 @@ class Outputs:
     @classmethod
     def of(cls, texts: Sequence[str]) -> Outputs:
         """Describe outputs."""
-        values = [number(t) for t in texts]
+        values = [number(t) if len(t) <= _LONGEST_NUMBER else None for t in texts]
         return cls(
             text=tuple(t.strip() for t in texts),
             length=np.array([len(tokens(t)) for t in texts], dtype=np.float32),
             style=np.array([style_of(t) for t in texts], dtype=np.float32).reshape(-1, 5),
             opening=tuple(opening_of(t) for t in texts),
             value=np.array([np.nan if v is None else v for v in values], dtype=np.float32),
+        )
+
+    def extended(self, texts: Sequence[str]) -> Outputs:
+        """Return these and more outputs."""
+        more = Outputs.of(texts)
+        return Outputs(
+            self.text + more.text,
+            np.concatenate((self.length, more.length)),
+            np.concatenate((self.style, more.style)),
+            self.opening + more.opening,
+            np.concatenate((self.value, more.value)),
         )
 
     def cut(self, n: int) -> Outputs:
@@ -96,6 +114,11 @@ class History:
         """Put records (oldest first) and their vectors together."""
         described = Outputs.of([r.output for r in records])
         return cls(task, tuple(records), inputs, outputs, described)
+
+    def extended(self, records: Sequence[Record], inputs: Float2d, outputs: Float2d) -> History:
+        """Return this history with more records at its end; all are given, old ones first."""
+        described = self.described.extended([r.output for r in records[len(self) :]])
+        return History(self.task, tuple(records), inputs, outputs, described)
 
     def __len__(self) -> int:
         return len(self.records)
@@ -160,9 +183,11 @@ class Profile:
             zero = np.zeros(dim, dtype=np.float32)
             style = np.full(len(STYLE_NAMES), 0.5, dtype=np.float32)
             return cls(0, zero, 2.0, 1.0, style, {}, {})
-        weight = history.recency / history.recency.sum()
-        centroid = weight @ history.outputs
-        log_length = np.log1p(history.described.length)
+        known = slice(max(0, n - FORGOTTEN), n)
+        described = history.described
+        weight = history.recency[known] / history.recency[known].sum()
+        centroid = weight @ history.outputs[known]
+        log_length = np.log1p(described.length[known])
         mean = float(weight @ log_length)
         # Three pseudo-observations of spread .5 keep the deviation of a short history sane.
         spread = float(weight @ (log_length - mean) ** 2)
@@ -170,16 +195,17 @@ class Profile:
         openings: dict[str, float] = {}
         shares: dict[str, float] = {}
         for w, opening, text in zip(
-            weight.tolist(), history.described.opening, history.described.text, strict=True
+            weight.tolist(), described.opening[known], described.text[known], strict=True
         ):
             openings[opening] = openings.get(opening, 0.0) + w
-            shares[text.casefold()] = shares.get(text.casefold(), 0.0) + w
+            folded = text.casefold()
+            shares[folded] = shares.get(folded, 0.0) + w
         return cls(
             n=n,
             centroid=(centroid / max(float(np.linalg.norm(centroid)), 1e-6)).astype(np.float32),
             log_length_mean=mean,
             log_length_std=std,
-            style=(weight @ history.described.style).astype(np.float32),
+            style=(weight @ described.style[known]).astype(np.float32),
             openings=openings,
             shares=shares,
         )

@@ -9,25 +9,32 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from hydra_edge.active import ActiveHead
 from hydra_edge.adapter import merge, pool_features, pool_utilities
+from hydra_edge.candidates import sample_pool
 from hydra_edge.engine import Engine
-from hydra_edge.errors import BackendError, ContextLengthError
+from hydra_edge.errors import BackendError
 from hydra_edge.history import History
 from hydra_edge.llm import LLM
-from hydra_edge.prompt import Prompt, unfold
+from hydra_edge.prompt import Prompt
 from hydra_edge.store import StoredPool
-from hydra_edge.types import Completion, Float1d, Float2d, Int1d, Progress, Record, text_hash
+from hydra_edge.types import Float1d, Float2d, Int1d, Progress, Record, text_hash
 from hydra_edge.utility import utility
 
 # The latest queries whose plain answers are bought too, for the report's first two rows.
 COMPARED = 10
 # An LLM that fails this often in a row is not asked again in this fit.
 MAX_FAILURES = 3
+NO_TURN = nullcontext()  # for one thread alone
+
+
+class _Stopped(Exception):
+    """Told to stop in the middle of a pool."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,84 +71,6 @@ class Request:
     purpose: str
     prompt: Prompt
     n: int
-
-
-def complete_within_context(
-    llm: LLM,
-    prompt: Prompt,
-    *,
-    n: int,
-    temperature: float,
-    max_tokens: int,
-    seed: int = 0,
-    on_token: Callable[[str], None] | None = None,
-) -> tuple[Prompt, list[Completion]]:
-    """Ask an LLM, dropping the weakest records until the prompt fits.
-
-    Returns
-    -------
-    tuple of Prompt and list of Completion
-        The prompt that was answered, and its answers.
-
-    Raises
-    ------
-    ContextLengthError
-        If even the bare query does not fit.
-    """
-    choices = prompt.task.labels if prompt.task.kind != "text" else None
-    while True:
-        try:
-            completions = llm.complete(
-                prompt, n=n, temperature=temperature, max_tokens=max_tokens,
-                choices=choices or None, seed=seed, on_token=on_token,
-            )  # fmt: skip
-            return prompt, [replace(c, text=unfold(c.text)) for c in completions]
-        except ContextLengthError:
-            if not prompt.shots:
-                raise
-            prompt = prompt.without_weakest()
-
-
-def sample_pool(
-    llm: LLM,
-    prompt: Prompt,
-    *,
-    n: int,
-    zero_shot: int,
-    temperature: float,
-    max_tokens: int,
-    seed: int = 0,
-    on_token: Callable[[str], None] | None = None,
-) -> tuple[Prompt, list[Completion]]:
-    """Sample ``n`` candidates, the last ``zero_shot`` of them with no record shown.
-
-    Returns
-    -------
-    tuple of Prompt and list of Completion
-        The prompt with records that was answered, and the answers; short of some if the LLM
-        gave fewer.
-
-    Raises
-    ------
-    ContextLengthError
-        If even the bare query does not fit.
-    BackendError
-        If not one answer could be had to the prompt with records.
-    """
-    asked, completions = complete_within_context(
-        llm, prompt, n=n - zero_shot, temperature=temperature, max_tokens=max_tokens, seed=seed,
-        on_token=on_token,
-    )  # fmt: skip
-    if not zero_shot:
-        return asked, completions
-    try:
-        _, plain = complete_within_context(
-            llm, prompt.without_shots(), n=zero_shot, temperature=temperature,
-            max_tokens=max_tokens, seed=seed,
-        )  # fmt: skip
-    except BackendError:
-        plain = []  # a pool short of candidates is still a pool
-    return asked, [*completions, *(replace(c, greedy=False, zero_shot=True) for c in plain)]
 
 
 def pool_key(request: Request, llm: LLM, sampling: Sampling, zero_shot: int) -> str:
@@ -255,11 +184,20 @@ def collect(
     budget: Budget,
     *,
     progress: Progress | None = None,
+    should_stop: Callable[[], bool] | None = None,
+    turn: AbstractContextManager[object] = NO_TURN,
 ) -> PoolRun:
     """Buy pools for the user's own records until the budget ends; each is stored at once.
 
     The LLM never sees a record's own answer, nor a later record; a remote LLM never sees a
     private one.
+
+    Parameters
+    ----------
+    should_stop
+        Asked as often as the LLM asks; a pool it cuts short is not kept.
+    turn
+        Held while the engine works, but not while the LLM does.
     """
     reused = len(engine.store.pools(history.task.name, model=llm.name, purpose="pool"))
     if budget.calls is not None and budget.calls <= 0:
@@ -270,7 +208,12 @@ def collect(
     plan = planned(
         engine, head, history, informative, sampling, model=llm.name, private=not llm.is_remote
     )
-    for record, requests in plan:
+    while True:
+        with turn:
+            step = next(plan, None)
+        if step is None:
+            break
+        record, requests = step
         price = sum(request.n for request in requests)
         spent = time.monotonic() - started
         if budget.calls is not None and calls + price > budget.calls:
@@ -279,9 +222,12 @@ def collect(
             break
         try:
             for request in requests:
-                calls += _buy(engine, llm, record, request, sampling, history)
+                calls += _buy(engine, llm, record, request, sampling, history, should_stop)
             made += 1
             failures = 0
+        except _Stopped:
+            notes.append(f"it was stopped: {made} pools made; fit again to go on")
+            break
         except BackendError as err:
             failures += 1
             if failures >= MAX_FAILURES:
@@ -307,7 +253,10 @@ def _buy(
     request: Request,
     sampling: Sampling,
     history: History,
+    should_stop: Callable[[], bool] | None,
 ) -> int:
+    if should_stop is not None and should_stop():
+        raise _Stopped
     draws = engine.zero_shot_draws(request.prompt, request.n)
     key = pool_key(request, llm, sampling, draws)
     if engine.store.pool(key) is not None:
@@ -321,8 +270,10 @@ def _buy(
     if not completions:
         prompt, completions = sample_pool(
             llm, prompt, n=request.n, zero_shot=draws, temperature=sampling.temperature,
-            max_tokens=history.task.max_tokens,
+            max_tokens=history.task.max_tokens, should_stop=should_stop,
         )  # fmt: skip
+        if should_stop is not None and len(completions) < request.n and should_stop():
+            raise _Stopped
     engine.store.put_pool(
         key, task=history.task.name, model=llm.name, purpose=request.purpose,
         query_id=record.id, record_ids=prompt.record_ids, completions=completions,

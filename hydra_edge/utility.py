@@ -20,15 +20,18 @@ _TOKEN = re.compile(
     r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af]|"
     r"[^\W_\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af]+"
 )
+# ASCII is split several times faster by blanking out what is no letter or digit.
+_BLANKED = "".join(chr(i) if chr(i).isalnum() else " " for i in range(128))
 # Longer texts are compared by their opening: ROUGE-L is quadratic in the worst case.
 MAX_TOKENS = 2000
 
 
 def tokens(text: str, limit: int | None = MAX_TOKENS) -> list[str]:
     """Split a text into lower-case words (CJK text into characters), at most ``limit``."""
-    if limit is None:
-        return _TOKEN.findall(text.lower())
-    return _TOKEN.findall(text[: limit * 20].lower())[:limit]
+    head = text if limit is None else text[: limit * 20]
+    if head.isascii():
+        return head.lower().translate(_BLANKED).split()[:limit]
+    return _TOKEN.findall(head.lower())[:limit]
 
 
 def _f1(overlap: int, n_a: int, n_b: int) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from hydra_edge.encoder import TextEncoder
 from hydra_edge.store import Store
@@ -12,6 +13,11 @@ from hydra_edge.types import Float2d, Progress, text_hash
 
 # Texts encoded between two writes to the cache: what a crash or Ctrl-C can cost at most.
 CHUNK = 256
+# Vectors read from the cache at once: bounds the memory a long history takes in passing.
+READ = 4096
+# Texts of which no vector is stored (queries, candidates) whose vectors stay in memory.
+PASSING = 512
+Half1d = npt.NDArray[np.float16]
 
 
 class CachedEncoder:
@@ -26,6 +32,7 @@ class CachedEncoder:
         self.store = store
         self.embedded = 0
         self.reused = 0
+        self._passing: dict[str, Half1d] = {}
 
     @property
     def dim(self) -> int:
@@ -57,20 +64,49 @@ class CachedEncoder:
         if not texts:
             return np.zeros((0, self.dim), dtype=np.float32)
         hashes = [text_hash(text) for text in texts]
-        by_hash = dict(zip(hashes, texts, strict=True))
-        known = self.store.vectors(list(by_hash), self.base_id)
-        missing = [h for h in by_hash if h not in known]
-        self.reused += len(known)
+        place: dict[str, int] = {}
+        first = [place.setdefault(key, row) for row, key in enumerate(hashes)]
+        out = np.empty((len(texts), self.dim), dtype=np.float32)
+        missing = self._recollect(place, out, keep=keep)
         # Longest first: a progress bar that speeds up, and batches of like length.
-        missing.sort(key=lambda h: len(by_hash[h]), reverse=True)
+        missing.sort(key=lambda key: len(texts[place[key]]), reverse=True)
         for start in range(0, len(missing), CHUNK):
             chunk = missing[start : start + CHUNK]
-            encoded = self.encoder.encode([by_hash[h] for h in chunk]).astype(np.float16)
-            fresh = dict(zip(chunk, encoded, strict=True))
-            if keep:
-                self.store.put_vectors(self.base_id, fresh)
-            known.update(fresh)
+            rows = [place[key] for key in chunk]
+            encoded = self.encoder.encode([texts[row] for row in rows]).astype(np.float16)
+            self._remember(dict(zip(chunk, encoded, strict=True)), keep=keep)
+            out[rows] = encoded
             self.embedded += len(chunk)
             if progress is not None:
                 progress("embed", start + len(chunk), len(missing))
-        return np.stack([known[h] for h in hashes]).astype(np.float32)
+        if len(place) < len(texts):
+            repeats = [row for row, known in enumerate(first) if known != row]
+            out[repeats] = out[[first[row] for row in repeats]]
+        return out
+
+    def _recollect(self, place: dict[str, int], out: Float2d, *, keep: bool) -> list[str]:
+        """Fill in the vectors there are; return the hashes of the others."""
+        missing: list[str] = []
+        keys = list(place)
+        for start in range(0, len(keys), READ):
+            part = keys[start : start + READ]
+            known = self.store.vectors(part, self.base_id)
+            passing = {
+                key: self._passing[key] for key in part if key in self._passing and key not in known
+            }
+            if passing and keep:
+                self.store.put_vectors(self.base_id, passing)
+            known |= passing
+            if known:
+                out[[place[key] for key in known]] = np.stack(list(known.values()))
+            self.reused += len(known)
+            missing += [key for key in part if key not in known]
+        return missing
+
+    def _remember(self, fresh: dict[str, Half1d], *, keep: bool) -> None:
+        if keep:
+            self.store.put_vectors(self.base_id, fresh)
+            return
+        self._passing |= fresh
+        while len(self._passing) > PASSING:
+            self._passing.pop(next(iter(self._passing)))

@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from export.data import LeakError, UserHistory
+from hydra_edge.candidates import complete_within_context
 from hydra_edge.llm import LLM
-from hydra_edge.pools import Sampling, complete_within_context
+from hydra_edge.pools import Sampling
 from hydra_edge.prompt import build_prompt
 from hydra_edge.retrieval import LexicalIndex, OkapiIndex
 from hydra_edge.tasks import TaskSpec, find_task

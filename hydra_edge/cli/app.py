@@ -16,6 +16,7 @@ from hydra_edge.cli import (
     learning,
     models,
     output,
+    serve,
     settings,
 )
 from hydra_edge.cli.group import RootGroup, examples
@@ -59,5 +60,6 @@ learning.register(app)
 history.register(app)
 heads.register(app)
 models.register(app)
+serve.register(app)
 settings.register(app)
 diagnosis.register(app)

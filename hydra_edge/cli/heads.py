@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from hydra_edge.cli import options, output, views, words
+from hydra_edge import words
+from hydra_edge.cli import options, output, views
 from hydra_edge.cli.group import new_group, put
 from hydra_edge.cli.session import open_user, read_text, write_text
 

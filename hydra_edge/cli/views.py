@@ -11,7 +11,8 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import IO, TYPE_CHECKING
 
-from hydra_edge.cli import output, words
+from hydra_edge import words
+from hydra_edge.cli import output
 
 if TYPE_CHECKING:
     from hydra_edge.types import (

@@ -43,6 +43,8 @@ class LLM(Protocol):
         choices: Sequence[str] | None = None,
         seed: int = 0,
         on_token: Callable[[str], None] | None = None,
+        should_stop: Callable[[], bool] | None = None,
+        on_candidate: Callable[[Completion], None] | None = None,
     ) -> list[Completion]:
         """Sample up to ``n`` answers: the first greedy, the others at ``temperature``.
 
@@ -63,6 +65,11 @@ class LLM(Protocol):
             backend can.
         on_token
             Called with each piece of text as it arrives; only for ``n == 1``.
+        should_stop
+            Asked between tokens, or between reads of a reply; may be called from any thread.
+            Once it says True, what is finished is returned: fewer than ``n``, or nothing.
+        on_candidate
+            Called with each answer once it is finished.
 
         Returns
         -------
@@ -74,7 +81,12 @@ class LLM(Protocol):
         ContextLengthError
             If the prompt plus ``max_tokens`` does not fit.
         BackendError
-            If not one answer could be had.
+            If not one answer could be had, unless told to stop.
+
+        Notes
+        -----
+        An object without ``should_stop`` or ``on_candidate`` is one too: it is then asked
+        without, finishes every answer it began, and its answers are told all at the end.
         """
         ...
 

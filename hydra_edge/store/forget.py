@@ -178,6 +178,7 @@ def forget(db: Database, ids: Sequence[str], source: str | None) -> ForgetReceip
             for row in records.by_seq(connection, seqs, records.COLUMNS).values()
         ]
         connection.executemany("DELETE FROM records WHERE seq = ?", [(seq,) for seq in seqs])
+        records.mark_changed(connection, rewritten=True)
         texts = {text for record in gone for text in (record.input, record.output)}
         texts -= records.still_used(connection, texts)
         receipt = replace(

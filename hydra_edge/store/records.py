@@ -13,7 +13,7 @@ from typing import Any
 
 from hydra_edge.errors import RecordNotFoundError, StoreError
 from hydra_edge.store.database import CHUNK, DamagedValueError, Database, bind, text_of
-from hydra_edge.store.schema import index_words
+from hydra_edge.store.schema import META_REVISION, spaced_words
 from hydra_edge.store.vectors import drop
 from hydra_edge.types import AddResult, Progress, Record
 
@@ -22,6 +22,35 @@ BATCH = 500
 COLUMNS = "records.id, task, time, private, source, records.input, records.output"
 ORDER = "COALESCE(time, added)"
 _HINTS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Revision:
+    """How often the records have changed; what was read stands while it stays the same.
+
+    ``rewrites`` counts the changes that were more than records being added.
+    """
+
+    changes: int = 0
+    rewrites: int = 0
+
+
+def revision(connection: Connection) -> Revision:
+    """Return how often the records have changed since the file was made."""
+    row = connection.execute("SELECT value FROM meta WHERE name = ?", (META_REVISION,)).fetchone()
+    if row is None:
+        return Revision()
+    changes, _, rewrites = text_of(row[0]).partition(" ")
+    if not (changes.isdecimal() and rewrites.isdecimal()):
+        raise DamagedValueError(f"the revision is {row[0]!r}")
+    return Revision(int(changes), int(rewrites))
+
+
+def mark_changed(connection: Connection, *, rewritten: bool) -> None:
+    """Count a change of records, in the transaction that makes it."""
+    known = revision(connection)
+    value = f"{known.changes + 1} {known.rewrites + rewritten}"
+    connection.execute("REPLACE INTO meta VALUES (?, ?)", (META_REVISION, value))
 
 
 def record_of(row: Sequence[Any]) -> Record:
@@ -53,6 +82,22 @@ def _find(connection: Connection, record_id: str) -> _Stored | None:
     return None if row is None else _Stored(row[0], record_of(row[1:]))
 
 
+def _find_all(connection: Connection, ids: Sequence[str]) -> dict[str, _Stored | None]:
+    """Look many ids up at once; None for those that no record has."""
+    found: dict[str, _Stored | None] = dict.fromkeys(ids)
+    names = list(found)
+    for start in range(0, len(names), CHUNK):
+        part = names[start : start + CHUNK]
+        rows = connection.execute(
+            f"SELECT seq, {COLUMNS} FROM records WHERE id IN ({', '.join('?' * len(part))})",
+            [bind(name) for name in part],
+        )
+        for row in rows:
+            stored = _Stored(row[0], record_of(row[1:]))
+            found[stored.record.id] = stored
+    return found
+
+
 def _same(a: Record, b: Record) -> bool:
     return (a.input, a.output, a.task) == (b.input, b.output, b.task)
 
@@ -62,8 +107,13 @@ def _time(record: Record) -> float | None:
     return float(moment) if moment is not None and math.isfinite(moment) else None
 
 
-def _insert(connection: Connection, record: Record, record_id: str, now: float) -> None:
-    connection.execute(
+def _words(text: str) -> int:
+    return spaced_words(text).count(" ") + 1 if spaced_words(text) else 0
+
+
+def _insert(connection: Connection, record: Record, record_id: str, now: float) -> int:
+    """Store a new record; return its row number."""
+    cursor = connection.execute(
         "INSERT INTO records (id, task, time, added, private, source, words, input, output) "
         "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
@@ -73,11 +123,12 @@ def _insert(connection: Connection, record: Record, record_id: str, now: float) 
             now,
             int(record.private),
             bind(record.source),
-            len(index_words(record.input)),
+            _words(record.input),
             bind(record.input),
             bind(record.output),
         ),
     )
+    return int(cursor.lastrowid or 0)
 
 
 def _update(connection: Connection, stored: _Stored, record: Record) -> None:
@@ -89,7 +140,7 @@ def _update(connection: Connection, stored: _Stored, record: Record) -> None:
             bind(record.task),
             _time(record),
             int(record.private or stored.record.private),
-            len(index_words(record.input)),
+            _words(record.input),
             bind(record.input),
             bind(record.output),
             stored.seq,
@@ -103,38 +154,61 @@ class _Adding:
     def __init__(self) -> None:
         self.met: set[str] = set()
         self.replaced: set[str] = set()
+        self._known: dict[str, _Stored | None] = {}  # of the batch's ids, as they are stored
 
-    def put(self, connection: Connection, record: Record, now: float) -> str:
+    def put_all(self, connection: Connection, batch: Sequence[Record]) -> Counter[str]:
+        """Store a batch; count the fields of ``AddResult``."""
+        now = time.time()
+        wanted = [record.id or record.content_hash[:16] for record in batch]
+        self._known = _find_all(connection, wanted)
+        counts = Counter(
+            self._put(connection, record, name, now)
+            for record, name in zip(batch, wanted, strict=True)
+        )
+        if counts.keys() - {"unchanged"}:
+            mark_changed(connection, rewritten="updated" in counts)
+        return counts
+
+    def _stored(self, connection: Connection, record_id: str) -> _Stored | None:
+        if record_id not in self._known:
+            self._known[record_id] = _find(connection, record_id)
+        return self._known[record_id]
+
+    def _add(self, connection: Connection, record: Record, record_id: str, now: float) -> None:
+        seq = _insert(connection, record, record_id, now)
+        self._known[record_id] = _Stored(seq, record)
+
+    def _put(self, connection: Connection, record: Record, wanted: str, now: float) -> str:
         """Store one record; return the field of ``AddResult`` that counts it."""
-        wanted = record.id or record.content_hash[:16]
-        stored = _find(connection, wanted)
+        stored = self._stored(connection, wanted)
         if stored is None:
-            _insert(connection, record, wanted, now)
+            self._add(connection, record, wanted, now)
             self.met.add(wanted)
             return "added"
         if _same(stored.record, record):
             self.met.add(wanted)
-            return self._keep(connection, stored, record)
+            return self._keep(connection, wanted, stored, record)
         other = wanted
         twin: _Stored | None = stored
         while twin is not None and not _same(twin.record, record):
             other = f"{other}~{record.content_hash[:6]}"
-            twin = _find(connection, other)
+            twin = self._stored(connection, other)
         if twin is not None:
-            return self._keep(connection, twin, record)
+            return self._keep(connection, other, twin, record)
         if stored.record.source == record.source and wanted not in self.met:
             _update(connection, stored, record)
+            self._known.pop(wanted)
             self.met.add(wanted)
             self.replaced |= {stored.record.input, stored.record.output}
             return "updated"
-        _insert(connection, record, other, now)
+        self._add(connection, record, other, now)
         return "renamed"
 
-    @staticmethod
-    def _keep(connection: Connection, stored: _Stored, record: Record) -> str:
+    def _keep(self, connection: Connection, record_id: str, stored: _Stored, record: Record) -> str:
         if not record.private or stored.record.private:
             return "unchanged"
         connection.execute("UPDATE records SET private = 1 WHERE seq = ?", (stored.seq,))
+        self._known.pop(record_id)
         return "updated"
 
 
@@ -146,8 +220,7 @@ def add(db: Database, records: Iterable[Record], progress: Progress | None) -> A
     while batch := list(islice(waiting, BATCH)):
         try:
             with db.writing() as connection:
-                now = time.time()
-                counts = Counter(adding.put(connection, record, now) for record in batch)
+                counts = adding.put_all(connection, batch)
         except StoreError as err:
             raise type(err)(
                 f"{err} Of these records the first {done} are stored; adding all of them again "
@@ -273,4 +346,6 @@ def set_private(connection: Connection, ids: Iterable[str], private: bool) -> in
         "UPDATE records SET private = ? WHERE seq = ? AND private <> ?",
         [(int(private), seq, int(private)) for seq in seqs_of(connection, ids)],
     )
+    if changed.rowcount > 0:
+        mark_changed(connection, rewritten=True)
     return changed.rowcount

@@ -7,9 +7,11 @@ BM25 see the same ones.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import sqlite3
 import unicodedata
+from functools import lru_cache
 
 from hydra_edge.errors import StoreError
 from hydra_edge.utility import tokens
@@ -20,10 +22,12 @@ MAGIC = b"SQLite format 3\x00"
 APPLICATION_ID_OFFSET = 68
 # Longer words (keys, encoded data) are indexed by their opening.
 _LONGEST_WORD = 100
+_HASH_LETTERS = 64  # of a sha256 in hex
 
 # Names under which ``meta`` remembers what a table cannot say of itself.
 META_WORDS = "words"
 META_ERASING = "erasing"
+META_REVISION = "revision"
 
 _REINDEX = (
     "INSERT INTO records_fts (records_fts) VALUES ('delete-all')",
@@ -78,6 +82,21 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "precision BLOB NOT NULL, switch TEXT NOT NULL, n_queries INTEGER NOT NULL, "
         "prior_scale REAL NOT NULL, report TEXT NOT NULL, PRIMARY KEY (task, role, version))",
     ),
+    (
+        # Hash and base were 128 letters a vector, twice; now they are 33 bytes and a number.
+        # Five rows in the order of writing fill a page, which rows in the order of hashes do not.
+        "CREATE TABLE bases (seq INTEGER PRIMARY KEY, base_id TEXT NOT NULL UNIQUE)",
+        "INSERT INTO bases (base_id) SELECT DISTINCT base_id FROM vectors",
+        "CREATE TABLE packed (seq INTEGER PRIMARY KEY, hash BLOB NOT NULL, "
+        "base INTEGER NOT NULL, vector BLOB NOT NULL)",
+        "INSERT INTO packed (hash, base, vector) SELECT hydra_key(hash), bases.seq, vector "
+        "FROM vectors JOIN bases USING (base_id)",
+        "DROP TABLE vectors",
+        "ALTER TABLE packed RENAME TO vectors",
+        "CREATE UNIQUE INDEX vectors_by_hash ON vectors (hash, base)",
+        # BM25 holds the order and the lengths of records in memory.
+        "DROP INDEX records_short",
+    ),
 )
 
 
@@ -86,19 +105,37 @@ def index_words(text: str) -> list[str]:
     return [word[:_LONGEST_WORD] for word in tokens(text, None)]
 
 
+@lru_cache(maxsize=4)  # a record's words are counted, then indexed
+def spaced_words(text: str) -> str:
+    """Return ``index_words`` as one text, a space between each two."""
+    return " ".join(index_words(text))
+
+
 def _hydra_words(value: object) -> str:
     """Split a text for the triggers; bytes are a text that is not valid Unicode.
 
     Never fails, or a damaged record could not be removed. What cannot be decoded, lone
     surrogates too, is no part of a word either way.
     """
-    text = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
-    return " ".join(index_words(text))
+    return spaced_words(
+        value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+    )
+
+
+def hash_key(text_hash: str | bytes) -> bytes:
+    """Return a text's hash as it is stored: the 32 bytes it stands for."""
+    if isinstance(text_hash, str):
+        with contextlib.suppress(ValueError):
+            if len(text_hash) == _HASH_LETTERS:
+                return bytes.fromhex(text_hash)
+        return text_hash.encode("utf-8", "surrogatepass")
+    return text_hash
 
 
 def register_functions(connection: sqlite3.Connection) -> None:
-    """Give a connection the function that the index's triggers call."""
+    """Give a connection the functions that triggers and migrations call."""
     connection.create_function("hydra_words", 1, _hydra_words, deterministic=True)
+    connection.create_function("hydra_key", 1, hash_key, deterministic=True)
 
 
 def words_mark() -> str:

@@ -15,9 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from hydra_edge.store import check, forget, heads, log, pools, records, search, vectors
+from hydra_edge.store.bm25 import Bm25
 from hydra_edge.store.database import Database
 from hydra_edge.store.log import LoggedGeneration, StoredChoice
 from hydra_edge.store.pools import StoredPool
+from hydra_edge.store.records import Revision
 from hydra_edge.types import (
     AddResult,
     Candidate,
@@ -40,6 +42,7 @@ class Store:
 
     def __init__(self, db: Database) -> None:
         self._db = db
+        self._bm25 = Bm25()
 
     @classmethod
     def open(cls, path: Path, *, create: bool = True) -> Self:
@@ -111,6 +114,11 @@ class Store:
             If a batch cannot be stored; earlier ones are, and the message says how many.
         """
         return records.add(self._db, new, progress)
+
+    def revision(self) -> Revision:
+        """Say how often the records have changed, by whichever program."""
+        with self._db.reading() as connection:
+            return records.revision(connection)
 
     def count(self, task: str | None = None) -> int:
         """Count the records, of one task if given."""
@@ -191,7 +199,9 @@ class Store:
             Record ids with positive scores, best first, among equals the newest first.
         """
         with self._db.reading() as connection:
-            return search.bm25(connection, query, task, limit, before=before, postings=postings)
+            return self._bm25.search(
+                connection, query, task, limit, before=before, postings=postings
+            )
 
     def vectors(self, hashes: Sequence[str], base_id: str) -> dict[str, npt.NDArray[np.float16]]:
         """Return cached vectors, each ``(d,)`` float16, for those text hashes that have one."""

@@ -164,7 +164,7 @@ def test_truncated_file_is_refused_untouched(filled: Path, part: float) -> None:
 
 def test_damaged_schema_is_refused_untouched(filled: Path) -> None:
     content = filled.read_bytes()
-    broken = content[:200] + bytes(3000) + content[3200:]
+    broken = content[:100] + bytes(3996) + content[4096:]
     filled.write_bytes(broken)
     with pytest.raises(StoreError, match="damaged"):
         Store.open(filled)

@@ -6,7 +6,8 @@ from contextlib import redirect_stdout
 
 import pytest
 
-from hydra_edge.cli import options, output, words
+from hydra_edge import words
+from hydra_edge.cli import options, output
 
 
 class Terminal(io.StringIO):

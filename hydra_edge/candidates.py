@@ -1,0 +1,113 @@
+"""Asking an LLM for candidates: what fits its context, with and without records shown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from hydra_edge.errors import BackendError, ContextLengthError
+from hydra_edge.llm import LLM
+from hydra_edge.prompt import Prompt, unfold
+from hydra_edge.types import Completion
+
+
+def complete_within_context(
+    llm: LLM,
+    prompt: Prompt,
+    *,
+    n: int,
+    temperature: float,
+    max_tokens: int,
+    seed: int = 0,
+    on_token: Callable[[str], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
+    on_candidate: Callable[[Completion], None] | None = None,
+) -> tuple[Prompt, list[Completion]]:
+    """Ask an LLM, dropping the weakest records until the prompt fits.
+
+    Returns
+    -------
+    tuple of Prompt and list of Completion
+        The prompt that was answered, and its answers.
+
+    Raises
+    ------
+    ContextLengthError
+        If even the bare query does not fit.
+    """
+    choices = prompt.task.labels if prompt.task.kind != "text" else None
+    listening: dict[str, Any] = {}  # an application's LLM need not know these two
+    if should_stop is not None:
+        listening["should_stop"] = should_stop
+    if on_candidate is not None:
+        listening["on_candidate"] = lambda c: on_candidate(_unfolded(c))
+    while True:
+        try:
+            completions = llm.complete(
+                prompt, n=n, temperature=temperature, max_tokens=max_tokens,
+                choices=choices or None, seed=seed, on_token=on_token, **listening,
+            )  # fmt: skip
+            return prompt, [_unfolded(c) for c in completions]
+        except ContextLengthError:
+            if not prompt.shots:
+                raise
+            prompt = prompt.without_weakest()
+
+
+def _unfolded(completion: Completion) -> Completion:
+    return replace(completion, text=unfold(completion.text))
+
+
+def sample_pool(
+    llm: LLM,
+    prompt: Prompt,
+    *,
+    n: int,
+    zero_shot: int,
+    temperature: float,
+    max_tokens: int,
+    seed: int = 0,
+    on_token: Callable[[str], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
+    on_candidate: Callable[[Completion], None] | None = None,
+) -> tuple[Prompt, list[Completion]]:
+    """Sample ``n`` candidates, the last ``zero_shot`` of them with no record shown.
+
+    Returns
+    -------
+    tuple of Prompt and list of Completion
+        The prompt with records that was answered, and the answers; short of some if the LLM
+        gave fewer.
+
+    Raises
+    ------
+    ContextLengthError
+        If even the bare query does not fit.
+    BackendError
+        If not one answer could be had to the prompt with records.
+    """
+    asked, completions = complete_within_context(
+        llm, prompt, n=n - zero_shot, temperature=temperature, max_tokens=max_tokens, seed=seed,
+        on_token=on_token, should_stop=should_stop, on_candidate=on_candidate,
+    )  # fmt: skip
+    if not zero_shot or (should_stop is not None and should_stop()):
+        return asked, completions
+
+    def heard(completion: Completion) -> None:
+        if on_candidate is not None:
+            on_candidate(_without_records(completion))
+
+    try:
+        _, plain = complete_within_context(
+            llm, prompt.without_shots(), n=zero_shot, temperature=temperature,
+            max_tokens=max_tokens, seed=seed, should_stop=should_stop,
+            on_candidate=None if on_candidate is None else heard,
+        )  # fmt: skip
+    except BackendError:
+        plain = []  # a pool short of candidates is still a pool
+    return asked, [*completions, *map(_without_records, plain)]
+
+
+def _without_records(completion: Completion) -> Completion:
+    return replace(completion, greedy=False, zero_shot=True)

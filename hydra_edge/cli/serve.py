@@ -1,0 +1,228 @@
+"""Serving the apps of this machine: ``serve``, and the tokens they come with, ``serve token``."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from hydra_edge.cli import options, output
+from hydra_edge.cli.group import Group, examples, new_group, put
+from hydra_edge.cli.session import open_user, settings
+from hydra_edge.errors import ConfigError
+
+if TYPE_CHECKING:
+    from hydra_edge.personalizer import Personalizer
+    from hydra_edge.server.tokens import TokenFiles
+
+_NEEDED = ("starlette", "uvicorn")
+
+TokenFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--token-file", metavar="FILE", help="Where the token is kept; default: with your data."
+    ),
+]
+AppName = Annotated[str, typer.Argument(metavar="APP", help="What you call the app.")]
+
+
+class _ServeGroup(Group):
+    """A group that serves when it is called alone."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Take no arguments as they are: there is something to do without any."""
+        return super(Group, self).parse_args(ctx, args)
+
+
+def _files(token_file: Path | None = None) -> TokenFiles:
+    from hydra_edge.server.tokens import TokenFiles
+
+    _, paths = settings()
+    return TokenFiles.of(paths, token_file.expanduser() if token_file else None)
+
+
+def serve(
+    ctx: typer.Context,
+    port: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=0, max=65535, help="Port on 127.0.0.1; 0 is any free one."),
+    ] = None,
+    user: options.User = None,
+    task: options.Task = None,
+    model: options.Model = None,
+    base_url: options.BaseUrl = None,
+    offline: options.Offline = False,
+    token_file: TokenFile = None,
+    new_token: Annotated[
+        bool, typer.Option("--new-token", help="Make a new token; the old one opens nothing.")
+    ] = False,
+    queue: Annotated[
+        int, typer.Option(metavar="N", min=0, help="Requests that may wait; more are refused.")
+    ] = 64,
+    timeout: Annotated[
+        str, typer.Option(metavar="TIME", help="Longest a request may take, waiting included.")
+    ] = "5m",
+    open_page: Annotated[
+        bool, typer.Option("--open", help="Open the page in a browser, logged in.")
+    ] = False,
+    as_json: options.AsJson = False,
+) -> None:
+    """Serve the apps on this machine by OpenAI's API.
+
+    It listens on 127.0.0.1 only. Any OpenAI client gains your personalization by the base URL
+    and the token this prints. Ctrl-C lets running requests finish and refuses new ones; twice,
+    it ends at once.
+    """
+    if ctx.invoked_subcommand is not None:
+        return
+    _need_server()
+    limit = options.seconds(timeout, "--timeout")
+    with open_user(
+        ctx, user, create=user is None, model=model, base_url=base_url, offline=offline
+    ) as me:
+        if task is not None:
+            me.task(task)  # an unknown one is told now, not to the first app
+        _serve(
+            me, _files(token_file), port=port, task=task, new_token=new_token, queue=queue,
+            timeout_s=limit or 0.0, open_page=open_page, as_json=as_json,
+        )  # fmt: skip
+
+
+def _need_server() -> None:
+    missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ConfigError(
+            f"The server needs {' and '.join(missing)}, which is not installed; expected the "
+            'extra `server`. Run: pip install "hydra-edge[server]"'
+        )
+
+
+def _serve(
+    me: Personalizer,
+    files: TokenFiles,
+    *,
+    port: int | None,
+    task: str | None,
+    new_token: bool,
+    queue: int,
+    timeout_s: float,
+    open_page: bool,
+    as_json: bool,
+) -> None:
+    from hydra_edge.server import run
+    from hydra_edge.server.service import DEFAULT_PORT, Settings
+    from hydra_edge.server.tokens import Doorkeeper, owner_token
+    from hydra_edge.server.tokens import new_token as make_token
+
+    token = owner_token(files, renew=new_token)
+    page_token = make_token() if open_page else ""
+    sock = run.bind(DEFAULT_PORT if port is None else port)
+    with sock:
+        bound = sock.getsockname()[1]
+        url = f"http://{run.HOST}:{bound}"
+        doorkeeper = Doorkeeper(files, [t for t in (token, page_token) if t])
+        chosen = Settings(bound, doorkeeper, task, queue, timeout_s)
+
+        def ready(_server: run.Server) -> None:
+            if as_json:
+                output.write_json(
+                    {"url": url, "base_url": f"{url}/v1", "token_file": str(files.owner)}
+                )
+                sys.stdout.flush()
+            output.note(f"Serving {me.user} on {url}/v1; token in {files.owner}", style="bold")
+            output.note("Ctrl-C ends it.")
+            if open_page:
+                run.open_page(f"{url}/#token={page_token}", files.owner.parent)
+
+        run.serve(me, chosen, sock, ready=ready)
+    output.note("Stopped; no request was left running.")
+
+
+def add_token(
+    app: AppName,
+    task: Annotated[
+        list[str] | None,
+        typer.Option("--task", "-t", metavar="TASK", help="Only this task; may be repeated."),
+    ] = None,
+    read_only: Annotated[
+        bool, typer.Option("--read-only", help="May ask and rank, not teach or add.")
+    ] = False,
+    user: options.User = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Give an app a token of its own.
+
+    It is shown once. It opens one user's history, and of that only the tasks named. A running
+    server knows it at once.
+    """
+    from hydra_edge.server.tokens import add_app
+
+    config, _ = settings()
+    token = add_app(
+        _files(), app, user=user or config.user, tasks=task or (), read_only=read_only
+    )  # fmt: skip
+    if as_json:
+        output.write_json({"app": app, "token": token})
+        return
+    output.answer(token)
+    output.note(f"Give this token to {app}; it is not kept and will not be shown again.")
+
+
+def list_tokens(as_json: options.AsJson = False) -> None:
+    """List the apps that have a token.
+
+    With what each may do, not the tokens themselves.
+    """
+    from hydra_edge.server.tokens import read_apps
+
+    apps = sorted(read_apps(_files()).values(), key=lambda scope: scope.app)
+    if as_json:
+        output.write_json({"apps": [asdict(scope) for scope in apps]})
+        return
+    rows = [
+        (s.app, s.user, "read" if s.read_only else "read, write", ", ".join(s.tasks) or "all")
+        for s in apps
+    ]
+    output.table(("app", "user", "may", "tasks"), rows)
+
+
+def remove_token(app: AppName) -> None:
+    """Make an app's token worthless."""
+    from hydra_edge.server.tokens import remove_app
+
+    remove_app(_files(), app)
+    output.note(f"The token of {app} opens nothing any more.")
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands to the command line."""
+    group = typer.Typer(
+        cls=_ServeGroup,
+        epilog=examples(
+            "hydra-edge serve",
+            "hydra-edge serve --port 0 --task commit_subject --json",
+            "hydra-edge serve token add editor --task commit_subject",
+        ),
+        rich_markup_mode=None,
+        add_completion=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    group.callback(invoke_without_command=True)(serve)
+    tokens = new_group(
+        "Give apps tokens of their own, and take them back.",
+        "hydra-edge serve token add editor --task commit_subject",
+        "hydra-edge serve token list",
+    )
+    put(
+        tokens, "add", add_token,
+        "hydra-edge serve token add editor --task commit_subject",
+        "hydra-edge serve token add viewer --read-only",
+    )  # fmt: skip
+    put(tokens, "list", list_tokens, "hydra-edge serve token list --json")
+    put(tokens, "remove", remove_token, "hydra-edge serve token remove editor")
+    group.add_typer(tokens, name="token")
+    app.add_typer(group, name="serve")

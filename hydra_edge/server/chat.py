@@ -1,0 +1,277 @@
+"""Chat completions: what a request of OpenAI's form asks for, and an answer in that form.
+
+The last user message is the query; the request's own system messages are put before the task's
+instruction. Earlier turns are left out, and the answer's notes say so: the heads are about one
+query and the records like it, and small models lose a query behind long talk.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hydra_edge.server.fields import Fields, bad_field
+from hydra_edge.server.refusal import Refusal
+from hydra_edge.server.views import generation_json, to_json
+from hydra_edge.types import Completion, Generation, JsonDict
+
+MODEL = "hydra-edge"
+ID_PREFIX = "chatcmpl-"
+MOST_CHOICES = 32
+MOST_TOKENS = 8192
+_SEEDS = 2**31
+_STOPS = 4  # as many as OpenAI takes
+_READ = {
+    "frequency_penalty", "function_call", "functions", "hydra_edge", "logit_bias", "logprobs",
+    "max_completion_tokens", "max_tokens", "messages", "metadata", "modalities", "model", "n",
+    "parallel_tool_calls", "prediction", "presence_penalty", "prompt_cache_key",
+    "reasoning_effort", "response_format", "safety_identifier", "seed", "service_tier", "stop",
+    "store", "stream", "stream_options", "temperature", "tool_choice", "tools", "top_logprobs",
+    "top_p", "user", "verbosity",
+}  # fmt: skip
+# Without these an answer is still an answer, only drawn another way: the notes say so.
+_NOT_HONOURED = (
+    "frequency_penalty", "functions", "logit_bias", "presence_penalty", "reasoning_effort",
+    "tools", "top_p", "verbosity",
+)  # fmt: skip
+_NEUTRAL: dict[str, Any] = {
+    "frequency_penalty": 0, "presence_penalty": 0, "top_p": 1, "logit_bias": {}, "tools": [],
+    "functions": [],
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class ChatRequest:
+    """One request, understood; None is the personalizer's own setting."""
+
+    model: str
+    query: str
+    system: str
+    choices: int
+    candidates: int | None
+    records: int | None
+    temperature: float | None
+    max_tokens: int | None
+    seed: int
+    stop: tuple[str, ...]
+    stream: bool
+    include_usage: bool
+    private: bool
+    explain: bool
+    notes: tuple[str, ...]
+
+    @property
+    def task(self) -> str | None:
+        """The task its model's name asks for."""
+        return self.model.removeprefix(MODEL).removeprefix("/") or None
+
+
+def read_chat(fields: Fields) -> ChatRequest:
+    """Understand a request.
+
+    Raises
+    ------
+    Refusal
+        If it asks for what cannot be done, or for what nobody knows.
+    """
+    fields.refuse_others(_READ)
+    _refuse_what_changes_the_form(fields)
+    query, system, notes = _read_messages(fields.raw("messages"))
+    ours = fields.inner("hydra_edge")
+    ours.refuse_others(("candidates", "explain", "private", "records"))
+    limits = [
+        fields.whole(name, 1, MOST_TOKENS) for name in ("max_completion_tokens", "max_tokens")
+    ]
+    options = fields.inner("stream_options")
+    return ChatRequest(
+        model=_read_model(fields.text("model")),
+        query=query,
+        system=system,
+        choices=fields.whole("n", 1, MOST_CHOICES) or 1,
+        candidates=ours.whole("candidates", 1, MOST_CHOICES),
+        records=ours.whole("records", 0, MOST_CHOICES),
+        temperature=fields.number("temperature", 0.0, 2.0),
+        max_tokens=limits[0] or limits[1],
+        seed=(fields.whole("seed", -(2**63), 2**63 - 1) or 0) % _SEEDS,
+        stop=_read_stop(fields.raw("stop")),
+        stream=fields.flag("stream"),
+        include_usage=options.flag("include_usage"),
+        private=ours.flag("private"),
+        explain=ours.flag("explain"),
+        notes=(*notes, *_not_honoured(fields)),
+    )
+
+
+def _read_model(name: str) -> str:
+    if name != MODEL and not (name.startswith(f"{MODEL}/") and len(name) > len(MODEL) + 1):
+        raise unknown_model(name)
+    return name
+
+
+def unknown_model(name: str) -> Refusal:
+    """Return the error for a model that is not ours."""
+    return Refusal(
+        404, "model_not_found",
+        f"No model {name[:60]!r}; expected {MODEL!r} or '{MODEL}/TASK'. GET /v1/models lists them.",
+        param="model",
+    )  # fmt: skip
+
+
+def _refuse_what_changes_the_form(fields: Fields) -> None:
+    """Refuse what would make a client read the answer as something it is not."""
+    form = fields.inner("response_format").text("type", "text")
+    wishes = {
+        "response_format": form != "text",
+        "logprobs": fields.flag("logprobs"),
+        "top_logprobs": fields.raw("top_logprobs") not in (None, 0),
+        "modalities": fields.raw("modalities") not in (None, ["text"]),
+        "tool_choice": fields.raw("tool_choice") not in (None, "auto", "none"),
+        "function_call": fields.raw("function_call") not in (None, "auto", "none"),
+    }
+    for name, wished in wishes.items():
+        if wished:
+            raise bad_field(
+                name, fields.raw(name), "it left out: answers are plain text",
+                code="unsupported_value",
+            )  # fmt: skip
+
+
+def _not_honoured(fields: Fields) -> list[str]:
+    return [
+        f"{name} is not supported and was ignored"
+        for name in _NOT_HONOURED
+        if fields.raw(name) is not None and fields.raw(name) != _NEUTRAL.get(name)
+    ]
+
+
+def _read_stop(value: Any) -> tuple[str, ...]:
+    stops = [value] if isinstance(value, str) else value or []
+    if not isinstance(stops, list) or len(stops) > _STOPS:
+        raise bad_field("stop", value, f"a text, or a list of at most {_STOPS}")
+    if not all(isinstance(stop, str) and stop for stop in stops):
+        raise bad_field("stop", value, "texts that are not empty")
+    return tuple(stops)
+
+
+def _read_messages(messages: Any) -> tuple[str, str, list[str]]:
+    """Return the query, the system text, and what is to be said of the rest."""
+    if not isinstance(messages, list) or not messages:
+        raise bad_field("messages", messages, "a list of at least one message")
+    turns: list[tuple[str, str]] = []
+    for place, message in enumerate(messages):
+        if not isinstance(message, dict) or not isinstance(message.get("role"), str):
+            raise bad_field(f"messages[{place}]", message, "an object with role and content")
+        turns.append((message["role"], _content(message.get("content"), place)))
+    asked = [place for place, (role, _) in enumerate(turns) if role == "user"]
+    if not asked or not turns[asked[-1]][1].strip():
+        raise bad_field("messages", messages, "a last user message with text: it is the query")
+    told = [text for role, text in turns if role in ("system", "developer") and text.strip()]
+    others = sum(
+        place != asked[-1] and role not in ("system", "developer")
+        for place, (role, _) in enumerate(turns)
+    )
+    notes = [f"{others} other messages were left out: only the last user message is answered"]
+    return turns[asked[-1]][1], "\n".join(told), notes if others else []
+
+
+def _content(content: Any, place: int) -> str:
+    """Return a message's text; an assistant's turn may have none."""
+    if content is None or isinstance(content, str):
+        return content or ""
+    expected = "a text, or a list of parts of type text"
+    if not isinstance(content, list):
+        raise bad_field(f"messages[{place}].content", content, expected)
+    texts = [part.get("text") if isinstance(part, dict) else None for part in content]
+    if not all(isinstance(text, str) for text in texts):
+        raise bad_field(f"messages[{place}].content", content, expected, code="unsupported_value")
+    return "\n".join(str(text) for text in texts)
+
+
+class ChatAnswer:
+    """A generation in OpenAI's form, whole or as events.
+
+    Parameters
+    ----------
+    completions
+        The LLM's answers as they came, which know how each ended.
+    """
+
+    def __init__(
+        self, asked: ChatRequest, generation: Generation, completions: Sequence[Completion]
+    ) -> None:
+        self._asked = asked
+        self._generation = generation
+        ends = {c.text.strip(): c.finish for c in completions}
+        best = [c.text for c in generation.candidates if c.text != generation.text]
+        self._choices = [
+            self._finish(text, ends.get(text.strip(), "stop"))
+            for text in [generation.text, *best][: asked.choices]
+        ]
+        notes = list(asked.notes)
+        if len(self._choices) < asked.choices:
+            notes.append(f"{len(self._choices)} of {asked.choices} choices: no more answers differ")
+        self._ours = generation_json(generation, explain=asked.explain, notes=tuple(notes))
+        self._shared: JsonDict = {
+            "id": ID_PREFIX + generation.id,
+            "created": int(time.time()),
+            "model": asked.model,
+            "system_fingerprint": f"base_{generation.head.base_id[:12]}",
+        }
+
+    def _finish(self, text: str, end: str) -> tuple[str, str]:
+        """Return a text up to the request's own stops, and why it ends there."""
+        at = min((text.find(s) for s in self._asked.stop if s in text), default=-1)
+        if at >= 0:
+            return text[:at], "stop"
+        return text, "stop" if end == "stop" else "length"
+
+    @property
+    def usage(self) -> JsonDict:
+        """Tokens spent: those of every candidate are paid for, also of those not returned."""
+        usage = self._generation.usage
+        return {
+            "prompt_tokens": usage.prompt_tokens,
+            "completion_tokens": usage.completion_tokens,
+            "total_tokens": usage.prompt_tokens + usage.completion_tokens,
+        }
+
+    def whole(self) -> JsonDict:
+        """Return the answer as one object."""
+        choices = [
+            {
+                "index": i,
+                "message": {"role": "assistant", "content": text, "refusal": None},
+                "logprobs": None,
+                "finish_reason": end,
+            }
+            for i, (text, end) in enumerate(self._choices)
+        ]
+        return self._shared | {
+            "object": "chat.completion",
+            "choices": choices,
+            "usage": self.usage,
+            "hydra_edge": self._ours,
+        }
+
+    def events(self) -> Iterator[str]:
+        """Yield the answer as server-sent events; the last choice's end carries our own object."""
+        for i, (text, end) in enumerate(self._choices):
+            yield self._event(i, {"role": "assistant", "content": ""})
+            yield self._event(i, {"content": text})
+            last = i == len(self._choices) - 1
+            yield self._event(i, {}, end, {"hydra_edge": self._ours} if last else {})
+        if self._asked.include_usage:
+            yield self._line({"choices": [], "usage": self.usage})
+        yield "data: [DONE]\n\n"
+
+    def _event(
+        self, index: int, delta: JsonDict, end: str | None = None, more: JsonDict | None = None
+    ) -> str:
+        choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": end}
+        usage = {"usage": None} if self._asked.include_usage else {}
+        return self._line({"choices": [choice]} | usage | (more or {}))
+
+    def _line(self, part: JsonDict) -> str:
+        return f"data: {to_json(self._shared | {'object': 'chat.completion.chunk'} | part)}\n\n"

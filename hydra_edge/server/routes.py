@@ -1,0 +1,180 @@
+"""The routes of the API: each reads its fields, asks the facade, and writes the answer."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, replace
+from http import HTTPStatus
+from typing import cast
+
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+
+from hydra_edge import __version__
+from hydra_edge.server.chat import ID_PREFIX, MODEL, ChatAnswer, ChatRequest, read_chat
+from hydra_edge.server.chat import unknown_model as _unknown_model
+from hydra_edge.server.fields import Fields, bad_field
+from hydra_edge.server.refusal import Refusal
+from hydra_edge.server.service import Service
+from hydra_edge.server.tokens import Scope
+from hydra_edge.server.views import Json, ranking_json
+from hydra_edge.tasks import canonical_name
+from hydra_edge.types import DEFAULT_TASK, Completion, Generation, JsonDict, Record
+
+MOST_SHOWN = 100
+
+
+def service_of(request: Request) -> Service:
+    """Return what the app serves."""
+    return cast("Service", request.state.service)
+
+
+def scope_of(request: Request) -> Scope:
+    """Return what the request's token allows; the guard lets nobody come here without one."""
+    return cast("Scope", request.state.scope)
+
+
+async def health(request: Request) -> Response:
+    """Say that the server is there, and nothing of whom it serves."""
+    return Json({"status": "ok", "version": __version__})
+
+
+async def models(request: Request) -> Response:
+    """List a model for each task of the history, and the plain one."""
+    names = await _model_names(request)
+    return Json({"object": "list", "data": [_model_json(request, name) for name in names]})
+
+
+async def model(request: Request) -> Response:
+    """Show one model."""
+    name = request.path_params["name"]
+    if name not in await _model_names(request):
+        raise _unknown_model(name)
+    return Json(_model_json(request, name))
+
+
+async def _model_names(request: Request) -> list[str]:
+    scope = scope_of(request)
+    tasks = await service_of(request).read(lambda person: list(person.store.tasks()))
+    shown = scope.tasks or tasks
+    return [MODEL, *(f"{MODEL}/{task}" for task in shown)]
+
+
+def _model_json(request: Request, name: str) -> JsonDict:
+    created = service_of(request).started
+    return {"id": name, "object": "model", "created": created, "owned_by": MODEL}
+
+
+async def chat_completions(request: Request) -> Response:
+    """Answer a chat: records chosen, candidates sampled, the one that fits returned."""
+    service = service_of(request)
+    asked = read_chat(Fields.parse(await request.body()))
+    task = service.task(scope_of(request), asked.task)
+    completions: list[Completion] = []
+    generation = await service.while_connected(
+        request, _generate(service, asked, task, completions)
+    )
+    answer = ChatAnswer(asked, generation, completions)
+    if asked.stream:
+        return StreamingResponse(answer.events(), media_type="text/event-stream")
+    return Json(answer.whole())
+
+
+async def _generate(
+    service: Service, asked: ChatRequest, task: str | None, completions: list[Completion]
+) -> Generation:
+    end = time.monotonic() + service.settings.timeout_s
+    n = asked.candidates or service.owner.config.candidates
+    async with service.llm.turn():
+        return await service.person.generate(
+            asked.query,
+            task=task,
+            n=max(n, asked.choices),
+            k=asked.records,
+            temperature=asked.temperature,
+            max_tokens=asked.max_tokens,
+            system=asked.system,
+            private=asked.private,
+            seed=asked.seed,
+            should_stop=lambda: time.monotonic() > end,
+            on_candidate=completions.append,
+        )
+
+
+async def rank(request: Request) -> Response:
+    """Say which records would be shown for a query, and why; an app sees no private one."""
+    service, scope = service_of(request), scope_of(request)
+    fields = Fields.parse(await request.body())
+    fields.refuse_others(("query", "task", "k"))
+    query, k = fields.text("query"), fields.whole("k", 1, MOST_SHOWN)
+    task = service.task(scope, fields.text("task", ""))
+    ranking = await service.read(lambda person: person.rank(query, task=task, k=k))
+    return Json(ranking_json(ranking, private=scope.is_owner))
+
+
+async def feedback(request: Request) -> Response:
+    """Learn which candidate was taken, or what was made of the answer."""
+    service, scope = service_of(request), scope_of(request)
+    service.may_write(scope)
+    fields = Fields.parse(await request.body())
+    fields.refuse_others(("id", "pick", "text", "keep"))
+    generation_id = fields.text("id").removeprefix(ID_PREFIX)
+    pick = fields.whole("pick", 1, 2**31)
+    text = fields.text("text") if fields.raw("text") is not None else None
+    keep = fields.flag("keep", default=True)
+    found = await service.read(lambda person: person.store.generation(generation_id))
+    # What an app may not see does not exist for it.
+    if found is None or not scope.allows(found.task):
+        raise Refusal(
+            HTTPStatus.NOT_FOUND, "unknown_generation",
+            f"No answer {generation_id[:60]!r} is remembered; expected the id of one given "
+            "before. Answers are remembered unless the setting `log` is off.",
+            param="id",
+        )  # fmt: skip
+    result = await service.read(
+        lambda person: person.choose(generation_id=generation_id, pick=pick, text=text, keep=keep)
+    )
+    return Json({"object": "hydra_edge.choice"} | asdict(result))
+
+
+async def add_records(request: Request) -> Response:
+    """Add records to the history; an app's carry its name as their source."""
+    service, scope = service_of(request), scope_of(request)
+    service.may_write(scope)
+    fields = Fields.parse(await request.body())
+    fields.refuse_others(("records",))
+    given = fields.raw("records")
+    if not isinstance(given, list) or not given:
+        raise bad_field("records", given, "a list of at least one record")
+    records = [_read_record(service, scope, entry, i) for i, entry in enumerate(given)]
+    result = await service.read(lambda person: person.add(records))
+    return Json({"object": "hydra_edge.added"} | asdict(result), HTTPStatus.CREATED)
+
+
+def _read_record(service: Service, scope: Scope, entry: object, place: int) -> Record:
+    if not isinstance(entry, dict):
+        raise bad_field(f"records[{place}]", entry, "an object with input and output")
+    fields = Fields(entry, f"records[{place}].")
+    fields.refuse_others(("id", "input", "output", "private", "source", "task", "time"))
+    task = service.task(scope, fields.text("task", "")) or DEFAULT_TASK
+    record = Record(
+        fields.text("input"), fields.text("output"), canonical_name(task), fields.text("id", ""),
+        fields.number("time", -1e11, 1e11), fields.flag("private"), fields.text("source", "api"),
+    )  # fmt: skip
+    if not record.input.strip() or not record.output.strip():
+        raise bad_field(f"records[{place}]", "", "an input and an output with text")
+    return record if scope.is_owner else replace(record, source=f"app:{scope.app}")
+
+
+def api_routes() -> list[Route]:
+    """Return the routes of the API."""
+    return [
+        Route("/health", health, methods=["GET"]),
+        Route("/v1/models", models, methods=["GET"]),
+        Route("/v1/models/{name:path}", model, methods=["GET"]),
+        Route("/v1/chat/completions", chat_completions, methods=["POST"]),
+        Route("/v1/rank", rank, methods=["POST"]),
+        Route("/v1/feedback", feedback, methods=["POST"]),
+        Route("/v1/records", add_records, methods=["POST"]),
+    ]

@@ -1,0 +1,123 @@
+"""What the routes share: the person served, the queues before them, and who may see what."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from hydra_edge.server.lane import Lane
+from hydra_edge.server.refusal import Refusal
+from hydra_edge.tasks import canonical_name
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+    from hydra_edge.aio import AsyncPersonalizer
+    from hydra_edge.personalizer import Personalizer
+    from hydra_edge.server.tokens import Doorkeeper, Scope
+
+T = TypeVar("T")
+
+DEFAULT_PORT = 4937
+_GRACE_S = 10.0  # for an LLM told to stop to hand over what is finished
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How a server serves; ``task`` is the one of the model named plain ``hydra-edge``."""
+
+    port: int
+    doorkeeper: Doorkeeper
+    task: str | None = None
+    queue: int = 64
+    timeout_s: float = 300.0
+
+
+class Service:
+    """One person's personalizer behind two queues: one for the LLM, one for what is quick."""
+
+    def __init__(self, person: AsyncPersonalizer, settings: Settings) -> None:
+        self.person = person
+        self.settings = settings
+        self.started = int(time.time())
+        self.llm = Lane(settings.queue)
+        self.quick = Lane(settings.queue)
+
+    @property
+    def owner(self) -> Personalizer:
+        """The personalizer itself, for reading its store; never for long work."""
+        return self.person.personalizer
+
+    async def read(self, work: Callable[[Personalizer], T]) -> T:
+        """Do something quick with the personalizer on a thread, in turn."""
+        async with self.quick.turn():
+            return await asyncio.to_thread(work, self.owner)
+
+    def task(self, scope: Scope, wanted: str | None) -> str | None:
+        """Return the task to serve, None for the person's own default.
+
+        Raises
+        ------
+        Refusal
+            If the token's scope does not include it.
+        """
+        name = canonical_name(wanted or self.settings.task or "")
+        if not wanted and scope.tasks and name not in scope.tasks:
+            return scope.tasks[0]
+        if name and not scope.allows(name):
+            raise Refusal(
+                HTTPStatus.FORBIDDEN, "task_not_allowed",
+                f"The token of app {scope.app!r} does not allow task {name[:60]!r}; expected one "
+                f"of {', '.join(scope.tasks)}.",
+                param="task",
+            )  # fmt: skip
+        return name or None
+
+    def may_write(self, scope: Scope) -> None:
+        """Refuse a token that may only read."""
+        if scope.read_only:
+            raise Refusal(
+                HTTPStatus.FORBIDDEN, "read_only",
+                f"The token of app {scope.app!r} may not change anything. Give it one without "
+                "--read-only.",
+            )  # fmt: skip
+
+    async def while_connected(self, request: Request, work: Coroutine[Any, Any, T]) -> T:
+        """Do something for a client for as long as it is there to hear of it.
+
+        A client that hangs up has its work cancelled: out of the queue if it waits, and told
+        to stop if the LLM is at it.
+
+        Raises
+        ------
+        Refusal
+            If the client hung up, or the time allowed is over.
+        """
+        task = asyncio.ensure_future(work)
+        gone = asyncio.ensure_future(_gone(request))
+        try:
+            async with asyncio.timeout(self.settings.timeout_s + _GRACE_S):
+                await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+            if task.done():
+                return task.result()
+            raise Refusal(HTTPStatus.BAD_REQUEST, "gone", "The client hung up.")
+        except TimeoutError:
+            raise Refusal(
+                HTTPStatus.GATEWAY_TIMEOUT, "timeout",
+                f"No answer within {self.settings.timeout_s:g} s. Ask for less, or start the "
+                "server with a longer --timeout.",
+            ) from None  # fmt: skip
+        finally:
+            for each in (task, gone):
+                each.cancel()
+            await asyncio.gather(task, gone, return_exceptions=True)
+
+
+async def _gone(request: Request) -> None:
+    """Return when the client has hung up."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,320 @@
+"""BM25 over one task's inputs at a bounded cost, remembering what it read of the file.
+
+BM25 follows Robertson & Zaragoza (2009) with Lucene's idf, which is never negative. Within
+the budget every quantity in it (how many records, how long, how many hold a word) is taken
+over the records that may be returned and no others. Words too frequent for the budget find
+no records; they only help to order those found, by how frequent they are in the whole file.
+
+The order of records and the postings of words stay in memory until a record changes: the
+words of one query are mostly those of the next.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from sqlite3 import Connection
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from hydra_edge.store.database import DamagedValueError, bind, text_of
+from hydra_edge.store.records import ORDER, Revision, by_seq, revision, unknown_record
+from hydra_edge.store.schema import index_words
+from hydra_edge.types import Double1d, Int1d
+
+K1, B = 1.5, 0.75  # as rank-bm25's BM25Okapi
+# Distinct words of a query that are looked at; a longer one is judged by its opening.
+MAX_TERMS = 256
+# How many records found by rare words are ordered by all words, and how much of each is read.
+_REORDERED = 100
+_REORDERED_CHARS = 20_000
+# Postings and words of records kept in memory at most, 12 bytes each or a little more.
+_KEPT = 2_000_000
+
+
+def quoted(word: str) -> str:
+    """Make a word a string of FTS5's query language; our words hold no quotes."""
+    return f'"{word}"'
+
+
+def _table(rows: Sequence[Sequence[Any]], columns: int) -> npt.NDArray[np.float64]:
+    """Return rows of numbers as an array, shape ``(n, columns)``."""
+    try:
+        return np.array(rows, dtype=np.float64).reshape(-1, columns)
+    except (TypeError, ValueError) as err:
+        raise DamagedValueError("a record's time or length is not a number") from err
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Order:
+    """The records of one task in history order; all arrays ``(n,)``.
+
+    ``words`` are their lengths, ``total`` these summed up to and including each. ``by_seq``
+    are places in order of ``seq``, ``sorted_seq`` these rows.
+    """
+
+    seq: Int1d
+    moment: Double1d
+    words: Double1d
+    total: Double1d
+    by_seq: Int1d
+    sorted_seq: Int1d
+
+    @classmethod
+    def read(cls, connection: Connection, task: str) -> _Order:
+        rows = connection.execute(
+            f"SELECT seq, {ORDER}, words FROM records INDEXED BY records_by_task "
+            f"WHERE task = ? ORDER BY {ORDER}, seq",
+            (bind(task),),
+        ).fetchall()
+        table = _table(rows, 3)
+        seq, moment, words = table[:, 0].astype(np.int64), table[:, 1].copy(), table[:, 2].copy()
+        by_seq = np.argsort(seq)
+        return cls(seq, moment, words, np.cumsum(words), by_seq, seq[by_seq])
+
+    def places(self, seqs: Int1d) -> tuple[Int1d, npt.NDArray[np.bool_]]:
+        """Return the places of rows, and which of the rows are in this task at all."""
+        if not len(self.seq):
+            return np.zeros(0, dtype=np.int64), np.zeros(len(seqs), dtype=bool)
+        near = np.minimum(np.searchsorted(self.sorted_seq, seqs), len(self.seq) - 1)
+        inside = self.sorted_seq[near] == seqs
+        return self.by_seq[near[inside]], inside
+
+    def before(self, moment: float, seq: int) -> int:
+        """Count the records that come before a place in time."""
+        low = int(np.searchsorted(self.moment, moment, side="left"))
+        high = int(np.searchsorted(self.moment, moment, side="right"))
+        return low + int(np.searchsorted(self.seq[low:high], seq))
+
+
+@dataclass(frozen=True, slots=True)
+class _Scope:
+    """The records that may be returned: the first ``n``, and their mean length."""
+
+    n: int
+    mean_words: float
+
+    def gain(self, times: Double1d, words: Double1d, held_by: float) -> Double1d:
+        """Score one word in records that hold it ``times`` times and are ``words`` long."""
+        idf = math.log1p((self.n - held_by + 0.5) / (held_by + 0.5))
+        length = 1.0 - B + B * words / self.mean_words
+        return idf * times * (K1 + 1.0) / (times + K1 * length)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Postings:
+    """The records of one task that hold a word, and how often: both ``(k,)``."""
+
+    place: npt.NDArray[np.int32]
+    times: npt.NDArray[np.float32]
+
+
+@dataclass(slots=True)
+class _Memory:
+    """What was read of the file at one revision."""
+
+    revision: Revision
+    newest: int
+    total: int
+    orders: dict[str, _Order] = field(default_factory=dict)
+    counts: dict[tuple[str, int], int] = field(default_factory=dict)
+    postings: dict[tuple[str, str], _Postings] = field(default_factory=dict)
+    latest: dict[tuple[str, str, int], Int1d] = field(default_factory=dict)
+    held: dict[int, Counter[str]] = field(default_factory=dict)
+    kept: int = 0
+
+    def keep(self, n: int) -> None:
+        """Count what is about to be kept; forget everything kept where it would be too much."""
+        self.kept += n
+        if self.kept > _KEPT:
+            self.postings.clear()
+            self.latest.clear()
+            self.held.clear()
+            self.kept = n
+
+
+class Bm25:
+    """BM25 over one file; must be used within a transaction that holds the file still."""
+
+    def __init__(self) -> None:
+        self._memory: _Memory | None = None
+
+    def search(
+        self,
+        connection: Connection,
+        query: str,
+        task: str,
+        limit: int,
+        *,
+        before: str | None,
+        postings: int,
+    ) -> list[tuple[str, float]]:
+        """Score records by their inputs; see ``Store.bm25``."""
+        memory = self._remember(connection)
+        order = self._order(connection, memory, task)
+        scope = _scope(connection, order, before)
+        weights = Counter(index_words(query))
+        counts = _rarest_first(connection, memory, list(weights)[:MAX_TERMS], postings)
+        words = list(counts)
+        if not words or not scope.n:
+            return []
+        affordable = int(np.searchsorted(np.cumsum(list(counts.values())), postings, side="right"))
+        if affordable:
+            places, scores = _find(connection, memory, task, scope, weights, words[:affordable])
+        else:
+            places = _newest_with(connection, memory, task, words[0], postings)
+            places = places[places < scope.n]
+            scores = np.zeros(len(places))
+        frequent = {word: counts[word] for word in words[affordable:]}
+        if frequent:
+            top = _best(order.seq[places], scores, max(_REORDERED, 2 * limit))
+            places, scores = places[top], scores[top]
+            scores = scores + _frequent_gain(
+                connection, memory, order, scope, places, weights, frequent
+            )
+        top = _best(order.seq[places], scores, limit)
+        seqs = order.seq[places[top]].tolist()
+        ids = by_seq(connection, seqs, "id")
+        return [
+            (text_of(ids[seq][0]), score)
+            for seq, score in zip(seqs, scores[top].tolist(), strict=True)
+            if score > 0.0
+        ]
+
+    def _remember(self, connection: Connection) -> _Memory:
+        known = revision(connection)
+        if self._memory is None or self._memory.revision != known:
+            newest, total = connection.execute("SELECT MAX(seq), COUNT(*) FROM records").fetchone()
+            self._memory = _Memory(known, newest or 0, total)
+        return self._memory
+
+    @staticmethod
+    def _order(connection: Connection, memory: _Memory, task: str) -> _Order:
+        if task not in memory.orders:
+            memory.orders[task] = _Order.read(connection, task)
+        return memory.orders[task]
+
+
+def _scope(connection: Connection, order: _Order, before: str | None) -> _Scope:
+    n = len(order.seq)
+    if before is not None:
+        row = connection.execute(
+            f"SELECT {ORDER}, seq FROM records WHERE id = ?", (bind(before),)
+        ).fetchone()
+        if row is None:
+            raise unknown_record(connection, before)
+        n = order.before(*_table([row], 2)[0])
+    mean = float(order.total[n - 1]) / n if n else 0.0
+    return _Scope(n, mean or 1.0)
+
+
+def _rarest_first(
+    connection: Connection, memory: _Memory, words: Sequence[str], postings: int
+) -> dict[str, int]:
+    """Count the records of the whole file that hold each word, rarest first.
+
+    Counting stops just beyond the budget: how far into the file that was says about how
+    many there are in all.
+    """
+    counts = {}
+    for word in words:
+        key = word, postings
+        if key not in memory.counts:
+            n, reached = connection.execute(
+                "SELECT COUNT(*), MAX(doc) FROM (SELECT rowid AS doc FROM records_fts "
+                "WHERE records_fts MATCH ? ORDER BY rowid LIMIT ?)",
+                (f"input : {quoted(word)}", postings + 1),
+            ).fetchone()
+            memory.counts[key] = n if n <= postings else n * memory.newest // reached
+        counts[word] = memory.counts[key]
+    return {word: counts[word] for word in sorted(counts, key=counts.__getitem__) if counts[word]}
+
+
+def _postings(connection: Connection, memory: _Memory, task: str, word: str) -> _Postings:
+    key = task, word
+    if key not in memory.postings:
+        rows = connection.execute(
+            "SELECT doc, COUNT(*) FROM records_terms WHERE term = ? AND col = 'input' GROUP BY doc",
+            (word,),
+        ).fetchall()
+        table = _table(rows, 2)
+        places, inside = memory.orders[task].places(table[:, 0].astype(np.int64))
+        memory.keep(len(places))
+        memory.postings[key] = _Postings(
+            places.astype(np.int32), table[inside, 1].astype(np.float32)
+        )
+    return memory.postings[key]
+
+
+def _find(
+    connection: Connection,
+    memory: _Memory,
+    task: str,
+    scope: _Scope,
+    weights: Mapping[str, int],
+    chosen: Sequence[str],
+) -> tuple[Int1d, Double1d]:
+    """Score all records that hold one of the chosen words; return their places."""
+    length = memory.orders[task].words
+    found, gains = [], []
+    for word in chosen:
+        known = _postings(connection, memory, task, word)
+        visible = known.place < scope.n
+        places, times = known.place[visible], known.times[visible].astype(np.float64)
+        found.append(places)
+        gains.append(weights[word] * scope.gain(times, length[places], len(places)))
+    sums = np.bincount(np.concatenate(found), weights=np.concatenate(gains), minlength=1)
+    places = np.flatnonzero(sums)  # a record that holds a word has a gain above 0
+    return places.astype(np.int64), sums[places].astype(np.float64, copy=False)
+
+
+def _newest_with(
+    connection: Connection, memory: _Memory, task: str, word: str, postings: int
+) -> Int1d:
+    """Return the places of the newest records that hold a word too frequent for the budget."""
+    key = task, word, postings
+    if key not in memory.latest:
+        rows = connection.execute(
+            "SELECT rowid FROM records_fts WHERE records_fts MATCH ? ORDER BY rowid DESC LIMIT ?",
+            (f"input : {quoted(word)}", postings),
+        ).fetchall()
+        places, _ = memory.orders[task].places(_table(rows, 1)[:, 0].astype(np.int64))
+        memory.keep(len(places))
+        memory.latest[key] = np.sort(places)
+    return memory.latest[key]
+
+
+def _best(seqs: Int1d, scores: Double1d, limit: int) -> Int1d:
+    """Return the indices of the best scores, among equals the newest record first."""
+    order: Int1d = np.lexsort((-seqs, -scores))[: max(limit, 0)]
+    return order
+
+
+def _frequent_gain(
+    connection: Connection,
+    memory: _Memory,
+    order: _Order,
+    scope: _Scope,
+    places: Int1d,
+    weights: Mapping[str, int],
+    counts: Mapping[str, int],
+) -> Double1d:
+    """Score words beyond the budget in records already found, by reading these."""
+    seqs = order.seq[places].tolist()
+    held = {seq: memory.held[seq] for seq in seqs if seq in memory.held}
+    missing = [seq for seq in seqs if seq not in held]
+    for seq, (text,) in by_seq(connection, missing, "input").items():
+        held[seq] = Counter(index_words(text_of(text)[:_REORDERED_CHARS]))
+        memory.keep(len(held[seq]))
+        memory.held[seq] = held[seq]
+    times = np.array([[held[seq][word] for word in counts] for seq in seqs], np.float64)
+    gains = np.zeros(len(seqs))
+    length = order.words[places]
+    for word, column in zip(counts, times.T, strict=True):
+        share = min(counts[word] / memory.total, 1.0)
+        gains += weights[word] * scope.gain(column, length, scope.n * share)
+    return gains

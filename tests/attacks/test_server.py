@@ -1,0 +1,443 @@
+"""The server against hostile pages, names, programs and bodies; most get nothing but a status."""
+
+from __future__ import annotations
+
+import json
+import socket
+
+import pytest
+from serving import EchoLLM, chat, history, serving
+from starlette.routing import Route
+
+from hydra_edge.config import find_paths
+from hydra_edge.personalizer import Personalizer
+from hydra_edge.server import guard, run
+from hydra_edge.server.tokens import TokenFiles, add_app
+from hydra_edge.types import Record
+
+SECRET = "a secret of mine"
+JSON = {"Content-Type": "application/json"}
+
+
+@pytest.fixture
+def person(hash_encoder):
+    records = [
+        *history(),
+        *history(6, "note_title"),
+        Record("a text about parsers of mine", SECRET, "paper_title", "p1", 99.0, private=True),
+    ]
+    with Personalizer.from_records(records, llm=EchoLLM(), encoder=hash_encoder) as me:
+        yield me
+
+
+@pytest.fixture
+def served(person):
+    with serving(person) as it:
+        yield it
+
+
+def raw(served, request: bytes) -> bytes:
+    """Send bytes as they are and return all that comes back."""
+    with socket.create_connection(("127.0.0.1", served.port), timeout=60) as sock:
+        sock.sendall(request)
+        parts = []
+        while part := sock.recv(65536):
+            parts.append(part)
+        return b"".join(parts)
+
+
+def get(served, path: str, *headers: str) -> bytes:
+    lines = [f"GET {path} HTTP/1.1", *headers, "Connection: close", "", ""]
+    return raw(served, "\r\n".join(lines).encode("latin-1"))
+
+
+def status(answer: bytes) -> int:
+    return int(answer.split(b" ", 2)[1])
+
+
+def code(response) -> str:
+    error = response.json()["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    return error["code"]
+
+
+@pytest.mark.parametrize("path", ["/v1/models", "/v1/rank", "/v1/nothing", "/health/", "/staticx"])
+@pytest.mark.parametrize(
+    "authorization", [None, "", "Bearer", "Bearer wrong", "Basic TOKEN", "TOKEN"]
+)
+def test_request_without_a_valid_token_gets_nothing(served, path, authorization):
+    with served.client() as client:
+        del client.headers["Authorization"]
+        headers = JSON if authorization is None else JSON | {
+            "Authorization": authorization.replace("TOKEN", served.token)
+        }  # fmt: skip
+        response = client.post(path, json={"query": "x"}, headers=headers)
+
+    assert response.status_code == 401
+    assert code(response) == "invalid_api_key"
+    assert response.headers["WWW-Authenticate"] == "Bearer"
+
+
+def test_token_in_the_address_opens_nothing(served):
+    with served.client() as client:
+        del client.headers["Authorization"]
+        assert client.get(f"/v1/models?token={served.token}").status_code == 401
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["evil.example", "127.0.0.1", "127.0.0.1:1", "evil.example:PORT", "127.0.0.1.evil.example:PORT",
+     "127.0.0.2:PORT", "0.0.0.0:PORT", "localhost:PORT@evil.example", "", "user@127.0.0.1:PORT"],
+)  # fmt: skip
+@pytest.mark.parametrize("path", ["/health", "/", "/v1/models"])
+def test_host_that_is_not_ours_is_misdirected(served, host, path):
+    answer = get(
+        served, path, f"Host: {host.replace('PORT', str(served.port))}",
+        f"Authorization: Bearer {served.token}",
+    )  # fmt: skip
+    assert status(answer) == 421
+    assert b"wrong_host" in answer
+
+
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1:PORT", "localhost:PORT", "LOCALHOST:PORT", "[::1]:PORT"]
+)
+def test_host_that_is_ours_is_served(served, host):
+    answer = get(served, "/health", f"Host: {host.replace('PORT', str(served.port))}")
+    assert status(answer) == 200
+
+
+def test_host_given_twice_or_not_at_all_is_refused(served):
+    ours = f"Host: 127.0.0.1:{served.port}"
+    assert status(get(served, "/health", ours, "Host: evil.example")) in (400, 421)
+    assert status(get(served, "/health")) in (400, 421)
+    assert status(get(served, "http://evil.example/v1/models", ours)) != 200
+
+
+@pytest.mark.parametrize(
+    "origin",
+    ["http://evil.example", "null", "https://127.0.0.1:PORT", "http://localhost:PORT",
+     "http://127.0.0.1", "http://127.0.0.1:PORT.evil.example", "file://", "", "http://["],
+)  # fmt: skip
+def test_origin_that_is_another_is_refused_even_with_the_token(served, origin):
+    origin = origin.replace("PORT", str(served.port))
+    with served.client(Origin=origin) as client:
+        for response in (
+            client.get("/v1/models"), client.post("/v1/rank", json={"query": "parsers"}),
+            client.get("/health"),
+        ):  # fmt: skip
+            assert response.status_code == 403
+            assert code(response) == "wrong_origin"
+
+
+def test_origin_that_is_ours_is_served(served):
+    with served.client(Origin=served.url) as client:
+        assert client.get("/v1/models").status_code == 200
+
+
+@pytest.mark.parametrize("site", ["cross-site", "same-site"])
+def test_browser_that_says_another_site_asks_is_refused(served, site):
+    with served.client(**{"Sec-Fetch-Site": site}) as client:
+        assert code(client.get("/v1/models")) == "wrong_site"
+    with served.client(**{"Sec-Fetch-Site": "same-origin"}) as client:
+        assert client.get("/v1/models").status_code == 200
+
+
+@pytest.mark.parametrize(
+    "kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x",
+             "", "application/jsonp", "text/plain; application/json"],
+)  # fmt: skip
+def test_body_a_page_could_send_unasked_is_refused(served, kind, person):
+    before = person.store.count()
+    body = json.dumps({"records": [{"input": "a", "output": "b"}]})
+    with served.client() as client:
+        response = client.post("/v1/records", content=body, headers={"Content-Type": kind})
+
+    assert response.status_code == 415
+    assert code(response) == "wrong_content_type"
+    assert person.store.count() == before
+
+
+def test_body_compressed_is_refused(served):
+    with served.client() as client:
+        response = client.post(
+            "/v1/rank", content=b"\x1f\x8b", headers=JSON | {"Content-Encoding": "gzip"}
+        )
+    assert code(response) == "wrong_content_encoding"
+
+
+def test_no_response_ever_allows_another_origin(served):
+    asked = {"Origin": "http://evil.example", "Access-Control-Request-Method": "POST"}
+    with served.client() as client:
+        responses = [
+            client.options("/v1/rank", headers=asked), client.options("/v1/rank"),
+            client.get("/health"), client.get("/v1/models"), client.get("/v1/none"),
+            client.put("/v1/rank", json={}), client.post("/v1/rank", json={"query": "parsers"}),
+        ]  # fmt: skip
+    assert [r.status_code for r in responses] == [403, 415, 200, 200, 404, 405, 200]
+    for response in responses:
+        assert not [name for name in response.headers if name.startswith("access-control")]
+        assert "default-src 'none'" in response.headers["Content-Security-Policy"]
+        assert response.headers["Cache-Control"] == "no-store"
+        assert response.headers["X-Content-Type-Options"] == "nosniff"
+        assert "server" not in response.headers
+
+
+def test_body_of_the_largest_size_is_served_and_one_byte_more_is_not(served):
+    start, end = b'{"query": "', b'"}'
+    fill = b"x" * (guard.MAX_BODY_BYTES - len(start) - len(end))
+
+    def parts():
+        yield start
+        yield fill
+        yield b"x" + end
+
+    with served.client() as client:
+        assert client.post("/v1/rank", content=start + fill + end, headers=JSON).status_code == 200
+        for body in (start + fill + b"x" + end, parts()):
+            response = client.post("/v1/rank", content=body, headers=JSON)
+            assert response.status_code == 413
+            assert code(response) == "body_too_large"
+
+
+def test_body_of_an_unauthorized_sender_is_not_read(served):
+    """A program without a token cannot make us hold its bytes: it is answered before it sends."""
+    request = (
+        f"POST /v1/rank HTTP/1.1\r\nHost: 127.0.0.1:{served.port}\r\n"
+        "Content-Type: application/json\r\nContent-Length: 1000000\r\n\r\n"
+    )
+    assert status(raw(served, request.encode())) == 401
+
+
+def test_body_that_does_not_come_is_timed_out(served, monkeypatch):
+    monkeypatch.setattr(guard, "BODY_WAIT_S", 0.05)
+    request = (
+        f"POST /v1/rank HTTP/1.1\r\nHost: 127.0.0.1:{served.port}\r\n"
+        f"Authorization: Bearer {served.token}\r\n"
+        "Content-Type: application/json\r\nContent-Length: 10\r\n\r\n{"
+    )
+    answer = raw(served, request.encode())
+    assert status(answer) == 408
+    assert b"slow_body" in answer
+
+
+@pytest.mark.parametrize("start", [b"", b"GET /health HTTP/1.1\r\nHost: 127"])
+def test_headers_that_do_not_come_are_hung_up_on(person, monkeypatch, start):
+    monkeypatch.setattr(run, "HEADER_WAIT_S", 0.05)
+    with serving(person) as served:
+        assert raw(served, start) == b""
+
+
+def test_headers_trickling_on_a_kept_connection_are_hung_up_on(person, monkeypatch):
+    monkeypatch.setattr(run, "HEADER_WAIT_S", 0.2)
+    with serving(person) as served:
+        whole = f"GET /health HTTP/1.1\r\nHost: 127.0.0.1:{served.port}\r\n\r\n".encode()
+        with socket.create_connection(("127.0.0.1", served.port), timeout=60) as sock:
+            sock.sendall(whole)
+            assert status(sock.recv(65536)) == 200
+            sock.sendall(b"GET /he")
+            assert sock.recv(65536) == b""
+
+
+def test_headers_without_end_are_refused(served):
+    """They are cut off, with a status or, where the rest is still on its way, without."""
+    try:
+        answer = raw(served, b"GET /health HTTP/1.1\r\nX: " + b"x" * 200_000 + b"\r\n\r\n")
+    except ConnectionError:
+        return
+    assert status(answer) in (400, 431)
+
+
+def test_upgrade_to_a_websocket_opens_nothing(served):
+    answer = get(
+        served, "/v1/models", f"Host: 127.0.0.1:{served.port}", "Upgrade: websocket",
+        "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+    )  # fmt: skip
+    assert status(answer) == 401
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/static/../v1/models", "/static/%2e%2e/v1/models", "//v1/models", "/static//v1/models"],
+)
+def test_path_that_pretends_to_be_open_reaches_nothing(served, path):
+    assert status(get(served, path, f"Host: 127.0.0.1:{served.port}")) in (401, 404)
+
+
+def test_fault_of_our_own_repeats_no_text(person, capfd, monkeypatch):
+    def fail(*_args, **_options):
+        raise ValueError(SECRET)
+
+    monkeypatch.setattr(person, "rank", fail)
+    with serving(person) as served, served.client() as client:
+        response = client.post("/v1/rank", json={"query": SECRET})
+
+    assert response.status_code == 500
+    assert code(response) == "internal"
+    said = capfd.readouterr()
+    assert SECRET not in response.text + said.out + said.err
+    assert "ValueError" in said.err
+
+
+def test_nothing_of_a_request_is_written_anywhere_by_the_server(served, capfd):
+    with served.client() as client:
+        client.get(f"/v1/models?q={SECRET}")
+        client.post("/v1/rank", json={"query": SECRET})
+        client.post("/v1/rank", content=SECRET.encode(), headers=JSON)
+        client.post("/v1/nothing", json={"query": SECRET})
+    raw(served, f"GARBAGE {SECRET}\r\n\r\n".encode())
+
+    said = capfd.readouterr()
+    assert said.out + said.err == ""
+
+
+# Apps: what one may see, use and change.
+
+
+@pytest.fixture
+def app_token(served):
+    def make(name="editor", user="memory", **options):
+        return add_app(served.files, name, user=user, **options)
+
+    return make
+
+
+def test_app_of_another_user_is_refused(served, app_token):
+    with served.client(app_token(user="ada")) as client:
+        response = client.get("/v1/models")
+    assert response.status_code == 403
+    assert code(response) == "wrong_user"
+
+
+def test_app_sees_and_uses_only_its_tasks(served, app_token, person):
+    with served.client(app_token(tasks=["note_title"])) as client:
+        models = [m["id"] for m in client.get("/v1/models").json()["data"]]
+        assert models == ["hydra-edge", "hydra-edge/note_title"]
+        assert client.get("/v1/models/hydra-edge/paper_title").status_code == 404
+
+        assert client.post("/v1/rank", json={"query": "parsers"}).json()["task"] == "note_title"
+        asked = client.post("/v1/chat/completions", json=chat("parsers")).json()
+        assert asked["hydra_edge"]["task"] == "note_title"
+        record = {"input": "in", "output": "out"}
+        added = client.post("/v1/records", json={"records": [record]})
+        assert added.json()["added"] == 1
+        assert person.store.records(task="note_title", source="app:editor")
+
+        for path, body in (
+            ("/v1/rank", {"query": "parsers", "task": "Paper-Title"}),
+            ("/v1/chat/completions", chat("parsers", "hydra-edge/paper_title")),
+            ("/v1/records", {"records": [record | {"task": "paper_title"}]}),
+        ):
+            response = client.post(path, json=body)
+            assert response.status_code == 403
+            assert code(response) == "task_not_allowed"
+
+
+def test_app_cannot_give_feedback_on_what_it_may_not_see(served, app_token):
+    with served.client() as owner:
+        asked = owner.post("/v1/chat/completions", json=chat("x", "hydra-edge/paper_title")).json()
+    with served.client(app_token(tasks=["note_title"])) as client:
+        response = client.post("/v1/feedback", json={"id": asked["id"], "pick": 1})
+        unknown = client.post("/v1/feedback", json={"id": "chatcmpl-0", "pick": 1})
+
+    assert (response.status_code, code(response)) == (404, "unknown_generation")
+    assert unknown.status_code == 404
+
+
+def test_app_that_may_only_read_changes_nothing(served, app_token, person):
+    before = person.store.count()
+    with served.client(app_token(read_only=True)) as client:
+        asked = client.post("/v1/chat/completions", json=chat("parsers"))
+        assert asked.status_code == 200
+        for path, body in (
+            ("/v1/feedback", {"id": asked.json()["id"], "pick": 1}),
+            ("/v1/records", {"records": [{"input": "in", "output": "out"}]}),
+        ):
+            response = client.post(path, json=body)
+            assert (response.status_code, code(response)) == (403, "read_only")
+    assert person.store.count() == before
+    assert person.store.choices("paper_title") == []
+
+
+def test_app_is_never_shown_a_private_record(served, app_token):
+    body = {"query": "a text about parsers of mine", "k": 100, "task": "paper_title"}
+    with served.client() as owner:
+        assert SECRET in owner.post("/v1/rank", json=body).text
+    with served.client(app_token()) as client:
+        response = client.post("/v1/rank", json=body)
+
+    assert SECRET not in response.text
+    assert response.json()["private_left_out"] == 1
+
+
+def test_app_cannot_change_a_record_of_another_source(served, app_token, person):
+    entry = {"id": "r1", "input": "hostile", "output": "hostile", "task": "paper_title"}
+    with served.client(app_token()) as client:
+        client.post("/v1/records", json={"records": [entry | {"source": ""}]})
+
+    assert person.store.get("r1").output == "Parser: study 1"
+    assert {r.source for r in person.store.records() if r.input == "hostile"} == {"app:editor"}
+
+
+def test_app_removed_is_out_at_once(served, app_token):
+    from hydra_edge.server.tokens import remove_app
+
+    token = app_token()
+    with served.client(token) as client:
+        assert client.get("/v1/models").status_code == 200
+        remove_app(served.files, "editor")
+        assert client.get("/v1/models").status_code == 401
+
+
+def test_apps_file_damaged_lets_nobody_in_and_shows_nothing(served, app_token):
+    token = app_token()
+    served.files.apps.write_text("{")
+    with served.client(token) as client:
+        response = client.get("/v1/models")
+    assert response.status_code == 500
+    assert token not in response.text
+
+
+def test_server_listens_on_loopback_only(served):
+    assert served.server.servers[0].sockets[0].getsockname()[0] == "127.0.0.1"
+
+
+def test_further_route_stands_behind_the_same_guard(person):
+    """A route added to the app is refused without a token, unless it is one of the open paths."""
+    from hydra_edge.aio import AsyncPersonalizer
+    from starlette.responses import PlainTextResponse
+
+    from hydra_edge.server.app import create_app
+    from hydra_edge.server.service import Settings
+    from hydra_edge.server.tokens import Doorkeeper
+
+    async def page(_request):
+        return PlainTextResponse("page")
+
+    files = TokenFiles.of(find_paths())
+    settings = Settings(port=80, doorkeeper=Doorkeeper(files, ["x" * 40]))
+    more = [Route("/", page), Route("/static/a.js", page), Route("/v1/more", page)]
+    app = create_app(AsyncPersonalizer(person), settings, more)
+
+    for path, expected in (("/", 200), ("/static/a.js", 200), ("/v1/more", 401)):
+        assert call(app, path) == expected
+
+
+def call(app, path):
+    """Ask an ASGI app once, without a server."""
+    import asyncio
+
+    seen = []
+
+    async def receive():
+        return {"type": "http.disconnect"}
+
+    async def send(message):
+        seen.append(message)
+
+    scope = {
+        "type": "http", "method": "GET", "path": path, "raw_path": path.encode(),
+        "query_string": b"", "headers": [(b"host", b"localhost")], "root_path": "",
+    }  # fmt: skip
+    asyncio.run(app(scope, receive, send))
+    return seen[0]["status"]

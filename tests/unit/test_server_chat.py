@@ -1,0 +1,247 @@
+"""Chat requests understood or refused, and answers in the form OpenAI's clients read."""
+
+import json
+
+import pytest
+
+from hydra_edge.server.chat import ChatAnswer, read_chat
+from hydra_edge.server.fields import Fields
+from hydra_edge.server.refusal import Refusal
+from hydra_edge.types import (
+    Candidate,
+    Completion,
+    Generation,
+    HeadInfo,
+    RankedRecord,
+    Record,
+    Usage,
+)
+
+HEAD = HeadInfo("paper_title", "adapter", "shared", None, "b" * 64)
+
+
+def asked(**more):
+    body = {"model": "hydra-edge", "messages": [{"role": "user", "content": "a query"}]} | more
+    return read_chat(Fields.parse(json.dumps(body).encode()))
+
+
+def generation(*texts, text=None, count=1):
+    return Generation(
+        id="0123456789ab", query="a query", task="paper_title", text=text or texts[0],
+        candidates=tuple(Candidate(t, count, score=1.0 - i) for i, t in enumerate(texts)),
+        records=(RankedRecord(Record("in", "out", id="r1"), 0.5, {"bm25": 0.5}),),
+        head=HEAD, reranker=HEAD,
+        usage=Usage(1, 0, 40, 8, 8, 12.0), notes=("a note",),
+    )  # fmt: skip
+
+
+def answer(request, made, *completions):
+    return ChatAnswer(request, made, completions)
+
+
+def test_chat_last_user_message_is_the_query_and_own_system_text_is_kept():
+    request = asked(
+        messages=[
+            {"role": "system", "content": "Be brief."},
+            {"role": "user", "content": "an earlier query"},
+            {"role": "assistant", "content": None},
+            {"role": "developer", "content": [{"type": "text", "text": "In French."}]},
+            {"role": "user", "content": [{"type": "text", "text": "the"}, {"text": "query"}]},
+        ]
+    )
+
+    assert request.query == "the\nquery"
+    assert request.system == "Be brief.\nIn French."
+    assert request.notes == (
+        "2 other messages were left out: only the last user message is answered",
+    )
+
+
+def test_chat_plain_request_takes_every_setting_from_the_person():
+    request = asked()
+
+    assert request.task is None
+    assert (request.choices, request.candidates, request.records) == (1, None, None)
+    assert (request.temperature, request.max_tokens, request.seed) == (None, None, 0)
+    assert (request.stop, request.stream, request.notes) == ((), False, ())
+
+
+def test_chat_parameters_are_read():
+    request = asked(
+        model="hydra-edge/paper_title", n=3, temperature=0, max_tokens=7, max_completion_tokens=9,
+        seed=-1, stop="x", stream=True, stream_options={"include_usage": True}, user="u",
+        hydra_edge={"candidates": 4, "records": 0, "private": True, "explain": True},
+    )  # fmt: skip
+
+    assert request.task == "paper_title"
+    assert (request.choices, request.candidates, request.records) == (3, 4, 0)
+    assert (request.temperature, request.max_tokens, request.seed) == (0.0, 9, 2**31 - 1)
+    assert (request.stop, request.stream, request.include_usage) == (("x",), True, True)
+    assert request.private
+    assert request.explain
+
+
+def test_chat_null_counts_as_left_out():
+    assert asked(n=None, stop=None, temperature=None, tools=None, hydra_edge=None) == asked()
+
+
+@pytest.mark.parametrize(
+    ("more", "param"),
+    [
+        ({"temperature": 3}, "temperature"),
+        ({"temperature": "hot"}, "temperature"),
+        ({"temperature": True}, "temperature"),
+        ({"n": 0}, "n"),
+        ({"n": 1000}, "n"),
+        ({"n": 1.5}, "n"),
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"seed": 2**70}, "seed"),
+        ({"stop": ["a", "b", "c", "d", "e"]}, "stop"),
+        ({"stop": [""]}, "stop"),
+        ({"stop": {"a": 1}}, "stop"),
+        ({"stream": "yes"}, "stream"),
+        ({"stream_options": []}, "stream_options"),
+        ({"messages": []}, "messages"),
+        ({"messages": "hello"}, "messages"),
+        ({"messages": ["hello"]}, "messages[0]"),
+        ({"messages": [{"role": "system", "content": "x"}]}, "messages"),
+        ({"messages": [{"role": "user", "content": "  "}]}, "messages"),
+        ({"messages": [{"role": "user", "content": 3}]}, "messages[0].content"),
+        ({"hydra_edge": {"candidates": 99}}, "hydra_edge.candidates"),
+        ({"hydra_edge": {"candidate": 3}}, "hydra_edge.candidate"),
+        ({"model": 3}, "model"),
+    ],
+)
+def test_chat_field_that_cannot_be_used_is_named(more, param):
+    with pytest.raises(Refusal) as refused:
+        asked(**more)
+    assert refused.value.http_status == 400
+    assert refused.value.param == param
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"response_format": {"type": "json_object"}},
+        {"logprobs": True},
+        {"tool_choice": "required"},
+        {"tool_choice": {"type": "function", "function": {"name": "f"}}},
+        {"modalities": ["audio"]},
+        {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]},
+    ],
+)
+def test_chat_wish_that_changes_the_answers_form_is_refused(more):
+    with pytest.raises(Refusal, match="expected") as refused:
+        asked(**more)
+    assert refused.value.code == "unsupported_value"
+
+
+def test_chat_unknown_parameter_is_refused_as_openai_does():
+    with pytest.raises(Refusal, match="Unknown parameter 'top_k'") as refused:
+        asked(top_k=4)
+    assert refused.value.code == "unknown_parameter"
+
+
+def test_chat_neutral_wish_is_honoured_and_another_is_said_to_be_ignored():
+    assert (
+        asked(top_p=1, frequency_penalty=0, tools=[], response_format={"type": "text"}).notes == ()
+    )
+    notes = asked(top_p=0.5, tools=[{"type": "function"}], tool_choice="auto").notes
+    assert notes == (
+        "tools is not supported and was ignored",
+        "top_p is not supported and was ignored",
+    )
+
+
+@pytest.mark.parametrize("name", ["gpt-4o", "hydra-edge/", "hydra-edgex", ""])
+def test_chat_model_that_is_not_ours_is_not_found(name):
+    with pytest.raises(Refusal, match="No model") as refused:
+        asked(model=name)
+    assert (refused.value.http_status, refused.value.code) == (404, "model_not_found")
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"{", b"[]", b'"x"', b"\xff", b"[" * 100_000, b'{"n": NaN}', b"{} {}"]
+)
+def test_body_that_is_no_json_object_is_refused(body):
+    with pytest.raises(Refusal) as refused:
+        Fields.parse(body)
+    assert (refused.value.http_status, refused.value.code) == (400, "invalid_json")
+
+
+def test_answer_carries_the_generation_id_and_why():
+    whole = answer(asked(), generation("one", "two")).whole()
+
+    assert whole["id"] == "chatcmpl-0123456789ab"
+    assert [c["message"]["content"] for c in whole["choices"]] == ["one"]
+    assert whole["usage"] == {"prompt_tokens": 0, "completion_tokens": 40, "total_tokens": 40}
+    ours = whole["hydra_edge"]
+    assert ours["generation_id"] == "0123456789ab"
+    assert [(c["pick"], c["text"], c["score"]) for c in ours["candidates"]] == [
+        (1, "one", 1.0), (2, "two", 0.0),
+    ]  # fmt: skip
+    assert ours["records"] == [{"id": "r1", "score": 0.5}]
+    assert ours["notes"] == ["a note"]
+
+
+def test_answer_explained_carries_contributions():
+    ours = answer(asked(hydra_edge={"explain": True}), generation("one")).whole()["hydra_edge"]
+
+    assert ours["records"][0]["contributions"] == {"bm25": 0.5}
+    assert "contributions" in ours["candidates"][0]
+
+
+def test_answer_choices_are_the_best_first_and_none_twice():
+    whole = answer(asked(n=3), generation("one", "two")).whole()
+
+    assert [c["message"]["content"] for c in whole["choices"]] == ["one", "two"]
+    assert [c["index"] for c in whole["choices"]] == [0, 1]
+    assert "2 of 3 choices: no more answers differ" in whole["hydra_edge"]["notes"]
+
+
+def test_answer_abstained_puts_the_answer_that_stands_first():
+    whole = answer(asked(n=2), generation("one", "two", "three", text="two")).whole()
+
+    assert [c["message"]["content"] for c in whole["choices"]] == ["two", "one"]
+
+
+def test_answer_says_how_each_choice_ended():
+    request = asked(n=3, stop=["END", "stop"])
+    made = generation("cut off", "whole", "a text END and stop")
+    whole = answer(
+        request, made, Completion("cut off ", finish="length"), Completion("whole", finish="stop")
+    ).whole()
+
+    assert [(c["message"]["content"], c["finish_reason"]) for c in whole["choices"]] == [
+        ("cut off", "length"), ("whole", "stop"), ("a text ", "stop"),
+    ]  # fmt: skip
+
+
+def test_events_hold_the_same_as_the_whole():
+    request = asked(n=2, stream=True, stream_options={"include_usage": True})
+    made = answer(request, generation("one\u2028\n\ntwo", "three"))
+    lines = list(made.events())
+
+    assert lines[-1] == "data: [DONE]\n\n"
+    events = [json.loads(line.removeprefix("data: ")) for line in lines[:-1]]
+    assert all(line.count("\n") == 2 for line in lines)
+    assert {e["id"] for e in events} == {"chatcmpl-0123456789ab"}
+    texts = {0: "", 1: ""}
+    for event in events:
+        for choice in event["choices"]:
+            texts[choice["index"]] += choice["delta"].get("content", "")
+    assert texts == {0: "one\u2028\n\ntwo", 1: "three"}
+    assert events[-1]["usage"]["completion_tokens"] == 40
+    assert events[-1]["choices"] == []
+    assert events[-2]["hydra_edge"] == made.whole()["hydra_edge"]
+    assert events[-2]["choices"][0]["finish_reason"] == "stop"
+
+
+def test_answer_with_a_lone_surrogate_and_an_infinite_score_is_still_json():
+    from hydra_edge.server.views import Json
+
+    made = generation("a \ud800 b")
+    body = Json(answer(asked(), made).whole() | {"x": float("-inf")}).body
+
+    assert json.loads(body)["choices"][0]["message"]["content"] == "a \ud800 b"
+    assert json.loads(body)["x"] is None
