@@ -27,7 +27,7 @@ from hydra_edge.pools import (
     pool_data,
     preview,
 )
-from hydra_edge.reranker import proxy_data
+from hydra_edge.reranker import ProxyData, proxy_data
 from hydra_edge.tasks import TaskSpec
 from hydra_edge.types import (
     FitReport,
@@ -116,6 +116,16 @@ class FittedReranker:
         return ActiveHead.of(engine.bundle, history.task, engine.features["reranker"], self.state)
 
 
+def reranker_evidence(
+    engine: Engine, history: History, *, progress: Progress | None = None
+) -> ProxyData:
+    """Return what the reranker's head learns from: pseudo-queries with proxy utilities."""
+    return proxy_data(
+        engine.features["reranker"], history, engine.lexical(history),
+        helped=engine.store.helped_counts(history.task.name), progress=progress,
+    )  # fmt: skip
+
+
 def fit_reranker(
     engine: Engine, history: History, *, shown: int, progress: Progress | None = None
 ) -> FittedReranker:
@@ -124,10 +134,7 @@ def fit_reranker(
     if len(history) < 3:
         why = _nothing(engine, history.task, role, "fewer than three records")
         return FittedReranker(None, why, np.zeros(0, dtype=np.int64))
-    data = proxy_data(
-        engine.features[role], history, engine.lexical(history),
-        helped=engine.store.helped_counts(history.task.name), progress=progress,
-    )  # fmt: skip
+    data = reranker_evidence(engine, history, progress=progress)
     prior = prior_for(engine.bundle, history.task, role)
     gains = gains_for(engine.bundle, history.task, role)
     verdict = judge(data.groups, prior, engine.baseline(role), top=shown, gains=gains)
@@ -163,26 +170,46 @@ def _adapter_rows(data: PoolData, verdict: Verdict) -> tuple[ReportRow, ...]:
     return tuple(ReportRow(name, mean, count) for name, mean in zip(ROWS, means, strict=True))
 
 
-def fit_adapter(engine: Engine, history: History, model: str | None) -> RoleReport:
-    """Fit, judge and store the adapter's head from stored pools and the user's choices."""
-    role: Role = "adapter"
+def adapter_evidence(
+    engine: Engine, history: History, model: str | None
+) -> tuple[PoolData, Groups]:
+    """Return what the adapter's head learns from: the stored pools, and after them the choices.
+
+    Parameters
+    ----------
+    model
+        Only this LLM's pools; None for all.
+
+    Returns
+    -------
+    tuple of PoolData and Groups
+        The pools alone, and both together.
+    """
     data = pool_data(engine, history, model)
-    prior = prior_for(engine.bundle, history.task, role)
+    tau = prior_for(engine.bundle, history.task, "adapter").tau
     choices = [
-        choice_item(engine, history, choice, prior.tau)
+        choice_item(engine, history, choice, tau)
         for choice in engine.store.choices(history.task.name)
     ]
-    if not data.items and not choices:
-        why = "no candidates yet: they need an LLM, or choices of yours"
-        return _nothing(engine, history.task, role, why)
     groups = Groups.stack(
         [*data.items, *((item.features, item.utilities) for item in choices)],
-        dim=len(engine.features[role].names),
+        dim=len(engine.features["adapter"].names),
         targets=[
-            *(spread_target(utilities, prior.tau) for _, utilities in data.items),
+            *(spread_target(utilities, tau) for _, utilities in data.items),
             *(item.target for item in choices),
         ],
     )
+    return data, groups
+
+
+def fit_adapter(engine: Engine, history: History, model: str | None) -> RoleReport:
+    """Fit, judge and store the adapter's head from stored pools and the user's choices."""
+    role: Role = "adapter"
+    data, groups = adapter_evidence(engine, history, model)
+    if not groups.n_groups:
+        why = "no candidates yet: they need an LLM, or choices of yours"
+        return _nothing(engine, history.task, role, why)
+    prior = prior_for(engine.bundle, history.task, role)
     gains = gains_for(engine.bundle, history.task, role)
     verdict = judge(groups, prior, engine.baseline(role), top=1, gains=gains)
     rows = _adapter_rows(data, verdict)

@@ -1,26 +1,33 @@
 """The facade every door calls: add, fit_head, rank, generate, choose, forget.
 
-Owns the order of things and the egress policy. It computes nothing itself: ranking, fitting
-and choosing are the layers below.
+Owns the order of things, the egress policy, and which thread goes next. It computes nothing
+itself: ranking, fitting and choosing are the layers below.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
-from functools import cached_property
 from pathlib import Path
 from typing import Self
 
 from hydra_edge.active import check_base
-from hydra_edge.answering import Outgoing, Question, answer, outgoing
+from hydra_edge.answering import Asked, Question, ask, decide, outgoing
 from hydra_edge.bundle import Bundle, load_bundle
 from hydra_edge.config import Config, Paths, find_paths, load_config, make_private_dir
 from hydra_edge.encoder import Encoder, TextEncoder
 from hydra_edge.engine import Engine
-from hydra_edge.errors import ConfigError, EgressDeniedError, UnknownModelError
+from hydra_edge.errors import (
+    CancelledError,
+    ClosedError,
+    ConfigError,
+    EgressDeniedError,
+    RecordNotFoundError,
+    UnknownModelError,
+)
 from hydra_edge.fitting import fit_prompts, fit_task
 from hydra_edge.headfile import head_from_json, head_to_json
 from hydra_edge.learning import find_answer, keep_as_record, learn_choice, record_choice
@@ -28,10 +35,12 @@ from hydra_edge.llm import LLM
 from hydra_edge.pools import Budget, Sampling
 from hydra_edge.store import Store
 from hydra_edge.tasks import TaskSpec, canonical_name, read_task_dir
+from hydra_edge.turns import OneAtATime, StopSignal
 from hydra_edge.types import (
     DEFAULT_TASK,
     AddResult,
     ChoiceResult,
+    Completion,
     FitReport,
     ForgetReceipt,
     Generation,
@@ -47,7 +56,12 @@ class Personalizer:
     """One person's personalization: their history, their heads, and a black-box LLM.
 
     Use ``open`` (a person's file on this device) or ``from_records`` (in memory), as a
-    context manager. One instance may be shared by the threads of a process.
+    context manager. One instance may be shared by the threads of a process: answers are
+    written one at a time, and nothing but ``forget`` and ``close`` waits for one.
+
+    Callbacks are called by the thread that does the work, ``should_stop`` possibly by others.
+    They must be quick and may not ask for another answer. Any method may raise a
+    ``StoreError``, and after ``close`` a ``ClosedError``.
 
     Examples
     --------
@@ -72,10 +86,18 @@ class Personalizer:
         self.user = user
         self.config = config
         self.paths = paths
-        self._llm = llm
-        self._owns_llm = llm is None
         self._encoder = encoder
-        self._lock = threading.RLock()
+        self._bundle: Bundle | None = None
+        self._engine: Engine | None = None
+        self._llm = None if llm is None else OneAtATime(llm)
+        self._owns_llm = llm is None
+        # Taken in this order, where one thread holds several: fitting, the LLM's, the engine's
+        # turn (never held while the LLM writes), opening.
+        self._fitting = threading.RLock()
+        self._turn = threading.RLock()
+        self._opening = threading.RLock()
+        self._closing = threading.Event()
+        self._stop_fit = threading.Event()  # the fit under way is to end
 
     @classmethod
     def open(
@@ -120,6 +142,7 @@ class Personalizer:
         llm: LLM | None = None,
         config: Config | None = None,
         encoder: TextEncoder | None = None,
+        progress: Progress | None = None,
     ) -> Personalizer:
         """Hold records in memory only; nothing is written anywhere."""
         paths = find_paths()
@@ -127,23 +150,35 @@ class Personalizer:
             Store.in_memory(), user="memory", config=config or load_config(paths), paths=paths,
             llm=llm, encoder=encoder,
         )  # fmt: skip
-        person.store.add(records)
+        try:
+            person.add(records, progress=progress)
+        except BaseException:
+            person.close()
+            raise
         return person
 
-    @cached_property
+    @property
     def bundle(self) -> Bundle:
         """The base, verified."""
-        return load_bundle(Path(self.config.bundle) if self.config.bundle else None)
+        with self._opening:
+            if self._bundle is None:
+                folder = self.config.bundle
+                self._bundle = load_bundle(Path(folder) if folder else None)
+            return self._bundle
 
-    @cached_property
+    @property
     def engine(self) -> Engine:
-        """Ranking and pools over this person's records."""
-        encoder = self._encoder or Encoder(self.bundle, threads=self.config.threads)
-        return Engine(self.store, self.bundle, encoder, read_task_dir(self.paths.tasks))
+        """Ranking and pools over this person's records; itself for one thread at a time."""
+        with self._opening:
+            if self._engine is None:
+                encoder = self._encoder or Encoder(self.bundle, threads=self.config.threads)
+                tasks = read_task_dir(self.paths.tasks)
+                self._engine = Engine(self.store, self.bundle, encoder, tasks)
+            return self._engine
 
     @property
     def llm(self) -> LLM:
-        """The LLM, opened on first use.
+        """The LLM, opened on first use; asked by one thread at a time.
 
         Raises
         ------
@@ -152,11 +187,12 @@ class Personalizer:
         EgressDeniedError
             If it is remote and this installation is offline.
         """
-        with self._lock:
+        with self._opening:
+            self._check_open()
             if self._llm is None:
                 from hydra_edge.llm.models import open_llm
 
-                self._llm = open_llm(self.config.model, self.config, self.paths)
+                self._llm = OneAtATime(open_llm(self.config.model, self.config, self.paths))
             if self._llm.is_remote and self.config.offline:
                 raise EgressDeniedError(
                     f"{self._llm.name} is remote and --offline forbids every remote call. "
@@ -164,28 +200,53 @@ class Personalizer:
                 )
             return self._llm
 
+    def _check_open(self) -> None:
+        if self._closing.is_set():
+            raise ClosedError(
+                f"The personalizer of {self.user!r} is closed: got a call after close(); expected "
+                "it before. Open it again."
+            )
+
+    @contextmanager
+    def _working(self) -> Iterator[None]:
+        """Take one's turn at the engine and the store; never while the LLM writes."""
+        with self._turn:
+            self._check_open()
+            yield
+
     def task(self, name: str | None = None) -> TaskSpec:
         """Return a task's spec; None means the configured one, else the most used one."""
-        chosen = name or self.config.task
-        if not chosen:
-            counts = self.store.tasks()
-            chosen = max(counts, key=lambda t: counts[t]) if counts else DEFAULT_TASK
-        return self.engine.task(chosen)
+        with self._working():
+            chosen = name or self.config.task
+            if not chosen:
+                counts = self.store.tasks()
+                chosen = max(counts, key=lambda t: counts[t]) if counts else DEFAULT_TASK
+            return self.engine.task(chosen)
 
     def add(self, records: Iterable[Record], *, progress: Progress | None = None) -> AddResult:
         """Store records; no LLM is asked, nothing is encoded yet."""
+        self._check_open()
         return self.store.add(records, progress=progress)
 
     def forget(self, ids: Sequence[str] = (), *, source: str | None = None) -> ForgetReceipt:
-        """Erase records and everything kept of them, then fit the heads they had taught again."""
-        receipt = self.store.forget(ids, source=source)
-        present = self.store.tasks()
-        for task in receipt.tasks:
-            if task in present:
-                self.fit_head(task, use_llm=False)
-        # Only now: until the new heads are there, the marked ones say why none serves.
-        self.store.drop_stale_heads()
-        return receipt
+        """Erase records and everything kept of them, then fit the heads they had taught again.
+
+        A fit under way in another thread buys no more candidates; an answer that was shown
+        one of the records is thrown away.
+        """
+        self._stop_fit.set()
+        with self._fitting, self._working():
+            receipt = self.store.forget(ids, source=source)
+            present = self.store.tasks()
+            for task in receipt.tasks:
+                if task in present:
+                    fit_task(
+                        self.engine, task, llm=None, sampling=self._sampling(),
+                        budget=Budget(0, None),
+                    )  # fmt: skip
+            # Only now: until the new heads are there, the marked ones say why none serves.
+            self.store.drop_stale_heads()
+            return receipt
 
     def _sampling(self) -> Sampling:
         return Sampling(self.config.candidates, self.config.records, self.config.temperature)
@@ -209,6 +270,7 @@ class Personalizer:
         budget_s: float | None = None,
         use_llm: bool = True,
         progress: Progress | None = None,
+        should_stop: Callable[[], bool] | None = None,
     ) -> FitReport:
         """Fit the reranker's and the adapter's head of a task, and judge whether they help.
 
@@ -221,40 +283,48 @@ class Personalizer:
             remote one is asked nothing: sending history away takes an explicit word.
         use_llm
             False: no LLM is opened.
+        should_stop
+            Asked again and again. Once it says True no more answers are bought: the heads are
+            fitted on what there is.
 
         Returns
         -------
         FitReport
             The evidence, what was switched on, and what it cost.
+
+        Raises
+        ------
+        CancelledError
+            If it was stopped before there was anything to fit a head on.
         """
-        with self._lock:
+        with self._fitting:
+            self._stop_fit.clear()
             llm, note = self._fit_llm(wanted=use_llm)
+            stop = StopSignal(self._closing.is_set, self._stop_fit.is_set, should_stop)
             report = fit_task(
                 self.engine, self.task(task).name, llm=llm, sampling=self._sampling(),
-                budget=Budget(calls, budget_s), progress=progress,
+                budget=Budget(calls, budget_s), progress=progress, should_stop=stop,
+                turn=self._turn,
             )  # fmt: skip
             return replace(report, notes=(*report.notes, note)) if note else report
 
     def fit_prompts(self, task: str | None = None, *, calls: int | None = None) -> list[str]:
         """Return byte for byte what a fit would send to the LLM, and send nothing."""
-        with self._lock:
+        llm = self.llm
+        with self._working():
             return fit_prompts(
-                self.engine, self.task(task).name, llm=self.llm, sampling=self._sampling(),
+                self.engine, self.task(task).name, llm=llm, sampling=self._sampling(),
                 calls=10 * self.config.candidates if calls is None else calls,
             )  # fmt: skip
 
     def rank(self, query: str, *, task: str | None = None, k: int | None = None) -> Ranking:
         """Return the records that would be shown for a query, best first, and why."""
-        with self._lock:
-            shown = self.config.records if k is None else k
-            return Question.of(self.engine, self.task(task), query).rank(shown)
+        with self._working():
+            return self._question(query, task).rank(self.config.records if k is None else k)
 
-    def _outgoing(
-        self, query: str, task: str | None, k: int | None, system: str, *, private: bool
-    ) -> Outgoing:
-        question = Question.of(self.engine, self.task(task), query)
-        shown = self.config.records if k is None else k
-        return outgoing(question, shown, system, remote=self.llm.is_remote, private=private)
+    def _question(self, query: str, task: str | None) -> Question:
+        with self._working():
+            return Question.of(self.engine, self.task(task), query)
 
     def render_prompt(
         self,
@@ -268,9 +338,11 @@ class Personalizer:
         seed: int = 0,
     ) -> str:
         """Return byte for byte what ``generate`` would send first, and send nothing."""
-        with self._lock:
-            out = self._outgoing(query, task, k, system, private=private)
-            return self.llm.render(out.prompt, max_tokens=max_tokens, seed=seed)
+        question, llm = self._question(query, task), self.llm
+        with self._working():
+            shown = self.config.records if k is None else k
+            out = outgoing(question, shown, system, remote=llm.is_remote, private=private)
+            return llm.render(out.prompt, max_tokens=max_tokens, seed=seed)
 
     def generate(
         self,
@@ -285,6 +357,8 @@ class Personalizer:
         private: bool = False,
         seed: int = 0,
         on_token: Callable[[str], None] | None = None,
+        should_stop: Callable[[], bool] | None = None,
+        on_candidate: Callable[[Completion], None] | None = None,
     ) -> Generation:
         """Answer a query: choose records, sample candidates, choose the one that fits.
 
@@ -296,31 +370,56 @@ class Personalizer:
             Put no history into a remote prompt.
         on_token
             Called with pieces of the answer as they come; only where ``n`` is 1.
+        should_stop
+            Asked again and again while the LLM writes. Once it says True, the candidates that
+            are finished are all there will be.
+        on_candidate
+            Called with each candidate as the LLM finishes it, before any is chosen.
 
         Raises
         ------
         BackendError
             If the LLM gave not one answer.
+        CancelledError
+            If it was stopped before one was finished, or a record it was shown was forgotten.
         EgressDeniedError
             If the LLM is remote and this installation is offline.
         """
         wanted = self.config.candidates if n is None else n
         if wanted < 1:
             raise ConfigError(f"n = {wanted}: expected at least one candidate.")
-        with self._lock:
-            out = self._outgoing(query, task, k, system, private=private)
-            generation = answer(
-                out,
-                self.llm,
-                n=wanted,
-                temperature=self.config.temperature if temperature is None else temperature,
-                max_tokens=max_tokens or out.question.history.task.max_tokens,
-                seed=seed,
-                on_token=on_token,
-            )
+        question, llm = self._question(query, task), self.llm
+        with self._working():
+            shown = self.config.records if k is None else k
+            out = outgoing(question, shown, system, remote=llm.is_remote, private=private)
+        asked = ask(
+            out,
+            llm,
+            n=wanted,
+            temperature=self.config.temperature if temperature is None else temperature,
+            max_tokens=max_tokens or question.history.task.max_tokens,
+            seed=seed,
+            on_token=on_token,
+            should_stop=StopSignal(self._closing.is_set, should_stop),
+            on_candidate=on_candidate,
+        )
+        with self._working():
+            self._check_still_known(asked)
+            generation = decide(asked)
             if self.config.log:
-                self.store.log_generation(generation, self.llm.name)
+                self.store.log_generation(generation, llm.name)
             return generation
+
+    def _check_still_known(self, asked: Asked) -> None:
+        """Keep nothing of an answer that was shown what has been forgotten since."""
+        try:
+            for record_id in asked.prompt.record_ids:
+                self.store.get(record_id)
+        except RecordNotFoundError as err:
+            raise CancelledError(
+                f"The answer was thrown away: got one that was shown record {record_id!r}, which "
+                "was forgotten meanwhile; expected records still there. Ask again."
+            ) from err
 
     def choose(
         self,
@@ -348,7 +447,7 @@ class Personalizer:
         ChoiceResult
             The adapter head's new version: one Newton step from the one before.
         """
-        with self._lock:
+        with self._working():
             answered = find_answer(self.store, generation_id, pick, text)
             kept = keep_as_record(self.store, answered) if keep else None
             started = time.monotonic()
@@ -364,7 +463,8 @@ class Personalizer:
 
     def export_head(self, task: str | None, role: Role) -> str:
         """Return a head as JSON text: weights and evidence, no text of the history."""
-        return head_to_json(self._head(self.task(task).name, role))
+        with self._working():
+            return head_to_json(self._head(self.task(task).name, role))
 
     def import_head(self, text: str) -> HeadState:
         """Store a head exported elsewhere as the newest version.
@@ -376,7 +476,8 @@ class Personalizer:
         """
         state = head_from_json(text)
         check_base(state, self.bundle)
-        return self.store.save_head(replace(state, task=canonical_name(state.task)))
+        with self._working():
+            return self.store.save_head(replace(state, task=canonical_name(state.task)))
 
     def _head(self, task: str, role: Role) -> HeadState:
         state = self.store.head(task, role)
@@ -385,12 +486,20 @@ class Personalizer:
         return state
 
     def close(self) -> None:
-        """Close the store, and the LLM if it was opened here."""
-        with self._lock:
-            if self._llm is not None and self._owns_llm:
-                self._llm.close()
-                self._llm = None
-            self.store.close()
+        """Close the store, and the LLM if it was opened here; closing twice is harmless.
+
+        An answer or a fit under way in another thread is told to stop, and waited for.
+        """
+        self._closing.set()
+        with self._fitting:
+            with self._opening:
+                llm = self._llm
+            if llm is not None:
+                with llm.turn():
+                    if self._owns_llm:
+                        llm.inner.close()
+            with self._turn:
+                self.store.close()
 
     def __enter__(self) -> Self:
         return self

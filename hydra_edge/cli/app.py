@@ -14,6 +14,7 @@ from hydra_edge.cli import (
     history,
     importing,
     learning,
+    mcp,
     models,
     output,
     serve,
@@ -60,6 +61,7 @@ learning.register(app)
 history.register(app)
 heads.register(app)
 models.register(app)
+mcp.register(app)
 serve.register(app)
 settings.register(app)
 diagnosis.register(app)

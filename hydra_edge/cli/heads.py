@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -15,6 +14,7 @@ from hydra_edge.cli.session import open_user, read_text, write_text
 
 if TYPE_CHECKING:
     from hydra_edge.personalizer import Personalizer
+    from hydra_edge.portrait import Weight
     from hydra_edge.types import HeadState, JsonDict
 
 WEIGHTS_SHOWN = 8
@@ -28,26 +28,12 @@ AnyRole = Annotated[
 ]
 
 
-@dataclass(frozen=True)
-class Weight:
-    """One weight beside the population's."""
-
-    feature: str
-    mine: float
-    population: float
-
-
 def _weights(me: Personalizer, state: HeadState) -> list[Weight]:
     """Return a head's weights, those furthest from the population's first."""
-    from hydra_edge.active import check_base, prior_for
+    from hydra_edge import portrait
 
-    check_base(state, me.bundle)
-    prior = prior_for(me.bundle, me.task(state.task), state.role)
-    weights = [
-        Weight(name, float(mine), float(theirs))
-        for name, mine, theirs in zip(state.features, state.weight, prior.mean, strict=True)
-    ]
-    return sorted(weights, key=lambda w: -abs(w.mine - w.population))
+    weights = portrait.weights(me.engine, me.task(state.task), state.role, state)
+    return sorted(weights, key=lambda weight: -abs(weight.moved))
 
 
 def _head_json(state: HeadState, *, current: bool) -> JsonDict:

@@ -1,0 +1,227 @@
+"""The personalizer for programs with an event loop, which it never blocks.
+
+Every method of ``Personalizer`` as a coroutine; the work is done on threads of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial, wraps
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
+
+from hydra_edge.config import Config, Paths
+from hydra_edge.encoder import TextEncoder
+from hydra_edge.errors import ClosedError, ConfigError
+from hydra_edge.llm import LLM
+from hydra_edge.personalizer import Personalizer
+from hydra_edge.turns import StopSignal
+from hydra_edge.types import Generation, Record
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_THREADS = 4  # for all but answers, of which one is written at a time
+_TOLD_ON_THE_LOOP = ("progress", "on_token", "on_candidate")
+_STOPPABLE = ("generate", "fit_head")
+
+
+def _coroutine(
+    method: Callable[Concatenate[Personalizer, P], T], executor: str = "_others"
+) -> Callable[Concatenate[AsyncPersonalizer, P], Coroutine[Any, Any, T]]:
+    """Make a coroutine of a method, with the same parameters and the same meaning."""
+
+    @wraps(method)
+    async def call(self: AsyncPersonalizer, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        loop, cancelled = asyncio.get_running_loop(), threading.Event()
+        options: dict[str, Any] = dict(kwargs)
+        for name in _TOLD_ON_THE_LOOP:
+            if options.get(name) is not None:
+                options[name] = _teller(loop, options[name], cancelled)
+        if method.__name__ in _STOPPABLE:
+            options["should_stop"] = StopSignal(cancelled.is_set, options.get("should_stop"))
+        work = partial(getattr(self.personalizer, method.__name__), *args, **options)
+        try:
+            return await loop.run_in_executor(getattr(self, executor), work)
+        except asyncio.CancelledError:
+            cancelled.set()
+            raise
+
+    return call
+
+
+def _teller(
+    loop: asyncio.AbstractEventLoop, callback: Callable[..., None], cancelled: threading.Event
+) -> Callable[..., None]:
+    """Let a callback be called on the loop, in order; not any more once nobody waits."""
+
+    def call(*args: Any) -> None:
+        if not cancelled.is_set():
+            callback(*args)
+
+    def tell(*args: Any) -> None:
+        # A loop whose task was cancelled may be closed before the thread has come to an end.
+        if not cancelled.is_set() and not loop.is_closed():
+            loop.call_soon_threadsafe(call, *args)
+
+    return tell
+
+
+class AsyncPersonalizer:
+    """One person's personalization for an event loop; see ``Personalizer``.
+
+    Answers are written one at a time, in the order they were asked for; everything else goes
+    on beside. Cancelling a task that awaits ``generate`` or ``fit_head`` tells the work to
+    stop. Callbacks are called on the loop, but ``should_stop`` by the thread that works.
+
+    Parameters
+    ----------
+    personalizer
+        Becomes this object's to close. Or a function that opens one: ``async with`` calls it on
+        a thread. ``open`` and ``from_records`` are made this way.
+
+    Examples
+    --------
+    >>> import asyncio
+    >>> from hydra_edge import AsyncPersonalizer, Record
+    >>> async def best(query: str) -> str:
+    ...     records = [Record("a long text", "a title", task="note_title")]
+    ...     async with AsyncPersonalizer.from_records(records) as p:
+    ...         return (await p.rank(query)).records[0].record.output
+    >>> asyncio.run(best("another text"))
+    'a title'
+    """
+
+    def __init__(self, personalizer: Personalizer | Callable[[], Personalizer]) -> None:
+        self._open = personalizer if callable(personalizer) else lambda: personalizer
+        self._person = None if callable(personalizer) else personalizer
+        self._closed = False
+        self._answers = ThreadPoolExecutor(1, thread_name_prefix="hydra-edge-answers")
+        self._others = ThreadPoolExecutor(_THREADS, thread_name_prefix="hydra-edge")
+
+    @classmethod
+    def open(
+        cls,
+        user: str | None = None,
+        *,
+        create: bool = False,
+        llm: LLM | None = None,
+        config: Config | None = None,
+        paths: Paths | None = None,
+    ) -> Self:
+        """Open a person's file on entering ``async with``; see ``Personalizer.open``."""
+        return cls(
+            partial(Personalizer.open, user, create=create, llm=llm, config=config, paths=paths)
+        )
+
+    @classmethod
+    def from_records(
+        cls,
+        records: Iterable[Record],
+        *,
+        llm: LLM | None = None,
+        config: Config | None = None,
+        encoder: TextEncoder | None = None,
+    ) -> Self:
+        """Hold records in memory only; see ``Personalizer.from_records``."""
+        return cls(
+            partial(Personalizer.from_records, records, llm=llm, config=config, encoder=encoder)
+        )
+
+    @property
+    def personalizer(self) -> Personalizer:
+        """The personalizer itself: other threads may use it at the same time."""
+        if self._closed:
+            raise ClosedError(
+                "The personalizer is closed: got a call after close(); expected it before. Open "
+                "it again."
+            )
+        if self._person is None:
+            raise ConfigError(
+                "The personalizer is not open yet: got a call before `async with`; expected it "
+                "inside. Enter it first."
+            )
+        return self._person
+
+    add = _coroutine(Personalizer.add)
+    forget = _coroutine(Personalizer.forget)
+    task = _coroutine(Personalizer.task)
+    fit_head = _coroutine(Personalizer.fit_head)
+    fit_prompts = _coroutine(Personalizer.fit_prompts)
+    rank = _coroutine(Personalizer.rank)
+    render_prompt = _coroutine(Personalizer.render_prompt)
+    generate = _coroutine(Personalizer.generate, "_answers")
+    choose = _coroutine(Personalizer.choose)
+    export_head = _coroutine(Personalizer.export_head)
+    import_head = _coroutine(Personalizer.import_head)
+
+    async def stream(
+        self, query: str, *, n: int | None = None, **options: Any
+    ) -> AsyncIterator[str | Generation]:
+        """Answer a query piece by piece: texts as they come, and last the ``Generation``.
+
+        With ``n`` of 1 the pieces are the LLM's own; with more, the one piece is the chosen
+        answer, once it is chosen. Leaving the loop early stops the LLM; to have that happen at
+        once rather than when Python next tidies up, use ``contextlib.aclosing``.
+
+        Parameters
+        ----------
+        query, n
+            As in ``generate``.
+        options
+            The other options of ``generate``, except ``on_token``.
+        """
+        wanted = self.personalizer.config.candidates if n is None else n
+        pieces: asyncio.Queue[str | None] = asyncio.Queue()
+        if wanted == 1:
+            options["on_token"] = pieces.put_nowait
+        task = asyncio.ensure_future(self.generate(query, n=wanted, **options))
+        task.add_done_callback(lambda _: pieces.put_nowait(None))
+        told = False
+        try:
+            while (piece := await pieces.get()) is not None:
+                told = True
+                yield piece
+            generation = await task
+            if not told:
+                yield generation.text
+            yield generation
+        finally:
+            task.cancel()
+
+    async def close(self) -> None:
+        """Close the personalizer; what is under way is told to stop, and waited for."""
+        self._closed = True
+        await asyncio.to_thread(self._finish)
+
+    def _finish(self) -> None:
+        if self._person is not None:
+            self._person.close()
+        self._answers.shutdown()
+        self._others.shutdown()
+
+    async def __aenter__(self) -> Self:
+        if self._person is None:
+            loop = asyncio.get_running_loop()
+            try:
+                await loop.run_in_executor(self._others, self._enter)
+            except BaseException:
+                self._give_up()
+                raise
+        return self
+
+    def _enter(self) -> None:
+        self._person = self._open()
+        if self._closed:  # nobody waits for it any more
+            self._person.close()
+
+    def _give_up(self) -> None:
+        self._closed = True
+        if self._person is not None:
+            self._person.close()
+        self._others.shutdown(wait=False)
+
+    async def __aexit__(self, *error: object) -> None:
+        await self.close()

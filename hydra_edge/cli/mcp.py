@@ -1,0 +1,151 @@
+"""Serving AI applications over the Model Context Protocol: ``mcp``, ``mcp install``."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hydra_edge.cli import options, output
+from hydra_edge.cli.group import examples, put
+from hydra_edge.cli.session import open_user
+from hydra_edge.errors import ConfigError
+
+if TYPE_CHECKING:
+    from hydra_edge.mcp.clients import Edit
+
+AllowPrivate = Annotated[
+    bool,
+    typer.Option("--allow-private", help="Let the application see private records, too."),
+]
+Client = Annotated[
+    str,
+    typer.Option("--client", metavar="NAME", help="Which application: claude, cursor, lmstudio."),
+]
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option("--path", metavar="FILE", help="Its configuration, if not in the usual place."),
+]
+
+
+def serve(
+    ctx: typer.Context,
+    user: options.User = None,
+    task: options.Task = None,
+    model: options.Model = None,
+    base_url: options.BaseUrl = None,
+    offline: options.Offline = False,
+    allow_private: AllowPrivate = False,
+) -> None:
+    """Serve an AI application over MCP on stdin and stdout.
+
+    The application starts this command. Tools: search_history, personalize, generate,
+    record_choice, explain. What they return is read by the application's own LLM; records
+    marked private are left out of it.
+    """
+    if ctx.invoked_subcommand is not None:
+        return
+    try:
+        from hydra_edge.mcp.desk import Desk
+        from hydra_edge.mcp.server import build_server
+    except ModuleNotFoundError as err:
+        raise ConfigError(
+            f"MCP needs a package that is not installed: got no {err.name}; expected the extra "
+            "`mcp`. Install it: pip install 'hydra-edge[mcp]'"
+        ) from err
+    if output.is_terminal(sys.stdin):
+        output.note(
+            "Speaking MCP with whoever started this. To add it to an application: "
+            "hydra-edge mcp install --client claude. Ctrl-D ends it."
+        )
+    flags = {"model": model, "base_url": base_url}
+    with open_user(ctx, user, create=user is None, offline=offline, **flags) as me:
+        desk = Desk(me, task=task, allow_private=allow_private)
+        build_server(desk).run("stdio")
+
+
+def install(
+    client: Client,
+    write: Annotated[
+        bool,
+        typer.Option("--write/--print", help="Edit the configuration, or only show what to add."),
+    ] = False,
+    path: ConfigFile = None,
+    user: options.User = None,
+    task: options.Task = None,
+    model: options.Model = None,
+    allow_private: AllowPrivate = False,
+    as_json: options.AsJson = False,
+) -> None:
+    """Add this server to an AI application, or show what to add.
+
+    --write keeps all else that is in the file, and leaves the file as it was beside it.
+    """
+    from hydra_edge.mcp import clients
+
+    place = path or clients.own_config_path(client)
+    arguments = ["mcp"]
+    for flag, value in (("--user", user), ("--task", task), ("--model", model)):
+        arguments += [flag, value] if value else []
+    arguments += ["--allow-private"] if allow_private else []
+    server = clients.entry(arguments, os.environ)
+    if not write:
+        shown = {"mcpServers": {clients.NAME: server}}
+        if as_json:
+            output.write_json({"path": str(place), **shown})
+            return
+        output.answer(json.dumps(shown, indent=2, ensure_ascii=False))
+        output.note(f"This belongs into {place}; --write puts it there.")
+        return
+    _tell(clients.add_server(place, server), client, "added to", as_json=as_json)
+
+
+def uninstall(client: Client, path: ConfigFile = None, as_json: options.AsJson = False) -> None:
+    """Take this server out of an AI application.
+
+    All else in the file is kept, and the file as it was is left beside it.
+    """
+    from hydra_edge.mcp import clients
+
+    place = path or clients.own_config_path(client)
+    _tell(clients.remove_server(place), client, "taken out of", as_json=as_json)
+
+
+def _tell(edit: Edit, client: str, done: str, *, as_json: bool) -> None:
+    if as_json:
+        backup = str(edit.backup) if edit.backup else None
+        output.write_json({"path": str(edit.path), "changed": edit.changed, "backup": backup})
+        return
+    if not edit.changed:
+        output.plain(f"{edit.path}: nothing to change")
+        return
+    output.plain(f"{edit.path}: hydra-edge {done} it")
+    if edit.backup:
+        output.note(f"As it was before: {edit.backup}")
+    output.note(f"Restart {client} for it to notice.")
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands to the command line."""
+    group = typer.Typer(
+        invoke_without_command=True,
+        rich_markup_mode=None,
+        add_completion=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+        epilog=examples(
+            "hydra-edge mcp install --client claude --write",
+            "hydra-edge mcp --user me --task commit_subject",
+        ),
+    )
+    group.callback()(serve)
+    put(
+        group, "install", install,
+        "hydra-edge mcp install --client claude --print",
+        "hydra-edge mcp install --client cursor --write --user me",
+    )  # fmt: skip
+    put(group, "uninstall", uninstall, "hydra-edge mcp uninstall --client lmstudio")
+    app.add_typer(group, name="mcp")

@@ -1,0 +1,222 @@
+"""The configuration files of AI applications: adding our server to them, and taking it out.
+
+These files are the person's own. An edit keeps every other entry and their order, leaves what
+was there in a backup beside the file, and replaces the file in one step; a file that is not
+understood is not touched.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from hydra_edge.errors import ConfigError
+from hydra_edge.types import JsonDict
+
+NAME = "hydra-edge"
+_SERVERS = "mcpServers"
+CLIENTS = {"claude": "Claude Desktop", "cursor": "Cursor", "lmstudio": "LM Studio"}
+_BOM = "\ufeff"
+
+
+def config_path(client: str, *, platform: str, home: Path, environment: Mapping[str, str]) -> Path:
+    """Return where a client keeps its servers, on a platform as ``sys.platform`` names it.
+
+    Raises
+    ------
+    ConfigError
+        If the client is not known.
+    """
+    if client == "cursor":
+        return home / ".cursor" / "mcp.json"
+    if client == "lmstudio":
+        return home / ".lmstudio" / "mcp.json"
+    if client != "claude":
+        raise ConfigError(
+            f"No client {client!r}; expected {', '.join(CLIENTS)}. For another one, copy what "
+            "--print shows into its configuration."
+        )
+    if platform == "darwin":
+        folder = home / "Library" / "Application Support"
+    elif platform == "win32":
+        folder = Path(environment.get("APPDATA") or home / "AppData" / "Roaming")
+    else:
+        folder = Path(environment.get("XDG_CONFIG_HOME") or home / ".config")
+    return folder / "Claude" / "claude_desktop_config.json"
+
+
+def own_config_path(client: str) -> Path:
+    """Return where a client keeps its servers on this machine, for this person."""
+    return config_path(client, platform=sys.platform, home=Path.home(), environment=os.environ)
+
+
+def command(arguments: list[str]) -> list[str]:
+    """Return hydra-edge with arguments as an application must call it: by absolute path."""
+    python = Path(sys.executable)
+    for program in (Path(sys.argv[0]), python.with_name(NAME), python.with_name(NAME + ".exe")):
+        if program.stem == NAME and program.is_file():
+            return [str(program.absolute()), *arguments]
+    if getattr(sys, "frozen", False):
+        return [sys.executable, *arguments]
+    return [sys.executable, "-m", "hydra_edge", *arguments]
+
+
+def entry(arguments: list[str], environment: Mapping[str, str]) -> JsonDict:
+    """Return our server as a client's configuration describes it.
+
+    A client starts its servers with next to none of our environment, so a home of our own
+    that is set now goes with it.
+    """
+    program, *rest = command(arguments)
+    made: JsonDict = {"command": program, "args": rest}
+    if home := environment.get("HYDRA_EDGE_HOME"):
+        made["env"] = {"HYDRA_EDGE_HOME": str(Path(home).expanduser().absolute())}
+    return made
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """What was done to a file; ``backup`` holds what it was before, None if it was not there."""
+
+    path: Path
+    changed: bool
+    backup: Path | None = None
+
+
+def add_server(path: Path, server: JsonDict) -> Edit:
+    """Put our server into a client's configuration; other keys of our own entry are kept.
+
+    Raises
+    ------
+    ConfigError
+        If the file is not the JSON it should be, or cannot be written. It is left alone.
+    """
+    text, config = _read(path)
+    servers = _servers(path, config)
+    old = servers.get(NAME)
+    new = _merged(old, server) if isinstance(old, dict) else server
+    if old == new:
+        return Edit(path, changed=False)
+    return _write(path, text, {**config, _SERVERS: {**servers, NAME: new}})
+
+
+def _merged(old: JsonDict, new: JsonDict) -> JsonDict:
+    """Lay our entry over the one there is; what the person added to that one stays."""
+    environment = old.get("env")
+    if isinstance(environment, dict) and "env" in new:
+        new = {**new, "env": {**environment, **new["env"]}}
+    return {**old, **new}
+
+
+def remove_server(path: Path) -> Edit:
+    """Take our server out of a client's configuration.
+
+    Raises
+    ------
+    ConfigError
+        If the file is not the JSON it should be, or cannot be written. It is left alone.
+    """
+    text, config = _read(path)
+    servers = _servers(path, config)
+    if NAME not in servers:
+        return Edit(path, changed=False)
+    rest = {name: server for name, server in servers.items() if name != NAME}
+    return _write(path, text, {**config, _SERVERS: rest})
+
+
+def _once(pairs: list[tuple[str, object]]) -> JsonDict:
+    """Refuse an object that names a key twice: writing it again would lose one of them."""
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        raise ValueError("a key is there twice")
+    return made
+
+
+def _no_number(word: str) -> object:
+    raise ValueError(f"{word} is no JSON")
+
+
+def _read(path: Path) -> tuple[str | None, JsonDict]:
+    """Return a file's text and what it says; None and nothing if there is no file."""
+    try:
+        text = path.read_bytes().decode("utf-8")
+        config = json.loads(
+            text.removeprefix(_BOM) if text.strip(_BOM + " \r\n\t") else "{}",
+            object_pairs_hook=_once,
+            parse_constant=_no_number,
+        )
+    except FileNotFoundError:
+        return None, {}
+    except (OSError, ValueError, RecursionError) as err:
+        raise ConfigError(
+            f"{path} cannot be read: {err}. Expected a JSON file. It was left as it is; correct "
+            "it, or add by hand what --print shows."
+        ) from err
+    if not isinstance(config, dict):
+        raise _not_ours(path, "the whole")
+    return text, config
+
+
+def _servers(path: Path, config: JsonDict) -> JsonDict:
+    servers = config.get(_SERVERS, {})
+    if not isinstance(servers, dict):
+        raise _not_ours(path, _SERVERS)
+    return servers
+
+
+def _not_ours(path: Path, what: str) -> ConfigError:
+    return ConfigError(
+        f"{path} is not a client's configuration: {what} is no object; expected one. It was left "
+        "as it is. Check the path."
+    )
+
+
+def _write(path: Path, before: str | None, config: JsonDict) -> Edit:
+    """Replace a file in one step, its mode kept, with what it was in a backup beside it."""
+    real = Path(os.path.realpath(path))  # a link to a file kept elsewhere stays a link
+    backup = None
+    try:
+        real.parent.mkdir(parents=True, exist_ok=True)
+        if before is not None:
+            backup = real.with_name(real.name + ".before-hydra-edge")
+            shutil.copy2(real, backup)
+        _replace(real, _laid_out(before or "", config), like=real if before is not None else None)
+    except OSError as err:
+        raise ConfigError(
+            f"Cannot write {path}: {err.strerror or err}. Expected a file you may change. "
+            "Check its permissions, or add by hand what --print shows."
+        ) from err
+    return Edit(path, changed=True, backup=backup)
+
+
+def _laid_out(before: str, config: JsonDict) -> str:
+    """Write a configuration in the layout the file had: its indent, its line ends, its mark."""
+    found = re.search(r"\n([ \t]+)\"", before)
+    text = json.dumps(config, indent=found[1] if found else 2, ensure_ascii=False) + "\n"
+    if "\r\n" in before:
+        text = text.replace("\n", "\r\n")
+    return _BOM + text if before.startswith(_BOM) else text
+
+
+def _replace(path: Path, text: str, *, like: Path | None) -> None:
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # mode 0600
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(text.encode("utf-8"))
+            stream.flush()
+            os.fsync(stream.fileno())
+        if like is not None:
+            shutil.copymode(like, name)
+        Path(name).replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            Path(name).unlink()
+        raise

@@ -1,0 +1,246 @@
+"""What each tool does, without the protocol: asks the engine, hands out what may be seen.
+
+Whatever a tool returns is read by the host application's own LLM, which may be remote. So the
+egress policy of a remote LLM holds here whatever our own LLM is: unless the server was started
+with ``allow_private``, no text of a private record leaves, nor anything written from one.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from hydra_edge import types
+from hydra_edge.answering import Outgoing, Question, answer, outgoing
+from hydra_edge.errors import CancelledError, ConfigError
+from hydra_edge.mcp import shapes
+from hydra_edge.personalizer import Personalizer
+from hydra_edge.tasks import canonical_name
+from hydra_edge.types import Completion, Generation, HeadInfo, JsonDict, Record, Role
+from hydra_edge.words import in_words
+
+_REMEMBERED = 64  # generations that can still be explained
+_CANDIDATES = 32  # a closed set may have thousands of members that nobody drew
+_REASONS = 6
+_TEXT_CHARS = 4000  # of a record's side; a host's context is not ours to fill
+_SWITCHES = {
+    "baseline": "no head: plain order, first answer",
+    "shared": "the head shared by all users",
+    "personal": "the user's own head",
+}
+
+
+class Desk:
+    """One person's personalizer as tools.
+
+    Not for several threads at once: the server gives it one piece of work after another.
+
+    Parameters
+    ----------
+    person
+        Whose history; it stays the caller's to close.
+    task
+        What a query is taken for unless it says; the person's default if None.
+    allow_private
+        Whether the host may see private records.
+    """
+
+    def __init__(
+        self,
+        person: Personalizer,
+        *,
+        task: str | None = None,
+        allow_private: bool = False,
+    ) -> None:
+        self.person = person
+        self.task = task
+        self.allow_private = allow_private
+        self._made: OrderedDict[str, Generation] = OrderedDict()
+
+    def search(self, query: str, *, task: str | None, limit: int) -> shapes.Found:
+        """Find records by their words, in all tasks unless one is named."""
+        name = canonical_name(task) if task else None
+        size = limit
+        while True:
+            found = self.person.store.search(query, task=name, limit=size)
+            visible = [r for r in found if self.allow_private or not r.private]
+            if len(visible) >= limit or len(found) < size:
+                return shapes.Found(records=[shapes.Record(**_side(r)) for r in visible[:limit]])
+            size *= 4
+
+    def personalize(
+        self, query: str, *, task: str | None, records: int | None
+    ) -> shapes.Personalized:
+        """Choose records for a query and build the prompt that shows them."""
+        out = self._outgoing(query, task, records)
+        return shapes.Personalized(
+            task=out.prompt.task.name,
+            prompt="\n\n".join(part["content"] for part in out.prompt.messages()),
+            records=_ranked(out.ranking.records),
+            ranked_by=_head_line(out.ranking.head),
+        )
+
+    def generate(
+        self,
+        query: str,
+        *,
+        task: str | None,
+        candidates: int | None,
+        should_stop: Callable[[], bool] | None = None,
+        on_candidate: Callable[[Completion], None] | None = None,
+    ) -> shapes.Generated:
+        """Answer a query with our own LLM, and remember the answer for a choice."""
+        person = self.person
+        llm = person.llm  # first: an LLM that is refused costs no work
+        made = answer(
+            self._outgoing(query, task, None),
+            llm,
+            n=self.wanted(candidates),
+            temperature=person.config.temperature,
+            max_tokens=person.task(task or self.task).max_tokens,
+            should_stop=should_stop,
+            on_candidate=on_candidate,
+        )
+        if should_stop is not None and should_stop():
+            raise CancelledError("Generating was cancelled. Nothing was kept of it.")
+        if person.config.log:
+            person.store.log_generation(made, llm.name)
+        self._remember(made)
+        return shapes.Generated(
+            generation_id=made.id,
+            task=made.task,
+            text=made.text,
+            candidates=[shapes.Candidate(**fields) for fields, _ in _candidates(made)],
+            chosen_by=_head_line(made.head),
+            abstained=made.abstained,
+            notes=list(made.notes),
+            llm=llm.name,
+            latency_ms=made.usage.latency_ms,
+        )
+
+    def wanted(self, candidates: int | None) -> int:
+        """Return how many candidates to sample."""
+        return self.person.config.candidates if candidates is None else candidates
+
+    def record_choice(
+        self, generation_id: str | None, *, pick: int | None, text: str | None, keep: bool
+    ) -> shapes.Chosen:
+        """Teach the person's head which answer was taken, or what it was made into."""
+        made = self._recall(generation_id)
+        result = self.person.choose(generation_id=made.id, pick=pick, text=text, keep=keep)
+        return shapes.Chosen(
+            generation_id=result.generation_id,
+            task=result.task,
+            text=result.text,
+            head_version=result.head_version,
+            record_id=result.record_id,
+        )
+
+    def explain(self, generation_id: str | None) -> shapes.Explained:
+        """Say why a generation showed its records and gave its answer."""
+        made = self._recall(generation_id)
+        return shapes.Explained(
+            generation_id=made.id,
+            task=made.task,
+            query=made.query,
+            text=made.text,
+            records=_ranked(made.records),
+            ranked_by=_head_line(made.reranker),
+            candidates=[
+                shapes.ExplainedCandidate(**fields, reasons=_reasons(shares, "adapter"))
+                for fields, shares in _candidates(made)
+            ],
+            chosen_by=_head_line(made.head),
+            abstained=made.abstained,
+        )
+
+    def _outgoing(self, query: str, task: str | None, records: int | None) -> Outgoing:
+        person = self.person
+        question = Question.of(person.engine, person.task(task or self.task), query)
+        if not self.allow_private:
+            history = question.history
+            visible = [record for record in history.records if not record.private]
+            shown_task = person.engine.shown_task(history.task, visible)
+            question = replace(question, history=replace(history, task=shown_task))
+        shown = person.config.records if records is None else records
+        return outgoing(question, shown, "", remote=not self.allow_private, private=False)
+
+    def _remember(self, made: Generation) -> None:
+        self._made[made.id] = made
+        while len(self._made) > _REMEMBERED:
+            self._made.popitem(last=False)
+
+    def _recall(self, generation_id: str | None) -> Generation:
+        """Return a generation made here: one made elsewhere may have shown private records."""
+        if not self._made:
+            raise ConfigError("Nothing was generated in this session yet. Call generate first.")
+        if generation_id is None:
+            return next(reversed(self._made.values()))
+        if generation_id not in self._made:
+            raise ConfigError(
+                f"No generation {generation_id[:40]!r} in this session; expected one of its last "
+                f"{_REMEMBERED}. Call generate again."
+            )
+        return self._made[generation_id]
+
+
+def _ranked(ranked: Iterable[types.RankedRecord]) -> list[shapes.RankedRecord]:
+    return [
+        shapes.RankedRecord(
+            **_side(item.record),
+            score=item.score,
+            reasons=_reasons(item.contributions, "reranker"),
+        )
+        for item in ranked
+    ]
+
+
+def _reasons(shares: Mapping[str, float], role: Role) -> list[shapes.Reason]:
+    largest = sorted(shares.items(), key=lambda item: -abs(item[1]))[:_REASONS]
+    return [
+        shapes.Reason(feature=name, meaning=in_words(name, role), share=share)
+        for name, share in largest
+    ]
+
+
+def _side(record: Record) -> JsonDict:
+    return {
+        "id": record.id,
+        "task": record.task,
+        "input": _cut(record.input),
+        "output": _cut(record.output),
+        "date": _date(record.time),
+    }
+
+
+def _cut(text: str) -> str:
+    """Bound a text, and make it one that JSON can carry: no lone surrogates."""
+    text = text.encode("utf-8", "replace").decode("utf-8")
+    return text if len(text) <= _TEXT_CHARS else text[:_TEXT_CHARS] + " […]"
+
+
+def _date(time: float | None) -> str | None:
+    if time is None:
+        return None
+    try:
+        return datetime.fromtimestamp(time, tz=UTC).date().isoformat()
+    except (OverflowError, ValueError, OSError):
+        return None
+
+
+def _candidates(made: Generation) -> list[tuple[JsonDict, dict[str, float]]]:
+    """Return the first candidates' fields and the shares of their scores."""
+    return [
+        (
+            {"number": place, "text": c.text, "score": c.score, "count": c.count},
+            c.contributions,
+        )
+        for place, c in enumerate(made.candidates[:_CANDIDATES], start=1)
+    ]
+
+
+def _head_line(head: HeadInfo) -> str:
+    reason = f" ({head.reason})" if head.reason else ""
+    return _SWITCHES[head.switch] + reason

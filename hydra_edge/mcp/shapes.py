@@ -1,0 +1,102 @@
+"""What the tools hand out, typed: the SDK makes each tool's output schema of these."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class _Shape(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class Reason(_Shape):
+    """One feature's share of a score."""
+
+    feature: str
+    meaning: str = Field(description="The feature in words.")
+    share: float = Field(description="What it adds to the score; below 0 it speaks against.")
+
+
+class Record(_Shape):
+    """One item of the user's history."""
+
+    id: str
+    task: str
+    input: str = Field(description="What the user was answering.")
+    output: str = Field(description="What the user wrote or chose.")
+    date: str | None = Field(description="When, as YYYY-MM-DD, if known.")
+
+
+class RankedRecord(Record):
+    """A record chosen for a query."""
+
+    score: float
+    reasons: list[Reason] = Field(description="The largest shares of the score, largest first.")
+
+
+class Found(_Shape):
+    """Records that hold the words asked for."""
+
+    records: list[Record] = Field(description="Best first.")
+
+
+class Personalized(_Shape):
+    """A prompt made of the user's own examples, and why these."""
+
+    task: str
+    prompt: str = Field(description="Answer this prompt to answer the query as the user would.")
+    records: list[RankedRecord] = Field(description="The records in the prompt, best first.")
+    ranked_by: str = Field(description="Which weights chose the records, and why those.")
+
+
+class Candidate(_Shape):
+    """One distinct answer that was considered."""
+
+    number: int = Field(description="What record_choice takes as pick.")
+    text: str
+    score: float
+    count: int = Field(description="How many samples gave this answer.")
+
+
+class Generated(_Shape):
+    """An answer chosen to fit the user, with the others to choose from."""
+
+    generation_id: str = Field(description="What record_choice and explain take.")
+    task: str
+    text: str = Field(description="The answer that fits the user best.")
+    candidates: list[Candidate] = Field(description="Best first.")
+    chosen_by: str = Field(description="Which weights chose the answer, and why those.")
+    abstained: bool = Field(description="Too close to call: the LLM's first choice was kept.")
+    notes: list[str] = Field(description="What went otherwise than asked, for the user to know.")
+    llm: str
+    latency_ms: float
+
+
+class Chosen(_Shape):
+    """What a choice taught."""
+
+    generation_id: str
+    task: str
+    text: str
+    head_version: int | None = Field(description="The version of the user's head it made.")
+    record_id: str | None = Field(description="The record kept of it, if any.")
+
+
+class ExplainedCandidate(Candidate):
+    """A candidate with its reasons."""
+
+    reasons: list[Reason] = Field(description="The largest shares of the score, largest first.")
+
+
+class Explained(_Shape):
+    """Why a generation showed these records and gave this answer."""
+
+    generation_id: str
+    task: str
+    query: str
+    text: str
+    records: list[RankedRecord] = Field(description="The records in the prompt, best first.")
+    ranked_by: str
+    candidates: list[ExplainedCandidate] = Field(description="Best first.")
+    chosen_by: str
+    abstained: bool = Field(description="Too close to call: the LLM's first choice was kept.")

@@ -1,0 +1,121 @@
+"""Who goes next where several threads share one personalizer, and when to stop."""
+
+from __future__ import annotations
+
+import inspect
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from hydra_edge.errors import ConfigError
+from hydra_edge.llm import LLM
+from hydra_edge.prompt import Prompt
+from hydra_edge.types import Completion
+
+
+class StopSignal:
+    """True for good as soon as one of its sources has said so; may be asked by any thread."""
+
+    def __init__(self, *sources: Callable[[], bool] | None) -> None:
+        self._sources = [source for source in sources if source is not None]
+        self._said = False
+
+    def __call__(self) -> bool:
+        """Whether to stop."""
+        self._said = self._said or any(source() for source in self._sources)
+        return self._said
+
+
+class OneAtATime:
+    """An LLM that is asked by one thread at a time, whatever it can do itself.
+
+    An application's LLM need not be safe for several threads, nor know ``should_stop`` and
+    ``on_candidate``: without the one it finishes what it began, without the other its answers
+    are told all at the end. It knows a parameter if its ``complete`` names it.
+
+    Parameters
+    ----------
+    inner
+        The LLM that does the work.
+    """
+
+    def __init__(self, inner: LLM) -> None:
+        self.inner = inner
+        self._knows = frozenset(inspect.signature(inner.complete).parameters)
+        self._turn = threading.Lock()
+        self._holder: int | None = None  # the thread whose turn it is
+
+    def __repr__(self) -> str:
+        return repr(self.inner)
+
+    @property
+    def name(self) -> str:
+        """See ``LLM.name``."""
+        return self.inner.name
+
+    @property
+    def is_remote(self) -> bool:
+        """See ``LLM.is_remote``."""
+        return self.inner.is_remote
+
+    def render(self, prompt: Prompt, *, max_tokens: int | None = None, seed: int = 0) -> str:
+        """See ``LLM.render``."""
+        return self.inner.render(prompt, max_tokens=max_tokens, seed=seed)
+
+    def complete(
+        self,
+        prompt: Prompt,
+        *,
+        n: int = 1,
+        temperature: float = 0.8,
+        max_tokens: int = 48,
+        choices: Sequence[str] | None = None,
+        seed: int = 0,
+        on_token: Callable[[str], None] | None = None,
+        should_stop: Callable[[], bool] | None = None,
+        on_candidate: Callable[[Completion], None] | None = None,
+    ) -> list[Completion]:
+        """See ``LLM.complete``; waits for its turn first.
+
+        Raises
+        ------
+        ConfigError
+            If it is called by a callback of an answer under way.
+        """
+        wishes = {"should_stop": should_stop, "on_candidate": on_candidate}
+        known: dict[str, Any] = {
+            name: wish for name, wish in wishes.items() if wish is not None and name in self._knows
+        }
+        with self.turn():
+            if should_stop is not None and should_stop():
+                return []
+            completions = self.inner.complete(
+                prompt, n=n, temperature=temperature, max_tokens=max_tokens, choices=choices,
+                seed=seed, on_token=on_token, **known,
+            )  # fmt: skip
+            if on_candidate is not None and "on_candidate" not in known:
+                for completion in completions:
+                    on_candidate(completion)
+            return completions
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Wait until no thread asks the LLM, and keep it so."""
+        if self._holder == threading.get_ident():
+            raise ConfigError(
+                "Cannot use the LLM from a callback of its own answer: got a call while the "
+                "answer is being written; expected one afterwards. Return from the callback "
+                "first; to end the answer, let should_stop return True."
+            )
+        with self._turn:
+            self._holder = threading.get_ident()
+            try:
+                yield
+            finally:
+                self._holder = None
+
+    def close(self) -> None:
+        """Close the inner LLM once nobody asks it."""
+        with self.turn():
+            self.inner.close()

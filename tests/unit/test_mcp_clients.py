@@ -1,0 +1,261 @@
+"""Editing the configuration of AI applications loses nothing of theirs."""
+
+import json
+import stat
+import sys
+from pathlib import Path
+
+import cli_runner
+import pytest
+
+from hydra_edge.errors import ConfigError
+from hydra_edge.mcp.clients import (
+    add_server,
+    command,
+    config_path,
+    entry,
+    own_config_path,
+    remove_server,
+)
+
+SERVER = {"command": "/opt/hydra-edge", "args": ["mcp"]}
+OTHERS = """{
+    "theme": "dark",
+    "mcpServers": {
+        "zeta": {"command": "zeta", "args": ["--größe", "1"]},
+        "alpha": {"url": "https://example.org/mcp"}
+    },
+    "last": [1, 2.5, null, true]
+}
+"""
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "config.json"
+
+
+def read(path):
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize(
+    ("client", "platform", "expected"),
+    [
+        ("claude", "darwin", "Library/Application Support/Claude/claude_desktop_config.json"),
+        ("claude", "linux", ".config/Claude/claude_desktop_config.json"),
+        ("claude", "win32", "AppData/Roaming/Claude/claude_desktop_config.json"),
+        ("cursor", "linux", ".cursor/mcp.json"),
+        ("cursor", "win32", ".cursor/mcp.json"),
+        ("lmstudio", "darwin", ".lmstudio/mcp.json"),
+    ],
+)
+def test_config_path_of_each_platform(client, platform, expected):
+    home = Path("/h")
+
+    assert config_path(client, platform=platform, home=home, environment={}) == home / expected
+
+
+@pytest.mark.parametrize(("platform", "name"), [("linux", "XDG_CONFIG_HOME"), ("win32", "APPDATA")])
+def test_config_path_environment_moves_it(platform, name):
+    found = config_path(
+        "claude", platform=platform, home=Path("/h"), environment={name: "/elsewhere"}
+    )
+
+    assert found == Path("/elsewhere/Claude/claude_desktop_config.json")
+
+
+def test_config_path_unknown_client_lists_those_known():
+    with pytest.raises(ConfigError, match="expected claude, cursor, lmstudio"):
+        own_config_path("emacs")
+
+
+def test_add_server_no_file_is_made_private(path):
+    edit = add_server(path.parent / "new" / "config.json", SERVER)
+
+    assert edit.changed
+    assert edit.backup is None
+    assert read(edit.path) == {"mcpServers": {"hydra-edge": SERVER}}
+    assert stat.S_IMODE(edit.path.stat().st_mode) == 0o600
+
+
+def test_add_server_all_else_is_kept_in_order_with_a_backup(path):
+    path.write_text(OTHERS, encoding="utf-8")
+    path.chmod(0o640)
+    edit = add_server(path, SERVER)
+
+    config = read(path)
+    assert list(config) == ["theme", "mcpServers", "last"]
+    assert list(config["mcpServers"]) == ["zeta", "alpha", "hydra-edge"]
+    assert config["mcpServers"].pop("hydra-edge") == SERVER
+    assert config == json.loads(OTHERS)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+    assert edit.backup.read_text(encoding="utf-8") == OTHERS
+    assert stat.S_IMODE(edit.backup.stat().st_mode) == 0o640
+    assert sorted(p.name for p in path.parent.iterdir() if p.is_file()) == [
+        "config.json", "config.json.before-hydra-edge",
+    ]  # fmt: skip
+
+
+def test_add_server_layout_of_the_file_is_kept(path):
+    path.write_bytes(b"\xef\xbb\xbf" + OTHERS.replace("\n", "\r\n").encode())
+    add_server(path, SERVER)
+
+    written = path.read_bytes()
+    assert written.startswith(b'\xef\xbb\xbf{\r\n    "theme"')
+    assert b"\n" not in written.replace(b"\r\n", b"")
+    assert "größe".encode() in written
+
+
+def test_add_server_twice_changes_nothing_more(path):
+    path.write_text(OTHERS, encoding="utf-8")
+    add_server(path, SERVER)
+    before = path.read_bytes(), path.stat().st_mtime_ns
+    edit = add_server(path, SERVER)
+
+    assert not edit.changed
+    assert (path.read_bytes(), path.stat().st_mtime_ns) == before
+
+
+def test_add_server_what_the_person_added_to_ours_stays(path):
+    old = {"command": "old", "args": [], "disabled": True, "env": {"A": "1"}}
+    path.write_text(json.dumps({"mcpServers": {"hydra-edge": old}}), encoding="utf-8")
+    add_server(path, {**SERVER, "env": {"HYDRA_EDGE_HOME": "/data"}})
+
+    assert read(path)["mcpServers"]["hydra-edge"] == {
+        **SERVER, "disabled": True, "env": {"A": "1", "HYDRA_EDGE_HOME": "/data"},
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("text", ["", "\n", "{}", '{"mcpServers": {}}'])
+def test_add_server_empty_file_is_filled(path, text):
+    path.write_text(text, encoding="utf-8")
+    add_server(path, SERVER)
+
+    assert read(path) == {"mcpServers": {"hydra-edge": SERVER}}
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b'{"mcpServers": {',
+        b'{"a": 1, // mine\n "mcpServers": {}}',
+        b"[]",
+        b'{"mcpServers": []}',
+        b'{"a": 1, "a": 2}',
+        b'{"a": NaN}',
+        b"\xff\xfe{\x00}\x00",
+        b"[" * 100_000,
+    ],
+    ids=["cut", "comment", "list", "servers", "twice", "nan", "utf-16", "deep"],
+)
+@pytest.mark.parametrize("edit", [lambda p: add_server(p, SERVER), remove_server])
+def test_edit_file_not_understood_is_left_alone(path, data, edit):
+    path.write_bytes(data)
+
+    with pytest.raises(ConfigError, match="left as it"):
+        edit(path)
+    assert path.read_bytes() == data
+    assert list(path.parent.glob("config*")) == [path]
+
+
+def test_edit_link_stays_a_link(path, tmp_path):
+    kept = tmp_path / "dotfiles.json"
+    kept.write_text(OTHERS, encoding="utf-8")
+    path.symlink_to(kept)
+    add_server(path, SERVER)
+
+    assert path.is_symlink()
+    assert "hydra-edge" in read(kept)["mcpServers"]
+
+
+def test_edit_folder_in_the_way_is_a_clear_error(path):
+    path.mkdir()
+
+    with pytest.raises(ConfigError, match="cannot be read"):
+        add_server(path, SERVER)
+
+
+def test_remove_server_undoes_add_server(path):
+    path.write_text(OTHERS, encoding="utf-8")
+    add_server(path, SERVER)
+    assert remove_server(path).changed
+
+    assert read(path) == json.loads(OTHERS)
+    assert list(read(path)["mcpServers"]) == ["zeta", "alpha"]
+    assert not remove_server(path).changed
+
+
+def test_remove_server_no_file_makes_none(path):
+    assert not remove_server(path).changed
+    assert not path.exists()
+
+
+def test_command_is_absolute_and_there(monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "argv", ["pytest"])
+    program, *rest = command(["mcp"])
+
+    assert Path(program).is_absolute()
+    assert Path(program).is_file()
+    assert rest[-1] == "mcp"
+
+    script = tmp_path / "hydra-edge"
+    script.touch()
+    monkeypatch.setattr(sys, "argv", [str(script)])
+    assert command(["mcp"]) == [str(script), "mcp"]
+
+
+def test_command_no_script_is_the_module(monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "argv", ["pytest"])
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+
+    assert command(["mcp"]) == [str(tmp_path / "python"), "-m", "hydra_edge", "mcp"]
+
+
+def test_entry_home_of_our_own_goes_with_it():
+    assert "env" not in entry(["mcp"], {})
+    assert entry(["mcp"], {"HYDRA_EDGE_HOME": "/data"})["env"] == {"HYDRA_EDGE_HOME": "/data"}
+
+
+# ---- the commands
+
+
+def test_install_print_writes_nothing(path):
+    result = cli_runner.call(
+        "mcp", "install", "--client", "claude", "--path", str(path), "--user", "ada"
+    )
+
+    assert result.exit_code == 0, result.output
+    server = json.loads(result.stdout)["mcpServers"]["hydra-edge"]
+    assert server["args"][-3:] == ["mcp", "--user", "ada"]
+    assert str(path) in result.stderr
+    assert not path.exists()
+
+
+def test_install_write_then_uninstall(path):
+    path.write_text(OTHERS, encoding="utf-8")
+    place = ("--client", "cursor", "--path", str(path))
+    written = cli_runner.call(
+        "mcp", "install", *place, "--write", "--json", "-t", "commit_subject", "--allow-private"
+    )
+    again = cli_runner.call("mcp", "install", *place, "--write", "-t", "commit_subject",
+                            "--allow-private")  # fmt: skip
+    args = read(path)["mcpServers"]["hydra-edge"]["args"]
+    removed = cli_runner.call("mcp", "uninstall", *place)
+
+    assert json.loads(written.stdout)["changed"]
+    assert args[-4:] == ["mcp", "--task", "commit_subject", "--allow-private"]
+    assert "nothing to change" in again.stdout
+    assert "taken out" in removed.stdout
+    assert read(path) == json.loads(OTHERS)
+
+
+def test_install_broken_file_is_exit_1_and_untouched(path):
+    path.write_text("{", encoding="utf-8")
+    result = cli_runner.call(
+        "mcp", "install", "--client", "lmstudio", "--path", str(path), "--write"
+    )
+
+    assert result.exit_code == 1
+    assert "left as it is" in result.stderr
+    assert path.read_text(encoding="utf-8") == "{"

@@ -1,0 +1,366 @@
+"""The tools of the MCP server, called by the SDK's own client in the same process."""
+
+import asyncio
+import json
+import threading
+
+import pytest
+from mcp import Client
+
+from hydra_edge import Personalizer, Record
+from hydra_edge.config import Config
+from hydra_edge.mcp.desk import Desk
+from hydra_edge.mcp.server import build_server
+from hydra_edge.types import Completion
+from hydra_edge.words import in_words
+
+RECORDS = [
+    Record("the parser reads past the end", "Fix empty files", "commit_subject", "r1", 1.7e9),
+    Record("the cache is dropped at start", "Drop the cache", "commit_subject", "r2", 1.71e9),
+    Record("the parser leaks a secret name", "Hide mallory", "commit_subject", "p1", 1.72e9, True),
+]
+
+
+def answers(_prompt, n):
+    return [f"Fix parser {i}" for i in range(n)]
+
+
+@pytest.fixture
+def llm(scripted):
+    return scripted(answers)
+
+
+@pytest.fixture
+def person(hash_encoder, llm):
+    with Personalizer.from_records(
+        RECORDS, llm=llm, encoder=hash_encoder, config=Config(candidates=3)
+    ) as person:
+        yield person
+
+
+def call(desk, *calls, **options):
+    """Call tools one after another in one session; return their results."""
+
+    async def run():
+        async with Client(build_server(desk)) as client:
+            return [await client.call_tool(name, given, **options) for name, given in calls]
+
+    return asyncio.run(run())
+
+
+def one(desk, name, **given):
+    """Call one tool that must succeed; return its structured result."""
+    (result,) = call(desk, (name, given))
+    assert not result.is_error, result.content
+    return result.structured_content
+
+
+def refused(desk, *calls):
+    """Call tools of which the last must fail; return its message."""
+    *_, result = call(desk, *calls)
+    assert result.is_error
+    return result.content[0].text
+
+
+def test_tools_all_five_are_described_with_typed_inputs_and_outputs(person):
+    async def run():
+        async with Client(build_server(Desk(person))) as client:
+            return (await client.list_tools()).tools
+
+    tools = {tool.name: tool for tool in asyncio.run(run())}
+
+    assert set(tools) == {"search_history", "personalize", "generate", "record_choice", "explain"}
+    for tool in tools.values():
+        assert tool.description
+        assert tool.output_schema["type"] == "object"
+        assert all(
+            field.get("description") for field in tool.input_schema["properties"].values()
+        ), tool.name
+    assert tools["search_history"].annotations.read_only_hint
+    assert not tools["record_choice"].annotations.read_only_hint
+    assert "query" in tools["generate"].input_schema["required"]
+    assert "ctx" not in tools["generate"].input_schema["properties"]
+
+
+def test_search_finds_by_words_and_leaves_private_records_out(person):
+    found = one(Desk(person), "search_history", query="parser")["records"]
+
+    assert [record["id"] for record in found] == ["r1"]
+    assert found[0]["output"] == "Fix empty files"
+    assert found[0]["date"] == "2023-11-14"
+
+
+def test_search_private_records_are_shown_when_allowed(person):
+    found = one(Desk(person, allow_private=True), "search_history", query="parser")["records"]
+
+    assert {record["id"] for record in found} == {"r1", "p1"}
+
+
+def test_search_many_private_records_do_not_use_up_the_limit(person):
+    person.add(
+        Record(f"parser parser {i}", "parser parser", "t", f"x{i}", 1.8e9, private=True)
+        for i in range(30)
+    )
+
+    found = one(Desk(person), "search_history", query="parser", limit=1)["records"]
+
+    assert [record["id"] for record in found] == ["r1"]
+
+
+def test_search_long_text_is_cut(person):
+    person.add([Record("zebra " + "word " * 5000, "Add zebra", "t", "long")])
+
+    (record,) = one(Desk(person), "search_history", query="zebra")["records"]
+
+    assert len(record["input"]) < 5000
+
+
+def test_personalize_prompt_shows_the_records_and_the_query(person, llm):
+    result = one(Desk(person), "personalize", query="the parser fails", records=2)
+
+    assert result["task"] == "commit_subject"
+    assert result["records"][0]["id"] == "r1"
+    assert "Fix empty files" in result["prompt"]
+    assert "the parser fails" in result["prompt"]
+    assert result["records"][0]["reasons"]
+    assert result["ranked_by"]
+    assert not llm.prompts
+
+
+def test_private_records_reach_no_tool_even_with_a_local_llm(person, llm):
+    desk = Desk(person)
+    results = call(
+        desk,
+        ("personalize", {"query": "the parser leaks a secret name", "records": 9}),
+        ("generate", {"query": "the parser leaks a secret name"}),
+        ("explain", {}),
+        ("search_history", {"query": "mallory"}),
+    )
+
+    assert not any(result.is_error for result in results)
+    said = json.dumps([result.model_dump(mode="json") for result in results])
+    assert "mallory" not in said
+    assert "mallory" not in llm.prompts[0].completion_text()
+
+
+def test_private_records_are_used_when_allowed(person, llm):
+    desk = Desk(person, allow_private=True)
+
+    assert "mallory" in one(desk, "personalize", query="a secret name", records=9)["prompt"]
+    one(desk, "generate", query="a secret name")
+    assert "mallory" in llm.prompts[0].completion_text()
+
+
+def test_private_label_is_no_candidate(hash_encoder, scripted):
+    records = [
+        Record(f"text {i}", "mallory" if i == 3 else ("red", "blue")[i % 2], "colour", f"c{i}",
+               float(i), private=i == 3)
+        for i in range(12)
+    ]  # fmt: skip
+    llm = scripted(lambda _prompt, n: ["red"] * n)
+    with Personalizer.from_records(records, llm=llm, encoder=hash_encoder) as person:
+        assert "mallory" in person.task("colour").labels
+        made = one(Desk(person), "generate", query="text 3", task="colour")
+
+    assert {c["text"] for c in made["candidates"]} == {"red", "blue"}
+
+
+def test_generate_answer_choice_and_explanation_belong_together(person):
+    desk = Desk(person)
+    made, explained, chosen = (
+        result.structured_content
+        for result in call(
+            desk,
+            ("generate", {"query": "the parser fails"}),
+            ("explain", {}),
+            ("record_choice", {"pick": 2}),
+        )
+    )
+
+    assert made["text"] in {c["text"] for c in made["candidates"]}
+    assert [c["number"] for c in made["candidates"]] == [1, 2, 3]
+    assert made["llm"] == "scripted"
+    assert explained["generation_id"] == chosen["generation_id"] == made["generation_id"]
+    assert explained["query"] == "the parser fails"
+    assert explained["records"][0]["id"] == "r1"
+    top = explained["candidates"][0]["reasons"][0]
+    assert top["meaning"] == in_words(top["feature"], "adapter")
+    assert chosen["text"] == made["candidates"][1]["text"]
+    assert chosen["head_version"] == 1
+    assert person.store.get(chosen["record_id"]).output == chosen["text"]
+
+
+def test_record_choice_edited_text_without_keeping_makes_no_record(person):
+    before = person.store.count()
+    _, result = call(
+        Desk(person),
+        ("generate", {"query": "the parser fails"}),
+        ("record_choice", {"text": "Guard the parser", "keep": False}),
+    )
+
+    assert result.structured_content["text"] == "Guard the parser"
+    assert result.structured_content["record_id"] is None
+    assert person.store.count() == before
+
+
+def test_generate_progress_is_told_for_each_candidate(person):
+    told = []
+
+    async def progress(done, total, _message):
+        told.append((done, total))
+
+    call(Desk(person), ("generate", {"query": "q"}), progress_callback=progress)
+
+    assert told == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_explain_before_any_answer_is_a_tool_error(person):
+    assert "Call generate first" in refused(Desk(person), ("explain", {}))
+
+
+def test_record_choice_answer_of_another_door_is_refused(person):
+    other = person.generate("the parser fails")
+
+    message = refused(
+        Desk(person),
+        ("generate", {"query": "q"}),
+        ("record_choice", {"generation_id": other.id, "pick": 1}),
+    )
+
+    assert "expected one of its last" in message
+    assert not person.store.choices()
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "message"),
+    [
+        ("personalize", {"query": "  "}, "The query is empty"),
+        ("personalize", {"query": "q", "task": "no such"}, "No task 'no_such'"),
+        ("search_history", {"query": "q", "limit": 0}, "greater than or equal to 1"),
+        ("generate", {}, "query"),
+    ],
+)
+def test_tool_misused_is_an_error_that_says_why(person, name, given, message):
+    assert message in refused(Desk(person), (name, given))
+
+
+def test_record_choice_neither_pick_nor_text_is_a_tool_error(person):
+    message = refused(Desk(person), ("generate", {"query": "q"}), ("record_choice", {}))
+
+    assert "number of a candidate or an edited text" in message
+
+
+def test_generate_llm_failing_is_a_tool_error(person, llm):
+    llm.fail_next = 1
+
+    assert "scripted failure" in refused(Desk(person), ("generate", {"query": "q"}))
+
+
+def test_generate_fault_of_our_own_repeats_no_text(person, llm):
+    def broken(_prompt, _n):
+        raise RuntimeError("secret words")
+
+    llm.answer = broken
+    message = refused(Desk(person), ("generate", {"query": "q"}))
+
+    assert "RuntimeError" in message
+    assert "secret" not in message
+
+
+class PatientLLM:
+    """An LLM that finishes one answer, and works at the next until it is told to stop."""
+
+    name, is_remote = "patient", False
+
+    def __init__(self):
+        self.working, self.stopped = threading.Event(), threading.Event()
+
+    def render(self, prompt, *, max_tokens=None, seed=0):
+        return prompt.completion_text()
+
+    def complete(self, prompt, *, should_stop=None, on_candidate=None, **_given):
+        first = Completion("Fix parser", greedy=True)
+        if on_candidate is not None:
+            on_candidate(first)
+        self.working.set()
+        while not should_stop():
+            self.stopped.wait(0.002)
+        self.stopped.set()
+        return [first]
+
+    def close(self):
+        pass
+
+
+@pytest.fixture
+def patient(hash_encoder):
+    llm = PatientLLM()
+    with Personalizer.from_records(RECORDS, llm=llm, encoder=hash_encoder) as person:
+        yield person, llm
+
+
+def test_generate_cancelled_call_stops_the_llm_and_keeps_nothing(patient):
+    person, llm = patient
+
+    async def run():
+        async with Client(build_server(Desk(person))) as client:
+            asked = asyncio.ensure_future(client.call_tool("generate", {"query": "q"}))
+            assert await asyncio.to_thread(llm.working.wait, 60)
+            tools = (await client.list_tools()).tools  # the protocol is not blocked meanwhile
+            asked.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await asked
+            assert await asyncio.to_thread(llm.stopped.wait, 60)
+            after = await client.call_tool("personalize", {"query": "the parser"})
+            return tools, after
+
+    tools, after = asyncio.run(run())
+
+    assert len(tools) == 5
+    assert not after.is_error
+    assert person.store.last_generation() is None
+
+
+def test_server_ending_stops_what_runs(patient):
+    person, llm = patient
+
+    async def run():
+        async with Client(build_server(Desk(person))) as client:
+            asked = asyncio.ensure_future(client.call_tool("generate", {"query": "q"}))
+            assert await asyncio.to_thread(llm.working.wait, 60)
+        asked.cancel()
+        await asyncio.gather(asked, return_exceptions=True)
+
+    asyncio.run(run())
+
+    assert llm.stopped.is_set()
+
+
+def test_generate_only_the_last_answers_are_remembered(person, monkeypatch):
+    monkeypatch.setattr("hydra_edge.mcp.desk._REMEMBERED", 1)
+    desk = Desk(person)
+    first, second = (
+        result.structured_content["generation_id"]
+        for result in call(desk, ("generate", {"query": "a"}), ("generate", {"query": "b"}))
+    )
+
+    assert one(desk, "explain", generation_id=second)["query"] == "b"
+    assert "No generation" in refused(desk, ("explain", {"generation_id": first}))
+
+
+def test_generate_setting_log_off_leaves_no_trace(hash_encoder, llm):
+    config = Config(candidates=2, log=False)
+    with Personalizer.from_records(RECORDS, llm=llm, encoder=hash_encoder, config=config) as person:
+        desk = Desk(person)
+        one(desk, "generate", query="q")
+
+        assert person.store.last_generation() is None
+        assert "setting `log` is off" in refused(desk, ("record_choice", {"pick": 1}))
+
+
+def test_generate_remote_llm_is_refused_offline(hash_encoder, scripted):
+    llm = scripted(answers, is_remote=True)
+    config = Config(offline=True)
+    with Personalizer.from_records(RECORDS, llm=llm, encoder=hash_encoder, config=config) as person:
+        assert "forbids every remote call" in refused(Desk(person), ("generate", {"query": "q"}))
+    assert not llm.prompts
