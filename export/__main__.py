@@ -86,7 +86,7 @@ def build_command(
     ),
     replay: Annotated[bool, typer.Option(help="Use kept answers only; no LLM is needed.")] = False,
     only: Annotated[
-        list[str] | None, typer.Option(help="Only these of: onnx mine label train pack.")
+        list[str] | None, typer.Option(help="Only these of: onnx mine label train agree pack.")
     ] = None,
     source: Annotated[
         Path | None, typer.Option(help="Model folder; default: the installed all-MiniLM-L6-v2.")

@@ -151,7 +151,7 @@ class AsyncPersonalizer:
     fit_head = _coroutine(Personalizer.fit_head)
     fit_prompts = _coroutine(Personalizer.fit_prompts)
     rank = _coroutine(Personalizer.rank)
-    render_prompt = _coroutine(Personalizer.render_prompt)
+    render_prompts = _coroutine(Personalizer.render_prompts)
     generate = _coroutine(Personalizer.generate, "_answers")
     choose = _coroutine(Personalizer.choose)
     export_head = _coroutine(Personalizer.export_head)

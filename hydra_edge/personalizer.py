@@ -326,23 +326,31 @@ class Personalizer:
         with self._working():
             return Question.of(self.engine, self.task(task), query)
 
-    def render_prompt(
+    def render_prompts(
         self,
         query: str,
         *,
         task: str | None = None,
+        n: int | None = None,
         k: int | None = None,
         max_tokens: int | None = None,
         system: str = "",
         private: bool = False,
         seed: int = 0,
-    ) -> str:
-        """Return byte for byte what ``generate`` would send first, and send nothing."""
+    ) -> list[str]:
+        """Return byte for byte what ``generate`` would send, and send nothing.
+
+        One prompt, or a second one without records where the base draws a part of the
+        candidates so.
+        """
         question, llm = self._question(query, task), self.llm
         with self._working():
             shown = self.config.records if k is None else k
             out = outgoing(question, shown, system, remote=llm.is_remote, private=private)
-            return llm.render(out.prompt, max_tokens=max_tokens, seed=seed)
+            prompts = [out.prompt]
+            if self.engine.zero_shot_draws(out.prompt, n or self.config.candidates):
+                prompts.append(out.prompt.without_shots())
+            return [llm.render(p, max_tokens=max_tokens, seed=seed) for p in prompts]
 
     def generate(
         self,

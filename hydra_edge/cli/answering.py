@@ -48,7 +48,7 @@ def generate(
         bool, typer.Option("--show-candidates", help="List all candidates, numbered for choose.")
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the exact prompt and send nothing.")
+        bool, typer.Option("--dry-run", help="Print the exact prompts and send nothing.")
     ] = False,
     private: Annotated[
         bool, typer.Option("--private", help="Keep history out of any remote prompt.")
@@ -70,14 +70,11 @@ def generate(
     flags = {"model": model, "base_url": base_url}
     with open_user(ctx, user, create=user is None, offline=offline, **flags) as me:
         if dry_run:
-            prompt = me.render_prompt(
-                text, task=task, k=k, max_tokens=max_tokens, system=system, private=private,
+            prompts = me.render_prompts(
+                text, task=task, n=n, k=k, max_tokens=max_tokens, system=system, private=private,
                 seed=seed,
             )  # fmt: skip
-            if as_json:
-                output.write_json({"prompt": prompt})
-            else:
-                output.answer(prompt, end="")
+            views.write_prompts(prompts, as_json=as_json)
             return
         wanted = n or me.config.candidates
         streams = wanted == 1 and not (as_json or no_stream) and me.task(task).kind == "text"

@@ -177,23 +177,13 @@ def fit_head(
         tasks = _tasks(me, task)
         if dry_run:
             prompts = [prompt for name in tasks for prompt in me.fit_prompts(name, calls=calls)]
-            _write_prompts(prompts, as_json=as_json)
+            views.write_prompts(prompts, as_json=as_json)
             return
         if not no_llm and (calls or budget_s):
             _consent(me, tasks, calls, yes=yes)
         reports = _fit(me, tasks, calls, budget_s, use_llm=not no_llm, as_json=as_json)
     if as_json:
         output.write_json({"reports": [asdict(report) for report in reports]})
-
-
-def _write_prompts(prompts: list[str], *, as_json: bool) -> None:
-    if as_json:
-        output.write_json({"prompts": prompts})
-        return
-    for place, prompt in enumerate(prompts, start=1):
-        output.note(f"--- prompt {place} of {len(prompts)}")
-        output.answer(prompt)
-    output.note(f"{views.plural(len(prompts), 'prompt')} would be sent; nothing was.")
 
 
 def register(app: typer.Typer) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import IO, TYPE_CHECKING
@@ -150,6 +151,17 @@ def write_candidates(generation: Generation, *, stream: IO[str]) -> None:
         for place, candidate in enumerate(generation.candidates, start=1)
     ]
     output.table(("#", "score", "drawn", "answer"), rows, stream=stream)
+
+
+def write_prompts(prompts: Sequence[str], *, as_json: bool) -> None:
+    """Write prompts as they would be sent; what stands between them goes to stderr."""
+    if as_json:
+        output.write_json({"prompts": list(prompts)})
+        return
+    for place, prompt in enumerate(prompts, start=1):
+        output.note(f"--- prompt {place} of {len(prompts)}")
+        output.answer(prompt)
+    output.note(f"{plural(len(prompts), 'prompt')} would be sent; nothing was.")
 
 
 def write_explanation(generation: Generation, *, stream: IO[str]) -> None:

@@ -24,6 +24,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from transformers import BertConfig, BertModel
 
 from bench.guard import BenchError, check_not_trained_on
+from export.agreement import LIMITS as AGREEMENT
 from export.build import STAGES, build
 from export.cache import CachedLLM, answers_file, pack_answers
 from export.data import UserHistory
@@ -48,7 +49,10 @@ FILLERS = ("a", "study", "on", "text", "of", "the", "in", "##s", *"0123456789")
 WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *TOPICS, *PLACES, *FILLERS)
 WIDTH = 32
 # Random weights of two layers bear int8 worse than trained ones; all must still be measured.
-LOOSE = tuple(Limit(limit.figure, -1.0, 1e3, limit.why) for limit in LIMITS)
+LOOSE, LOOSE_AGREEMENT = (
+    tuple(Limit(limit.figure, -1.0, 1e3, limit.why) for limit in strict)
+    for strict in (LIMITS, AGREEMENT)
+)
 
 
 def write(path: Path, users: Iterable[str], n: int = 14, task: str = "paper_title") -> Path:
@@ -141,7 +145,7 @@ class Site:
                 reranker_users=5, reranker_queries=6,
                 llms=(LlmPlan("small", 4, 2, 2, record_queries=1, records=2),),
             ),
-            source=source, max_tokens=32, limits=LOOSE,
+            source=source, max_tokens=32, limits=LOOSE, agreement=LOOSE_AGREEMENT,
         )  # fmt: skip
         self.llm = llm
         self.make_train: Callable[[], object] = Train
@@ -225,7 +229,7 @@ def test_build_reruns_what_is_behind_a_change_and_no_more(site: Site) -> None:
     # More pools: mined anew, but the graph is left alone, and only the new ones are asked for.
     (llm,) = site.settings.plan.llms
     more = plan(llms=(replace(llm, queries=3),))
-    assert site.run(plan=more) == ["mine", "label", "train", "pack"]
+    assert site.run(plan=more) == ["mine", "label", "train", "agree", "pack"]
     assert site.asked() == asked + 8
     assert len(site.train.pools) == 24
     # Answers that came from elsewhere change no pool of the plan: labelled, and no further.
@@ -296,12 +300,12 @@ def test_build_stopped_while_asking_keeps_the_answers_and_the_last_bundle(site: 
     assert (site.settings.out / "manifest.json").read_bytes() == before
     assert len(read_pools(site.settings.work / "label" / "pools.jsonl.gz")) == 16
     # Who stops there can train on what there is; who goes on is asked for the rest only.
-    assert site.run(plan=more, replay=True) == ["label", "train", "pack"]
+    assert site.run(plan=more, replay=True) == ["label", "train", "agree", "pack"]
     assert len(site.train.pools) == 16 + 5
     assert any("11 not answered" in line for line in site.said)
     site.llm.answer = whole  # type: ignore[attr-defined]
     before_asking = site.asked()
-    assert site.run(plan=more) == ["label", "train", "pack"]
+    assert site.run(plan=more) == ["label", "train", "agree", "pack"]
     assert site.asked() == before_asking + 11
     assert len(site.train.pools) == 32
 
@@ -347,7 +351,7 @@ def test_build_with_real_training_judges_users_left_out_and_the_bundle_serves(si
     assert bundle.features("adapter")[-1] == "map_candidate_1"
     assert bundle.array("adapter.map.query").shape == (2, WIDTH)
     first = (site.settings.out / "manifest.json").read_bytes()
-    for stage in ("train", "pack"):
+    for stage in ("train", "agree", "pack"):
         shutil.rmtree(site.settings.work / stage)
     site.run()
     assert (site.settings.out / "manifest.json").read_bytes() == first, "the same seed, the same"

@@ -58,7 +58,10 @@ def test_export_encoder_without_data_says_what_to_give(tmp_path: Path) -> None:
         (("--pools", "80,40,4"), "expected NAME=TEXT_USERS,LABEL_USERS,QUERIES"),
         (("--pools", "smollm2=80"), "--pools smollm2=80 is not understood"),
         (("--llm", "gemma3", "--pools", "smollm2=1,1,1"), "expected some of gemma3"),
-        (("--only", "pakc"), "--only: got pakc; expected some of onnx, mine, label, train, pack"),
+        (
+            ("--only", "pakc"),
+            "--only: got pakc; expected some of onnx, mine, label, train, agree, pack",
+        ),
         (("--only", "mine"), "Stage mine cannot run: found no encoder.onnx"),
     ],
 )

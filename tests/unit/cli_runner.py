@@ -118,9 +118,9 @@ class FakePersonalizer:
         self.calls.append(("rank", {"query": query, **flags}))
         return Ranking(query, "commit_subject", (RANKED,), HEAD)
 
-    def render_prompt(self, query, **flags):
-        self.calls.append(("render_prompt", {"query": query, **flags}))
-        return f"Text: {query}\nSubject:"
+    def render_prompts(self, query, **flags):
+        self.calls.append(("render_prompts", {"query": query, **flags}))
+        return [f"Text: {query}\nSubject:"]
 
     def generate(self, query, *, on_token=None, **flags):
         self.calls.append(("generate", {"query": query, "streams": on_token is not None, **flags}))

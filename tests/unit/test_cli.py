@@ -173,9 +173,9 @@ def test_generate_json_has_the_promised_shape(me):
 def test_generate_dry_run_prints_the_exact_prompt_and_asks_nothing(me):
     result = call(me, "generate", "q", "--dry-run", "-k", "2", "--private")
 
-    assert result.stdout == "Text: q\nSubject:"
-    assert me.asked("render_prompt")[0]["k"] == 2
-    assert me.asked("render_prompt")[0]["private"] is True
+    assert result.stdout == "Text: q\nSubject:\n"
+    assert me.asked("render_prompts")[0]["k"] == 2
+    assert me.asked("render_prompts")[0]["private"] is True
     assert not me.asked("generate")
 
 

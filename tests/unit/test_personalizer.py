@@ -239,13 +239,13 @@ def test_offline_refuses_a_remote_llm_before_anything_is_sent(person: Make, scri
     assert llm.prompts == []
 
 
-def test_render_prompt_is_what_generate_sends(person: Make, scripted) -> None:  # type: ignore[no-untyped-def]
+def test_render_prompts_are_what_generate_sends(person: Make, scripted) -> None:  # type: ignore[no-untyped-def]
     llm = scripted(titles)
     p = person(llm=llm)
-    rendered = p.render_prompt("a text about speech", system="Be brief.")
+    rendered = p.render_prompts("a text about speech", system="Be brief.")
     assert llm.prompts == []
     p.generate("a text about speech", system="Be brief.")
-    assert llm.prompts[-1].completion_text() == rendered
+    assert [prompt.completion_text() for prompt in llm.prompts] == rendered
 
 
 def test_fit_head_without_llm_fits_the_reranker_only(person: Make) -> None:
