@@ -44,6 +44,8 @@ CLOSED_RIDGE = 3.0
 STRENGTHS = (30.0, 100.0, 300.0)
 # How much of a free text's pool may be drawn with no record shown: 0, 1, 2 or 4 of 8.
 SHARES = (0.0, 0.125, 0.25, 0.5)
+# The least that comes this near to the best is taken: another prompt is another call.
+NEAR_BEST = 0.995
 # Only answers of an LLM show these; what closed sets taught of the others is held on to.
 VOTES = ("greedy", "consensus", "votes", "log_votes", "logprob", "zero_shot")
 VOTES_FREEDOM = 0.1
@@ -222,7 +224,8 @@ def choose_shares(
     """Choose how much of each free text's pools is best drawn with no record shown.
 
     Judged by what the shared head makes of such pools on users left out, without learned maps.
-    ``text`` is the share for tasks never seen: the best one of all tasks together.
+    ``text`` is the share for tasks never seen: the best one of all tasks together. The least
+    share that comes near to the best is taken.
 
     Returns
     -------
@@ -242,7 +245,10 @@ def choose_shares(
         for task in tasks:
             found[task][share] = _utility(views, {task}, names, how)
     found["text"] = {s: float(np.mean([found[task][s] for task in tasks])) for s in SHARES}
-    chosen = {group: max(by, key=by.__getitem__) for group, by in found.items()}
+    chosen = {
+        group: min(share for share, u in by.items() if u >= NEAR_BEST * max(by.values()))
+        for group, by in found.items()
+    }
     tried = {g: {f"{s:g}": round(u, 4) for s, u in by.items()} for g, by in found.items()}
     return chosen, {group: {"share": chosen[group], "utility": tried[group]} for group in found}
 
