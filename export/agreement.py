@@ -183,9 +183,7 @@ def _choose(engine: Engine, history: History, one: Sampled) -> list[Ordered]:
         pool = engine.pool(query.input, vector, candidates, shown, past, lexical)
         choice = choose(head, pool, past)
         scores = {c.text: c.score for c in choice.candidates}
-        out.append(
-            Ordered(one.user.task, scores, utility(choice.text, query.output, history.task))
-        )
+        out.append(Ordered(one.user.task, scores, utility(choice.text, query.output, history.task)))
     return out
 
 

@@ -1,10 +1,10 @@
-"""From data to the bundle that is shipped: five stages, each made once.
+"""From data to the bundle that is shipped: six stages, each made once.
 
 ``onnx`` turns the encoder's weights into the int8 graph and checks it; ``mine`` chooses whom and
 what to ask, with a reranker that needs no LLM; ``label`` asks real LLMs; ``train`` learns maps
-and priors from their answers; ``pack`` puts all into a bundle. Owns how the stages hang
-together; what each does is in a module of its own. Deterministic given the data, the answers
-that are kept, and the seed.
+and priors from their answers; ``agree`` checks that with them int8 still chooses as the model
+itself would; ``pack`` puts all into a bundle. Owns how the stages hang together; what each does
+is in a module of its own. Deterministic given the data, the answers that are kept, and the seed.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ import importlib.util
 import json
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from export.cache import CachedLLM, answer_rows, answers_file
-from export.data import UserHistory, fingerprint
+from export.data import UserHistory, by_task, fingerprint
 from export.label import (
     ask_all,
     jobs_of,
@@ -46,9 +47,13 @@ from hydra_edge.errors import BundleError, HydraError
 from hydra_edge.features import feature_names
 from hydra_edge.types import Float2d, JsonDict, Progress, Role, text_hash
 
-STAGES = ("onnx", "mine", "label", "train", "pack")
+if TYPE_CHECKING:
+    from export.parity import Limit
+
+STAGES = ("onnx", "mine", "label", "train", "agree", "pack")
 POOLS_FILE, RECORDS_FILE, REPORT_FILE = "pools.jsonl.gz", "records.jsonl.gz", "report.json"
 FEATURES_FILE, QUALITY_FILE = "features.json", "quality.json"
+AGREEMENT_FILE, SAMPLE_FILE = "agreement.json", "sample.json"
 _BUNDLE = "bundle"  # the folder of the bundle within stage pack's own
 
 
@@ -146,10 +151,10 @@ class _Build:
         settings, plan = self.settings, self.settings.plan
         names: JsonDict = {role: list(feature_names(role)) for role in ROLES}
         version: JsonDict = {"feature_version": FEATURE_VERSION}
-        limits = [[x.figure, x.low, x.high] for x in settings.limits or ()]
+        limits = _bounds(settings.limits or ())
         return [
             Stage(
-                "onnx", self._onnx, (ENCODER_FILE, TOKENIZER_FILE, CARD_FILE), self._onnx_files,
+                "onnx", self._onnx, (ENCODER_FILE, TOKENIZER_FILE, CARD_FILE), self._model_files,
                 parameters={"max_tokens": settings.max_tokens, "limits": limits},
             ),
             Stage(
@@ -165,10 +170,15 @@ class _Build:
                 ("onnx", "mine", "label"), {"seed": plan.seed, "features": names, **version},
             ),
             Stage(
+                "agree", self._agree, (AGREEMENT_FILE, SAMPLE_FILE), self._model_files,
+                ("onnx", "label", "train"),
+                {"seed": plan.seed, "limits": _bounds(settings.agreement or ()), **version},
+            ),
+            Stage(
                 "pack", self._pack,
                 tuple(f"{_BUNDLE}/{name}" for name in
                       (MANIFEST_FILE, ENCODER_FILE, TOKENIZER_FILE, MAPS_FILE)),
-                after=("onnx", "train"), parameters=version,
+                after=("onnx", "train", "agree"), parameters=version,
             ),
         ]  # fmt: skip
 
@@ -183,17 +193,17 @@ class _Build:
         if there is not None and (out / MANIFEST_FILE).read_bytes() == manifest:
             self.say(f"{out} is up to date: base {there.base_id[:12]}")
             return
-        bundle = self._pack_into(out)
+        bundle = self._pack_into(out, self._card())
         self.say(f"{out} is written: base {bundle.base_id[:12]}")
 
     def _data_files(self) -> Sequence[Path]:
         return self.settings.files
 
-    def _onnx_files(self) -> Sequence[Path]:
+    def _model_files(self) -> Sequence[Path]:
         if importlib.util.find_spec("onnx") is None:
             raise HydraError(
-                "Stage onnx cannot run: package onnx is not installed; expected the export "
-                "extra. Run pip install 'hydra-edge[export]', or leave the stage out with --only."
+                "Stages onnx and agree cannot run: package onnx is not installed; expected the "
+                "export extra. Run pip install 'hydra-edge[export]', or leave them out with --only."
             )
         from export.encoder import source_folder
 
@@ -298,16 +308,40 @@ class _Build:
         }
         _write_json(folder / QUALITY_FILE, quality)
 
-    def _pack(self, folder: Path) -> None:
-        self._pack_into(folder / _BUNDLE)
+    def _agree(self, folder: Path) -> None:
+        from export.agreement import LIMITS, compare, draw_sample
+        from export.parity import check, limits
 
-    def _pack_into(self, out: Path) -> Bundle:
+        settings, shop = self.settings, self.shop
+        within, seed = settings.agreement or LIMITS, settings.plan.seed
+        pools = read_pools(shop.at("label", POOLS_FILE))
+        sample = draw_sample(shop.users, pools, seed=seed)
+        trained = self._pack_into(shop.scratch / "trained", Card.load(shop.at("onnx", CARD_FILE)))
+        figures = compare(trained, shop.float_encoder, shop.encoder, sample, progress=self.progress)
+        shop.float_encoder.save()
+        shop.encoder.save()
+        check(figures, within)
+        stated = {"seed": seed, **figures, "limits": limits(within)}
+        _write_json(folder / AGREEMENT_FILE, stated)
+        drawn = by_task([one.user for one in sample])
+        _write_json(folder / SAMPLE_FILE, {t: [u.user for u in of] for t, of in drawn.items()})
+
+    def _pack(self, folder: Path) -> None:
+        self._pack_into(folder / _BUNDLE, self._card())
+
+    def _card(self) -> Card:
+        """Return all that is stated of the encoder: also how it chooses with what was trained."""
+        card = Card.load(self.shop.at("onnx", CARD_FILE))
+        agreement = json.loads(self.shop.at("agree", AGREEMENT_FILE).read_text(encoding="utf-8"))
+        return replace(card, parity={**card.parity, "agreement": agreement})
+
+    def _pack_into(self, out: Path, card: Card) -> Bundle:
         stated = json.loads(self.shop.at("train", FEATURES_FILE).read_text(encoding="utf-8"))
         return pack(
             out,
             encoder=self.shop.at("onnx", ENCODER_FILE),
             tokenizer=self.shop.at("onnx", TOKENIZER_FILE),
-            card=Card.load(self.shop.at("onnx", CARD_FILE)),
+            card=card,
             maps=load_maps(self.shop.at("train", MAPS_FILE)),
             features={role: tuple(stated[role]) for role in ROLES},
             quality=json.loads(self.shop.at("train", QUALITY_FILE).read_text(encoding="utf-8")),
@@ -319,6 +353,10 @@ def _default_train() -> Train:
 
     default: Train = train_maps
     return default
+
+
+def _bounds(limits: Sequence[Limit]) -> list[list[str | float]]:
+    return [[limit.figure, limit.low, limit.high] for limit in limits]
 
 
 def _write_json(path: Path, value: JsonDict) -> None:

@@ -16,27 +16,30 @@ from export.data import UserHistory, by_task, read_users
 from export.mine import Plan
 from export.pack import CARD_FILE, Card, load_maps, neutral_maps, pack
 from export.priors import with_maps
+from export.stages import sha256_of
 from export.vectors import RememberingEncoder, encoder_key
 from hydra_edge.bundle import Bundle
 from hydra_edge.bundle.manifest import ENCODER_FILE, TOKENIZER_FILE
 from hydra_edge.encoder import Encoder
 from hydra_edge.features import feature_names
-from hydra_edge.types import Role
+from hydra_edge.types import Role, text_hash
 
 if TYPE_CHECKING:
     from export.parity import Limit
 
 ROLES: tuple[Role, ...] = get_args(Role)
 RERANKER_FILE, PLAN_FILE = "reranker.safetensors", "plan.json"
-_VECTORS_FILE = "vectors.npz"  # not of a stage: a memory
+# Not of a stage: memories.
+_VECTORS_FILE, _FLOAT_VECTORS_FILE = "vectors.npz", "vectors-float32.npz"
 
 
 @dataclass(frozen=True)
 class Settings:
     """What is built, from what, and where.
 
-    ``source`` None is the installed encoder; ``limits`` None are those of ``export.parity``;
-    ``threads`` are the LLM's. With ``replay`` no LLM is opened.
+    ``source`` None is the installed encoder; ``limits`` None are those of ``export.parity``,
+    ``agreement`` None those of ``export.agreement``; ``threads`` are the LLM's. With ``replay``
+    no LLM is opened.
     """
 
     files: tuple[Path, ...]
@@ -47,6 +50,7 @@ class Settings:
     source: Path | None = None
     max_tokens: int = 128
     limits: tuple[Limit, ...] | None = None
+    agreement: tuple[Limit, ...] | None = None
     replay: bool = False
     threads: int = 0
 
@@ -87,6 +91,19 @@ class Workshop:
         """One encoder for all stages: a text is embedded once."""
         path = self.settings.work / _VECTORS_FILE
         return RememberingEncoder(Encoder(self.neutral), path, key=encoder_key(self.neutral))
+
+    @cached_property
+    def float_encoder(self) -> RememberingEncoder:
+        """The model itself, before it is int8, with a memory of its own."""
+        from export.agreement import FloatEncoder
+        from export.encoder import source_folder
+        from export.parity import TorchEncoder
+
+        source, max_tokens = self.settings.source or source_folder(), self.settings.max_tokens
+        model = FloatEncoder(TorchEncoder(source, max_tokens), self.neutral)
+        marks = [sha256_of(path) for path in sorted(source.iterdir()) if path.is_file()]
+        key = text_hash("\x1f".join((*marks, str(max_tokens))))
+        return RememberingEncoder(model, self.settings.work / _FLOAT_VECTORS_FILE, key=key)
 
     def first_base(self) -> Bundle:
         """Return the base whose reranker needs no LLM: it chooses what LLMs are shown."""
