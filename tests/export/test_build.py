@@ -18,7 +18,9 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("optimum")
 
+import onnx
 import torch
+from onnx import numpy_helper
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import BertConfig, BertModel
@@ -28,10 +30,11 @@ from export.agreement import LIMITS as AGREEMENT
 from export.build import STAGES, build
 from export.cache import CachedLLM, answers_file, pack_answers
 from export.data import UserHistory
+from export.encoder import MAX_WEIGHT
 from export.labels import PoolLabel, read_pools, read_records
 from export.mine import LlmPlan, Plan
 from export.pack import neutral_maps
-from export.parity import LIMITS, Limit
+from export.parity import LIMITS, Limit, limits
 from export.stages import INPUTS_FILE
 from export.workshop import Settings
 from hydra_edge.bundle import Bundle, load_bundle
@@ -203,6 +206,14 @@ def test_build_end_to_end_makes_a_bundle_and_the_second_time_nothing(site: Site)
     }  # fmt: skip
     assert quality["plan"]["seed"] == 0
     assert {"reranker labels", "prompts", "small: pools", "train"} <= site.bars
+    assert {"agreement: float32", "agreement: reranker", "agreement: adapter"} <= site.bars
+    agreement = made.manifest.parity["agreement"]
+    assert agreement["limits"] == limits(LOOSE_AGREEMENT)
+    assert (agreement["seed"], agreement["users"], agreement["adapter_queries"]) == (0, 8, 16)
+    sample = json.loads((site.settings.work / "agree" / "sample.json").read_text())
+    assert {task: len(users) for task, users in sample.items()} == {
+        "news_headline": 4, "paper_title": 4,
+    }  # fmt: skip
     before = {path: path.read_bytes() for path in site.settings.out.iterdir()}
     assert site.run() == []
     assert site.said[-1] == f"{site.settings.out} is up to date: base {made.base_id[:12]}"
@@ -316,6 +327,33 @@ def test_build_with_a_missed_limit_leaves_nothing(site: Site) -> None:
         site.run(limits=strict)
     assert not site.settings.out.exists()
     assert not (site.settings.work / "onnx").exists()
+
+
+def spoil(graph: Path) -> None:
+    """Replace the weights of every integer product by noise that does not saturate."""
+    model = onnx.load(graph)
+    products = {n.input[1] for n in model.graph.node if n.op_type == "MatMulInteger"}
+    rng = np.random.default_rng(0)
+    for entry in model.graph.initializer:
+        if entry.name in products:
+            old = numpy_helper.to_array(entry)
+            noise = rng.integers(-MAX_WEIGHT, MAX_WEIGHT + 1, old.shape).astype(old.dtype)
+            entry.CopyFrom(numpy_helper.from_array(noise, entry.name))
+    onnx.save(model, graph)
+
+
+def test_build_with_noise_for_weights_is_caught_before_anything_is_packed(site: Site) -> None:
+    able = tuple(  # random weights of two layers bear int8 worse than trained ones
+        replace(limit, low=limit.low - 0.1, high=limit.high + 0.1) for limit in AGREEMENT
+    )
+    site.run("onnx", "mine", "label", "train")
+    assert site.run("agree", agreement=able) == ["agree"]
+    assert site.inputs("agree")["stages"].keys() == {"onnx", "label", "train"}
+    spoil(site.settings.work / "onnx" / "encoder.onnx")
+    with pytest.raises(BundleError, match="Parity is missed: reranker_kendall"):
+        site.run("agree", "pack", agreement=able)
+    assert not site.settings.out.exists()
+    assert not (site.settings.work / "pack").exists()
 
 
 def test_build_refuses_a_folder_that_is_no_bundle_before_it_works(site: Site) -> None:
