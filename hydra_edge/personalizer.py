@@ -173,15 +173,18 @@ class Personalizer:
         return self._resources.llm
 
     @contextmanager
-    def _working(self) -> Iterator[None]:
-        """Take one's turn at the engine and the store; never while the LLM writes."""
+    def working(self) -> Iterator[None]:
+        """Take one's turn at ``engine`` and ``store``, for several steps that belong together.
+
+        Every method takes it for itself; no turn lasts while the LLM writes.
+        """
         with self._turn:
             self._resources.check_open()
             yield
 
     def task(self, name: str | None = None) -> TaskSpec:
         """Return a task's spec; None means the configured one, else the most used one."""
-        with self._working():
+        with self.working():
             chosen = name or self.config.task
             if not chosen:
                 counts = self.store.tasks()
@@ -200,7 +203,7 @@ class Personalizer:
         one of the records is thrown away.
         """
         self._stop_fit.set()
-        with self._fitting, self._working():
+        with self._fitting, self.working():
             receipt = self.store.forget(ids, source=source)
             present = self.store.tasks()
             for task in receipt.tasks:
@@ -276,7 +279,7 @@ class Personalizer:
     def fit_prompts(self, task: str | None = None, *, calls: int | None = None) -> list[str]:
         """Return byte for byte what a fit would send to the LLM, and send nothing."""
         llm = self.llm
-        with self._working():
+        with self.working():
             return fit_prompts(
                 self.engine, self.task(task).name, llm=llm, sampling=self._sampling(),
                 calls=10 * self.config.candidates if calls is None else calls,
@@ -284,11 +287,11 @@ class Personalizer:
 
     def rank(self, query: str, *, task: str | None = None, k: int | None = None) -> Ranking:
         """Return the records that would be shown for a query, best first, and why."""
-        with self._working():
+        with self.working():
             return self._question(query, task).rank(self.config.records if k is None else k)
 
     def _question(self, query: str, task: str | None) -> Question:
-        with self._working():
+        with self.working():
             return Question.of(self.engine, self.task(task), query)
 
     def render_prompt(
@@ -304,7 +307,7 @@ class Personalizer:
     ) -> str:
         """Return byte for byte what ``generate`` would send first, and send nothing."""
         question, llm = self._question(query, task), self.llm
-        with self._working():
+        with self.working():
             shown = self.config.records if k is None else k
             out = outgoing(question, shown, system, remote=llm.is_remote, private=private)
             return llm.render(out.prompt, max_tokens=max_tokens, seed=seed)
@@ -354,7 +357,7 @@ class Personalizer:
         if wanted < 1:
             raise ConfigError(f"n = {wanted}: expected at least one candidate.")
         question, llm = self._question(query, task), self.llm
-        with self._working():
+        with self.working():
             shown = self.config.records if k is None else k
             out = outgoing(question, shown, system, remote=llm.is_remote, private=private)
         asked = ask(
@@ -368,7 +371,7 @@ class Personalizer:
             should_stop=StopSignal(self._resources.closing.is_set, should_stop),
             on_candidate=on_candidate,
         )
-        with self._working():
+        with self.working():
             self._check_still_known(asked)
             generation = decide(asked)
             if self.config.log:
@@ -412,7 +415,7 @@ class Personalizer:
         ChoiceResult
             The adapter head's new version: one Newton step from the one before.
         """
-        with self._working():
+        with self.working():
             answered = find_answer(self.store, generation_id, pick, text)
             kept = keep_as_record(self.store, answered) if keep else None
             started = time.monotonic()
@@ -428,7 +431,7 @@ class Personalizer:
 
     def export_head(self, task: str | None, role: Role) -> str:
         """Return a head as JSON text: weights and evidence, no text of the history."""
-        with self._working():
+        with self.working():
             return head_to_json(self._head(self.task(task).name, role))
 
     def import_head(self, text: str) -> HeadState:
@@ -441,7 +444,7 @@ class Personalizer:
         """
         state = head_from_json(text)
         check_base(state, self.bundle)
-        with self._working():
+        with self.working():
             return self.store.save_head(replace(state, task=canonical_name(state.task)))
 
     def _head(self, task: str, role: Role) -> HeadState:
