@@ -2,9 +2,8 @@
 
     python examples/commit_window.py path/to/repository
 
-Reads your own commits of that repository (no LLM is asked for this), proposes subjects for the
-staged change, commits with the one you pick or edit, and learns from it. Needs Tk and an LLM:
-`apt install python3-tk`, `pip install "hydra-edge[local]"` or `hydra-edge config set model`.
+Reads your own commits there (no LLM is asked), proposes subjects for the staged change, commits
+with the one you pick or edit, and learns from it. Needs Tk (`apt install python3-tk`) and an LLM.
 """
 
 from __future__ import annotations
@@ -39,10 +38,11 @@ class CommitWindow(ttk.Frame):
     def __init__(self, root: tk.Tk, person: Personalizer, repo: Path) -> None:
         super().__init__(root, padding=12)
         self.root, self.person, self.git = root, person, Repository(repo)
-        self._stop, self._closing = threading.Event(), False
-        self._worker = ThreadPoolExecutor(1, "engine")
+        self._worker, self._stop, self._closing = ThreadPoolExecutor(1), threading.Event(), False
         self.busy = tk.BooleanVar(root)
         self.subject, self.status, self.why, self.gain = (tk.StringVar(root) for _ in range(4))
+        if root.tk.call("tk", "windowingsystem") == "x11":
+            ttk.Style(root).theme_use("clam")  # elsewhere the system's own looks better
         self._build()
         self._begin()
         root.title(f"Commit in {self.git.root.name}")
@@ -52,7 +52,7 @@ class CommitWindow(ttk.Frame):
     def _build(self) -> None:
         self.pack(fill="both", expand=True)
         self._label(text="What the change does, and why (edited, it becomes the body)")
-        self.body = tk.Text(self, height=4, width=96, wrap="word", font="TkTextFont", undo=True)
+        self.body = tk.Text(self, height=4, width=80, wrap="word", font="TkTextFont", undo=True)
         self.body.pack(fill="x")
         (row := ttk.Frame(self, padding=(0, 8))).pack(fill="x")
         self.propose_button = ttk.Button(row, text="Propose subjects", command=self.propose)
@@ -69,12 +69,12 @@ class CommitWindow(ttk.Frame):
         self.entry.pack(fill="x")
         self._label(text="Does it help you? Utility on your own later commits, and what is used")
         ways = ("for", "unpersonalized", "prompt-only RAG", "shared head", "my head", "used")
-        self.gains = self._table(dict.fromkeys(ways, 133), 2)
+        self.gains = self._table(dict.fromkeys(ways, 130) | {ways[2]: 150}, 2)
         self._label(textvariable=self.gain)
         self._label(textvariable=self.status)
 
     def _label(self, **options: Any) -> None:
-        ttk.Label(self, padding=(0, 6), wraplength=780, **options).pack(fill="x")
+        ttk.Label(self, padding=(0, 6), wraplength=800, **options).pack(fill="x")
 
     def _table(self, columns: dict[str, int], rows: int) -> ttk.Treeview:
         table = ttk.Treeview(self, columns=list(columns), show="headings", height=rows)
@@ -126,7 +126,8 @@ class CommitWindow(ttk.Frame):
         return f"{self.person.store.tasks().get(TASK, 0)} commits of yours are known, {added} new"
 
     def propose(self) -> None:
-        """Ask for subjects in the user's style."""
+        if self.body.get("1.0", "end").strip() == self.described:
+            self._begin()  # more may have been staged since
         generate = partial(
             self.person.generate, self.body.get("1.0", "end"), task=TASK,
             should_stop=self._stop.is_set, on_candidate=lambda c: self._say("Heard:", c.text),
@@ -170,7 +171,7 @@ class CommitWindow(ttk.Frame):
         before, choice, fit = learned
         self.gains.delete(*self.gains.get_children())
         for role in fit.roles:
-            cells = ["-" if r.utility is None else f"{r.utility:.3f} (n={r.n})" for r in role.rows]
+            cells = [f"{r.utility:.3f} (n={r.n})" if r.n else "-" for r in role.rows]
             self.gains.insert("", "end", values=(ROLES[role.role], *cells, role.switch))
         moved = f"Your pick: head {f'v{before}' if before else 'shared'} -> v{choice.head_version}"
         self.gain.set("\n".join([moved, *(f"{ROLES[r.role]}: {r.reason}" for r in fit.roles)]))
@@ -188,9 +189,8 @@ class CommitWindow(ttk.Frame):
 
 
 def main() -> None:
-    repo = Path(sys.argv[1] if sys.argv[1:] else ".").resolve()
     try:
-        CommitWindow(tk.Tk(), Personalizer.open(create=True), repo).mainloop()
+        CommitWindow(tk.Tk(), Personalizer.open(create=True), Path(*sys.argv[1:2])).mainloop()
     except HydraError as err:
         sys.exit(f"error: {err}")
 

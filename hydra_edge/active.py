@@ -15,7 +15,7 @@ from hydra_edge.errors import BaseMismatchError
 from hydra_edge.features import FeatureMap
 from hydra_edge.heads import ConditionalLogit, PopulationGain, Prior, posterior_gain
 from hydra_edge.tasks import TaskSpec
-from hydra_edge.types import Float1d, Float2d, HeadInfo, HeadState, Role, Switch
+from hydra_edge.types import Float1d, Float2d, HeadInfo, HeadState, Int1d, Role, Switch
 
 # The feature that alone orders things as a system without hydra-edge would.
 BASELINE_FEATURE: dict[Role, str] = {"reranker": "bm25_rank", "adapter": "greedy"}
@@ -152,10 +152,12 @@ class ActiveHead:
         """Score scaled features, shape ``(m, d)``, relative to the group's mean: ``(m,)``."""
         return np.asarray((phi - phi.mean(axis=0)) @ self.weight, dtype=np.float32)
 
-    def contributions(self, phi: Float2d) -> list[dict[str, float]]:
-        """Split each score over features, exactly; features of no weight are left out."""
-        parts = (phi - phi.mean(axis=0)) * self.weight
+    def contributions(self, phi: Float2d, rows: Int1d | None = None) -> list[dict[str, float]]:
+        """Split the scores of all or some rows over features, exactly; without those of 0."""
+        chosen = phi if rows is None else phi[rows]
+        parts = (chosen - phi.mean(axis=0)) * self.weight
         names = self.features.names
         return [
-            {names[j]: float(row[j]) for j in np.flatnonzero(np.abs(row) > 0.0)} for row in parts
+            {name: part for name, part in zip(names, row, strict=True) if part}
+            for row in parts.tolist()
         ]

@@ -9,9 +9,6 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-import tomlkit
-from platformdirs import PlatformDirs
-
 from hydra_edge.errors import ConfigError
 
 ENV_PREFIX = "HYDRA_EDGE_"
@@ -69,6 +66,8 @@ def find_paths() -> Paths:
     if home:
         root = Path(home).expanduser().absolute()
         return Paths(data=root, config=root, cache=root / "cache")
+    from platformdirs import PlatformDirs
+
     dirs = PlatformDirs("hydra-edge", appauthor=False)
     return Paths(dirs.user_data_path, dirs.user_config_path, dirs.user_cache_path)
 
@@ -174,6 +173,8 @@ def save_setting(paths: Paths, name: str, value: str) -> None:
     kinds = _kinds()
     if name not in kinds:
         raise ConfigError(f"Unknown setting {name!r}. Known: {', '.join(kinds)}.")
+    import tomlkit
+
     converted = _convert(name, value, kinds[name], "config set")
     load_config(paths)  # refuse to edit a file that cannot be read
     make_private_dir(paths.config)

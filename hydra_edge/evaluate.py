@@ -23,7 +23,6 @@ from hydra_edge.heads import (
     Prior,
     choose_prior_scale,
     is_collapsed,
-    loo_scores,
     one_sided_low,
     posterior_gain,
 )
@@ -74,7 +73,12 @@ class Verdict:
 
 def top_utility(scores: Double1d, groups: Groups, top: int) -> Double1d:
     """Return the mean utility of each query's ``top`` best-scored pairs: ``(n_groups,)``."""
-    bounds = groups.offsets
+    bounds, sizes = groups.offsets, groups.sizes
+    if sizes.size and np.all(sizes == sizes[0]):  # as one table: no loop over queries
+        table = scores.reshape(len(sizes), -1)
+        best = np.argsort(-table, axis=1, kind="stable")[:, :top]
+        worth = np.take_along_axis(groups.utilities.reshape(table.shape), best, axis=1)
+        return np.asarray(worth.mean(axis=1))
     out = np.zeros(len(bounds) - 1)
     for g, (start, end) in enumerate(itertools.pairwise(bounds)):
         best = np.argsort(-scores[start:end], kind="stable")[:top]
@@ -151,14 +155,11 @@ def judge(
         What the base's training users gained; None if it does not say.
     """
     n_groups = groups.n_groups
-    kept = np.flatnonzero(informative(groups))
-    fitted = groups.take(kept)
-    choice = choose_prior_scale(prior, fitted)
+    kept = informative(groups)
+    choice = choose_prior_scale(prior, groups if kept.all() else groups.take(kept))
     head = choice.head
     personal_scores = head.scores(groups.features)
-    if len(kept):
-        rows = np.concatenate([np.arange(*groups.offsets[g : g + 2]) for g in kept])
-        personal_scores[rows] = loo_scores(head, fitted)
+    personal_scores[np.repeat(kept, groups.sizes)] = choice.scores
     baseline_u = top_utility(groups.features @ baseline.astype(np.float64), groups, top)
     shared_u = top_utility(groups.features @ prior.mean, groups, top)
     personal_u = top_utility(personal_scores, groups, top)

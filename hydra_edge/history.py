@@ -135,6 +135,11 @@ class History:
         )
 
     @cached_property
+    def place(self) -> dict[str, int]:
+        """Each record's position by its id."""
+        return {record.id: i for i, record in enumerate(self.records)}
+
+    @cached_property
     def recency(self) -> Float1d:
         """Weights of records by age, shape ``(n,)``, newest 1, half after ``HALF_LIFE``."""
         age = np.arange(len(self) - 1, -1, -1, dtype=np.float32)

@@ -11,20 +11,17 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Self
 
 from hydra_edge.active import check_base
 from hydra_edge.answering import Asked, Question, ask, decide, outgoing
-from hydra_edge.bundle import Bundle, load_bundle
+from hydra_edge.bundle import Bundle
 from hydra_edge.config import Config, Paths, find_paths, load_config, make_private_dir
-from hydra_edge.encoder import Encoder, TextEncoder
+from hydra_edge.encoder import TextEncoder
 from hydra_edge.engine import Engine
 from hydra_edge.errors import (
     CancelledError,
-    ClosedError,
     ConfigError,
-    EgressDeniedError,
     RecordNotFoundError,
     UnknownModelError,
 )
@@ -33,9 +30,10 @@ from hydra_edge.headfile import head_from_json, head_to_json
 from hydra_edge.learning import find_answer, keep_as_record, learn_choice, record_choice
 from hydra_edge.llm import LLM
 from hydra_edge.pools import Budget, Sampling
+from hydra_edge.resources import Resources
 from hydra_edge.store import Store
-from hydra_edge.tasks import TaskSpec, canonical_name, read_task_dir
-from hydra_edge.turns import OneAtATime, StopSignal
+from hydra_edge.tasks import TaskSpec, canonical_name
+from hydra_edge.turns import StopSignal
 from hydra_edge.types import (
     DEFAULT_TASK,
     AddResult,
@@ -57,11 +55,11 @@ class Personalizer:
 
     Use ``open`` (a person's file on this device) or ``from_records`` (in memory), as a
     context manager. One instance may be shared by the threads of a process: answers are
-    written one at a time, and nothing but ``forget`` and ``close`` waits for one.
+    written one at a time, and while one is, other threads rank, add and choose.
 
     Callbacks are called by the thread that does the work, ``should_stop`` possibly by others.
-    They must be quick and may not ask for another answer. Any method may raise a
-    ``StoreError``, and after ``close`` a ``ClosedError``.
+    They must be quick, and may ask this object for nothing but a ranking. Any method may raise
+    a ``StoreError``, and once ``close`` was called a ``ClosedError``.
 
     Examples
     --------
@@ -86,17 +84,11 @@ class Personalizer:
         self.user = user
         self.config = config
         self.paths = paths
-        self._encoder = encoder
-        self._bundle: Bundle | None = None
-        self._engine: Engine | None = None
-        self._llm = None if llm is None else OneAtATime(llm)
-        self._owns_llm = llm is None
-        # Taken in this order, where one thread holds several: fitting, the LLM's, the engine's
-        # turn (never held while the LLM writes), opening.
+        self._resources = Resources(store, config, paths, llm, encoder)
+        # A thread that holds several takes them in this order: fitting, the LLM's turn, the
+        # engine's turn. The latter is never held while the LLM writes.
         self._fitting = threading.RLock()
         self._turn = threading.RLock()
-        self._opening = threading.RLock()
-        self._closing = threading.Event()
         self._stop_fit = threading.Event()  # the fit under way is to end
 
     @classmethod
@@ -160,21 +152,12 @@ class Personalizer:
     @property
     def bundle(self) -> Bundle:
         """The base, verified."""
-        with self._opening:
-            if self._bundle is None:
-                folder = self.config.bundle
-                self._bundle = load_bundle(Path(folder) if folder else None)
-            return self._bundle
+        return self._resources.bundle
 
     @property
     def engine(self) -> Engine:
         """Ranking and pools over this person's records; itself for one thread at a time."""
-        with self._opening:
-            if self._engine is None:
-                encoder = self._encoder or Encoder(self.bundle, threads=self.config.threads)
-                tasks = read_task_dir(self.paths.tasks)
-                self._engine = Engine(self.store, self.bundle, encoder, tasks)
-            return self._engine
+        return self._resources.engine
 
     @property
     def llm(self) -> LLM:
@@ -187,36 +170,21 @@ class Personalizer:
         EgressDeniedError
             If it is remote and this installation is offline.
         """
-        with self._opening:
-            self._check_open()
-            if self._llm is None:
-                from hydra_edge.llm.models import open_llm
-
-                self._llm = OneAtATime(open_llm(self.config.model, self.config, self.paths))
-            if self._llm.is_remote and self.config.offline:
-                raise EgressDeniedError(
-                    f"{self._llm.name} is remote and --offline forbids every remote call. "
-                    "Use a local model with -m, or leave --offline out."
-                )
-            return self._llm
-
-    def _check_open(self) -> None:
-        if self._closing.is_set():
-            raise ClosedError(
-                f"The personalizer of {self.user!r} is closed: got a call after close(); expected "
-                "it before. Open it again."
-            )
+        return self._resources.llm
 
     @contextmanager
-    def _working(self) -> Iterator[None]:
-        """Take one's turn at the engine and the store; never while the LLM writes."""
+    def working(self) -> Iterator[None]:
+        """Take one's turn at ``engine`` and ``store``, for several steps that belong together.
+
+        Every method takes it for itself; no turn lasts while the LLM writes.
+        """
         with self._turn:
-            self._check_open()
+            self._resources.check_open()
             yield
 
     def task(self, name: str | None = None) -> TaskSpec:
         """Return a task's spec; None means the configured one, else the most used one."""
-        with self._working():
+        with self.working():
             chosen = name or self.config.task
             if not chosen:
                 counts = self.store.tasks()
@@ -225,7 +193,7 @@ class Personalizer:
 
     def add(self, records: Iterable[Record], *, progress: Progress | None = None) -> AddResult:
         """Store records; no LLM is asked, nothing is encoded yet."""
-        self._check_open()
+        self._resources.check_open()
         return self.store.add(records, progress=progress)
 
     def forget(self, ids: Sequence[str] = (), *, source: str | None = None) -> ForgetReceipt:
@@ -235,7 +203,7 @@ class Personalizer:
         one of the records is thrown away.
         """
         self._stop_fit.set()
-        with self._fitting, self._working():
+        with self._fitting, self.working():
             receipt = self.store.forget(ids, source=source)
             present = self.store.tasks()
             for task in receipt.tasks:
@@ -300,7 +268,7 @@ class Personalizer:
         with self._fitting:
             self._stop_fit.clear()
             llm, note = self._fit_llm(wanted=use_llm)
-            stop = StopSignal(self._closing.is_set, self._stop_fit.is_set, should_stop)
+            stop = StopSignal(self._resources.closing.is_set, self._stop_fit.is_set, should_stop)
             report = fit_task(
                 self.engine, self.task(task).name, llm=llm, sampling=self._sampling(),
                 budget=Budget(calls, budget_s), progress=progress, should_stop=stop,
@@ -311,7 +279,7 @@ class Personalizer:
     def fit_prompts(self, task: str | None = None, *, calls: int | None = None) -> list[str]:
         """Return byte for byte what a fit would send to the LLM, and send nothing."""
         llm = self.llm
-        with self._working():
+        with self.working():
             return fit_prompts(
                 self.engine, self.task(task).name, llm=llm, sampling=self._sampling(),
                 calls=10 * self.config.candidates if calls is None else calls,
@@ -319,11 +287,11 @@ class Personalizer:
 
     def rank(self, query: str, *, task: str | None = None, k: int | None = None) -> Ranking:
         """Return the records that would be shown for a query, best first, and why."""
-        with self._working():
+        with self.working():
             return self._question(query, task).rank(self.config.records if k is None else k)
 
     def _question(self, query: str, task: str | None) -> Question:
-        with self._working():
+        with self.working():
             return Question.of(self.engine, self.task(task), query)
 
     def render_prompts(
@@ -344,7 +312,7 @@ class Personalizer:
         candidates so.
         """
         question, llm = self._question(query, task), self.llm
-        with self._working():
+        with self.working():
             shown = self.config.records if k is None else k
             out = outgoing(question, shown, system, remote=llm.is_remote, private=private)
             prompts = [out.prompt]
@@ -397,7 +365,7 @@ class Personalizer:
         if wanted < 1:
             raise ConfigError(f"n = {wanted}: expected at least one candidate.")
         question, llm = self._question(query, task), self.llm
-        with self._working():
+        with self.working():
             shown = self.config.records if k is None else k
             out = outgoing(question, shown, system, remote=llm.is_remote, private=private)
         asked = ask(
@@ -408,10 +376,10 @@ class Personalizer:
             max_tokens=max_tokens or question.history.task.max_tokens,
             seed=seed,
             on_token=on_token,
-            should_stop=StopSignal(self._closing.is_set, should_stop),
+            should_stop=StopSignal(self._resources.closing.is_set, should_stop),
             on_candidate=on_candidate,
         )
-        with self._working():
+        with self.working():
             self._check_still_known(asked)
             generation = decide(asked)
             if self.config.log:
@@ -455,7 +423,7 @@ class Personalizer:
         ChoiceResult
             The adapter head's new version: one Newton step from the one before.
         """
-        with self._working():
+        with self.working():
             answered = find_answer(self.store, generation_id, pick, text)
             kept = keep_as_record(self.store, answered) if keep else None
             started = time.monotonic()
@@ -471,7 +439,7 @@ class Personalizer:
 
     def export_head(self, task: str | None, role: Role) -> str:
         """Return a head as JSON text: weights and evidence, no text of the history."""
-        with self._working():
+        with self.working():
             return head_to_json(self._head(self.task(task).name, role))
 
     def import_head(self, text: str) -> HeadState:
@@ -484,7 +452,7 @@ class Personalizer:
         """
         state = head_from_json(text)
         check_base(state, self.bundle)
-        with self._working():
+        with self.working():
             return self.store.save_head(replace(state, task=canonical_name(state.task)))
 
     def _head(self, task: str, role: Role) -> HeadState:
@@ -498,14 +466,9 @@ class Personalizer:
 
         An answer or a fit under way in another thread is told to stop, and waited for.
         """
-        self._closing.set()
+        self._resources.closing.set()
         with self._fitting:
-            with self._opening:
-                llm = self._llm
-            if llm is not None:
-                with llm.turn():
-                    if self._owns_llm:
-                        llm.inner.close()
+            self._resources.close_llm()
             with self._turn:
                 self.store.close()
 

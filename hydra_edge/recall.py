@@ -129,9 +129,9 @@ class Recall:
         """Return the records added after those kept; None if that is not all that changed."""
         if not kept.records or kept.revision.rewrites != revision.rewrites:
             return None
-        last, *added = self._store.records(task=name, offset=len(kept.records) - 1) or [None]
+        found = self._store.records(task=name, offset=len(kept.records) - 1)
         # A record put in between would have moved the last one on.
-        return added if last is not None and last.id == kept.records[-1].id else None
+        return found[1:] if found and found[0].id == kept.records[-1].id else None
 
     def _encode(self, kept: _Kept, records: Sequence[Record], progress: Progress | None) -> Float2d:
         texts = [r.input for r in records] + [r.output for r in records]

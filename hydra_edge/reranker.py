@@ -69,10 +69,10 @@ def rerank(
     phi = pair_features(head.features, vector, history, shortlist, helped)
     scores = head.scores(phi)
     order = np.argsort(-scores, kind="stable")[:k]
-    parts = head.contributions(phi)
+    parts = head.contributions(phi, order)
     return tuple(
-        RankedRecord(history.records[int(shortlist.index[i])], float(scores[i]), parts[i])
-        for i in order.tolist()
+        RankedRecord(history.records[int(shortlist.index[i])], float(scores[i]), part)
+        for i, part in zip(order.tolist(), parts, strict=True)
     )
 
 

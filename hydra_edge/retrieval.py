@@ -45,7 +45,6 @@ class StoreIndex:
     def __init__(self, store: Store, history: History) -> None:
         self._store = store
         self._history = history
-        self._position = {record.id: i for i, record in enumerate(history.records)}
 
     def search(self, query: str, limit: int, before: int) -> tuple[Int1d, Float1d]:
         """See ``LexicalIndex.search``."""
@@ -55,7 +54,7 @@ class StoreIndex:
         edge = history.records[before].id if before < len(history) else history.edge
         found = self._store.bm25(query, history.task.name, limit, before=edge)
         # A record added since the history was read is not part of it yet.
-        kept = [(self._position[i], score) for i, score in found if i in self._position]
+        kept = [(history.place[i], score) for i, score in found if i in history.place]
         if not kept:
             return _empty()
         index, score = zip(*kept, strict=True)
@@ -154,5 +153,5 @@ def first_stage(
     if len(found):
         relative[found] = score / score[0]
     index = np.union1d(nearest, found).astype(np.int64)
-    index = index[np.argsort(-(merit + rank)[index], kind="stable")]
+    index = index[np.argsort(-(merit[index] + rank[index]), kind="stable")]
     return Shortlist(index, relative[index], rank[index], cosine[index].astype(np.float32))

@@ -14,6 +14,7 @@ from hydra_edge.config import find_paths
 from hydra_edge.personalizer import Personalizer
 from hydra_edge.prompt import Prompt
 from hydra_edge.server import run
+from hydra_edge.server.guard import Guard
 from hydra_edge.server.service import Settings
 from hydra_edge.server.tokens import Doorkeeper, TokenFiles, owner_token
 from hydra_edge.types import Completion, Record
@@ -75,15 +76,20 @@ class GatedLLM(EchoLLM):
         self.started = threading.Semaphore(0)  # one release an answer begun
         self.stopped = threading.Semaphore(0)  # one release an answer told to stop
 
-    def complete(self, prompt: Prompt, **options: Any) -> list[Completion]:
-        self.asked.append(prompt)
-        should_stop = options.get("should_stop") or (lambda: False)
+    def complete(
+        self,
+        prompt: Prompt,
+        *,
+        n: int = 1,
+        should_stop: Callable[[], bool] | None = None,
+        **options: Any,
+    ) -> list[Completion]:
         self.started.release()
         while not self.gate.wait(0.002):  # a decode step
-            if should_stop():
+            if should_stop is not None and should_stop():
                 self.stopped.release()
-                return self.answers(prompt, options["n"])[: self.first]
-        return super().complete(prompt, **options)
+                return self.answers(prompt, n)[: self.first]
+        return super().complete(prompt, n=n, **options)
 
 
 @dataclass
@@ -95,6 +101,10 @@ class Served:
     token: str
     files: TokenFiles
     thread: threading.Thread
+
+    @property
+    def app(self) -> Guard:
+        return self.server.app
 
     @property
     def port(self) -> int:

@@ -10,6 +10,7 @@ from hydra_edge import __version__
 from hydra_edge.cli import (
     answering,
     diagnosis,
+    git_hook,
     heads,
     history,
     importing,
@@ -62,6 +63,7 @@ history.register(app)
 heads.register(app)
 models.register(app)
 mcp.register(app)
+git_hook.register(app)
 serve.register(app)
 settings.register(app)
 diagnosis.register(app)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -92,7 +91,7 @@ def install(
     for flag, value in (("--user", user), ("--task", task), ("--model", model)):
         arguments += [flag, value] if value else []
     arguments += ["--allow-private"] if allow_private else []
-    server = clients.entry(arguments, os.environ)
+    server = clients.entry(arguments)
     if not write:
         shown = {"mcpServers": {clients.NAME: server}}
         if as_json:

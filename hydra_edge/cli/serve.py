@@ -120,25 +120,28 @@ def _serve(
 
     token = owner_token(files, renew=new_token)
     page_token = make_token() if open_page else ""
+    folder = files.apps.parent
     sock = run.bind(DEFAULT_PORT if port is None else port)
     with sock:
         bound = sock.getsockname()[1]
         url = f"http://{run.HOST}:{bound}"
+        page = f"{url}/#token={page_token}"
         doorkeeper = Doorkeeper(files, [t for t in (token, page_token) if t])
-        chosen = Settings(bound, doorkeeper, task, queue, timeout_s)
 
         def ready(_server: run.Server) -> None:
             if as_json:
-                output.write_json(
-                    {"url": url, "base_url": f"{url}/v1", "token_file": str(files.owner)}
-                )
+                told = {"url": url, "base_url": f"{url}/v1", "token_file": str(files.owner)}
+                output.write_json(told | ({"page": page} if open_page else {}))
                 sys.stdout.flush()
             output.note(f"Serving {me.user} on {url}/v1; token in {files.owner}", style="bold")
             output.note("Ctrl-C ends it.")
-            if open_page:
-                run.open_page(f"{url}/#token={page_token}", files.owner.parent)
+            if open_page and not run.open_page(page, folder):
+                output.note(f"No browser was found. Open {page}")
 
-        run.serve(me, chosen, sock, ready=ready)
+        try:
+            run.serve(me, Settings(bound, doorkeeper, task, queue, timeout_s), sock, ready=ready)
+        finally:
+            run.forget_page(folder)
     output.note("Stopped; no request was left running.")
 
 

@@ -1,4 +1,8 @@
-"""A git hook that proposes a commit's subject in its author's own style."""
+"""A git hook that proposes a commit's subject in its author's own style.
+
+``description`` turns what is staged into a query, ``proposal`` asks for a subject and learns
+from the one that was committed, ``hooks`` puts the scripts into a repository.
+"""
 
 from hydra_edge.githook.description import describe_staged
 from hydra_edge.githook.repository import Repository

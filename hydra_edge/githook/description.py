@@ -17,7 +17,7 @@ from hydra_edge.githook.repository import Repository
 _PATCH_BYTES = 1 << 18  # of a larger change the beginning has to do
 _DIFF = (
     "diff", "--cached", "--find-renames", "--no-ext-diff", "--no-textconv", "--no-color",
-    "--ignore-submodules=all",
+    "--ignore-submodules=all", "--src-prefix=a/", "--dst-prefix=b/",
 )  # fmt: skip
 _VERBS = {"A": "Add", "D": "Delete", "R": "Rename", "C": "Add"}
 _FILES, _NAMES, _PROSE_WORDS = 6, 8, 60

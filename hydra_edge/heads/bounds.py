@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -157,6 +158,7 @@ def posterior_gain(
     return GainEstimate(mean, mean - quantile / math.sqrt(certain + own))
 
 
+@lru_cache(maxsize=64)
 def student_t_quantile(level: float, df: int) -> float:
     """Return t with P(T <= t) = level for Student's t with ``df`` degrees of freedom.
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from hydra_edge.errors import ShapeError
 from hydra_edge.heads.checks import checked, checked_scale, symmetric
 from hydra_edge.heads.groups import Groups, Prior
-from hydra_edge.heads.objective import Problem, minimise, solve_positive
+from hydra_edge.heads.objective import Problem, Solution, minimise, solve_positive
 from hydra_edge.types import Double1d, Double2d
 
 # How many standard deviations the best candidate must lead the greedy answer by. The greedy
@@ -171,7 +171,10 @@ class ConditionalLogit:
             not depend on it.
         """
         v = problem.from_weight(self.prior.mean if start is None else start)
-        solution = minimise(problem, self.prior_scale, v)
+        return self.take(problem, minimise(problem, self.prior_scale, v))
+
+    def take(self, problem: Problem, solution: Solution) -> Self:
+        """Take over what minimising a problem at this head's prior scale has found."""
         data = problem.root @ solution.hessian @ problem.root.T
         self.weight_ = problem.to_weight(solution.v)
         self.precision_ = self.prior.precision * self.prior_scale + (data + data.T) / 2.0

@@ -16,7 +16,7 @@ from hydra_edge.errors import ShapeError
 from hydra_edge.heads.checks import checked_scale
 from hydra_edge.heads.groups import Groups, Prior
 from hydra_edge.heads.logit import ConditionalLogit, require_dim
-from hydra_edge.heads.objective import Problem, leave_one_out_steps
+from hydra_edge.heads.objective import Problem, Solution, leave_one_out_steps, minimise
 from hydra_edge.types import Double1d, Double2d
 
 PRIOR_SCALES = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
@@ -26,12 +26,14 @@ PRIOR_SCALES = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 class ScaleChoice:
     """The head fitted at the chosen prior scale.
 
+    ``scores`` (n_pairs,) are those of weights that have not seen the query (``loo_scores``).
     ``loo_losses`` maps each scale tried to its mean cross-entropy per left-out query, nats;
     empty if there were no queries.
     """
 
     head: ConditionalLogit
     scale: float
+    scores: Double1d
     loo_losses: Mapping[float, float]
 
 
@@ -67,10 +69,7 @@ def leave_one_out(head: ConditionalLogit, groups: Groups) -> Double2d:
         )
     if groups.n_groups == 0:
         return np.zeros((0, head.prior.dim))
-    return _weights_without(Problem.of(head.prior, groups), head)
-
-
-def _weights_without(problem: Problem, head: ConditionalLogit) -> Double2d:
+    problem = Problem.of(head.prior, groups)
     v = problem.from_weight(head.weight_)
     return problem.to_weight(leave_one_out_steps(problem, head.prior_scale, v))
 
@@ -92,7 +91,11 @@ def loo_scores(head: ConditionalLogit, groups: Groups) -> Double1d:
 
 
 def _own_scores(features: Double2d, weights: Double2d, groups: Groups) -> Double1d:
-    result: Double1d = np.einsum("ij,ij->i", features, np.repeat(weights, groups.sizes, axis=0))
+    sizes = groups.sizes
+    if sizes.size and np.all(sizes == sizes[0]):
+        rows = features.reshape(sizes.size, sizes[0], -1)
+        return np.asarray(np.einsum("gij,gj->gi", rows, weights)).reshape(-1)
+    result: Double1d = np.einsum("ij,ij->i", features, np.repeat(weights, sizes, axis=0))
     return result
 
 
@@ -136,25 +139,27 @@ def choose_prior_scale(
             "Pass 1.0 to keep the prior as the base states it."
         )
     if groups.n_groups == 0:
-        return ScaleChoice(ConditionalLogit(prior, prior_scale=ordered[0]), ordered[0], {})
+        head = ConditionalLogit(prior, prior_scale=ordered[0])
+        return ScaleChoice(head, ordered[0], np.zeros(0), {})
     problem = Problem.of(prior, groups)
+    start: Double1d | Solution = problem.from_weight(prior.mean)
     heads: list[ConditionalLogit] = []
+    scores: list[Double1d] = []
     losses: list[Double1d] = []
     for scale in ordered:  # from strong to weak: each optimum is the next one's start
-        start = heads[-1].weight_ if heads else None
-        heads.append(ConditionalLogit(prior, prior_scale=scale).fit_problem(problem, start=start))
-        losses.append(_left_out_losses(problem, groups, heads[-1]))
+        start = minimise(problem, scale, start)
+        heads.append(ConditionalLogit(prior, prior_scale=scale).take(problem, start))
+        without = problem.to_weight(leave_one_out_steps(problem, scale, start.v, start))
+        scores.append(_own_scores(groups.features, without, groups))
+        losses.append(problem.cross_entropy(problem.log_probability(scores[-1])))
     means = [_mean(loss, problem.weights) for loss in losses]
     lowest = int(np.argmin(means))
     chosen = next(
         i for i, loss in enumerate(losses) if _is_level(loss - losses[lowest], problem.weights)
     )
-    return ScaleChoice(heads[chosen], ordered[chosen], dict(zip(ordered, means, strict=True)))
-
-
-def _left_out_losses(problem: Problem, groups: Groups, head: ConditionalLogit) -> Double1d:
-    scores = _own_scores(groups.features, _weights_without(problem, head), groups)
-    return problem.cross_entropy(problem.log_probability(scores))
+    return ScaleChoice(
+        heads[chosen], ordered[chosen], scores[chosen], dict(zip(ordered, means, strict=True))
+    )
 
 
 def _mean(values: Double1d, weights: Double1d) -> float:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from hydra_edge.heads.groups import Groups, Prior
 from hydra_edge.types import Double1d, Double2d, Int1d
@@ -20,6 +21,10 @@ MAX_ITERATIONS = 100
 # Squared Newton decrement, relative to 1 + loss: the distance to the optimum in the Hessian's
 # norm is its root, and one more step would square it.
 _CONVERGED = 1e-16
+# Below this squared decrement, relative likewise, the curvature hardly changes any more: steps
+# are taken with the one known, as long as each leaves less than a hundredth of the decrement.
+_SETTLED = 1e-3
+_STALE = 1e-2
 # Sufficient decrease (Armijo), and what rounding may add to a sum over thousands of pairs.
 _ARMIJO = 1e-4
 _LOSS_ROUNDING = 1e-13
@@ -63,10 +68,15 @@ class Point:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Solution:
-    """Where Newton stopped: ``v`` (d,), data Hessian (d, d), and how it went."""
+    """Where Newton stopped: ``v`` (d,), data Hessian (d, d), and how it went.
+
+    ``log_probability`` (n_pairs,) and ``point`` are those at ``v``.
+    """
 
     v: Double1d
     hessian: Double2d
+    log_probability: Double1d
+    point: Point
     loss: float
     iterations: int
     converged: bool
@@ -78,6 +88,8 @@ class Problem:
 
     ``features`` (n_pairs, d) are whitened and centred within each group (a constant added to
     a query's features changes no choice), ``base`` (n_pairs,) are scores at ``v = 0``.
+    ``even`` is the size of all groups if they are of one size, else 0: sums over groups are
+    then sums over an axis, several times faster.
     """
 
     features: Double2d
@@ -86,6 +98,7 @@ class Problem:
     weights: Double1d
     starts: Int1d
     sizes: Int1d
+    even: int
     root: Double2d
     root_inverse: Double2d
     mean: Double1d
@@ -94,7 +107,8 @@ class Problem:
     def of(cls, prior: Prior, groups: Groups) -> Problem:
         """Whiten and centre; linear in the number of pairs."""
         starts, sizes = groups.offsets[:-1], groups.sizes
-        means = np.add.reduceat(groups.features, starts, axis=0) / sizes[:, None]
+        even = int(sizes[0]) if np.all(sizes == sizes[0]) else 0
+        means = _group_sums(groups.features, starts, even) / sizes[:, None]
         centred = groups.features - np.repeat(means, sizes, axis=0)
         root = np.asarray(np.linalg.cholesky(prior.precision), dtype=np.float64)
         inverse = np.asarray(np.linalg.inv(root), dtype=np.float64)
@@ -105,6 +119,7 @@ class Problem:
             weights=np.ones(groups.n_groups) if groups.weights is None else groups.weights,
             starts=starts,
             sizes=sizes,
+            even=even,
             root=root,
             root_inverse=inverse,
             mean=prior.mean,
@@ -126,6 +141,11 @@ class Problem:
 
     def log_probability(self, scores: Double1d) -> Double1d:
         """Log-softmax within each group; shapes ``(n_pairs,)``."""
+        if self.even:
+            table = scores.reshape(-1, self.even)
+            table = table - table.max(axis=1, keepdims=True)
+            table -= np.log(np.exp(table).sum(axis=1, keepdims=True))
+            return np.asarray(table.reshape(-1))
         shifted = scores - self._spread_out(np.maximum.reduceat(scores, self.starts))
         total = np.log(np.add.reduceat(np.exp(shifted), self.starts))
         result: Double1d = shifted - self._spread_out(total)
@@ -133,7 +153,7 @@ class Problem:
 
     def cross_entropy(self, log_probability: Double1d) -> Double1d:
         """Cross-entropy of each group's target, nats, shape ``(n_groups,)``, unweighted."""
-        result: Double1d = -np.add.reduceat(self.target * log_probability, self.starts)
+        result: Double1d = -_group_sums(self.target * log_probability, self.starts, self.even)
         return result
 
     def loss(self, log_probability: Double1d, v: Double1d, scale: float) -> float:
@@ -144,38 +164,76 @@ class Problem:
     def point(self, log_probability: Double1d) -> Point:
         """Probabilities and the square root of the Hessian, where scores gave these."""
         p = np.exp(log_probability)
-        mean = np.add.reduceat(p[:, None] * self.features, self.starts, axis=0)
         # p sums to 1 only up to rounding, which a large common offset would amplify.
-        mean /= np.add.reduceat(p, self.starts)[:, None]
-        spread = self.features - np.repeat(mean, self.sizes, axis=0)
-        spread *= np.sqrt(self._spread_out(self.weights) * p)[:, None]
+        total = _group_sums(p, self.starts, self.even)[:, None]
+        mean = self.weighed(p) / total
+        root = np.sqrt(self._spread_out(self.weights) * p)[:, None]
+        if self.even:
+            spread = self.features.reshape(len(mean), self.even, -1) - mean[:, None, :]
+            spread = spread.reshape(self.features.shape)
+        else:
+            spread = self.features - np.repeat(mean, self.sizes, axis=0)
+        spread *= root
         return Point(p, spread)
 
-    def residual(self, point: Point) -> Double1d:
+    def weighed(self, weights: Double1d) -> Double2d:
+        """Sum the features of each group's pairs times their weights: ``(n_groups, d)``."""
+        if self.even:
+            rows = self.features.reshape(len(self.starts), self.even, -1)
+            return np.asarray(np.matmul(weights.reshape(-1, 1, self.even), rows)[:, 0])
+        sums: Double2d = np.add.reduceat(weights[:, None] * self.features, self.starts, axis=0)
+        return sums
+
+    def residual(self, probability: Double1d) -> Double1d:
         """Gradient of the loss by each pair's score, shape ``(n_pairs,)``: weight (p - t)."""
-        return self._spread_out(self.weights) * (point.probability - self.target)
+        return self._spread_out(self.weights) * (probability - self.target)
 
     def _spread_out(self, per_group: Double1d) -> Double1d:
         return np.repeat(per_group, self.sizes)
 
 
-def minimise(problem: Problem, scale: float, start: Double1d) -> Solution:
+def _group_sums(
+    values: npt.NDArray[np.float64], starts: Int1d, even: int
+) -> npt.NDArray[np.float64]:
+    """Sum the rows of each group; ``even`` is the size of all groups, or 0."""
+    if even:
+        return np.asarray(values.reshape(-1, even, *values.shape[1:]).sum(axis=1))
+    return np.asarray(np.add.reduceat(values, starts, axis=0))
+
+
+def minimise(problem: Problem, scale: float, start: Double1d | Solution) -> Solution:
     """Minimise the objective by damped Newton from ``start``, shape ``(d,)``.
+
+    What a solution for another scale knows of its own place is not computed again.
 
     The objective is strictly convex, so a backtracked Newton step always makes progress; it
     stops unconverged only when features are so large that rounding hides the progress.
     """
-    v, iterations, converged = start, 0, False
-    scores = problem.scores(v)
-    log_p = problem.log_probability(scores)
-    loss = problem.loss(log_p, v, scale)
-    while True:
+    iterations = 0
+    if isinstance(start, Solution):
+        v, log_p, point, hessian = start.v, start.log_probability, start.point, start.hessian
+        scores = problem.scores(v)
+    else:
+        v, scores = start, problem.scores(start)
+        log_p = problem.log_probability(scores)
         point = problem.point(log_p)
-        hessian: Double2d = point.spread.T @ point.spread
-        gradient = problem.features.T @ problem.residual(point) + scale * v
+        hessian = point.spread.T @ point.spread
+    loss = problem.loss(log_p, v, scale)
+    fresh, allowed = (
+        True,
+        np.inf,
+    )  # whether the curvature is that at v; the decrement it is good for
+    probability = point.probability
+    while True:
+        residual = problem.residual(probability)
+        gradient = problem.features.T @ residual + scale * v
         step = -solve_positive(hessian + scale * np.eye(v.size), gradient)
         slope = float(gradient @ step)  # minus the squared Newton decrement
         converged = -slope <= _CONVERGED * (1.0 + loss)
+        if not fresh and (converged or -slope > allowed):
+            point = problem.point(log_p)
+            hessian, fresh = point.spread.T @ point.spread, True
+            continue
         if converged or iterations == MAX_ITERATIONS:
             break
         direction = problem.features @ step
@@ -190,11 +248,19 @@ def minimise(problem: Problem, scale: float, start: Double1d) -> Solution:
         else:
             break
         v, scores, log_p, loss = new_v, new_scores, new_log_p, new_loss
+        probability, fresh = np.exp(log_p), False
+        settled = length == 1.0 and -slope <= _SETTLED * (1.0 + loss)
+        allowed = -slope * _STALE if settled else 0.0
         iterations += 1
-    return Solution(v, hessian, loss, iterations, converged)
+    if not fresh:
+        point = problem.point(log_p)
+        hessian = point.spread.T @ point.spread
+    return Solution(v, hessian, log_p, point, loss, iterations, converged)
 
 
-def leave_one_out_steps(problem: Problem, scale: float, v: Double1d) -> Double2d:
+def leave_one_out_steps(
+    problem: Problem, scale: float, v: Double1d, known: Solution | None = None
+) -> Double2d:
     """Move from ``v`` one Newton step on the objective without each group in turn.
 
     With A the group's rows of ``spread``, H the full Hessian and R.R' = inv(H), the Hessian
@@ -202,24 +268,35 @@ def leave_one_out_steps(problem: Problem, scale: float, v: Double1d) -> Double2d
     group size and d is solved, for all groups of one size at once. (n different sizes need
     n^2 / 2 pairs, so the loop over sizes is never the cost.)
 
+    Parameters
+    ----------
+    known
+        What was computed at ``v`` when it was found, if it was.
+
     Returns
     -------
     Double2d
         Shape ``(n_groups, d)``, in the coordinates of ``v``.
     """
-    point = problem.point(problem.log_probability(problem.scores(v)))
-    residual = problem.residual(point)
-    values, vectors = np.linalg.eigh(point.spread.T @ point.spread + scale * np.eye(v.size))
+    if known is None:
+        point = problem.point(problem.log_probability(problem.scores(v)))
+        hessian = point.spread.T @ point.spread
+    else:
+        point, hessian = known.point, known.hessian
+    residual = problem.residual(point.probability)
+    values, vectors = np.linalg.eigh(hessian + scale * np.eye(v.size))
     root = vectors / np.sqrt(np.maximum(values, scale))
     spread = point.spread @ root
     # Each group's gradient, minus what is left of the whole one (0 at the optimum).
     rest = problem.features.T @ residual + scale * v
-    gradient = np.add.reduceat(residual[:, None] * problem.features, problem.starts, axis=0)
-    moves = (gradient - rest) @ root
+    moves = (problem.weighed(residual) - rest) @ root
     for size in np.unique(problem.sizes):
         members = np.flatnonzero(problem.sizes == size)
         for part in np.array_split(members, 1 + members.size * size * v.size // _CHUNK):
-            rows = spread[problem.starts[part][:, None] + np.arange(size)]  # (k, size, d)
+            if problem.even and len(part) == len(members):
+                rows = spread.reshape(-1, size, v.size)
+            else:
+                rows = spread[problem.starts[part][:, None] + np.arange(size)]  # (k, size, d)
             moves[part] = _without_own_curvature(rows, moves[part])
     result: Double2d = v + moves @ root.T
     return result

@@ -55,6 +55,14 @@ class Refused(Exception):
         )
 
 
+class GivenUp(Exception):
+    """Whoever asked wants no reply any more. Stays in this package."""
+
+
+def _never() -> bool:
+    return False
+
+
 def split_base_url(base_url: str) -> SplitResult:
     """Check the address of an API.
 
@@ -165,25 +173,38 @@ class ApiClient:
             text = text.replace(self._key, "***")
         return "".join(c if c.isprintable() else " " for c in text[:400]).strip()[:200]
 
-    def post(self, path: str, body: bytes) -> bytes:
+    def post(self, path: str, body: bytes, *, give_up: Callable[[], bool] = _never) -> bytes:
         """Send JSON and return the whole reply.
+
+        Parameters
+        ----------
+        path
+            Behind the base URL.
+        body
+            What is sent.
+        give_up
+            Asked before each attempt and after each read; True closes the connection.
 
         Raises
         ------
         Refused
             If the API will not do it.
+        GivenUp
+            If told so.
         BackendError
             If no reply came, or it broke off; its subclasses say how.
         """
-        with self.stream(path, body) as chunks:
+        with self.stream(path, body, give_up=give_up) as chunks:
             return b"".join(chunks)
 
     @contextmanager
-    def stream(self, path: str, body: bytes) -> Iterator[Iterator[bytes]]:
+    def stream(
+        self, path: str, body: bytes, *, give_up: Callable[[], bool] = _never
+    ) -> Iterator[Iterator[bytes]]:
         """Send JSON and hand over the reply as it arrives (raises as ``post`` does)."""
-        response = self._open("POST", path, body)
+        response = self._open("POST", path, body, give_up)
         try:
-            yield self._chunks(response, MAX_REPLY_BYTES)
+            yield self._chunks(response, MAX_REPLY_BYTES, give_up)
         finally:
             response.close()
 
@@ -203,13 +224,17 @@ class ApiClient:
 
     # ---- one request
 
-    def _open(self, method: str, path: str, body: bytes) -> httpx2.Response:
+    def _open(
+        self, method: str, path: str, body: bytes, give_up: Callable[[], bool]
+    ) -> httpx2.Response:
         """Try until a reply begins with 200, patience ends, or it is refused for good."""
         if self._client.is_closed:
             raise BackendError("This model has been closed. Open it again to use it.")
         attempt = 0
         while True:
             asked = None
+            if give_up():
+                raise GivenUp
             try:
                 response = self._attempt(method, path, body)
             except BackendError:
@@ -253,7 +278,9 @@ class ApiClient:
                 "Check that it runs, and base_url."
             ) from err
 
-    def _chunks(self, response: httpx2.Response, limit: int) -> Iterator[bytes]:
+    def _chunks(
+        self, response: httpx2.Response, limit: int, give_up: Callable[[], bool] = _never
+    ) -> Iterator[bytes]:
         """Pass a reply on, within limits of size and time."""
         x = self._httpx2
         deadline = time.monotonic() + 2 * self._timeout_s
@@ -267,6 +294,8 @@ class ApiClient:
                         "reply. Check base_url."
                     )
                 yield chunk
+                if give_up():
+                    raise GivenUp
                 if time.monotonic() > deadline:
                     raise BackendTimeoutError(
                         f"{self.host} took over {2 * self._timeout_s:g} s for one reply. Try "

@@ -7,9 +7,10 @@ takes. Patience and limits are ``http``'s. Sends exactly what ``render`` shows.
 from __future__ import annotations
 
 import json
+import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NoReturn
 
@@ -22,7 +23,7 @@ from hydra_edge.errors import (
     HydraError,
     UnknownModelError,
 )
-from hydra_edge.llm.http import ApiClient, Refused
+from hydra_edge.llm.http import ApiClient, GivenUp, Refused
 from hydra_edge.llm.members import find_member
 from hydra_edge.llm.reply import Reply, feed_choice, parse_object, read_events, read_reply, spent
 from hydra_edge.llm.request import check_request
@@ -34,10 +35,18 @@ if TYPE_CHECKING:
     import httpx2
 
 _TOGETHER = 4  # requests on their way at once
+_LOOK_S = 0.05  # between two looks whether to stop, while replies are awaited
 # What a server may say it does not take, and what is sent in its place (None: nothing).
 _DIALECT = {"max_tokens": "max_completion_tokens", "temperature": None, "stop": None, "seed": None}
 # After these, or a refusal of a single answer, further requests would only fail again.
 _HOPELESS = (BackendAuthError, BackendRateLimitError, BackendTimeoutError)
+
+
+_NOT_ASKED = BackendError("not asked")
+
+
+def _never() -> bool:
+    return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +56,16 @@ class _Ask:
     n: int
     temperature: float
     seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Wish:
+    """What is asked of a whole pool; ``tell`` takes each reply that came, in order of arrival."""
+
+    prompt: Prompt
+    max_tokens: int
+    stop: Callable[[], bool]
+    tell: Callable[[Reply], None]
 
 
 class OpenAIApi:
@@ -122,27 +141,42 @@ class OpenAIApi:
         choices: Sequence[str] | None = None,
         seed: int = 0,
         on_token: Callable[[str], None] | None = None,
+        should_stop: Callable[[], bool] | None = None,
+        on_candidate: Callable[[Completion], None] | None = None,
     ) -> list[Completion]:
         """Sample up to ``n`` answers (see ``LLM.complete``).
 
         The greedy answer is one request, the others are one more where the server serves
         ``n``, else one each. With ``choices``, answers that name no member, or several, are
-        dropped. Raises also ``UnknownModelError`` where the server lists its models and this
-        is none of them.
+        dropped. Told to stop, it returns at once and asks for nothing more; a request the
+        server has not begun to answer is left behind, and its reply thrown away. Raises also
+        ``UnknownModelError`` where the server lists its models and this is none of them.
         """
         members = check_request(
             n=n, temperature=temperature, max_tokens=max_tokens, choices=choices,
             on_token=on_token,
         )  # fmt: skip
+        stop = should_stop or _never
+        distinct = n if temperature > 0.0 else 1
+
+        def usable(reply: Reply) -> list[Completion]:
+            return self._members(reply.completions, members) if members else [*reply.completions]
+
+        def tell(reply: Reply) -> None:
+            if on_candidate is not None:
+                for answer in usable(reply):
+                    for _ in range(n // distinct):
+                        on_candidate(answer)
+
+        wish = _Wish(prompt, max_tokens, stop, tell)
         if on_token is not None and members is None:
-            return [self._stream(prompt, _Ask(1, 0.0, seed), max_tokens, on_token)]
-        replies = self._pool(prompt, n if temperature > 0.0 else 1, temperature, max_tokens, seed)
-        answers = [completion for reply in replies for completion in reply.completions]
-        if not answers:
-            self._fail(replies)
-        if members is not None:
-            answers = self._members(answers, members)
-        if on_token is not None:
+            replies = self._stream(wish, _Ask(1, 0.0, seed), on_token)
+        else:
+            replies = self._pool(wish, distinct, temperature, seed)
+        answers = [answer for reply in replies for answer in usable(reply)]
+        if not answers and not stop():
+            self._fail(replies, members)
+        if answers and on_token is not None and members is not None:
             on_token(answers[0].text)
         return answers if temperature > 0.0 else answers[:1] * n
 
@@ -173,13 +207,11 @@ class OpenAIApi:
             body["stream"] = True
         return well_formed(json.dumps(body, ensure_ascii=False)).encode("utf-8")
 
-    def _pool(
-        self, prompt: Prompt, n: int, temperature: float, max_tokens: int, seed: int
-    ) -> list[Reply]:
+    def _pool(self, wish: _Wish, n: int, temperature: float, seed: int) -> list[Reply]:
         """Ask for ``n`` candidates in as few requests as this server allows."""
         singles = [_Ask(1, temperature, seed + i) for i in range(1, n)]
         together = [_Ask(n - 1, temperature, seed + 1)] if self._serves_n and n > 2 else singles
-        replies = self._send(prompt, [_Ask(1, 0.0, seed), *together], max_tokens)
+        replies = self._send(wish, [_Ask(1, 0.0, seed), *together])
         if together is singles:
             return replies
         greedy, others = replies
@@ -187,54 +219,83 @@ class OpenAIApi:
         ignored = others.error is None and others.offered < n - 1
         if refused or ignored:
             self._serves_n = False
-            replies += self._send(prompt, singles[others.offered :], max_tokens)
+            replies += self._send(wish, singles[others.offered :])
         return replies
 
-    def _send(self, prompt: Prompt, asks: Sequence[_Ask], max_tokens: int) -> list[Reply]:
+    def _send(self, wish: _Wish, asks: Sequence[_Ask]) -> list[Reply]:
         """Send requests, a few at a time; one that fails takes no other with it."""
-        replies = [Reply(error=BackendError("not asked"))] * len(asks)
+        replies = [Reply(error=_NOT_ASKED)] * len(asks)
         places = iter(range(len(asks)))
         turn = threading.Lock()
-        hopeless = threading.Event()
+        over = threading.Event()
+        arrived: queue.SimpleQueue[tuple[int, Reply] | None] = queue.SimpleQueue()
+
+        def give_up() -> bool:
+            return over.is_set() or wish.stop()
 
         def work() -> None:
-            while not hopeless.is_set():
-                with turn:
-                    place = next(places, None)
-                if place is None:
-                    return
-                try:
-                    replies[place] = self._ask(prompt, asks[place], max_tokens)
-                except (Refused, HydraError) as err:
-                    replies[place] = Reply(error=err)
-                    refused = isinstance(err, Refused) and asks[place].n == 1
-                    if refused or isinstance(err, _HOPELESS):
-                        hopeless.set()
+            try:
+                while not give_up():
+                    with turn:
+                        place = next(places, None)
+                    if place is None:
+                        return
+                    reply = self._reply(wish, asks[place], give_up)
+                    arrived.put((place, reply))
+                    refused = isinstance(reply.error, Refused) and asks[place].n == 1
+                    if refused or isinstance(reply.error, _HOPELESS):
+                        over.set()
+            finally:
+                arrived.put(None)
 
-        # Daemons, not a pool: an interrupted program must not wait for replies to arrive.
-        threads = [
-            threading.Thread(target=work, daemon=True) for _ in range(min(_TOGETHER, len(asks)) - 1)
-        ]
-        for thread in threads:
-            thread.start()
-        work()
-        for thread in threads:
-            thread.join()
+        workers = min(_TOGETHER, len(asks))
+        for _ in range(workers):
+            # Daemons, not a pool: an interrupted program must not wait for replies to arrive.
+            threading.Thread(target=work, daemon=True).start()
+        try:
+            for place, reply in self._arrivals(arrived, workers, wish.stop):
+                replies[place] = reply
+                wish.tell(reply)
+        finally:
+            over.set()
         return replies
 
-    def _ask(self, prompt: Prompt, ask: _Ask, max_tokens: int) -> Reply:
-        while True:
-            unspoken = self._unspoken
-            body = self._body(prompt, ask, max_tokens, unspoken, stream=False)
+    @staticmethod
+    def _arrivals(
+        arrived: queue.SimpleQueue[tuple[int, Reply] | None],
+        workers: int,
+        stop: Callable[[], bool],
+    ) -> Iterator[tuple[int, Reply]]:
+        """Yield replies as they come, until all workers are done or it is time to stop."""
+        while workers and not (arrived.empty() and stop()):
             try:
-                raw = self._client.post("chat/completions", body)
-            except Refused as refusal:
-                if not self._learns(refusal, unspoken):
-                    raise
+                item = arrived.get(timeout=_LOOK_S)
+            except queue.Empty:
+                continue
+            if item is None:
+                workers -= 1
             else:
-                return read_reply(
-                    raw, self.name, n=ask.n, greedy=ask.temperature == 0.0, stop=prompt.task.stop
-                )
+                yield item
+
+    def _reply(self, wish: _Wish, ask: _Ask, give_up: Callable[[], bool]) -> Reply:
+        """Ask once; what went wrong is part of the reply."""
+        prompt = wish.prompt
+        try:
+            while True:
+                unspoken = self._unspoken
+                body = self._body(prompt, ask, wish.max_tokens, unspoken, stream=False)
+                try:
+                    raw = self._client.post("chat/completions", body, give_up=give_up)
+                except Refused as refusal:
+                    if not self._learns(refusal, unspoken):
+                        raise
+                else:
+                    greedy = ask.temperature == 0.0
+                    return read_reply(raw, self.name, n=ask.n, greedy=greedy, stop=prompt.task.stop)
+        except GivenUp:
+            return Reply(error=_NOT_ASKED)
+        except (Refused, HydraError) as err:
+            return Reply(error=err)
 
     def _learns(self, refusal: Refused, unspoken: frozenset[str]) -> bool:
         """Whether the server named a parameter that can be left out next time."""
@@ -246,19 +307,22 @@ class OpenAIApi:
 
     # ---- streaming
 
-    def _stream(
-        self, prompt: Prompt, ask: _Ask, max_tokens: int, on_token: Callable[[str], None]
-    ) -> Completion:
-        answer = AnswerText(prompt.task.stop, on_token)
+    def _stream(self, wish: _Wish, ask: _Ask, on_token: Callable[[str], None]) -> list[Reply]:
+        answer = AnswerText(wish.prompt.task.stop, on_token)
         while True:
             unspoken = self._unspoken
-            body = self._body(prompt, ask, max_tokens, unspoken, stream=True)
+            body = self._body(wish.prompt, ask, wish.max_tokens, unspoken, stream=True)
             try:
-                with self._client.stream("chat/completions", body) as chunks:
-                    return self._follow(chunks, answer)
+                with self._client.stream("chat/completions", body, give_up=wish.stop) as chunks:
+                    reply = Reply((self._follow(chunks, answer),), 1)
+            except GivenUp:
+                return []
             except Refused as refusal:
                 if not self._learns(refusal, unspoken):
                     raise self._refused(refusal) from refusal
+            else:
+                wish.tell(reply)
+                return [reply]
 
     def _follow(self, chunks: Iterable[bytes], answer: AnswerText) -> Completion:
         """Read a streamed answer; what came before it broke off is kept."""
@@ -284,21 +348,23 @@ class OpenAIApi:
 
     # ---- answers
 
-    def _members(self, answers: Sequence[Completion], members: Sequence[str]) -> list[Completion]:
+    @staticmethod
+    def _members(answers: Iterable[Completion], members: Sequence[str]) -> list[Completion]:
+        """Return the answers that mean a member, spelled as it is there."""
         found = [(answer, find_member(answer.text, members)) for answer in answers]
-        kept = [replace(answer, text=member) for answer, member in found if member is not None]
-        if not kept:
-            raise BackendError(
-                f"{self.name} chose none of the {len(members)} allowed answers: got "
-                f"{self._client.clean(answers[0].text[:80])!r}; expected one such as "
-                f"{members[0]!r}. Use another model, or a task of kind text."
-            )
-        return kept
+        return [replace(answer, text=member) for answer, member in found if member is not None]
 
     # ---- what went wrong
 
-    def _fail(self, replies: Sequence[Reply]) -> NoReturn:
+    def _fail(self, replies: Sequence[Reply], members: Sequence[str] | None) -> NoReturn:
         """Say why a pool is empty: the first request's reason stands for all."""
+        said = [answer.text for reply in replies for answer in reply.completions]
+        if said and members:
+            raise BackendError(
+                f"{self.name} chose none of the {len(members)} allowed answers: got "
+                f"{self._client.clean(said[0][:80])!r}; expected one such as {members[0]!r}. Use "
+                "another model, or a task of kind text."
+            )
         error = replies[0].error
         if isinstance(error, Refused):
             raise self._refused(error) from error

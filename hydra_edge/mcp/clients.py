@@ -14,14 +14,14 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from hydra_edge.errors import ConfigError
+from hydra_edge.program import NAME, command, environment
 from hydra_edge.types import JsonDict
 
-NAME = "hydra-edge"
 _SERVERS = "mcpServers"
 CLIENTS = {"claude": "Claude Desktop", "cursor": "Cursor", "lmstudio": "LM Studio"}
 _BOM = "\ufeff"
@@ -58,18 +58,7 @@ def own_config_path(client: str) -> Path:
     return config_path(client, platform=sys.platform, home=Path.home(), environment=os.environ)
 
 
-def command(arguments: list[str]) -> list[str]:
-    """Return hydra-edge with arguments as an application must call it: by absolute path."""
-    python = Path(sys.executable)
-    for program in (Path(sys.argv[0]), python.with_name(NAME), python.with_name(NAME + ".exe")):
-        if program.stem == NAME and program.is_file():
-            return [str(program.absolute()), *arguments]
-    if getattr(sys, "frozen", False):
-        return [sys.executable, *arguments]
-    return [sys.executable, "-m", "hydra_edge", *arguments]
-
-
-def entry(arguments: list[str], environment: Mapping[str, str]) -> JsonDict:
+def entry(arguments: Sequence[str]) -> JsonDict:
     """Return our server as a client's configuration describes it.
 
     A client starts its servers with next to none of our environment, so a home of our own
@@ -77,8 +66,8 @@ def entry(arguments: list[str], environment: Mapping[str, str]) -> JsonDict:
     """
     program, *rest = command(arguments)
     made: JsonDict = {"command": program, "args": rest}
-    if home := environment.get("HYDRA_EDGE_HOME"):
-        made["env"] = {"HYDRA_EDGE_HOME": str(Path(home).expanduser().absolute())}
+    if variables := environment():
+        made["env"] = variables
     return made
 
 

@@ -23,8 +23,9 @@ from hydra_edge.words import in_words
 
 _REMEMBERED = 64  # generations that can still be explained
 _CANDIDATES = 32  # a closed set may have thousands of members that nobody drew
-_REASONS = 6
+_REASONS, _SMALLEST = 4, 0.005
 _TEXT_CHARS = 4000  # of a record's side; a host's context is not ours to fill
+_GLANCE_CHARS = 300  # of a record that only explains a choice
 _SWITCHES = {
     "baseline": "no head: plain order, first answer",
     "shared": "the head shared by all users",
@@ -189,7 +190,7 @@ class Desk:
 def _ranked(ranked: Iterable[types.RankedRecord]) -> list[shapes.RankedRecord]:
     return [
         shapes.RankedRecord(
-            **_side(item.record),
+            **_side(item.record, _GLANCE_CHARS),
             score=item.score,
             reasons=_reasons(item.contributions, "reranker"),
         )
@@ -202,23 +203,24 @@ def _reasons(shares: Mapping[str, float], role: Role) -> list[shapes.Reason]:
     return [
         shapes.Reason(feature=name, meaning=in_words(name, role), share=share)
         for name, share in largest
+        if abs(share) >= _SMALLEST
     ]
 
 
-def _side(record: Record) -> JsonDict:
+def _side(record: Record, chars: int = _TEXT_CHARS) -> JsonDict:
     return {
         "id": record.id,
         "task": record.task,
-        "input": _cut(record.input),
-        "output": _cut(record.output),
+        "input": _cut(record.input, chars),
+        "output": _cut(record.output, chars),
         "date": _date(record.time),
     }
 
 
-def _cut(text: str) -> str:
+def _cut(text: str, chars: int) -> str:
     """Bound a text, and make it one that JSON can carry: no lone surrogates."""
     text = text.encode("utf-8", "replace").decode("utf-8")
-    return text if len(text) <= _TEXT_CHARS else text[:_TEXT_CHARS] + " […]"
+    return text if len(text) <= chars else text[:chars] + " […]"
 
 
 def _date(time: float | None) -> str | None:

@@ -12,6 +12,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from hydra_edge import __version__
+from hydra_edge.errors import CancelledError
 from hydra_edge.server.chat import ID_PREFIX, MODEL, ChatAnswer, ChatRequest, read_chat
 from hydra_edge.server.chat import unknown_model as _unknown_model
 from hydra_edge.server.fields import Fields, bad_field
@@ -56,7 +57,7 @@ async def model(request: Request) -> Response:
 
 async def _model_names(request: Request) -> list[str]:
     scope = scope_of(request)
-    tasks = await service_of(request).read(lambda person: list(person.store.tasks()))
+    tasks = await service_of(request).quickly(lambda person: list(person.store.tasks()))
     shown = scope.tasks or tasks
     return [MODEL, *(f"{MODEL}/{task}" for task in shown)]
 
@@ -85,21 +86,29 @@ async def _generate(
     service: Service, asked: ChatRequest, task: str | None, completions: list[Completion]
 ) -> Generation:
     end = time.monotonic() + service.settings.timeout_s
-    n = asked.candidates or service.owner.config.candidates
+
+    def is_over() -> bool:
+        return time.monotonic() > end
+
     async with service.llm.turn():
-        return await service.person.generate(
-            asked.query,
-            task=task,
-            n=max(n, asked.choices),
-            k=asked.records,
-            temperature=asked.temperature,
-            max_tokens=asked.max_tokens,
-            system=asked.system,
-            private=asked.private,
-            seed=asked.seed,
-            should_stop=lambda: time.monotonic() > end,
-            on_candidate=completions.append,
-        )
+        try:
+            return await service.person.generate(
+                asked.query,
+                task=task,
+                n=max(asked.candidates or service.owner.config.candidates, asked.choices),
+                k=asked.records,
+                temperature=asked.temperature,
+                max_tokens=asked.max_tokens,
+                system=asked.system,
+                private=asked.private,
+                seed=asked.seed,
+                should_stop=is_over,
+                on_candidate=completions.append,
+            )
+        except CancelledError as err:
+            if is_over():
+                raise service.too_late() from err
+            raise
 
 
 async def rank(request: Request) -> Response:
@@ -109,7 +118,7 @@ async def rank(request: Request) -> Response:
     fields.refuse_others(("query", "task", "k"))
     query, k = fields.text("query"), fields.whole("k", 1, MOST_SHOWN)
     task = service.task(scope, fields.text("task", ""))
-    ranking = await service.read(lambda person: person.rank(query, task=task, k=k))
+    ranking = await service.quickly(lambda person: person.rank(query, task=task, k=k))
     return Json(ranking_json(ranking, private=scope.is_owner))
 
 
@@ -123,7 +132,7 @@ async def feedback(request: Request) -> Response:
     pick = fields.whole("pick", 1, 2**31)
     text = fields.text("text") if fields.raw("text") is not None else None
     keep = fields.flag("keep", default=True)
-    found = await service.read(lambda person: person.store.generation(generation_id))
+    found = await service.quickly(lambda person: person.store.generation(generation_id))
     # What an app may not see does not exist for it.
     if found is None or not scope.allows(found.task):
         raise Refusal(
@@ -132,7 +141,7 @@ async def feedback(request: Request) -> Response:
             "before. Answers are remembered unless the setting `log` is off.",
             param="id",
         )  # fmt: skip
-    result = await service.read(
+    result = await service.quickly(
         lambda person: person.choose(generation_id=generation_id, pick=pick, text=text, keep=keep)
     )
     return Json({"object": "hydra_edge.choice"} | asdict(result))
@@ -148,7 +157,7 @@ async def add_records(request: Request) -> Response:
     if not isinstance(given, list) or not given:
         raise bad_field("records", given, "a list of at least one record")
     records = [_read_record(service, scope, entry, i) for i, entry in enumerate(given)]
-    result = await service.read(lambda person: person.add(records))
+    result = await service.quickly(lambda person: person.add(records))
     return Json({"object": "hydra_edge.added"} | asdict(result), HTTPStatus.CREATED)
 
 

@@ -22,10 +22,11 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from hydra_edge.aio import AsyncPersonalizer
-from hydra_edge.config import write_private
+from hydra_edge.config import make_private_dir, write_private
 from hydra_edge.errors import ConfigError
 from hydra_edge.server.app import create_app
 from hydra_edge.server.guard import Guard
+from hydra_edge.server.page import page_routes
 from hydra_edge.server.service import Settings
 
 if TYPE_CHECKING:
@@ -111,17 +112,18 @@ class Server(uvicorn.Server):
             limit_concurrency=_CONNECTIONS,
         )
         super().__init__(config)
-        self._app = app
+        self.app = app
         self._ends = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def stop(self) -> None:
         """Take no new request, finish those that run, then end; called twice, end at once."""
-        if self._app.draining:
+        if self.app.draining:
             self.should_exit = self.force_exit = True
-        self._app.draining = True
+        self.app.draining = True
         if self._loop is not None:
-            self._loop.call_soon_threadsafe(self._ends.set)
+            with contextlib.suppress(RuntimeError):  # it has ended already
+                self._loop.call_soon_threadsafe(self._ends.set)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Turn a signal into an orderly end, after which the process leaves with success."""
@@ -130,7 +132,7 @@ class Server(uvicorn.Server):
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
         """Serve until stopped."""
         self._loop = asyncio.get_running_loop()
-        if self._app.draining:  # stopped before it began
+        if self.app.draining:  # stopped before it began
             self._ends.set()
         drain = asyncio.ensure_future(self._drain())
         try:
@@ -144,7 +146,7 @@ class Server(uvicorn.Server):
         await self._ends.wait()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(DRAIN_S):
-                while self._app.running:
+                while self.app.running:
                     await asyncio.sleep(_POLL_S)
         self.should_exit = True
 
@@ -156,7 +158,7 @@ def serve(
     *,
     ready: Callable[[Server], None],
 ) -> None:
-    """Serve a person until told to stop; the personalizer stays the caller's to close.
+    """Serve a person until told to stop, then close the personalizer.
 
     Parameters
     ----------
@@ -170,17 +172,33 @@ def serve(
 async def _serve(
     person: Personalizer, settings: Settings, sock: socket.socket, ready: Callable[[Server], None]
 ) -> None:
-    server = Server(create_app(AsyncPersonalizer(person), settings))
-    ready(server)
-    await server.serve([sock])
+    async with AsyncPersonalizer(person) as served:
+        server = Server(create_app(served, settings, page_routes()))
+        ready(server)
+        await server.serve([sock])
 
 
-def open_page(url: str, folder: Path) -> None:
+def open_page(url: str, folder: Path) -> bool:
     """Open the page in a browser without its token showing in any list of processes.
 
     The browser is given a file of ours that only its owner can read, which sends it on.
+
+    Returns
+    -------
+    bool
+        Whether there is a browser.
     """
-    file = folder / "open.html"
+    file = _page_file(folder)
     script = f"location.replace({json.dumps(url)})"
+    make_private_dir(folder)
     write_private(file, f"<!doctype html><title>hydra-edge</title><script>{script}</script>\n")
-    webbrowser.open(file.as_uri())
+    return webbrowser.open(file.as_uri())
+
+
+def forget_page(folder: Path) -> None:
+    """Remove the file ``open_page`` made; its token is worthless by then."""
+    _page_file(folder).unlink(missing_ok=True)
+
+
+def _page_file(folder: Path) -> Path:
+    return folder.absolute() / "open.html"

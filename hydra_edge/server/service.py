@@ -52,7 +52,7 @@ class Service:
         """The personalizer itself, for reading its store; never for long work."""
         return self.person.personalizer
 
-    async def read(self, work: Callable[[Personalizer], T]) -> T:
+    async def quickly(self, work: Callable[[Personalizer], T]) -> T:
         """Do something quick with the personalizer on a thread, in turn."""
         async with self.quick.turn():
             return await asyncio.to_thread(work, self.owner)
@@ -86,6 +86,14 @@ class Service:
                 "--read-only.",
             )  # fmt: skip
 
+    def too_late(self) -> Refusal:
+        """Return the error for a request whose time is over."""
+        return Refusal(
+            HTTPStatus.GATEWAY_TIMEOUT, "timeout",
+            f"No answer within {self.settings.timeout_s:g} s. Ask for less, or start the server "
+            "with a longer --timeout.",
+        )  # fmt: skip
+
     async def while_connected(self, request: Request, work: Coroutine[Any, Any, T]) -> T:
         """Do something for a client for as long as it is there to hear of it.
 
@@ -106,11 +114,7 @@ class Service:
                 return task.result()
             raise Refusal(HTTPStatus.BAD_REQUEST, "gone", "The client hung up.")
         except TimeoutError:
-            raise Refusal(
-                HTTPStatus.GATEWAY_TIMEOUT, "timeout",
-                f"No answer within {self.settings.timeout_s:g} s. Ask for less, or start the "
-                "server with a longer --timeout.",
-            ) from None  # fmt: skip
+            raise self.too_late() from None
         finally:
             for each in (task, gone):
                 each.cancel()

@@ -264,9 +264,9 @@ def _find(
     for word in chosen:
         known = _postings(connection, memory, task, word)
         visible = known.place < scope.n
-        places, times = known.place[visible], known.times[visible].astype(np.float64)
-        found.append(places)
-        gains.append(weights[word] * scope.gain(times, length[places], len(places)))
+        held, times = known.place[visible], known.times[visible].astype(np.float64)
+        found.append(held)
+        gains.append(weights[word] * scope.gain(times, length[held], len(held)))
     sums = np.bincount(np.concatenate(found), weights=np.concatenate(gains), minlength=1)
     places = np.flatnonzero(sums)  # a record that holds a word has a gain above 0
     return places.astype(np.int64), sums[places].astype(np.float64, copy=False)

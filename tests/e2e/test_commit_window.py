@@ -70,6 +70,12 @@ COMMITS = (
      "with the word."),
 )  # fmt: skip
 CHANGE = "def split_words(text):\n    return text.replace('-', ' ').split()\n"
+NEXT_CHANGE = """\
+def upload(notes):
+    # Wait for the network instead of failing while the device is in flight mode.
+    wait_for_network()
+    send(notes)
+"""
 SUBJECTS = (
     "Update search.py", "search: split words at hyphens", "Fix word splitting in the search",
     "search: split words at hyphens", "Split words", "search: handle hyphens",
@@ -156,7 +162,7 @@ class PausingLLM:
 def display() -> Iterator[str]:
     """Start an X server of our own; it says by itself when it is ready, and as what."""
     read, write = os.pipe()
-    command = ["Xvfb", "-displayfd", str(write), "-screen", "0", "860x800x24", "-nolisten", "tcp"]
+    command = ["Xvfb", "-displayfd", str(write), "-screen", "0", "828x668x24", "-nolisten", "tcp"]
     with subprocess.Popen(command, pass_fds=(write,), stderr=subprocess.DEVNULL) as server:
         os.close(write)
         try:
@@ -312,6 +318,19 @@ def test_window_closed_while_asking_stops_the_llm_first(open_window) -> None:  #
         window.person.store.tasks()
 
 
+def test_window_describes_what_is_staged_when_asked_unless_edited(open_window, repo: Repo) -> None:  # type: ignore[no-untyped-def]
+    llm = answering()
+    window = open_window(llm)
+    repo.write("sync.py", NEXT_CHANGE)
+    propose(window)
+    assert "upload" in llm.prompts[-1].query
+    window.body.insert("1.0", "My own words: ")
+    repo.write("export.py", "def to_html():\n    pass\n")
+    propose(window)
+    assert llm.prompts[-1].query.startswith("My own words: ")
+    assert "to_html" not in llm.prompts[-1].query
+
+
 def test_window_commit_refused_by_a_hook_records_nothing(open_window, repo: Repo) -> None:  # type: ignore[no-untyped-def]
     hook = repo.path / ".git" / "hooks" / "commit-msg"
     hook.parent.mkdir(exist_ok=True)
@@ -351,6 +370,8 @@ def test_window_with_a_real_llm_proposes_and_learns(open_window, repo: Repo, dis
     assert repo.message() == subjects[0]
     assert "-> v1" in window.gain.get()
     if folder := os.environ.get("HYDRA_EDGE_SCREENSHOTS"):
+        repo.write("sync.py", NEXT_CHANGE)
+        propose(window)
         picture = Path(folder) / "commit-window.png"
         picture.parent.mkdir(parents=True, exist_ok=True)
         subprocess.run(["import", "-display", display, "-window", "root", picture], check=True)

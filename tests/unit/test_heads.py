@@ -35,7 +35,7 @@ def test_objective_gradient_and_hessian_match_finite_differences(seed, n, dim, w
 
     def gradient(at):
         point = problem.point(problem.log_probability(problem.scores(at)))
-        return problem.features.T @ problem.residual(point) + scale * at
+        return problem.features.T @ problem.residual(point.probability) + scale * at
 
     point = problem.point(problem.log_probability(problem.scores(v)))
     hessian = point.spread.T @ point.spread + scale * np.eye(dim)

@@ -1,6 +1,7 @@
 """The API backend against a server that behaves as it is told."""
 
 import json
+import threading
 from datetime import UTC, datetime
 
 import pytest
@@ -29,7 +30,7 @@ from hydra_edge.errors import (
     ContextLengthError,
     UnknownModelError,
 )
-from hydra_edge.llm.http import is_loopback, retry_after
+from hydra_edge.llm.http import ApiClient, GivenUp, is_loopback, retry_after
 from hydra_edge.llm.openai_api import OpenAIApi
 from hydra_edge.prompt import build_prompt
 from hydra_edge.tasks import BUILTIN
@@ -392,6 +393,76 @@ def test_stream_without_an_answer_is_an_error(llm, server, parts, match):
     server.otherwise = stream(*parts)
     with pytest.raises(BackendError, match=match):
         llm.complete(SUBJECT, on_token=[].append)
+
+
+# ---- listening and stopping
+
+
+def test_candidates_are_told_as_they_arrive(llm, server):
+    server.otherwise = one_by_one
+    told = []
+    out = llm.complete(SUBJECT, n=5, on_candidate=told.append)
+    assert sorted(texts(told)) == sorted(texts(out))
+    assert len(out) == 5
+
+
+def test_candidates_of_a_closed_set_are_told_as_members(llm, server):
+    server.script.extend([answer(completion("Travel.")), answer(completion("tech", "a cow"))])
+    told = []
+    llm.complete(SECTION, n=3, choices=SECTIONS, on_candidate=told.append)
+    assert sorted(texts(told)) == ["TECH", "TRAVEL"]
+
+
+def test_equal_answers_are_told_as_often_as_they_count(llm, server):
+    told = []
+    out = llm.complete(SUBJECT, n=3, temperature=0.0, on_candidate=told.append)
+    assert told == out
+    assert len(out) == 3
+
+
+def test_stop_said_before_asks_for_nothing(llm, server):
+    assert llm.complete(SUBJECT, n=4, should_stop=lambda: True) == []
+    assert llm.complete(SUBJECT, on_token=[].append, should_stop=lambda: True) == []
+    assert server.seen == []
+
+
+def test_stop_leaves_replies_that_do_not_come_and_keeps_the_rest(llm, server):
+    def only_greedy(handler, seen):
+        act = sampler if seen.body["temperature"] == 0 else hang
+        act(handler, seen)
+
+    server.otherwise = only_greedy
+    told = []
+    out = llm.complete(SUBJECT, n=4, should_stop=lambda: bool(told), on_candidate=told.append)
+    assert texts(out) == texts(told) == ["answer 0"]
+    llm.close()  # with a request left behind
+
+
+def test_stop_in_a_stream_hangs_up(llm, server):
+    hung_up = threading.Event()
+
+    def endless(handler, seen):
+        try:
+            while True:
+                stream(delta("more "))(handler, seen)
+        except OSError:
+            hung_up.set()
+
+    server.otherwise = endless
+    told = []
+    out = llm.complete(SUBJECT, on_token=told.append, should_stop=lambda: len(told) >= 3)
+    assert out == []
+    assert hung_up.wait(30)
+
+
+def test_giving_up_ends_the_retries(server):
+    given_up = threading.Event()
+    server.otherwise = error(503)
+    client = ApiClient(server.url, sleep=lambda _: given_up.set())
+    with pytest.raises(GivenUp):
+        client.post("chat/completions", b"{}", give_up=given_up.is_set)
+    assert len(server.seen) == 1
+    client.close()
 
 
 # ---- addresses

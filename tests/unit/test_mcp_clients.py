@@ -2,7 +2,6 @@
 
 import json
 import stat
-import sys
 from pathlib import Path
 
 import cli_runner
@@ -11,7 +10,6 @@ import pytest
 from hydra_edge.errors import ConfigError
 from hydra_edge.mcp.clients import (
     add_server,
-    command,
     config_path,
     entry,
     own_config_path,
@@ -191,30 +189,12 @@ def test_remove_server_no_file_makes_none(path):
     assert not path.exists()
 
 
-def test_command_is_absolute_and_there(monkeypatch, tmp_path):
-    monkeypatch.setattr(sys, "argv", ["pytest"])
-    program, *rest = command(["mcp"])
+def test_entry_home_of_our_own_goes_with_it(monkeypatch):
+    monkeypatch.setenv("HYDRA_EDGE_HOME", "/data")
+    assert entry(["mcp"])["env"] == {"HYDRA_EDGE_HOME": "/data"}
 
-    assert Path(program).is_absolute()
-    assert Path(program).is_file()
-    assert rest[-1] == "mcp"
-
-    script = tmp_path / "hydra-edge"
-    script.touch()
-    monkeypatch.setattr(sys, "argv", [str(script)])
-    assert command(["mcp"]) == [str(script), "mcp"]
-
-
-def test_command_no_script_is_the_module(monkeypatch, tmp_path):
-    monkeypatch.setattr(sys, "argv", ["pytest"])
-    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
-
-    assert command(["mcp"]) == [str(tmp_path / "python"), "-m", "hydra_edge", "mcp"]
-
-
-def test_entry_home_of_our_own_goes_with_it():
-    assert "env" not in entry(["mcp"], {})
-    assert entry(["mcp"], {"HYDRA_EDGE_HOME": "/data"})["env"] == {"HYDRA_EDGE_HOME": "/data"}
+    monkeypatch.delenv("HYDRA_EDGE_HOME")
+    assert "env" not in entry(["mcp"])
 
 
 # ---- the commands

@@ -1,0 +1,168 @@
+"""Proposing commit subjects from git itself: ``git-hook install`` and the rest."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hydra_edge.cli import options, output
+from hydra_edge.cli.group import new_group, put
+from hydra_edge.cli.session import open_user
+from hydra_edge.errors import EgressDeniedError, HydraError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from hydra_edge.githook.hooks import HookState
+    from hydra_edge.personalizer import Personalizer
+
+Repo = Annotated[
+    Path, typer.Option("--repo", metavar="PATH", help="A git repository; default: the one here.")
+]
+Subjects = Annotated[
+    str, typer.Option("--task", "-t", metavar="TASK", help="Which kind of query a subject is.")
+]
+Limit = Annotated[
+    str, typer.Option("--limit", metavar="TIME", help="Longest a commit may wait, as 15s or 1m.")
+]
+AllowRemote = Annotated[
+    bool,
+    typer.Option("--allow-remote", help="Let a remote LLM see what is staged, in words."),
+]
+_TASK, _LIMIT = "commit_subject", "15s"
+
+
+def install(
+    ctx: typer.Context,
+    repo: Repo = Path(),
+    user: options.User = None,
+    task: Subjects = _TASK,
+    model: options.Model = None,
+    limit: Limit = _LIMIT,
+    allow_remote: AllowRemote = False,
+    as_json: options.AsJson = False,
+) -> None:
+    """Propose a subject at every commit that has no message yet.
+
+    The proposal is made of what is staged, in your style; which subject you commit teaches
+    your head. No commit is ever refused or kept waiting for longer than --limit. A hook that
+    is there already is kept, and runs first.
+    """
+    from hydra_edge.githook import Repository, hooks
+    from hydra_edge.program import command, environment
+
+    options.seconds(limit, "--limit")
+    repository = Repository(repo)
+    with open_user(ctx, user, create=user is None):
+        pass  # a name mistyped is said now, not at every commit
+    words = ["--task", task, "--limit", limit]
+    words += [*(["--user", user] if user else []), *(["--model", model] if model else [])]
+    words += ["--allow-remote"] if allow_remote else []
+    _tell(hooks.install(repository, command([]), words, environment()), as_json=as_json)
+    for remark in hooks.remarks(repository):
+        output.note(remark, style="yellow")
+
+
+def uninstall(repo: Repo = Path(), as_json: options.AsJson = False) -> None:
+    """Take the hooks out of a repository; those that were there before come back."""
+    from hydra_edge.githook import Repository, hooks
+
+    removed = hooks.uninstall(Repository(repo))
+    if as_json:
+        output.write_json({"removed": [_state_json(state) for state in removed]})
+        return
+    for state in removed:
+        back = "; the hook before it is back" if state.chained else ""
+        output.plain(f"{state.path}: removed{back}")
+    if not removed:
+        output.plain("No hook of ours is there.")
+
+
+def status(repo: Repo = Path(), as_json: options.AsJson = False) -> None:
+    """Show whether the hooks are in a repository."""
+    from hydra_edge.githook import Repository, hooks
+
+    _tell(hooks.states(Repository(repo)), as_json=as_json)
+
+
+def _state_json(state: HookState) -> dict[str, object]:
+    return {**asdict(state), "path": str(state.path)}
+
+
+def _tell(states: list[HookState], *, as_json: bool) -> None:
+    if as_json:
+        output.write_json({"hooks": [_state_json(state) for state in states]})
+        return
+    for state in states:
+        word = "installed" if state.installed else "not installed"
+        chained = f", after {state.name}.before-hydra-edge" if state.chained else ""
+        output.plain(f"{state.path}: {word}{chained}")
+
+
+def run(
+    ctx: typer.Context,
+    hook: Annotated[str, typer.Argument(metavar="HOOK", help="prepare-commit-msg or post-commit.")],
+    arguments: Annotated[
+        list[str] | None, typer.Argument(metavar="ARG...", help="What git gives the hook.")
+    ] = None,
+    user: options.User = None,
+    task: Subjects = _TASK,
+    model: options.Model = None,
+    limit: Limit = _LIMIT,
+    allow_remote: AllowRemote = False,
+) -> None:
+    """Be a hook: git's own hooks call this.
+
+    It always ends well; what goes wrong is one line on stderr.
+    """
+    from hydra_edge.githook.limit import within
+    from hydra_edge.githook.proposal import be_hook
+
+    def open_person() -> Personalizer:
+        return open_user(ctx, user, create=user is None, model=model, offline=not allow_remote)
+
+    def work(should_stop: Callable[[], bool]) -> None:
+        be_hook(hook, arguments or [], task=task, open_person=open_person, should_stop=should_stop)
+
+    failed = "nothing learned" if hook == "post-commit" else "nothing proposed"
+    try:
+        within(options.seconds(limit, "--limit") or 0.0, work)
+    except TimeoutError:
+        output.note(f"hydra-edge: {failed} within {limit}.")
+        sys.stderr.flush()
+        os._exit(0)  # a thread may be deep inside an LLM, and git has waited long enough
+    except EgressDeniedError:
+        output.note(
+            f"hydra-edge: {failed}: the LLM is remote. To let it see what is staged, in words: "
+            "hydra-edge git-hook install --allow-remote"
+        )
+    except HydraError as err:
+        output.note(f"hydra-edge: {failed}: {output.one_line(str(err))}")
+    except Exception as err:
+        output.note(f"hydra-edge: {failed}: a fault of its own ({type(err).__name__}).")
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands to the command line."""
+    group = new_group(
+        "Propose commit subjects in your style, from git itself.",
+        "hydra-edge git-hook install",
+        "hydra-edge git-hook uninstall",
+    )
+    put(
+        group, "install", install,
+        "hydra-edge git-hook install",
+        "hydra-edge git-hook install --repo ~/src/project --limit 5s",
+    )  # fmt: skip
+    put(group, "uninstall", uninstall, "hydra-edge git-hook uninstall")
+    put(group, "status", status, "hydra-edge git-hook status --json")
+    put(
+        group, "run", run,
+        "hydra-edge git-hook run -- prepare-commit-msg .git/COMMIT_EDITMSG",
+    )  # fmt: skip
+    app.add_typer(group, name="git-hook")

@@ -1,0 +1,177 @@
+"""The scripts in a repository's hooks folder: put there, found, and taken out again.
+
+A hook that is already there is kept under another name, runs first, and comes back when ours
+goes. Whatever happens to us, the script ends well: a proposal is never worth a commit.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hydra_edge.errors import ConfigError
+from hydra_edge.githook.proposal import PENDING
+from hydra_edge.githook.repository import Repository
+
+HOOKS = ("prepare-commit-msg", "post-commit")
+BEFORE = ".before-hydra-edge"
+_MARK = "# Written by `hydra-edge git-hook install`; `hydra-edge git-hook uninstall` removes it."
+_SCRIPT = """\
+#!/bin/sh
+{mark}
+before="$0{suffix}"
+if [ -x "$before" ]; then
+    "$before" "$@" || exit $?
+fi
+{guard}{environment}if [ -x {program} ]; then
+    {command} "$@" || :
+else
+    echo hydra-edge: {program} is gone. Install it, or run: hydra-edge git-hook uninstall >&2
+fi
+exit 0
+"""
+# The common case, a commit without a proposal, is not worth starting Python for.
+_GUARD = '[ -f "$(git rev-parse --git-dir)/' + PENDING + '" ] || exit 0\n'
+
+
+@dataclass(frozen=True, slots=True)
+class HookState:
+    """One hook: whether ours is there, and whether another one runs before it."""
+
+    name: str
+    path: Path
+    installed: bool
+    chained: bool
+
+
+def states(repository: Repository) -> list[HookState]:
+    """Return how each of our hooks is."""
+    folder = repository.hooks_dir
+    return [
+        HookState(name, folder / name, _is_ours(folder / name), _exists(folder / (name + BEFORE)))
+        for name in HOOKS
+    ]
+
+
+def install(
+    repository: Repository,
+    program: Sequence[str],
+    options: Sequence[str],
+    environment: Mapping[str, str],
+) -> list[HookState]:
+    """Put our hooks into a repository; doing so again only renews them.
+
+    Parameters
+    ----------
+    program, options
+        Hydra-edge as a hook must call it, and the options of ``git-hook run``.
+    environment
+        What the hook must find in its environment.
+
+    Raises
+    ------
+    ConfigError
+        If a hook cannot be kept because its second name is taken, or cannot be written.
+    """
+    before = states(repository)
+    for state in before:
+        if state.chained and not state.installed and _exists(state.path):
+            raise ConfigError(
+                f"Two hooks want one name: got {state.path} beside {state.path.name}{BEFORE}, "
+                "and neither is ours; expected at most one. Put them together into one, then "
+                "run this again."
+            )
+    try:
+        repository.hooks_dir.mkdir(parents=True, exist_ok=True)
+        for state in before:
+            if not state.installed and _exists(state.path):
+                state.path.rename(state.path.with_name(state.name + BEFORE))
+            _write(state.path, _script(state.name, program, options, environment))
+    except OSError as err:
+        raise _unwritable(repository, err) from err
+    return states(repository)
+
+
+def uninstall(repository: Repository) -> list[HookState]:
+    """Take our hooks out, and put back what was there; hooks of others are left alone.
+
+    Returns
+    -------
+    list of HookState
+        The hooks that were taken out, as they were.
+    """
+    removed = [state for state in states(repository) if state.installed]
+    try:
+        for state in removed:
+            if state.chained:
+                state.path.with_name(state.name + BEFORE).replace(state.path)
+            else:
+                state.path.unlink()
+        (repository.git_dir / PENDING).unlink(missing_ok=True)
+    except OSError as err:
+        raise _unwritable(repository, err) from err
+    return removed
+
+
+def remarks(repository: Repository) -> list[str]:
+    """Say who else meets hooks that are not in git's own folder of this repository."""
+    folder = repository.hooks_dir.resolve()
+    if not repository.setting("core.hooksPath"):
+        return []
+    if folder.is_relative_to(repository.root.resolve()):
+        return [
+            f"core.hooksPath is a folder of the working tree: {folder}. The hooks name programs "
+            "of this machine; do not commit them."
+        ]
+    return [f"core.hooksPath is {folder}: every repository that uses it gets these hooks."]
+
+
+def _script(
+    name: str, program: Sequence[str], options: Sequence[str], environment: Mapping[str, str]
+) -> str:
+    words = [*program, "git-hook", "run", *options, "--", name]
+    return _SCRIPT.format(
+        mark=_MARK,
+        suffix=BEFORE,
+        guard=_GUARD if name == "post-commit" else "",
+        environment="".join(
+            f"export {key}={shlex.quote(value)}\n" for key, value in environment.items()
+        ),
+        program=shlex.quote(program[0]),
+        command=shlex.join(words),
+    )
+
+
+def _is_ours(path: Path) -> bool:
+    try:
+        with path.open("rb") as stream:
+            return _MARK.encode() in stream.read(512)
+    except OSError:
+        return False
+
+
+def _exists(path: Path) -> bool:
+    return os.path.lexists(path)
+
+
+def _write(path: Path, text: str) -> None:
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8", newline="\n") as stream:
+            stream.write(text)
+        Path(name).chmod(0o755)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def _unwritable(repository: Repository, err: OSError) -> ConfigError:
+    return ConfigError(
+        f"Cannot change the hooks in {repository.hooks_dir}: {err.strerror or err}. Expected a "
+        "folder you may write to. Check its permissions."
+    )

@@ -1,0 +1,185 @@
+"""Proposing the subject of a commit, and learning from the one it got.
+
+Between the two, a small file in git's folder says what was proposed for which commit. The
+record that is kept is the one ``import git`` would make, so importing again adds nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from hydra_edge.config import write_private
+from hydra_edge.errors import ConfigError
+from hydra_edge.githook.description import describe_staged
+from hydra_edge.githook.message import comment_mark, is_empty, may_comment, propose
+from hydra_edge.githook.repository import Repository
+from hydra_edge.importers import ImportLog
+from hydra_edge.importers.base import Origin, build_record
+from hydra_edge.importers.git import drop_trailers
+from hydra_edge.learning import Answered, find_answer, learn_choice, record_choice
+from hydra_edge.personalizer import Personalizer
+from hydra_edge.types import Record
+
+PENDING = "hydra-edge-proposal.json"
+# What git says of where a message comes from: nothing yet, or a template below the subject.
+_OPEN = {"", "template"}
+_UNFINISHED = ("fixup!", "squash!", "amend!")
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A proposal whose commit is not made yet; ``head`` is what it will be made upon."""
+
+    generation_id: str
+    head: str
+
+
+def be_hook(
+    hook: str,
+    arguments: Sequence[str],
+    *,
+    task: str,
+    open_person: Callable[[], Personalizer],
+    should_stop: Callable[[], bool],
+) -> None:
+    """Do what one of git's hooks is there for, in the repository git is at.
+
+    Raises
+    ------
+    HydraError
+        If nothing came of it; the caller must not let that stop git.
+    """
+    repository = Repository()
+    if hook == "post-commit":
+        learn_from_commit(repository, open_person)
+    elif hook == "prepare-commit-msg" and arguments:
+        message, source = repository.root / arguments[0], (*arguments, "")[1]
+        if wants_proposal(repository, message, source):
+            with open_person() as person:
+                propose_subject(
+                    repository, person, message, source, task=task, should_stop=should_stop
+                )
+    else:
+        raise ConfigError(
+            f"No hook {hook!r} with {len(arguments)} arguments; expected prepare-commit-msg with "
+            "a file, or post-commit. Run: hydra-edge git-hook install"
+        )
+
+
+def wants_proposal(repository: Repository, message: Path, source: str) -> bool:
+    """Return whether a message is the author's to begin; forgets an earlier proposal.
+
+    No merge, no amended or squashed commit, no message given by ``-m``, ``-F`` or ``-C``.
+    """
+    (repository.git_dir / PENDING).unlink(missing_ok=True)
+    if source not in _OPEN:
+        return False
+    text = message.read_text(encoding="utf-8", errors="replace")
+    return source == "template" or is_empty(text, comment_mark(repository))
+
+
+def propose_subject(
+    repository: Repository,
+    person: Personalizer,
+    message: Path,
+    source: str,
+    *,
+    task: str,
+    should_stop: Callable[[], bool],
+) -> str | None:
+    """Write a subject for what is staged into a message.
+
+    Returns
+    -------
+    str or None
+        The subject; None if nothing is staged.
+    """
+    query = describe_staged(repository)
+    if not query:
+        return None
+    made = person.generate(query, task=task, should_stop=should_stop)
+    subject, *others = dict.fromkeys(
+        " ".join(text.split()) for text in (made.text, *(c.text for c in made.candidates))
+    )
+    mark = comment_mark(repository)
+    if subject.startswith(mark):  # git would take it for a comment
+        return None
+    text = message.read_bytes().decode("utf-8", "surrogateescape")  # each byte stays what it is
+    comments = source == "" and may_comment(repository)
+    _replace(message, propose(text, subject, others, mark, comments=comments))
+    if person.config.log:
+        pending = Pending(made.id, repository.head)
+        write_private(repository.git_dir / PENDING, json.dumps(asdict(pending)))
+    return subject
+
+
+def learn_from_commit(repository: Repository, open_person: Callable[[], Personalizer]) -> bool:
+    """Teach the author's head which subject the last commit got, if one was proposed for it.
+
+    Returns
+    -------
+    bool
+        False if there was no proposal, or the commit is another one, or another author's.
+    """
+    file = repository.git_dir / PENDING
+    try:
+        pending = Pending(**json.loads(file.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return False
+    except (ValueError, TypeError):  # cut off, or not ours
+        file.unlink(missing_ok=True)
+        return False
+    file.unlink(missing_ok=True)
+    if repository.ask("rev-parse", "--verify", "--quiet", "HEAD^1") != pending.head:
+        return False
+    answer = repository.ask(
+        "log", "-1", "--no-show-signature", "--encoding=UTF-8", "--format=%H%n%at%n%ae%n%s%n%b"
+    )
+    sha, time, email, subject, body = (answer + "\n" * 4).split("\n", 4)
+    mine = repository.setting("user.email")
+    if not subject.strip() or subject.startswith(_UNFINISHED):
+        return False
+    if mine and email.casefold() != mine.casefold():
+        return False
+    with open_person() as person:
+        answered = find_answer(person.store, pending.generation_id, None, subject)
+        fields = {"output": subject, "id": sha, "time": time, "input": drop_trailers(body)}
+        _learn(person, answered, _record(repository, person, answered, fields))
+    return True
+
+
+def _record(
+    repository: Repository, person: Personalizer, answered: Answered, fields: dict[str, str]
+) -> Record | None:
+    """Return the commit as the importer reads it; without a body, the change stands in."""
+    task, query = answered.generation.task, answered.generation.query
+    origin = Origin.of("git", repository.root, task, private=False)
+    known = person.store.records(source=origin.source, limit=1, newest_first=True)
+    if any(record.private for record in known):  # so was the import; this one is no other
+        origin = Origin.of("git", repository.root, task, private=True)
+    given = {**fields, "input": fields["input"] or query}
+    return build_record(given, origin, ImportLog())
+
+
+def _learn(person: Personalizer, answered: Answered, record: Record | None) -> None:
+    """Keep the record before the choice: what is learned sees what was there before it."""
+    if record is not None:
+        person.add([record])
+    choice = record_choice(person.store, answered, None if record is None else record.id)
+    learn_choice(person.engine, choice)
+
+
+def _replace(message: Path, text: str) -> None:
+    temporary = message.with_name(message.name + ".hydra-edge")
+    try:
+        temporary.write_bytes(text.encode("utf-8", "surrogateescape"))
+        shutil.copymode(message, temporary)
+        temporary.replace(message)
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)

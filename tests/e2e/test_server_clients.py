@@ -1,0 +1,284 @@
+"""The server with the clients people have: the openai SDK and the llm command, as they come."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import openai
+import pytest
+from serving import EchoLLM, history, serving
+
+from hydra_edge.config import Config
+from hydra_edge.errors import BackendError
+from hydra_edge.personalizer import Personalizer
+
+ROOT = Path(__file__).parents[2]
+ASK = [{"role": "user", "content": "A text about parsers 4711"}]
+
+
+@pytest.fixture
+def served(hash_encoder):
+    me = Personalizer.from_records(
+        history(), llm=EchoLLM(), encoder=hash_encoder, config=Config(task="paper_title")
+    )
+    with me, serving(me) as it:
+        yield it
+
+
+@pytest.fixture
+def client(served):
+    with openai.OpenAI(base_url=f"{served.url}/v1", api_key=served.token, max_retries=0) as client:
+        yield client
+
+
+def test_sdk_gets_an_answer_with_choices_and_usage(client):
+    answer = client.chat.completions.create(model="hydra-edge", messages=ASK, n=2)
+
+    assert [c.index for c in answer.choices] == [0, 1]
+    assert all("4711" in str(c.message.content) for c in answer.choices)
+    assert answer.choices[0].finish_reason == "stop"
+    assert answer.usage.total_tokens == 32
+    assert answer.model_extra["hydra_edge"]["head"]["switch"] == "shared"
+
+
+def test_sdk_raw_response_carries_the_id_feedback_takes(client, served):
+    raw = client.chat.completions.with_raw_response.create(model="hydra-edge", messages=ASK)
+    answer = raw.parse()
+
+    assert raw.status_code == 200
+    assert answer.id == "chatcmpl-" + answer.model_extra["hydra_edge"]["generation_id"]
+    taken = client.post("/feedback", body={"id": answer.id, "pick": 1}, cast_to=object)
+    assert taken["text"] == answer.choices[0].message.content
+
+
+def test_sdk_streams_the_winner(client):
+    whole = client.chat.completions.create(model="hydra-edge", messages=ASK)
+    with client.chat.completions.create(
+        model="hydra-edge", messages=ASK, stream=True, stream_options={"include_usage": True}
+    ) as stream:
+        chunks = list(stream)
+
+    text = "".join(c.choices[0].delta.content or "" for c in chunks if c.choices)
+    assert text == whole.choices[0].message.content
+    assert len({chunk.id for chunk in chunks}) == 1
+    assert chunks[-1].usage.completion_tokens == 32
+
+
+def test_sdk_stream_helper_puts_the_same_answer_together(client):
+    with client.chat.completions.stream(model="hydra-edge", messages=ASK) as stream:
+        final = stream.get_final_completion()
+    assert "4711" in final.choices[0].message.content
+
+
+def test_sdk_asynchronous_client_is_served(served):
+    import asyncio
+
+    async def ask():
+        async with openai.AsyncOpenAI(base_url=f"{served.url}/v1", api_key=served.token) as client:
+            answers = await asyncio.gather(
+                *(
+                    client.chat.completions.create(
+                        model="hydra-edge", messages=[{"role": "user", "content": f"a text n{i}"}]
+                    )
+                    for i in range(5)
+                )
+            )
+            return [a.choices[0].message.content.split()[-1] for a in answers]
+
+    assert asyncio.run(ask()) == [f"n{i}" for i in range(5)]
+
+
+def test_sdk_lists_and_finds_models(client):
+    assert [m.id for m in client.models.list()] == ["hydra-edge", "hydra-edge/paper_title"]
+    assert client.models.retrieve("hydra-edge/paper_title").owned_by == "hydra-edge"
+
+
+def test_sdk_reads_our_errors_as_its_own(client, served):
+    with pytest.raises(openai.NotFoundError) as missing:
+        client.chat.completions.create(model="gpt-4o", messages=ASK)
+    assert (missing.value.code, missing.value.param) == ("model_not_found", "model")
+    with pytest.raises(openai.BadRequestError, match="temperature"):
+        client.chat.completions.create(model="hydra-edge", messages=ASK, temperature=7)
+    with pytest.raises(openai.AuthenticationError):
+        client.with_options(api_key="wrong").models.list()
+    with pytest.raises(openai.PermissionDeniedError):
+        client.models.list(extra_headers={"Origin": "http://evil.example"})
+
+
+def test_sdk_retries_a_failure_of_the_llm_and_then_has_its_answer(hash_encoder):
+    class Failing(EchoLLM):
+        failures = 1
+
+        def answers(self, prompt, n):
+            if self.failures:
+                self.failures -= 1
+                raise BackendError("once")
+            return super().answers(prompt, n)
+
+    me = Personalizer.from_records(history(), llm=Failing(), encoder=hash_encoder)
+    with (
+        me,
+        serving(me) as served,
+        openai.OpenAI(base_url=f"{served.url}/v1", api_key=served.token, max_retries=1) as client,
+    ):
+        answer = client.chat.completions.create(model="hydra-edge", messages=ASK)
+    assert "4711" in answer.choices[0].message.content
+
+
+def ask_llm(folder: Path, url: str, token: str, *args: str, prompt: str) -> str:
+    """Ask by the llm command, set up as docs/server.md says."""
+    folder.mkdir(exist_ok=True)
+    (folder / "extra-openai-models.yaml").write_text(
+        f"- model_id: mine\n  model_name: hydra-edge\n  api_base: {url}/v1\n"
+        "  api_key_name: hydra-edge\n"
+    )
+    (folder / "keys.json").write_text(json.dumps({"hydra-edge": token}))
+    done = subprocess.run(
+        [sys.executable, "-m", "llm", "-m", "mine", *args, prompt],
+        env={**os.environ, "LLM_USER_PATH": str(folder)},
+        capture_output=True, text=True, check=False, timeout=280, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("args", [[], ["--no-stream"], ["-s", "Be brief."]])
+def test_llm_command_gets_the_answer(served, tmp_path, args):
+    said = ask_llm(tmp_path / "llm", served.url, served.token, *args, prompt="parsers 4711")
+    assert "4711" in said
+
+
+# The command itself, in a process of its own.
+
+
+@dataclass
+class Command:
+    """A server started by the command, and what it printed."""
+
+    process: subprocess.Popen[str]
+    said: dict[str, str]
+
+    @property
+    def token(self) -> str:
+        return Path(self.said["token_file"]).read_text().strip()
+
+    def client(self) -> openai.OpenAI:
+        return openai.OpenAI(base_url=self.said["base_url"], api_key=self.token, max_retries=0)
+
+
+@pytest.fixture
+def command(home):
+    """Start the command with options; it is stopped at the end."""
+    started = []
+
+    def start(*args: str, **env: str) -> Command:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "hydra_edge", "serve", "--port", "0", "--json", *args],
+            env={**os.environ, "HYDRA_EDGE_HOME": str(home), **env},
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        started.append(process)
+        line = process.stdout.readline()
+        assert line, process.communicate()[1]
+        return Command(process, json.loads(line))
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def hydra(home: Path, *args: str, check: bool = True):
+    done = subprocess.run(
+        [sys.executable, "-m", "hydra_edge", *args],
+        env={**os.environ, "HYDRA_EDGE_HOME": str(home)},
+        capture_output=True, text=True, check=False, timeout=280, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    if check:
+        assert done.returncode == 0, done.stderr
+    return done
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_command_says_where_it_is_and_ends_in_order(command, number):
+    running = command()
+    with running.client() as client:
+        assert next(m.id for m in client.models.list()) == "hydra-edge"
+    assert Path(running.said["token_file"]).stat().st_mode & 0o777 == 0o600
+
+    running.process.send_signal(number)
+    _, said = running.process.communicate(timeout=60)
+    assert running.process.returncode == 0
+    assert "Stopped" in said
+    assert running.token not in said
+
+
+def test_command_app_token_is_shown_once_listed_and_taken_back(home, command):
+    token = hydra(home, "serve", "token", "add", "editor", "-t", "paper_title").stdout.strip()
+    running = command()
+    listed = json.loads(hydra(home, "serve", "token", "list", "--json").stdout)
+    assert listed == {
+        "apps": [{"app": "editor", "user": "me", "tasks": ["paper_title"], "read_only": False}]
+    }
+    assert token not in json.dumps(listed)
+    with openai.OpenAI(base_url=running.said["base_url"], api_key=token) as client:
+        assert [m.id for m in client.models.list()] == ["hydra-edge", "hydra-edge/paper_title"]
+        hydra(home, "serve", "token", "remove", "editor")
+        with pytest.raises(openai.AuthenticationError):
+            client.models.list()
+
+
+def test_command_port_taken_is_a_clear_error(home, command):
+    port = command().said["url"].rpartition(":")[2]
+    done = hydra(home, "serve", "--port", port, check=False)
+    assert done.returncode == 1
+    assert f"Cannot listen on 127.0.0.1:{port}: another program listens there" in done.stderr
+
+
+def test_command_unknown_task_is_told_before_it_serves(home):
+    done = hydra(home, "serve", "--port", "0", "--task", "nonsense", check=False)
+    assert done.returncode == 1
+    assert "No task 'nonsense'" in done.stderr
+
+
+def test_command_without_the_extra_says_how_to_get_it(home):
+    hide = "import sys; sys.modules['uvicorn'] = None; from hydra_edge.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", hide, "serve"], env={**os.environ, "HYDRA_EDGE_HOME": str(home)},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert 'pip install "hydra-edge[server]"' in done.stderr
+
+
+# A real LLM.
+
+
+@pytest.mark.model
+def test_real_llm_serves_the_sdk_and_the_llm_command(home, command, tmp_path):
+    hydra(home, "import", "jsonl", str(ROOT / "examples" / "papers" / "author-b.jsonl"))
+    running = command("-m", "smollm2", HYDRA_EDGE_CANDIDATES="3", HYDRA_EDGE_RECORDS="1")
+    with running.client() as client:
+        answer = client.chat.completions.create(
+            model="hydra-edge/paper_title", max_tokens=8,
+            messages=[{"role": "user", "content": "We parse sentences of a new language."}],
+        )  # fmt: skip
+        taken = client.post("/feedback", body={"id": answer.id, "pick": 1}, cast_to=object)
+    ours = answer.model_extra["hydra_edge"]
+    assert answer.choices[0].message.content.strip()
+    assert ours["usage"]["received"] == 3
+    assert answer.usage.completion_tokens > 0
+    assert len(ours["records"]) == 1
+    assert taken["head_version"] is not None
+
+    said = ask_llm(
+        tmp_path / "llm", running.said["url"], running.token, "-o", "max_tokens", "8",
+        prompt="We parse sentences of a new language.",
+    )  # fmt: skip
+    assert said.strip()

@@ -1,0 +1,378 @@
+"""The routes: what is answered, in what form, and who is told to come back later."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx2
+import pytest
+from serving import LONG_S, EchoLLM, GatedLLM, chat, history, serving
+
+from hydra_edge.config import Config
+from hydra_edge.errors import BackendError, BackendRateLimitError, ContextLengthError
+from hydra_edge.personalizer import Personalizer
+
+CHAT = "/v1/chat/completions"
+
+
+@pytest.fixture
+def person(hash_encoder):
+    made = []
+
+    def make(llm=None, records=None, **config):
+        me = Personalizer.from_records(
+            history() if records is None else records,
+            llm=llm or EchoLLM(),
+            encoder=hash_encoder,
+            config=Config(**{"task": "paper_title"} | config),
+        )
+        made.append(me)
+        return me
+
+    yield make
+    for me in made:
+        me.close()
+
+
+def test_health_needs_no_token_and_says_nothing_personal(person):
+    with serving(person()) as served, served.client() as client:
+        del client.headers["Authorization"]
+        response = client.get("/health")
+    assert response.status_code == 200
+    assert set(response.json()) == {"status", "version"}
+
+
+def test_models_are_the_plain_one_and_one_for_each_task(person):
+    records = [*history(3), *history(2, "note_title")]
+    with serving(person(records=records)) as served, served.client() as client:
+        listed = client.get("/v1/models").json()["data"]
+        one = client.get("/v1/models/hydra-edge/note_title").json()
+        missing = client.get("/v1/models/gpt-4o")
+
+    assert [m["id"] for m in listed] == [
+        "hydra-edge", "hydra-edge/paper_title", "hydra-edge/note_title",
+    ]  # fmt: skip
+    assert one in listed
+    assert missing.json()["error"]["code"] == "model_not_found"
+
+
+def test_chat_answers_with_the_winner_and_why(person):
+    me = person()
+    with serving(me) as served, served.client() as client:
+        response = client.post(CHAT, json=chat("parsers 4711", n=2))
+        answer = response.json()
+        logged = me.store.generation(answer["id"].removeprefix("chatcmpl-"))
+
+    assert response.status_code == 200
+    assert answer["object"] == "chat.completion"
+    assert all("4711" in c["message"]["content"] for c in answer["choices"])
+    assert len(answer["choices"]) == 2
+    assert answer["usage"]["completion_tokens"] == 8 * 4
+    assert logged is not None
+    assert logged.text == answer["choices"][0]["message"]["content"]
+    assert len(answer["hydra_edge"]["candidates"]) == 8
+
+
+def test_chat_passes_its_wishes_on(person):
+    llm = EchoLLM()
+    body = chat(
+        "parsers 1", "hydra-edge/paper_title", temperature=0.1,
+        hydra_edge={"candidates": 3, "records": 2},
+    )  # fmt: skip
+    body["messages"].insert(0, {"role": "system", "content": "Be brief."})
+    with serving(person(llm)) as served, served.client() as client:
+        answer = client.post(CHAT, json=body).json()
+
+    (prompt,) = llm.asked
+    assert prompt.system == "Be brief."
+    assert (prompt.query, len(prompt.shots)) == ("parsers 1", 2)
+    assert answer["hydra_edge"]["usage"]["requested"] == 3
+
+
+def test_chat_streams_the_same_winner(person):
+    with serving(person()) as served, served.client() as client:
+        whole = client.post(CHAT, json=chat("parsers 1")).json()
+        with client.stream("POST", CHAT, json=chat("parsers 1", stream=True)) as response:
+            lines = [line for line in response.iter_lines() if line]
+
+    assert response.headers["Content-Type"].startswith("text/event-stream")
+    assert lines[-1] == "data: [DONE]"
+    events = [json.loads(line.removeprefix("data: ")) for line in lines[:-1]]
+    text = "".join(c["delta"].get("content", "") for e in events for c in e["choices"])
+    assert text == whole["choices"][0]["message"]["content"]
+    assert events[-1]["hydra_edge"]["generation_id"] == events[0]["id"].removeprefix("chatcmpl-")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("error", "status", "code"),
+    [
+        (BackendError("no"), 502, "backend"),
+        (BackendRateLimitError("no"), 429, "backend_rate_limit"),
+        (ContextLengthError("no"), 400, "context_length_exceeded"),
+    ],
+)
+def test_chat_failure_of_the_llm_is_a_status_also_when_streamed(
+    person, error, status, code, stream
+):
+    class Failing(EchoLLM):
+        def answers(self, prompt, n):
+            raise error
+
+    with serving(person(Failing())) as served, served.client() as client:
+        response = client.post(CHAT, json=chat("parsers", stream=stream))
+    assert response.status_code == status
+    assert response.json()["error"]["code"] == code
+
+
+def test_chat_unknown_task_is_not_found(person):
+    with serving(person()) as served, served.client() as client:
+        response = client.post(CHAT, json=chat("x", "hydra-edge/nonsense"))
+    assert response.status_code == 404
+    assert response.json()["error"]["code"] == "unknown_task"
+
+
+def test_rank_is_that_of_the_facade(person):
+    me = person()
+    expected = me.rank("parsers number 3", task="paper_title", k=2)
+    with serving(me) as served, served.client() as client:
+        got = client.post("/v1/rank", json={"query": "parsers number 3", "k": 2}).json()
+
+    assert [r["id"] for r in got["records"]] == [r.record.id for r in expected.records]
+    assert got["records"][0]["contributions"] == pytest.approx(expected.records[0].contributions)
+    assert (got["task"], got["head"]["switch"]) == ("paper_title", "shared")
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [({}, "query"), ({"query": 3}, "query"), ({"query": "x", "k": 0}, "k"),
+     ({"query": "x", "K": 1}, "K"), ({"query": "x", "task": []}, "task")],
+)  # fmt: skip
+def test_rank_field_that_cannot_be_used_is_named(person, body, param):
+    with serving(person()) as served, served.client() as client:
+        error = client.post("/v1/rank", json=body).json()["error"]
+    assert error["param"] == param
+    assert error["type"] == "invalid_request_error"
+
+
+def test_feedback_teaches_the_head_and_keeps_the_record(person):
+    me = person()
+    with serving(me) as served, served.client() as client:
+        asked = client.post(CHAT, json=chat("parsers 1")).json()
+        picked = client.post("/v1/feedback", json={"id": asked["id"], "pick": 3}).json()
+        edited = client.post(
+            "/v1/feedback",
+            json={"id": asked["hydra_edge"]["generation_id"], "text": "mine", "keep": False},
+        ).json()
+        assert me.store.get(picked["record_id"]).output == picked["text"]
+        assert me.store.head("paper_title", "adapter").version == edited["head_version"]
+
+    assert picked["text"] == asked["hydra_edge"]["candidates"][2]["text"]
+    assert edited["head_version"] == picked["head_version"] + 1
+    assert edited["record_id"] is None
+
+
+@pytest.mark.parametrize("body", [{"pick": 99}, {}, {"pick": 1, "text": "x"}, {"text": " "}])
+def test_feedback_that_cannot_be_understood_changes_nothing(person, body):
+    me = person()
+    with serving(me) as served, served.client() as client:
+        asked = client.post(CHAT, json=chat("parsers 1")).json()
+        response = client.post("/v1/feedback", json=body | {"id": asked["id"]})
+        assert me.store.head("paper_title", "adapter") is None
+    assert response.status_code == 400
+
+
+def test_records_are_added_all_or_none(person):
+    me = person()
+    good = {
+        "input": "a text",
+        "output": "a title",
+        "task": "Note-Title",
+        "time": 5,
+        "private": True,
+    }
+    with serving(me) as served, served.client() as client:
+        bad = client.post("/v1/records", json={"records": [good, {"input": "x"}]})
+        assert me.store.count() == 12
+        added = client.post("/v1/records", json={"records": [good]})
+        (record,) = me.store.records(task="note_title")
+
+    assert bad.json()["error"]["param"] == "records[1].output"
+    assert (added.status_code, added.json()["added"]) == (201, 1)
+    assert (record.input, record.time, record.private, record.source) == (
+        "a text", 5.0, True, "api",
+    )  # fmt: skip
+
+
+def test_path_and_method_unknown_are_said_in_openais_shape(person):
+    with serving(person()) as served, served.client() as client:
+        nothing, wrong = client.get("/v1/nothing"), client.get("/v1/rank")
+    assert nothing.json()["error"]["code"] == "not_found"
+    assert (wrong.status_code, wrong.headers["Allow"]) == (405, "POST")
+    assert wrong.json()["error"]["code"] == "method_not_allowed"
+
+
+# Queue, hanging up, time, and the end.
+
+
+def ask(served, query, **more):
+    with served.client() as client:
+        return client.post(CHAT, json=chat(query, **more))
+
+
+def send(served, query):
+    """Send a chat request and return the socket, to be hung up."""
+    body = json.dumps(chat(query)).encode()
+    head = (
+        f"POST {CHAT} HTTP/1.1\r\nHost: 127.0.0.1:{served.port}\r\n"
+        f"Authorization: Bearer {served.token}\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n"
+    )
+    sock = socket.create_connection(("127.0.0.1", served.port), timeout=LONG_S)
+    sock.sendall(head.encode() + body)
+    return sock
+
+
+def wait_until(condition):
+    """Wait for something another thread brings about; fail rather than hang."""
+    tick = threading.Event()
+    for _ in range(int(LONG_S / 0.01)):
+        if condition():
+            return
+        tick.wait(0.01)
+    pytest.fail("it did not happen")
+
+
+def test_queue_full_sends_away_and_loses_nobody_who_waits(person):
+    llm = GatedLLM()
+    with serving(person(llm), queue=2) as served, ThreadPoolExecutor(3) as pool:
+        answers = [pool.submit(ask, served, "parsers 0")]
+        assert llm.started.acquire(timeout=LONG_S)
+        answers += [pool.submit(ask, served, f"parsers {i}") for i in (1, 2)]
+        lane = served.app.service.llm
+        wait_until(lambda: lane.waiting == 2)
+
+        refused = ask(served, "parsers 3")
+        with served.client() as client:
+            ranked = client.post("/v1/rank", json={"query": "parsers"})
+        llm.gate.set()
+        texts = [a.result(LONG_S).json()["choices"][0]["message"]["content"] for a in answers]
+
+    assert refused.status_code == 429
+    assert refused.json()["error"]["code"] == "queue_full"
+    assert int(refused.headers["Retry-After"]) >= 1
+    assert ranked.status_code == 200, "what is quick does not wait for the LLM"
+    assert [text.rpartition(" ")[2] for text in texts] == ["0", "1", "2"]
+
+
+def test_client_that_hangs_up_frees_its_candidates(person):
+    llm = GatedLLM()
+    with serving(person(llm)) as served:
+        with send(served, "parsers 1"):
+            assert llm.started.acquire(timeout=LONG_S)
+        assert llm.stopped.acquire(timeout=LONG_S)
+
+        llm.gate.set()
+        assert ask(served, "parsers 2").json()["choices"][0]["message"]["content"].endswith("2")
+
+
+def test_client_that_hangs_up_while_it_waits_leaves_the_queue(person):
+    llm = GatedLLM()
+    with serving(person(llm), queue=1) as served, ThreadPoolExecutor(2) as pool:
+        first = pool.submit(ask, served, "parsers 1")
+        assert llm.started.acquire(timeout=LONG_S)
+        lane = served.app.service.llm
+        with send(served, "parsers gone"):
+            wait_until(lambda: lane.waiting == 1)
+        wait_until(lambda: lane.waiting == 0)
+
+        second = pool.submit(ask, served, "parsers 2")
+        wait_until(lambda: lane.waiting == 1)
+        llm.gate.set()
+        assert first.result(LONG_S).status_code == second.result(LONG_S).status_code == 200
+
+    assert [prompt.query for prompt in llm.asked] == ["parsers 1", "parsers 2"]
+
+
+def test_time_over_gives_what_is_finished_and_says_so(person):
+    llm = GatedLLM(first=2)
+    me = person(llm)
+    me.rank("parsers")  # all is loaded: the time is spent on the LLM
+    with serving(me, timeout_s=0.5) as served:
+        answer = ask(served, "parsers 1").json()
+
+    assert answer["hydra_edge"]["usage"]["received"] == 2
+    assert "2 of 8 candidates arrived" in " ".join(answer["hydra_edge"]["notes"])
+
+
+def test_time_over_with_nothing_finished_is_a_timeout(person):
+    with serving(person(GatedLLM()), timeout_s=0.05) as served:
+        response = ask(served, "parsers 1")
+    assert response.status_code == 504
+    assert response.json()["error"]["code"] == "timeout"
+
+
+def test_stop_finishes_what_was_taken_and_refuses_what_is_new(person):
+    llm = GatedLLM()
+    with serving(person(llm)) as served, ThreadPoolExecutor(2) as pool:
+        taken = [pool.submit(ask, served, f"parsers {i}") for i in (1, 2)]
+        assert llm.started.acquire(timeout=LONG_S)
+        lane = served.app.service.llm
+        wait_until(lambda: lane.waiting == 1)
+
+        served.server.stop()
+        refused = ask(served, "parsers 3")
+        with served.client() as client:
+            health = client.get("/health")
+        llm.gate.set()
+        assert [t.result(LONG_S).status_code for t in taken] == [200, 200]
+        served.thread.join(LONG_S)
+        assert not served.thread.is_alive()
+
+    assert (refused.status_code, health.status_code) == (503, 503)
+    assert refused.json()["error"]["code"] == "shutting_down"
+    assert "Retry-After" in refused.headers
+
+
+def test_stop_twice_breaks_off_and_tells_the_llm(person):
+    llm = GatedLLM()
+    with serving(person(llm)) as served, ThreadPoolExecutor(1) as pool:
+        taken = pool.submit(ask, served, "parsers 1")
+        assert llm.started.acquire(timeout=LONG_S)
+        served.server.stop()
+        served.server.stop()
+        assert llm.stopped.acquire(timeout=LONG_S)
+        served.thread.join(LONG_S)
+        assert not served.thread.is_alive()
+        error = taken.exception(LONG_S)
+        assert error is not None or taken.result().status_code >= 500
+
+
+def test_many_clients_lose_and_cross_no_answer(person):
+    """Fifty clients at once, each with queries only it asks: each answer is to its own query."""
+    clients, each = 50, 40
+
+    async def client(served, number):
+        wrong = []
+        auth = {"Authorization": f"Bearer {served.token}"}
+        async with httpx2.AsyncClient(base_url=served.url, headers=auth, timeout=None) as http:
+            for i in range(each):
+                nonce = f"n{number}x{i}"
+                body = chat(f"parsers {nonce}", hydra_edge={"candidates": 2}, stream=i % 4 == 0)
+                response = await http.post(CHAT, json=body)
+                if response.status_code != 200 or f' to {nonce}"' not in response.text:
+                    wrong.append((nonce, response.status_code, response.text))
+        return wrong
+
+    async def all_clients(served):
+        return await asyncio.gather(*(client(served, number) for number in range(clients)))
+
+    with serving(person(records=history(4))) as served:
+        assert [wrong for wrong in asyncio.run(all_clients(served)) if wrong] == []
+        lane = served.app.service.llm
+        wait_until(lambda: served.app.running == 0)
+        assert (lane.served, lane.waiting) == (clients * each, 0)
