@@ -330,28 +330,24 @@ def test_build_with_a_missed_limit_leaves_nothing(site: Site) -> None:
 
 
 def spoil(graph: Path) -> None:
-    """Replace the weights of every integer product by noise that does not saturate."""
-    model = onnx.load(graph)
-    products = {n.input[1] for n in model.graph.node if n.op_type == "MatMulInteger"}
-    rng = np.random.default_rng(0)
+    """Replace all quantized weights, embeddings too, by noise that does not saturate."""
+    model, rng = onnx.load(graph), np.random.default_rng(0)
     for entry in model.graph.initializer:
-        if entry.name in products:
-            old = numpy_helper.to_array(entry)
-            noise = rng.integers(-MAX_WEIGHT, MAX_WEIGHT + 1, old.shape).astype(old.dtype)
+        old = numpy_helper.to_array(entry)
+        if old.ndim == 2 and old.dtype in (np.int8, np.uint8):
+            low = -MAX_WEIGHT if old.dtype == np.int8 else 0
+            noise = rng.integers(low, MAX_WEIGHT + 1, old.shape).astype(old.dtype)
             entry.CopyFrom(numpy_helper.from_array(noise, entry.name))
     onnx.save(model, graph)
 
 
 def test_build_with_noise_for_weights_is_caught_before_anything_is_packed(site: Site) -> None:
-    able = tuple(  # random weights of two layers bear int8 worse than trained ones
-        replace(limit, low=limit.low - 0.1, high=limit.high + 0.1) for limit in AGREEMENT
-    )
     site.run("onnx", "mine", "label", "train")
-    assert site.run("agree", agreement=able) == ["agree"]
+    assert site.run("agree", agreement=AGREEMENT) == ["agree"]
     assert site.inputs("agree")["stages"].keys() == {"onnx", "label", "train"}
     spoil(site.settings.work / "onnx" / "encoder.onnx")
-    with pytest.raises(BundleError, match="Parity is missed: reranker_kendall"):
-        site.run("agree", "pack", agreement=able)
+    with pytest.raises(BundleError, match=r"Parity is missed: .*reranker_kendall = "):
+        site.run("agree", "pack", agreement=AGREEMENT)
     assert not site.settings.out.exists()
     assert not (site.settings.work / "pack").exists()
 
