@@ -231,7 +231,8 @@ def soak(
 def _summary(tallies: Sequence[Tally], took: float) -> JsonDict:
     latencies = np.array([ms for tally in tallies for ms in tally.latencies_ms])
     statuses: Counter[int] = sum((tally.statuses for tally in tallies), Counter())
-    p50, p95, p99 = np.percentile(latencies, (50, 95, 99)) if len(latencies) else [0.0] * 3
+    points = (50, 95, 99)
+    p50, p95, p99 = (float(np.percentile(latencies, p)) if len(latencies) else 0.0 for p in points)
     return {
         "seconds": round(took, 2),
         "clients": len(tallies),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import platform
 import shutil
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -57,6 +56,8 @@ def _existing(folder: Path) -> Path:
 
 
 def _look_at_home(paths: Paths) -> Finding:
+    import tempfile
+
     for folder in (paths.data, paths.config):
         try:
             with tempfile.TemporaryFile(dir=_existing(folder)):

@@ -10,7 +10,6 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from difflib import get_close_matches
 from typing import Any
 
 import typer
@@ -63,6 +62,8 @@ class RootGroup(Group):
 
     def _mind_slips(self, ctx: Any, args: list[str]) -> None:
         """Refuse ``improt git .``; only remark on a single word, which may well be a query."""
+        from difflib import get_close_matches
+
         near = get_close_matches(args[0], list(self.commands), n=1, cutoff=_CLOSE)
         if not near:
             return

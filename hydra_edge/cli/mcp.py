@@ -85,6 +85,7 @@ def install(
     --write keeps all else that is in the file, and leaves the file as it was beside it.
     """
     from hydra_edge.mcp import clients
+    from hydra_edge.program import NAME
 
     place = path or clients.own_config_path(client)
     arguments = ["mcp"]
@@ -93,7 +94,7 @@ def install(
     arguments += ["--allow-private"] if allow_private else []
     server = clients.entry(arguments)
     if not write:
-        shown = {"mcpServers": {clients.NAME: server}}
+        shown = {"mcpServers": {NAME: server}}
         if as_json:
             output.write_json({"path": str(place), **shown})
             return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+import threading
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -128,6 +129,10 @@ def _serve(
         page = f"{url}/#token={page_token}"
         doorkeeper = Doorkeeper(files, [t for t in (token, page_token) if t])
 
+        def show() -> None:
+            if not run.open_page(page, folder):
+                output.note(f"No browser was found. Open {page}")
+
         def ready(_server: run.Server) -> None:
             if as_json:
                 told = {"url": url, "base_url": f"{url}/v1", "token_file": str(files.owner)}
@@ -135,8 +140,9 @@ def _serve(
                 sys.stdout.flush()
             output.note(f"Serving {me.user} on {url}/v1; token in {files.owner}", style="bold")
             output.note("Ctrl-C ends it.")
-            if open_page and not run.open_page(page, folder):
-                output.note(f"No browser was found. Open {page}")
+            if open_page:
+                # On a thread: a browser in the terminal holds it until the person leaves.
+                threading.Thread(target=show, daemon=True).start()
 
         try:
             run.serve(me, Settings(bound, doorkeeper, task, queue, timeout_s), sock, ready=ready)

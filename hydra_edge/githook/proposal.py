@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -28,6 +29,7 @@ from hydra_edge.types import Record
 PENDING = "hydra-edge-proposal.json"
 # What git says of where a message comes from: nothing yet, or a template below the subject.
 _OPEN = {"", "template"}
+_NO_EDITOR = ":"  # what git tells its hooks when it will start none
 _UNFINISHED = ("fixup!", "squash!", "amend!")
 
 
@@ -74,10 +76,11 @@ def be_hook(
 def wants_proposal(repository: Repository, message: Path, source: str) -> bool:
     """Return whether a message is the author's to begin; forgets an earlier proposal.
 
-    No merge, no amended or squashed commit, no message given by ``-m``, ``-F`` or ``-C``.
+    No merge, no amended or squashed commit, no message given by ``-m``, ``-F`` or ``-C``, and
+    nothing that is committed without an editor: what nobody sees, nobody chose.
     """
     (repository.git_dir / PENDING).unlink(missing_ok=True)
-    if source not in _OPEN:
+    if source not in _OPEN or os.environ.get("GIT_EDITOR") == _NO_EDITOR:
         return False
     text = message.read_text(encoding="utf-8", errors="replace")
     return source == "template" or is_empty(text, comment_mark(repository))

@@ -31,7 +31,8 @@ class Vocabulary(Protocol):
 class Draft:
     """One answer being written; ``rng`` None means greedily.
 
-    ``finish`` is empty until the answer is over; ``tokens`` are those chosen so far.
+    ``finish`` is empty until the answer is over; ``tokens`` are those chosen so far;
+    ``scratch``, of shape ``(n_vocab,)``, is written over at each step.
     """
 
     def __init__(
@@ -42,12 +43,14 @@ class Draft:
         temperature: float,
         max_tokens: int,
         answer: AnswerText,
+        scratch: Float1d | None = None,
     ) -> None:
         self._vocabulary = vocabulary
         self._rng = rng
         self._temperature = temperature
         self._max_tokens = max_tokens
         self._answer = answer
+        self._scratch = scratch
         self._logprob = 0.0
         self.tokens: list[int] = []
         self.finish = ""
@@ -58,7 +61,7 @@ class Draft:
         if token is None or self._vocabulary.is_end(token):
             self.finish = "stop"
             return
-        self._logprob += float(logits[token]) - log_total(logits)
+        self._logprob += float(logits[token]) - log_total(logits, self._scratch)
         self.tokens.append(token)
         self._answer.feed_bytes(self._vocabulary.piece(token))
         if self._answer.stopped:

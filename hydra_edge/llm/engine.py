@@ -11,7 +11,7 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -19,6 +19,7 @@ from types import ModuleType
 import numpy as np
 
 from hydra_edge.errors import BackendError, ContextLengthError
+from hydra_edge.llm.kept import KeptStates, file_identity
 from hydra_edge.types import Float1d, Float2d
 
 _BATCH = 512  # most tokens evaluated at once
@@ -26,7 +27,7 @@ _BATCH = 512  # most tokens evaluated at once
 # whole portions: kernels round differently with the number of rows, so only then are a prompt's
 # logits the same to the last bit whatever was evaluated before it. Larger portions were no
 # faster (SmolLM2, 406 tokens, one thread: 16 tokens 1.82 s, 32 1.72 s, 64 1.72 s, 512 1.76 s).
-_PORTION = 32
+PORTION = 32
 INSTALL = 'pip install "hydra-edge[local]"'
 
 
@@ -88,9 +89,25 @@ class Feed:
 
 
 class Engine:
-    """A loaded model; ``slots`` branches can be alive at once beside the prompt."""
+    """A loaded model.
 
-    def __init__(self, path: Path, *, n_ctx: int, slots: int, threads: int) -> None:
+    Parameters
+    ----------
+    path
+        The GGUF file.
+    n_ctx
+        Context window in tokens, at most what the model was trained for.
+    slots
+        How many branches can be alive at once beside the prompt.
+    threads
+        How many to begin with; ``use_threads`` changes it.
+    states
+        Folder for the states of beginnings that prompts share; None keeps none.
+    """
+
+    def __init__(
+        self, path: Path, *, n_ctx: int, slots: int, threads: int, states: Path | None = None
+    ) -> None:
         check_gguf(path)
         self._lib = lib = import_llama_cpp()
         lib.llama_backend_init()
@@ -134,6 +151,10 @@ class Engine:
         self._n_batch = int(params.n_batch)
         self._held: list[int] = []  # the tokens of sequence 0
         self._seen: Float1d | None = None  # logits after the last of them
+        self._kept: KeptStates | None = None
+        if states is not None:
+            made_by = f"{lib.__version__} {lib.llama_print_system_info()!r}"
+            self._kept = KeptStates(states, f"{file_identity(path)} {made_by} {PORTION}")
 
     def check_open(self) -> None:
         """Refuse to touch freed memory.
@@ -175,8 +196,29 @@ class Engine:
 
     # ---- evaluation
 
-    def prompt(self, tokens: Sequence[int]) -> Float1d:
+    def use_threads(self, threads: int) -> None:
+        """Evaluate with this many threads from now on; the logits stay the same bits."""
+        self.check_open()
+        self._lib.llama_set_n_threads(self._ctx, threads, threads)
+
+    def prompt(
+        self,
+        tokens: Sequence[int],
+        *,
+        shared: int = 0,
+        between: Callable[[], None] | None = None,
+    ) -> Float1d:
         """Make sequence 0 hold these tokens, evaluating only what it does not hold yet.
+
+        Parameters
+        ----------
+        tokens
+            The whole prompt.
+        shared
+            How many of the first tokens begin other prompts too: whole portions of them are
+            kept on disk, if there is a folder for it.
+        between
+            Called before each portion; what it raises ends the evaluation, and harms nothing.
 
         Returns
         -------
@@ -195,25 +237,62 @@ class Engine:
                 "or shorter records."
             )
         wanted = list(tokens)
+        self.release()
         if self._held == wanted and self._seen is not None:
             return self._seen
+        last = len(wanted) - 1  # evaluated in any case, for its logits
+        shared = min(shared, last) // PORTION * PORTION if self._kept else 0
+        keep = self._keep(wanted, last)
+        if keep < shared and self._restore(wanted[:shared]):
+            keep = shared
+        for start in range(keep, len(wanted), PORTION):
+            if between is not None:
+                between()
+            part = wanted[start : start + PORTION]
+            rows = [Feed(t, start + i, 0, start + i == last) for i, t in enumerate(part)]
+            logits = self.decode(rows)
+            self._held += part
+            if len(self._held) == shared:
+                self._save()
+        self._seen = logits[0].copy()
+        return self._seen
+
+    def _keep(self, wanted: list[int], limit: int) -> int:
+        """Cut sequence 0 back to the portions it has in common with a prompt; return its length."""
         keep = 0
-        limit = min(len(self._held), len(wanted) - 1)  # the last is evaluated for its logits
+        limit = min(len(self._held), limit)
         while keep < limit and self._held[keep] == wanted[keep]:
             keep += 1
-        keep -= keep % _PORTION
+        keep -= keep % PORTION
         if not self._lib.llama_memory_seq_rm(self._memory, 0, keep, -1):
             keep = 0  # a recurrent state cannot be cut back
             self._lib.llama_memory_clear(self._memory, False)
         self._held, self._seen = wanted[:keep], None
-        last = len(wanted) - 1
-        for start in range(keep, len(wanted), _PORTION):
-            part = wanted[start : start + _PORTION]
-            rows = [Feed(t, start + i, 0, start + i == last) for i, t in enumerate(part)]
-            logits = self.decode(rows)
-            self._held += part
-        self._seen = logits[0]
-        return self._seen
+        return keep
+
+    def _restore(self, tokens: list[int]) -> bool:
+        """Whether a kept state now stands in for the evaluation of these tokens."""
+        state = self._kept.read(tokens) if self._kept else None
+        if state is None:
+            return False
+        self._held = []
+        self._lib.llama_memory_clear(self._memory, False)
+        buffer = (ctypes.c_uint8 * len(state)).from_buffer_copy(state)
+        if not self._lib.llama_state_seq_set_data(self._ctx, buffer, len(state), 0):
+            self._lib.llama_memory_clear(self._memory, False)
+            return False
+        self._held = tokens
+        return True
+
+    def _save(self) -> None:
+        """Keep the state of sequence 0 as it is now."""
+        if self._kept is None:
+            return
+        size = self._lib.llama_state_seq_get_size(self._ctx, 0)
+        buffer = (ctypes.c_uint8 * size)()
+        written = self._lib.llama_state_seq_get_data(self._ctx, buffer, size, 0)
+        if written == size:
+            self._kept.write(self._held, bytes(buffer))
 
     def fork(self, sequence: int) -> None:
         """Let a branch continue from the prompt; its cells are shared, not copied."""
@@ -224,6 +303,10 @@ class Engine:
         """Free what a branch alone holds."""
         self._lib.llama_memory_seq_rm(self._memory, sequence, -1, -1)
 
+    def release(self) -> None:
+        """Free what all branches hold, whatever became of those who made them."""
+        self._lib.llama_memory_seq_keep(self._memory, 0)
+
     def decode(self, rows: Sequence[Feed]) -> Float2d:
         """Evaluate at most ``n_batch`` tokens in one go.
 
@@ -231,7 +314,7 @@ class Engine:
         -------
         Float2d
             Shape ``(number of rows with logits, n_vocab)``, float32, in the order of the rows;
-            a copy the caller may keep.
+            llama.cpp's own memory, which the next evaluation writes over: copy what must stay.
 
         Raises
         ------
@@ -254,12 +337,11 @@ class Engine:
                 f"llama.cpp could not evaluate {len(rows)} tokens: got status {status}; expected "
                 "0. Try again, with fewer candidates if it persists."
             )
-        out = np.empty((sum(row.logits for row in rows), self.n_vocab), dtype=np.float32)
-        wanted = [i for i, row in enumerate(rows) if row.logits]
-        for place, i in enumerate(wanted):
-            source = self._lib.llama_get_logits_ith(self._ctx, i)
-            ctypes.memmove(out[place].ctypes.data, source, out[place].nbytes)
-        return out
+        count = sum(row.logits for row in rows)
+        if not count:
+            return np.empty((0, self.n_vocab), dtype=np.float32)
+        source = self._lib.llama_get_logits(self._ctx)
+        return np.ctypeslib.as_array(source, shape=(count, self.n_vocab))
 
     def branches(self, paths: Sequence[Sequence[int]]) -> Float2d:
         """Evaluate several continuations of the prompt, each by itself, and forget them again.
@@ -292,10 +374,9 @@ class Engine:
                     f"{room}. Show fewer or shorter records."
                 )
             try:
-                out.append(self.decode(rows))
+                out.append(self.decode(rows).copy())
             finally:
-                for i in range(stop - start):
-                    self.drop(i + 1)
+                self.release()
             start = stop
         return np.concatenate(out)
 

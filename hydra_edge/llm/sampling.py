@@ -12,9 +12,9 @@ import numpy.typing as npt
 from hydra_edge.types import Float1d, Int1d
 
 TOP_K = 40
-# Tokens a block: the k best of a row lie in the k blocks with the highest maxima, so that
-# only k * 64 of a large vocabulary (262,144 in Gemma) have to be sorted.
-_BLOCK = 64
+# A row is looked at as this many lines above each other, whose columns' maxima say how high a
+# token must stand to be among the k best: few reach it, and only these have to be sorted.
+_LINES = 64
 _COLDEST = 1e-3  # below, a division would overflow; the best token has it all anyway
 
 
@@ -38,25 +38,27 @@ def top_tokens(logits: Float1d, k: int) -> Int1d:
     Int1d
         Shape ``(min(k, n_vocab),)``, int64.
     """
-    n = len(logits)
-    whole = n - n % _BLOCK
-    if k * _BLOCK < whole:
-        peaks = logits[:whole].reshape(-1, _BLOCK).max(axis=1)
-        blocks = np.argpartition(-peaks, k - 1)[:k]
-        pool = np.concatenate(
-            [(blocks[:, None] * _BLOCK + np.arange(_BLOCK)).ravel(), np.arange(whole, n)]
-        )
-        pool.sort()
+    columns = len(logits) // _LINES
+    if k <= columns:
+        peaks = logits[: columns * _LINES].reshape(_LINES, columns).max(axis=0)
+        # k columns have a token this high, so no lower one can be among the k best.
+        pool = np.flatnonzero(logits >= np.partition(peaks, columns - k)[columns - k])
     else:
-        pool = np.arange(n)
+        pool = np.arange(len(logits))
     best = pool[np.argsort(-logits[pool], kind="stable")[:k]]
-    return best.astype(np.int64)
+    return best.astype(np.int64, copy=False)
 
 
-def log_total(logits: Float1d) -> float:
-    """Log of the sum of exponentials: what turns a logit into a log-probability (nats)."""
-    peak = float(logits.max())
-    return peak + float(np.log(np.exp(logits - np.float32(peak)).sum(dtype=np.float64)))
+def log_total(logits: Float1d, scratch: Float1d | None = None) -> float:
+    """Log of the sum of exponentials: what turns a logit into a log-probability (nats).
+
+    ``scratch``, of the row's shape, is written over: a large row's own would cost more to get
+    from the system than to fill.
+    """
+    peak = logits.max()
+    weights = np.subtract(logits, peak, out=scratch)
+    np.exp(weights, out=weights)
+    return float(peak) + float(np.log(weights.sum(dtype=np.float64)))
 
 
 def probabilities(logits: npt.NDArray[np.floating], temperature: float) -> npt.NDArray[np.float64]:

@@ -1,39 +1,107 @@
-"""How many threads to decode with on this machine, as it is now."""
+"""How many threads to decode with on this machine, as it is now.
+
+One a core that nobody else uses, and at least one: llama.cpp's workers spin while they wait for
+each other, so a core shared with other work slows all of them (two threads on two busy cores
+took 3 to 9 times as long as one).
+"""
 
 from __future__ import annotations
 
 import os
+import time
+from dataclasses import dataclass
 from pathlib import Path
 
+_LEAST_S = 0.2  # the kernel counts in hundredths: a shorter look would round to nonsense
+_STALE_S = 10.0  # a longer look says what was, not what is
 
-def choose_threads(wanted: int) -> int:
-    """Return how many threads to decode with; 0 lets the machine decide.
 
-    One a core that nobody else uses, and at least one: llama.cpp's workers spin while they wait
-    for each other, so a core shared with other work slows all of them (two threads on two busy
-    cores took 3 to 9 times as long as one).
+@dataclass(frozen=True, slots=True)
+class Look:
+    """CPU seconds spent up to a moment: on the cores we may use by anybody, and by us."""
+
+    at: float
+    busy: float
+    own: float
+
+
+class Machine:
+    """What the system tells; each answer is 0 or None where it does not."""
+
+    def look(self) -> Look | None:
+        """Read the kernel's count for the cores we may use."""
+        try:
+            lines = Path("/proc/stat").read_text(encoding="ascii").splitlines()
+            ours = {f"cpu{core}" for core in os.sched_getaffinity(0)}
+            tick = os.sysconf("SC_CLK_TCK")
+        except (AttributeError, OSError, ValueError):
+            return None
+        # user, nice, system, idle, iowait, irq, softirq, steal; what guests use is part of user.
+        spent = [line.split()[1:9] for line in lines if line.split(" ", 1)[0] in ours]
+        busy = sum(int(ticks) for row in spent for i, ticks in enumerate(row) if i not in {3, 4})
+        return Look(time.monotonic(), busy / tick, time.process_time())
+
+    def mean(self) -> float:
+        """Return the mean of the last minute, in cores in use by anybody."""
+        try:
+            return os.getloadavg()[0]
+        except (AttributeError, OSError):
+            return 0.0
+
+    def running(self) -> float:
+        """Count what runs or wants to at this moment, beside the caller."""
+        try:
+            counts = Path("/proc/loadavg").read_text(encoding="ascii").split()[3]
+            return int(counts.split("/")[0]) - 1.0
+        except (OSError, ValueError, IndexError):
+            return 0.0
+
+    def cores(self) -> int:
+        """Count the cores we may use, not hyper-threads, within the quota of a container."""
+        if hasattr(os, "sched_getaffinity"):
+            usable = len(os.sched_getaffinity(0))
+        else:
+            usable = os.cpu_count() or 1
+        return max(1, min(usable, _physical_cores() or usable, _quota() or usable))
+
+
+class Threads:
+    """Chooses anew whenever it is asked.
+
+    Parameters
+    ----------
+    wanted
+        Always this many; 0 lets the machine and its load decide.
+    machine
+        What to learn of the load from.
     """
-    if wanted > 0:
-        return wanted
-    if hasattr(os, "sched_getaffinity"):
-        usable = len(os.sched_getaffinity(0))
-    else:
-        usable = os.cpu_count() or 1
-    cores = min(usable, _physical_cores() or usable)
-    return max(1, cores - round(_load()))
 
+    def __init__(self, wanted: int = 0, machine: Machine | None = None) -> None:
+        self._wanted = wanted
+        self._machine = machine or Machine()
+        self._last: Look | None = None
+        self._others: float | None = None  # cores in use by others, as last known
 
-def _load() -> float:
-    """Cores in use by others: the last minute's mean, or what runs now if that is more."""
-    try:
-        mean = os.getloadavg()[0]
-    except (AttributeError, OSError):
-        return 0.0
-    try:
-        running = int(Path("/proc/loadavg").read_text(encoding="ascii").split()[3].split("/")[0])
-    except (OSError, ValueError, IndexError):
-        return mean
-    return max(mean, running - 1.0)  # one of those running is this thread
+    def now(self) -> int:
+        """Return how many threads to use for the answer about to be written."""
+        if self._wanted > 0:
+            return self._wanted
+        self._others = self._observe()
+        return max(1, self._machine.cores() - round(self._others))
+
+    def _observe(self) -> float:
+        """Return what others use: since the last look, our own use taken off, where it tells."""
+        last, look = self._last, self._machine.look()
+        if self._others is None:  # we have just begun: all of it is others'
+            self._last = look
+            return max(self._machine.mean(), self._machine.running())
+        if look is None or last is None or look.at - last.at < _LEAST_S:
+            return self._others
+        passed = look.at - last.at
+        self._last = look
+        if passed > _STALE_S:
+            return self._machine.running()
+        return max(0.0, (look.busy - last.busy) - (look.own - last.own)) / passed
 
 
 def _physical_cores() -> int:
@@ -45,3 +113,12 @@ def _physical_cores() -> int:
         except (OSError, UnicodeDecodeError):
             return 0
     return len(siblings)
+
+
+def _quota(path: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
+    """Whole cores that a container may use; 0 if it has no limit."""
+    try:
+        limit, period = path.read_text(encoding="ascii").split()
+        return max(1, int(limit) // int(period))
+    except (OSError, ValueError, ZeroDivisionError):
+        return 0

@@ -155,6 +155,39 @@ def test_choices_with_a_listener_tell_one_member(llm):
     assert len(told) == 1
 
 
+@pytest.mark.parametrize("prompt", [SUBJECT, SECTION])
+def test_candidates_told_are_those_returned(llm, prompt):
+    told = []
+    plain = llm.complete(prompt, n=4, max_tokens=6, choices=prompt.task.labels or None, seed=3)
+    out = llm.complete(
+        prompt, n=4, max_tokens=6, choices=prompt.task.labels or None, seed=3,
+        should_stop=lambda: False, on_candidate=told.append,
+    )  # fmt: skip
+    assert out == plain
+    assert sorted(map(repr, told)) == sorted(map(repr, out))
+
+
+@pytest.mark.parametrize("prompt", [SUBJECT, SECTION])
+def test_stop_said_at_once_is_no_answer_and_no_error(llm, prompt):
+    before = llm.complete(prompt, n=2, max_tokens=4, choices=prompt.task.labels or None)
+    for n in (1, 3):
+        assert llm.complete(
+            prompt.without_weakest(), n=n, choices=prompt.task.labels or None,
+            should_stop=lambda: True,
+        ) == []  # fmt: skip
+    assert llm.complete(prompt, n=2, max_tokens=4, choices=prompt.task.labels or None) == before
+
+
+def test_stop_after_the_first_candidate_keeps_it(llm):
+    told = []
+    out = llm.complete(
+        SUBJECT, n=40, max_tokens=8, temperature=1.2, should_stop=lambda: bool(told),
+        on_candidate=told.append,
+    )  # fmt: skip
+    assert sorted(map(repr, told)) == sorted(map(repr, out))
+    assert len(out) >= 1
+
+
 def test_prompt_too_long_is_refused_and_harms_nothing(llm):
     before = llm.complete(SUBJECT, n=2, max_tokens=4, seed=5)
     long = Prompt(BUILTIN["commit_subject"], "word " * 900)

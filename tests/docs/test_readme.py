@@ -18,6 +18,7 @@ from hydra_edge.cli.app import app
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 WITH_EXAMPLES = (
+    "hydra_edge.aio",
     "hydra_edge.personalizer",
     "hydra_edge.heads.bounds",
     "hydra_edge.heads.groups",

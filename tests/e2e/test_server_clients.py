@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import stat
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -12,13 +13,16 @@ from pathlib import Path
 
 import openai
 import pytest
+import test_openai_server
 from serving import EchoLLM, history, serving
 
 from hydra_edge.config import Config
 from hydra_edge.errors import BackendError
+from hydra_edge.llm.openai_api import OpenAIApi
 from hydra_edge.personalizer import Personalizer
 
 ROOT = Path(__file__).parents[2]
+upstream = test_openai_server.url  # a real remote-style server with a real LLM, by its address
 ASK = [{"role": "user", "content": "A text about parsers 4711"}]
 
 
@@ -148,7 +152,7 @@ def ask_llm(folder: Path, url: str, token: str, *args: str, prompt: str) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("args", [[], ["--no-stream"], ["-s", "Be brief."]])
+@pytest.mark.parametrize("args", [[], ["--no-stream", "-s", "Be brief."]])
 def test_llm_command_gets_the_answer(served, tmp_path, args):
     said = ask_llm(tmp_path / "llm", served.url, served.token, *args, prompt="parsers 4711")
     assert "4711" in said
@@ -219,6 +223,33 @@ def test_command_says_where_it_is_and_ends_in_order(command, number):
     assert running.token not in said
 
 
+def test_command_opens_the_page_with_a_token_of_this_run_only(home, command, tmp_path):
+    seen = tmp_path / "seen"
+    browser = tmp_path / "browser"
+    browser.write_text(f'#!/bin/sh\necho "$1" > {seen}.new && mv {seen}.new {seen}\n')
+    browser.chmod(0o700)
+    running = command("--open", BROWSER=str(browser))
+    url, _, token = running.said["page"].partition("#token=")
+    running.process.stderr.readline()
+    with openai.OpenAI(base_url=running.said["base_url"], api_key=token) as client:
+        assert next(m.id for m in client.models.list()) == "hydra-edge"
+    assert url == running.said["url"] + "/"
+    assert token != running.token
+    assert stat.S_IMODE((home / "server" / "open.html").stat().st_mode) == 0o600
+    assert opened.strip().endswith("/server/open.html")
+    assert token not in opened
+
+    running.process.send_signal(signal.SIGTERM)
+    running.process.communicate(timeout=60)
+    assert not (home / "server" / "open.html").exists()
+    again = command()
+    with (
+        openai.OpenAI(base_url=again.said["base_url"], api_key=token) as client,
+        pytest.raises(openai.AuthenticationError),
+    ):
+        client.models.list()
+
+
 def test_command_app_token_is_shown_once_listed_and_taken_back(home, command):
     token = hydra(home, "serve", "token", "add", "editor", "-t", "paper_title").stdout.strip()
     running = command()
@@ -282,3 +313,30 @@ def test_real_llm_serves_the_sdk_and_the_llm_command(home, command, tmp_path):
         prompt="We parse sentences of a new language.",
     )  # fmt: skip
     assert said.strip()
+
+
+@pytest.mark.model
+def test_real_remote_style_server_stands_behind_ours(upstream):
+    """Our server in front of another one of the same form, which has the LLM."""
+    api = OpenAIApi("smol", base_url=upstream, api_key=test_openai_server.KEY)
+    config = Config(task="paper_title", candidates=2, records=2)
+    me = Personalizer.from_records(history(4), llm=api, config=config)
+    with (
+        serving(me) as served,
+        openai.OpenAI(base_url=f"{served.url}/v1", api_key=served.token) as client,
+    ):
+        answer = client.chat.completions.create(model="hydra-edge", messages=ASK, max_tokens=8)
+        chunks = list(
+            client.chat.completions.create(
+                model="hydra-edge", messages=ASK, max_tokens=8, stream=True
+            )
+        )
+    api.close()
+
+    ours = answer.model_extra["hydra_edge"]
+    assert ours["usage"]["received"] == 2
+    assert answer.choices[0].message.content.strip()
+    streamed = "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
+    assert streamed == answer.choices[0].message.content
+    assert answer.choices[0].finish_reason == "length"
+    assert answer.usage.completion_tokens > 0

@@ -43,7 +43,7 @@ async def acquired(semaphore):
 
 
 def test_every_method_is_a_coroutine_with_the_same_parameters():
-    own = {"open", "from_records", "close"}
+    own = {"open", "from_records", "close", "working"}
     methods = {
         name: method
         for name, method in inspect.getmembers(Personalizer, inspect.isfunction)

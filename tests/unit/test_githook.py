@@ -218,6 +218,14 @@ def test_wants_proposal_only_for_a_message_still_to_begin(repo, source):
     assert wants_proposal(Repository(), message, "template")
 
 
+def test_wants_proposal_not_where_no_editor_will_show_it(repo, monkeypatch):
+    message = repo.path / ".git" / "COMMIT_EDITMSG"
+    message.write_text(HINTS)
+    monkeypatch.setenv("GIT_EDITOR", ":")
+
+    assert not wants_proposal(Repository(), message, "")
+
+
 def test_propose_subject_template_is_kept_below(repo, person):
     message = repo.path / ".git" / "COMMIT_EDITMSG"
     message.write_bytes(b"Ticket: \xff\r\n# help\n")

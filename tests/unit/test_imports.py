@@ -76,3 +76,32 @@ def test_rank_never_loads_what_the_device_must_not_need(tmp_path):
     assert {"numpy", "onnxruntime", "tokenizers"} <= loaded
     assert not loaded & FOREIGN
     assert not loaded & {"httpx2", "keyring", "llama_cpp"}
+
+
+@pytest.mark.parametrize("name", ["Personalizer", "AsyncPersonalizer"])
+def test_importing_the_api_loads_neither_encoder_nor_llm(name):
+    code = f"import json, sys; from hydra_edge import {name}; print(json.dumps([*sys.modules]))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = {module.partition(".")[0] for module in json.loads(done.stdout)}
+
+    assert "numpy" in loaded
+    assert not loaded & (HEAVY - {"numpy", "sqlite3"})
+    assert not loaded & FOREIGN
+
+
+def test_importing_the_package_loads_nothing_of_it():
+    code = "import sys, hydra_edge; print([m for m in sys.modules if m.startswith('hydra_edge.')])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout == "[]\n"
+
+
+def test_package_exports_what_it_names():
+    import hydra_edge
+
+    assert {name for name in hydra_edge.__all__ if hasattr(hydra_edge, name)} == {
+        "AsyncPersonalizer", "HydraError", "Personalizer", "Record", "__version__",
+    }  # fmt: skip
+    assert set(hydra_edge.__all__) <= set(dir(hydra_edge))
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        hydra_edge.nothing  # noqa: B018

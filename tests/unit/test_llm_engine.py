@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib.util
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from hydra_edge.errors import BackendError, ContextLengthError
 from hydra_edge.llm.engine import Engine, Feed
 from hydra_edge.llm.llama_cpp import LlamaCpp
+from hydra_edge.llm.sampling import generator
 from hydra_edge.prompt import Prompt, build_prompt
 from hydra_edge.tasks import BUILTIN, NEWS_SECTIONS, TaskSpec
 from hydra_edge.types import Record
 
 SUBJECT = BUILTIN["commit_subject"]
+SECTION = Prompt(BUILTIN["news_category"], "The team won the cup after extra time.")
 PROMPT = build_prompt(
     SUBJECT,
     "The counter was reset on every request. Keep it.",
@@ -88,6 +93,79 @@ def test_prompt_logits_are_the_same_bits_whatever_came_before(engine):
         engine.prompt(tokens[:keep] + rng.integers(300, 3000, 9).tolist())
         engine.branches([[1000, 2000], [3000], [4000] * 3])
         assert np.array_equal(engine.prompt(tokens), fresh)
+
+
+@pytest.mark.model
+def test_prompt_logits_are_the_same_bits_for_any_number_of_threads(engine):
+    tokens = engine.tokenize(PROMPT.completion_text())
+    seen = []
+    for threads in (1, 2, 3):
+        engine.use_threads(threads)
+        engine.forget()
+        seen.append(engine.prompt(tokens))
+    engine.use_threads(1)
+    assert np.array_equal(seen[0], seen[1])
+    assert np.array_equal(seen[0], seen[2])
+
+
+@pytest.mark.model
+def test_prompt_ended_between_portions_goes_on_from_there(engine):
+    tokens = engine.tokenize(PROMPT.completion_text())
+    engine.forget()
+    fresh = engine.prompt(tokens)
+    engine.forget()
+    turns = iter([None, None, KeyboardInterrupt])
+
+    def between():
+        if error := next(turns):
+            raise error
+
+    with pytest.raises(KeyboardInterrupt):
+        engine.prompt(tokens, between=between)
+    assert np.array_equal(engine.prompt(tokens), fresh)
+
+
+@pytest.mark.model
+def test_kept_beginning_gives_the_same_bits_and_is_not_evaluated(engine, tmp_path, monkeypatch):
+    tokens = engine.tokenize(PROMPT.completion_text())
+    engine.forget()
+    fresh = engine.prompt(tokens)
+    fed = []
+    for evaluated in (len(tokens), len(tokens) - 32):
+        other = Engine(smollm2(), n_ctx=256, slots=4, threads=1, states=tmp_path)
+        decode = other.decode
+        monkeypatch.setattr(other, "decode", lambda r, d=decode: fed.append(len(r)) or d(r))
+        assert np.array_equal(other.prompt(tokens, shared=40), fresh)
+        assert sum(fed) == evaluated
+        fed.clear()
+        # What was evaluated meanwhile does not matter.
+        other.prompt(tokens[5:])
+        assert np.array_equal(other.prompt(tokens, shared=40), fresh)
+        other.close()
+        fed.clear()
+    (file,) = tmp_path.iterdir()
+    content = file.read_bytes()
+    assert len(content) < 1 << 20  # 32 of the tokens, not all that the context has room for
+    file.write_bytes(content[:-1])
+    other = Engine(smollm2(), n_ctx=256, slots=4, threads=1, states=tmp_path)
+    assert np.array_equal(other.prompt(tokens, shared=40), fresh)
+    other.close()
+
+
+@pytest.mark.model
+def test_decode_gives_llama_cpps_logits_row_by_row(engine):
+    tokens = engine.tokenize("One two three")
+    engine.prompt(tokens)
+    at = len(tokens)
+    for slot in (1, 2):
+        engine.fork(slot)
+    rows = [Feed(1000, at, 1), Feed(7, at, 2, logits=False), Feed(2000, at + 1, 2)]
+    seen = engine.decode(rows)
+    for row, place in zip(seen, (0, 2), strict=True):
+        source = engine._lib.llama_get_logits_ith(engine._ctx, place)
+        whole = ctypes.string_at(source, 4 * engine.n_vocab)
+        assert np.array_equal(row, np.frombuffer(whole, dtype=np.float32))
+    engine.release()
 
 
 @pytest.mark.model
@@ -168,6 +246,114 @@ def test_tokens_give_their_text_back(engine, text):
 
 
 # ---- the backend
+
+
+def plain_pool(engine, tokens, n, temperature, max_tokens, seed):
+    """Write a pool as plainly as can be: the same steps, sorting everything, copying everything."""
+    first = engine.prompt(tokens)
+    answers = [[] for _ in range(n)]
+    drawn = [generator(seed + i) for i in range(n)]
+
+    def choose(i, logits):
+        order = np.argsort(-logits, kind="stable")
+        if not answers[i]:
+            order = [t for t in order[:104] if opens(engine, int(t))]
+        best = np.array(order[:40])
+        if i == 0:
+            answers[i].append(int(best[0]))
+            return
+        weights = np.exp((logits[best].astype(np.float64) - float(logits[best[0]])) / temperature)
+        at = np.searchsorted(np.cumsum(weights / weights.sum()), drawn[i].random(), side="right")
+        answers[i].append(int(best[min(int(at), len(best) - 1)]))
+
+    def going(i):
+        over = engine.is_end(answers[i][-1]) or b"\n" in engine.piece(answers[i][-1])
+        return not over and len(answers[i]) < max_tokens
+
+    for i in range(n):
+        choose(i, first)
+        engine.fork(i + 1)
+    while live := [i for i in range(n) if going(i)]:
+        at = len(tokens) - 1
+        logits = engine.decode(
+            [Feed(answers[i][-1], at + len(answers[i]), i + 1) for i in live]
+        ).copy()
+        for i, row in zip(live, logits, strict=True):
+            choose(i, row)
+            if not going(i):
+                engine.drop(i + 1)
+    engine.release()
+    pieces = [b"".join(map(engine.piece, answer)).decode("utf-8", "replace") for answer in answers]
+    return [piece.strip().split("\n")[0].strip() for piece in pieces]
+
+
+def opens(engine, token):
+    piece = engine.piece(token).decode("utf-8", "replace")
+    if engine.is_end(token) or not piece:
+        return False
+    return "\n" not in piece[: len(piece) - len(piece.lstrip())]
+
+
+@pytest.mark.model
+@pytest.mark.parametrize("temperature", [0.8, 1.5])
+def test_pool_is_what_a_plain_loop_writes(llm, temperature):
+    expected = plain_pool(llm._engine, llm._tokens(PROMPT), 6, temperature, 10, seed=4)
+    out = llm.complete(PROMPT, n=6, temperature=temperature, max_tokens=10, seed=4)
+    assert [c.text for c in out] == expected
+
+
+@pytest.mark.model
+def test_interrupt_passes_through_and_harms_nothing(llm):
+    before = llm.complete(PROMPT, n=6, max_tokens=8, temperature=1.2, seed=9)
+
+    def interrupt(_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        llm.complete(PROMPT, n=6, max_tokens=8, temperature=1.2, seed=9, on_candidate=interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        llm.complete(SECTION, n=6, choices=NEWS_SECTIONS, on_candidate=interrupt)
+    assert llm.complete(PROMPT, n=6, max_tokens=8, temperature=1.2, seed=9) == before
+
+
+@pytest.mark.model
+def test_stop_between_steps_keeps_what_is_finished(llm):
+    whole = llm.complete(PROMPT, n=6, max_tokens=12, temperature=1.5, seed=2)
+    assert len({c.tokens for c in whole}) > 2  # they end at different steps
+    told = []
+    out = llm.complete(
+        PROMPT, n=6, max_tokens=12, temperature=1.5, seed=2, should_stop=lambda: bool(told),
+        on_candidate=told.append,
+    )  # fmt: skip
+    assert 1 <= len(out) < 6
+    assert [c for c in whole if c in out] == out
+    assert max(c.tokens for c in out) < max(c.tokens for c in whole)
+
+
+@pytest.mark.model
+def test_only_what_every_user_is_shown_is_kept_for_other_processes(tmp_path):
+    mine = TaskSpec("section", "label", instruction="Say. " * 40, labels=("my", "secret"))
+    grown = replace(SECTION.task, labels=(*NEWS_SECTIONS, "MY SECRET"))
+    told = replace(SECTION, system="Call me by my name. " * 10)
+    llm = LlamaCpp(smollm2(), n_ctx=512, threads=1, states=tmp_path / "states")
+    for prompt in (Prompt(mine, "x"), Prompt(grown, "x"), told):
+        llm.complete(prompt, n=2, choices=prompt.task.labels)
+    assert not (tmp_path / "states").exists()
+    llm.complete(SECTION, n=2, choices=NEWS_SECTIONS)
+    assert len(list((tmp_path / "states").iterdir())) == 1
+    llm.close()
+
+
+@pytest.mark.model
+def test_memory_does_not_grow_with_the_number_of_answers(llm):
+    process = psutil.Process()
+    prompts = [Prompt(SUBJECT, f"Change number {i}.") for i in range(5)]
+    sizes = []
+    for i in range(201):
+        llm.complete(prompts[i % 5], n=3, max_tokens=2, seed=i)
+        if i in {50, 200}:
+            sizes.append(process.memory_info().rss)
+    assert sizes[1] <= sizes[0] * 1.03
 
 
 @pytest.mark.model

@@ -124,10 +124,10 @@ def test_path_and_chat_prefix_open_the_same_file_differently(paths):
 
 def test_parts_are_joined_once(site, paths):
     put_gemma(site)
-    whole = models._gemma3(paths)
+    whole = models.gemma3_file(paths)
     assert whole.read_bytes() == b"".join(PARTS)
     before = whole.stat().st_mtime_ns
-    assert models._gemma3(paths) == whole
+    assert models.gemma3_file(paths) == whole
     assert whole.stat().st_mtime_ns == before
     assert [p.name for p in whole.parent.iterdir()] == [whole.name]
 
@@ -135,27 +135,27 @@ def test_parts_are_joined_once(site, paths):
 def test_damaged_parts_leave_nothing_behind(site, paths):
     put_gemma(site, parts=[*PARTS[:3], b"forged"])
     with pytest.raises(BackendError, match="damaged: its parts give sha256"):
-        models._gemma3(paths)
+        models.gemma3_file(paths)
     assert list((paths.cache / "models").iterdir()) == []
 
 
 def test_half_written_whole_is_joined_again(site, paths):
     put_gemma(site)
-    models._gemma3(paths).write_bytes(b"GGUF half")
-    assert models._gemma3(paths).read_bytes() == b"".join(PARTS)
+    models.gemma3_file(paths).write_bytes(b"GGUF half")
+    assert models.gemma3_file(paths).read_bytes() == b"".join(PARTS)
 
 
 def test_missing_part_means_not_installed(site, paths):
     put_gemma(site, parts=PARTS[:3])
     with pytest.raises(UnknownModelError, match="not installed"):
-        models._gemma3(paths)
+        models.gemma3_file(paths)
 
 
 def test_package_without_a_checksum_is_refused(site, paths):
     put_gemma(site)
     (site / GEMMA / "data" / "SHA256SUMS").write_text("")
     with pytest.raises(BackendError, match="cannot be put together"):
-        models._gemma3(paths)
+        models.gemma3_file(paths)
 
 
 def test_cache_that_cannot_be_made_is_named(site, paths):
@@ -163,7 +163,7 @@ def test_cache_that_cannot_be_made_is_named(site, paths):
     paths.cache.parent.mkdir(parents=True)
     paths.cache.write_text("a file stands here")
     with pytest.raises(ConfigError, match=str(paths.cache)):
-        models._gemma3(paths)
+        models.gemma3_file(paths)
 
 
 # ---- remote

@@ -7,6 +7,7 @@ import json
 import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import httpx2
 import pytest
@@ -134,6 +135,30 @@ def test_chat_unknown_task_is_not_found(person):
         response = client.post(CHAT, json=chat("x", "hydra-edge/nonsense"))
     assert response.status_code == 404
     assert response.json()["error"]["code"] == "unknown_task"
+
+
+def test_chat_remote_llm_sees_no_private_record_and_in_private_none(person):
+    llm = EchoLLM()
+    llm.is_remote = True
+    records = [replace(r, private=i % 2 == 0) for i, r in enumerate(history())]
+    with serving(person(llm, records)) as served, served.client() as client:
+        client.post(CHAT, json=chat("parsers 1"))
+        told = client.post(CHAT, json=chat("parsers 2", hydra_edge={"private": True})).json()
+
+    first, second = (prompt.record_ids for prompt in llm.asked)
+    assert first
+    assert all(int(record_id[1:]) % 2 for record_id in first)
+    assert second == ()
+    assert "no history was put into the prompt" in " ".join(told["hydra_edge"]["notes"])
+
+
+def test_chat_remote_llm_is_refused_where_offline(person):
+    llm = EchoLLM()
+    llm.is_remote = True
+    with serving(person(llm, offline=True)) as served, served.client() as client:
+        response = client.post(CHAT, json=chat("parsers 1"))
+    assert (response.status_code, response.json()["error"]["code"]) == (403, "egress_denied")
+    assert llm.asked == []
 
 
 def test_rank_is_that_of_the_facade(person):
