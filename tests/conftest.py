@@ -51,6 +51,16 @@ def _one_copy_of_the_llm(_recoded: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.fixture(autouse=True)
+def _one_prompt_a_pool(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw whole pools from one prompt, whatever the shipped base has learned to be best.
+
+    What a scripted LLM is asked then depends on the test alone; tests of pools that are drawn
+    in part without records replace this fixture by one that does nothing.
+    """
+    monkeypatch.setattr("hydra_edge.engine.zero_shot_share", lambda _bundle, _task: 0.0)
+
+
+@pytest.fixture(autouse=True)
 def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     """Refuse every connection but those to this machine."""
     connect = socket.socket.connect

@@ -156,7 +156,8 @@ def test_generate_json_has_the_promised_shape(me):
         "id", "text", "task", "candidates", "records", "head", "usage", "abstained", "notes",
     ]  # fmt: skip
     assert payload["candidates"][0] == {
-        "text": "Handle files", "count": 1, "greedy": True, "logprob": -0.5, "score": 0.25,
+        "text": "Handle files", "count": 1, "greedy": True, "zero_shot": False,
+        "logprob": -0.5, "score": 0.25,
         "contributions": {"greedy": 0.25},
     }  # fmt: skip
     assert payload["records"] == [

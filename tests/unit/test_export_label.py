@@ -14,6 +14,7 @@ from export.cache import CachedLLM
 from export.data import LeakError, UserHistory
 from export.label import (
     SAMPLING,
+    ZERO_SHOT,
     Job,
     check_shown,
     jobs_of,
@@ -74,7 +75,7 @@ def test_pools_are_asked_once_and_replayed_from_the_cache_alone(
     bundle: Bundle, hash_encoder, asked: CachedLLM
 ) -> None:
     todo = jobs(history("a", 9), history("b", 9))
-    assert label_pools(bundle, hash_encoder, asked, todo, quiet) == 4
+    assert label_pools(bundle, hash_encoder, asked, todo, quiet) == 8  # with records, and without
     assert label_pools(bundle, hash_encoder, asked, todo, quiet) == 0
     replay = CachedLLM(None, asked.path, name="scripted")
     pools = list(labelled_pools(bundle, hash_encoder, {"m": replay}, todo))
@@ -85,6 +86,11 @@ def test_pools_are_asked_once_and_replayed_from_the_cache_alone(
         assert (pool.llm, pool.task) == ("m", "paper_title")
         assert len(pool.completions) == SAMPLING.n
         assert pool.completions[0].greedy
+        assert [c.text for c in pool.plain] == ["none"] * ZERO_SHOT
+        mixed = pool.mixed(0.25)
+        assert [c.zero_shot for c in mixed] == [False] * 6 + [True] * 2
+        assert mixed[:6] == pool.completions[:6]
+        assert not any(c.greedy for c in mixed[1:])
 
 
 def test_prompt_is_that_of_the_device_with_the_past_alone(bundle: Bundle, hash_encoder) -> None:
@@ -139,7 +145,7 @@ def test_leak_planted_in_the_ranking_stops_before_anything_is_asked(
         label_pools(bundle, hash_encoder, asked, todo[1:], quiet)
     assert asked.inner.prompts == []  # type: ignore[union-attr]
     if planted < 20:  # the same records are the past of a later query
-        assert label_pools(bundle, hash_encoder, asked, todo[:1], quiet) == 1
+        assert label_pools(bundle, hash_encoder, asked, todo[:1], quiet) == 2
 
 
 def test_record_of_another_user_in_a_prompt_is_a_leak(bundle: Bundle, hash_encoder) -> None:
@@ -193,7 +199,7 @@ def test_labelling_stopped_half_way_goes_on_where_it_was(
     with pytest.raises(KeyboardInterrupt):
         label_pools(bundle, hash_encoder, asked, todo, stop)
     again = CachedLLM(asked.inner, asked.path)
-    assert label_pools(bundle, hash_encoder, again, todo, quiet) == 1
+    assert label_pools(bundle, hash_encoder, again, todo, quiet) == 2
 
 
 def test_pool_of_a_cut_prompt_names_the_records_that_had_room(

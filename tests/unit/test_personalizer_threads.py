@@ -339,7 +339,7 @@ def test_close_waits_for_a_fit_to_end_and_closes_an_llm_opened_here(make, thread
         lambda p: p.generate("q"),
         lambda p: p.llm,
         lambda p: p.rank("q"),
-        lambda p: p.render_prompt("q"),
+        lambda p: p.render_prompts("q"),
         lambda p: p.task(),
     ],
 )

@@ -27,6 +27,11 @@ TITLE, CATEGORY = BUILTIN["paper_title"], BUILTIN["news_category"]
 RECORDS = [Record(f"text {i}", f"title {i}", "paper_title", id=f"r{i}") for i in range(3)]
 
 
+@pytest.fixture(autouse=True)
+def _one_prompt_a_pool() -> None:
+    """Let the base decide, as it does outside of tests."""
+
+
 def numbered(prompt: Prompt, n: int) -> list[str]:
     """Answer with what tells the prompts apart."""
     return [f"{'with' if prompt.shots else 'without'} {i}" for i in range(n)]
@@ -109,15 +114,18 @@ def test_share_of_a_task_the_base_does_not_know_is_its_kinds(bundle: Bundle) -> 
 
 
 @pytest.fixture
-def person(bundle: Bundle, hash_encoder, scripted: Callable) -> Iterator[Personalizer]:
+def llm(scripted: Callable) -> object:
+    return scripted(numbered)
+
+
+@pytest.fixture
+def person(hash_encoder, llm, monkeypatch: pytest.MonkeyPatch) -> Iterator[Personalizer]:
+    monkeypatch.setattr("hydra_edge.engine.zero_shot_share", lambda _bundle, _task: 0.25)
     records = [
         Record(f"a text about topic {i}", f"topic: {i}", "paper_title", id=f"r{i}", time=float(i))
         for i in range(12)
     ]
-    with Personalizer.from_records(
-        records, llm=scripted(numbered), encoder=hash_encoder, config=Config()
-    ) as made:
-        made.__dict__["bundle"] = with_share(bundle, 0.25)
+    with Personalizer.from_records(records, llm=llm, encoder=hash_encoder, config=Config()) as made:
         yield made
 
 
@@ -130,13 +138,13 @@ def test_generate_tells_which_candidate_saw_no_records_and_counts_both_calls(
     assert [c.text for c in generation.candidates if c.zero_shot] == ["without 0"]
 
 
-def test_fit_shows_the_prompt_without_records_before_it_is_sent(person: Personalizer) -> None:
+def test_fit_shows_the_prompt_without_records_before_it_is_sent(person: Personalizer, llm) -> None:
     shown = person.fit_prompts("paper_title", calls=20)
-    assert person.llm.prompts == []  # type: ignore[attr-defined]
+    assert llm.prompts == []
     person.fit_head("paper_title", calls=20)
-    sent = {p.completion_text() for p in person.llm.prompts}  # type: ignore[attr-defined]
+    sent = {p.completion_text() for p in llm.prompts}
     assert sent <= set(shown)
-    assert any(not p.shots for p in person.llm.prompts)  # type: ignore[attr-defined]
+    assert any(not p.shots for p in llm.prompts)
 
 
 def test_stored_pool_and_log_remember_what_saw_no_records() -> None:
