@@ -148,7 +148,7 @@ def _serve(
             run.serve(me, Settings(bound, doorkeeper, task, queue, timeout_s), sock, ready=ready)
         finally:
             run.forget_page(folder)
-    output.note("Stopped; no request was left running.")
+    output.note("Stopped.")
 
 
 def add_token(

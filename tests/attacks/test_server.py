@@ -404,9 +404,9 @@ def test_server_listens_on_loopback_only(served):
 
 def test_further_route_stands_behind_the_same_guard(person):
     """A route added to the app is refused without a token, unless it is one of the open paths."""
-    from hydra_edge.aio import AsyncPersonalizer
     from starlette.responses import PlainTextResponse
 
+    from hydra_edge.aio import AsyncPersonalizer
     from hydra_edge.server.app import create_app
     from hydra_edge.server.service import Settings
     from hydra_edge.server.tokens import Doorkeeper

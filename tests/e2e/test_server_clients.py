@@ -226,11 +226,12 @@ def test_command_says_where_it_is_and_ends_in_order(command, number):
 def test_command_opens_the_page_with_a_token_of_this_run_only(home, command, tmp_path):
     seen = tmp_path / "seen"
     browser = tmp_path / "browser"
-    browser.write_text(f'#!/bin/sh\necho "$1" > {seen}.new && mv {seen}.new {seen}\n')
+    os.mkfifo(seen)
+    browser.write_text(f'#!/bin/sh\necho "$1" > {seen}\n')
     browser.chmod(0o700)
     running = command("--open", BROWSER=str(browser))
     url, _, token = running.said["page"].partition("#token=")
-    running.process.stderr.readline()
+    opened = seen.read_text()  # waits for the browser
     with openai.OpenAI(base_url=running.said["base_url"], api_key=token) as client:
         assert next(m.id for m in client.models.list()) == "hydra-edge"
     assert url == running.said["url"] + "/"

@@ -47,8 +47,11 @@ def threads() -> Iterator[ThreadPoolExecutor]:
 def make(tmp_path: Path, hash_encoder, threads) -> Iterator[Callable[..., Personalizer]]:
     """Make personalizers on files; closed before the threads end, so that none waits for ever."""
     made: list[Personalizer] = []
+    gates: list[threading.Event] = []
 
     def one(llm=None, records=None):
+        if isinstance(llm, GatedLLM):
+            gates.append(llm.gate)
         store = Store.open(tmp_path / f"{len(made)}.db")
         store.add(history() if records is None else records)
         person = Personalizer(
@@ -58,6 +61,8 @@ def make(tmp_path: Path, hash_encoder, threads) -> Iterator[Callable[..., Person
         return person
 
     yield one
+    for gate in gates:  # where a test failed, its LLM may wait still
+        gate.set()
     for person in made:
         person.close()
 
