@@ -5,7 +5,7 @@ HISTORY ?=
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help demo test setup lint type test-fast test-export smoke readme clean
+.PHONY: help demo test setup lint type test-fast test-export smoke install-check freeze readme clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -59,6 +59,12 @@ type: setup ## Check types
 
 smoke: setup ## Build the wheel and try it in a clean environment
 	$(BIN)/python scripts/smoke.py
+
+install-check: setup ## Install the wheel by pipx and by uv, as people do, and use it
+	$(BIN)/python scripts/install_check.py
+
+freeze: setup ## Freeze the command into a folder that needs no Python, and use it there
+	$(BIN)/python scripts/freeze.py
 
 readme: setup ## Write the README's transcript and figures anew
 	$(BIN)/python scripts/readme.py
