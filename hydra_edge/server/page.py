@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from http import HTTPStatus
 from pathlib import Path
-from typing import TypeVar, get_args
+from typing import get_args
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -31,8 +31,6 @@ from hydra_edge.server.views import Json
 from hydra_edge.store import Revision
 from hydra_edge.tasks import TaskSpec, canonical_name
 from hydra_edge.types import Completion, Generation, HeadInfo, HeadState, JsonDict, Role
-
-T = TypeVar("T")
 
 STATIC = Path(__file__).parent / "static"
 MOST_RECORDS = 100  # a list of the page

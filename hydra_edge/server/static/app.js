@@ -53,9 +53,10 @@ async function readSummary() {
   byId("query-label").textContent = current().input_label;
 }
 
-async function showLearned() {
+async function showLearned({ withGrowth = true } = {}) {
   const heads = await call("heads", { task: page.task });
   showHeads(byId("helps"), byId("learned"), heads.roles);
+  if (!withGrowth) return;
   const grown = await call("growth", { task: page.task });
   showGrowth(byId("growth"), grown.roles);
 }
@@ -74,11 +75,12 @@ async function showLlm() {
   }
 }
 
-// What changed elsewhere on the page is read again: records, heads, or both.
-async function refresh({ withRecords = true } = {}) {
+// What changed elsewhere on the page is read again. One choice more changes no curve that anybody
+// could see, but drawing one keeps the server busy for as long as a fit does.
+async function refresh({ withRecords = true, withGrowth = true } = {}) {
   await saying(byId("board-problem"), async () => {
     await readSummary();
-    await Promise.all([showLearned(), withRecords ? records.show() : null]);
+    await Promise.all([showLearned({ withGrowth }), withRecords ? records.show() : null]);
   });
 }
 
@@ -101,7 +103,7 @@ async function start() {
     await readSummary();
     byId("login").hidden = true;
     byId("board").hidden = byId("choice").hidden = false;
-    await Promise.all([saying(byId("board-problem"), showLearned), records.show(), showLlm()]);
+    await Promise.all([saying(byId("board-problem"), () => showLearned()), records.show(), showLlm()]);
   });
   document.body.dataset.state = "ready";
   return undefined;

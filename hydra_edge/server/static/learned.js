@@ -4,9 +4,9 @@ import { el, plural, replace, signed, svg } from "./dom.js";
 
 const ROLES = { reranker: "Which records to show", adapter: "Which answer to give" };
 const SWITCHES = {
-  personal: ["on", "Your own head is on"],
-  shared: ["shared", "The head shared by all users is on"],
-  baseline: ["off", "No head is on: plain order, first answer"],
+  personal: ["on", "Your own head is on", "my head"],
+  shared: ["shared", "The head shared by all users is on", "shared head"],
+  baseline: ["off", "No head is on: plain order, first answer", "prompt-only RAG"],
 };
 const NAMES = {
   unpersonalized: "no personalization",
@@ -36,25 +36,27 @@ export function showHeads(helps, learned, roles) {
 }
 
 function verdict(role) {
-  const [state, words] = SWITCHES[role.switch];
-  const version = role.version === null ? "" : ` · version ${role.version}`;
-  const seen = role.n_queries ? ` · learned from ${plural(role.n_queries, "query", "queries")}` : "";
+  const [state, words, used] = SWITCHES[role.switch];
+  const own = role.version === null
+    ? "You have no head of your own for this yet."
+    : `Your own: version ${role.version}, learned from ${plural(role.n_queries, "query", "queries")}.`;
   const measured = role.rows.filter((row) => row.utility !== null);
   const most = Math.max(...measured.map((row) => row.utility), 1e-9);
   return el(
     "div",
     { class: "verdict", "data-role": role.role, "data-version": role.version ?? "" },
     el("h3", {}, ROLES[role.role]),
-    el("p", {}, el("span", { class: `badge ${state}` }, words), el("span", { class: "quiet" }, version + seen)),
+    el("p", { class: `badge ${state}` }, words),
+    el("p", { class: "quiet small" }, own),
     measured.length
-      ? el("dl", { class: "bars" }, ...measured.flatMap((row) => utilityBar(row, most)))
+      ? el("dl", { class: "bars" }, ...measured.flatMap((row) => utilityBar(row, most, row.name === used)))
       : el("p", { class: "quiet" }, role.rows[0]?.note || "Not judged yet."),
     ...gains(role.gains),
     role.reason ? el("p", { class: "quiet small" }, `The gate: ${role.reason}`) : null,
   );
 }
 
-function utilityBar(row, most) {
+function utilityBar(row, most, inUse) {
   const name = NAMES[row.name] ?? row.name;
   const mine = row.name === "my head" ? " mine" : "";
   const bar = svg("svg", { class: "bar", "aria-hidden": "true", focusable: "false" },
@@ -63,7 +65,7 @@ function utilityBar(row, most) {
   );
   const count = row.n === null ? "" : ` (n = ${row.n})`;
   return [
-    el("dt", { title: row.note || null }, name),
+    el("dt", {}, name, inUse ? el("strong", {}, " (in use)") : null),
     el("dd", {}, bar, el("span", { class: "number" }, row.utility.toFixed(3)),
       el("span", { class: "visually-hidden" }, ` utility${count}`)),
   ];
@@ -145,6 +147,9 @@ export function showGrowth(place, roles) {
       : curve(growth))));
 }
 
+const key = (name, words) =>
+  el("span", { class: "named" }, el("span", { class: `key ${name}` }), words);
+
 function curve(growth) {
   const width = 320, height = 150, left = 36, right = 8, top = 8, bottom = 24;
   const values = growth.points.flatMap((p) => [p.utility - p.gain_std, p.utility + p.gain_std]);
@@ -171,8 +176,7 @@ function curve(growth) {
       label(high.toFixed(2), left - 5, y(high) + 4, "end"), label(low.toFixed(2), left - 5, y(low) + 4, "end"),
       label("0", left, height - 8, "middle"), label(`${last} queries`, width - right, height - 8, "end")),
     el("figcaption", { class: "small quiet" },
-      el("span", { class: "key line" }), "your head, give or take its error ",
-      el("span", { class: "key people" }), "shared head ", el("span", { class: "key none" }), "none"),
+      key("line", "your head, give or take its error"), key("people", "shared head"), key("none", "none")),
     el("p", { class: "small quiet" },
       `Each point learned from the first so many queries and is judged on the ${growth.held_out} latest, ` +
       "which none of them has seen."),

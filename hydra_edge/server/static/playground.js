@@ -151,7 +151,7 @@ export function startPlayground({ task, summary, saying, refresh, fit }) {
         el("span", { class: "words" }, change.words),
         el("span", { class: "number" }, `${signed(change.before, 3)} → ${signed(change.mine, 3)}`)))),
       done.switch === "personal" ? null : el("button", { type: "button", onclick: fit }, "Judge it now"));
-    await refresh();
+    await refresh({ withGrowth: false });
   }
 
   function clear() {

@@ -3,7 +3,10 @@
 import { call } from "./api.js";
 import { byId, el, plural, quote, replace, when } from "./dom.js";
 
-const PAGE = 10;
+const PAGE = 6;
+
+// Where a record is from, without the folders on the way there.
+const origin = (source) => source.replace(/^(\w+:)?.*[/\\](?=.)/, "$1") || "unknown source";
 
 export function startRecords({ task, saying, changed }) {
   let offset = 0, query = "", latest = 0;
@@ -43,7 +46,8 @@ export function startRecords({ task, saying, changed }) {
       type: "button", class: "plain-button", "aria-label": `Delete ${title}`, onclick: () => ask(),
     }, "Delete");
     const actions = el("div", { class: "buttons" },
-      el("span", { class: "quiet small grow" }, `${when(record.time)} · ${record.source || "unknown source"}`),
+      el("span", { class: "quiet small grow", title: record.source || null },
+        `${when(record.time)} · ${origin(record.source)}`),
       toggle, remove);
 
     function ask() {
