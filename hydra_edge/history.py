@@ -6,7 +6,7 @@ pseudo-query sees exactly what a real query at that moment would have seen.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -148,7 +148,7 @@ class History:
     @cached_property
     def profile(self) -> Profile:
         """Statistics of this history."""
-        return Profile.of(self)
+        return Profile(self)
 
     def agreement(self, answer: str, value: float | None, index: Int1d) -> Float1d:
         """Compare a label or rating with the outputs at ``index``: shape ``(len(index),)``."""
@@ -163,54 +163,71 @@ class History:
         return np.array([texts[i].casefold() == wanted for i in index], dtype=np.float32)
 
 
-@dataclass(frozen=True, eq=False)
 class Profile:
     """What a user's outputs for one task have in common; all recency-weighted.
 
-    ``centroid`` (dim,) unit norm, or zeros for an empty history. ``shares`` maps an output
-    (case folded) to its share of the weight.
+    Drawn as far as it is asked for: fitting draws a profile for every query left out.
     """
 
-    n: int
-    centroid: Float1d
-    log_length_mean: float
-    log_length_std: float
-    style: Float1d
-    openings: dict[str, float]
-    shares: dict[str, float]
+    def __init__(self, history: History) -> None:
+        self._history = history
+        self.n = len(history)
+        self._known = slice(max(0, self.n - FORGOTTEN), self.n)
 
-    @classmethod
-    def of(cls, history: History) -> Profile:
-        """Draw the profile of a history, which may be empty."""
-        n = len(history)
-        if n == 0:
-            dim = history.outputs.shape[1]
-            zero = np.zeros(dim, dtype=np.float32)
-            style = np.full(len(STYLE_NAMES), 0.5, dtype=np.float32)
-            return cls(0, zero, 2.0, 1.0, style, {}, {})
-        known = slice(max(0, n - FORGOTTEN), n)
-        described = history.described
-        weight = history.recency[known] / history.recency[known].sum()
-        centroid = weight @ history.outputs[known]
-        log_length = np.log1p(described.length[known])
-        mean = float(weight @ log_length)
+    @cached_property
+    def _weight(self) -> Float1d:
+        recency = self._history.recency[self._known]
+        return np.asarray(recency / recency.sum(), dtype=np.float32)
+
+    @cached_property
+    def centroid(self) -> Float1d:
+        """Mean output vector, shape ``(dim,)``, unit norm; zeros for an empty history."""
+        if not self.n:
+            return np.zeros(self._history.outputs.shape[1], dtype=np.float32)
+        mean = self._weight @ self._history.outputs[self._known]
+        return np.asarray(mean / max(float(np.linalg.norm(mean)), 1e-6), dtype=np.float32)
+
+    @cached_property
+    def _log_length(self) -> tuple[float, float]:
+        if not self.n:
+            return 2.0, 1.0
+        log_length = np.log1p(self._history.described.length[self._known])
+        mean = float(self._weight @ log_length)
         # Three pseudo-observations of spread .5 keep the deviation of a short history sane.
-        spread = float(weight @ (log_length - mean) ** 2)
-        std = float(np.sqrt((spread * n + 0.25 * 3) / (n + 3)))
-        openings: dict[str, float] = {}
-        shares: dict[str, float] = {}
-        for w, opening, text in zip(
-            weight.tolist(), described.opening[known], described.text[known], strict=True
-        ):
-            openings[opening] = openings.get(opening, 0.0) + w
-            folded = text.casefold()
-            shares[folded] = shares.get(folded, 0.0) + w
-        return cls(
-            n=n,
-            centroid=(centroid / max(float(np.linalg.norm(centroid)), 1e-6)).astype(np.float32),
-            log_length_mean=mean,
-            log_length_std=std,
-            style=(weight @ described.style[known]).astype(np.float32),
-            openings=openings,
-            shares=shares,
-        )
+        spread = float(self._weight @ (log_length - mean) ** 2)
+        return mean, float(np.sqrt((spread * self.n + 0.25 * 3) / (self.n + 3)))
+
+    @property
+    def log_length_mean(self) -> float:
+        """Mean log of one plus an output's tokens."""
+        return self._log_length[0]
+
+    @property
+    def log_length_std(self) -> float:
+        """Deviation of the same."""
+        return self._log_length[1]
+
+    @cached_property
+    def style(self) -> Float1d:
+        """How outputs are written, in the order of ``STYLE_NAMES``."""
+        if not self.n:
+            return np.full(len(STYLE_NAMES), 0.5, dtype=np.float32)
+        style = self._weight @ self._history.described.style[self._known]
+        return np.asarray(style, dtype=np.float32)
+
+    @cached_property
+    def openings(self) -> dict[str, float]:
+        """Share of each opening (see ``opening_of``)."""
+        return self._shares(self._history.described.opening[self._known])
+
+    @cached_property
+    def shares(self) -> dict[str, float]:
+        """Share of each output, case folded."""
+        return self._shares(map(str.casefold, self._history.described.text[self._known]))
+
+    def _shares(self, names: Iterable[str]) -> dict[str, float]:
+        out: dict[str, float] = {}
+        if self.n:
+            for weight, name in zip(self._weight.tolist(), names, strict=True):
+                out[name] = out.get(name, 0.0) + weight
+        return out

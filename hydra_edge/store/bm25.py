@@ -98,9 +98,12 @@ class _Scope:
     n: int
     mean_words: float
 
-    def gain(self, times: Double1d, words: Double1d, held_by: float) -> Double1d:
-        """Score one word in records that hold it ``times`` times and are ``words`` long."""
-        idf = math.log1p((self.n - held_by + 0.5) / (held_by + 0.5))
+    def idf(self, held_by: float) -> float:
+        """Weigh a word by how few of the records hold it."""
+        return math.log1p((self.n - held_by + 0.5) / (held_by + 0.5))
+
+    def gain(self, times: Double1d, words: Double1d, idf: Double1d | float) -> Double1d:
+        """Score a word in records that hold it ``times`` times and are ``words`` long."""
         length = 1.0 - B + B * words / self.mean_words
         return idf * times * (K1 + 1.0) / (times + K1 * length)
 
@@ -259,15 +262,17 @@ def _find(
     chosen: Sequence[str],
 ) -> tuple[Int1d, Double1d]:
     """Score all records that hold one of the chosen words; return their places."""
-    length = memory.orders[task].words
-    found, gains = [], []
-    for word in chosen:
-        known = _postings(connection, memory, task, word)
-        visible = known.place < scope.n
-        held, times = known.place[visible], known.times[visible].astype(np.float64)
-        found.append(held)
-        gains.append(weights[word] * scope.gain(times, length[held], len(held)))
-    sums = np.bincount(np.concatenate(found), weights=np.concatenate(gains), minlength=1)
+    known = [_postings(connection, memory, task, word) for word in chosen]
+    place = np.concatenate([postings.place for postings in known])
+    visible = place < scope.n
+    ends = np.cumsum([0, *(len(postings.place) for postings in known)])
+    held_by = np.diff(np.concatenate(([0], np.cumsum(visible)))[ends])
+    place = place[visible]
+    times = np.concatenate([postings.times for postings in known])[visible].astype(np.float64)
+    idf = np.repeat([scope.idf(n) for n in held_by.tolist()], held_by)
+    gains = scope.gain(times, memory.orders[task].words[place], idf)
+    gains *= np.repeat([weights[word] for word in chosen], held_by)
+    sums = np.bincount(place, weights=gains, minlength=1)
     places = np.flatnonzero(sums)  # a record that holds a word has a gain above 0
     return places.astype(np.int64), sums[places].astype(np.float64, copy=False)
 
@@ -316,5 +321,5 @@ def _frequent_gain(
     length = order.words[places]
     for word, column in zip(counts, times.T, strict=True):
         share = min(counts[word] / memory.total, 1.0)
-        gains += weights[word] * scope.gain(column, length, scope.n * share)
+        gains += weights[word] * scope.gain(column, length, scope.idf(scope.n * share))
     return gains
