@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import sys
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hydra_edge.cli import options, output, views
 from hydra_edge.cli.group import examples, put
+from hydra_edge.cli.interrupt import Interrupt
 from hydra_edge.cli.session import open_user
+from hydra_edge.errors import CancelledError
+
+if TYPE_CHECKING:
+    from hydra_edge.types import Completion, Generation
 
 Query = Annotated[
     str | None,
@@ -64,7 +69,8 @@ def generate(
 
     The answer goes to stdout, everything else to stderr. A first word that is no command is a
     query, so the word `generate` may be left out. With -n 1 a text answer is written as it
-    arrives.
+    arrives, with --explain each candidate once it is finished. Ctrl-C answers with those
+    finished by then.
     """
     text = options.read_query(query)
     flags = {"model": model, "base_url": base_url}
@@ -79,21 +85,37 @@ def generate(
         wanted = n or me.config.candidates
         streams = wanted == 1 and not (as_json or no_stream) and me.task(task).kind == "text"
         stream = output.Stream() if streams else None
-        generation = me.generate(
-            text,
-            task=task,
-            n=n,
-            k=k,
-            temperature=temperature,
-            max_tokens=max_tokens,
-            system=system,
-            private=private,
-            seed=seed,
-            on_token=stream,
-        )
+        with Interrupt("Stopping with the candidates that are finished") as stop:
+            try:
+                generation = me.generate(
+                    text,
+                    task=task,
+                    n=n,
+                    k=k,
+                    temperature=temperature,
+                    max_tokens=max_tokens,
+                    system=system,
+                    private=private,
+                    seed=seed,
+                    on_token=stream,
+                    should_stop=stop,
+                    on_candidate=_tell if explain and not as_json else None,
+                )
+            except CancelledError as err:
+                output.write_error(err.code, str(err), as_json=as_json)
+                raise typer.Exit(130) from err
     if as_json:
         output.write_json(views.generation_json(generation))
-        return
+    else:
+        _write(generation, stream, show_candidates=show_candidates, explain=explain)
+    if stop.wanted:
+        raise typer.Exit(130)
+
+
+def _write(
+    generation: Generation, stream: output.Stream | None, *, show_candidates: bool, explain: bool
+) -> None:
+    """Write the answer for people, then all remarks."""
     if stream:
         stream.finish(generation.text)
     else:
@@ -106,6 +128,10 @@ def generate(
     if explain:
         views.write_explanation(generation, stream=sys.stderr)
     output.note(views.usage_line(generation))
+
+
+def _tell(candidate: Completion) -> None:
+    output.note(f"candidate: {output.one_line(candidate.text, 100)}")
 
 
 def rank(

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import signal
-import sys
-import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from itertools import chain, islice
-from types import FrameType
 from typing import TYPE_CHECKING
 
 import typer
 
 from hydra_edge.cli import output
+from hydra_edge.cli.interrupt import Interrupt
 from hydra_edge.cli.session import open_user
 from hydra_edge.cli.views import plural, record_json
 from hydra_edge.errors import HydraError
@@ -26,29 +23,6 @@ if TYPE_CHECKING:
 SAMPLES = 3
 BAD_SHOWN = 20
 _EVERY = 50  # records between two looks at the progress bar
-
-
-class Interrupt:
-    """Lets the first Ctrl-C end an import between two records, so that its count is known."""
-
-    def __init__(self) -> None:
-        self.wanted = False
-
-    def __enter__(self) -> Interrupt:
-        self._mine = threading.current_thread() is threading.main_thread()
-        if self._mine:
-            self._before = signal.signal(signal.SIGINT, self._note)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._mine:
-            signal.signal(signal.SIGINT, self._before)
-
-    def _note(self, _number: int, _frame: FrameType | None) -> None:
-        if self.wanted:
-            raise KeyboardInterrupt
-        self.wanted = True
-        sys.stderr.write("\nStopping after this record; press Ctrl-C again to stop at once.\n")
 
 
 class Reading:
@@ -86,7 +60,7 @@ def run(
     from hydra_edge.types import AddResult
 
     log, result, samples, name = ImportLog(), AddResult(), [], ""
-    with Interrupt() as stop, output.progress(quiet=as_json) as bar:
+    with Interrupt("Stopping after this record") as stop, output.progress(quiet=as_json) as bar:
         reading = Reading(read(log), log, bar, stop)
         records = iter(reading)
         first = next(records, None)

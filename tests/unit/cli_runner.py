@@ -122,7 +122,7 @@ class FakePersonalizer:
         self.calls.append(("render_prompts", {"query": query, **flags}))
         return [f"Text: {query}\nSubject:"]
 
-    def generate(self, query, *, on_token=None, **flags):
+    def generate(self, query, *, on_token=None, should_stop=None, on_candidate=None, **flags):
         self.calls.append(("generate", {"query": query, "streams": on_token is not None, **flags}))
         for piece in self.pieces if on_token else ():
             on_token(piece)
