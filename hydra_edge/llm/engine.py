@@ -147,6 +147,7 @@ class Engine:
         self.bos = int(lib.llama_vocab_bos(self._vocab))
         self.eos = int(lib.llama_vocab_eos(self._vocab))  # -1 where there is none
         self.eot = int(lib.llama_vocab_eot(self._vocab))
+        self._pieces: dict[int, bytes] = {}
         self._batch = lib.llama_batch_init(params.n_batch, 0, 1)
         self._n_batch = int(params.n_batch)
         self._held: list[int] = []  # the tokens of sequence 0
@@ -186,9 +187,12 @@ class Engine:
 
     def piece(self, token: int) -> bytes:
         """Return a token's bytes, which may be part of a character; control tokens have none."""
-        buffer = ctypes.create_string_buffer(256)
-        size = self._lib.llama_token_to_piece(self._vocab, token, buffer, 256, 0, False)
-        return buffer.raw[:size] if size > 0 else b""
+        piece = self._pieces.get(token)
+        if piece is None:
+            buffer = ctypes.create_string_buffer(256)
+            size = self._lib.llama_token_to_piece(self._vocab, token, buffer, 256, 0, False)
+            piece = self._pieces[token] = buffer.raw[:size] if size > 0 else b""
+        return piece
 
     def is_end(self, token: int) -> bool:
         """Whether the model ends its turn with this token."""

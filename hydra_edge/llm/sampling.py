@@ -40,9 +40,14 @@ def top_tokens(logits: Float1d, k: int) -> Int1d:
     """
     columns = len(logits) // _LINES
     if k <= columns:
-        peaks = logits[: columns * _LINES].reshape(_LINES, columns).max(axis=0)
+        lines = logits[: columns * _LINES].reshape(_LINES, columns)
+        peaks = lines.max(axis=0)
         # k columns have a token this high, so no lower one can be among the k best.
-        pool = np.flatnonzero(logits >= np.partition(peaks, columns - k)[columns - k])
+        least = np.partition(peaks, columns - k)[columns - k]
+        tall = np.flatnonzero(peaks >= least)
+        line, place = np.nonzero(lines[:, tall] >= least)
+        rest = np.arange(columns * _LINES, len(logits))
+        pool = np.concatenate([line * columns + tall[place], rest])
     else:
         pool = np.arange(len(logits))
     best = pool[np.argsort(-logits[pool], kind="stable")[:k]]
