@@ -69,7 +69,7 @@ def install(
 
 
 def uninstall(repo: Repo = Path(), as_json: options.AsJson = False) -> None:
-    """Take the hooks out of a repository; those that were there before come back."""
+    """Take the hooks out; those that were there before come back."""
     from hydra_edge.githook import Repository, hooks
 
     removed = hooks.uninstall(Repository(repo))

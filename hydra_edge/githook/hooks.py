@@ -35,7 +35,11 @@ fi
 exit 0
 """
 # The common case, a commit without a proposal, is not worth starting Python for.
-_GUARD = '[ -f "$(git rev-parse --git-dir)/' + PENDING + '" ] || exit 0\n'
+_FILE = '"$(git rev-parse --git-dir)/' + PENDING + '"'
+_GUARDS = {
+    "prepare-commit-msg": f"rm -f {_FILE}\ncase \"$2\" in '' | template) ;; *) exit 0 ;; esac\n",
+    "post-commit": f"[ -f {_FILE} ] || exit 0\n",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +141,7 @@ def _script(
     return _SCRIPT.format(
         mark=_MARK,
         suffix=BEFORE,
-        guard=_GUARD if name == "post-commit" else "",
+        guard=_GUARDS[name],
         environment="".join(
             f"export {key}={shlex.quote(value)}\n" for key, value in environment.items()
         ),

@@ -389,14 +389,11 @@ def test_within_too_long_is_a_timeout():
 
 
 def test_within_says_when_to_come_to_an_end():
-    pause = threading.Event()
+    times = iter([100.0, 179.0, 180.0])
 
-    def work(should_stop):
-        while not should_stop():
-            pause.wait(0.001)
-        return "part"
+    told = within(100.0, lambda stop: [stop(), stop()], clock=lambda: next(times))
 
-    assert within(2.0, work) == "part"
+    assert told == [False, True]
 
 
 def test_within_errors_are_raised_where_it_is_waited_for():
@@ -436,7 +433,7 @@ def test_install_hook_of_another_is_chained_and_comes_back(repo):
     assert states[0].chained
 
     repo.write("a.py", PARSER)
-    done = repo.run("commit", "-q", "-m", "Start")
+    done = repo.run("commit", "-q", GIT_EDITOR="echo Start >")
     assert done.returncode == 0
     assert (repo.path / "ran").read_text() == "other\n"
     assert "is gone" in done.stderr
@@ -459,10 +456,26 @@ def test_install_chained_hook_that_refuses_still_refuses(repo):
 def test_script_whatever_happens_to_us_the_commit_is_made(repo, program):
     hooks.install(Repository(repo.path), [program], [], {})
     repo.write("a.py", PARSER)
-    done = repo.run("commit", "-q", "-m", "Start")
+    done = repo.run("commit", "-q", GIT_EDITOR="echo Start >")
 
     assert done.returncode == 0
     assert repo.subject() == "Start"
+
+
+def test_script_message_that_is_given_starts_nothing_and_ends_a_proposal(repo, tmp_path):
+    program = tmp_path / "hydra-edge"
+    program.write_text(f"#!/bin/sh\ntouch {tmp_path}/started\n")
+    program.chmod(0o755)
+    hooks.install(Repository(repo.path), [str(program)], [], {})
+    pending = repo.path / ".git" / PENDING
+    pending.write_text("{}")
+    repo.write("a.py", PARSER)
+    repo.git("commit", "-q", "-m", "Start")
+
+    assert not pending.exists()
+    assert not (tmp_path / "started").exists()
+    repo.git("commit", "-q", "--allow-empty", GIT_EDITOR="echo Next >")
+    assert (tmp_path / "started").exists()
 
 
 def test_script_is_one_any_posix_shell_reads(repo):
