@@ -13,7 +13,7 @@ import typer
 from hydra_edge.cli import options, output
 from hydra_edge.cli.group import new_group, put
 from hydra_edge.cli.session import open_user
-from hydra_edge.errors import EgressDeniedError, HydraError
+from hydra_edge.errors import CancelledError, EgressDeniedError, HydraError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -136,6 +136,8 @@ def run(
         output.note(f"hydra-edge: {failed} within {limit}.")
         sys.stderr.flush()
         os._exit(0)  # a thread may be deep inside an LLM, and git has waited long enough
+    except CancelledError:
+        output.note(f"hydra-edge: {failed} within {limit}.")
     except EgressDeniedError:
         output.note(
             f"hydra-edge: {failed}: the LLM is remote. To let it see what is staged, in words: "
