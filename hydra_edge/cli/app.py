@@ -9,6 +9,7 @@ import typer
 from hydra_edge import __version__
 from hydra_edge.cli import (
     answering,
+    bench,
     diagnosis,
     git_hook,
     heads,
@@ -67,3 +68,4 @@ git_hook.register(app)
 serve.register(app)
 settings.register(app)
 diagnosis.register(app)
+bench.register(app)
