@@ -1,0 +1,183 @@
+"""How long everything takes, against its rivals: decode, rank, fit, startup, import.
+
+    python -m bench.latency --quick --only rank,fit
+    python -m bench.latency --json bench/results/latency.json
+
+Each ratio is the median of at least seven pairs taken by turns. Use a machine at rest: the
+result notes the load it was measured under.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # as the command line does, before numpy
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from bench import fits, ranking, starts
+from bench.clock import machine, use_clock
+from bench.guard import BenchError
+from bench.report import write_json
+from hydra_edge.bundle import load_bundle
+from hydra_edge.errors import HydraError
+from hydra_edge.types import JsonDict
+
+SECTIONS = ("decode", "rank", "fit", "startup", "import")
+EXPORT_PYTHON = Path(__file__).parent.parent / ".venv-export" / "bin" / "python"
+
+# What each figure should be at most (or, for ratios over a rival, at least).
+AT_MOST = {
+    "rank.p50_ms.1000": 8.0, "rank.p50_ms.10000": 12.0, "rank.p50_ms.100000": 40.0,
+    "fit.warm_ms": 60.0, "fit.update_ms": 2.0, "startup.help_over_typer": 1.6,
+    "startup.rank_cold_ms": 450.0, "startup.rss_mb_10k": 180.0, "startup.installed_mb": 200.0,
+}  # fmt: skip
+AT_LEAST = {
+    "rank.cross_encoder_over_rank": 25.0, "rank.rank_bm25_scan_over_rank_44k": 20.0,
+    "fit.sklearn_over_fit": 20.0, "fit.paper_head_over_fit": 1000.0, "fit.cold_ort_share": 0.85,
+    "fit.cold.real_token_share": 0.85, "import.records_per_s": 8000.0,
+}  # fmt: skip
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+def sections_of(only: str) -> tuple[str, ...]:
+    """Read ``--only rank,fit``; all sections if it is empty.
+
+    Raises
+    ------
+    BenchError
+        If one is unknown.
+    """
+    wanted = [name.strip() for name in only.split(",") if name.strip()]
+    if unknown := [name for name in wanted if name not in SECTIONS]:
+        raise BenchError(f"--only {unknown[0]!r}: expected some of {', '.join(SECTIONS)}.")
+    return tuple(name for name in SECTIONS if not wanted or name in wanted)
+
+
+def value_at(figures: JsonDict, path: str) -> float | None:
+    """Return the figure at a dotted path; None where it was not measured."""
+    value: object = figures
+    for name in path.split("."):
+        value = value.get(name) if isinstance(value, dict) else None
+    return float(value) if isinstance(value, int | float) else None
+
+
+def verdicts(figures: JsonDict) -> Iterator[tuple[str, float, str, bool]]:
+    """Yield every figure that has a target: its name, value, target, and whether it is met."""
+    for path, limit in (*AT_MOST.items(), *AT_LEAST.items()):
+        value = value_at(figures, path)
+        if value is None:
+            continue
+        at_most = path in AT_MOST
+        met = value <= limit if at_most else value >= limit
+        yield path, value, f"{'<=' if at_most else '>='} {limit:g}", met
+
+
+def show(figures: JsonDict, console: Console) -> None:
+    """Print the figures against their targets."""
+    load = figures["machine"]["load_1min"]
+    table = Table(title=f"{figures['machine']['processor']}, load {load} at the start")
+    for column in ("figure", "measured", "target", ""):
+        table.add_column(column, justify="right" if column == "measured" else "left")
+    for path, value, target, met in verdicts(figures):
+        table.add_row(path, f"{value:,.3f}", target, "met" if met else "NOT MET")
+    for model, found in figures.get("decode", {}).items():
+        for name, value in found.items() if isinstance(found, dict) else ():
+            if isinstance(value, int | float):
+                table.add_row(f"decode.{model}.{name}", f"{value:,.3f}", "", "")
+    console.print(table)
+
+
+def plot(figures: JsonDict, path: Path) -> Path:
+    """Draw every figure as a share of its target."""
+    from matplotlib.figure import Figure
+
+    rows = list(verdicts(figures))
+    limits = AT_MOST | AT_LEAST
+    shares = [value / limits[name] for name, value, *_ in rows]
+    figure = Figure(figsize=(7.5, 0.34 * len(rows) + 1.2), layout="constrained")
+    axis = figure.subplots()
+    axis.barh(range(len(rows)), shares, color=["#59a" if met else "#c44" for *_, met in rows])
+    axis.axvline(1.0, color="#333", linewidth=1)
+    axis.set_yticks(range(len(rows)), [f"{name} ({target})" for name, _, target, _ in rows])
+    axis.set_xscale("log")
+    axis.set_xlabel("measured over target; red: not met")
+    axis.invert_yaxis()
+    figure.savefig(path, dpi=120)
+    return path
+
+
+def _decode(quick: bool, threads: int, note: Callable[[str], None]) -> JsonDict | None:
+    try:
+        from bench import decode
+    except ImportError as err:
+        note(f"decoding was not measured: {err}")
+        return None
+    found: JsonDict = decode.measure(quick=quick, threads=threads)
+    return found
+
+
+@app.command()
+def main(
+    data: Annotated[
+        list[Path] | None, typer.Option(help="Files of real records; else texts are made up.")
+    ] = None,
+    only: Annotated[str, typer.Option(help=f"Some of {','.join(SECTIONS)}.")] = "",
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer runs of each.")] = False,
+    threads: Annotated[int, typer.Option(help="Of the encoder; 0: chosen for the machine.")] = 0,
+    clock: Annotated[
+        str, typer.Option(help="wall; cpu on a busy machine, with --threads 1")
+    ] = "wall",
+    torch: Annotated[
+        Path | None, typer.Option(help="A Python with the export extra, for the paper's head.")
+    ] = None,
+    json_path: Annotated[
+        Path | None, typer.Option("--json", help="Write the figures here.")
+    ] = None,
+    draw: Annotated[bool, typer.Option("--plot", help="Draw them beside the JSON.")] = False,
+) -> None:
+    """Measure latencies and print each against its target."""
+    files, wanted, console = data or [], sections_of(only), Console()
+    use_clock(clock)
+    bundle = load_bundle()
+
+    def note(text: str) -> None:
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    python = torch or (EXPORT_PYTHON if EXPORT_PYTHON.exists() else None)
+    figures: JsonDict = {
+        "machine": machine(), "base_id": bundle.base_id, "threads": threads, "quick": quick,
+        "data": [path.name for path in files] or ["synthetic"],
+    }  # fmt: skip
+    measures: dict[str, Callable[[], JsonDict | None]] = {
+        "decode": lambda: _decode(quick, threads, note),
+        "rank": lambda: ranking.measure(files, quick=quick, threads=threads),
+        "fit": lambda: fits.measure(files, quick=quick, threads=threads, torch=python, note=note),
+        "startup": lambda: starts.measure(files, quick=quick),
+        "import": lambda: starts.measure_import(files, quick=quick),
+    }
+    for name in wanted:
+        note(f"measuring {name}")
+        found = measures[name]()
+        if found is not None:
+            figures[name] = found
+    show(figures, console)
+    if json_path is not None:
+        write_json(figures, json_path)
+        note(f"written to {json_path}")
+        if draw:
+            note(f"drawn in {plot(figures, json_path.with_suffix('.png'))}")
+
+
+if __name__ == "__main__":
+    try:
+        app()
+    except HydraError as err:
+        sys.exit(f"error: {err}")
