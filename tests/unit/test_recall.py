@@ -1,0 +1,213 @@
+"""Records in memory stay in step with their file, and are read again only as far as needed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hydra_edge.history import History
+from hydra_edge.recall import Recall
+from hydra_edge.store import Store
+from hydra_edge.types import Record
+from hydra_edge.vectors import CachedEncoder
+
+TASK = "paper_title"
+
+
+def record(i: int, **fields: object) -> Record:
+    given = {"id": f"r{i}", "time": float(i), "task": TASK} | fields
+    return Record(f"text {i} of parsers", f"title {i}", **given)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    with Store.open(tmp_path / "me.db") as opened:
+        opened.add([record(i) for i in range(5)])
+        yield opened
+
+
+@pytest.fixture
+def recall(store: Store, hash_encoder) -> Recall:  # type: ignore[no-untyped-def]
+    return Recall(store, CachedEncoder(hash_encoder, store), {})
+
+
+@pytest.fixture
+def read_ids(store: Store, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many records each reading of the store returned."""
+    counts: list[int] = []
+    original: Callable[..., list[Record]] = Store.records
+
+    def counted(self: Store, **which: object) -> list[Record]:
+        found = original(self, **which)
+        counts.append(len(found))
+        return found
+
+    monkeypatch.setattr(Store, "records", counted)
+    return counts
+
+
+def same(a: History, b: History) -> None:
+    assert a.records == b.records
+    np.testing.assert_array_equal(a.inputs, b.inputs)
+    np.testing.assert_array_equal(a.outputs, b.outputs)
+    assert a.described.text == b.described.text
+    np.testing.assert_array_equal(a.described.length, b.described.length)
+    np.testing.assert_array_equal(a.described.style, b.described.style)
+    np.testing.assert_array_equal(a.profile.centroid, b.profile.centroid)
+
+
+def fresh(store: Store, hash_encoder) -> History:  # type: ignore[no-untyped-def]
+    anew = Recall(store, CachedEncoder(hash_encoder, store), {})
+    return anew.history(anew.task(TASK))
+
+
+def test_history_unchanged_is_the_same_object_and_read_once(recall: Recall, read_ids: list[int]):
+    first = recall.history(recall.task(TASK))
+
+    assert recall.history(recall.task(TASK)) is first
+    assert recall.lexical(first) is recall.lexical(first)
+    assert read_ids == [5]
+
+
+def test_history_added_records_alone_are_read_and_encoded(
+    store: Store, recall: Recall, read_ids: list[int], hash_encoder
+):
+    before = recall.history(recall.task(TASK))
+    vectors = before.inputs.copy()
+    hash_encoder.encoded.clear()
+    for i in range(5, 90):  # beyond the room kept
+        store.add([record(i)])
+        recall.history(recall.task(TASK))
+    after = recall.history(recall.task(TASK))
+
+    assert read_ids == [5] + [2] * 85  # the last one known, and the new one
+    assert len(hash_encoder.encoded) == 2 * 85
+    same(after, fresh(store, hash_encoder))
+    assert len(before) == 5
+    np.testing.assert_array_equal(before.inputs, vectors)
+
+
+def test_history_of_a_record_put_in_between_is_read_anew(
+    store: Store, recall: Recall, hash_encoder
+):
+    recall.history(recall.task(TASK))
+    store.add([record(77, time=1.5)])
+    after = recall.history(recall.task(TASK))
+
+    assert [r.id for r in after.records] == ["r0", "r1", "r77", "r2", "r3", "r4"]
+    same(after, fresh(store, hash_encoder))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda store: store.forget(["r4"]),
+        lambda store: store.set_private(["r2"], True),
+        lambda store: store.add([Record("other", "words", TASK, id="r4")]),
+        lambda store: store.add([record(3, private=True)]),
+    ],
+    ids=["forgotten", "private", "replaced", "added again as private"],
+)
+def test_history_of_changed_records_is_read_anew(
+    store: Store, recall: Recall, hash_encoder, change: Callable[[Store], object]
+):
+    before = recall.history(recall.task(TASK))
+    change(store)
+    after = recall.history(recall.task(TASK))
+
+    assert after.records == tuple(store.records(task=TASK)) != before.records
+    same(after, fresh(store, hash_encoder))
+
+
+def test_history_changed_by_another_connection_is_noticed(store: Store, recall: Recall):
+    recall.history(recall.task(TASK))
+    assert store.path is not None
+    with Store.open(store.path) as other:
+        other.add([record(9)])
+
+    assert recall.history(recall.task(TASK)).records[-1].id == "r9"
+
+
+def test_history_survives_what_changes_no_record(store: Store, recall: Recall, read_ids: list[int]):
+    first = recall.history(recall.task(TASK))
+    store.put_vectors("other", {"h": np.zeros(2)})
+    store.add([record(1)])  # there already
+
+    assert recall.history(recall.task(TASK)) is first
+    assert read_ids == [5]
+
+
+def test_task_closed_set_learns_of_an_answer_added(store: Store, recall: Recall):
+    store.add([Record("a film", "noir", "movie_tag", id=f"m{i}") for i in range(2)])
+    assert "noir" in recall.task("movie_tag").labels
+    before = recall.history(recall.task("movie_tag"))
+    store.add([Record("one more film", "western", "movie_tag", id="m9")])
+
+    assert "western" in recall.task("movie_tag").labels
+    assert recall.history(recall.task("movie_tag")).task.labels != before.task.labels
+
+
+def test_bm25_finds_what_was_added_and_not_what_was_forgotten(store: Store):
+    assert dict(store.bm25("parsers", TASK, 9)).keys() == {f"r{i}" for i in range(5)}
+    store.add([record(6)])
+    assert "r6" in dict(store.bm25("parsers", TASK, 9))
+    store.forget(["r0"])
+    assert "r0" not in dict(store.bm25("parsers", TASK, 9))
+
+
+def test_bm25_scores_are_the_same_from_memory(store: Store, monkeypatch: pytest.MonkeyPatch):
+    from hydra_edge.store import bm25
+
+    queries = ["text 3 of parsers", "of 1 2", "parsers parsers", "title"]
+    first = [store.bm25(q, TASK, 9, postings=4) for q in queries]
+    assert [store.bm25(q, TASK, 9, postings=4) for q in queries] == first
+    monkeypatch.setattr(bm25, "_KEPT", 1)  # nothing can be kept
+    assert [store.bm25(q, TASK, 9, postings=4) for q in queries] == first
+
+
+def test_encoder_passing_vector_is_stored_once_its_text_becomes_a_record(
+    store: Store, hash_encoder
+):
+    encoder = CachedEncoder(hash_encoder, store)
+    passing = encoder.encode(["a query"], keep=False)
+    assert store.vector_count(encoder.base_id) == 0
+    again = encoder.encode(["a query", "another", "a query"])
+
+    assert store.vector_count(encoder.base_id) == 2
+    assert hash_encoder.encoded == ["a query", "another"]
+    np.testing.assert_array_equal(again[0], passing[0])
+    np.testing.assert_array_equal(again[0], again[2])
+
+
+def test_encoder_keeps_no_more_passing_vectors_than_it_says(store: Store, hash_encoder):
+    from hydra_edge.vectors import PASSING
+
+    encoder = CachedEncoder(hash_encoder, store)
+    for i in range(PASSING + 3):
+        encoder.encode([f"query {i}"], keep=False)
+
+    assert len(encoder._passing) == PASSING
+    encoder.encode(["query 0", f"query {PASSING}"], keep=False)
+    assert hash_encoder.encoded[-1] == "query 0"
+
+
+def test_vectors_of_the_first_schema_survive_the_second(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    from hydra_edge.store import schema
+    from hydra_edge.types import text_hash
+
+    vector, key = np.arange(4, dtype=np.float16), text_hash("some text")
+    whole = schema.MIGRATIONS
+    monkeypatch.setattr(schema, "MIGRATIONS", whole[:1])
+    with Store.open(tmp_path / "old.db") as store:
+        store._db.connection.execute(
+            "INSERT INTO vectors VALUES (?, 'base', ?)", (key, vector.tobytes())
+        )
+    monkeypatch.setattr(schema, "MIGRATIONS", whole)
+    with Store.open(tmp_path / "old.db") as store:
+        np.testing.assert_array_equal(store.vectors([key], "base")[key], vector)
+        assert store.check() == []
