@@ -151,7 +151,6 @@ class CommitWindow(ttk.Frame):
             self.why.set(f"Why: {reasons(candidate.contributions, 'adapter')}")
 
     def commit(self) -> None:
-        """Commit with the subject in the entry, and learn from it."""
         body = self.body.get("1.0", "end").strip()
         if self.generation:
             text = self.subject.get().strip(), "" if body == self.described else body
@@ -163,7 +162,8 @@ class CommitWindow(ttk.Frame):
         done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
         if done.returncode:
             raise ConfigError(f"git did not commit: {(done.stderr or done.stdout).strip()}")
-        choice = self.person.choose(generation_id=asked.id, text=subject)
+        # A commit with a body becomes a record when it is read like the others, next time.
+        choice = self.person.choose(generation_id=asked.id, text=subject, keep=not body)
         fit = self.person.fit_head(TASK, use_llm=False, progress=self._say)
         return asked.head.version, choice, fit
 

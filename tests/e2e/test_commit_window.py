@@ -205,8 +205,8 @@ def open_window(display: str, repo: Repo, monkeypatch):  # type: ignore[no-untyp
     window = None
     for window in [*opened]:
         window.close()
-        if opened:
-            window.mainloop()  # returns when it has closed
+        if window in opened:
+            window.wait_window()  # until its worker has come back
     del window
     gc.collect()  # here: a later window's worker must not be the one to collect Tk's variables
 
@@ -262,6 +262,7 @@ def test_window_pick_is_committed_and_moves_the_head(open_window, repo: Repo) ->
     (choice,) = window.person.store.choices("commit_subject")
     assert choice.text == "search: handle hyphens"
     assert choice.picked is not None
+    assert window.person.store.tasks() == {"commit_subject": len(COMMITS) + 1}
     assert window.gain.get().startswith("Your pick: head shared -> v1")
     assert [row[0] for row in shown(window.gains)] == ["commits shown", "subject chosen"]
     assert "n=" in shown(window.gains)[0][1]
@@ -286,6 +287,8 @@ def test_window_edited_subject_and_body_are_what_is_committed(open_window, repo:
     (choice,) = window.person.store.choices("commit_subject")
     assert choice.text == "search: end words at hyphens"
     assert choice.picked is None
+    assert window.person.store.tasks() == {"commit_subject": len(COMMITS)}
+    assert "15 commits of yours are known, 1 new" in open_window(llm).status.get()
 
 
 def test_window_cancel_stops_the_llm_and_leaves_the_window_usable(open_window) -> None:  # type: ignore[no-untyped-def]
