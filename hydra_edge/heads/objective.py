@@ -9,6 +9,7 @@ Refuses to check its input: ``Prior`` and ``Groups`` have.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,6 +35,8 @@ _MAX_HALVINGS = 60
 _JITTER = 1e-12
 # A group's leverage is below 1 but can round to it where the prior is weak beside the features.
 _KEPT = 1.0 + 1e-9
+# Doubles looked at in one go: they stay in the cache of a core.
+_PART = 50_000
 # Doubles gathered at once in leave-one-out; bounds its memory to some 20 MB.
 _CHUNK = 500_000
 
@@ -55,28 +58,15 @@ def solve_positive(matrix: Double2d, rhs: Double1d) -> Double1d:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Point:
-    """The data part of the objective at one ``v``.
-
-    ``probability`` has shape ``(n_pairs,)``; ``spread`` (n_pairs, d) holds the rows
-    sqrt(weight p) (x - E_p x), whose outer products sum to the Hessian of the data.
-    """
-
-    probability: Double1d
-    spread: Double2d
-
-
-@dataclass(frozen=True, slots=True, eq=False)
 class Solution:
     """Where Newton stopped: ``v`` (d,), data Hessian (d, d), and how it went.
 
-    ``log_probability`` (n_pairs,) and ``point`` are those at ``v``.
+    ``probability`` (n_pairs,) is that at ``v``.
     """
 
     v: Double1d
     hessian: Double2d
-    log_probability: Double1d
-    point: Point
+    probability: Double1d
     loss: float
     iterations: int
     converged: bool
@@ -89,7 +79,8 @@ class Problem:
     ``features`` (n_pairs, d) are whitened and centred within each group (a constant added to
     a query's features changes no choice), ``base`` (n_pairs,) are scores at ``v = 0``.
     ``even`` is the size of all groups if they are of one size, else 0: sums over groups are
-    then sums over an axis, several times faster.
+    then sums over an axis, several times faster. ``bounds`` (n_groups + 1,) are the groups'
+    edges, ``parts`` slices of groups that a core's cache holds.
     """
 
     features: Double2d
@@ -99,6 +90,8 @@ class Problem:
     starts: Int1d
     sizes: Int1d
     even: int
+    bounds: Int1d
+    parts: tuple[slice, ...]
     root: Double2d
     root_inverse: Double2d
     mean: Double1d
@@ -110,6 +103,8 @@ class Problem:
         even = int(sizes[0]) if np.all(sizes == sizes[0]) else 0
         means = _group_sums(groups.features, starts, even) / sizes[:, None]
         centred = groups.features - np.repeat(means, sizes, axis=0)
+        step = max(1, _PART * len(sizes) // max(centred.size, 1))
+        edges = [*range(0, len(sizes), step), len(sizes)]
         root = np.asarray(np.linalg.cholesky(prior.precision), dtype=np.float64)
         inverse = np.asarray(np.linalg.inv(root), dtype=np.float64)
         return cls(
@@ -120,6 +115,8 @@ class Problem:
             starts=starts,
             sizes=sizes,
             even=even,
+            bounds=groups.offsets,
+            parts=tuple(itertools.starmap(slice, itertools.pairwise(edges))),
             root=root,
             root_inverse=inverse,
             mean=prior.mean,
@@ -161,28 +158,37 @@ class Problem:
         data = float(self.weights @ self.cross_entropy(log_probability))
         return data + 0.5 * scale * float(v @ v)
 
-    def point(self, log_probability: Double1d) -> Point:
-        """Probabilities and the square root of the Hessian, where scores gave these."""
-        p = np.exp(log_probability)
+    def spread(self, probability: Double1d, part: slice) -> Double2d:
+        """Return the rows sqrt(weight p) (x - E_p x) of some groups' pairs.
+
+        Their outer products sum to the Hessian of the data. ``probability`` is that of all
+        pairs; ``part`` says which groups.
+        """
+        pairs = slice(int(self.bounds[part.start]), int(self.bounds[part.stop]))
+        sizes, starts = self.sizes[part], self.bounds[part] - pairs.start
+        features, p = self.features[pairs], probability[pairs]
         # p sums to 1 only up to rounding, which a large common offset would amplify.
-        total = _group_sums(p, self.starts, self.even)[:, None]
-        mean = self.weighed(p) / total
-        root = np.sqrt(self._spread_out(self.weights) * p)[:, None]
+        total = _group_sums(p, starts, self.even)[:, None]
+        mean = _weighed(features, p, starts, self.even) / total
         if self.even:
-            spread = self.features.reshape(len(mean), self.even, -1) - mean[:, None, :]
-            spread = spread.reshape(self.features.shape)
+            rows = features.reshape(len(mean), self.even, -1) - mean[:, None, :]
+            rows = rows.reshape(features.shape)
         else:
-            spread = self.features - np.repeat(mean, self.sizes, axis=0)
-        spread *= root
-        return Point(p, spread)
+            rows = features - np.repeat(mean, sizes, axis=0)
+        rows *= np.sqrt(np.repeat(self.weights[part], sizes) * p)[:, None]
+        return rows
+
+    def hessian(self, probability: Double1d) -> Double2d:
+        """Return the Hessian of the data where pairs have these probabilities: ``(d, d)``."""
+        total = np.zeros_like(self.root)
+        for part in self.parts:
+            rows = self.spread(probability, part)
+            total += rows.T @ rows
+        return total
 
     def weighed(self, weights: Double1d) -> Double2d:
         """Sum the features of each group's pairs times their weights: ``(n_groups, d)``."""
-        if self.even:
-            rows = self.features.reshape(len(self.starts), self.even, -1)
-            return np.asarray(np.matmul(weights.reshape(-1, 1, self.even), rows)[:, 0])
-        sums: Double2d = np.add.reduceat(weights[:, None] * self.features, self.starts, axis=0)
-        return sums
+        return _weighed(self.features, weights, self.starts, self.even)
 
     def residual(self, probability: Double1d) -> Double1d:
         """Gradient of the loss by each pair's score, shape ``(n_pairs,)``: weight (p - t)."""
@@ -201,6 +207,13 @@ def _group_sums(
     return np.asarray(np.add.reduceat(values, starts, axis=0))
 
 
+def _weighed(features: Double2d, weights: Double1d, starts: Int1d, even: int) -> Double2d:
+    if even:
+        rows = features.reshape(len(starts), even, -1)
+        return np.asarray(np.matmul(weights.reshape(-1, 1, even), rows)[:, 0])
+    return np.asarray(np.add.reduceat(weights[:, None] * features, starts, axis=0))
+
+
 def minimise(problem: Problem, scale: float, start: Double1d | Solution) -> Solution:
     """Minimise the objective by damped Newton from ``start``, shape ``(d,)``.
 
@@ -210,20 +223,14 @@ def minimise(problem: Problem, scale: float, start: Double1d | Solution) -> Solu
     stops unconverged only when features are so large that rounding hides the progress.
     """
     iterations = 0
-    if isinstance(start, Solution):
-        v, log_p, point, hessian = start.v, start.log_probability, start.point, start.hessian
-        scores = problem.scores(v)
-    else:
-        v, scores = start, problem.scores(start)
-        log_p = problem.log_probability(scores)
-        point = problem.point(log_p)
-        hessian = point.spread.T @ point.spread
+    v = start.v if isinstance(start, Solution) else start
+    scores = problem.scores(v)
+    log_p = problem.log_probability(scores)
     loss = problem.loss(log_p, v, scale)
-    fresh, allowed = (
-        True,
-        np.inf,
-    )  # whether the curvature is that at v; the decrement it is good for
-    probability = point.probability
+    probability = np.exp(log_p)
+    hessian = start.hessian if isinstance(start, Solution) else problem.hessian(probability)
+    # Whether the curvature is that at v; if not, up to which decrement it serves.
+    fresh, allowed = True, 0.0
     while True:
         residual = problem.residual(probability)
         gradient = problem.features.T @ residual + scale * v
@@ -231,8 +238,7 @@ def minimise(problem: Problem, scale: float, start: Double1d | Solution) -> Solu
         slope = float(gradient @ step)  # minus the squared Newton decrement
         converged = -slope <= _CONVERGED * (1.0 + loss)
         if not fresh and (converged or -slope > allowed):
-            point = problem.point(log_p)
-            hessian, fresh = point.spread.T @ point.spread, True
+            hessian, fresh = problem.hessian(probability), True
             continue
         if converged or iterations == MAX_ITERATIONS:
             break
@@ -253,9 +259,8 @@ def minimise(problem: Problem, scale: float, start: Double1d | Solution) -> Solu
         allowed = -slope * _STALE if settled else 0.0
         iterations += 1
     if not fresh:
-        point = problem.point(log_p)
-        hessian = point.spread.T @ point.spread
-    return Solution(v, hessian, log_p, point, loss, iterations, converged)
+        hessian = problem.hessian(probability)
+    return Solution(v, hessian, probability, loss, iterations, converged)
 
 
 def leave_one_out_steps(
@@ -279,25 +284,28 @@ def leave_one_out_steps(
         Shape ``(n_groups, d)``, in the coordinates of ``v``.
     """
     if known is None:
-        point = problem.point(problem.log_probability(problem.scores(v)))
-        hessian = point.spread.T @ point.spread
+        probability = np.exp(problem.log_probability(problem.scores(v)))
+        hessian = problem.hessian(probability)
     else:
-        point, hessian = known.point, known.hessian
-    residual = problem.residual(point.probability)
+        probability, hessian = known.probability, known.hessian
+    residual = problem.residual(probability)
     values, vectors = np.linalg.eigh(hessian + scale * np.eye(v.size))
     root = vectors / np.sqrt(np.maximum(values, scale))
-    spread = point.spread @ root
     # Each group's gradient, minus what is left of the whole one (0 at the optimum).
     rest = problem.features.T @ residual + scale * v
     moves = (problem.weighed(residual) - rest) @ root
-    for size in np.unique(problem.sizes):
-        members = np.flatnonzero(problem.sizes == size)
-        for part in np.array_split(members, 1 + members.size * size * v.size // _CHUNK):
-            if problem.even and len(part) == len(members):
-                rows = spread.reshape(-1, size, v.size)
-            else:
+    if problem.even:
+        for groups in problem.parts:
+            rows = problem.spread(probability, groups) @ root
+            rows = rows.reshape(-1, problem.even, v.size)
+            moves[groups] = _without_own_curvature(rows, moves[groups])
+    else:
+        spread = problem.spread(probability, slice(0, len(problem.sizes))) @ root
+        for size in np.unique(problem.sizes):
+            members = np.flatnonzero(problem.sizes == size)
+            for part in np.array_split(members, 1 + members.size * size * v.size // _CHUNK):
                 rows = spread[problem.starts[part][:, None] + np.arange(size)]  # (k, size, d)
-            moves[part] = _without_own_curvature(rows, moves[part])
+                moves[part] = _without_own_curvature(rows, moves[part])
     result: Double2d = v + moves @ root.T
     return result
 

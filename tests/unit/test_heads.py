@@ -34,11 +34,12 @@ def test_objective_gradient_and_hessian_match_finite_differences(seed, n, dim, w
         return problem.loss(problem.log_probability(problem.scores(at)), at, scale)
 
     def gradient(at):
-        point = problem.point(problem.log_probability(problem.scores(at)))
-        return problem.features.T @ problem.residual(point.probability) + scale * at
+        return problem.features.T @ problem.residual(probability(at)) + scale * at
 
-    point = problem.point(problem.log_probability(problem.scores(v)))
-    hessian = point.spread.T @ point.spread + scale * np.eye(dim)
+    def probability(at):
+        return np.exp(problem.log_probability(problem.scores(at)))
+
+    hessian = problem.hessian(probability(v)) + scale * np.eye(dim)
     assert loss(v) == pytest.approx(reference_loss(problem.to_weight(v), prior, groups, scale))
     np.testing.assert_allclose(gradient(v), finite_differences(loss, v), atol=1e-6)
     np.testing.assert_allclose(hessian, finite_differences(gradient, v), atol=1e-6)
