@@ -186,6 +186,7 @@ class LlamaCpp:
             self._engine.check_open()
             self._engine.use_threads(self._threads.now())
             try:
+                check()
                 if members is None:
                     self._write(prompt, ask, on_token)
                 else:
