@@ -168,6 +168,10 @@ def main(
         found = measures[name]()
         if found is not None:
             figures[name] = found
+    figures["targets"] = [
+        {"figure": name, "measured": value, "target": target, "met": met}
+        for name, value, target, met in verdicts(figures)
+    ]
     show(figures, console)
     if json_path is not None:
         write_json(figures, json_path)

@@ -54,7 +54,29 @@ def figures() -> str:
     for path in sorted((ROOT / "bench" / "results").glob("quality-*.json")):
         result = json.loads(path.read_text(encoding="utf-8"))
         out += [table(result), ""]
+    latency = ROOT / "bench" / "results" / "latency.json"
+    if latency.exists():
+        out += [speed(json.loads(latency.read_text(encoding="utf-8"))), ""]
     return "\n".join(out)
+
+
+def speed(result: dict[str, Any]) -> str:
+    """Return the table of latencies against their targets, those missed included."""
+    machine = result["machine"]
+    clock = "wall" if machine["clock"] == "wall" else "processor"
+    lines = [
+        f"Speed on {machine['cores']} cores ({machine['processor']}), {clock} time "
+        "(`python -m bench.latency --json bench/results/latency.json`):\n",
+        "| figure | measured | target | met |",
+        "|---|---|---|---|",
+    ]
+    for row in result["targets"]:
+        measured = (
+            f"{row['measured']:,.4g}" if row["measured"] < 1000 else f"{row['measured']:,.0f}"
+        )
+        met = "yes" if row["met"] else "**no**"
+        lines.append(f"| {row['figure']} | {measured} | {row['target']} | {met} |")
+    return "\n".join(lines)
 
 
 HEADINGS = (

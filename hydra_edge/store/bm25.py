@@ -241,15 +241,13 @@ def _postings(connection: Connection, memory: _Memory, task: str, word: str) -> 
     key = task, word
     if key not in memory.postings:
         rows = connection.execute(
-            "SELECT doc, COUNT(*) FROM records_terms WHERE term = ? AND col = 'input' GROUP BY doc",
-            (word,),
-        ).fetchall()
-        table = _table(rows, 2)
-        places, inside = memory.orders[task].places(table[:, 0].astype(np.int64))
-        memory.keep(len(places))
-        memory.postings[key] = _Postings(
-            places.astype(np.int32), table[inside, 1].astype(np.float32)
+            "SELECT doc FROM records_terms WHERE term = ? AND col = 'input'", (word,)
         )
+        docs = np.fromiter((doc for (doc,) in rows), dtype=np.int64)
+        seqs, times = np.unique(docs, return_counts=True)
+        places, inside = memory.orders[task].places(seqs)
+        memory.keep(len(places))
+        memory.postings[key] = _Postings(places.astype(np.int32), times[inside].astype(np.float32))
     return memory.postings[key]
 
 
@@ -286,8 +284,9 @@ def _newest_with(
         rows = connection.execute(
             "SELECT rowid FROM records_fts WHERE records_fts MATCH ? ORDER BY rowid DESC LIMIT ?",
             (f"input : {quoted(word)}", postings),
-        ).fetchall()
-        places, _ = memory.orders[task].places(_table(rows, 1)[:, 0].astype(np.int64))
+        )
+        seqs = np.fromiter((seq for (seq,) in rows), dtype=np.int64)
+        places, _ = memory.orders[task].places(seqs)
         memory.keep(len(places))
         memory.latest[key] = np.sort(places)
     return memory.latest[key]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from hydra_edge.retrieval import LexicalIndex, OkapiIndex, StoreIndex, first_sta
 from hydra_edge.store import Store
 from hydra_edge.tasks import BUILTIN
 from hydra_edge.types import Record
+from hydra_edge.utility import tokens
 
 TASK = BUILTIN["paper_title"]
 WORDS = [
@@ -124,6 +126,28 @@ def test_both_indexes_agree_on_what_matters(tmp_path: Path) -> None:
             b, _ = memory.search(query, 5, 120)
             overlap.append(len(set(a.tolist()) & set(b.tolist())) / 5)
     assert np.mean(overlap) > 0.8
+
+
+def test_okapi_in_memory_equals_rank_bm25_with_the_same_idf() -> None:
+    from rank_bm25 import BM25Okapi
+
+    rng = np.random.default_rng(5)
+    texts = [" ".join(rng.choice(WORDS, rng.integers(0, 14))) for _ in range(90)]
+    words = [tokens(text) for text in texts]
+    reference = BM25Okapi(words)
+    n = len(texts)
+    holders = {word: sum(word in text for text in words) for word in WORDS}
+    reference.idf = {w: math.log(1.0 + (n - k + 0.5) / (k + 0.5)) for w, k in holders.items()}
+    index = OkapiIndex(texts)
+    for query in ("parser", "graph neural unknown graph", " ".join(WORDS)):
+        for before in (1, 37, n):
+            asked = sorted(set(tokens(query)))
+            scores = np.asarray(reference.get_batch_scores(asked, list(range(before))))
+            order = np.argsort(-scores, kind="stable")[:20]
+            order = order[scores[order] > 0]
+            found, merits = index.search(query, 20, before)
+            np.testing.assert_array_equal(found, order)
+            np.testing.assert_array_equal(merits, scores[order].astype(np.float32))
 
 
 def test_first_stage_unites_both_lists_without_repeats(make: Make) -> None:

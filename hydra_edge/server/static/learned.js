@@ -112,7 +112,9 @@ function weightsOf(role, isOpen) {
     el("h3", {}, ROLES[role.role]),
     el("p", { class: "quiet small" }, own
       ? "Furthest from what other people do, first. Right of the line speaks for, left against."
-      : "No evidence of yours yet: these are what people in general go by."),
+      : role.version === null
+        ? "No evidence of yours yet: these are what people in general go by."
+        : "Your evidence so far leaves these where they are for people in general."),
     el("ul", { class: "plain" }, ...sorted.slice(0, FIRST_WEIGHTS).map((w) => weightRow(w, most))),
     rest.length
       ? el("details", { "data-role": role.role, open: isOpen },

@@ -4,6 +4,7 @@ import { call } from "./api.js";
 import { byId, el, plural, quote, replace, signed, svg } from "./dom.js";
 
 const FIRST_REASONS = 6;
+const VISIBLE = 0.001; // a smaller move would be shown as none
 
 export function startPlayground({ task, summary, saying, refresh, fit }) {
   const answers = byId("answers"), problem = byId("play-problem"), status = byId("play-status");
@@ -144,10 +145,11 @@ export function startPlayground({ task, summary, saying, refresh, fit }) {
     const judged = done.switch === "personal"
       ? "It is what serves you."
       : "Until a fit finds that it helps you more, it learns on without being used.";
+    const seen = done.changes.filter((change) => Math.abs(change.mine - change.before) >= VISIBLE);
     replace(place, el("h3", {}, "Learned"),
       el("p", {}, `Your head for answers is now version ${done.head_version}. ${judged}`),
-      done.changes.length ? el("p", { class: "quiet small" }, "What moved most:") : el("p", { class: "quiet small" }, "It knew already: no weight moved."),
-      el("ul", { class: "plain" }, ...done.changes.map((change) => el("li", { class: "change" },
+      el("p", { class: "quiet small" }, seen.length ? "What moved most:" : "One choice weighs little here: no weight moved by 0.001."),
+      el("ul", { class: "plain" }, ...seen.map((change) => el("li", { class: "change" },
         el("span", { class: "words" }, change.words),
         el("span", { class: "number" }, `${signed(change.before, 3)} → ${signed(change.mine, 3)}`)))),
       done.switch === "personal" ? null : el("button", { type: "button", onclick: fit }, "Judge it now"));
