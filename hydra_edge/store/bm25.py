@@ -32,8 +32,9 @@ MAX_TERMS = 256
 # How many records found by rare words are ordered by all words, and how much of each is read.
 _REORDERED = 100
 _REORDERED_CHARS = 20_000
-# Postings and words of records kept in memory at most, 12 bytes each or a little more.
+# Postings kept in memory at most, 8 bytes each; and records whose words are kept, some 5 kB each.
 _KEPT = 2_000_000
+_KEPT_RECORDS = 2_000
 
 
 def quoted(word: str) -> str:
@@ -131,12 +132,11 @@ class _Memory:
     kept: int = 0
 
     def keep(self, n: int) -> None:
-        """Count what is about to be kept; forget everything kept where it would be too much."""
+        """Count postings about to be kept; forget the others where it would be too much."""
         self.kept += n
         if self.kept > _KEPT:
             self.postings.clear()
             self.latest.clear()
-            self.held.clear()
             self.kept = n
 
 
@@ -313,8 +313,9 @@ def _frequent_gain(
     missing = [seq for seq in seqs if seq not in held]
     for seq, (text,) in by_seq(connection, missing, "input").items():
         held[seq] = Counter(index_words(text_of(text)[:_REORDERED_CHARS]))
-        memory.keep(len(held[seq]))
-        memory.held[seq] = held[seq]
+    if len(memory.held) + len(missing) > _KEPT_RECORDS:
+        memory.held.clear()
+    memory.held |= held
     times = np.array([[held[seq][word] for word in counts] for seq in seqs], np.float64)
     gains = np.zeros(len(seqs))
     length = order.words[places]
