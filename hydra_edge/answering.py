@@ -44,6 +44,15 @@ class Question:
             raise ConfigError("The query is empty. Give a text to answer, or pipe one in.")
         return cls(engine, engine.history(task), query, engine.encode_query(query))
 
+    def hiding_private(self) -> Question:
+        """Return the question as one may see it who may see no private record.
+
+        Nor is an answer of a closed set a candidate that is known from private records only.
+        """
+        visible = [record for record in self.history.records if not record.private]
+        task = self.engine.shown_task(self.history.task, visible)
+        return replace(self, history=replace(self.history, task=task))
+
     def rank(self, k: int, *, private: bool = True) -> Ranking:
         """Choose the ``k`` records to show, best first."""
         task = self.history.task
@@ -64,10 +73,23 @@ class Outgoing:
     notes: tuple[str, ...] = ()
 
 
-def outgoing(question: Question, k: int, system: str, *, remote: bool, private: bool) -> Outgoing:
-    """Choose the records and build the prompt, under the egress policy."""
+def outgoing(
+    question: Question,
+    k: int,
+    system: str,
+    *,
+    remote: bool,
+    private: bool,
+    hide_private: bool = False,
+) -> Outgoing:
+    """Choose the records and build the prompt, under the egress policy.
+
+    ``hide_private``: whoever asks may see no private record, wherever the LLM is.
+    """
+    if hide_private:
+        question = question.hiding_private()
     engine, task = question.engine, question.history.task
-    ranking = question.rank(k, private=not remote)
+    ranking = question.rank(k, private=not (remote or hide_private))
     notes: tuple[str, ...] = ()
     if remote:
         visible = [r for r in question.history.records if not (private or r.private)]

@@ -285,10 +285,18 @@ class Personalizer:
                 calls=10 * self.config.candidates if calls is None else calls,
             )  # fmt: skip
 
-    def rank(self, query: str, *, task: str | None = None, k: int | None = None) -> Ranking:
+    def rank(
+        self,
+        query: str,
+        *,
+        task: str | None = None,
+        k: int | None = None,
+        hide_private: bool = False,
+    ) -> Ranking:
         """Return the records that would be shown for a query, best first, and why."""
         with self.working():
-            return self._question(query, task).rank(self.config.records if k is None else k)
+            shown = self.config.records if k is None else k
+            return self._question(query, task).rank(shown, private=not hide_private)
 
     def _question(self, query: str, task: str | None) -> Question:
         with self.working():
@@ -331,6 +339,7 @@ class Personalizer:
         max_tokens: int | None = None,
         system: str = "",
         private: bool = False,
+        hide_private: bool = False,
         seed: int = 0,
         on_token: Callable[[str], None] | None = None,
         should_stop: Callable[[], bool] | None = None,
@@ -344,6 +353,9 @@ class Personalizer:
             Candidates to sample and records to show; the configured numbers if None.
         private
             Put no history into a remote prompt.
+        hide_private
+            Show the LLM no private record, not even a local one, and give no answer of a closed
+            set that is known from private records only: for whoever may not see them.
         on_token
             Called with pieces of the answer as they come; only where ``n`` is 1.
         should_stop
@@ -367,7 +379,10 @@ class Personalizer:
         question, llm = self._question(query, task), self.llm
         with self.working():
             shown = self.config.records if k is None else k
-            out = outgoing(question, shown, system, remote=llm.is_remote, private=private)
+            out = outgoing(
+                question, shown, system, remote=llm.is_remote, private=private,
+                hide_private=hide_private,
+            )  # fmt: skip
         asked = ask(
             out,
             llm,

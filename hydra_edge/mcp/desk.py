@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
 from datetime import UTC, datetime
 
 from hydra_edge import types
@@ -160,13 +159,9 @@ class Desk:
     def _outgoing(self, query: str, task: str | None, records: int | None) -> Outgoing:
         person = self.person
         question = Question.of(person.engine, person.task(task or self.task), query)
-        if not self.allow_private:
-            history = question.history
-            visible = [record for record in history.records if not record.private]
-            shown_task = person.engine.shown_task(history.task, visible)
-            question = replace(question, history=replace(history, task=shown_task))
         shown = person.config.records if records is None else records
-        return outgoing(question, shown, "", remote=not self.allow_private, private=False)
+        hide = not self.allow_private  # the host's own LLM may be remote, whatever ours is
+        return outgoing(question, shown, "", remote=hide, private=False, hide_private=hide)
 
     def _remember(self, made: Generation) -> None:
         self._made[made.id] = made

@@ -74,7 +74,8 @@ async def chat_completions(request: Request) -> Response:
     task = service.task(scope_of(request), asked.task)
     completions: list[Completion] = []
     generation = await service.while_connected(
-        request, _generate(service, asked, task, completions)
+        request,
+        _generate(service, asked, task, completions, hide_private=not scope_of(request).is_owner),
     )
     answer = ChatAnswer(asked, generation, completions)
     if asked.stream:
@@ -83,7 +84,12 @@ async def chat_completions(request: Request) -> Response:
 
 
 async def _generate(
-    service: Service, asked: ChatRequest, task: str | None, completions: list[Completion]
+    service: Service,
+    asked: ChatRequest,
+    task: str | None,
+    completions: list[Completion],
+    *,
+    hide_private: bool,
 ) -> Generation:
     end = time.monotonic() + service.settings.timeout_s
 
@@ -101,6 +107,7 @@ async def _generate(
                 max_tokens=asked.max_tokens,
                 system=asked.system,
                 private=asked.private,
+                hide_private=hide_private,
                 seed=asked.seed,
                 should_stop=is_over,
                 on_candidate=completions.append,
@@ -118,8 +125,10 @@ async def rank(request: Request) -> Response:
     fields.refuse_others(("query", "task", "k"))
     query, k = fields.text("query"), fields.whole("k", 1, MOST_SHOWN)
     task = service.task(scope, fields.text("task", ""))
-    ranking = await service.quickly(lambda person: person.rank(query, task=task, k=k))
-    return Json(ranking_json(ranking, private=scope.is_owner))
+    ranking = await service.quickly(
+        lambda person: person.rank(query, task=task, k=k, hide_private=not scope.is_owner)
+    )
+    return Json(ranking_json(ranking))
 
 
 async def feedback(request: Request) -> Response:

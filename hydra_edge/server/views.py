@@ -53,14 +53,12 @@ def ranked_json(ranked: RankedRecord) -> JsonDict:
     }
 
 
-def ranking_json(ranking: Ranking, *, private: bool) -> JsonDict:
-    """Return a ranking, with its private records only if they may be seen."""
-    shown = [r for r in ranking.records if private or not r.record.private]
+def ranking_json(ranking: Ranking) -> JsonDict:
+    """Return a ranking."""
     return {
         "object": "hydra_edge.ranking",
         "task": ranking.task,
-        "records": [ranked_json(r) for r in shown],
-        "private_left_out": len(ranking.records) - len(shown),
+        "records": [ranked_json(r) for r in ranking.records],
         "head": asdict(ranking.head),
     }
 

@@ -359,15 +359,23 @@ def test_app_that_may_only_read_changes_nothing(served, app_token, person):
     assert person.store.choices("paper_title") == []
 
 
-def test_app_is_never_shown_a_private_record(served, app_token):
+def test_app_is_never_shown_a_private_record(served, app_token, person):
     body = {"query": "a text about parsers of mine", "k": 100, "task": "paper_title"}
     with served.client() as owner:
         assert SECRET in owner.post("/v1/rank", json=body).text
     with served.client(app_token()) as client:
         response = client.post("/v1/rank", json=body)
+        asked = {
+            "model": "hydra-edge/paper_title",
+            "messages": [{"role": "user", "content": body["query"]}],
+        }
+        answered = client.post("/v1/chat/completions", json=asked)
 
-    assert SECRET not in response.text
-    assert response.json()["private_left_out"] == 1
+    assert response.status_code == answered.status_code == 200
+    assert SECRET not in response.text + answered.text
+    shown = {shot.output for prompt in person.llm.inner.asked for shot in prompt.shots}
+    assert shown
+    assert SECRET not in "".join(shown)
 
 
 def test_app_cannot_change_a_record_of_another_source(served, app_token, person):
