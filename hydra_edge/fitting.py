@@ -153,6 +153,9 @@ def _adapter_rows(data: PoolData, verdict: Verdict) -> tuple[ReportRow, ...]:
     held = np.zeros(n, dtype=bool)
     held[n // 2 :] = True
     use = both & held if (both & held).any() else both
+    if not n:  # choices alone: what was taken says nothing of what else there was
+        note = "no answers to your own records yet: learned from your choices alone"
+        return tuple(ReportRow(name, None, 0, note) for name in ROWS)
     if not use.any():
         note = "not compared with plain answers yet"
         mine = (

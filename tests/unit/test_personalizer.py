@@ -393,6 +393,17 @@ def test_choose_is_part_of_the_next_fit(person: Make) -> None:
     assert report.roles[1].n_queries == 1
 
 
+def test_fit_on_choices_alone_claims_no_utility(person: Make) -> None:
+    p = person()
+    for i in range(3):
+        p.generate(f"a text about speech {i}")
+        p.choose(pick=2)
+    report = p.fit_head(use_llm=False)
+    adapter = next(role for role in report.roles if role.role == "adapter")
+    assert [row.utility for row in adapter.rows] == [None] * 4
+    assert all("choices alone" in row.note for row in adapter.rows)
+
+
 def test_choose_needs_something_to_choose_from(person: Make) -> None:
     p = person()
     with pytest.raises(ConfigError, match="Generate one first"):
