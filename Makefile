@@ -5,7 +5,7 @@ HISTORY ?=
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help demo test setup lint type test-fast test-export smoke install-check freeze readme clean
+.PHONY: help demo test setup lint type test-fast test-export smoke install-check freeze bench readme clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -65,6 +65,13 @@ install-check: setup ## Install the wheel by pipx and by uv, as people do, and u
 
 freeze: setup ## Freeze the command into a folder that needs no Python, and use it there
 	$(BIN)/python scripts/freeze.py
+
+bench: setup ## Measure speed, memory and growth on this machine (quality needs data: see CONTRIBUTING)
+	$(PIP) install --quiet --editable ".[local,dev,bench]"
+	$(BIN)/python -m bench.latency --json bench/results/latency.json --plot
+	$(BIN)/python -m bench.memory --sizes 1000,10000 --json bench/results/memory.json --plot
+	$(BIN)/python -m bench.scale --sizes 1000,3000 --json bench/results/scale.json --plot
+	$(BIN)/python -m bench.peers --json bench/results/peers.json --plot
 
 readme: setup ## Write the README's transcript and figures anew
 	$(BIN)/python scripts/readme.py

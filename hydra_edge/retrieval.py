@@ -1,7 +1,7 @@
 """First stage: which records are worth scoring at all (design 7).
 
 The union of BM25's best and the nearest by exact cosine. Two lexical indexes serve one
-Protocol: SQLite FTS5 for a stored history, Okapi as in rank-bm25 for one held in memory.
+Protocol: SQLite FTS5 for a stored history, rank-bm25's Okapi for one held in memory.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from hydra_edge.types import Float1d, Int1d
 from hydra_edge.utility import tokens
 
 FIRST_STAGE = 50  # records taken from each list
-OKAPI_K1, OKAPI_B = 1.5, 0.75  # as in rank-bm25, and so in the paper
 
 
 class LexicalIndex(Protocol):
@@ -63,41 +62,35 @@ class StoreIndex:
 
 
 class OkapiIndex:
-    """Okapi BM25 for histories in memory, as rank-bm25 computes it, without its scan of all texts.
+    """rank-bm25's Okapi, for histories in memory; a full scan, right for small ones.
 
     rank-bm25 raises on an empty corpus and gives a word in half of the texts no weight and
     one in most of them a negative weight; here such words keep a small positive one.
     """
 
     def __init__(self, inputs: Sequence[str]) -> None:
-        held: dict[str, dict[int, int]] = {}
-        lengths = np.zeros(len(inputs))
-        for place, text in enumerate(inputs):
-            words = tokens(text)
-            lengths[place] = len(words)
-            for word in words:
-                times = held.setdefault(word, {})
-                times[place] = times.get(place, 0) + 1
-        self._n = len(inputs)
-        mean = float(lengths.sum()) / len(inputs) if held else 1.0
-        self._norm = OKAPI_K1 * (1 - OKAPI_B + OKAPI_B * lengths / mean)
-        self._postings = {
-            word: (np.array(list(times), np.int64), np.array(list(times.values()), np.int64))
-            for word, times in held.items()
-        }
+        words = [tokens(text) for text in inputs]
+        self._model = None
+        if any(words):
+            from rank_bm25 import BM25Okapi
+
+            self._model = BM25Okapi(words)
+            n = len(words)
+            containing: dict[str, int] = {}
+            for text in words:
+                for word in set(text):
+                    containing[word] = containing.get(word, 0) + 1
+            self._model.idf = {
+                word: math.log(1.0 + (n - df + 0.5) / (df + 0.5)) for word, df in containing.items()
+            }
 
     def search(self, query: str, limit: int, before: int) -> tuple[Int1d, Float1d]:
         """See ``LexicalIndex.search``."""
-        if before <= 0:
+        if self._model is None or before <= 0:
             return _empty()
-        scores = np.zeros(self._n)
-        for word in sorted(set(tokens(query))):
-            if word in self._postings:
-                places, times = self._postings[word]
-                n = len(places)
-                idf = math.log(1.0 + (self._n - n + 0.5) / (n + 0.5))
-                scores[places] += idf * (times * (OKAPI_K1 + 1) / (times + self._norm[places]))
-        scores = scores[:before]
+        scores = np.asarray(
+            self._model.get_batch_scores(sorted(set(tokens(query))), list(range(before)))
+        )
         order = np.argsort(-scores, kind="stable")[:limit]
         order = order[scores[order] > 0.0]
         return order.astype(np.int64), scores[order].astype(np.float32)
