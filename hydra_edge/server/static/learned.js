@@ -17,7 +17,9 @@ const NAMES = {
 const FIRST_WEIGHTS = 6;
 const MOVED = 0.005; // less rounds to nothing
 
-const details = (title, ...children) => el("details", {}, el("summary", {}, title), ...children);
+// What somebody opened stays open when it is drawn again.
+const openRoles = (place) =>
+  new Set([...place.querySelectorAll("details[open]")].map((opened) => opened.dataset.role));
 
 function table(titles, rows) {
   return el(
@@ -30,8 +32,7 @@ function table(titles, rows) {
 
 export function showHeads(helps, learned, roles) {
   replace(helps, ...roles.map(verdict));
-  // A closed list stays closed when a choice has moved the weights: remember which were open.
-  const open = new Set([...learned.querySelectorAll("details[open]")].map((d) => d.dataset.role));
+  const open = openRoles(learned);
   replace(learned, legend(), ...roles.map((role) => weightsOf(role, open.has(role.role))));
 }
 
@@ -140,19 +141,20 @@ function weightRow(weight, most) {
 }
 
 export function showGrowth(place, roles) {
+  const open = openRoles(place);
   replace(place, ...roles.map(({ role, growth }) => el("div", {},
     el("h3", {}, ROLES[role]),
     growth === null
       ? el("p", { class: "quiet" }, role === "reranker"
           ? "Too few records to draw anything yet."
           : "Too few answers judged yet. hydra-edge fit-head asks the LLM for some; choices count too.")
-      : curve(growth))));
+      : curve(growth, open.has(role)))));
 }
 
 const key = (name, words) =>
   el("span", { class: "named" }, el("span", { class: `key ${name}` }), words);
 
-function curve(growth) {
+function curve(growth, isOpen) {
   const width = 320, height = 150, left = 36, right = 8, top = 8, bottom = 24;
   const values = growth.points.flatMap((p) => [p.utility - p.gain_std, p.utility + p.gain_std]);
   const all = [...values, growth.shared, growth.baseline];
@@ -182,6 +184,7 @@ function curve(growth) {
     el("p", { class: "small quiet" },
       `Each point learned from the first so many queries and is judged on the ${growth.held_out} latest, ` +
       "which none of them has seen."),
-    details("As a table", table(["queries", "utility", "over shared", "±"],
+    el("details", { "data-role": growth.role, open: isOpen }, el("summary", {}, "As a table"),
+      table(["queries", "utility", "over shared", "±"],
       growth.points.map((p) => [`${p.queries}`, p.utility.toFixed(3), signed(p.gain, 3), p.gain_std.toFixed(3)]))));
 }
