@@ -16,6 +16,7 @@ from llm_server import Server, answer, completion, hang
 from hydra_edge.config import find_paths
 from hydra_edge.store import Store
 
+ROOT = Path(__file__).parents[2]
 ADDED = '''\
 def read_header(data):
     """Read the header, which may be empty since the last release."""
@@ -72,6 +73,26 @@ def choices() -> list[tuple[int | None, str]]:
 def remote(server: Server) -> dict[str, str]:
     return {"HYDRA_EDGE_BASE_URL": server.url, "HYDRA_EDGE_MODEL": "openai:scripted",
             "HYDRA_EDGE_CANDIDATES": "2"}  # fmt: skip
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="needs the history of a clone")
+def test_commit_in_a_clone_of_this_project_is_proposed_from_its_real_history(
+    server: Server, tmp_path: Path
+) -> None:
+    server.otherwise = answer(completion("Keep what the parser reads"))
+    repo = GitRepository(tmp_path / "clone")
+    repo.git("pull", "-q", str(ROOT), "HEAD")
+    author = repo.git("log", "-1", "--format=%ae")
+    repo.git("config", "user.email", author)
+    subjects = set(repo.git("log", f"--author={author}", "--format=%s").splitlines())
+    hydra("import", "git", str(repo.path), "--author", author)
+    hydra("git-hook", "install", "--repo", str(repo.path), "--limit", "10m", "--allow-remote")
+    repo.write("parser.py", ADDED)
+    done = repo.run("commit", GIT_EDITOR=editor(tmp_path), **remote(server))
+    assert done.returncode == 0, done.stderr
+    assert repo.subject() == "Keep what the parser reads"
+    sent = str([seen.body for seen in server.seen])
+    assert sum(subject in sent for subject in subjects) >= 4, "records of this history are shown"
 
 
 def test_commits_proposed_taken_edited_and_written_by_hand(
