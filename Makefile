@@ -69,6 +69,7 @@ freeze: setup ## Freeze the command into a folder that needs no Python, and use 
 bench: setup ## Measure speed, memory and growth on this machine (quality needs data: see CONTRIBUTING)
 	$(PIP) install --quiet --editable ".[local,dev,bench]"
 	$(BIN)/python -m bench.latency --json bench/results/latency.json --plot
+	$(BIN)/python -m bench.leak --json bench/results/leak.json
 	$(BIN)/python -m bench.memory --sizes 1000,10000 --json bench/results/memory.json --plot
 	$(BIN)/python -m bench.scale --sizes 1000,3000 --json bench/results/scale.json --plot
 	$(BIN)/python -m bench.peers --json bench/results/peers.json --plot
