@@ -42,6 +42,10 @@ TAUS = (0.1, 0.3)
 RIDGES = (10.0, 30.0, 100.0)
 CLOSED_RIDGE = 3.0
 STRENGTHS = (30.0, 100.0, 300.0)
+# The weakest prior whose loss comes this near to the best is taken: training users have few
+# queries each, which cannot tell strengths apart, and people's own choices must be able to move
+# a head (`python -m bench.picks`).
+NEAR_LOSS = 1.01
 # How much of a free text's pool may be drawn with no record shown: 0, 1, 2 or 4 of 8.
 SHARES = (0.0, 0.125, 0.25, 0.5)
 # The least that comes this near to the best is taken: another prompt is another call.
@@ -145,8 +149,17 @@ def _utility(views: Sequence[View], tasks: set[str], names: Sequence[str], how: 
     return float(np.concatenate(values).mean())
 
 
-def _strength(judged: Sequence[tuple[Groups, Double1d]], tau: float, dim: int) -> float:
-    """Choose how strongly heads are held to the mean: by the later half of users' queries."""
+def _strength(
+    judged: Sequence[tuple[Groups, Double1d]], tau: float, dim: int
+) -> tuple[float, dict[str, float]]:
+    """Choose how strongly heads are held to the mean: by the later half of users' queries.
+
+    Returns
+    -------
+    tuple of float and dict
+        The strength, and the mean loss of every one that was tried.
+    """
+    count = 0
     losses = np.zeros(len(STRENGTHS))
     for groups, weight in judged:
         ready = groups.informative()
@@ -155,13 +168,18 @@ def _strength(judged: Sequence[tuple[Groups, Double1d]], tau: float, dim: int) -
             continue
         early, late = ready.take(np.arange(n // 2)), ready.take(np.arange(n // 2, n))
         target = late.target(tau)
+        count += late.n_groups
         for s, strength in enumerate(STRENGTHS):
             head = ConditionalLogit(Prior(weight, np.eye(dim) * strength, tau)).fit(early)
             scores = late.features @ head.weight_
             for a, b in itertools.pairwise(late.offsets.tolist()):
                 shifted = scores[a:b] - scores[a:b].max()
                 losses[s] -= float(target[a:b] @ (shifted - np.log(np.exp(shifted).sum())))
-    return STRENGTHS[int(np.argmin(losses))] if losses.any() else STRENGTHS[-1]
+    if not count:
+        return STRENGTHS[-1], {}
+    means = losses / count
+    near = next(s for s, x in zip(STRENGTHS, means, strict=True) if x <= NEAR_LOSS * means.min())
+    return near, {f"{s:g}": round(float(x), 4) for s, x in zip(STRENGTHS, means, strict=True)}
 
 
 def fit_group(
@@ -191,7 +209,9 @@ def fit_group(
         for weight in (_mean(view, tasks, names, best),)
         for user, groups, utilities in _held_out(view, tasks, weight, dim)
     ]
-    strength = _strength([(groups, weight) for _, groups, weight, _ in held], best.tau, dim)
+    strength, tried_strengths = _strength(
+        [(groups, weight) for _, groups, weight, _ in held], best.tau, dim
+    )
     baseline = names.index(BASELINE_FEATURE["adapter"])
     prior = [(groups, Prior(w, np.eye(dim) * strength, best.tau)) for _, groups, w, _ in held]
     gains = population_gains(prior, baseline, 1)
@@ -206,6 +226,7 @@ def fit_group(
             "shared": round(scores[best], 4),
         },
         "maps": best.maps, "tau": best.tau, "ridge": best.ridge, "strength": strength,
+        "loss_by_strength": tried_strengths,
         "gains": np.round(gains, 4).tolist(),
     }  # fmt: skip
     if any(how.maps for how in scores):

@@ -1,0 +1,188 @@
+"""How fast a head learns from picks: simulated people who always take answers of one kind.
+
+    python -m bench.picks --data commit_subject.dev.jsonl.gz --llm gemma3 --replay
+
+Pools are real answers to real queries of users the base has never seen; only the taking is
+simulated: a person takes the shortest candidate, the longest, or the one with the fewest capitals.
+Picks come one after the other, each is one Newton step, and the head is asked about pools it has
+not learned from. A person who takes answers by chance is the control: nothing is to be learned.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from bench.case import Case
+from bench.datasets import draw_tasks, read_files
+from bench.guard import check_not_trained_on
+from bench.quality import RESULTS, cached_llm
+from bench.report import write_json
+from bench.run import Bench, fit_user
+from hydra_edge.active import prior_for
+from hydra_edge.adapter import pool_features
+from hydra_edge.bundle import load_bundle
+from hydra_edge.encoder import Encoder
+from hydra_edge.errors import HydraError
+from hydra_edge.heads import ConditionalLogit, Prior
+from hydra_edge.types import Float2d, JsonDict
+
+STEPS = (0, 5, 10, 20, 40)
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@dataclass(frozen=True, eq=False)
+class Offer:
+    """The candidates of one query: their texts, and features of shape ``(m, d)``."""
+
+    texts: tuple[str, ...]
+    features: Float2d
+
+
+def _capitals(text: str) -> float:
+    return sum(letter.isupper() for letter in text) / max(len(text), 1)
+
+
+# What a person minds of a text: the candidate with the least of it is taken.
+HABITS: dict[str, Callable[[str], float]] = {
+    "shortest": lambda text: len(text.split()),
+    "longest": lambda text: -len(text.split()),
+    "fewest capitals": _capitals,
+}
+
+
+def taken(offer: Offer, minds: Callable[[str], float]) -> int:
+    """Return the place of the candidate a person takes; the first of equal ones."""
+    return int(np.argmin([minds(text) for text in offer.texts]))
+
+
+def learn(
+    prior: Prior, offers: Sequence[Offer], picks: Sequence[int], liked: Sequence[frozenset[int]]
+) -> list[float]:
+    """Take one step a pick, and measure on the offers after the last of ``STEPS``.
+
+    Parameters
+    ----------
+    picks
+        What is taken of each offer.
+    liked
+        Which candidates of each offer the person holds as good as the one taken.
+
+    Returns
+    -------
+    list of float
+        For each of ``STEPS``, the share of later offers of which the head chooses one that is
+        liked.
+    """
+    head = ConditionalLogit.from_state(prior.mean.astype(np.float32), prior.precision, prior)
+    edge, shares = STEPS[-1], []
+    for step, (offer, pick) in enumerate(zip(offers, picks, strict=True)):
+        if step in STEPS:
+            chosen = [int(np.argmax(o.features @ head.weight_)) for o in offers[edge:]]
+            shares.append(
+                float(np.mean([c in g for c, g in zip(chosen, liked[edge:], strict=True)]))
+            )
+        if step == edge:
+            break
+        target = np.zeros(len(offer.texts))
+        target[pick] = 1.0
+        head = head.update(offer.features.astype(np.float64), target)
+    return shares
+
+
+def simulate(prior: Prior, offers: Sequence[Offer], seed: int) -> dict[str, list[float]]:
+    """Let every person of ``HABITS``, and one without any, pick."""
+    found = {}
+    for name, minds in HABITS.items():
+        picks = [taken(offer, minds) for offer in offers]
+        liked = [
+            frozenset(i for i, t in enumerate(o.texts) if minds(t) == minds(o.texts[p]))
+            for o, p in zip(offers, picks, strict=True)
+        ]
+        found[name] = learn(prior, offers, picks, liked)
+    rng = np.random.default_rng(seed)
+    picks = [int(rng.integers(len(offer.texts))) for offer in offers]
+    # What the shared head would choose: somebody without a habit should not lose it.
+    kept = [frozenset({int(np.argmax(o.features @ prior.mean))}) for o in offers]
+    found["no habit: the shared choice is kept"] = learn(prior, offers, picks, kept)
+    return found
+
+
+def offers_of(bench: Bench, path: Path, users: int) -> tuple[str, Prior, list[Offer]]:
+    """Read one file's users and put their queries' pools in an order drawn by the seed."""
+    (data,) = draw_tasks(
+        read_files([path]), users=users, queries=bench.queries, seed=bench.seed, specs={}, only=()
+    )
+    offers: list[Offer] = []
+    for user in data.users:
+        subject = fit_user(bench, data, user)
+        for position in range(subject.edge, len(user.records)):
+            case = Case(subject, position)
+            pool = case.sampled("reranked").pool
+            phi = pool_features(case.engine.features["adapter"], pool, case.history)
+            offers.append(Offer(tuple(c.text for c in pool.candidates), phi))
+            subject.engine.store.add([user.records[position]])
+        subject.engine.store.close()
+    order = np.random.default_rng(bench.seed).permutation(len(offers))
+    kept = [offers[i] for i in order if len(offers[i].texts) > 1]
+    return data.name, prior_for(bench.bundle, case.task, "adapter"), kept
+
+
+@app.command()
+def main(
+    data: Annotated[list[Path], typer.Option(help="Files of users, of free-text tasks.")],
+    users: Annotated[int, typer.Option(min=1, help="Users drawn of each task.")] = 20,
+    queries: Annotated[int, typer.Option(min=1, help="A user's last records, as queries.")] = 5,
+    llm: Annotated[str, typer.Option(help="Local model, as for `hydra-edge -m`.")] = "smollm2",
+    seed: Annotated[int, typer.Option(help="Draws users, and the order of queries.")] = 0,
+    cache: Annotated[Path, typer.Option(help="Where answers are kept.")] = Path(".cache/bench"),
+    replay: Annotated[bool, typer.Option(help="Use cached answers only.")] = False,
+    bundle: Annotated[Path | None, typer.Option(help="Another base than the shipped one.")] = None,
+    json_path: Annotated[Path | None, typer.Option("--json", help="Write figures here.")] = None,
+) -> None:
+    """Measure how many picks a head needs to see what a person takes."""
+    base = load_bundle(bundle)
+    check_not_trained_on(base, data)
+    model = cached_llm(llm, cache, replay=replay, threads=0)
+    bench = Bench(base, Encoder(base), model, queries, 0, seed)
+    console, tasks = Console(), {}
+    for path in data:
+        name, prior, offers = offers_of(bench, path, users)
+        if len(offers) <= STEPS[-1]:
+            raise typer.BadParameter(
+                f"{path.name} gives {len(offers)} pools; more than {STEPS[-1]} are needed. Draw "
+                "more --users or --queries."
+            )
+        found = simulate(prior, offers, seed)
+        table = Table("who picks", *(f"after {n}" for n in STEPS), title=f"{name}, {model.name}")
+        for who, shares in found.items():
+            table.add_row(who, *(f"{share:.2f}" for share in shares))
+        console.print(table)
+        tasks[name] = {
+            "pools": len(offers), "judged_on": len(offers) - STEPS[-1],
+            "strength": float(prior.precision[0, 0]), "share_liked": found,
+        }  # fmt: skip
+    model.close()
+    figures: JsonDict = {
+        "base_id": base.base_id, "llm": model.name, "seed": seed, "picks": list(STEPS),
+        "users": users, "queries": queries, "tasks": tasks,
+    }  # fmt: skip
+    path = json_path or RESULTS / f"picks-{llm}.json"
+    write_json(figures, path)
+    console.print(f"written to {path}")
+
+
+if __name__ == "__main__":
+    try:
+        app()
+    except HydraError as err:
+        sys.exit(f"error: {err}")
