@@ -410,6 +410,8 @@ def test_apps_file_damaged_lets_nobody_in_and_shows_nothing(served, app_token):
 
 
 def test_server_listens_on_loopback_only(served):
+    with served.client() as client:
+        assert client.get("/health").status_code == 200  # only now is it surely listening
     assert served.server.servers[0].sockets[0].getsockname()[0] == "127.0.0.1"
 
 
