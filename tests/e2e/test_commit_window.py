@@ -31,7 +31,8 @@ pytestmark = [
     pytest.mark.skipif(not shutil.which("Xvfb"), reason="needs Xvfb: apt-get install xvfb"),
 ]
 
-WINDOW = Path(__file__).parents[2] / "examples" / "commit_window.py"
+ROOT = Path(__file__).parents[2]
+WINDOW = ROOT / "examples" / "commit_window.py"
 EMAIL = "ada@example.org"
 # What one author writes: the area, a colon, an imperative in small letters.
 COMMITS = (
@@ -266,6 +267,29 @@ def test_window_pick_is_committed_and_moves_the_head(open_window, repo: Repo) ->
     assert window.gain.get().startswith("Your pick: head shared -> v1")
     assert [row[0] for row in shown(window.gains)] == ["commits shown", "subject chosen"]
     assert "n=" in shown(window.gains)[0][1]
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="needs the history of a clone")
+def test_window_learns_from_the_real_history_of_this_project(open_window, repo: Repo) -> None:  # type: ignore[no-untyped-def]
+    repo.git("rm", "--quiet", "--cached", "search.py")  # nothing staged may be in the way
+    (repo.path / "search.py").unlink()
+    repo.git("fetch", "--quiet", str(ROOT), "HEAD")
+    repo.git("reset", "--quiet", "--hard", "FETCH_HEAD")
+    repo.git("config", "user.email", repo.git("log", "-1", "--format=%ae").strip())
+    subjects = set(repo.git("log", "--format=%s").splitlines())
+    repo.write("search.py", CHANGE)
+
+    llm = answering()
+    window = open_window(llm)
+    propose(window)
+    records = {shot.output for shot in llm.prompts[-1].shots}
+    assert len(records) == 4
+    assert records <= subjects
+    pick(window, "search: handle hyphens")
+    window.commit_button.invoke()
+    until_idle(window)
+    assert repo.message() == "search: handle hyphens"
+    assert window.gain.get().startswith("Your pick: head shared -> v1")
 
 
 def test_window_edited_subject_and_body_are_what_is_committed(open_window, repo: Repo) -> None:  # type: ignore[no-untyped-def]
