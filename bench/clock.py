@@ -128,8 +128,8 @@ def by_turns(
     a: list[float] = []
     b: list[float] = []
     for i in range(pairs):
-        a.append(spent_ms(lambda i=i: ours(i)))  # type: ignore[misc]
-        b.append(spent_ms(lambda i=i: theirs(i)))  # type: ignore[misc]
+        a.append(spent_ms(lambda i=i: ours(i)))
+        b.append(spent_ms(lambda i=i: theirs(i)))
     return Pairs(Sample(tuple(a)), Sample(tuple(b)))
 
 

@@ -296,7 +296,7 @@ def measure_in_full(
         tell(f"{name}: finding answers of full length")
         contest = Contest(model_file(name), threads)
         try:
-            out[name] = contest.timings(pairs, lambda what, name=name: tell(f"{name}: {what}"))  # type: ignore[misc]
+            out[name] = contest.timings(pairs, lambda what, name=name: tell(f"{name}: {what}"))
         finally:
             contest.close()
     return out

@@ -190,7 +190,7 @@ def update(bundle: Bundle, runs: int) -> JsonDict:
             )  # fmt: skip
 
         step(0)
-        times = sample([lambda i=i: step(i) for i in range(runs)])  # type: ignore[misc]
+        times = sample([lambda i=i: step(i) for i in range(runs)])
     return {"update_ms": round(times.p50, 3), "update": times.summary()}
 
 

@@ -99,7 +99,7 @@ def cold_rank(data: Sequence[Path], pairs: int) -> JsonDict:
             run_python(_MAIN, "rank", asked[i], "--user", "bench", "--json", home=home)
 
         run(pairs)
-        times = sample([lambda i=i: run(i) for i in range(pairs)])  # type: ignore[misc]
+        times = sample([lambda i=i: run(i) for i in range(pairs)])
     parts = [json.loads(run_python(_SESSION)) for _ in range(pairs)]
     named = {key: Sample(tuple(part[key] for part in parts)).summary() for key in parts[0]}
     return {

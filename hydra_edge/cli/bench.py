@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -62,8 +63,8 @@ def measure(person: Personalizer, task: str | None, queries: int) -> JsonDict:
     first_ms = _ms(lambda: person.rank(asked[0], task=spec.name))
     for query in asked[1:WARM_UP]:
         person.rank(query, task=spec.name)
-    ranked = [_ms(lambda q=q: person.rank(q, task=spec.name)) for q in asked[WARM_UP:]]  # type: ignore[misc]
-    encoded = [_ms(lambda q=q: engine.encode_query(f"{q} again")) for q in asked[WARM_UP:]]  # type: ignore[misc]
+    ranked = [_ms(partial(person.rank, query, task=spec.name)) for query in asked[WARM_UP:]]
+    encoded = [_ms(partial(engine.encode_query, f"{query} again")) for query in asked[WARM_UP:]]
     return {
         "task": spec.name,
         "records": len(history),

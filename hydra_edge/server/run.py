@@ -69,6 +69,7 @@ class _Protocol(H11Protocol):
 
     _limit: asyncio.TimerHandle | None = None
 
+    # asyncio types the transport of every protocol; one of TCP has one that can be closed.
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._wait_for_headers()
