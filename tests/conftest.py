@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,6 +21,11 @@ from hydra_edge.utility import tokens
 
 if TYPE_CHECKING:
     from hydra_edge.bundle import Bundle
+
+# No key of the machine's keyring reaches a test, and none of a test reaches it. Said before any
+# test can look for one: a keyring library chooses its keyring once, and among all the classes it
+# knows, those that other tests define included.
+os.environ["PYTHON_KEYRING_BACKEND"] = "keyring.backends.fail.Keyring"
 
 # No deadlines: a loaded machine is no failure. No wall clock decides a test.
 hypothesis.settings.register_profile(

@@ -17,10 +17,9 @@ from hydra_edge.types import Record
 
 @pytest.fixture(autouse=True)
 def _own_settings(monkeypatch):
-    """No setting and no keyring of the machine reaches these tests."""
+    """No setting of the machine reaches these tests."""
     for name in [n for n in os.environ if n.startswith("HYDRA_EDGE_") and n != "HYDRA_EDGE_HOME"]:
         monkeypatch.delenv(name)
-    monkeypatch.setenv("PYTHON_KEYRING_BACKEND", "keyring.backends.fail.Keyring")
 
 
 def loaded(*args):
