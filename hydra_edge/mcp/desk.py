@@ -7,9 +7,12 @@ with ``allow_private``, no text of a private record leaves, nor anything written
 
 from __future__ import annotations
 
+import secrets
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
+from typing import TypeVar
 
 from hydra_edge import types
 from hydra_edge.answering import Outgoing, Question, answer, outgoing
@@ -20,7 +23,8 @@ from hydra_edge.tasks import canonical_name
 from hydra_edge.types import Completion, Generation, HeadInfo, JsonDict, Record, Role
 from hydra_edge.words import in_words
 
-_REMEMBERED = 64  # generations that can still be explained
+T = TypeVar("T")
+_REMEMBERED = 64  # generations that can still be explained, and as many prompts answered elsewhere
 _CANDIDATES = 32  # a closed set may have thousands of members that nobody drew
 _REASONS, _SMALLEST = 4, 0.005
 _TEXT_CHARS = 4000  # of a record's side; a host's context is not ours to fill
@@ -58,6 +62,7 @@ class Desk:
         self.task = task
         self.allow_private = allow_private
         self._made: OrderedDict[str, Generation] = OrderedDict()
+        self._prompted: OrderedDict[str, tuple[str, str]] = OrderedDict()  # task and query by id
 
     def search(self, query: str, *, task: str | None, limit: int) -> shapes.Found:
         """Find records by their words, in all tasks unless one is named."""
@@ -75,7 +80,10 @@ class Desk:
     ) -> shapes.Personalized:
         """Choose records for a query and build the prompt that shows them."""
         out = self._outgoing(query, task, records)
+        prompt_id = secrets.token_hex(6)
+        _remember(self._prompted, prompt_id, (out.prompt.task.name, query))
         return shapes.Personalized(
+            generation_id=prompt_id,
             task=out.prompt.task.name,
             prompt="\n\n".join(part["content"] for part in out.prompt.messages()),
             records=_ranked(out.ranking.records),
@@ -107,7 +115,7 @@ class Desk:
             raise CancelledError("Generating was cancelled. Nothing was kept of it.")
         if person.config.log:
             person.store.log_generation(made, llm.name)
-        self._remember(made)
+        _remember(self._made, made.id, made)
         return shapes.Generated(
             generation_id=made.id,
             task=made.task,
@@ -127,7 +135,13 @@ class Desk:
     def record_choice(
         self, generation_id: str | None, *, pick: int | None, text: str | None, keep: bool
     ) -> shapes.Chosen:
-        """Teach the person's head which answer was taken, or what it was made into."""
+        """Teach the person's head which answer was taken, or what it was made into.
+
+        Of an answer the host's own LLM wrote to a prompt of ``personalize`` there are no
+        candidates to learn from: it becomes a record, which ranks from now on and is fitted on.
+        """
+        if generation_id is not None and generation_id in self._prompted:
+            return self._keep(generation_id, pick, text, keep)
         made = self._recall(generation_id)
         result = self.person.choose(generation_id=made.id, pick=pick, text=text, keep=keep)
         return shapes.Chosen(
@@ -136,6 +150,24 @@ class Desk:
             text=result.text,
             head_version=result.head_version,
             record_id=result.record_id,
+        )
+
+    def _keep(
+        self, prompt_id: str, pick: int | None, text: str | None, keep: bool
+    ) -> shapes.Chosen:
+        """Keep what was answered elsewhere to a prompt of ours as a record."""
+        if pick is not None or text is None or not text.strip() or not keep:
+            raise ConfigError(
+                f"{prompt_id} is a prompt of personalize, which has no candidates; expected text "
+                "with the answer the user took, and keep true."
+            )
+        task, query = self._prompted[prompt_id]
+        record = Record(
+            query, text, task, id=f"choice-{prompt_id}", time=time.time(), source="choices"
+        )
+        self.person.add([record])
+        return shapes.Chosen(
+            generation_id=prompt_id, task=task, text=text, head_version=None, record_id=record.id
         )
 
     def explain(self, generation_id: str | None) -> shapes.Explained:
@@ -163,11 +195,6 @@ class Desk:
         hide = not self.allow_private  # the host's own LLM may be remote, whatever ours is
         return outgoing(question, shown, "", remote=hide, private=False, hide_private=hide)
 
-    def _remember(self, made: Generation) -> None:
-        self._made[made.id] = made
-        while len(self._made) > _REMEMBERED:
-            self._made.popitem(last=False)
-
     def _recall(self, generation_id: str | None) -> Generation:
         """Return a generation made here: one made elsewhere may have shown private records."""
         if not self._made:
@@ -180,6 +207,12 @@ class Desk:
                 f"{_REMEMBERED}. Call generate again."
             )
         return self._made[generation_id]
+
+
+def _remember(things: OrderedDict[str, T], key: str, thing: T) -> None:
+    things[key] = thing
+    while len(things) > _REMEMBERED:
+        things.popitem(last=False)
 
 
 def _ranked(ranked: Iterable[types.RankedRecord]) -> list[shapes.RankedRecord]:

@@ -43,6 +43,9 @@ class Found(_Shape):
 class Personalized(_Shape):
     """A prompt made of the user's own examples, and why these."""
 
+    generation_id: str = Field(
+        description="What record_choice takes, with text, once the user took your answer."
+    )
     task: str
     prompt: str = Field(description="Answer this prompt to answer the query as the user would.")
     records: list[RankedRecord] = Field(description="The records in the prompt, best first.")
@@ -78,7 +81,9 @@ class Chosen(_Shape):
     generation_id: str
     task: str
     text: str
-    head_version: int | None = Field(description="The version of the user's head it made.")
+    head_version: int | None = Field(
+        description="The version of the user's head it made; null: a record only."
+    )
     record_id: str | None = Field(description="The record kept of it, if any.")
 
 

@@ -203,6 +203,36 @@ def test_record_choice_edited_text_without_keeping_makes_no_record(person):
     assert person.store.count() == before
 
 
+def test_record_choice_own_answer_to_a_personalized_prompt_becomes_a_record(person):
+    desk = Desk(person)
+    prompt = one(desk, "personalize", query="the lexer fails", task="commit_subject")
+
+    chosen = one(
+        desk, "record_choice", generation_id=prompt["generation_id"], text="Repair the lexer"
+    )
+
+    kept = person.store.get(chosen["record_id"])
+    assert (kept.input, kept.output, kept.task) == (
+        "the lexer fails", "Repair the lexer", "commit_subject",
+    )  # fmt: skip
+    assert chosen["head_version"] is None
+    assert not person.store.choices()
+    assert "Repair the lexer" in one(desk, "personalize", query="the lexer fails")["prompt"]
+
+
+@pytest.mark.parametrize(
+    "given", [{"pick": 1}, {}, {"text": " "}, {"text": "Repair it", "keep": False}]
+)
+def test_record_choice_prompt_without_a_text_to_keep_is_refused(person, given):
+    desk, before = Desk(person), person.store.count()
+    prompt = one(desk, "personalize", query="the lexer fails")
+
+    message = refused(desk, ("record_choice", {"generation_id": prompt["generation_id"], **given}))
+
+    assert "has no candidates" in message
+    assert person.store.count() == before
+
+
 def test_generate_progress_is_told_for_each_candidate(person):
     told = []
 
@@ -346,6 +376,15 @@ def test_generate_only_the_last_answers_are_remembered(person, monkeypatch):
 
     assert one(desk, "explain", generation_id=second)["query"] == "b"
     assert "No generation" in refused(desk, ("explain", {"generation_id": first}))
+
+
+def test_personalize_only_the_last_prompts_are_remembered(person, monkeypatch):
+    monkeypatch.setattr("hydra_edge.mcp.desk._REMEMBERED", 1)
+    desk = Desk(person)
+    first, _ = call(desk, ("personalize", {"query": "a"}), ("personalize", {"query": "b"}))
+    given = {"generation_id": first.structured_content["generation_id"], "text": "c"}
+
+    assert "Nothing was generated" in refused(desk, ("record_choice", given))
 
 
 def test_generate_setting_log_off_leaves_no_trace(hash_encoder, llm):
