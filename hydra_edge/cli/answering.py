@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hydra_edge.cli import options, output, views
-from hydra_edge.cli.group import examples, put
+from hydra_edge.cli.group import put
 from hydra_edge.cli.interrupt import Interrupt
 from hydra_edge.cli.session import open_user
 from hydra_edge.errors import CancelledError
@@ -219,8 +219,4 @@ def register(app: typer.Typer) -> None:
         "hydra-edge choose 2",
         'hydra-edge choose --text "The subject I wrote instead"',
     )  # fmt: skip
-    app.command(
-        "feedback",
-        help="Another name for `choose`.",
-        epilog=examples("hydra-edge feedback 2"),
-    )(choose)
+    put(app, "feedback", choose, "hydra-edge feedback 2", purpose="Another name for `choose`.")

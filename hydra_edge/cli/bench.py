@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -54,6 +53,8 @@ def measure(person: Personalizer, task: str | None, queries: int) -> JsonDict:
     Queries are the user's own latest inputs, with a word added so that none is found in a
     cache. Texts that were never encoded are, once, and stay encoded as after any ranking.
     """
+    from statistics import median
+
     engine = person.engine
     spec = person.task(task)
     load_ms = _ms(lambda: engine.history(spec))
@@ -73,11 +74,11 @@ def measure(person: Personalizer, task: str | None, queries: int) -> JsonDict:
         "rank_first_ms": first_ms,
         "rank_ms": {
             "n": queries,
-            "p50": statistics.median(ranked),
+            "p50": median(ranked),
             "p95": _quantile(ranked, 0.95),
             "p99": _quantile(ranked, 0.99),
         },
-        "of_which_encoding_ms": statistics.median(encoded),
+        "of_which_encoding_ms": median(encoded),
         "file_bytes": person.store.size_bytes(),
         "peak_memory_bytes": _peak_bytes(),
         "llm_calls": 0,

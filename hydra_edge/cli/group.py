@@ -16,6 +16,7 @@ import typer
 from typer.core import TyperGroup
 
 from hydra_edge.cli import output
+from hydra_edge.cli.command import add_command
 from hydra_edge.errors import HydraError
 
 DEBUG = "HYDRA_EDGE_DEBUG"
@@ -101,9 +102,15 @@ def examples(*lines: str) -> str:
     return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
 
 
-def put(group: typer.Typer, name: str, command: Callable[..., None], *lines: str) -> None:
-    """Add a command to a group under a name, with examples; its docstring is its help."""
-    group.command(name, epilog=examples(*lines))(command)
+def put(
+    group: typer.Typer,
+    name: str,
+    command: Callable[..., None],
+    *lines: str,
+    purpose: str | None = None,
+) -> None:
+    """Add a command to a group, with examples; its help is its purpose, else its docstring."""
+    add_command(group, name, command, epilog=examples(*lines), purpose=purpose)
 
 
 def new_group(purpose: str, *lines: str) -> typer.Typer:
