@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import tomllib
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -139,6 +138,8 @@ def load_config(paths: Paths) -> Config:
     ConfigError
         If the file is not TOML, or a setting is unknown or of the wrong type.
     """
+    import tomllib
+
     kinds = _kinds()
     values: dict[str, Any] = {}
     try:

@@ -7,7 +7,6 @@ It knows nothing of users, stores, or models.
 from __future__ import annotations
 
 import math
-import tomllib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -196,6 +195,8 @@ def read_task_file(path: Path) -> TaskSpec:
     ConfigError
         If the file is not TOML, or a key is unknown or of the wrong type.
     """
+    import tomllib
+
     try:
         raw: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as err:
