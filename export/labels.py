@@ -12,6 +12,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from hydra_edge.errors import BundleError
 from hydra_edge.types import Completion, JsonDict
@@ -55,12 +56,18 @@ class RecordLabel:
     task: str = ""
 
 
+def _without_bill(fields: list[tuple[str, Any]]) -> JsonDict:
+    """Leave out what reading the prompts was billed: a replay, which reads none, is billed 0."""
+    return {name: value for name, value in fields if name != "prompt_tokens"}
+
+
 def write_labels(path: Path, labels: Sequence[PoolLabel] | Sequence[RecordLabel]) -> None:
     """Write labels as packed lines; equal labels give equal bytes."""
     content = io.BytesIO()
     with gzip.GzipFile(filename="", fileobj=content, mode="wb", mtime=0) as stream:
         for label in labels:
-            line = json.dumps(asdict(label), ensure_ascii=False, separators=(",", ":"))
+            row = asdict(label, dict_factory=_without_bill)
+            line = json.dumps(row, ensure_ascii=False, separators=(",", ":"))
             stream.write(f"{line}\n".encode("utf-8", "surrogatepass"))
     path.write_bytes(content.getvalue())
 

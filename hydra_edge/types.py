@@ -60,7 +60,9 @@ class Completion:
 
     ``logprob`` is the mean log-probability (nats) of a token where the backend gives it.
     ``finish`` is ``stop``, ``length``, or ``cut`` (the reply broke off). ``zero_shot``: the LLM
-    was shown no record, though others of the pool were.
+    was shown no record, though others of the pool were. ``prompt_tokens`` is what reading the
+    prompt was billed; of several answers to one request one carries it and the others 0, so that
+    the sum over a pool is what was spent.
     """
 
     text: str
@@ -69,6 +71,7 @@ class Completion:
     logprob: float | None = None
     finish: str = "stop"
     zero_shot: bool = False
+    prompt_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +114,11 @@ class HeadInfo:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What an answer cost; tokens are 0 where the backend does not say."""
+    """What an answer cost; tokens are 0 where the backend does not say.
+
+    ``prompt_tokens`` and ``completion_tokens`` are those of every request and every candidate,
+    whether or not it was chosen.
+    """
 
     llm_calls: int = 0
     prompt_tokens: int = 0

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ from hydra_edge.errors import BackendError, ContextLengthError
 from hydra_edge.llm.chat import ChatTemplate
 from hydra_edge.llm.draft import Draft
 from hydra_edge.llm.engine import Engine, Feed
-from hydra_edge.llm.request import check_request
+from hydra_edge.llm.request import check_request, repeated
 from hydra_edge.llm.sampling import draw, generator, log_total, probabilities
 from hydra_edge.llm.text import AnswerText
 from hydra_edge.llm.threads import Threads
@@ -37,13 +37,16 @@ class _Stopped(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _Ask:
-    """Which answers are wanted of a prompt; ``tell`` takes each with its place once finished."""
+    """Which answers are wanted of a prompt.
+
+    ``tell`` takes each once finished, with its place and the size of the prompt in tokens.
+    """
 
     n: int
     temperature: float
     max_tokens: int
     seed: int
-    tell: Callable[[int, Completion], None]
+    tell: Callable[[int, Completion, int], None]
     check: Callable[[], None]  # raises _Stopped once told to stop
 
 
@@ -160,7 +163,9 @@ class LlamaCpp:
 
         With ``choices``, every answer is a member: its tokens are drawn from those that lead
         to one, and ``logprob`` is that of the draws (nats a token of the answer, temperature
-        1); without, it is the mean over the answer's tokens under the model.
+        1); without, it is the mean over the answer's tokens under the model. The answer that is
+        finished first carries the tokens of the rendered prompt, those reused from an earlier
+        one included, as an API bills them.
         """
         members = check_request(
             n=n, temperature=temperature, max_tokens=max_tokens, choices=choices,
@@ -169,12 +174,12 @@ class LlamaCpp:
         distinct = n if temperature > 0.0 else 1
         finished: dict[int, Completion] = {}
 
-        def tell(place: int, answer: Completion) -> None:
+        def tell(place: int, answer: Completion, read: int) -> None:
             if answer.text:
-                finished[place] = answer
+                finished[place] = answer if finished else replace(answer, prompt_tokens=read)
                 if on_candidate is not None:
-                    for _ in range(n // distinct):
-                        on_candidate(answer)
+                    for copy in repeated(finished[place], n // distinct):
+                        on_candidate(copy)
 
         def check() -> None:
             if should_stop is not None and should_stop():
@@ -200,7 +205,8 @@ class LlamaCpp:
                 f"{self.name} wrote nothing: got {distinct} empty answers; expected text. Raise "
                 "max_tokens, or rephrase the query."
             )
-        return [finished[place] for place in sorted(finished)] * (n // distinct)
+        answers = [finished[place] for place in sorted(finished)]
+        return answers if distinct == n or not answers else repeated(answers[0], n)
 
     def close(self) -> None:
         """Free the model; calling it twice is harmless."""
@@ -288,7 +294,7 @@ class LlamaCpp:
                     place, draft = waiting.popleft()
                     draft.advance(first)
                     if draft.finish:
-                        ask.tell(place, draft.completion())
+                        ask.tell(place, draft.completion(), at)
                     else:
                         slot = free.popleft()
                         live[slot] = place, draft
@@ -304,7 +310,7 @@ class LlamaCpp:
                         del live[slot]
                         engine.drop(slot)
                         free.append(slot)
-                        ask.tell(place, draft.completion())
+                        ask.tell(place, draft.completion(), at)
         finally:
             engine.release()
 
@@ -323,7 +329,7 @@ class LlamaCpp:
             for place, walk in list(going.items()):
                 if not walk.node.children:
                     del going[place]
-                    ask.tell(place, walk.completion())
+                    ask.tell(place, walk.completion(), len(tokens))
             paths = [p for p in dict.fromkeys(w.node.path for w in going.values()) if p]
             if paths:
                 ask.check()

@@ -26,7 +26,7 @@ from hydra_edge.errors import (
 from hydra_edge.llm.http import ApiClient, GivenUp, Refused
 from hydra_edge.llm.members import find_member
 from hydra_edge.llm.reply import Reply, feed_choice, parse_object, read_events, read_reply, spent
-from hydra_edge.llm.request import check_request
+from hydra_edge.llm.request import check_request, repeated
 from hydra_edge.llm.text import AnswerText, well_formed
 from hydra_edge.prompt import Prompt
 from hydra_edge.types import Completion, JsonDict
@@ -37,7 +37,10 @@ if TYPE_CHECKING:
 _TOGETHER = 4  # requests on their way at once
 _LOOK_S = 0.05  # between two looks whether to stop, while replies are awaited
 # What a server may say it does not take, and what is sent in its place (None: nothing).
-_DIALECT = {"max_tokens": "max_completion_tokens", "temperature": None, "stop": None, "seed": None}
+_DIALECT = {
+    "max_tokens": "max_completion_tokens", "temperature": None, "stop": None, "seed": None,
+    "stream_options": None,
+}  # fmt: skip
 # After these, or a refusal of a single answer, further requests would only fail again.
 _HOPELESS = (BackendAuthError, BackendRateLimitError, BackendTimeoutError)
 
@@ -47,6 +50,14 @@ _NOT_ASKED = BackendError("not asked")
 
 def _never() -> bool:
     return False
+
+
+def _billed(answers: list[Completion], prompt_tokens: int) -> list[Completion]:
+    """Let the first answer carry what reading a prompt cost."""
+    if not answers or not prompt_tokens:
+        return answers
+    first, *others = answers
+    return [replace(first, prompt_tokens=first.prompt_tokens + prompt_tokens), *others]
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,25 +171,28 @@ class OpenAIApi:
         distinct = n if temperature > 0.0 else 1
 
         def usable(reply: Reply) -> list[Completion]:
-            return self._members(reply.completions, members) if members else [*reply.completions]
+            kept = self._members(reply.completions, members) if members else [*reply.completions]
+            return _billed(kept, reply.prompt_tokens)
 
         def tell(reply: Reply) -> None:
             if on_candidate is not None:
                 for answer in usable(reply):
-                    for _ in range(n // distinct):
-                        on_candidate(answer)
+                    for copy in repeated(answer, n // distinct):
+                        on_candidate(copy)
 
         wish = _Wish(prompt, max_tokens, stop, tell)
         if on_token is not None and members is None:
             replies = self._stream(wish, _Ask(1, 0.0, seed), on_token)
         else:
             replies = self._pool(wish, distinct, temperature, seed)
-        answers = [answer for reply in replies for answer in usable(reply)]
+        told = [(reply, usable(reply)) for reply in replies]
+        wasted = sum(reply.prompt_tokens for reply, kept in told if not kept)
+        answers = _billed([answer for _, kept in told for answer in kept], wasted)
         if not answers and not stop():
             self._fail(replies, members)
         if answers and on_token is not None and members is not None:
             on_token(answers[0].text)
-        return answers if temperature > 0.0 else answers[:1] * n
+        return answers if distinct == n or not answers else repeated(answers[0], n)
 
     def close(self) -> None:
         """Close every connection; calling it twice is harmless."""
@@ -197,14 +211,14 @@ class OpenAIApi:
             "stop": list(prompt.task.stop),
             "seed": ask.seed,
         }
-        for name in unspoken:
+        if stream:
+            body |= {"stream": True, "stream_options": {"include_usage": True}}
+        for name in unspoken & body.keys():
             value, other = body.pop(name), _DIALECT[name]
             if other is not None:
                 body[other] = value
         if ask.n > 1:
             body["n"] = ask.n
-        if stream:
-            body["stream"] = True
         return well_formed(json.dumps(body, ensure_ascii=False)).encode("utf-8")
 
     def _pool(self, wish: _Wish, n: int, temperature: float, seed: int) -> list[Reply]:
@@ -299,10 +313,13 @@ class OpenAIApi:
 
     def _learns(self, refusal: Refused, unspoken: frozenset[str]) -> bool:
         """Whether the server named a parameter that can be left out next time."""
-        named = refusal.code in {"unsupported_parameter", "unsupported_value"}
-        if not named or refusal.param not in _DIALECT.keys() - unspoken:
+        coded = refusal.code in {"unsupported_parameter", "unsupported_value"}
+        # Servers that do not know this one have no such codes either; they only say its name.
+        param = "stream_options" if "stream_options" in refusal.message else refusal.param
+        named = coded or param == "stream_options"
+        if not named or param not in _DIALECT.keys() - unspoken:
             return False
-        self._unspoken |= {refusal.param}
+        self._unspoken |= {param}
         return True
 
     # ---- streaming
@@ -314,7 +331,7 @@ class OpenAIApi:
             body = self._body(wish.prompt, ask, wish.max_tokens, unspoken, stream=True)
             try:
                 with self._client.stream("chat/completions", body, give_up=wish.stop) as chunks:
-                    reply = Reply((self._follow(chunks, answer),), 1)
+                    reply = self._follow(chunks, answer)
             except GivenUp:
                 return []
             except Refused as refusal:
@@ -324,12 +341,13 @@ class OpenAIApi:
                 wish.tell(reply)
                 return [reply]
 
-    def _follow(self, chunks: Iterable[bytes], answer: AnswerText) -> Completion:
+    def _follow(self, chunks: Iterable[bytes], answer: AnswerText) -> Reply:
         """Read a streamed answer; what came before it broke off is kept."""
-        finish, tokens = "", 0
+        finish, tokens, read = "", 0, 0
         try:
             for event in read_events(chunks, self.name):
-                tokens = spent(event) or tokens
+                tokens = spent(event, "completion_tokens") or tokens
+                read = spent(event, "prompt_tokens") or read
                 choices = event.get("choices")
                 for choice in choices[:1] if isinstance(choices, list) else []:
                     whole = isinstance(choice, dict) and "message" in choice
@@ -341,10 +359,11 @@ class OpenAIApi:
             if not answer.text:
                 raise
             finish = "cut"
-        text = well_formed(answer.finish())
+        text = answer.finish()
         if not text:
             raise self._nothing(1)
-        return Completion(text, greedy=True, tokens=tokens, finish=finish or "cut")
+        only = Completion(text, greedy=True, tokens=tokens, finish=finish or "cut")
+        return Reply((only,), 1, read)
 
     # ---- answers
 

@@ -64,7 +64,8 @@ class LLM(Protocol):
             Answer ``i`` is drawn with ``seed + i``: same seed, same answers, where the
             backend can.
         on_token
-            Called with each piece of text as it arrives; only for ``n == 1``.
+            Called with each piece of text as it arrives; only for ``n == 1``. Put together, the
+            pieces are the answer's text, but for white space around it.
         should_stop
             Asked between tokens, or between reads of a reply; may be called from any thread.
             Once it says True, what is finished is returned: fewer than ``n``, or nothing.
@@ -74,7 +75,8 @@ class LLM(Protocol):
         Returns
         -------
         list of Completion
-            Stripped texts, in the order drawn; the greedy one is marked.
+            Stripped texts, in the order drawn; the greedy one is marked. One of those that share
+            a request carries its ``prompt_tokens``.
 
         Raises
         ------

@@ -20,10 +20,14 @@ _MAX_LINE_BYTES = 1 << 20  # of a streamed reply
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What came of one request: ``offered`` choices, of which some had text."""
+    """What came of one request: ``offered`` choices, of which some had text.
+
+    ``prompt_tokens`` were billed for it, whatever became of the choices.
+    """
 
     completions: tuple[Completion, ...] = ()
     offered: int = 0
+    prompt_tokens: int = 0
     error: Exception | None = None
 
 
@@ -65,15 +69,15 @@ def read_reply(raw: bytes, who: str, *, n: int, greedy: bool, stop: Sequence[str
             "base_url."
         )
     choices = choices[:n]
-    each = spent(reply) // len(choices)
+    each = spent(reply, "completion_tokens") // len(choices)
     completions = []
     for choice in choices:
         answer = AnswerText(stop)
         finish = feed_choice(answer, choice, "message")
         if answer.text:
-            text = well_formed(answer.finish())
+            text = answer.finish()
             completions.append(Completion(text, greedy=greedy, tokens=each, finish=finish))
-    return Reply(tuple(completions), len(choices))
+    return Reply(tuple(completions), len(choices), spent(reply, "prompt_tokens"))
 
 
 def read_events(chunks: Iterable[bytes], who: str) -> Iterator[JsonDict]:
@@ -114,7 +118,7 @@ def feed_choice(answer: AnswerText, choice: Any, field: str) -> str:
         return ""
     message = choice.get(field)
     text = message.get("content") if isinstance(message, dict) else None
-    answer.feed(text if isinstance(text, str) else "")
+    answer.feed(well_formed(text) if isinstance(text, str) else "")
     if answer.stopped:
         return "stop"
     reason = choice.get("finish_reason")
@@ -123,10 +127,10 @@ def feed_choice(answer: AnswerText, choice: Any, field: str) -> str:
     return "stop" if isinstance(reason, str) or field == "message" else ""
 
 
-def spent(reply: JsonDict) -> int:
-    """Tokens a reply says its answers took; 0 if it does not say."""
+def spent(reply: JsonDict, what: str) -> int:
+    """Tokens a reply says it took, ``prompt_tokens`` or ``completion_tokens``; 0 if it does not."""
     usage = reply.get("usage")
-    count = usage.get("completion_tokens") if isinstance(usage, dict) else None
+    count = usage.get(what) if isinstance(usage, dict) else None
     return count if isinstance(count, int) and 0 < count < 1 << 31 else 0
 
 

@@ -1,11 +1,13 @@
-"""What may be asked of any backend; one check, so that all refuse the same things."""
+"""What any backend makes of what it is asked: one check, one way to repeat an answer."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from hydra_edge.errors import ConfigError
+from hydra_edge.types import Completion
 
 
 def check_request(
@@ -37,3 +39,8 @@ def check_request(
     if not any(member.strip() for member in members):
         raise ConfigError("Choices: got none; expected at least one allowed answer.")
     return tuple(member for member in members if member.strip())
+
+
+def repeated(answer: Completion, n: int) -> list[Completion]:
+    """Return an answer ``n`` times; its prompt was read for the first of them only."""
+    return [answer, *[replace(answer, prompt_tokens=0)] * (n - 1)]

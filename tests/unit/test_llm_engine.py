@@ -303,6 +303,21 @@ def test_pool_is_what_a_plain_loop_writes(llm, temperature):
 
 
 @pytest.mark.model
+def test_prompt_is_counted_once_a_pool_and_also_where_it_had_been_read_before(llm):
+    size = len(llm._tokens(PROMPT))
+    assert abs(size - len(llm._engine.tokenize(llm.render(PROMPT)))) <= 1  # a mark may open it
+    for _ in range(2):
+        told = []
+        out = llm.complete(PROMPT, n=3, max_tokens=8, temperature=1.5, on_candidate=told.append)
+        assert sorted(c.prompt_tokens for c in out) == [0, 0, size]
+        assert sorted(c.prompt_tokens for c in told) == [0, 0, size]
+    equal = llm.complete(PROMPT, n=3, max_tokens=4, temperature=0.0)
+    assert [c.prompt_tokens for c in equal] == [size, 0, 0]
+    votes = llm.complete(SECTION, n=4, choices=NEWS_SECTIONS)
+    assert sum(c.prompt_tokens for c in votes) == len(llm._tokens(SECTION))
+
+
+@pytest.mark.model
 def test_interrupt_passes_through_and_harms_nothing(llm):
     before = llm.complete(PROMPT, n=6, max_tokens=8, temperature=1.2, seed=9)
 

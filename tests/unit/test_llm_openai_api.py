@@ -322,6 +322,46 @@ def test_odd_usage_counts_nothing(llm, server, usage):
     assert [(c.text, c.tokens) for c in llm.complete(SUBJECT)] == [("fine", 0)]
 
 
+def billed(*texts, prompt_tokens, tokens=3):
+    usage = {"prompt_tokens": prompt_tokens, "completion_tokens": tokens * len(texts)}
+    return completion(*texts) | {"usage": usage}
+
+
+def test_prompt_is_counted_once_a_request(llm, server):
+    def act(handler, seen):
+        n = seen.body.get("n", 1)
+        answer(billed(*(f"answer {i}" for i in range(n)), prompt_tokens=40 + n))(handler, seen)
+
+    server.otherwise = act
+    told = []
+    out = llm.complete(SUBJECT, n=5, on_candidate=told.append)
+    assert [c.prompt_tokens for c in out] == [41, 44, 0, 0, 0]
+    assert sum(c.prompt_tokens for c in told) == 85
+
+
+def test_prompt_of_one_request_is_counted_once_however_often_its_answer_counts(llm, server):
+    server.otherwise = answer(billed("fine", prompt_tokens=40))
+    out = llm.complete(SUBJECT, n=3, temperature=0.0)
+    assert [c.prompt_tokens for c in out] == [40, 0, 0]
+
+
+def test_prompt_read_for_answers_that_are_dropped_is_counted(llm, server):
+    def act(handler, seen):
+        greedy = seen.body["temperature"] == 0
+        said = ["who knows"] if greedy else ["a cow", "Travel", "tech"]
+        answer(billed(*said, prompt_tokens=30 if greedy else 31))(handler, seen)
+
+    server.otherwise = act
+    out = llm.complete(SECTION, n=4, choices=SECTIONS)
+    assert [(c.text, c.prompt_tokens) for c in out] == [("TRAVEL", 61), ("TECH", 0)]
+
+
+@pytest.mark.parametrize("usage", [None, [], {"prompt_tokens": "9"}, {"prompt_tokens": -9}])
+def test_odd_usage_counts_no_prompt(llm, server, usage):
+    server.otherwise = answer({"choices": [choice("fine")], "usage": usage})
+    assert [c.prompt_tokens for c in llm.complete(SUBJECT)] == [0]
+
+
 # ---- closed sets
 
 
@@ -359,6 +399,39 @@ def test_stream_tells_every_piece_and_returns_their_sum(llm, server):
     out = llm.complete(SUBJECT, on_token=told.append)
     assert told == ["A", " sub", "ject"]
     assert [(c.text, c.finish, c.greedy) for c in out] == [("A subject", "stop", True)]
+
+
+def test_stream_says_at_its_end_what_was_spent(llm, server):
+    usage = {"choices": [], "usage": {"prompt_tokens": 40, "completion_tokens": 2}}
+    last = f"data: {json.dumps(usage)}\n\n"
+    server.otherwise = stream(delta("A subject"), delta(None, "stop"), last, "data: [DONE]\n\n")
+    (out,) = llm.complete(SUBJECT, on_token=[].append)
+    assert (out.prompt_tokens, out.tokens) == (40, 2)
+    assert server.seen[0].body["stream_options"] == {"include_usage": True}
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        error(400, "Unrecognized request argument supplied: stream_options"),
+        answer({"detail": [{"type": "extra_forbidden", "loc": ["body", "stream_options"]}]}, 422),
+        error(400, code="unsupported_parameter", param="stream_options"),
+    ],
+)
+def test_stream_of_a_server_that_cannot_say_what_was_spent_is_still_one(llm, server, refusal):
+    server.script.append(refusal)
+    server.otherwise = sampler
+    for _ in range(2):
+        (out,) = llm.complete(SUBJECT, on_token=[].append)
+        assert (out.text, out.prompt_tokens) == ("answer 0", 0)
+    assert ["stream_options" in seen.body for seen in server.seen] == [True, False, False]
+
+
+def test_stream_pieces_put_together_are_the_answer_where_a_character_is_broken(llm, server):
+    told = []
+    server.otherwise = stream(*map(delta, ["a \ud83d", "\ude00 b"]), "data: [DONE]\n\n")
+    (out,) = llm.complete(SUBJECT, on_token=told.append)
+    assert "".join(told) == out.text == "a ?? b"
 
 
 @pytest.mark.parametrize(
