@@ -24,7 +24,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _THREADS = 4  # for all but answers, of which one is written at a time
-_TOLD_ON_THE_LOOP = ("progress", "on_token", "on_candidate")
+_TOLD_ON_THE_LOOP = ("progress", "on_token", "on_candidate", "on_start")
 _STOPPABLE = ("generate", "fit_head")
 
 

@@ -17,7 +17,7 @@ from hydra_edge.engine import Engine
 from hydra_edge.errors import BackendError, CancelledError, ConfigError
 from hydra_edge.history import History
 from hydra_edge.llm import LLM
-from hydra_edge.prompt import Prompt
+from hydra_edge.prompt import Prompt, Unfolding
 from hydra_edge.tasks import TaskSpec
 from hydra_edge.types import Completion, Float1d, Generation, Ranking, Usage
 
@@ -102,10 +102,60 @@ def outgoing(
     return Outgoing(question, prompt, ranking, notes)
 
 
+class Pieces:
+    """Tells an answer piece by piece: put together, they are its text, byte for byte.
+
+    Parameters
+    ----------
+    tell
+        Called with each piece.
+    """
+
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        self._on_piece = tell
+        self._unfolding = Unfolding()
+        self._told = ""
+        self._held = ""  # white space that is told only if more text follows
+
+    def __call__(self, piece: str) -> None:
+        """Take a piece as the LLM wrote it."""
+        text = self._held + self._unfolding.feed(piece)
+        if not self._told:
+            text = text.lstrip()
+        ready = text.rstrip()
+        self._held = text[len(ready) :]
+        self._tell(ready)
+
+    def finish(self, text: str) -> None:
+        """Tell the rest of an answer that is now whole.
+
+        Raises
+        ------
+        BackendError
+            If what was told is not how it begins.
+        """
+        if not text.startswith(self._told):
+            raise BackendError(
+                f"The LLM streamed another answer than it returned: got {len(self._told)} "
+                "characters that its text does not begin with; expected the same text. Ask "
+                "without on_token, or have its complete() call on_token with what it returns."
+            )
+        self._tell(text[len(self._told) :])
+
+    def _tell(self, ready: str) -> None:
+        if ready:
+            self._told += ready
+            self._on_piece(ready)
+
+
 @dataclass(frozen=True, eq=False)
 class Asked:
-    """What an LLM answered: the prompt that fitted, and up to ``n`` completions of it."""
+    """What an LLM answered: the prompt that fitted, and up to ``n`` completions of it.
 
+    ``id`` is the generation's, given when the LLM began to be asked.
+    """
+
+    id: str
     out: Outgoing
     model: str
     prompt: Prompt
@@ -126,19 +176,23 @@ def ask(
     on_token: Callable[[str], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
     on_candidate: Callable[[Completion], None] | None = None,
+    on_start: Callable[[str], None] | None = None,
 ) -> Asked:
     """Sample up to ``n`` candidates; all that takes long, and nothing that needs the store.
 
     Records that do not fit the LLM's context are left out, the weakest first.
     """
     started = time.monotonic()
+    generation_id = secrets.token_hex(6)
+    if on_start is not None:
+        on_start(generation_id)
     prompt, completions = sample_pool(
         llm, out.prompt, n=n, zero_shot=out.question.engine.zero_shot_draws(out.prompt, n),
         temperature=temperature, max_tokens=max_tokens, seed=seed,
         on_token=on_token, should_stop=should_stop, on_candidate=on_candidate,
     )  # fmt: skip
     stopped = should_stop is not None and len(completions) < n and should_stop()
-    return Asked(out, llm.name, prompt, completions, n, started, stopped)
+    return Asked(generation_id, out, llm.name, prompt, completions, n, started, stopped)
 
 
 def answer(
@@ -205,7 +259,7 @@ def decide(asked: Asked) -> Generation:
     )  # fmt: skip
     choice = choose(head, pool, question.history)
     return Generation(
-        id=secrets.token_hex(6),
+        id=asked.id,
         query=question.query,
         task=task.name,
         text=choice.text,
@@ -215,6 +269,7 @@ def decide(asked: Asked) -> Generation:
         reranker=out.ranking.head,
         usage=Usage(
             llm_calls=1 + bool(engine.zero_shot_draws(out.prompt, n)),
+            prompt_tokens=sum(c.prompt_tokens for c in completions),
             completion_tokens=sum(c.tokens for c in completions),
             requested=n,
             received=len(completions),

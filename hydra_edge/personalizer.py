@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Self
 
 from hydra_edge.active import check_base
-from hydra_edge.answering import Asked, Question, ask, decide, outgoing
+from hydra_edge.answering import Asked, Pieces, Question, ask, decide, outgoing
 from hydra_edge.bundle import Bundle
 from hydra_edge.config import Config, Paths, find_paths, load_config, make_private_dir
 from hydra_edge.encoder import TextEncoder
@@ -344,6 +344,7 @@ class Personalizer:
         on_token: Callable[[str], None] | None = None,
         should_stop: Callable[[], bool] | None = None,
         on_candidate: Callable[[Completion], None] | None = None,
+        on_start: Callable[[str], None] | None = None,
     ) -> Generation:
         """Answer a query: choose records, sample candidates, choose the one that fits.
 
@@ -357,17 +358,21 @@ class Personalizer:
             Show the LLM no private record, not even a local one, and give no answer of a closed
             set that is known from private records only: for whoever may not see them.
         on_token
-            Called with pieces of the answer as they come; only where ``n`` is 1.
+            Called with pieces of the answer as they come, which put together are its text; only
+            where ``n`` is 1. An answer of a closed set is told whole, once it is chosen.
         should_stop
             Asked again and again while the LLM writes. Once it says True, the candidates that
             are finished are all there will be.
         on_candidate
             Called with each candidate as the LLM finishes it, before any is chosen.
+        on_start
+            Called once with the id the generation will have, as the LLM begins to be asked:
+            whatever could be refused without it has not been.
 
         Raises
         ------
         BackendError
-            If the LLM gave not one answer.
+            If the LLM gave not one answer, or streamed another than it returned.
         CancelledError
             If it was stopped before one was finished, or a record it was shown was forgotten.
         EgressDeniedError
@@ -376,6 +381,8 @@ class Personalizer:
         wanted = self.config.candidates if n is None else n
         if wanted < 1:
             raise ConfigError(f"n = {wanted}: expected at least one candidate.")
+        if on_token is not None and wanted != 1:
+            raise ConfigError(f"Streaming shows one answer: got n = {wanted}; expected 1.")
         question, llm = self._question(query, task), self.llm
         with self.working():
             shown = self.config.records if k is None else k
@@ -383,6 +390,7 @@ class Personalizer:
                 question, shown, system, remote=llm.is_remote, private=private,
                 hide_private=hide_private,
             )  # fmt: skip
+        pieces = None if on_token is None else Pieces(on_token)
         asked = ask(
             out,
             llm,
@@ -390,16 +398,19 @@ class Personalizer:
             temperature=self.config.temperature if temperature is None else temperature,
             max_tokens=max_tokens or question.history.task.max_tokens,
             seed=seed,
-            on_token=on_token,
+            on_token=pieces if question.history.task.kind == "text" else None,
             should_stop=StopSignal(self._resources.closing.is_set, should_stop),
             on_candidate=on_candidate,
+            on_start=on_start,
         )
         with self.working():
             self._check_still_known(asked)
             generation = decide(asked)
             if self.config.log:
                 self.store.log_generation(generation, llm.name)
-            return generation
+        if pieces is not None:
+            pieces.finish(generation.text)
+        return generation
 
     def _check_still_known(self, asked: Asked) -> None:
         """Keep nothing of an answer that was shown what has been forgotten since."""

@@ -34,12 +34,61 @@ def fold(text: str, *, multiline: bool) -> str:
     return f"\n{_INDENT}".join(lines)
 
 
+class Unfolding:
+    """Undo ``fold`` in an answer that arrives in pieces, handing on each as soon as it can be.
+
+    The first further line with text in it says whether the model took over the indentation it
+    saw in the examples' answers. If so it is removed from every line that has it, else the
+    answer has a layout of its own, which stays.
+    """
+
+    def __init__(self) -> None:
+        self._held = ""  # what cannot be handed on yet
+        self._in_line = True  # rather than at the beginning of a further line
+        self._indented: bool | None = None  # None: no further line had text yet
+
+    def feed(self, piece: str) -> str:
+        """Add a piece; return what can be handed on, all pieces together being the answer."""
+        self._held += piece
+        if self._indented is None:
+            self._look()
+        if self._indented is False:
+            return self._take(len(self._held))
+        out = []
+        while self._held:
+            if not self._in_line:
+                if self._indented is None or _INDENT.startswith(self._held):
+                    break
+                self._held = self._held.removeprefix(_INDENT)
+            end = self._held.find("\n") + 1
+            self._in_line = not end
+            out.append(self._take(end or len(self._held)))
+        return "".join(out)
+
+    def finish(self) -> str:
+        """Say that nothing more will come; return what was held."""
+        self._indented = self._indented is not False
+        rest = self.feed("")
+        return rest + self._take(len(self._held)).removeprefix(_INDENT)
+
+    def _look(self) -> None:
+        """Find the first further line with text in it, if it is there."""
+        start = self._held.find("\n") + 1 if self._in_line else 0
+        rest = self._held[start:] if start or not self._in_line else ""
+        text = rest.lstrip()
+        if text:
+            line = rest.rfind("\n", 0, len(rest) - len(text)) + 1
+            self._indented = rest.startswith(_INDENT, line)
+
+    def _take(self, size: int) -> str:
+        taken, self._held = self._held[:size], self._held[size:]
+        return taken
+
+
 def unfold(text: str) -> str:
     """Undo in an answer the indentation that the model saw in the examples' answers."""
-    first, *rest = text.split("\n")
-    if any(line.strip() and not line.startswith(_INDENT) for line in rest):
-        return text
-    return "\n".join([first, *(line.removeprefix(_INDENT) for line in rest)])
+    unfolding = Unfolding()
+    return unfolding.feed(text) + unfolding.finish()
 
 
 @dataclass(frozen=True, slots=True)

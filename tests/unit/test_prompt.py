@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hydra_edge.prompt import QUERY_WORDS, build_prompt, cut, fold, unfold
+from hydra_edge.prompt import QUERY_WORDS, Unfolding, build_prompt, cut, fold, unfold
 from hydra_edge.tasks import BUILTIN
 from hydra_edge.types import Record
 
@@ -77,6 +77,34 @@ def test_unfold_undoes_what_fold_did(lines: list[str]) -> None:
 def test_unfold_leaves_an_answer_of_its_own_layout() -> None:
     assert unfold("a\nb\n  c") == "a\nb\n  c"
     assert unfold("a\n  b\n\n    c") == "a\nb\n\n  c"
+
+
+def test_unfold_first_further_line_with_text_says_whether_the_layout_is_the_answers_own() -> None:
+    assert unfold("a\n \n  b\nc") == "a\n \nb\nc"
+    assert unfold("a\n\n b\n  c") == "a\n\n b\n  c"
+    assert unfold("a\n\n    ") == "a\n\n  "
+
+
+@given(st.text(alphabet="a \n\t\u2003", max_size=24), st.lists(st.integers(0, 24), max_size=8))
+def test_unfold_in_any_pieces_is_unfold_in_one(text: str, cuts: list[int]) -> None:
+    first, *further = text.split("\n")
+    decides = next((line for line in further if line.strip()), "")
+    if not decides or decides.startswith("  "):
+        further = [line.removeprefix("  ") for line in further]
+    places = sorted({min(c, len(text)) for c in cuts})
+    unfolding = Unfolding()
+    told = [
+        unfolding.feed(text[a:b]) for a, b in zip([0, *places], [*places, len(text)], strict=True)
+    ]
+    assert "".join(told) + unfolding.finish() == unfold(text) == "\n".join([first, *further])
+
+
+def test_unfolding_holds_back_no_more_than_the_beginning_of_a_line() -> None:
+    unfolding = Unfolding()
+    assert unfolding.feed("one\n ") == "one\n"
+    assert unfolding.feed(" tw") == "tw"
+    assert unfolding.feed("o\n ") == "o\n"
+    assert unfolding.feed("x") == " x"
 
 
 def test_multiline_answers_are_indented_behind_their_label() -> None:
