@@ -6,8 +6,8 @@ import gc
 import os
 import sys
 
-# A ranking makes some 80,000 objects that stay. Looking through them for garbage every 700, and once
-# more at the end, took a sixth of its processor time.
+# A first ranking makes some 80,000 objects that stay. Looking through them for garbage every 700,
+# and once more at the end, took a sixth of its processor time.
 _OBJECTS_PER_COLLECTION = 50_000
 
 
