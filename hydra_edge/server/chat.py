@@ -8,13 +8,13 @@ query and the records like it, and small models lose a query behind long talk.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from hydra_edge.server.fields import Fields, bad_field
 from hydra_edge.server.refusal import Refusal
-from hydra_edge.server.views import generation_json, to_json
+from hydra_edge.server.views import generation_json
 from hydra_edge.types import Completion, Generation, JsonDict
 
 MODEL = "hydra-edge"
@@ -189,13 +189,36 @@ def _content(content: Any, place: int) -> str:
     return "\n".join(str(text) for text in texts)
 
 
+def first_stop(text: str, stops: Sequence[str], start: int = 0) -> int:
+    """Return where the first of some stops begins, from ``start`` on; the text's end if none."""
+    places = [at for stop in stops if (at := text.find(stop, start)) >= 0]
+    return min(places, default=len(text))
+
+
+def shared_json(asked: ChatRequest, generation_id: str, base_id: str) -> JsonDict:
+    """Return what an answer says of itself, whole and in every event."""
+    return {
+        "id": ID_PREFIX + generation_id,
+        "created": int(time.time()),
+        "model": asked.model,
+        "system_fingerprint": f"base_{base_id[:12]}",
+    }
+
+
 class ChatAnswer:
-    """A generation in OpenAI's form, whole or as events.
+    """A generation in OpenAI's form.
 
     Parameters
     ----------
     completions
         The LLM's answers as they came, which know how each ended.
+
+    Attributes
+    ----------
+    choices
+        The texts to return, best first, each with why it ends.
+    ours
+        What explains the answer.
     """
 
     def __init__(
@@ -205,27 +228,19 @@ class ChatAnswer:
         self._generation = generation
         ends = {c.text.strip(): c.finish for c in completions}
         best = [c.text for c in generation.candidates if c.text != generation.text]
-        self._choices = [
+        self.choices = [
             self._finish(text, ends.get(text.strip(), "stop"))
             for text in [generation.text, *best][: asked.choices]
         ]
         notes = list(asked.notes)
-        if len(self._choices) < asked.choices:
-            notes.append(f"{len(self._choices)} of {asked.choices} choices: no more answers differ")
-        self._ours = generation_json(generation, explain=asked.explain, notes=tuple(notes))
-        self._shared: JsonDict = {
-            "id": ID_PREFIX + generation.id,
-            "created": int(time.time()),
-            "model": asked.model,
-            "system_fingerprint": f"base_{generation.head.base_id[:12]}",
-        }
+        if len(self.choices) < asked.choices:
+            notes.append(f"{len(self.choices)} of {asked.choices} choices: no more answers differ")
+        self.ours = generation_json(generation, explain=asked.explain, notes=tuple(notes))
 
     def _finish(self, text: str, end: str) -> tuple[str, str]:
         """Return a text up to the request's own stops, and why it ends there."""
-        at = min((text.find(s) for s in self._asked.stop if s in text), default=-1)
-        if at >= 0:
-            return text[:at], "stop"
-        return text, "stop" if end == "stop" else "length"
+        at = first_stop(text, self._asked.stop)
+        return text[:at], "stop" if at < len(text) or end == "stop" else "length"
 
     @property
     def usage(self) -> JsonDict:
@@ -246,32 +261,12 @@ class ChatAnswer:
                 "logprobs": None,
                 "finish_reason": end,
             }
-            for i, (text, end) in enumerate(self._choices)
+            for i, (text, end) in enumerate(self.choices)
         ]
-        return self._shared | {
+        made = self._generation
+        return shared_json(self._asked, made.id, made.head.base_id) | {
             "object": "chat.completion",
             "choices": choices,
             "usage": self.usage,
-            "hydra_edge": self._ours,
+            "hydra_edge": self.ours,
         }
-
-    def events(self) -> Iterator[str]:
-        """Yield the answer as server-sent events; the last choice's end carries our own object."""
-        for i, (text, end) in enumerate(self._choices):
-            yield self._event(i, {"role": "assistant", "content": ""})
-            yield self._event(i, {"content": text})
-            last = i == len(self._choices) - 1
-            yield self._event(i, {}, end, {"hydra_edge": self._ours} if last else {})
-        if self._asked.include_usage:
-            yield self._line({"choices": [], "usage": self.usage})
-        yield "data: [DONE]\n\n"
-
-    def _event(
-        self, index: int, delta: JsonDict, end: str | None = None, more: JsonDict | None = None
-    ) -> str:
-        choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": end}
-        usage = {"usage": None} if self._asked.include_usage else {}
-        return self._line({"choices": [choice]} | usage | (more or {}))
-
-    def _line(self, part: JsonDict) -> str:
-        return f"data: {to_json(self._shared | {'object': 'chat.completion.chunk'} | part)}\n\n"

@@ -97,7 +97,7 @@ class Guard:
             scope["app"] = self._router
             await self._router(scope, _replay(body, receive), send_with_headers)
         except Exception as error:
-            known = _as_known(error)
+            known = as_known(error)
             if not started:  # else it is too late to say anything: the answer breaks off
                 await error_response(known)(scope, receive, send_with_headers)
         finally:
@@ -235,7 +235,7 @@ def _replay(body: bytes, receive: Receive) -> Receive:
     return again
 
 
-def _as_known(error: Exception) -> HydraError:
+def as_known(error: Exception) -> HydraError:
     """Return an error of the tree for whatever a route or the router raised."""
     if isinstance(error, HydraError):
         return error

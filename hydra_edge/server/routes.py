@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict, replace
+from functools import partial
 from http import HTTPStatus
-from typing import cast
+from typing import Any, cast
 
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 from starlette.routing import Route
 
 from hydra_edge import __version__
@@ -16,6 +17,7 @@ from hydra_edge.errors import CancelledError
 from hydra_edge.server.chat import ID_PREFIX, MODEL, ChatAnswer, ChatRequest, read_chat
 from hydra_edge.server.chat import unknown_model as _unknown_model
 from hydra_edge.server.fields import Fields, bad_field
+from hydra_edge.server.live import Live
 from hydra_edge.server.refusal import Refusal
 from hydra_edge.server.service import Service
 from hydra_edge.server.tokens import Scope
@@ -72,24 +74,26 @@ async def chat_completions(request: Request) -> Response:
     service = service_of(request)
     asked = read_chat(Fields.parse(await request.body()))
     task = service.task(scope_of(request), asked.task)
-    completions: list[Completion] = []
-    generation = await service.while_connected(
-        request,
-        _generate(service, asked, task, completions, hide_private=not scope_of(request).is_owner),
+    wanted = max(asked.candidates or service.owner.config.candidates, asked.choices)
+    make = partial(
+        _generate, service, asked, task, n=wanted, hide_private=not scope_of(request).is_owner
     )
-    answer = ChatAnswer(asked, generation, completions)
     if asked.stream:
-        return StreamingResponse(answer.events(), media_type="text/event-stream")
-    return Json(answer.whole())
+        live = Live(service, asked, wanted)
+        return await live.response(request, make(**live.listeners))
+    drawn: list[Completion] = []
+    generation = await service.while_connected(request, make(on_candidate=drawn.append))
+    return Json(ChatAnswer(asked, generation, drawn).whole())
 
 
 async def _generate(
     service: Service,
     asked: ChatRequest,
     task: str | None,
-    completions: list[Completion],
     *,
+    n: int,
     hide_private: bool,
+    **listeners: Any,
 ) -> Generation:
     end = time.monotonic() + service.settings.timeout_s
 
@@ -101,7 +105,7 @@ async def _generate(
             return await service.person.generate(
                 asked.query,
                 task=task,
-                n=max(asked.candidates or service.owner.config.candidates, asked.choices),
+                n=n,
                 k=asked.records,
                 temperature=asked.temperature,
                 max_tokens=asked.max_tokens,
@@ -110,7 +114,7 @@ async def _generate(
                 hide_private=hide_private,
                 seed=asked.seed,
                 should_stop=is_over,
-                on_candidate=completions.append,
+                **listeners,
             )
         except CancelledError as err:
             if is_over():

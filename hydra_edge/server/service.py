@@ -48,6 +48,11 @@ class Service:
         self.quick = Lane(settings.queue)
 
     @property
+    def patience_s(self) -> float:
+        """Longest wait for an answer, handing over what is finished included."""
+        return self.settings.timeout_s + _GRACE_S
+
+    @property
     def owner(self) -> Personalizer:
         """The personalizer itself, for reading its store; never for long work."""
         return self.person.personalizer
@@ -108,7 +113,7 @@ class Service:
         task = asyncio.ensure_future(work)
         gone = asyncio.ensure_future(_gone(request))
         try:
-            async with asyncio.timeout(self.settings.timeout_s + _GRACE_S):
+            async with asyncio.timeout(self.patience_s):
                 await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
             if task.done():
                 return task.result()

@@ -8,6 +8,7 @@ import signal
 import stat
 import subprocess
 import sys
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from hydra_edge.config import Config
 from hydra_edge.errors import BackendError
 from hydra_edge.llm.openai_api import OpenAIApi
 from hydra_edge.personalizer import Personalizer
+from hydra_edge.types import Completion
 
 ROOT = Path(__file__).parents[2]
 upstream = test_openai_server.url  # a real remote-style server with a real LLM, by its address
@@ -78,6 +80,64 @@ def test_sdk_stream_helper_puts_the_same_answer_together(client):
     with client.chat.completions.stream(model="hydra-edge", messages=ASK) as stream:
         final = stream.get_final_completion()
     assert "4711" in final.choices[0].message.content
+
+
+def test_sdk_hears_the_answer_while_it_is_written(hash_encoder):
+    class Waiting(EchoLLM):
+        def __init__(self):
+            super().__init__()
+            self.may = threading.Semaphore(0)
+
+        def complete(self, prompt, *, on_token=None, on_candidate=None, **options):
+            for piece in ("one ", "piece", " more STOP and"):
+                assert self.may.acquire(timeout=60)
+                on_token(piece)
+            return [Completion("one piece more STOP and", prompt_tokens=17, tokens=6)]
+
+    me = Personalizer.from_records([], llm=Waiting(), encoder=hash_encoder)
+    with (
+        me,
+        serving(me) as served,
+        openai.OpenAI(base_url=f"{served.url}/v1", api_key=served.token, max_retries=0) as client,
+        client.chat.completions.create(
+            model="hydra-edge", messages=ASK, stream=True, stop="STOP",
+            extra_body={"hydra_edge": {"candidates": 1}}, stream_options={"include_usage": True},
+        ) as stream,
+    ):  # fmt: skip
+        first = next(stream)
+        told = []
+        for _ in range(3):
+            me.llm.inner.may.release()
+            told.append(next(stream).choices[0].delta.content)
+        *_, last, usage = stream
+
+    assert (first.choices[0].delta.role, first.choices[0].delta.content) == ("assistant", "")
+    assert told == ["one", " piece", " more "]
+    assert last.choices[0].finish_reason == "stop"
+    assert last.model_extra["hydra_edge"]["generation_id"] == first.id.removeprefix("chatcmpl-")
+    assert (usage.usage.prompt_tokens, usage.usage.completion_tokens) == (17, 6)
+
+
+def test_sdk_raises_what_ends_a_stream_that_had_begun(hash_encoder):
+    class Failing(EchoLLM):
+        def complete(self, prompt, *, on_token=None, **options):
+            on_token("some text")
+            raise BackendError("The model is gone. Open it again.")
+
+    me = Personalizer.from_records([], llm=Failing(), encoder=hash_encoder)
+    told = []
+    with (
+        me,
+        serving(me) as served,
+        openai.OpenAI(base_url=f"{served.url}/v1", api_key=served.token, max_retries=0) as client,
+        pytest.raises(openai.APIError, match="The model is gone") as failed,
+    ):
+        told += client.chat.completions.create(
+            model="hydra-edge", messages=ASK, stream=True,
+            extra_body={"hydra_edge": {"candidates": 1}},
+        )  # fmt: skip
+    assert failed.value.code == "backend"
+    assert [chunk.choices[0].delta.content for chunk in told] == ["", "some text"]
 
 
 def test_sdk_asynchronous_client_is_served(served):
@@ -292,6 +352,15 @@ def test_command_without_the_extra_says_how_to_get_it(home):
 # A real LLM.
 
 
+def one_candidate(client, model, **options):
+    """Ask for one candidate, streamed and not; return the pieces that had text, and the text."""
+    ask = {"model": model, "messages": ASK, "extra_body": {"hydra_edge": {"candidates": 1}}}
+    with client.chat.completions.create(**ask, **options, stream=True) as stream:
+        pieces = [chunk.choices[0].delta.content for chunk in stream]
+    whole = client.chat.completions.create(**ask, **options)
+    return [piece for piece in pieces if piece], whole.choices[0].message.content
+
+
 @pytest.mark.model
 def test_real_llm_serves_the_sdk_and_the_llm_command(home, command, tmp_path):
     hydra(home, "import", "jsonl", str(ROOT / "examples" / "papers" / "author-b.jsonl"))
@@ -302,12 +371,16 @@ def test_real_llm_serves_the_sdk_and_the_llm_command(home, command, tmp_path):
             messages=[{"role": "user", "content": "We parse sentences of a new language."}],
         )  # fmt: skip
         taken = client.post("/feedback", body={"id": answer.id, "pick": 1}, cast_to=object)
+        live, alone = one_candidate(client, "hydra-edge/general", max_tokens=24, stop="  ")
     ours = answer.model_extra["hydra_edge"]
     assert answer.choices[0].message.content.strip()
     assert ours["usage"]["received"] == 3
     assert answer.usage.completion_tokens > 0
+    assert answer.usage.prompt_tokens > 20
     assert len(ours["records"]) == 1
     assert taken["head_version"] is not None
+    assert len(live) > 8
+    assert "".join(live) == alone
 
     said = ask_llm(
         tmp_path / "llm", running.said["url"], running.token, "-o", "max_tokens", "8",
@@ -332,6 +405,7 @@ def test_real_remote_style_server_stands_behind_ours(upstream):
                 model="hydra-edge", messages=ASK, max_tokens=8, stream=True
             )
         )
+        live, alone = one_candidate(client, "hydra-edge", max_tokens=8)
     api.close()
 
     ours = answer.model_extra["hydra_edge"]
@@ -339,5 +413,8 @@ def test_real_remote_style_server_stands_behind_ours(upstream):
     assert answer.choices[0].message.content.strip()
     streamed = "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
     assert streamed == answer.choices[0].message.content
+    assert len(live) > 2
+    assert "".join(live) == alone
     assert answer.choices[0].finish_reason == "length"
     assert answer.usage.completion_tokens > 0
+    assert answer.usage.prompt_tokens > 20

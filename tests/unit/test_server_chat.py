@@ -3,8 +3,11 @@
 import json
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from hydra_edge.server.chat import ChatAnswer, read_chat
+from hydra_edge.server.chat import ChatAnswer, first_stop, read_chat
+from hydra_edge.server.events import ChatEvents, Until
 from hydra_edge.server.fields import Fields
 from hydra_edge.server.refusal import Refusal
 from hydra_edge.types import (
@@ -31,7 +34,7 @@ def generation(*texts, text=None, count=1):
         candidates=tuple(Candidate(t, count, score=1.0 - i) for i, t in enumerate(texts)),
         records=(RankedRecord(Record("in", "out", id="r1"), 0.5, {"bm25": 0.5}),),
         head=HEAD, reranker=HEAD,
-        usage=Usage(1, 0, 40, 8, 8, 12.0), notes=("a note",),
+        usage=Usage(1, 90, 40, 8, 8, 12.0), notes=("a note",),
     )  # fmt: skip
 
 
@@ -174,7 +177,7 @@ def test_answer_carries_the_generation_id_and_why():
 
     assert whole["id"] == "chatcmpl-0123456789ab"
     assert [c["message"]["content"] for c in whole["choices"]] == ["one"]
-    assert whole["usage"] == {"prompt_tokens": 0, "completion_tokens": 40, "total_tokens": 40}
+    assert whole["usage"] == {"prompt_tokens": 90, "completion_tokens": 40, "total_tokens": 130}
     ours = whole["hydra_edge"]
     assert ours["generation_id"] == "0123456789ab"
     assert [(c["pick"], c["text"], c["score"]) for c in ours["candidates"]] == [
@@ -220,12 +223,15 @@ def test_answer_says_how_each_choice_ended():
 def test_events_hold_the_same_as_the_whole():
     request = asked(n=2, stream=True, stream_options={"include_usage": True})
     made = answer(request, generation("one\u2028\n\ntwo", "three"))
-    lines = list(made.events())
+    form = ChatEvents(request, "0123456789ab", HEAD.base_id)
+    lines = [form.begin(), *form.end(made)]
 
     assert lines[-1] == "data: [DONE]\n\n"
     events = [json.loads(line.removeprefix("data: ")) for line in lines[:-1]]
     assert all(line.count("\n") == 2 for line in lines)
     assert {e["id"] for e in events} == {"chatcmpl-0123456789ab"}
+    assert {e["system_fingerprint"] for e in events} == {made.whole()["system_fingerprint"]}
+    assert events[0]["choices"][0]["delta"] == {"role": "assistant", "content": ""}
     texts = {0: "", 1: ""}
     for event in events:
         for choice in event["choices"]:
@@ -235,6 +241,37 @@ def test_events_hold_the_same_as_the_whole():
     assert events[-1]["choices"] == []
     assert events[-2]["hydra_edge"] == made.whole()["hydra_edge"]
     assert events[-2]["choices"][0]["finish_reason"] == "stop"
+
+
+@settings(max_examples=400)
+@given(
+    st.lists(st.text(alphabet="ab", max_size=4), max_size=8),
+    st.lists(st.text(alphabet="ab", min_size=2, max_size=4), max_size=4),
+)
+def test_pieces_up_to_a_stop_are_the_text_up_to_it(pieces, stops):
+    text = "".join(pieces)
+    whole = text[: first_stop(text, stops)]
+    until = Until(tuple(stops))
+    told = [until.feed(piece) for piece in pieces]
+
+    given = "".join(told)
+    assert whole.startswith(given)
+    held = text[len(given) :]
+    assert not held or any(held.startswith(s[: len(held)]) for s in stops)
+
+
+@given(st.lists(st.text(alphabet="aé\n ", max_size=4), max_size=6), st.sampled_from(["a", "é\na"]))
+def test_events_of_pieces_put_together_are_the_whole_answer(pieces, stop):
+    request = asked(stop=stop, stream=True)
+    text = "".join(pieces)
+    made = answer(request, generation(text))
+    form = ChatEvents(request, "0123456789ab", HEAD.base_id)
+    lines = [form.begin(), *filter(None, map(form.piece, pieces)), *form.end(made)]
+    events = [json.loads(line.removeprefix("data: ")) for line in lines[:-1]]
+    streamed = "".join(e["choices"][0]["delta"].get("content", "") for e in events)
+    choice = made.whole()["choices"][0]
+    assert streamed == choice["message"]["content"] == text.partition(stop)[0]
+    assert events[-1]["choices"][0]["finish_reason"] == choice["finish_reason"]
 
 
 def test_answer_with_a_lone_surrogate_and_an_infinite_score_is_still_json():
