@@ -51,9 +51,9 @@ def transcript() -> str:
 def figures() -> str:
     """Return a quality table for every stored result: one LLM, a line a task."""
     out = []
-    for path in sorted((ROOT / "bench" / "results").glob("quality-*.json")):
-        result = json.loads(path.read_text(encoding="utf-8"))
-        out += [table(result), ""]
+    for pattern, write in (("quality-*", table), ("published-*", published), ("personal-*", own)):
+        for path in sorted((ROOT / "bench" / "results").glob(f"{pattern}.json")):
+            out += [write(json.loads(path.read_text(encoding="utf-8"))), ""]
     latency = ROOT / "bench" / "results" / "latency.json"
     if latency.exists():
         out += [speed(json.loads(latency.read_text(encoding="utf-8"))), ""]
@@ -116,6 +116,61 @@ def table(result: dict[str, Any]) -> str:
             "best of all prompt-only answers.",
         ]
     )
+
+
+def published(result: dict[str, Any]) -> str:
+    """Return one result's comparison with HYDRA as published."""
+    lines = [
+        "Against HYDRA as published (a cross-encoder for each role from the same MiniLM, a "
+        "two-layer head for each user and role; `python -m export published` trains it, on equal "
+        f"data), LLM **{result['llm']}** (`{result['command']}`):\n",
+        "| task | HYDRA as published | its reranker, greedy | its adapter, BM25's records "
+        "| **gated** | ours over it | its bytes a user | its LLM calls to fit a user | ours |",
+        "|" + "---|" * 9,
+    ]
+    for name, task in result["tasks"].items():
+        rows = {row: figures["utility"] for row, figures in task["rows"].items()}
+        gain, cost = task["gain_over_published"], task["published"]
+        calls = (cost["record_calls"] + cost["pool_calls"]) / cost["users"]
+        cells = [
+            name,
+            *(f"{rows[r]:.3f}" for r in ("hydra_published", "published_reranker",
+                                         "published_adapter")),
+            f"**{rows['gated']:.3f}**",
+            f"{gain['mean']:+.3f} [{gain['low']:+.3f}, {gain['high']:+.3f}]",
+            f"{cost['bytes_per_user']:,}", f"{calls:.0f}",
+            f"{task['fit_llm_calls'] / task['users']:.0f}",
+        ]  # fmt: skip
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def own(result: dict[str, Any]) -> str:
+    """Return what a head of one's own adds: against the shared head, and another user's."""
+    lines = [
+        f"What a head of one's own adds after {result['fit_pools']} pools of a user's past, LLM "
+        f"**{result['llm']}**; *shuffled* is another user's head (`{result['command']}`):\n",
+        "| task | shared | personal | shuffled | **gated** | personal over shared "
+        "| personal over shuffled | personal heads the gate let in (reranker, adapter) |",
+        "|" + "---|" * 8,
+    ]
+    for name, task in result["tasks"].items():
+        rows = {row: figures["utility"] for row, figures in task["rows"].items()}
+        let_in = [
+            sum(n for switch, n in task["switches"].items() if switch.split("/")[i] == "personal")
+            for i in (0, 1)
+        ]
+        cells = [
+            name, *(f"{rows[row]:.3f}" for row in ("shared", "personal", "shuffled")),
+            f"**{rows['gated']:.3f}**",
+            *(
+                f"{g['mean']:+.3f} [{g['low']:+.3f}, {g['high']:+.3f}]"
+                for g in (task["personal_minus_shared"], task["personal_minus_shuffled"])
+            ),
+            "{} and {} of {}".format(*let_in, task["users"]),
+        ]  # fmt: skip
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
 
 
 def percent(gain: float | None) -> str:
