@@ -7,6 +7,7 @@ chooses between them, and every score can be explained the same way.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -23,8 +24,17 @@ BASELINE_FEATURE: dict[Role, str] = {"reranker": "bm25_rank", "adapter": "greedy
 
 def prior_for(bundle: Bundle, task: TaskSpec, role: Role) -> Prior:
     """Return the population prior: the task's own if the base has one, else its kind's."""
-    group = task.name if task.name in bundle.prior_groups(role) else task.kind
-    key = f"{role}.prior.{group}"
+    return _prior(bundle, f"{role}.prior.{_group(bundle, task, role)}")
+
+
+def _group(bundle: Bundle, task: TaskSpec, role: Role) -> str:
+    """Return whose arrays serve a task: its own, or its kind's."""
+    return task.name if f"{role}.prior.{task.name}.mean" in bundle.maps else task.kind
+
+
+@lru_cache(maxsize=64)
+def _prior(bundle: Bundle, key: str) -> Prior:
+    """Read and check a prior once: every query asks for it."""
     return Prior(
         mean=bundle.array(f"{key}.mean").astype(np.float64),
         precision=bundle.array(f"{key}.precision").astype(np.float64),
@@ -42,8 +52,7 @@ class PopulationGains:
 
 def gains_for(bundle: Bundle, task: TaskSpec, role: Role) -> PopulationGains | None:
     """Return what a task's (else its kind's) training users gained; None if the base is silent."""
-    group = task.name if task.name in bundle.prior_groups(role) else task.kind
-    key = f"{role}.gain.{group}"
+    key = f"{role}.gain.{_group(bundle, task, role)}"
     if key not in bundle.maps:
         return None
     shared, personal = bundle.array(key).tolist()
@@ -66,8 +75,7 @@ def unfitted_switch(bundle: Bundle, task: TaskSpec, role: Role) -> Switch:
 
 def zero_shot_share(bundle: Bundle, task: TaskSpec) -> float:
     """Return the share of a task's (else its kind's) pools that is best drawn without records."""
-    group = task.name if task.name in bundle.prior_groups("adapter") else task.kind
-    key = f"adapter.zero_shot.{group}"
+    key = f"adapter.zero_shot.{_group(bundle, task, 'adapter')}"
     return float(bundle.array(key)[0]) if key in bundle.maps else 0.0
 
 

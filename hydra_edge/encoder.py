@@ -108,6 +108,7 @@ class Encoder:
         self._lock = threading.Lock()
         self._tokenizer: Any = None
         self._session: Any = None
+        self._inputs: frozenset[str] = frozenset()  # what the graph asks for
 
     @property
     def dim(self) -> int:
@@ -163,6 +164,8 @@ class Encoder:
         self._load()
         limit = self.bundle.manifest.max_tokens
         short = [_shorten(text, limit) for text in texts]
+        if len(short) == 1:  # a query: waking the tokenizer's threads takes longer than it does
+            return [self._tokenizer.encode(short[0]).ids]
         return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(short)]
 
     def _run(self, tokens: Sequence[Sequence[int]]) -> Float2d:
@@ -174,9 +177,7 @@ class Encoder:
             mask[row, : len(row_ids)] = 1
         feed = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
         try:
-            hidden = self._session.run(
-                None, {entry.name: feed[entry.name] for entry in self._session.get_inputs()}
-            )[0]
+            hidden = self._session.run(None, {name: feed[name] for name in self._inputs})[0]
         except Exception as err:  # onnxruntime's errors share no public base class
             raise self._cannot("run", err) from err
         if hidden.shape != (*ids.shape, self.dim):
@@ -230,9 +231,9 @@ class Encoder:
         except Exception as err:  # onnxruntime's errors share no public base class
             raise self._cannot("load", err) from err
         known = {"input_ids", "attention_mask", "token_type_ids"}
-        inputs = {entry.name for entry in session.get_inputs()}
-        if not inputs <= known:
-            raise self._cannot("use", f"it wants inputs {sorted(inputs - known)}")
+        self._inputs = frozenset(entry.name for entry in session.get_inputs())
+        if not self._inputs <= known:
+            raise self._cannot("use", f"it wants inputs {sorted(self._inputs - known)}")
         return session
 
     def _cannot(self, what: str, reason: object) -> BundleError:

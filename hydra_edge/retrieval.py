@@ -145,13 +145,18 @@ def first_stage(
     nearest = np.argpartition(-cosine, limit - 1)[:limit] if n > limit else np.arange(n)
     nearest = nearest[np.argsort(-cosine[nearest], kind="stable")]
     found, score = lexical.search(query, limit, n)
-    merit = np.zeros(n, dtype=np.float32)
-    merit[nearest] += 1.0 / np.arange(1, len(nearest) + 1, dtype=np.float32)
-    rank = np.zeros(n, dtype=np.float32)
-    rank[found] = 1.0 / np.arange(1, len(found) + 1, dtype=np.float32)
-    relative = np.zeros(n, dtype=np.float32)
-    if len(found):
-        relative[found] = score / score[0]
     index = np.union1d(nearest, found).astype(np.int64)
-    index = index[np.argsort(-(merit[index] + rank[index]), kind="stable")]
-    return Shortlist(index, relative[index], rank[index], cosine[index].astype(np.float32))
+    merit, rank, relative = np.zeros((3, len(index)), dtype=np.float32)
+    merit[np.searchsorted(index, nearest)] = _reciprocal(len(nearest))
+    if len(found):
+        place = np.searchsorted(index, found)
+        rank[place] = _reciprocal(len(found))
+        relative[place] = score / score[0]
+    order = np.argsort(-(merit + rank), kind="stable")
+    index = index[order]
+    return Shortlist(index, relative[order], rank[order], cosine[index].astype(np.float32))
+
+
+def _reciprocal(n: int) -> Float1d:
+    """Return 1, 1/2, 1/3 ..., shape ``(n,)``."""
+    return np.asarray(1.0 / np.arange(1, n + 1, dtype=np.float32), dtype=np.float32)

@@ -82,13 +82,12 @@ def reranker_features(
     index = shortlist.index
     similarity = _output_similarity(history, shortlist)
     nearness = np.exp((shortlist.cosine - shortlist.cosine.max()) / NEAR)
-    weight = np.where(np.eye(m, dtype=bool), 0.0, nearness[None, :])
+    weight = np.tile(nearness, (m, 1))
+    np.fill_diagonal(weight, 0.0)
     total = weight.sum(axis=1)
     consensus = (weight * similarity).sum(axis=1) / np.maximum(total, 1e-9)
     inputs = history.inputs[index]
-    repeats = np.tril(inputs @ inputs.T, k=-1) > DUPLICATE
-    counts = [(helped or {}).get(history.records[i].id, (0, 0)) for i in index.tolist()]
-    shown, taken = np.array(counts, dtype=np.float32).T
+    repeats = np.tril(inputs @ inputs.T > DUPLICATE, k=-1)
     length = np.log1p(history.described.length[index])
     profile = history.profile
     out[:, 0] = shortlist.cosine
@@ -101,5 +100,8 @@ def reranker_features(
     out[:, 7] = _habit(history, shortlist)
     out[:, 8] = -np.abs(length - profile.log_length_mean) / profile.log_length_std
     out[:, 9] = repeats.any(axis=1)
-    out[:, 10] = np.log((taken + 1.0) / (shown - taken + 1.0))
+    if helped:
+        counts = [helped.get(history.records[i].id, (0, 0)) for i in index.tolist()]
+        shown, taken = np.array(counts, dtype=np.float32).T
+        out[:, 10] = np.log((taken + 1.0) / (shown - taken + 1.0))
     return out

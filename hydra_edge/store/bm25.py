@@ -294,8 +294,12 @@ def _newest_with(
 
 def _best(seqs: Int1d, scores: Double1d, limit: int) -> Int1d:
     """Return the indices of the best scores, among equals the newest record first."""
-    order: Int1d = np.lexsort((-seqs, -scores))[: max(limit, 0)]
-    return order
+    if 0 < limit < len(scores):  # sort only those that can be among the best
+        last = len(scores) - limit
+        chosen = np.flatnonzero(scores >= np.partition(scores, last)[last])
+        order: Int1d = chosen[np.lexsort((-seqs[chosen], -scores[chosen]))[:limit]]
+        return order
+    return np.lexsort((-seqs, -scores))[: max(limit, 0)]
 
 
 def _frequent_gain(
@@ -316,7 +320,9 @@ def _frequent_gain(
     if len(memory.held) + len(missing) > _KEPT_RECORDS:
         memory.held.clear()
     memory.held |= held
-    times = np.array([[held[seq][word] for word in counts] for seq in seqs], np.float64)
+    times = np.zeros((len(seqs), len(counts)))
+    for row, words in zip(times, map(held.__getitem__, seqs), strict=True):
+        row[:] = [words.get(word, 0) for word in counts]
     gains = np.zeros(len(seqs))
     length = order.words[places]
     for word, column in zip(counts, times.T, strict=True):

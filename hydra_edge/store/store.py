@@ -43,6 +43,7 @@ class Store:
     def __init__(self, db: Database) -> None:
         self._db = db
         self._bm25 = Bm25()
+        self._tasks: tuple[Revision, dict[str, int]] | None = None
 
     @classmethod
     def open(cls, path: Path, *, create: bool = True) -> Self:
@@ -128,7 +129,11 @@ class Store:
     def tasks(self) -> dict[str, int]:
         """Count the records of each task, the most frequent first."""
         with self._db.reading() as connection:
-            return records.counts_by(connection, "task")
+            known, now = self._tasks, records.revision(connection)
+            if known is None or known[0] != now:
+                known = now, records.counts_by(connection, "task")
+                self._tasks = known
+            return dict(known[1])
 
     def sources(self) -> dict[str, int]:
         """Count the records of each source, the most frequent first."""
