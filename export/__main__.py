@@ -122,6 +122,49 @@ def build_command(
         build(settings, progress=progress, say=_say, only=only or ())
 
 
+@app.command("ladder")
+def ladder_command(
+    data: Annotated[
+        list[Path], typer.Option(help="Training histories, or a folder of `*.train.jsonl.gz`.")
+    ],
+    work: Annotated[Path, typer.Option(help="What the stages of a build have left.")] = Path(
+        "build/base"
+    ),
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write the figures here; else show a table only.")
+    ] = None,
+    folds: Annotated[int, typer.Option(min=2, help="Folds of users.")] = 3,
+    dims: Annotated[str, typer.Option(help="Numbers of learned features to try.")] = "4,8",
+    tune: Annotated[
+        bool, typer.Option(help="Also train the encoder's last layer, on the first fold.")
+    ] = True,
+    source: Annotated[
+        Path | None, typer.Option(help="Model folder; default: the installed all-MiniLM-L6-v2.")
+    ] = None,
+    max_tokens: Annotated[int, typer.Option(min=8, max=512, help="As the base was built.")] = 128,
+    seed: Annotated[int, typer.Option(help="Splits users, and what training draws.")] = 0,
+) -> None:
+    """Measure what each step of training pays, on training users left out in turn.
+
+    Example: `python -m export ladder --data DATA --work build/base --json ladder.json`
+    """
+    files = _files(data)
+    from export.ladder.run import Size, run
+
+    size = Size(folds=folds, dims=_numbers(dims), seed=seed)
+    with _bars() as progress:
+        figures = run(
+            files, work, size, progress,
+            tune=tune, source=source, max_tokens=max_tokens,
+        )  # fmt: skip
+    from export.ladder.report import lines, write
+
+    typer.echo("\n".join(lines(figures)))
+    if json_file is not None:
+        write(json_file, figures)
+        _say(f"Wrote {json_file}.")
+
+
 @app.command("answers")
 def answers_command(
     folder: Annotated[Path, typer.Option(help="Where the LLMs' answers are kept.")] = Path(
@@ -285,6 +328,15 @@ def _named_sizes(text: str) -> tuple[str, str]:
             "example --pools smollm2=80,40,4."
         )
     return name, sizes
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() and int(part) for part in parts):
+        raise ConfigError(
+            f"--dims: got {text!r}; expected whole numbers above 0. Write for example --dims 4,8."
+        )
+    return tuple(sorted(set(map(int, parts))))
 
 
 def _say(line: str) -> None:
