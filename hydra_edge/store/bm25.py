@@ -34,6 +34,8 @@ _REORDERED = 100
 _REORDERED_CHARS = 20_000
 # Postings kept in memory at most, 8 bytes each; and records whose words are kept, some 5 kB each.
 _KEPT = 2_000_000
+# A word that stands in no more places than this is counted by reading them all.
+_FEW = 200
 _KEPT_RECORDS = 2_000
 
 
@@ -126,6 +128,7 @@ class _Memory:
     total: int
     orders: dict[str, _Order] = field(default_factory=dict)
     counts: dict[tuple[str, int], int] = field(default_factory=dict)
+    read: dict[str, Counter[int]] = field(default_factory=dict)
     postings: dict[tuple[str, str], _Postings] = field(default_factory=dict)
     latest: dict[tuple[str, str, int], Int1d] = field(default_factory=dict)
     held: dict[int, Counter[str]] = field(default_factory=dict)
@@ -227,24 +230,39 @@ def _rarest_first(
     for word in words:
         key = word, postings
         if key not in memory.counts:
-            n, reached = connection.execute(
-                "SELECT COUNT(*), MAX(doc) FROM (SELECT rowid AS doc FROM records_fts "
-                "WHERE records_fts MATCH ? ORDER BY rowid LIMIT ?)",
-                (f"input : {quoted(word)}", postings + 1),
-            ).fetchone()
-            memory.counts[key] = n if n <= postings else n * memory.newest // reached
+            memory.counts[key] = _count(connection, memory, word, postings)
         counts[word] = memory.counts[key]
     return {word: counts[word] for word in sorted(counts, key=counts.__getitem__) if counts[word]}
+
+
+def _count(connection: Connection, memory: _Memory, word: str, postings: int) -> int:
+    held = _held(connection, word, _FEW + 1)
+    if held.total() <= _FEW and len(held) <= postings:
+        if held:  # it will find records: that is what rare words are for
+            memory.read[word] = held
+        return len(held)
+    n, reached = connection.execute(
+        "SELECT COUNT(*), MAX(doc) FROM (SELECT rowid AS doc FROM records_fts "
+        "WHERE records_fts MATCH ? ORDER BY rowid LIMIT ?)",
+        (f"input : {quoted(word)}", postings + 1),
+    ).fetchone()
+    return int(n if n <= postings else n * memory.newest // reached)
+
+
+def _held(connection: Connection, word: str, limit: int) -> Counter[int]:
+    """Count how often each row's input holds a word; stop after so many places (-1: never)."""
+    rows = connection.execute(
+        "SELECT doc FROM records_terms WHERE term = ? AND col = 'input' LIMIT ?", (word, limit)
+    )
+    return Counter(doc for (doc,) in rows)
 
 
 def _postings(connection: Connection, memory: _Memory, task: str, word: str) -> _Postings:
     key = task, word
     if key not in memory.postings:
-        rows = connection.execute(
-            "SELECT doc FROM records_terms WHERE term = ? AND col = 'input'", (word,)
-        )
-        docs = np.fromiter((doc for (doc,) in rows), dtype=np.int64)
-        seqs, times = np.unique(docs, return_counts=True)
+        held = memory.read.pop(word, None) or _held(connection, word, -1)
+        seqs = np.fromiter(held, dtype=np.int64, count=len(held))
+        times = np.fromiter(held.values(), dtype=np.int64, count=len(held))
         places, inside = memory.orders[task].places(seqs)
         memory.keep(len(places))
         memory.postings[key] = _Postings(places.astype(np.int32), times[inside].astype(np.float32))
