@@ -236,8 +236,9 @@ def _rarest_first(
 
 
 def _count(connection: Connection, memory: _Memory, word: str, postings: int) -> int:
-    held = _held(connection, word, _FEW + 1)
-    if held.total() <= _FEW and len(held) <= postings:
+    few = min(_FEW, postings)
+    held = _held(connection, word, few + 1)
+    if held.total() <= few:
         if held:  # it will find records: that is what rare words are for
             memory.read[word] = held
         return len(held)

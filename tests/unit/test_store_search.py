@@ -11,6 +11,7 @@ import pytest
 
 from hydra_edge.errors import RecordNotFoundError
 from hydra_edge.store import Store
+from hydra_edge.store.bm25 import Bm25
 from hydra_edge.types import Record
 from hydra_edge.utility import tokens
 
@@ -184,6 +185,7 @@ def test_bm25_budget_bounds_the_postings_read(store: Store) -> None:
             count[0] += 1
             return 0
 
+        store._bm25 = Bm25()  # which remembers nothing of a search before
         store._db.connection.set_progress_handler(tick, 100)
         store.bm25(" ".join(f"w{i}" for i in range(200)), "t", 10, postings=budget)
         steps[budget] = count[0]
