@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,6 +19,9 @@ from hydra_edge.heads.groups import Groups, Prior
 from hydra_edge.heads.logit import ConditionalLogit, require_dim
 from hydra_edge.heads.objective import Problem, Solution, leave_one_out_steps, minimise
 from hydra_edge.types import Double1d, Double2d
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 PRIOR_SCALES = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 
@@ -144,14 +148,23 @@ def choose_prior_scale(
     problem = Problem.of(prior, groups)
     start: Double1d | Solution = problem.from_weight(prior.mean)
     heads: list[ConditionalLogit] = []
-    scores: list[Double1d] = []
-    losses: list[Double1d] = []
-    for scale in ordered:  # from strong to weak: each optimum is the next one's start
-        start = minimise(problem, scale, start)
-        heads.append(ConditionalLogit(prior, prior_scale=scale).take(problem, start))
-        without = problem.to_weight(leave_one_out_steps(problem, scale, start.v, start))
-        scores.append(_own_scores(groups.features, without, groups))
-        losses.append(problem.cross_entropy(problem.log_probability(scores[-1])))
+
+    def left_out(scale: float, found: Solution) -> Double1d:
+        without = problem.to_weight(leave_one_out_steps(problem, scale, found.v, found))
+        return _own_scores(groups.features, without, groups)
+
+    from concurrent.futures import ThreadPoolExecutor
+
+    # Queries are left out of one fit while the next is made: both are products of matrices,
+    # during which Python's lock is free.
+    with ThreadPoolExecutor(max_workers=1) as beside:
+        waiting: list[Future[Double1d]] = []
+        for scale in ordered:  # from strong to weak: each optimum is the next one's start
+            start = minimise(problem, scale, start)
+            heads.append(ConditionalLogit(prior, prior_scale=scale).take(problem, start))
+            waiting.append(beside.submit(left_out, scale, start))
+        scores = [done.result() for done in waiting]
+    losses = [problem.cross_entropy(problem.log_probability(own)) for own in scores]
     means = [_mean(loss, problem.weights) for loss in losses]
     lowest = int(np.argmin(means))
     chosen = next(
