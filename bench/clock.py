@@ -111,6 +111,12 @@ class Pairs:
         pairs = zip(self.ours.times_ms, self.theirs.times_ms, strict=True)
         return statistics.median(theirs / ours for ours, theirs in pairs)
 
+    @property
+    def difference_ms(self) -> float:
+        """How much longer theirs took: the median over the pairs."""
+        pairs = zip(self.ours.times_ms, self.theirs.times_ms, strict=True)
+        return statistics.median(theirs - ours for ours, theirs in pairs)
+
     def summary(self) -> JsonDict:
         """Return the ratio and both sides."""
         return {

@@ -1,4 +1,7 @@
-"""What starting costs: help, a first ranking in a new process, memory, import, size on disk."""
+"""What starting costs: help, our import, a first ranking in a new process, memory, size on disk.
+
+Every process runs from compiled files, as an installed program does.
+"""
 
 from __future__ import annotations
 
@@ -32,6 +35,7 @@ def hello() -> None:
 app()
 """
 _MAIN = "from hydra_edge.cli import main; main()"
+_API = "from hydra_edge import Personalizer"
 _SESSION = """
 import json, sys, time
 started = time.perf_counter()
@@ -71,6 +75,7 @@ def run_python(code: str, *arguments: str, home: Path | None = None) -> str:
         If it fails.
     """
     env = os.environ | ({} if home is None else {"HYDRA_EDGE_HOME": str(home)})
+    env.pop("PYTHONDONTWRITEBYTECODE", None)
     done = subprocess.run(
         [sys.executable, "-c", code, *arguments], env=env, stdin=subprocess.DEVNULL,
         capture_output=True, text=True, check=False, cwd=Path(__file__).parent.parent,
@@ -110,10 +115,25 @@ def cold_rank(data: Sequence[Path], pairs: int) -> JsonDict:
 
 def helps(pairs: int) -> JsonDict:
     """Time ``hydra-edge --help`` against the help of an app that can do nothing."""
+    run_python(_MAIN, "--help")  # compiles what was changed
     versus = by_turns(
         lambda _: run_python(_EMPTY, "--help"), lambda _: run_python(_MAIN, "--help"), pairs
     )
     return {"help_over_typer": round(versus.ratio, 3), "help": versus.summary()}
+
+
+def imports(pairs: int) -> JsonDict:
+    """Time ``from hydra_edge import Personalizer``, and numpy's part of it.
+
+    ``import_ms`` is the median over pairs of what the interpreter alone does not take.
+    """
+    run_python(_API)
+    versus = by_turns(lambda _: run_python("pass"), lambda _: run_python(_API), pairs)
+    numpy = by_turns(lambda _: run_python("pass"), lambda _: run_python("import numpy"), pairs)
+    return {
+        "import_ms": round(versus.difference_ms, 3),
+        "import": versus.summary() | {"of_which_numpy_ms": round(numpy.difference_ms, 3)},
+    }
 
 
 def resident(data: Sequence[Path], n: int = RSS_RECORDS) -> JsonDict:
@@ -154,6 +174,7 @@ def measure(data: Sequence[Path], *, quick: bool) -> JsonDict:
     pairs = LEAST_PAIRS if quick else 2 * LEAST_PAIRS + 1
     return (
         helps(pairs)
+        | imports(pairs)
         | cold_rank(data, pairs)
         | resident(data)
         | {"installed_mb": round(installed_mb(), 1)}
