@@ -308,3 +308,17 @@ def test_any_records_round_trip_are_findable_and_forgettable(
             assert store.forget(sorted(gone)).records == len(gone)
             assert store.records() == [r for r in stored if r.id not in gone]
             assert store.check() == []
+
+
+def test_tasks_counted_before_another_program_added_and_forgot_are_counted_again(
+    tmp_path: Path,
+) -> None:
+    with Store.open(tmp_path / "me.db") as ours, Store.open(tmp_path / "me.db") as theirs:
+        ours.add([Record("a", "b", task="t", id="first")])
+        counted = ours.tasks()
+        counted["t"] = 7  # what was given out is the caller's
+        assert ours.tasks() == {"t": 1}
+        theirs.add([Record("c", "d", task="u"), Record("e", "f", task="u")])
+        assert ours.tasks() == {"u": 2, "t": 1}
+        theirs.forget(["first"])
+        assert ours.tasks() == {"u": 2}
