@@ -60,9 +60,10 @@ class Completion:
 
     ``logprob`` is the mean log-probability (nats) of a token where the backend gives it.
     ``finish`` is ``stop``, ``length``, or ``cut`` (the reply broke off). ``zero_shot``: the LLM
-    was shown no record, though others of the pool were. ``prompt_tokens`` is what reading the
-    prompt was billed; of several answers to one request one carries it and the others 0, so that
-    the sum over a pool is what was spent.
+    was shown no record, though others of the pool were. ``tokens`` and ``prompt_tokens`` are what
+    writing it and reading the prompt were billed; of several answers to one request one carries
+    the prompt's, of several copies of an answer one carries both, so that the sums over a pool
+    are what was spent.
     """
 
     text: str

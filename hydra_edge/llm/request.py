@@ -42,5 +42,5 @@ def check_request(
 
 
 def repeated(answer: Completion, n: int) -> list[Completion]:
-    """Return an answer ``n`` times; its prompt was read for the first of them only."""
-    return [answer, *[replace(answer, prompt_tokens=0)] * (n - 1)]
+    """Return an answer ``n`` times; it was read for and written once, hence paid for once."""
+    return [answer, *[replace(answer, tokens=0, prompt_tokens=0)] * (n - 1)]

@@ -313,6 +313,7 @@ def test_prompt_is_counted_once_a_pool_and_also_where_it_had_been_read_before(ll
         assert sorted(c.prompt_tokens for c in told) == [0, 0, size]
     equal = llm.complete(PROMPT, n=3, max_tokens=4, temperature=0.0)
     assert [c.prompt_tokens for c in equal] == [size, 0, 0]
+    assert [c.tokens > 0 for c in equal] == [True, False, False]
     votes = llm.complete(SECTION, n=4, choices=NEWS_SECTIONS)
     assert sum(c.prompt_tokens for c in votes) == len(llm._tokens(SECTION))
 

@@ -339,10 +339,10 @@ def test_prompt_is_counted_once_a_request(llm, server):
     assert sum(c.prompt_tokens for c in told) == 85
 
 
-def test_prompt_of_one_request_is_counted_once_however_often_its_answer_counts(llm, server):
+def test_answer_asked_for_once_is_paid_for_once_however_often_it_counts(llm, server):
     server.otherwise = answer(billed("fine", prompt_tokens=40))
     out = llm.complete(SUBJECT, n=3, temperature=0.0)
-    assert [c.prompt_tokens for c in out] == [40, 0, 0]
+    assert [(c.prompt_tokens, c.tokens) for c in out] == [(40, 3), (0, 0), (0, 0)]
 
 
 def test_prompt_read_for_answers_that_are_dropped_is_counted(llm, server):
