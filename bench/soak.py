@@ -158,7 +158,8 @@ def _check(response: httpx2.Response, word: str, tally: Tally, *, stream: bool) 
         return
     try:
         if stream:
-            lines = [line for line in response.text.split("\n\n") if line]
+            # All but comments, which say how far it is.
+            lines = [e for e in response.text.split("\n\n") if e and not e.startswith(":")]
             events = [json.loads(line.removeprefix("data: ")) for line in lines[:-1]]
             text = "".join(
                 c["delta"].get("content", "") for event in events for c in event["choices"]
