@@ -56,9 +56,14 @@ export function startPlayground({ task, summary, saying, refresh, fit }) {
   }
 
   function cost(made) {
-    const { completion_tokens: tokens, latency_ms: ms } = made.usage;
+    const { prompt_tokens: read, completion_tokens: written, latency_ms: ms } = made.usage;
     const seconds = (ms / 1000).toLocaleString("en", { maximumFractionDigits: 1 });
-    return el("p", { class: "quiet small" }, tokens ? `${plural(tokens, "token")} written, ${seconds} s` : `${seconds} s`);
+    const parts = [
+      read ? `${plural(read, "token")} read` : "",
+      written ? `${plural(written, "token")} written` : "",
+      `${seconds} s`,
+    ];
+    return el("p", { class: "quiet small" }, parts.filter(Boolean).join(", "));
   }
 
   function showAnswer(sides, made, plain) {
