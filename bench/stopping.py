@@ -1,0 +1,248 @@
+"""What stopping early would save: answers left unfinished, and what the choice loses by it.
+
+    python -m bench.stopping --data commit_subject.dev.jsonl.gz --llm gemma3 --replay
+
+Pools are kept answers, so nothing is timed: a step is one evaluation of all answers still being
+written, and a pool of two prompts is written in two batches, as on the device. Answers finish in
+the order of their lengths. Rules: stop once ``m`` answers are finished; or once the chance that
+one of those missing beats the best so far is below a bound, their scores taken as drawn from the
+scores so far and the spread of other users' pools.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from bench.case import SAMPLING, Case
+from bench.datasets import draw_tasks, read_files
+from bench.guard import BenchError, check_not_trained_on
+from bench.quality import RESULTS, cached_llm
+from bench.report import write_json
+from bench.run import Bench, fit_user
+from hydra_edge.adapter import choose, merge
+from hydra_edge.bundle import load_bundle
+from hydra_edge.encoder import Encoder
+from hydra_edge.errors import HydraError
+from hydra_edge.types import Completion, JsonDict
+from hydra_edge.utility import utility
+
+BOUNDS = (0.3, 0.2, 0.1, 0.05, 0.02)
+LEAST_SEEN = 2  # finished answers before a spread says anything
+_PRIOR_ANSWERS = 2.0  # how many answers the spread of other users' pools counts for
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """A pool once one more answer is finished.
+
+    ``scores`` are those of the answers so far, ``utility`` is that of the one chosen of them;
+    ``steps`` and ``tokens`` have been spent by then.
+    """
+
+    scores: tuple[float, ...]
+    text: str
+    utility: float
+    steps: int
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """A pool from its first finished answer to its last, and whose it is."""
+
+    user: str
+    moments: tuple[Moment, ...]
+
+
+Rule = Callable[[Moment, int, float], bool]
+
+
+def finishes(completions: Sequence[Completion]) -> list[tuple[int, int, int]]:
+    """Return each answer's place, and the steps and tokens spent when it is finished.
+
+    The answers to the prompt without records are begun when all others are finished.
+    """
+    found: list[tuple[int, int, int]] = []
+    begun_at = tokens = 0
+    for zero_shot in (False, True):
+        batch = [i for i, c in enumerate(completions) if c.zero_shot is zero_shot]
+        for i in sorted(batch, key=lambda i: completions[i].tokens):
+            length = completions[i].tokens
+            written = sum(min(completions[j].tokens, length) for j in batch)
+            found.append((i, begun_at + length, tokens + written))
+        if batch:
+            begun_at, tokens = found[-1][1:]
+    return found
+
+
+def course_of(case: Case, truth: str) -> Course:
+    """Follow one query's pool."""
+    completions = case.sampled("reranked").completions
+    shown, history = case.sampled("reranked").pool.shown, case.history
+    head, lexical = case.head("adapter"), case.engine.lexical(case.history)
+    moments, there = [], []
+    for place, steps, tokens in finishes(completions):
+        there.append(place)
+        candidates = merge([completions[i] for i in sorted(there)], case.task)
+        if not candidates:
+            continue
+        pool = case.engine.pool(case.query, case.vector, candidates, shown, history, lexical)
+        choice = choose(head, pool, history)
+        moments.append(
+            Moment(
+                tuple(c.score for c in choice.candidates for _ in range(max(c.count, 1))),
+                choice.text, utility(choice.text, truth, case.task), steps, tokens,
+            )
+        )  # fmt: skip
+    return Course(case.subject.user.user, tuple(moments))
+
+
+def chance_beaten(scores: Sequence[float], missing: int, spread: float) -> float:
+    """Return the chance that one of ``missing`` answers scores above the best so far.
+
+    Parameters
+    ----------
+    scores
+        Of the answers so far, at least one.
+    spread
+        Standard deviation of scores within other pools.
+    """
+    if missing <= 0:
+        return 0.0
+    mean, n = float(np.mean(scores)), len(scores)
+    squares = float(np.sum((np.asarray(scores) - mean) ** 2)) + _PRIOR_ANSWERS * spread**2
+    deviation = math.sqrt(squares / (n - 1 + _PRIOR_ANSWERS)) * math.sqrt(1 + 1 / n)
+    if deviation == 0.0:
+        return 0.0
+    below = 0.5 * (1 + math.erf((max(scores) - mean) / deviation / math.sqrt(2)))
+    return 1.0 - float(below**missing)
+
+
+def finished(m: int) -> Rule:
+    """Stop once ``m`` answers are finished."""
+    return lambda moment, _missing, _spread: len(moment.scores) >= m
+
+
+def unlikely(bound: float) -> Rule:
+    """Stop once the chance to be beaten is below ``bound``."""
+
+    def rule(moment: Moment, missing: int, spread: float) -> bool:
+        seen = len(moment.scores)
+        return seen >= LEAST_SEEN and chance_beaten(moment.scores, missing, spread) < bound
+
+    return rule
+
+
+def spread_without(courses: Sequence[Course], user: str) -> float:
+    """Return the standard deviation of scores within the full pools of all other users."""
+    pools = [c.moments[-1].scores for c in courses if c.user != user]
+    return math.sqrt(float(np.mean([np.var(pool) for pool in pools]))) if pools else 0.0
+
+
+def apply(rule: Rule, courses: Sequence[Course]) -> JsonDict:
+    """Stop every pool by a rule; return what is kept and saved, as shares of the full pools."""
+    stopped: list[Moment] = []
+    for course in courses:
+        total, spread = len(course.moments[-1].scores), spread_without(courses, course.user)
+        stopped.append(
+            next(
+                (m for m in course.moments if rule(m, total - len(m.scores), spread)),
+                course.moments[-1],
+            )
+        )
+    full = [course.moments[-1] for course in courses]
+    return {
+        "utility_kept": sum(m.utility for m in stopped) / sum(m.utility for m in full),
+        "steps_saved": 1 - sum(m.steps for m in stopped) / sum(m.steps for m in full),
+        "tokens_saved": 1 - sum(m.tokens for m in stopped) / sum(m.tokens for m in full),
+        "same_choice": float(
+            np.mean([a.text == b.text for a, b in zip(stopped, full, strict=True)])
+        ),
+    }
+
+
+def rules() -> dict[str, Rule]:
+    """Return the rules measured, by what the table calls them."""
+    by_number = {f"{m} of {SAMPLING.n} finished": finished(m) for m in range(4, SAMPLING.n)}
+    return by_number | {f"chance to be beaten < {b}": unlikely(b) for b in BOUNDS}
+
+
+def courses_of(bench: Bench, path: Path, users: int) -> tuple[str, list[Course]]:
+    """Read one file's users and follow their queries' pools."""
+    (data,) = draw_tasks(
+        read_files([path]), users=users, queries=bench.queries, seed=bench.seed, specs={}, only=()
+    )
+    if data.spec.kind != "text":
+        raise BenchError(
+            f"{path.name} is of kind {data.spec.kind}: its answers are decided together, and there is "
+            "nothing to stop. Expected a task of free text."
+        )
+    courses = []
+    for user in data.users:
+        subject = fit_user(bench, data, user)
+        for position in range(subject.edge, len(user.records)):
+            record = user.records[position]
+            courses.append(course_of(Case(subject, position), record.output))
+            subject.engine.store.add([record])
+        subject.engine.store.close()
+    return data.name, [course for course in courses if course.moments]
+
+
+@app.command()
+def main(
+    data: Annotated[list[Path], typer.Option(help="Files of users, of free-text tasks.")],
+    users: Annotated[int, typer.Option(min=1, help="Users drawn of each task.")] = 20,
+    queries: Annotated[int, typer.Option(min=1, help="A user's last records, as queries.")] = 5,
+    llm: Annotated[str, typer.Option(help="Local model, as for `hydra-edge -m`.")] = "smollm2",
+    seed: Annotated[int, typer.Option(help="Draws users and queries.")] = 0,
+    cache: Annotated[Path, typer.Option(help="Where answers are kept.")] = Path(".cache/bench"),
+    replay: Annotated[bool, typer.Option(help="Use cached answers only.")] = False,
+    bundle: Annotated[Path | None, typer.Option(help="Another base than the shipped one.")] = None,
+    json_path: Annotated[Path | None, typer.Option("--json", help="Write figures here.")] = None,
+) -> None:
+    """Measure what rules that stop a pool early keep and save."""
+    base = load_bundle(bundle)
+    check_not_trained_on(base, data)
+    model = cached_llm(llm, cache, replay=replay, threads=0)
+    bench = Bench(base, Encoder(base), model, queries, 0, seed)
+    console, tasks = Console(), {}
+    for path in data:
+        name, courses = courses_of(bench, path, users)
+        found = {title: apply(rule, courses) for title, rule in rules().items()}
+        table = Table(
+            "rule", "utility kept", "steps saved", "tokens saved", "same choice",
+            title=f"{name}, {model.name}: {len(courses)} pools",
+        )  # fmt: skip
+        for title, figures in found.items():
+            table.add_row(title, *(f"{figures[key]:.1%}" for key in figures))
+        console.print(table)
+        tasks[name] = {"pools": len(courses), "rules": found}
+    model.close()
+    path = json_path or RESULTS / f"stopping-{llm}.json"
+    write_json(
+        {
+            "base_id": base.base_id, "llm": model.name, "seed": seed, "users": users,
+            "queries": queries, "tasks": tasks,
+        },
+        path,
+    )  # fmt: skip
+    console.print(f"written to {path}")
+
+
+if __name__ == "__main__":
+    try:
+        app()
+    except HydraError as err:
+        sys.exit(f"error: {err}")
