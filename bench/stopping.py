@@ -4,9 +4,10 @@
 
 Pools are kept answers, so nothing is timed: a step is one evaluation of all answers still being
 written, and a pool of two prompts is written in two batches, as on the device. Answers finish in
-the order of their lengths. Rules: stop once ``m`` answers are finished; or once the chance that
-one of those missing beats the best so far is below a bound, their scores taken as drawn from the
-scores so far and the spread of other users' pools.
+the order of their lengths. Rules: stop once ``m`` answers are finished; stop each prompt's batch
+when all but its last one or two are; or stop once the chance that one of those missing beats the
+best so far is below a bound, their scores taken as drawn from the scores so far and the spread of
+other users' pools.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -37,6 +38,7 @@ from hydra_edge.types import Completion, JsonDict
 from hydra_edge.utility import utility
 
 BOUNDS = (0.3, 0.2, 0.1, 0.05, 0.02)
+STRAGGLERS = (1, 2)  # answers of a batch that are not waited for
 LEAST_SEEN = 2  # finished answers before a spread says anything
 _PRIOR_ANSWERS = 2.0  # how many answers the spread of other users' pools counts for
 
@@ -60,25 +62,31 @@ class Moment:
 
 @dataclass(frozen=True, slots=True)
 class Course:
-    """A pool from its first finished answer to its last, and whose it is."""
+    """A pool from its first finished answer to its last, and whose it is.
+
+    ``trimmed``: its end if so many stragglers of each batch are not waited for.
+    """
 
     user: str
     moments: tuple[Moment, ...]
+    trimmed: dict[int, Moment] = field(default_factory=dict)
 
 
 Rule = Callable[[Moment, int, float], bool]
 
 
-def finishes(completions: Sequence[Completion]) -> list[tuple[int, int, int]]:
+def finishes(completions: Sequence[Completion], stragglers: int = 0) -> list[tuple[int, int, int]]:
     """Return each answer's place, and the steps and tokens spent when it is finished.
 
-    The answers to the prompt without records are begun when all others are finished.
+    The answers to the prompt without records are begun when all others are finished. Of each
+    prompt's answers the last ``stragglers`` are given up, at least two kept.
     """
     found: list[tuple[int, int, int]] = []
     begun_at = tokens = 0
     for zero_shot in (False, True):
         batch = [i for i, c in enumerate(completions) if c.zero_shot is zero_shot]
-        for i in sorted(batch, key=lambda i: completions[i].tokens):
+        kept = max(len(batch) - stragglers, min(len(batch), 2))
+        for i in sorted(batch, key=lambda i: completions[i].tokens)[:kept]:
             length = completions[i].tokens
             written = sum(min(completions[j].tokens, length) for j in batch)
             found.append((i, begun_at + length, tokens + written))
@@ -92,21 +100,28 @@ def course_of(case: Case, truth: str) -> Course:
     completions = case.sampled("reranked").completions
     shown, history = case.sampled("reranked").pool.shown, case.history
     head, lexical = case.head("adapter"), case.engine.lexical(case.history)
-    moments, there = [], []
-    for place, steps, tokens in finishes(completions):
-        there.append(place)
-        candidates = merge([completions[i] for i in sorted(there)], case.task)
+
+    def moment(places: Sequence[int], steps: int, tokens: int) -> Moment | None:
+        candidates = merge([completions[i] for i in sorted(places)], case.task)
         if not candidates:
-            continue
+            return None
         pool = case.engine.pool(case.query, case.vector, candidates, shown, history, lexical)
         choice = choose(head, pool, history)
-        moments.append(
-            Moment(
-                tuple(c.score for c in choice.candidates for _ in range(max(c.count, 1))),
-                choice.text, utility(choice.text, truth, case.task), steps, tokens,
-            )
+        return Moment(
+            tuple(c.score for c in choice.candidates for _ in range(max(c.count, 1))),
+            choice.text, utility(choice.text, truth, case.task), steps, tokens,
         )  # fmt: skip
-    return Course(case.subject.user.user, tuple(moments))
+
+    course = finishes(completions)
+    places = [place for place, _, _ in course]
+    moments = [moment(places[: i + 1], *spent) for i, (_, *spent) in enumerate(course)]
+    trimmed = {}
+    for stragglers in STRAGGLERS:
+        short = finishes(completions, stragglers)
+        end = moment([place for place, _, _ in short], *short[-1][1:])
+        if end is not None:
+            trimmed[stragglers] = end
+    return Course(case.subject.user.user, tuple(m for m in moments if m is not None), trimmed)
 
 
 def chance_beaten(scores: Sequence[float], missing: int, spread: float) -> float:
@@ -162,6 +177,18 @@ def apply(rule: Rule, courses: Sequence[Course]) -> JsonDict:
                 course.moments[-1],
             )
         )
+    return compare(stopped, courses)
+
+
+def trim(stragglers: int, courses: Sequence[Course]) -> JsonDict:
+    """Wait for none of so many stragglers; return what ``apply`` does."""
+    return compare(
+        [course.trimmed.get(stragglers, course.moments[-1]) for course in courses], courses
+    )
+
+
+def compare(stopped: Sequence[Moment], courses: Sequence[Course]) -> JsonDict:
+    """Compare pools that were stopped with the full ones."""
     full = [course.moments[-1] for course in courses]
     return {
         "utility_kept": sum(m.utility for m in stopped) / sum(m.utility for m in full),
@@ -186,8 +213,8 @@ def courses_of(bench: Bench, path: Path, users: int) -> tuple[str, list[Course]]
     )
     if data.spec.kind != "text":
         raise BenchError(
-            f"{path.name} is of kind {data.spec.kind}: its answers are decided together, and there is "
-            "nothing to stop. Expected a task of free text."
+            f"{path.name} is of kind {data.spec.kind}: its answers are decided together, and "
+            "there is nothing to stop. Expected a task of free text."
         )
     courses = []
     for user in data.users:
@@ -221,6 +248,7 @@ def main(
     for path in data:
         name, courses = courses_of(bench, path, users)
         found = {title: apply(rule, courses) for title, rule in rules().items()}
+        found |= {f"all but {k} of each prompt": trim(k, courses) for k in STRAGGLERS}
         table = Table(
             "rule", "utility kept", "steps saved", "tokens saved", "same choice",
             title=f"{name}, {model.name}: {len(courses)} pools",

@@ -11,6 +11,7 @@ from bench.stopping import (
     finished,
     finishes,
     spread_without,
+    trim,
     unlikely,
 )
 from hydra_edge.types import Completion
@@ -32,6 +33,25 @@ def test_finishes_answers_without_records_begin_when_the_others_are_done():
     drawn = [answer(4), answer(9, zero_shot=True), answer(1), answer(2, zero_shot=True)]
 
     assert finishes(drawn) == [(2, 1, 2), (0, 4, 5), (3, 6, 9), (1, 13, 16)]
+
+
+def test_finishes_stragglers_of_each_prompt_are_not_waited_for():
+    drawn = [answer(4), answer(1), answer(9), answer(2, True), answer(5, True), answer(3, True)]
+
+    assert finishes(drawn, 1) == [(1, 1, 3), (0, 4, 9), (3, 6, 15), (5, 7, 17)]
+
+
+def test_finishes_two_answers_of_a_prompt_are_always_kept():
+    assert finishes([answer(4), answer(1)], 2) == [(1, 1, 2), (0, 4, 5)]
+
+
+def test_trim_takes_the_end_without_stragglers_or_the_full_one():
+    short = Moment((0.0,), "x", 0.25, 3, 4)
+
+    found = trim(1, [Course("a", COURSES[0].moments, {1: short}), COURSES[1]])
+
+    assert found["utility_kept"] == pytest.approx(0.75)
+    assert found["steps_saved"] == pytest.approx(0.3)
 
 
 def test_chance_beaten_agrees_with_drawing_the_missing_answers():
