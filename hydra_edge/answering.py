@@ -18,7 +18,9 @@ from hydra_edge.errors import BackendError, CancelledError, ConfigError
 from hydra_edge.history import History
 from hydra_edge.llm import LLM
 from hydra_edge.prompt import Prompt, Unfolding
+from hydra_edge.stopping import Votes
 from hydra_edge.tasks import TaskSpec
+from hydra_edge.turns import StopSignal
 from hydra_edge.types import Completion, Float1d, Generation, Ranking, Usage
 
 
@@ -163,6 +165,20 @@ class Asked:
     n: int
     started: float  # on the monotonic clock
     stopped: bool = False
+    settled: bool = False  # the answers that are missing could not have mattered
+
+
+def votes_on(out: Outgoing, n: int) -> Votes | None:
+    """Follow the answers of a closed set; None where an answer more can always matter."""
+    question, engine = out.question, out.question.engine
+    task = question.history.task
+    if task.kind == "text" or not task.labels or n < 2 or engine.zero_shot_draws(out.prompt, n):
+        return None
+    pool = engine.pool(
+        question.query, question.vector, merge((), task), [r.record for r in out.ranking.records],
+        question.history, engine.lexical(question.history),
+    )  # fmt: skip
+    return Votes(engine.active(task, "adapter"), pool, question.history, n)
 
 
 def ask(
@@ -177,11 +193,22 @@ def ask(
     should_stop: Callable[[], bool] | None = None,
     on_candidate: Callable[[Completion], None] | None = None,
     on_start: Callable[[str], None] | None = None,
+    votes: Votes | None = None,
 ) -> Asked:
     """Sample up to ``n`` candidates; all that takes long, and nothing that needs the store.
 
-    Records that do not fit the LLM's context are left out, the weakest first.
+    Records that do not fit the LLM's context are left out, the weakest first. With ``votes``,
+    no more are asked for once they are settled.
     """
+
+    def heard(completion: Completion) -> None:
+        if votes is not None:
+            votes.hear(completion)
+        if on_candidate is not None:
+            on_candidate(completion)
+
+    enough = StopSignal(should_stop, votes.settled) if votes is not None else should_stop
+    listening = votes is not None or on_candidate is not None
     started = time.monotonic()
     generation_id = secrets.token_hex(6)
     if on_start is not None:
@@ -189,10 +216,13 @@ def ask(
     prompt, completions = sample_pool(
         llm, out.prompt, n=n, zero_shot=out.question.engine.zero_shot_draws(out.prompt, n),
         temperature=temperature, max_tokens=max_tokens, seed=seed,
-        on_token=on_token, should_stop=should_stop, on_candidate=on_candidate,
+        on_token=on_token, should_stop=enough, on_candidate=heard if listening else None,
+        on_cut=None if votes is None else votes.cut,
     )  # fmt: skip
-    stopped = should_stop is not None and len(completions) < n and should_stop()
-    return Asked(generation_id, out, llm.name, prompt, completions, n, started, stopped)
+    short = len(completions) < n
+    settled = short and votes is not None and votes.settled()
+    stopped = short and not settled and should_stop is not None and should_stop()
+    return Asked(generation_id, out, llm.name, prompt, completions, n, started, stopped, settled)
 
 
 def answer(
@@ -236,7 +266,12 @@ def decide(asked: Asked) -> Generation:
             f"the context was too small: the {len(out.ranking.records) - len(kept)} weakest of "
             f"{len(out.ranking.records)} records were left out"
         )
-    if len(completions) < n:
+    if asked.settled:
+        notes.append(
+            f"{len(completions)} of {n} candidates were enough: no answer of the others could "
+            "have changed this one"
+        )
+    elif len(completions) < n:
         why = "it was stopped: " if asked.stopped else ""
         notes.append(f"{why}{len(completions)} of {n} candidates arrived")
     engine = question.engine

@@ -23,8 +23,11 @@ def complete_within_context(
     on_token: Callable[[str], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
     on_candidate: Callable[[Completion], None] | None = None,
+    on_cut: Callable[[int], None] | None = None,
 ) -> tuple[Prompt, list[Completion]]:
     """Ask an LLM, dropping the weakest records until the prompt fits.
+
+    ``on_cut`` is told how many are left, before it is asked again.
 
     Returns
     -------
@@ -53,6 +56,8 @@ def complete_within_context(
             if not prompt.shots:
                 raise
             prompt = prompt.without_weakest()
+            if on_cut is not None:
+                on_cut(len(prompt.shots))
 
 
 def _unfolded(completion: Completion) -> Completion:
@@ -71,8 +76,11 @@ def sample_pool(
     on_token: Callable[[str], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
     on_candidate: Callable[[Completion], None] | None = None,
+    on_cut: Callable[[int], None] | None = None,
 ) -> tuple[Prompt, list[Completion]]:
     """Sample ``n`` candidates, the last ``zero_shot`` of them with no record shown.
+
+    ``on_cut`` is told how many records are left whenever one is dropped for want of room.
 
     Returns
     -------
@@ -89,7 +97,7 @@ def sample_pool(
     """
     asked, completions = complete_within_context(
         llm, prompt, n=n - zero_shot, temperature=temperature, max_tokens=max_tokens, seed=seed,
-        on_token=on_token, should_stop=should_stop, on_candidate=on_candidate,
+        on_token=on_token, should_stop=should_stop, on_candidate=on_candidate, on_cut=on_cut,
     )  # fmt: skip
     if not zero_shot or (should_stop is not None and should_stop()):
         return asked, completions

@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Self
 
 from hydra_edge.active import check_base
-from hydra_edge.answering import Asked, Pieces, Question, ask, decide, outgoing
+from hydra_edge.answering import Asked, Pieces, Question, ask, decide, outgoing, votes_on
 from hydra_edge.bundle import Bundle
 from hydra_edge.config import Config, Paths, find_paths, load_config, make_private_dir
 from hydra_edge.encoder import TextEncoder
@@ -390,6 +390,7 @@ class Personalizer:
                 question, shown, system, remote=llm.is_remote, private=private,
                 hide_private=hide_private,
             )  # fmt: skip
+            votes = votes_on(out, wanted) if self.config.early_stop else None
         pieces = None if on_token is None else Pieces(on_token)
         asked = ask(
             out,
@@ -402,6 +403,7 @@ class Personalizer:
             should_stop=StopSignal(self._resources.closing.is_set, should_stop),
             on_candidate=on_candidate,
             on_start=on_start,
+            votes=votes,
         )
         with self.working():
             self._check_still_known(asked)

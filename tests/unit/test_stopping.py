@@ -1,0 +1,294 @@
+"""Stopping early: never another answer than the full pool's, and never in vain."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+from conftest import HashEncoder
+
+from hydra_edge.active import ActiveHead, prior_for
+from hydra_edge.adapter import choose, merge
+from hydra_edge.bundle import Bundle
+from hydra_edge.candidates import sample_pool
+from hydra_edge.config import Config
+from hydra_edge.engine import Engine
+from hydra_edge.errors import ContextLengthError
+from hydra_edge.features import Pool
+from hydra_edge.features.adapter import ADAPTER_FEATURES
+from hydra_edge.heads import ConditionalLogit
+from hydra_edge.history import History
+from hydra_edge.personalizer import Personalizer
+from hydra_edge.prompt import Prompt, build_prompt
+from hydra_edge.stopping import Votes, is_settled
+from hydra_edge.store import Store
+from hydra_edge.tasks import TaskSpec
+from hydra_edge.types import Completion, Generation, Record
+
+COLOURS = ("amber", "blue", "crimson", "dun")
+STARS = ("1", "2", "3", "4", "5")
+TASKS = {
+    "colour": TaskSpec("colour", "label", labels=COLOURS),
+    "stars": TaskSpec("stars", "rating", labels=STARS),
+}
+
+
+def records(task: str) -> list[Record]:
+    labels = TASKS[task].labels
+    return [
+        Record(
+            f"a note about thing {i % 7} of kind {i % 3}", labels[(i * i) % len(labels)], task,
+            id=f"r{i}", time=float(i),
+        )
+        for i in range(24)
+    ]  # fmt: skip
+
+
+def answers(labels: Sequence[str], *, greedy: int = 0) -> list[Completion]:
+    """Make answers as a server gives them: without log-probabilities."""
+    return [Completion(label, greedy=i == greedy) for i, label in enumerate(labels)]
+
+
+@dataclass(eq=False)
+class Scene:
+    """A closed set with a history, records shown, and the shared head."""
+
+    head: ActiveHead
+    pool: Pool
+    history: History
+
+    def choice(self, head: ActiveHead, completions: Sequence[Completion]) -> str:
+        candidates = merge(completions, self.history.task)
+        return choose(head, replace(self.pool, candidates=candidates), self.history).text
+
+
+@pytest.fixture(scope="module")
+def scenes(bundle: Bundle) -> Iterator[dict[str, Scene]]:
+    made = {}
+    hash_encoder = HashEncoder(bundle.base_id)
+    stores = []
+    for name, task in TASKS.items():
+        store = Store.in_memory()
+        stores.append(store)
+        store.add(records(name))
+        engine = Engine(store, bundle, hash_encoder, TASKS)
+        history = engine.history(engine.task(name))
+        query = "a note about thing 3 of kind 1"
+        vector = engine.encode_query(query)
+        shown = list(history.records[:3])
+        pool = engine.pool(query, vector, merge((), task), shown, history, engine.lexical(history))
+        made[name] = Scene(engine.shared(task, "adapter"), pool, history)
+    yield made
+    for store in stores:
+        store.close()
+
+
+def with_votes_weighing(head: ActiveHead, weights: Sequence[float]) -> ActiveHead:
+    """Return the head with other weights of what votes move, whatever their sign."""
+    weight = head.weight.copy()
+    for name, value in zip(("consensus", "votes", "log_votes"), weights, strict=True):
+        weight[ADAPTER_FEATURES.index(name)] = value
+    return replace(head, weight=weight)
+
+
+@pytest.mark.parametrize("name", sorted(TASKS))
+def test_settled_choice_survives_every_answer_that_may_come(
+    scenes: dict[str, Scene], name: str
+) -> None:
+    scene, labels = scenes[name], scenes[name].history.task.labels
+    rng = np.random.default_rng(5)
+    seen = {True: 0, False: 0}
+    for _ in range(90):
+        weights = rng.normal(0.0, rng.choice([0.02, 0.1, 0.3]), 3)
+        head = with_votes_weighing(scene.head, weights.tolist())
+        drawn = rng.choice(labels, size=rng.integers(1, 6)).tolist()
+        settled = is_settled(head, scene.pool, scene.history, answers(drawn), len(drawn) + 3)
+        seen[settled] += 1
+        if not settled:
+            continue
+        now = scene.choice(head, answers(drawn))
+        for more in (1, 2, 3):
+            for come in itertools.combinations_with_replacement(labels, more):
+                assert scene.choice(head, answers([*drawn, *come])) == now
+    assert min(seen.values()) >= 5, "a rule that always or never stops is not tested"
+
+
+def test_settled_waits_while_the_rest_can_turn_the_choice(scenes: dict[str, Scene]) -> None:
+    scene = scenes["colour"]
+    head = with_votes_weighing(scene.head, (3.0, 3.0, 3.0))
+    drawn = answers(["amber", "amber", "blue"])
+    assert scene.choice(head, drawn) == "amber"
+    assert scene.choice(head, [*drawn, *answers(["blue"] * 5, greedy=-1)]) == "blue"
+    assert not is_settled(head, scene.pool, scene.history, drawn, 8)
+
+
+def test_settled_needs_the_greedy_answer(scenes: dict[str, Scene]) -> None:
+    scene = scenes["colour"]
+    head = with_votes_weighing(scene.head, (0.0, 0.0, 0.0))
+    assert is_settled(head, scene.pool, scene.history, answers(["dun"]), 2)
+    assert not is_settled(head, scene.pool, scene.history, answers(["dun"], greedy=-1), 2)
+
+
+def test_settled_never_with_log_probabilities(scenes: dict[str, Scene]) -> None:
+    scene = scenes["colour"]
+    head = with_votes_weighing(scene.head, (0.0, 0.0, 0.0))
+    drawn = [Completion("dun", greedy=True, logprob=-0.1)]
+    assert not is_settled(head, scene.pool, scene.history, drawn, 2)
+
+
+def test_settled_personal_head_only_on_the_greedy_answer(
+    scenes: dict[str, Scene], bundle: Bundle
+) -> None:
+    scene = scenes["colour"]
+    head = with_votes_weighing(scene.head, (0.0, 0.0, 0.0))
+    prior = prior_for(bundle, scene.history.task, "adapter")
+    sure = ConditionalLogit.from_state(head.weight, np.eye(prior.dim, dtype=np.float32), prior)
+    head = replace(head, posterior=sure)
+    best = scene.choice(replace(head, posterior=None), answers(["dun"]))
+    other = next(label for label in COLOURS if label != best)
+    # What the head likes best when it is greedy too, and when another answer is.
+    found = {
+        label: is_settled(head, scene.pool, scene.history, answers([label]), 2)
+        for label in (best, other)
+    }
+    chosen = scene.choice(replace(head, posterior=None), answers([other]))
+    assert found[best]
+    assert found[other] == (chosen == other)
+
+
+def test_votes_stay_settled_and_forget_nothing(scenes: dict[str, Scene]) -> None:
+    scene = scenes["colour"]
+    votes = Votes(with_votes_weighing(scene.head, (0.0, 0.0, 0.0)), scene.pool, scene.history, 8)
+    assert not votes.settled()
+    for completion in answers(["dun", "amber"]):
+        votes.hear(completion)
+        assert votes.settled()
+
+
+class OneByOne:
+    """A server that draws one answer after the other, each paid for."""
+
+    name = "one-by-one"
+    is_remote = False
+
+    def __init__(self, drawn: Sequence[str], *, room: int = 99) -> None:
+        self.drawn = drawn
+        self.room = room
+        self.paid = 0
+
+    def render(self, prompt: Prompt, *, max_tokens: int | None = None, seed: int = 0) -> str:
+        return prompt.completion_text()
+
+    def complete(
+        self,
+        prompt: Prompt,
+        *,
+        n: int = 1,
+        temperature: float = 0.8,
+        max_tokens: int = 48,
+        choices: Sequence[str] | None = None,
+        seed: int = 0,
+        on_token: Callable[[str], None] | None = None,
+        should_stop: Callable[[], bool] | None = None,
+        on_candidate: Callable[[Completion], None] | None = None,
+    ) -> list[Completion]:
+        if len(prompt.shots) > self.room:
+            raise ContextLengthError("too long")
+        assert should_stop is not None
+        out: list[Completion] = []
+        for i in range(n):
+            if should_stop():
+                break
+            self.paid += 1
+            out.append(Completion(self.drawn[i % len(self.drawn)], greedy=i == 0))
+            if on_candidate is not None:
+                on_candidate(out[-1])
+        return out
+
+    def close(self) -> None:
+        """Nothing to free."""
+
+
+LIKINGS = [
+    Record(f"a film about {('war', 'love')[i % 2]} number {i}", str(1 + 4 * (i % 2)),
+           "film_rating", id=f"f{i}", time=float(i))
+    for i in range(30)
+]  # fmt: skip
+
+
+def ask(llm: OneByOne, hash_encoder: object, **config: object) -> Generation:
+    settings = replace(Config(), log=False, **config)  # type: ignore[arg-type]
+    with Personalizer.from_records(
+        LIKINGS,
+        llm=llm,
+        config=settings,
+        encoder=hash_encoder,  # type: ignore[arg-type]
+    ) as person:
+        return person.generate("a film about love number 77", task="film_rating")
+
+
+@pytest.mark.parametrize("room", [99, 2])
+def test_generate_pays_for_no_vote_that_cannot_matter(hash_encoder: object, room: int) -> None:
+    thrifty, thorough = (OneByOne(["5", "5", "4"], room=room) for _ in range(2))
+    short = ask(thrifty, hash_encoder)
+    full = ask(thorough, hash_encoder, early_stop=False)
+    assert thorough.paid == 8
+    assert 0 < thrifty.paid < 8
+    assert short.text == full.text
+    assert len(short.records) == len(full.records) == min(room, 4)
+    assert any(f"{thrifty.paid} of 8 candidates were enough" in note for note in short.notes)
+    assert not any("enough" in note or "arrived" in note for note in full.notes)
+
+
+def test_generate_text_is_never_stopped_by_votes(hash_encoder: object) -> None:
+    llm = OneByOne(["War", "Love", "Peace"])
+    with Personalizer.from_records(
+        [replace(r, task="paper_title") for r in LIKINGS], llm=llm,
+        config=replace(Config(), log=False), encoder=hash_encoder,  # type: ignore[arg-type]
+    ) as person:  # fmt: skip
+        made = person.generate("a film about love number 77", task="paper_title")
+    assert llm.paid == 8
+    assert made.usage.received == 8
+
+
+def test_generate_stopped_by_its_caller_says_so(hash_encoder: object) -> None:
+    llm = OneByOne(["War", "Love", "Peace"])
+    heard: list[Completion] = []
+    with Personalizer.from_records(
+        [replace(r, task="paper_title") for r in LIKINGS], llm=llm,
+        config=replace(Config(), log=False), encoder=hash_encoder,  # type: ignore[arg-type]
+    ) as person:  # fmt: skip
+        made = person.generate(
+            "a film about love number 77", task="paper_title",
+            on_candidate=heard.append, should_stop=lambda: len(heard) >= 2,
+        )  # fmt: skip
+    assert any("it was stopped: 2 of 8" in note for note in made.notes)
+
+
+def test_votes_judge_by_the_records_that_had_room(scenes: dict[str, Scene]) -> None:
+    scene = scenes["colour"]
+    weight = np.zeros_like(scene.head.weight)
+    weight[ADAPTER_FEATURES.index("cos_shown")] = 1.0
+    head = replace(scene.head, weight=weight)
+    found = []
+    for room in (3, 0):
+        votes = Votes(head, scene.pool, scene.history, 8)
+        votes.cut(room)
+        votes.hear(Completion("dun", greedy=True))
+        found.append(votes.settled())
+    assert found == [True, False], "without records no candidate leads"
+
+
+def test_sample_pool_tells_how_many_records_had_room() -> None:
+    shots = [Record(f"text {i}", "amber", "colour", id=f"s{i}") for i in range(4)]
+    told: list[int] = []
+    prompt, _ = sample_pool(
+        OneByOne(["amber"], room=2), build_prompt(TASKS["colour"], "a text", shots),
+        n=2, zero_shot=0, temperature=0.8, max_tokens=4,
+        should_stop=lambda: False, on_cut=told.append,
+    )  # fmt: skip
+    assert told == [3, 2]
+    assert len(prompt.shots) == 2
