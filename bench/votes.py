@@ -1,0 +1,155 @@
+"""How many answers of a closed set are needed until the rest cannot change the choice.
+
+    python -m bench.votes --data film_rating.dev.jsonl.gz --llm gemma3 --replay
+
+Pools are kept answers in the order drawn, given without log-probabilities, as a server gives
+them. Answers that are begun when it is settled are paid for too: "four together" is what a
+server costs that is asked for single answers, four at a time. That the choice is the full pool's
+is checked on every one.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from bench.case import SAMPLING, Case
+from bench.datasets import draw_tasks, read_files
+from bench.guard import BenchError, check_not_trained_on
+from bench.quality import RESULTS, cached_llm
+from bench.report import write_json
+from bench.run import Bench, fit_user
+from hydra_edge.active import ActiveHead
+from hydra_edge.adapter import choose, merge
+from hydra_edge.bundle import load_bundle
+from hydra_edge.encoder import Encoder
+from hydra_edge.errors import HydraError
+from hydra_edge.features import Pool
+from hydra_edge.history import History
+from hydra_edge.stopping import is_settled
+from hydra_edge.types import Completion, JsonDict
+
+TOGETHER = 4  # requests for single answers on their way at once
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """One query: answers drawn, needed, and whether the choice of those is that of all."""
+
+    drawn: int
+    needed: int
+    same: bool
+
+
+def count(
+    head: ActiveHead, pool: Pool, history: History, completions: Sequence[Completion]
+) -> Count:
+    """Hear one answer after the other until the choice is settled."""
+    n = len(completions)
+    needed = next(
+        (k for k in range(1, n) if is_settled(head, pool, history, completions[:k], n)), n
+    )
+    texts = {
+        choose(head, replace(pool, candidates=merge(part, history.task)), history).text
+        for part in (completions[:needed], completions)
+    }
+    return Count(n, needed, len(texts) == 1)
+
+
+def summed_up(counts: Sequence[Count]) -> JsonDict:
+    """Return shares of the full pools' answers, and how many pools one answer settles."""
+    drawn = sum(c.drawn for c in counts)
+    together = sum(min(c.drawn, c.needed + TOGETHER - 1) for c in counts)
+    return {
+        "pools": len(counts),
+        "settled_by_one": float(np.mean([c.needed == 1 for c in counts])),
+        "saved_one_by_one": 1 - sum(c.needed for c in counts) / drawn,
+        "saved_four_together": 1 - together / drawn,
+        "same_choice": float(np.mean([c.same for c in counts])),
+    }
+
+
+def counts_of(bench: Bench, path: Path, users: int) -> tuple[str, list[Count]]:
+    """Read one file's users and count the answers their queries need.
+
+    Raises
+    ------
+    BenchError
+        If the file is of a task without a closed set.
+    """
+    (data,) = draw_tasks(
+        read_files([path]), users=users, queries=bench.queries, seed=bench.seed, specs={}, only=()
+    )
+    if data.spec.kind == "text":
+        raise BenchError(
+            f"{path.name} is of kind text; expected a label or rating task. Free text is "
+            "measured by python -m bench.stopping."
+        )
+    counts = []
+    for user in data.users:
+        subject = fit_user(bench, data, user)
+        for position in range(subject.edge, len(user.records)):
+            case = Case(subject, position)
+            sampled = case.sampled("reranked")
+            as_served = [replace(c, logprob=None) for c in sampled.completions]
+            counts.append(count(case.head("adapter"), sampled.pool, case.history, as_served))
+            subject.engine.store.add([user.records[position]])
+        subject.engine.store.close()
+    return data.name, counts
+
+
+@app.command()
+def main(
+    data: Annotated[list[Path], typer.Option(help="Files of users, of label or rating tasks.")],
+    users: Annotated[int, typer.Option(min=1, help="Users drawn of each task.")] = 20,
+    queries: Annotated[int, typer.Option(min=1, help="A user's last records, as queries.")] = 5,
+    llm: Annotated[str, typer.Option(help="Local model, as for `hydra-edge -m`.")] = "smollm2",
+    seed: Annotated[int, typer.Option(help="Draws users and queries.")] = 0,
+    cache: Annotated[Path, typer.Option(help="Where answers are kept.")] = Path(".cache/bench"),
+    replay: Annotated[bool, typer.Option(help="Use cached answers only.")] = False,
+    bundle: Annotated[Path | None, typer.Option(help="Another base than the shipped one.")] = None,
+    json_path: Annotated[Path | None, typer.Option("--json", help="Write figures here.")] = None,
+) -> None:
+    """Count the answers of closed sets until the rest cannot matter."""
+    base = load_bundle(bundle)
+    check_not_trained_on(base, data)
+    model = cached_llm(llm, cache, replay=replay, threads=0)
+    bench = Bench(base, Encoder(base), model, queries, 0, seed)
+    console, tasks = Console(), {}
+    table = Table(
+        "task", "pools", "settled by one", "saved, one by one", "saved, four together",
+        "same choice", title=f"{model.name}: answers of {SAMPLING.n}",
+    )  # fmt: skip
+    for path in data:
+        name, counts = counts_of(bench, path, users)
+        tasks[name] = summed_up(counts)
+        shares = [f"{v:.1%}" for k, v in tasks[name].items() if k != "pools"]
+        table.add_row(name, str(len(counts)), *shares)
+    model.close()
+    console.print(table)
+    path = json_path or RESULTS / f"votes-{llm}.json"
+    write_json(
+        {
+            "base_id": base.base_id, "llm": model.name, "seed": seed, "users": users,
+            "queries": queries, "candidates": SAMPLING.n, "tasks": tasks,
+        },
+        path,
+    )  # fmt: skip
+    console.print(f"written to {path}")
+
+
+if __name__ == "__main__":
+    try:
+        app()
+    except HydraError as err:
+        sys.exit(f"error: {err}")
