@@ -268,7 +268,7 @@ def decide(asked: Asked) -> Generation:
         )
     if asked.settled:
         notes.append(
-            f"{len(completions)} of {n} candidates were enough: no answer of the others could "
+            f"{len(completions)} of {n} candidates sufficed: no answer of the others could "
             "have changed this one"
         )
     elif len(completions) < n:
