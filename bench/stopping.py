@@ -213,8 +213,8 @@ def courses_of(bench: Bench, path: Path, users: int) -> tuple[str, list[Course]]
     )
     if data.spec.kind != "text":
         raise BenchError(
-            f"{path.name} is of kind {data.spec.kind}: its answers are decided together, and "
-            "there is nothing to stop. Expected a task of free text."
+            f"{path.name} is of kind {data.spec.kind}; expected a task of free text. For closed "
+            "sets there is python -m bench.votes."
         )
     courses = []
     for user in data.users:
