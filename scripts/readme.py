@@ -54,9 +54,10 @@ def figures() -> str:
     for pattern, write in (("quality-*", table), ("published-*", published), ("personal-*", own)):
         for path in sorted((ROOT / "bench" / "results").glob(f"{pattern}.json")):
             out += [write(json.loads(path.read_text(encoding="utf-8"))), ""]
-    latency = ROOT / "bench" / "results" / "latency.json"
-    if latency.exists():
-        out += [speed(json.loads(latency.read_text(encoding="utf-8"))), ""]
+    for name, write in (("latency", speed), ("latency-decode", decoding), ("scale", growth)):
+        path = ROOT / "bench" / "results" / f"{name}.json"
+        if path.exists():
+            out += [write(json.loads(path.read_text(encoding="utf-8"))), ""]
     return "\n".join(out)
 
 
@@ -76,6 +77,58 @@ def speed(result: dict[str, Any]) -> str:
         )
         met = "yes" if row["met"] else "**no**"
         lines.append(f"| {row['figure']} | {measured} | {row['target']} | {met} |")
+    return "\n".join(lines)
+
+
+DECODING = {
+    "best8_over_greedy_16": ("best of 8 over one greedy answer, 16 tokens", "<= 1.4"),
+    "bare8_over_greedy_16": ("the same of a bare llama.cpp loop", ""),
+    "best8_over_greedy_64": ("best of 8 over one greedy answer, 64 tokens", "<= 2.0"),
+    "bare8_over_greedy_64": ("the same of a bare llama.cpp loop", ""),
+    "independent8_over_best8_16": ("eight independent answers over best of 8, 16 tokens", ">= 5"),
+    "sequential8_over_best8_16": ("eight with prefix reuse over best of 8, 16 tokens", ">= 1.3"),
+    "sequential8_over_best8_64": ("eight with prefix reuse over best of 8, 64 tokens", ">= 1.6"),
+    "label_best8_over_greedy": ("best of 8 over one greedy answer, label", "<= 1.15"),
+    "over_bare_loop": ("speed over a bare llama.cpp loop", ">= 0.95"),
+}
+
+
+def decoding(result: dict[str, Any]) -> str:
+    """Return the ratios of candidate decoding, a column for each LLM."""
+    models = result["decode"]
+    lines = [
+        "Candidates, ratios of times measured by turns "
+        "(`python -m bench.latency --only decode --json bench/results/latency-decode.json`):\n",
+        f"| ratio | target | {' | '.join(models)} |",
+        "|" + "---|" * (len(models) + 2),
+    ]
+    for name, (title, target) in DECODING.items():
+        cells = [title, target, *(f"{found[name]:.2f}" for found in models.values())]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+GROWTH = {
+    "import_s": "import, s", "fit_cold_s": "first fit, embedding all, s",
+    "fit_warm_s": "fit again, s", "rank_p50_ms": "ranking, ms (p50)",
+    "peak_mb": "most memory, MB", "text_mb": "text, MB", "db_mb": "file, MB",
+}  # fmt: skip
+
+
+def growth(result: dict[str, Any]) -> str:
+    """Return how costs grow with a history, a column for each size."""
+    sizes = result["scale"]
+    clock = "wall time" if result["clock"] == "wall" else "processor time on a busy machine"
+    lines = [
+        f"One history from import to ranking, {result['threads'] or 'all'} thread(s), {clock} "
+        "(`python -m bench.scale --sizes 1000,10000,100000`):\n",
+        f"| records | {' | '.join(f'{int(size):,}' for size in sizes)} |",
+        "|" + "---|" * (len(sizes) + 1),
+    ]
+    for name, title in GROWTH.items():
+        values = [found[name] for found in sizes.values()]
+        cells = [title, *(f"{v:,.0f}" if v >= 100 else f"{v:.3g}" for v in values)]
+        lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
