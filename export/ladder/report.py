@@ -166,8 +166,52 @@ def _line(name: str, rung: JsonDict) -> str:
 def write(path: Path, figures: JsonDict) -> None:
     """Write the figures as JSON."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(figures, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
 
 
 def _signed(gain: JsonDict) -> str:
     return f"{gain['mean']:+.4f} [{gain['low']:+.4f}, {gain['high']:+.4f}]"
+
+
+# How the materials are called in a document.
+NAMES = {"reranker": "records shown", "adapter": "answers", "closed": "closed sets, no LLM"}
+
+
+def markdown(figures: JsonDict) -> list[str]:
+    """Lay out the means over tasks as a table for a document: utility, and gain over ``tops``."""
+    out = [f"| rung | tops | {' | '.join(NAMES.values())} |", "|" + "---|" * (len(NAMES) + 2)]
+    tuned = figures.get("tuned", {"ladder": {}})
+    for ladder in (figures["ladder"], tuned["ladder"]):
+        groups = {what: ladder[what][ALL] for what in NAMES if what in ladder}
+        for name in dict.fromkeys(name for group in groups.values() for name in group):
+            cells = [_cell(groups.get(what, {}).get(name)) for what in NAMES]
+            tops = next((g[name]["tops"] for g in groups.values() if "tops" in g.get(name, {})), "")
+            out.append(f"| {name} | {tops} | {' | '.join(cells)} |")
+    return out
+
+
+def _cell(rung: JsonDict | None) -> str:
+    if rung is None:
+        return ""
+    text = f"{rung['utility']['mean']:.4f}"
+    if gain := rung.get("gain"):
+        mark = "**" if rung["pays"] else ""
+        text += f", {mark}{_signed(gain)}{mark}"
+    return text
+
+
+def by_task(figures: JsonDict) -> list[str]:
+    """List, rung by rung, the tasks on which it pays and those on which it costs."""
+    out = []
+    tuned = figures.get("tuned", {"ladder": {}})
+    for ladder in (figures["ladder"], tuned["ladder"]):
+        told: dict[str, list[str]] = {}
+        for what, groups in ladder.items():
+            for task, rungs in groups.items():
+                for name, rung in rungs.items():
+                    gain = rung.get("gain")
+                    if task != ALL and gain and (rung["pays"] or gain["high"] < 0.0):
+                        said = f"{task} {gain['mean']:+.4f} ({NAMES[what]})"
+                        told.setdefault(name, []).append(said)
+        out += [f"- `{name}`: {', '.join(parts)}." for name, parts in told.items()]
+    return out

@@ -32,7 +32,7 @@ from export.ladder.material import (  # noqa: E402
     profile_before,
     reranker_people,
 )
-from export.ladder.report import ALL, LEAST_USERS, summarize  # noqa: E402
+from export.ladder.report import ALL, LEAST_USERS, by_task, markdown, summarize  # noqa: E402
 from export.ladder.run import Climb, Size, climb, climb_tuned, with_reranker  # noqa: E402
 from export.ladder.rungs import (  # noqa: E402
     FREE,
@@ -504,3 +504,10 @@ def test_export_ladder_that_cannot_run_says_why_on_one_line(
     error = [line for line in done.stderr.splitlines() if line.startswith("Error: ")]
     assert len(error) == 1
     assert told in error[0]
+
+
+def test_training_page_states_what_was_measured() -> None:
+    figures = json.loads((ROOT / "bench" / "results" / "ladder.json").read_text(encoding="utf-8"))
+    page = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+    for line in (*markdown(figures), *by_task(figures)):
+        assert line in page.splitlines()
