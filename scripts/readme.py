@@ -176,7 +176,8 @@ def published(result: dict[str, Any]) -> str:
     lines = [
         "Against HYDRA as published (a cross-encoder for each role from the same MiniLM, a "
         "two-layer head for each user and role; `python -m export published` trains it, on 30 "
-        f"users a task by default, which may be too few for it), LLM **{result['llm']}** (`{result['command']}`):\n",
+        f"users a task by default, which may be too few for it), LLM **{result['llm']}** "
+        f"(`{result['command']}`):\n",
         "| task | HYDRA as published | its reranker, greedy | its adapter, BM25's records "
         "| **gated** | ours over it | its bytes a user | its LLM calls to fit a user | ours |",
         "|" + "---|" * 9,
