@@ -14,6 +14,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,6 +25,8 @@ from hydra_edge.llm.models import open_llm
 from hydra_edge.personalizer import Personalizer
 from hydra_edge.prompt import Prompt
 from hydra_edge.types import Completion
+
+OpenWindow = Callable[[LLM], Any]  # the window's class is loaded from the example's file
 
 tk = pytest.importorskip("tkinter", reason="needs Tk: apt-get install python3-tk")
 pytestmark = [
@@ -183,7 +186,7 @@ def repo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Repo:
 
 
 @pytest.fixture
-def open_window(display: str, repo: Repo, monkeypatch):  # type: ignore[no-untyped-def]
+def open_window(display: str, repo: Repo, monkeypatch: pytest.MonkeyPatch) -> Iterator[OpenWindow]:
     """Open the example's window for a person, their commits read and learned from."""
     monkeypatch.setenv("DISPLAY", display)
     spec = importlib.util.spec_from_file_location("commit_window", WINDOW)
@@ -192,9 +195,9 @@ def open_window(display: str, repo: Repo, monkeypatch):  # type: ignore[no-untyp
     module = importlib.util.module_from_spec(spec)
     monkeypatch.setitem(sys.modules, "commit_window", module)
     spec.loader.exec_module(module)
-    opened = []
+    opened: list[Any] = []
 
-    def make(llm: LLM):  # type: ignore[no-untyped-def]
+    def make(llm: LLM) -> Any:
         person = Personalizer.open("ada", create=True, llm=llm)
         window = module.CommitWindow(tk.Tk(), person, repo.path)
         opened.append(window)
@@ -212,23 +215,23 @@ def open_window(display: str, repo: Repo, monkeypatch):  # type: ignore[no-untyp
     gc.collect()  # here: a later window's worker must not be the one to collect Tk's variables
 
 
-def until_idle(window) -> None:  # type: ignore[no-untyped-def]
+def until_idle(window: Any) -> None:
     """Let the window live until its worker has reported back."""
     while window.busy.get():
         window.wait_variable(window.busy)
     window.update()
 
 
-def shown(table) -> list[tuple[str, ...]]:  # type: ignore[no-untyped-def]
+def shown(table: Any) -> list[tuple[str, ...]]:
     return [tuple(map(str, table.item(row, "values"))) for row in table.get_children()]
 
 
-def propose(window) -> None:  # type: ignore[no-untyped-def]
+def propose(window: Any) -> None:
     window.propose_button.invoke()
     until_idle(window)
 
 
-def pick(window, subject: str) -> None:  # type: ignore[no-untyped-def]
+def pick(window: Any, subject: str) -> None:
     place = [row[-1] for row in shown(window.candidates)].index(subject)
     window.candidates.selection_set(window.candidates.get_children()[place])
     window.update()
@@ -240,7 +243,7 @@ def answering() -> PausingLLM:
     return llm
 
 
-def test_window_pick_is_committed_and_moves_the_head(open_window, repo: Repo) -> None:  # type: ignore[no-untyped-def]
+def test_window_pick_is_committed_and_moves_the_head(open_window: OpenWindow, repo: Repo) -> None:
     window = open_window(answering())
     assert "14 commits of yours are known, 14 new" in window.status.get()
     assert "search.py" in window.body.get("1.0", "end")
@@ -270,7 +273,9 @@ def test_window_pick_is_committed_and_moves_the_head(open_window, repo: Repo) ->
 
 
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="needs the history of a clone")
-def test_window_learns_from_the_real_history_of_this_project(open_window, repo: Repo) -> None:  # type: ignore[no-untyped-def]
+def test_window_learns_from_the_real_history_of_this_project(
+    open_window: OpenWindow, repo: Repo
+) -> None:
     repo.git("rm", "--quiet", "--cached", "search.py")  # nothing staged may be in the way
     (repo.path / "search.py").unlink()
     repo.git("fetch", "--quiet", str(ROOT), "HEAD")
@@ -292,7 +297,9 @@ def test_window_learns_from_the_real_history_of_this_project(open_window, repo: 
     assert window.gain.get().startswith("Your pick: head shared -> v1")
 
 
-def test_window_edited_subject_and_body_are_what_is_committed(open_window, repo: Repo) -> None:  # type: ignore[no-untyped-def]
+def test_window_edited_subject_and_body_are_what_is_committed(
+    open_window: OpenWindow, repo: Repo
+) -> None:
     llm = answering()
     window = open_window(llm)
     window.body.delete("1.0", "end")
@@ -315,7 +322,7 @@ def test_window_edited_subject_and_body_are_what_is_committed(open_window, repo:
     assert "15 commits of yours are known, 1 new" in open_window(llm).status.get()
 
 
-def test_window_cancel_stops_the_llm_and_leaves_the_window_usable(open_window) -> None:  # type: ignore[no-untyped-def]
+def test_window_cancel_stops_the_llm_and_leaves_the_window_usable(open_window: OpenWindow) -> None:
     llm = PausingLLM()
     window = open_window(llm)
     window.propose_button.invoke()
@@ -333,7 +340,7 @@ def test_window_cancel_stops_the_llm_and_leaves_the_window_usable(open_window) -
     assert len(shown(window.candidates)) == len(set(SUBJECTS))
 
 
-def test_window_closed_while_asking_stops_the_llm_first(open_window) -> None:  # type: ignore[no-untyped-def]
+def test_window_closed_while_asking_stops_the_llm_first(open_window: OpenWindow) -> None:
     llm = PausingLLM()
     window = open_window(llm)
     window.propose_button.invoke()
@@ -345,7 +352,9 @@ def test_window_closed_while_asking_stops_the_llm_first(open_window) -> None:  #
         window.person.store.tasks()
 
 
-def test_window_describes_what_is_staged_when_asked_unless_edited(open_window, repo: Repo) -> None:  # type: ignore[no-untyped-def]
+def test_window_describes_what_is_staged_when_asked_unless_edited(
+    open_window: OpenWindow, repo: Repo
+) -> None:
     llm = answering()
     window = open_window(llm)
     repo.write("sync.py", NEXT_CHANGE)
@@ -358,7 +367,9 @@ def test_window_describes_what_is_staged_when_asked_unless_edited(open_window, r
     assert "to_html" not in llm.prompts[-1].query
 
 
-def test_window_commit_refused_by_a_hook_records_nothing(open_window, repo: Repo) -> None:  # type: ignore[no-untyped-def]
+def test_window_commit_refused_by_a_hook_records_nothing(
+    open_window: OpenWindow, repo: Repo
+) -> None:
     hook = repo.path / ".git" / "hooks" / "commit-msg"
     hook.parent.mkdir(exist_ok=True)
     hook.write_text("#!/bin/sh\necho no ticket number >&2\nexit 1\n")
@@ -375,8 +386,8 @@ def test_window_commit_refused_by_a_hook_records_nothing(open_window, repo: Repo
 
 
 def test_window_repository_without_own_commits_says_so_and_still_proposes(
-    open_window, repo: Repo
-) -> None:  # type: ignore[no-untyped-def]
+    open_window: OpenWindow, repo: Repo
+) -> None:
     repo.git("config", "user.email", "nobody@example.org")
     window = open_window(answering())
     assert "nobody@example.org" in window.status.get()
@@ -385,7 +396,9 @@ def test_window_repository_without_own_commits_says_so_and_still_proposes(
 
 
 @pytest.mark.model
-def test_window_with_a_real_llm_proposes_and_learns(open_window, repo: Repo, display: str) -> None:  # type: ignore[no-untyped-def]
+def test_window_with_a_real_llm_proposes_and_learns(
+    open_window: OpenWindow, repo: Repo, display: str
+) -> None:
     llm = open_llm("smollm2", Config(threads=1), find_paths())
     window = open_window(llm)
     propose(window)

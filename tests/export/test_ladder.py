@@ -16,25 +16,25 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from safetensors.torch import save_file  # noqa: E402 (torch may be missing)
-from scipy.optimize import minimize  # noqa: E402
-from tokenizers import Tokenizer, models, pre_tokenizers, processors  # noqa: E402
-from transformers import BertConfig, BertModel  # noqa: E402
+from safetensors.torch import save_file
+from scipy.optimize import minimize
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import BertConfig, BertModel
 
-from export.data import LeakError, UserHistory  # noqa: E402
-from export.episodes import Episode, UserEpisodes  # noqa: E402
-from export.labels import PoolLabel  # noqa: E402
-from export.ladder.climb import Fold, Judged, Material, Trial, split  # noqa: E402
-from export.ladder.material import (  # noqa: E402
+from export.data import LeakError, UserHistory
+from export.episodes import Episode, UserEpisodes
+from export.labels import PoolLabel
+from export.ladder.climb import Fold, Judged, Material, Trial, split
+from export.ladder.material import (
     STATS,
     Answers,
     Person,
     profile_before,
     reranker_people,
 )
-from export.ladder.report import ALL, LEAST_USERS, by_task, markdown, summarize  # noqa: E402
-from export.ladder.run import Climb, Size, climb, climb_tuned, with_reranker  # noqa: E402
-from export.ladder.rungs import (  # noqa: E402
+from export.ladder.report import ALL, LEAST_USERS, by_task, markdown, summarize
+from export.ladder.run import Climb, Size, climb, climb_tuned, with_reranker
+from export.ladder.rungs import (
     FREE,
     LOWEST,
     Fit,
@@ -44,15 +44,15 @@ from export.ladder.rungs import (  # noqa: E402
     fit_plain,
     rungs_of,
 )
-from export.ladder.tuned import CutEncoder, Tuning, tune, worth_of  # noqa: E402
-from export.metalearn import Recipe  # noqa: E402
-from export.pack import Card, neutral_maps, pack  # noqa: E402
-from export.parity import TorchEncoder  # noqa: E402
-from export.priors import engine_for  # noqa: E402
-from hydra_edge.bundle import Bundle  # noqa: E402
-from hydra_edge.features import feature_names  # noqa: E402
-from hydra_edge.tasks import find_task  # noqa: E402
-from hydra_edge.types import Completion, Float1d, Record, Role  # noqa: E402
+from export.ladder.tuned import CutEncoder, Tuning, tune, worth_of
+from export.metalearn import Recipe
+from export.pack import Card, neutral_maps, pack
+from export.parity import TorchEncoder
+from export.priors import engine_for
+from hydra_edge.bundle import Bundle
+from hydra_edge.features import feature_names
+from hydra_edge.tasks import find_task
+from hydra_edge.types import Completion, Float1d, Record, Role
 
 pytestmark = pytest.mark.export
 

@@ -7,10 +7,10 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from export.episodes import Episode, UserEpisodes  # noqa: E402 (torch may be missing)
-from export.metalearn import Recipe, fit_head, learn_maps  # noqa: E402
-from export.priors import Scale  # noqa: E402
-from hydra_edge.heads import ConditionalLogit, Groups, Prior  # noqa: E402
+from export.episodes import Episode, UserEpisodes
+from export.metalearn import Recipe, fit_head, learn_maps
+from export.priors import Scale
+from hydra_edge.heads import ConditionalLogit, Groups, Prior
 
 TAU = 0.2
 

@@ -1,7 +1,5 @@
 """HYDRA as published, in torch: a tiny random BERT stands in for the real one."""
 
-# ruff: noqa: E402 (what needs torch is imported after asking for it)
-
 from __future__ import annotations
 
 import json

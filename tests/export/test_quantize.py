@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 
 onnx = pytest.importorskip("onnx")
-from onnx import TensorProto, helper, numpy_helper  # noqa: E402 - only where onnx is installed
+from onnx import TensorProto, helper, numpy_helper
 
-from export.encoder import _quantize  # noqa: E402
-from export.quantize import (  # noqa: E402
+from export.encoder import _quantize
+from export.quantize import (
     even_out,
     find_peaks,
     fix_scales,
     scale_rows,
 )
-from hydra_edge.bundle import default_bundle_path  # noqa: E402
-from hydra_edge.errors import BundleError  # noqa: E402
+from hydra_edge.bundle import default_bundle_path
+from hydra_edge.errors import BundleError
 
 pytestmark = pytest.mark.export
 
