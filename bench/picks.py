@@ -21,16 +21,25 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from bench.case import Case
-from bench.datasets import draw_tasks, read_files
-from bench.guard import check_not_trained_on
-from bench.quality import RESULTS, cached_llm
+from bench.kept import (
+    CACHE,
+    Base,
+    Cache,
+    Figures,
+    Model,
+    Queries,
+    Replay,
+    Seed,
+    Users,
+    cases,
+    draw,
+    open_bench,
+)
+from bench.quality import RESULTS
 from bench.report import write_json
-from bench.run import Bench, fit_user
+from bench.run import Bench
 from hydra_edge.active import prior_for
 from hydra_edge.adapter import pool_features
-from hydra_edge.bundle import load_bundle
-from hydra_edge.encoder import Encoder
 from hydra_edge.errors import HydraError
 from hydra_edge.heads import ConditionalLogit, Prior
 from hydra_edge.types import Float2d, JsonDict
@@ -119,19 +128,12 @@ def simulate(prior: Prior, offers: Sequence[Offer], seed: int) -> dict[str, list
 
 def offers_of(bench: Bench, path: Path, users: int) -> tuple[str, Prior, list[Offer]]:
     """Read one file's users and put their queries' pools in an order drawn by the seed."""
-    (data,) = draw_tasks(
-        read_files([path]), users=users, queries=bench.queries, seed=bench.seed, specs={}, only=()
-    )
+    data = draw(bench, path, users)
     offers: list[Offer] = []
-    for user in data.users:
-        subject = fit_user(bench, data, user)
-        for position in range(subject.edge, len(user.records)):
-            case = Case(subject, position)
-            pool = case.sampled("reranked").pool
-            phi = pool_features(case.engine.features["adapter"], pool, case.history)
-            offers.append(Offer(tuple(c.text for c in pool.candidates), phi))
-            subject.engine.store.add([user.records[position]])
-        subject.engine.store.close()
+    for case in cases(bench, data):
+        pool = case.sampled("reranked").pool
+        phi = pool_features(case.engine.features["adapter"], pool, case.history)
+        offers.append(Offer(tuple(c.text for c in pool.candidates), phi))
     order = np.random.default_rng(bench.seed).permutation(len(offers))
     kept = [offers[i] for i in order if len(offers[i].texts) > 1]
     return data.name, prior_for(bench.bundle, case.task, "adapter"), kept
@@ -140,20 +142,18 @@ def offers_of(bench: Bench, path: Path, users: int) -> tuple[str, Prior, list[Of
 @app.command()
 def main(
     data: Annotated[list[Path], typer.Option(help="Files of users, of free-text tasks.")],
-    users: Annotated[int, typer.Option(min=1, help="Users drawn of each task.")] = 20,
-    queries: Annotated[int, typer.Option(min=1, help="A user's last records, as queries.")] = 5,
-    llm: Annotated[str, typer.Option(help="Local model, as for `hydra-edge -m`.")] = "smollm2",
-    seed: Annotated[int, typer.Option(help="Draws users, and the order of queries.")] = 0,
-    cache: Annotated[Path, typer.Option(help="Where answers are kept.")] = Path(".cache/bench"),
-    replay: Annotated[bool, typer.Option(help="Use cached answers only.")] = False,
-    bundle: Annotated[Path | None, typer.Option(help="Another base than the shipped one.")] = None,
-    json_path: Annotated[Path | None, typer.Option("--json", help="Write figures here.")] = None,
+    users: Users = 20,
+    queries: Queries = 5,
+    llm: Model = "smollm2",
+    seed: Seed = 0,
+    cache: Cache = CACHE,
+    replay: Replay = False,
+    bundle: Base = None,
+    json_path: Figures = None,
 ) -> None:
     """Measure how many picks a head needs to see what a person takes."""
-    base = load_bundle(bundle)
-    check_not_trained_on(base, data)
-    model = cached_llm(llm, cache, replay=replay, threads=0)
-    bench = Bench(base, Encoder(base), model, queries, 0, seed)
+    bench = open_bench(data, llm, cache, replay=replay, bundle=bundle, queries=queries, seed=seed)
+    base, model = bench.bundle, bench.llm
     console, tasks = Console(), {}
     for path in data:
         name, prior, offers = offers_of(bench, path, users)

@@ -25,14 +25,25 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.case import SAMPLING, Case
-from bench.datasets import draw_tasks, read_files
-from bench.guard import BenchError, check_not_trained_on
-from bench.quality import RESULTS, cached_llm
+from bench.guard import BenchError
+from bench.kept import (
+    CACHE,
+    Base,
+    Cache,
+    Figures,
+    Model,
+    Queries,
+    Replay,
+    Seed,
+    Users,
+    cases,
+    draw,
+    open_bench,
+)
+from bench.quality import RESULTS
 from bench.report import write_json
-from bench.run import Bench, fit_user
+from bench.run import Bench
 from hydra_edge.adapter import choose, merge
-from hydra_edge.bundle import load_bundle
-from hydra_edge.encoder import Encoder
 from hydra_edge.errors import HydraError
 from hydra_edge.types import Completion, JsonDict
 from hydra_edge.utility import utility
@@ -95,8 +106,9 @@ def finishes(completions: Sequence[Completion], stragglers: int = 0) -> list[tup
     return found
 
 
-def course_of(case: Case, truth: str) -> Course:
+def course_of(case: Case) -> Course:
     """Follow one query's pool."""
+    truth = case.subject.user.records[case.position].output
     completions = case.sampled("reranked").completions
     shown, history = case.sampled("reranked").pool.shown, case.history
     head, lexical = case.head("adapter"), case.engine.lexical(case.history)
@@ -208,42 +220,31 @@ def rules() -> dict[str, Rule]:
 
 def courses_of(bench: Bench, path: Path, users: int) -> tuple[str, list[Course]]:
     """Read one file's users and follow their queries' pools."""
-    (data,) = draw_tasks(
-        read_files([path]), users=users, queries=bench.queries, seed=bench.seed, specs={}, only=()
-    )
+    data = draw(bench, path, users)
     if data.spec.kind != "text":
         raise BenchError(
             f"{path.name} is of kind {data.spec.kind}; expected a task of free text. For closed "
             "sets there is python -m bench.votes."
         )
-    courses = []
-    for user in data.users:
-        subject = fit_user(bench, data, user)
-        for position in range(subject.edge, len(user.records)):
-            record = user.records[position]
-            courses.append(course_of(Case(subject, position), record.output))
-            subject.engine.store.add([record])
-        subject.engine.store.close()
+    courses = [course_of(case) for case in cases(bench, data)]
     return data.name, [course for course in courses if course.moments]
 
 
 @app.command()
 def main(
     data: Annotated[list[Path], typer.Option(help="Files of users, of free-text tasks.")],
-    users: Annotated[int, typer.Option(min=1, help="Users drawn of each task.")] = 20,
-    queries: Annotated[int, typer.Option(min=1, help="A user's last records, as queries.")] = 5,
-    llm: Annotated[str, typer.Option(help="Local model, as for `hydra-edge -m`.")] = "smollm2",
-    seed: Annotated[int, typer.Option(help="Draws users and queries.")] = 0,
-    cache: Annotated[Path, typer.Option(help="Where answers are kept.")] = Path(".cache/bench"),
-    replay: Annotated[bool, typer.Option(help="Use cached answers only.")] = False,
-    bundle: Annotated[Path | None, typer.Option(help="Another base than the shipped one.")] = None,
-    json_path: Annotated[Path | None, typer.Option("--json", help="Write figures here.")] = None,
+    users: Users = 20,
+    queries: Queries = 5,
+    llm: Model = "smollm2",
+    seed: Seed = 0,
+    cache: Cache = CACHE,
+    replay: Replay = False,
+    bundle: Base = None,
+    json_path: Figures = None,
 ) -> None:
     """Measure what rules that stop a pool early keep and save."""
-    base = load_bundle(bundle)
-    check_not_trained_on(base, data)
-    model = cached_llm(llm, cache, replay=replay, threads=0)
-    bench = Bench(base, Encoder(base), model, queries, 0, seed)
+    bench = open_bench(data, llm, cache, replay=replay, bundle=bundle, queries=queries, seed=seed)
+    base, model = bench.bundle, bench.llm
     console, tasks = Console(), {}
     for path in data:
         name, courses = courses_of(bench, path, users)

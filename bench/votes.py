@@ -21,16 +21,27 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from bench.case import SAMPLING, Case
-from bench.datasets import draw_tasks, read_files
-from bench.guard import BenchError, check_not_trained_on
-from bench.quality import RESULTS, cached_llm
+from bench.case import SAMPLING
+from bench.guard import BenchError
+from bench.kept import (
+    CACHE,
+    Base,
+    Cache,
+    Figures,
+    Model,
+    Queries,
+    Replay,
+    Seed,
+    Users,
+    cases,
+    draw,
+    open_bench,
+)
+from bench.quality import RESULTS
 from bench.report import write_json
-from bench.run import Bench, fit_user
+from bench.run import Bench
 from hydra_edge.active import ActiveHead
 from hydra_edge.adapter import choose, merge
-from hydra_edge.bundle import load_bundle
-from hydra_edge.encoder import Encoder
 from hydra_edge.errors import HydraError
 from hydra_edge.features import Pool
 from hydra_edge.history import History
@@ -87,44 +98,35 @@ def counts_of(bench: Bench, path: Path, users: int) -> tuple[str, list[Count]]:
     BenchError
         If the file is of a task without a closed set.
     """
-    (data,) = draw_tasks(
-        read_files([path]), users=users, queries=bench.queries, seed=bench.seed, specs={}, only=()
-    )
+    data = draw(bench, path, users)
     if data.spec.kind == "text":
         raise BenchError(
             f"{path.name} is of kind text; expected a label or rating task. Free text is "
             "measured by python -m bench.stopping."
         )
     counts = []
-    for user in data.users:
-        subject = fit_user(bench, data, user)
-        for position in range(subject.edge, len(user.records)):
-            case = Case(subject, position)
-            sampled = case.sampled("reranked")
-            as_served = [replace(c, logprob=None) for c in sampled.completions]
-            counts.append(count(case.head("adapter"), sampled.pool, case.history, as_served))
-            subject.engine.store.add([user.records[position]])
-        subject.engine.store.close()
+    for case in cases(bench, data):
+        sampled = case.sampled("reranked")
+        as_served = [replace(c, logprob=None) for c in sampled.completions]
+        counts.append(count(case.head("adapter"), sampled.pool, case.history, as_served))
     return data.name, counts
 
 
 @app.command()
 def main(
     data: Annotated[list[Path], typer.Option(help="Files of users, of label or rating tasks.")],
-    users: Annotated[int, typer.Option(min=1, help="Users drawn of each task.")] = 20,
-    queries: Annotated[int, typer.Option(min=1, help="A user's last records, as queries.")] = 5,
-    llm: Annotated[str, typer.Option(help="Local model, as for `hydra-edge -m`.")] = "smollm2",
-    seed: Annotated[int, typer.Option(help="Draws users and queries.")] = 0,
-    cache: Annotated[Path, typer.Option(help="Where answers are kept.")] = Path(".cache/bench"),
-    replay: Annotated[bool, typer.Option(help="Use cached answers only.")] = False,
-    bundle: Annotated[Path | None, typer.Option(help="Another base than the shipped one.")] = None,
-    json_path: Annotated[Path | None, typer.Option("--json", help="Write figures here.")] = None,
+    users: Users = 20,
+    queries: Queries = 5,
+    llm: Model = "smollm2",
+    seed: Seed = 0,
+    cache: Cache = CACHE,
+    replay: Replay = False,
+    bundle: Base = None,
+    json_path: Figures = None,
 ) -> None:
     """Count the answers of closed sets until the rest cannot matter."""
-    base = load_bundle(bundle)
-    check_not_trained_on(base, data)
-    model = cached_llm(llm, cache, replay=replay, threads=0)
-    bench = Bench(base, Encoder(base), model, queries, 0, seed)
+    bench = open_bench(data, llm, cache, replay=replay, bundle=bundle, queries=queries, seed=seed)
+    base, model = bench.bundle, bench.llm
     console, tasks = Console(), {}
     table = Table(
         "task", "pools", "settled by one", "saved, one by one", "saved, four together",
