@@ -121,7 +121,8 @@ def growth(result: dict[str, Any]) -> str:
     clock = "wall time" if result["clock"] == "wall" else "processor time on a busy machine"
     lines = [
         f"One history from import to ranking, {result['threads'] or 'all'} thread(s), {clock} "
-        "(`python -m bench.scale --sizes 1000,10000,100000`):\n",
+        f"(`python -m bench.scale --sizes {','.join(sizes)} --threads {result['threads']} "
+        f"--clock {result['clock']}`):\n",
         f"| records | {' | '.join(f'{int(size):,}' for size in sizes)} |",
         "|" + "---|" * (len(sizes) + 1),
     ]
