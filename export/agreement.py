@@ -38,8 +38,8 @@ LIMITS = (
     Limit("reranker_utility_change", -0.005, 0.005, "int8 shows other records, of other worth"),
     Limit("adapter_utility_change", -0.005, 0.005, "int8 gives other answers, of other worth"),
     Limit("kendall", 0.97, 1.0, "int8 orders otherwise"),
-    Limit("reranker_kendall", 0.96, 1.0, "int8 orders records otherwise"),
-    Limit("adapter_kendall", 0.96, 1.0, "int8 orders answers otherwise"),
+    Limit("reranker_kendall", 0.97, 1.0, "int8 orders records otherwise"),
+    Limit("adapter_kendall", 0.97, 1.0, "int8 orders answers otherwise"),
 )
 
 

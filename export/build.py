@@ -53,6 +53,7 @@ if TYPE_CHECKING:
 STAGES = ("onnx", "mine", "label", "train", "agree", "pack")
 POOLS_FILE, RECORDS_FILE, REPORT_FILE = "pools.jsonl.gz", "records.jsonl.gz", "report.json"
 FEATURES_FILE, QUALITY_FILE = "features.json", "quality.json"
+CLOSED_FILE = "closed_sets.json"
 AGREEMENT_FILE, SAMPLE_FILE = "agreement.json", "sample.json"
 _BUNDLE = "bundle"  # the folder of the bundle within stage pack's own
 
@@ -73,6 +74,11 @@ class TrainedMaps(Protocol):
     @property
     def quality(self) -> JsonDict:
         """Figures for the manifest."""
+        ...
+
+    @property
+    def closed_sets(self) -> Mapping[str, Sequence[str]]:
+        """The answers of each closed set there is a classifier for."""
         ...
 
 
@@ -166,7 +172,8 @@ class _Build:
                 ("onnx", "mine"), version, grown=self._answers, open_ends=self._unanswered,
             ),
             Stage(
-                "train", self._train, (MAPS_FILE, FEATURES_FILE, QUALITY_FILE), self._data_files,
+                "train", self._train, (MAPS_FILE, FEATURES_FILE, CLOSED_FILE, QUALITY_FILE),
+                self._data_files,
                 ("onnx", "mine", "label"), {"seed": plan.seed, "features": names, **version},
             ),
             Stage(
@@ -300,6 +307,7 @@ class _Build:
         self.shop.encoder.save()
         safetensors.numpy.save_file(as_float32(made.arrays), folder / MAPS_FILE)
         _write_json(folder / FEATURES_FILE, {role: list(made.features[role]) for role in ROLES})
+        _write_json(folder / CLOSED_FILE, {task: list(a) for task, a in made.closed_sets.items()})
         quality = {
             **made.quality,
             "llms": json.loads(self.shop.at("label", REPORT_FILE).read_text(encoding="utf-8")),
@@ -344,6 +352,7 @@ class _Build:
             card=card,
             maps=load_maps(self.shop.at("train", MAPS_FILE)),
             features={role: tuple(stated[role]) for role in ROLES},
+            closed_sets=json.loads(self.shop.at("train", CLOSED_FILE).read_text(encoding="utf-8")),
             quality=json.loads(self.shop.at("train", QUALITY_FILE).read_text(encoding="utf-8")),
         )
 

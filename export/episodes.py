@@ -7,11 +7,12 @@ answered. Every query sees earlier records only: features come from the code the
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 import numpy as np
 
+from export.classify import Classifiers
 from export.data import UserHistory
 from export.labels import PoolLabel
 from export.priors import Labelled, engine_for
@@ -19,6 +20,8 @@ from hydra_edge.adapter import merge, pool_features, pool_utilities
 from hydra_edge.bundle import Bundle
 from hydra_edge.encoder import TextEncoder
 from hydra_edge.engine import Engine
+from hydra_edge.features.adapter import CLOSED_COLUMNS
+from hydra_edge.features.closed import Classifier, ClosedPast, closed_features
 from hydra_edge.history import History
 from hydra_edge.retrieval import LexicalIndex
 from hydra_edge.types import Completion, Float1d, Float2d, Progress, Record
@@ -30,7 +33,8 @@ class Episode:
 
     ``raw`` (m, d) are unscaled interpretable features, ``utilities`` (m,). ``query`` (dim,) and
     each of ``sides`` (m, dim) are what learned maps multiply: a candidate has one side.
-    ``position`` is the query's place in the user's history.
+    ``position`` is the query's place in the user's history; ``past`` is what a closed set's
+    features are drawn from.
     """
 
     position: int
@@ -38,6 +42,7 @@ class Episode:
     utilities: Float1d
     query: Float1d
     sides: tuple[Float2d, ...]
+    past: ClosedPast | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +76,7 @@ def _episode(
         pool_utilities(pool, record.output, history.task),
         vector,
         (pool.vectors,),
+        None if history.task.kind == "text" else ClosedPast.of(past, [c.text for c in candidates]),
     )
 
 
@@ -150,6 +156,35 @@ def pool_episodes(
         out.append(UserEpisodes(user.user, user.task, history.task.kind, episodes))
         engine.store.close()
         report("pools", done, len(by_user))
+    return out
+
+
+def informed(
+    users: Sequence[UserEpisodes], known: Classifiers, inside: frozenset[str]
+) -> list[UserEpisodes]:
+    """Tell closed sets' features what all users but some answer to such texts.
+
+    Parameters
+    ----------
+    users
+        As they come: of no closed set is anything known yet.
+    inside
+        Users left out; nobody's features know their own answers either.
+    """
+
+    def told(episode: Episode, classifier: Classifier) -> Episode:
+        if episode.past is None:
+            return episode
+        raw = episode.raw.copy()
+        raw[:, CLOSED_COLUMNS] = closed_features(episode.past, episode.query, classifier)
+        return replace(episode, raw=raw)
+
+    out = []
+    for user in users:
+        episodes, classifier = user.episodes, known.for_user(user.task, user.user, inside)
+        if classifier is not None:
+            episodes = tuple(told(episode, classifier) for episode in episodes)
+        out.append(replace(user, episodes=episodes))
     return out
 
 

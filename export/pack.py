@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, get_args
 
 import numpy as np
@@ -29,7 +30,7 @@ from hydra_edge.bundle.manifest import (
 from hydra_edge.errors import BundleError
 from hydra_edge.types import JsonDict, Kind, Role
 
-FEATURE_VERSION = 3
+FEATURE_VERSION = 4
 CARD_FILE = "encoder.json"  # beside an exported encoder: what it is and how it was checked
 NEUTRAL_TAU = 0.1
 
@@ -103,6 +104,7 @@ def pack(
     card: Card,
     maps: Maps,
     features: Mapping[Role, Sequence[str]],
+    closed_sets: Mapping[str, Sequence[str]] = MappingProxyType({}),
     feature_version: int = FEATURE_VERSION,
     quality: JsonDict | None = None,
 ) -> Bundle:
@@ -118,6 +120,8 @@ def pack(
         Named arrays (see ``hydra_edge.bundle.check_maps``); stored as float32.
     features
         The names of each role's features, in the order of the arrays.
+    closed_sets
+        The answers of each closed set ``maps`` has a classifier for, in the order of its rows.
     quality
         Figures for people: how well heads on this base do.
 
@@ -129,11 +133,14 @@ def pack(
     refuse_other(out)
     names: dict[Role, tuple[str, ...]] = {role: tuple(features[role]) for role in get_args(Role)}
     arrays = {name: np.ascontiguousarray(maps[name], dtype=np.float32) for name in sorted(maps)}
-    check_maps(arrays, names, card.dim, source=Path(MAPS_FILE))
+    answers = {task: tuple(labels) for task, labels in sorted(closed_sets.items())}
+    check_maps(arrays, names, card.dim, answers, source=Path(MAPS_FILE))
     out.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
-        _write(staging, encoder, tokenizer, card, arrays, names, feature_version, quality or {})
+        shutil.copyfile(encoder, staging / ENCODER_FILE)
+        shutil.copyfile(tokenizer, staging / TOKENIZER_FILE)
+        _write(staging, card, arrays, names, answers, feature_version, quality or {})
         load_bundle(staging)
         staging.chmod(0o755)
         _replace(staging, out)
@@ -144,18 +151,15 @@ def pack(
 
 def _write(
     folder: Path,
-    encoder: Path,
-    tokenizer: Path,
     card: Card,
     arrays: Mapping[str, npt.NDArray[np.float32]],
     features: Mapping[Role, tuple[str, ...]],
+    closed_sets: Mapping[str, tuple[str, ...]],
     feature_version: int,
     quality: JsonDict,
 ) -> None:
     import safetensors.numpy
 
-    shutil.copyfile(encoder, folder / ENCODER_FILE)
-    shutil.copyfile(tokenizer, folder / TOKENIZER_FILE)
     (folder / MAPS_FILE).write_bytes(safetensors.numpy.save(dict(arrays)))
     files = {name: _describe(folder / name) for name in (ENCODER_FILE, MAPS_FILE, TOKENIZER_FILE)}
     manifest = {
@@ -169,11 +173,13 @@ def _write(
             max_tokens=card.max_tokens,
             features=features,
             files=files,
+            closed_sets=closed_sets,
         ),
         "dim": card.dim,
         "pooling": card.pooling,
         "max_tokens": card.max_tokens,
         "features": {role: list(names) for role, names in features.items()},
+        "closed_sets": {task: list(labels) for task, labels in closed_sets.items()},
         "files": {name: {"sha256": f.sha256, "size": f.size} for name, f in files.items()},
         "quality": quality,
         "parity": card.parity,

@@ -43,10 +43,10 @@ def merge(completions: Sequence[Completion], task: TaskSpec) -> tuple[Candidate,
 
 def pool_features(features: FeatureMap, pool: Pool, history: History) -> Float2d:
     """Return the scaled features of a pool, shape ``(m, d)``, learned ones included."""
-    raw = np.hstack(
-        (adapter_features(pool, history), features.learned(pool.query_vector, pool.vectors))
-    )
-    return features.scale(raw)
+    known = features.classifier(history.task.name)
+    raw = adapter_features(pool, history, known)
+    learned = features.learned(pool.query_vector, pool.vectors)
+    return features.scale(np.hstack((raw, learned)))
 
 
 def pool_utilities(pool: Pool, truth: str, task: TaskSpec) -> Float1d:

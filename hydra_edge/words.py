@@ -53,6 +53,10 @@ ADAPTER_WORDS = {
     "pairs_in_query": "in the query's own phrases",
     "length_ratio": "longer than your usual",
     "repeats": "says a word twice",
+    "known_fit": "near what people answer to such a text",
+    "log_known_fit": "an answer people give to such a text",
+    "own_fit": "near what you answered to texts like it",
+    "log_own_fit": "an answer you gave to texts like it",
 }
 
 

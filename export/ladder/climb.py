@@ -14,6 +14,7 @@ from typing import Self
 
 import numpy as np
 
+from export.adapter_priors import CLOSED_RIDGE, VOTES, VOTES_FREEDOM
 from export.episodes import Maps, raw_features
 from export.ladder.material import STATS, Person, refuse_disorder, refuse_left_out
 from export.ladder.rungs import (
@@ -28,7 +29,7 @@ from export.ladder.rungs import (
 )
 from export.metalearn import Recipe, learn_maps
 from export.priors import TOP, Labelled, Scale, fit_scale
-from export.train import CLOSED_RIDGE, MAP_TAU, VOTES, VOTES_FREEDOM
+from export.train import MAP_TAU
 from hydra_edge.active import BASELINE_FEATURE
 from hydra_edge.evaluate import top_utility
 from hydra_edge.features import feature_names

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from export import train
+from export import adapter_priors
 from export.data import UserHistory, fingerprint, sample_users
 from export.labels import PoolLabel, read_pools
 from export.ladder.climb import Fold, Judged, Material, Trial, split
@@ -43,7 +43,7 @@ from hydra_edge.types import Float2d, JsonDict, Progress
 RERANKER_TRIAL = Trial(TAUS, RIDGES)
 # The lowest rung on the encoder as it is, and on the one that was trained.
 ENCODERS = ("encoder_as_it_is", "encoder_tuned")
-ADAPTER_TRIAL = Trial(train.TAUS, train.RIDGES)
+ADAPTER_TRIAL = Trial(adapter_priors.TAUS, adapter_priors.RIDGES)
 
 
 @dataclass(frozen=True, slots=True)

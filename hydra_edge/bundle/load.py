@@ -128,7 +128,9 @@ def load_bundle(path: Path | None = None) -> Bundle:
     for name in sorted(manifest.files):
         _verify_file(folder, name, manifest.files[name])
     maps = _read_maps(folder / MAPS_FILE, manifest.files[MAPS_FILE])
-    check_maps(maps, manifest.features, manifest.dim, source=folder / MAPS_FILE)
+    check_maps(
+        maps, manifest.features, manifest.dim, manifest.closed_sets, source=folder / MAPS_FILE
+    )
     for array in maps.values():
         array.flags.writeable = False
     return Bundle(folder, manifest.base_id, manifest, MappingProxyType(maps))

@@ -11,7 +11,7 @@ import json
 import re
 import reprlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NoReturn, get_args
@@ -45,7 +45,8 @@ class BundleFile:
 class Manifest:
     """A base's description of itself.
 
-    ``features`` names each role's features in the order of the arrays. ``quality``,
+    ``features`` names each role's features in the order of the arrays, ``closed_sets`` the
+    answers of each closed set the base has a classifier for, in the order of its rows. ``quality``,
     ``parity`` and ``provenance`` are for people: nothing is decided by them.
     """
 
@@ -60,6 +61,7 @@ class Manifest:
     quality: JsonDict
     parity: JsonDict
     provenance: JsonDict
+    closed_sets: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def compute_base_id(
@@ -71,13 +73,14 @@ def compute_base_id(
     max_tokens: int,
     features: Mapping[Role, tuple[str, ...]],
     files: Mapping[str, BundleFile],
+    closed_sets: Mapping[str, tuple[str, ...]] = MappingProxyType({}),
 ) -> str:
     """Return the sha256 of everything that decides what a base computes.
 
     Heads and cached vectors are tied to it. Figures for people (quality, parity,
     provenance) are left out: correcting them must not void anybody's head.
     """
-    meaning = {
+    meaning: JsonDict = {
         "dim": dim,
         "feature_version": feature_version,
         "features": {role: list(names) for role, names in features.items()},
@@ -86,6 +89,8 @@ def compute_base_id(
         "max_tokens": max_tokens,
         "pooling": pooling,
     }
+    if closed_sets:
+        meaning["closed_sets"] = {task: list(labels) for task, labels in closed_sets.items()}
     canonical = json.dumps(meaning, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(canonical.encode("ascii")).hexdigest()
 
@@ -116,6 +121,7 @@ def read_manifest(path: Path) -> Manifest:
         quality=fields.mapping("quality"),
         parity=fields.mapping("parity"),
         provenance=fields.mapping("provenance"),
+        closed_sets=MappingProxyType(_parse_closed_sets(fields)),
     )
     computed = compute_base_id(
         format_version=manifest.format_version,
@@ -125,6 +131,7 @@ def read_manifest(path: Path) -> Manifest:
         max_tokens=manifest.max_tokens,
         features=manifest.features,
         files=manifest.files,
+        closed_sets=manifest.closed_sets,
     )
     if manifest.base_id != computed:
         raise BundleHashError(
@@ -236,6 +243,21 @@ def _parse_features(fields: _Fields) -> dict[Role, tuple[str, ...]]:
             fields.fail(f"features.{role}", names, "a list of distinct names")
         features[role] = tuple(names)
     return features
+
+
+def _parse_closed_sets(fields: _Fields) -> dict[str, tuple[str, ...]]:
+    if "closed_sets" not in fields.raw:
+        return {}
+    out: dict[str, tuple[str, ...]] = {}
+    for task, labels in fields.mapping("closed_sets").items():
+        if (
+            not isinstance(labels, list)
+            or not all(isinstance(label, str) and label for label in labels)
+            or not 1 < len({label.casefold() for label in labels}) == len(labels)
+        ):
+            fields.fail(f"closed_sets.{task}", labels, "a list of two or more distinct answers")
+        out[task] = tuple(labels)
+    return out
 
 
 def _parse_files(fields: _Fields) -> dict[str, BundleFile]:

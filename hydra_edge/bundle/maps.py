@@ -1,4 +1,4 @@
-"""The arrays of a base: feature scaling, learned maps, head priors.
+"""The arrays of a base: feature scaling, learned maps, classifiers, head priors.
 
 Owns which arrays there are and what shapes and values they may have. It does not know what a
 feature means, only how many there are.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NoReturn, get_args
 
 import numpy as np
@@ -47,6 +48,7 @@ def check_maps(
     maps: Mapping[str, npt.NDArray[Any]],
     features: Mapping[Role, tuple[str, ...]],
     dim: int,
+    closed_sets: Mapping[str, tuple[str, ...]] = MappingProxyType({}),
     *,
     source: Path,
 ) -> None:
@@ -63,7 +65,9 @@ def check_maps(
         groups ``<role>.gain.<group>`` ``(2, 3)``: what training users gained by the shared head
         over the baseline and by their own over the shared one, each as mean, spread over users
         (> 0), and noise of a query (> 0); optionally ``adapter.zero_shot.<group>`` ``(1,)``,
-        the share of a pool that is best drawn with no record shown (0 to 0.5).
+        the share of a pool that is best drawn with no record shown (0 to 0.5). For each task of
+        ``closed_sets``, with ``l`` answers: ``adapter.classifier.<task>.weight`` ``(l, dim)``
+        and ``.bias`` ``(l,)``.
     source
         The file to complain about.
 
@@ -80,6 +84,9 @@ def check_maps(
     expected: dict[str, tuple[int, ...]] = {}
     for role in get_args(Role):
         expected |= _expected_shapes(maps, role, len(features[role]), dim)
+    for task, labels in closed_sets.items():
+        expected[f"adapter.classifier.{task}.weight"] = (len(labels), dim)
+        expected[f"adapter.classifier.{task}.bias"] = (len(labels),)
     for name, shape in sorted(expected.items()):
         _check_array(maps, name, shape, source)
     unknown = sorted(set(maps) - set(expected))

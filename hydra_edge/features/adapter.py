@@ -7,6 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hydra_edge.features.closed import (
+    CLOSED_FEATURES,
+    Classifier,
+    ClosedPast,
+    closed_features,
+)
 from hydra_edge.features.words import WORD_FEATURES, word_features
 from hydra_edge.history import CASING, PUNCTUATION, History, opening_of, style_of
 from hydra_edge.tasks import number
@@ -38,7 +44,10 @@ ADAPTER_FEATURES = (
     "cos_consensus",  # mean cosine with the other samples
     "zero_shot",  # 1 if the LLM gave it when shown no record
     *WORD_FEATURES,
+    *CLOSED_FEATURES,
 )
+CLOSED_COLUMNS = slice(len(ADAPTER_FEATURES) - len(CLOSED_FEATURES), len(ADAPTER_FEATURES))
+_WORDS = slice(CLOSED_COLUMNS.start - len(WORD_FEATURES), CLOSED_COLUMNS.start)
 NEIGHBOURS = 50
 SHARP, BROAD = 0.05, 0.2  # temperatures of nearness in cosine
 FLOOR = 0.02  # added inside logarithms of shares
@@ -162,7 +171,7 @@ def _style(pool: Pool, history: History, out: Float2d) -> None:
         out[row, 18] = gap[PUNCTUATION].mean()
 
 
-def adapter_features(pool: Pool, history: History) -> Float2d:
+def adapter_features(pool: Pool, history: History, classifier: Classifier | None = None) -> Float2d:
     """Compute the raw features of a pool; those that do not apply to the task's kind are 0.
 
     Parameters
@@ -171,6 +180,8 @@ def adapter_features(pool: Pool, history: History) -> Float2d:
         ``m`` candidates; for label and rating tasks every member of the closed set.
     history
         As it was at the time of the query.
+    classifier
+        What the base knows of a closed set, if it does.
 
     Returns
     -------
@@ -189,5 +200,10 @@ def adapter_features(pool: Pool, history: History) -> Float2d:
     out[:, 14] = np.log(np.maximum(out[:, 13], 0.0) + FLOOR)
     if history.task.kind == "text":
         _style(pool, history, out)
-        out[:, 23:] = word_features(pool.query, pool.candidates, history, pool.trusted, pool.trust)
+        out[:, _WORDS] = word_features(
+            pool.query, pool.candidates, history, pool.trusted, pool.trust
+        )
+    else:
+        past = ClosedPast.of(history, [c.text for c in pool.candidates])
+        out[:, CLOSED_COLUMNS] = closed_features(past, pool.query_vector, classifier)
     return out

@@ -11,6 +11,7 @@ import numpy as np
 from hydra_edge.bundle import Bundle
 from hydra_edge.errors import BundleVersionError
 from hydra_edge.features.adapter import ADAPTER_FEATURES
+from hydra_edge.features.closed import Classifier
 from hydra_edge.features.reranker import RERANKER_FEATURES
 from hydra_edge.types import Float1d, Float2d, Role
 
@@ -32,7 +33,7 @@ def feature_names(role: Role, maps: int = 0) -> tuple[str, ...]:
 
 
 class FeatureMap:
-    """One role's learned bilinear maps and scaling, from a bundle.
+    """One role's learned bilinear maps, classifiers and scaling, from a bundle.
 
     Raises
     ------
@@ -55,6 +56,14 @@ class FeatureMap:
                 f"computes: they differ in {', '.join(odd)}. Expected {len(self.names)} features. "
                 "Install the hydra-edge release the base was made for, or build the base again."
             )
+        self._classifiers = {
+            task: Classifier(
+                tuple(label.casefold() for label in labels),
+                bundle.array(f"adapter.classifier.{task}.weight"),
+                bundle.array(f"adapter.classifier.{task}.bias"),
+            )
+            for task, labels in bundle.manifest.closed_sets.items()
+        }
         self._mean = bundle.array(f"{role}.scale.mean")
         self._std = bundle.array(f"{role}.scale.std")
 
@@ -69,6 +78,10 @@ class FeatureMap:
         if self._query is None or self._other is None:
             return np.zeros((len(others), 0), dtype=np.float32)
         return np.asarray((others @ self._other.T) * (self._query @ query), dtype=np.float32)
+
+    def classifier(self, task: str) -> Classifier | None:
+        """Return what the base knows of a task's closed set; None if it never saw it."""
+        return self._classifiers.get(task)
 
     def scale(self, raw: Float2d) -> Float2d:
         """Scale raw features, shape ``(m, d)``, into roughly [-3, 3]."""

@@ -17,7 +17,9 @@ FEATURES: dict[Role, tuple[str, ...]] = {"reranker": ("near", "recent"), "adapte
 CARD = Card(dim=4, pooling="mean", max_tokens=16, parity={"cosine": 0.99}, provenance={})
 
 
-def make_bundle(folder: Path, *, card: Card = CARD, features=FEATURES, **maps) -> Bundle:
+def make_bundle(
+    folder: Path, *, card: Card = CARD, features=FEATURES, closed_sets=None, **maps
+) -> Bundle:
     """Pack a base of a few bytes; loading it needs no encoder that works."""
     source = folder.with_name(folder.name + "-source")
     source.mkdir(exist_ok=True)
@@ -26,7 +28,7 @@ def make_bundle(folder: Path, *, card: Card = CARD, features=FEATURES, **maps) -
     arrays = {**neutral_maps(features), **maps}
     return pack(
         folder, encoder=source / "graph", tokenizer=source / "tokenizer", card=card,
-        maps=arrays, features=features,
+        maps=arrays, features=features, closed_sets=closed_sets or {},
     )  # fmt: skip
 
 
@@ -52,8 +54,8 @@ def test_default_bundle_states_the_parity_it_was_gated_on(bundle: Bundle) -> Non
 
 def test_base_id_is_the_sha256_of_what_decides_meaning(bundle: Bundle) -> None:
     raw = manifest_of(bundle.path)
-    keys = ("dim", "feature_version", "features", "format_version", "max_tokens", "pooling")
-    meaning = {key: raw[key] for key in keys}
+    keys = ("closed_sets", "dim", "feature_version", "features", "format_version")
+    meaning = {key: raw[key] for key in (*keys, "max_tokens", "pooling")}
     meaning["files"] = {
         name: hashlib.sha256((bundle.path / name).read_bytes()).hexdigest()
         for name in ("encoder.onnx", "maps.safetensors", "tokenizer.json")
@@ -130,6 +132,56 @@ def test_bundle_ignores_files_its_manifest_does_not_list(tmp_path: Path) -> None
 
 def test_check_maps_accepts_what_was_loaded(bundle: Bundle) -> None:
     names = bundle.manifest.features
-    check_maps(bundle.maps, names, bundle.manifest.dim, source=bundle.path)
+    sets = bundle.manifest.closed_sets
+    check_maps(bundle.maps, names, bundle.manifest.dim, sets, source=bundle.path)
     with pytest.raises(BundleError, match="shape"):
-        check_maps(bundle.maps, {**names, "adapter": ("one",)}, 384, source=bundle.path)
+        check_maps(bundle.maps, {**names, "adapter": ("one",)}, 384, sets, source=bundle.path)
+    with pytest.raises(BundleError, match=r"classifier.* is unknown"):
+        check_maps(bundle.maps, names, bundle.manifest.dim, source=bundle.path)
+
+
+CLASSIFIER = {
+    "adapter.classifier.mood.weight": np.zeros((2, 4), np.float32),
+    "adapter.classifier.mood.bias": np.zeros(2, np.float32),
+}
+
+
+def test_closed_sets_are_read_back_and_part_of_the_identity(tmp_path: Path) -> None:
+    without = make_bundle(tmp_path / "without")
+    one = make_bundle(tmp_path / "one", closed_sets={"mood": ["calm", "wild"]}, **CLASSIFIER)
+    other = make_bundle(tmp_path / "other", closed_sets={"mood": ["wild", "calm"]}, **CLASSIFIER)
+    assert load_bundle(one.path).manifest.closed_sets == {"mood": ("calm", "wild")}
+    assert len({without.base_id, one.base_id, other.base_id}) == 3
+
+
+def test_a_manifest_without_closed_sets_has_none(tmp_path: Path) -> None:
+    made = make_bundle(tmp_path / "made")
+    raw = manifest_of(made.path)
+    del raw["closed_sets"]
+    (made.path / "manifest.json").write_text(json.dumps(raw))
+    again = load_bundle(made.path)
+    assert again.base_id == made.base_id
+    assert again.manifest.closed_sets == {}
+
+
+@pytest.mark.parametrize(
+    "labels", [None, "calm", [], ["calm"], ["calm", "CALM"], ["calm", ""], ["calm", 3]]
+)
+def test_malformed_closed_sets_are_refused(tmp_path: Path, labels: object) -> None:
+    made = make_bundle(tmp_path / "made", closed_sets={"mood": ["calm", "wild"]}, **CLASSIFIER)
+    raw = manifest_of(made.path)
+    raw["closed_sets"]["mood"] = labels
+    (made.path / "manifest.json").write_text(json.dumps(raw))
+    with pytest.raises(BundleError, match=r"closed_sets\.mood .*distinct answers"):
+        load_bundle(made.path)
+
+
+@pytest.mark.parametrize("part", ["weight", "bias"])
+def test_a_classifier_of_another_shape_or_missing_is_refused(tmp_path: Path, part: str) -> None:
+    name, sets = f"adapter.classifier.mood.{part}", {"mood": ["calm", "wild"]}
+    wrong = {**CLASSIFIER, name: np.zeros((3, 4) if part == "weight" else 3, np.float32)}
+    with pytest.raises(BundleError, match="shape"):
+        make_bundle(tmp_path / "wrong", closed_sets=sets, **wrong)
+    missing = {key: value for key, value in CLASSIFIER.items() if key != name}
+    with pytest.raises(BundleError, match="missing"):
+        make_bundle(tmp_path / "missing", closed_sets=sets, **missing)

@@ -1,0 +1,261 @@
+"""The adapter's priors: shared weights and how much users differ, judged on users left out.
+
+Owns views (features of all users under one set of maps and classifiers, some users left out) and
+the fits on them. What features there are, and who is left out, is decided by ``export.train``.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import get_args
+
+import numpy as np
+
+from export.episodes import Maps, UserEpisodes, labelled
+from export.priors import (
+    Labelled,
+    Population,
+    Scale,
+    fit_scale,
+    population_gains,
+    prior_arrays,
+    scaled,
+)
+from hydra_edge.active import BASELINE_FEATURE
+from hydra_edge.evaluate import top_utility
+from hydra_edge.features.scaling import LIMIT
+from hydra_edge.heads import ConditionalLogit, Groups, Prior
+from hydra_edge.types import Double1d, Float2d, JsonDict, Kind
+
+TAUS = (0.1, 0.3)
+RIDGES = (10.0, 30.0, 100.0)
+CLOSED_RIDGE = 3.0
+STRENGTHS = (30.0, 100.0, 300.0)
+# The weakest prior whose loss comes this near to the best is taken: training users have few
+# queries each, which cannot tell strengths apart, and people's own choices must be able to move
+# a head (`python -m bench.picks`).
+NEAR_LOSS = 1.01
+# Only answers of an LLM show these; what closed sets taught of the others is held on to.
+VOTES = ("greedy", "consensus", "votes", "log_votes", "logprob", "zero_shot")
+VOTES_FREEDOM = 0.1
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """Scaled pools and closed sets under one set of maps; ``inside`` are the users left out."""
+
+    pools: list[Labelled]
+    closed: list[Labelled]
+    inside: frozenset[str]
+    scale: Scale
+
+
+def make_view(
+    pools: Sequence[UserEpisodes],
+    closed: Sequence[UserEpisodes],
+    maps: Maps | None,
+    inside: frozenset[str],
+    scale: Scale | None = None,
+) -> View:
+    """Scale pools and closed sets as a device would whose base never saw the users ``inside``.
+
+    ``scale`` None is fitted on the others' pools.
+    """
+    raw = labelled(pools, maps)
+    dim = raw[0].items[0][0].shape[1]
+    scale = scale or Scale(*fit_scale([u for u in raw if u.user not in inside], dim))
+    free = scaled(labelled(closed, maps), scale.mean, scale.std, LIMIT)
+    return View(scaled(raw, scale.mean, scale.std, LIMIT), free, inside, scale)
+
+
+def _stack(users: Sequence[Labelled], dim: int, keep: Double1d) -> Groups:
+    items = [(phi * keep, utilities) for user in users for phi, utilities in user.items]
+    return Groups.stack(items, dim=dim)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """One way to fit a group's prior."""
+
+    tau: float
+    ridge: float
+    maps: bool
+
+
+def _mean(view: View, tasks: set[str], names: Sequence[str], settings: Settings) -> Double1d:
+    """Fit the shared weights on the users outside, around what closed sets teach of them."""
+    dim = len(names)
+    keep = np.array([settings.maps or not n.startswith("map_") for n in names], dtype=np.float64)
+    votes = np.isin(names, VOTES)
+
+    def outside(users: Sequence[Labelled]) -> list[Labelled]:
+        return [u for u in users if u.task in tasks and u.user not in view.inside and u.items]
+
+    centre = np.zeros(dim)
+    if free := outside(view.closed):
+        prior = Prior(centre, np.eye(dim) * CLOSED_RIDGE, settings.tau)
+        groups = _stack(free, dim, keep).informative()
+        centre = ConditionalLogit(prior).fit(groups).weight_ * keep
+    ridge = settings.ridge * np.where(votes, VOTES_FREEDOM, 1.0)
+    groups = _stack(outside(view.pools), dim, keep).informative()
+    fitted = ConditionalLogit(Prior(centre, np.diag(ridge), settings.tau)).fit(groups)
+    return fitted.weight_ * keep
+
+
+def _held_out(
+    view: View, tasks: set[str], weight: Double1d, dim: int
+) -> list[tuple[Labelled, Groups, Double1d]]:
+    """Answer the left-out users' pools with weights that never saw them, user by user."""
+    out = []
+    for user in view.pools:
+        if user.task in tasks and user.user in view.inside and user.items:
+            groups = _stack([user], dim, np.ones(dim))
+            out.append((user, groups, top_utility(groups.features @ weight, groups, 1)))
+    return out
+
+
+def shared_utility(
+    views: Sequence[View], tasks: set[str], names: Sequence[str], how: Settings
+) -> float:
+    """Return what the shared weights of each view are worth to its left-out users' pools."""
+    values = [
+        utilities
+        for view in views
+        for _, _, utilities in _held_out(view, tasks, _mean(view, tasks, names, how), len(names))
+    ]
+    return float(np.concatenate(values).mean())
+
+
+def _strength(
+    judged: Sequence[tuple[Groups, Double1d]], tau: float, dim: int
+) -> tuple[float, dict[str, float]]:
+    """Choose how strongly heads are held to the mean: by the later half of users' queries.
+
+    Returns
+    -------
+    tuple of float and dict
+        The strength, and the mean loss of every one that was tried.
+    """
+    count = 0
+    losses = np.zeros(len(STRENGTHS))
+    for groups, weight in judged:
+        ready = groups.informative()
+        n = ready.n_groups
+        if n < 4:
+            continue
+        early, late = ready.take(np.arange(n // 2)), ready.take(np.arange(n // 2, n))
+        target = late.target(tau)
+        count += late.n_groups
+        for s, strength in enumerate(STRENGTHS):
+            head = ConditionalLogit(Prior(weight, np.eye(dim) * strength, tau)).fit(early)
+            scores = late.features @ head.weight_
+            for a, b in itertools.pairwise(late.offsets.tolist()):
+                shifted = scores[a:b] - scores[a:b].max()
+                losses[s] -= float(target[a:b] @ (shifted - np.log(np.exp(shifted).sum())))
+    if not count:
+        return STRENGTHS[-1], {}
+    means = losses / count
+    near = next(s for s, x in zip(STRENGTHS, means, strict=True) if x <= NEAR_LOSS * means.min())
+    return near, {f"{s:g}": round(float(x), 4) for s, x in zip(STRENGTHS, means, strict=True)}
+
+
+def fit_group(
+    views: Sequence[View], whole: View, tasks: set[str], names: Sequence[str], *, maps: bool
+) -> Population:
+    """Fit one group's prior; ``maps`` False: learned features are not even tried.
+
+    Parameters
+    ----------
+    views
+        One a fold, under maps trained without its users.
+    whole
+        Under the maps that are shipped; nobody is left out.
+    """
+    dim = len(names)
+    tried = [
+        Settings(tau, ridge, with_maps)
+        for with_maps in ((False, True) if maps else (False,))
+        for tau in TAUS
+        for ridge in RIDGES
+    ]
+    scores = {how: shared_utility(views, tasks, names, how) for how in tried}
+    best = max(scores, key=scores.__getitem__)
+    held = [
+        (user, groups, weight, utilities)
+        for view in views
+        for weight in (_mean(view, tasks, names, best),)
+        for user, groups, utilities in _held_out(view, tasks, weight, dim)
+    ]
+    strength, tried_strengths = _strength(
+        [(groups, weight) for _, groups, weight, _ in held], best.tau, dim
+    )
+    baseline = names.index(BASELINE_FEATURE["adapter"])
+    prior = [(groups, Prior(w, np.eye(dim) * strength, best.tau)) for _, groups, w, _ in held]
+    gains = population_gains(prior, baseline, 1)
+    plain = [top_utility(g.features[:, baseline], g, 1) for _, g, _, _ in held]
+    without = max(score for how, score in scores.items() if not how.maps)
+    report: JsonDict = {
+        "users": len({user.user for user, _, _, _ in held}),
+        "queries": sum(g.n_groups for _, g, _, _ in held),
+        "utility": {
+            "baseline": round(float(np.concatenate(plain).mean()), 4),
+            "interpretable": round(without, 4),
+            "shared": round(scores[best], 4),
+        },
+        "maps": best.maps, "tau": best.tau, "ridge": best.ridge, "strength": strength,
+        "loss_by_strength": tried_strengths,
+        "gains": np.round(gains, 4).tolist(),
+    }  # fmt: skip
+    if any(how.maps for how in scores):
+        report["utility"]["maps"] = round(max(s for h, s in scores.items() if h.maps), 4)
+    mean = _mean(whole, tasks, names, best)
+    return Population(mean, np.eye(dim) * strength, best.tau, gains, report)
+
+
+def fit_priors(
+    folds: Sequence[tuple[View, View]],
+    whole: tuple[View, View],
+    kinds: Mapping[str, str],
+    names: Sequence[str],
+) -> tuple[dict[str, Float2d], JsonDict]:
+    """Fit the adapter's priors: one a task, and one a kind for tasks never seen.
+
+    Those of a kind hold no learned map, and their features know no closed set: what was learned
+    of one says nothing of another.
+
+    Parameters
+    ----------
+    folds, whole
+        Views with what classifiers know, and as the queries of a stranger's task would look.
+    """
+    seen, unseen = [fold[0] for fold in folds], [fold[1] for fold in folds]
+    has_maps = any(name.startswith("map_") for name in names)
+    arrays: dict[str, Float2d] = {}
+    quality: JsonDict = {}
+    for task in sorted(kinds):
+        found = fit_group(seen, whole[0], {task}, names, maps=has_maps)
+        if kinds[task] != "text":
+            plain = [Settings(tau, ridge, maps=False) for tau in TAUS for ridge in RIDGES]
+            without = max(shared_utility(unseen, {task}, names, how) for how in plain)
+            found.report["utility"]["without_classifier"] = round(without, 4)
+        arrays |= prior_arrays("adapter", task, found)
+        quality[task] = found.report
+    for kind in sorted(set(kinds.values())):
+        tasks = {task for task, of in kinds.items() if of == kind}
+        found = fit_group(unseen, whole[1], tasks, names, maps=False)
+        arrays |= prior_arrays("adapter", kind, found)
+        quality[kind] = found.report
+    return arrays | _missing_kinds(arrays, len(names)), quality
+
+
+def _missing_kinds(arrays: Mapping[str, Float2d], dim: int) -> dict[str, Float2d]:
+    """Complete kinds that the data did not have by a prior that knows nothing."""
+    out: dict[str, Float2d] = {}
+    for kind in get_args(Kind):
+        if f"adapter.prior.{kind}.mean" not in arrays:
+            none = Population(np.zeros(dim), np.eye(dim), 0.1, np.array([[0.0, 1.0, 1.0]] * 2), {})
+            made = prior_arrays("adapter", kind, none)
+            out |= {k: v for k, v in made.items() if ".gain." not in k}
+    return out
