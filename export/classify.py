@@ -55,10 +55,11 @@ class ClosedSet:
         given = {(user, _answer(record.output, rating)) for user, record in records}
         givers = Counter(answer for _, answer in given)
         declared = {_answer(a, rating) for a in (BUILTIN[task].labels if task in BUILTIN else ())}
+        written: dict[str, str] = {}  # each answer once, as the task declares it
+        for label in spec.labels:
+            written.setdefault(_answer(label, rating), label)
         labels = tuple(
-            label
-            for label in spec.labels
-            if (key := _answer(label, rating)) in declared or givers[key] >= LEAST_USERS
+            label for key, label in written.items() if key in declared or givers[key] >= LEAST_USERS
         )
         place = {_answer(label, rating): i for i, label in enumerate(labels)}
         kept = [(u, r) for u, r in records if _answer(r.output, rating) in place]

@@ -29,6 +29,7 @@ GET_AGAIN = "Get the base again from where it came from."
 _REQUIRED_FILES = (ENCODER_FILE, MAPS_FILE, TOKENIZER_FILE)
 _POOLINGS = ("mean",)
 _MAX_MANIFEST_BYTES = 1 << 20
+_LONGEST_NAME = 128
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -250,6 +251,8 @@ def _parse_closed_sets(fields: _Fields) -> dict[str, tuple[str, ...]]:
         return {}
     out: dict[str, tuple[str, ...]] = {}
     for task, labels in fields.mapping("closed_sets").items():
+        if len(task) > _LONGEST_NAME:  # complaints name it
+            fields.fail("a task of closed_sets", task, f"at most {_LONGEST_NAME} letters")
         if (
             not isinstance(labels, list)
             or not all(isinstance(label, str) and label for label in labels)

@@ -139,9 +139,9 @@ def _check_array(
         _fail(source, name, f"has shape {array.shape}", f"shape {shape}")
     if name.endswith((".std", ".tau")) and not (array > 0).all():
         _fail(source, name, "holds values not above 0", "positive numbers")
-    if ".gain." in name and not (array[:, 1:] > 0).all():
+    if _GAIN_NAME.fullmatch(name) and not (array[:, 1:] > 0).all():
         _fail(source, name, "holds deviations not above 0", "positive ones")
-    if ".zero_shot." in name and not ((array >= 0) & (array <= 0.5)).all():
+    if _SHARE_NAME.fullmatch(name) and not ((array >= 0) & (array <= 0.5)).all():
         _fail(source, name, f"is {array.tolist()}", "a share from 0 to 0.5")
     if name.endswith(".precision"):
         _check_precision(array.astype(np.float64), name, source)

@@ -70,8 +70,15 @@ class ClosedPast:
     def of(cls, history: History, answers: Sequence[str]) -> ClosedPast:
         """Look a history's outputs up among the answers; records with others are left out."""
         start = max(0, len(history) - RECENT)
-        place = {_key(answer, history.task): i for i, answer in enumerate(answers)}
-        found = [place.get(_key(r.output, history.task), -1) for r in history.records[start:]]
+        # A closed set may hold a number as its user wrote it in several ways: each has its own.
+        place: dict[str | float | None, int] = {}
+        for i, answer in enumerate(answers):
+            place.setdefault(_key(answer, history.task), i)
+            place[answer.strip().casefold()] = i
+        found = [
+            place.get(r.output.strip().casefold(), place.get(_key(r.output, history.task), -1))
+            for r in history.records[start:]
+        ]
         answered = np.array(found, dtype=np.int64)
         kept = np.flatnonzero(answered >= 0)
         inputs = history.inputs[start:]

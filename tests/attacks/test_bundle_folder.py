@@ -46,6 +46,8 @@ def sign(folder: Path, manifest: JsonDict) -> None:
     """Write a manifest whose hashes all fit, as an attacker would."""
     keys = ("dim", "feature_version", "features", "format_version", "max_tokens", "pooling")
     meaning = {key: manifest.get(key) for key in keys}
+    if manifest.get("closed_sets"):
+        meaning["closed_sets"] = manifest["closed_sets"]
     meaning["files"] = {name: entry["sha256"] for name, entry in manifest["files"].items()}
     canonical = json.dumps(meaning, sort_keys=True, separators=(",", ":"))
     write(folder, {**manifest, "base_id": hashlib.sha256(canonical.encode()).hexdigest()})
@@ -373,6 +375,116 @@ def test_bundle_learned_maps_of_unlike_shapes_are_refused(
     put_maps(folder, **arrays)
     with pytest.raises(BundleError, match=r"adapter\.map\.\w+' has shape"):
         load_bundle(folder)
+
+
+def put_closed_sets(folder: Path, sets: object, **changes: np.ndarray | None) -> None:
+    """State closed sets, with classifiers of zeros where they are such sets at all."""
+    arrays: dict[str, np.ndarray | None] = {}
+    for task, answers in sets.items() if isinstance(sets, dict) else ():
+        n = len(answers) if isinstance(answers, list) else 2
+        arrays[f"adapter.classifier.{task}.weight"] = full((n, 4))
+        arrays[f"adapter.classifier.{task}.bias"] = full((n,))
+    write(folder, {**read(folder), "closed_sets": sets})
+    put_maps(folder, **{**arrays, **changes})
+
+
+def test_bundle_with_a_sound_closed_set_loads(folder: Path) -> None:
+    # Guards the tests below, as above.
+    put_closed_sets(folder, {"mood": ["calm", "wild"]})
+    assert load_bundle(folder).manifest.closed_sets == {"mood": ("calm", "wild")}
+
+
+@pytest.mark.parametrize("sets", [None, [], "mood", 1, [["calm", "wild"]]])
+def test_bundle_closed_sets_that_are_no_object_are_refused(folder: Path, sets: object) -> None:
+    put_closed_sets(folder, sets)
+    with pytest.raises(BundleError, match=r"closed_sets is .*expected an object"):
+        load_bundle(folder)
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        None, 2, True, "calm", {}, {"calm": 0, "wild": 1}, [], ["calm"], ["calm", "calm"],
+        ["calm", "CALM"], ["straße", "STRASSE"], ["calm", ""], ["calm", None], ["calm", ["wild"]],
+    ],
+)  # fmt: skip
+def test_bundle_answers_of_a_closed_set_that_are_no_set_are_refused(
+    folder: Path, answers: object
+) -> None:
+    put_closed_sets(folder, {"mood": answers})
+    with pytest.raises(BundleError, match=r"mood.* is .*expected .*distinct answers"):
+        load_bundle(folder)
+
+
+def test_bundle_answers_changed_after_signing_do_not_match_the_base_id(folder: Path) -> None:
+    # The arrays fit: only the meaning of their rows is another.
+    put_closed_sets(folder, {"mood": ["calm", "wild"]})
+    write(folder, {**read(folder), "closed_sets": {"mood": ["wild", "calm"]}})
+    with pytest.raises(BundleHashError, match=r"base_id is .* The manifest was changed"):
+        load_bundle(folder)
+
+
+@pytest.mark.parametrize(
+    ("part", "array", "complaint"),
+    [
+        ("weight", None, "weight' is missing"),
+        ("bias", None, "bias' is missing"),
+        ("weight", full((3, 4)), r"shape \(3, 4\); expected shape \(2, 4\)"),
+        ("weight", full((2, 5)), r"shape \(2, 5\); expected shape \(2, 4\)"),
+        ("weight", full((4, 2)), r"shape \(4, 2\)"),
+        ("weight", full((8,)), r"shape \(8,\)"),
+        ("weight", full(()), r"shape \(\)"),
+        ("weight", full((2, 4), np.nan), "holds NaN"),
+        ("bias", full((2, 1)), r"shape \(2, 1\); expected shape \(2,\)"),
+        ("bias", full((3,)), r"shape \(3,\)"),
+        ("bias", full((2,), np.inf), "holds NaN or infinity"),
+        ("bias", full((2,), dtype=np.float64), "type float64; expected float32"),
+        ("scale", full((2,)), "scale' is unknown"),
+    ],
+)
+def test_bundle_classifier_that_cannot_be_used_is_refused(
+    folder: Path, part: str, array: np.ndarray | None, complaint: str
+) -> None:
+    put_closed_sets(
+        folder, {"mood": ["calm", "wild"]}, **{f"adapter.classifier.mood.{part}": array}
+    )
+    with pytest.raises(BundleError, match=complaint):
+        load_bundle(folder)
+
+
+@pytest.mark.parametrize("role", ["adapter", "reranker"])
+def test_bundle_classifier_of_a_task_that_is_not_listed_is_refused(folder: Path, role: str) -> None:
+    arrays = {f"{role}.classifier.other.weight": full((2, 4))}
+    put_closed_sets(folder, {"mood": ["calm", "wild"]}, **arrays)
+    with pytest.raises(BundleError, match=r"classifier\.other\.weight' is unknown"):
+        load_bundle(folder)
+
+
+# Names that read like those of other arrays, whose rules are not a classifier's or a prior's.
+@pytest.mark.parametrize("task", ["x.gain.y", "x.zero_shot.y", "a.std", "a.tau", "a.precision", ""])
+def test_bundle_closed_set_named_like_other_arrays_loads(folder: Path, task: str) -> None:
+    arrays = {f"adapter.classifier.{task}.bias": full((2,), -1)}
+    put_closed_sets(folder, {task: ["calm", "wild"]}, **arrays)
+    assert load_bundle(folder).manifest.closed_sets == {task: ("calm", "wild")}
+
+
+@pytest.mark.parametrize("task", ["x.gain.y", "x.zero_shot.y"])
+def test_bundle_prior_named_like_other_arrays_loads(folder: Path, task: str) -> None:
+    head = f"adapter.prior.{task}"
+    arrays = {f"{head}.mean": full((1,), -1), f"{head}.precision": full((1, 1), 1)}
+    put_maps(folder, **arrays, **{f"{head}.tau": full((1,), 1)})
+    assert task in load_bundle(folder).prior_groups("adapter")
+
+
+@pytest.mark.parametrize("answers", [["calm"], ["calm", "wild"]])
+def test_bundle_complaint_about_a_closed_set_of_a_long_name_stays_short(
+    folder: Path, answers: list[str]
+) -> None:
+    manifest = {**read(folder), "closed_sets": {"x" * 500_000: answers}}
+    sign(folder, manifest)  # without its arrays
+    with pytest.raises(BundleError, match="expected") as caught:
+        load_bundle(folder)
+    assert len(str(caught.value)) < 600
 
 
 def test_bundle_whose_arrays_fit_other_features_is_refused(folder: Path) -> None:

@@ -7,12 +7,22 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from export.classify import RIDGES, Classifiers, ClosedSet, fit_classifier, log_softmax
+from export.classify import (
+    LEAST_USERS,
+    RIDGES,
+    Classifiers,
+    ClosedSet,
+    fit_classifier,
+    log_softmax,
+)
 from export.data import UserHistory
 from export.episodes import Episode, UserEpisodes, informed
-from hydra_edge.features import ADAPTER_FEATURES
+from hydra_edge.adapter import merge
+from hydra_edge.features import ADAPTER_FEATURES, Pool, adapter_features
 from hydra_edge.features.adapter import CLOSED_COLUMNS
 from hydra_edge.features.closed import ClosedPast
+from hydra_edge.history import History
+from hydra_edge.tasks import BUILTIN
 from hydra_edge.types import Float2d, Progress, Record
 
 TASK = "film_rating"
@@ -52,6 +62,37 @@ def test_a_fit_is_where_the_loss_has_no_slope() -> None:
     assert np.abs(slope).max() < 1e-3
 
 
+def test_no_small_step_away_from_a_fit_loses_less() -> None:
+    """Against the loss written out anew: log-likelihood and ridge, the bias all but free."""
+    rng = np.random.default_rng(1)
+    x, y = rng.standard_normal((30, 3)).astype(np.float32), rng.integers(0, 3, 30)
+
+    def loss(weight: np.ndarray) -> float:
+        total = 0.5 * 0.4 * float((weight[:3] ** 2).sum()) + 0.5e-3 * float((weight[3] ** 2).sum())
+        for row, answer in zip(x, y, strict=True):
+            scores = row @ weight[:3] + weight[3]
+            total += float(np.log(np.exp(scores).sum()) - scores[answer])
+        return total
+
+    found = fit_classifier(x, y, 3, 0.4)
+    least = loss(found)
+    for place in np.ndindex(found.shape):
+        for step in (-0.02, 0.02):
+            moved = found.copy()
+            moved[place] += step
+            assert loss(moved) > least
+
+
+def test_what_can_be_told_apart_is_learned_for_texts_not_seen() -> None:
+    rng = np.random.default_rng(2)
+    y = rng.integers(0, 3, 120)
+    x = (2 * np.eye(3)[y] + 0.3 * rng.standard_normal((120, 3))).astype(np.float32)
+    weight = fit_classifier(x[:60], y[:60], 4, 0.1)
+    scores = x[60:] @ weight[:-1] + weight[-1]
+    assert (scores.argmax(axis=1) == y[60:]).all()
+    assert (np.exp(log_softmax(scores))[:, 3] < 0.02).all(), "nobody ever gave it"
+
+
 def test_answers_hardly_anybody_gave_are_not_named() -> None:
     users = [user(f"u{i}", [(0, "fine"), (1, "bad")]) for i in range(3)]
     users += [user("secret", [(0, "my neighbour")] * 9), user("pair", [(0, "rare")] * 9)]
@@ -69,6 +110,51 @@ def replace_task(of: UserHistory) -> UserHistory:
 def test_declared_answers_are_named_though_nobody_gave_them() -> None:
     found = ClosedSet.of(TASK, [usual("a")], Axes())
     assert found.labels == ("1", "2", "3", "4", "5")
+
+
+def test_answers_are_named_from_as_many_users_on_however_often_they_gave_them() -> None:
+    for n in (LEAST_USERS - 1, LEAST_USERS):
+        users = [usual(f"u{i}") for i in range(4)]
+        users += [user(f"v{i}", [(2, "4.5")] * 20) for i in range(n)]
+        found = ClosedSet.of(TASK, users, Axes())
+        assert ("4.5" in found.labels) == (n == LEAST_USERS)
+        assert len(found.users) == 4 * 8 + 20 * (n if n == LEAST_USERS else 0)
+
+
+def test_an_answer_written_in_several_ways_is_one_and_as_the_task_declares_it() -> None:
+    users = [usual(f"u{i}") for i in range(5)]
+    users += [user(f"v{i}", [(1, odd)]) for i, odd in enumerate(("5.000", "5.0", " 5"))]
+    both = ClosedSet.of(TASK, users, Axes())
+    assert both.labels == ("1", "2", "3", "4", "5"), "how one user writes it is nobody's business"
+    assert both.answered.tolist() == [0, 4] * 20 + [4] * 3
+    known = Classifiers({TASK: both}, [frozenset({"u0"}), frozenset({"u1"})])
+    shares = known.without(TASK, frozenset()).shares(np.eye(DIM, dtype=np.float32)[1:2], ["5"])
+    assert shares[0, 0] > 0.9
+
+
+def test_labels_that_differ_in_case_are_one_as_a_manifest_demands() -> None:
+    rows = [(0, "Fine"), (1, "bad"), (0, "fine"), (0, " FINE")]
+    users = [user(f"u{i}", rows, "their_own_labels") for i in range(4)]
+    found = ClosedSet.of("their_own_labels", users, Axes())
+    folded = [label.casefold() for label in found.labels]
+    assert sorted(folded) == ["bad", "fine"]
+    row = dict(zip(folded, range(2), strict=True))
+    assert found.answered.tolist() == [row[a] for a in ("fine", "bad", "fine", "fine")] * 4
+
+
+def test_the_ridge_and_its_figures_are_judged_on_users_left_out() -> None:
+    """To each text every user answers another thing: nobody else's answers tell theirs."""
+    users = [user(f"u{i}", [(a, str((i + a) % 5 + 1)) for a in range(5)] * 9) for i in range(5)]
+    folds = [frozenset({f"u{i}"}) for i in range(5)]
+    known = Classifiers({TASK: ClosedSet.of(TASK, users, Axes())}, folds)
+    assert known.report[TASK] == {
+        "answers": 5, "records": 225, "users": 5, "left_out": 225, "accuracy": 0.0,
+        "ridge": max(RIDGES),
+    }  # fmt: skip
+    alike = [usual(f"u{i}") for i in range(5)]
+    learned = Classifiers({TASK: ClosedSet.of(TASK, alike, Axes())}, folds)
+    assert learned.report[TASK]["accuracy"] == 1.0
+    assert learned.report[TASK]["ridge"] == min(RIDGES)
 
 
 def test_without_knows_the_others_only() -> None:
@@ -124,6 +210,29 @@ def test_informed_fills_closed_sets_and_leaves_what_it_was_given() -> None:
     known_fit = told.episodes[0].raw[:, CLOSED_COLUMNS][:, 0]
     assert known_fit[1] > 0.5 > known_fit[0]
     assert same.episodes[0].raw is raw
+
+
+def test_informed_is_what_a_device_would_compute_on_that_base() -> None:
+    users = [usual(f"u{i}") for i in range(4)]
+    of = ClosedSet.of(TASK, users, Axes())
+    known = Classifiers({TASK: of}, [frozenset({"u0"}), frozenset({"u1"})])
+    task = BUILTIN[TASK]
+    axes = np.eye(DIM, dtype=np.float32)
+    history = History.build(task, users[0].records, of.inputs[:8], of.inputs[:8])
+    pool = Pool(
+        "1 of u0", axes[1], merge((), task), axes[:5], (), axes[:0],
+        np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32),
+    )  # fmt: skip
+    past = ClosedPast.of(history, [c.text for c in pool.candidates])
+    raw = adapter_features(pool, history)
+    made = Episode(8, raw, np.zeros(5, np.float32), axes[1], (axes[:5],), past)
+    told = informed([UserEpisodes("u0", TASK, "rating", (made,))], known, frozenset({"u1"}))
+    without = known.without(TASK, frozenset({"u0", "u1"}))
+    np.testing.assert_array_equal(
+        told[0].episodes[0].raw, adapter_features(pool, history, without)
+    )  # fmt: skip
+    full = adapter_features(pool, history, known.without(TASK, frozenset({"u1"})))
+    assert not np.array_equal(told[0].episodes[0].raw, full), "the user's own answers tell"
 
 
 @pytest.mark.parametrize("ridge", [0.1, 10.0])

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hydra_edge.features import ADAPTER_FEATURES, Pool, adapter_features
+from export.pack import Card, neutral_maps, pack
+from hydra_edge.adapter import pool_features
+from hydra_edge.bundle import Bundle, load_bundle
+from hydra_edge.features import (
+    ADAPTER_FEATURES,
+    FeatureMap,
+    Pool,
+    adapter_features,
+    feature_names,
+)
+from hydra_edge.features.adapter import CLOSED_COLUMNS
 from hydra_edge.features.closed import (
     CLOSED_FEATURES,
     RECENT,
@@ -17,7 +30,7 @@ from hydra_edge.features.closed import (
 )
 from hydra_edge.history import History
 from hydra_edge.tasks import BUILTIN, TaskSpec
-from hydra_edge.types import Candidate, Record
+from hydra_edge.types import Candidate, Record, Role
 
 LABELS = TaskSpec("mood", "label", labels=("calm", "wild", "odd"), instruction="", max_tokens=4)
 STARS = BUILTIN["film_rating"]
@@ -76,6 +89,68 @@ def test_own_fit_is_kernel_ridge_on_what_the_classifier_left_unexplained() -> No
     np.testing.assert_allclose(column(out, "own_fit"), moved / moved.sum(), atol=1e-6)
 
 
+def test_own_fit_is_ridge_regression_of_what_is_left_on_any_vectors() -> None:
+    """The same in the vectors' own space, where the code solves for the records."""
+    rng = np.random.default_rng(4)
+    x, q = rng.standard_normal((5, 4)), rng.standard_normal(4)
+    answers = ["calm", "wild", "odd"]
+    answered = np.array([0, 2, 1, 1, 2])
+    past = ClosedPast(
+        tuple(answers), np.eye(3, dtype=np.float32), x.astype(np.float32), answered
+    )  # fmt: skip
+    for classifier in (KNOWN, None):
+        if classifier is None:
+            known = np.array([1.5, 2.5, 2.5]) / 6.5  # each answer's count and a half
+            before = np.tile(known, (5, 1))
+        else:
+            known = KNOWN.shares(q[None], answers)[0]
+            before = KNOWN.shares(x, answers)
+        own = np.linalg.solve(x.T @ x + np.eye(4), x.T @ (np.eye(3)[answered] - before))
+        moved = np.maximum(known + q @ own, 0)
+        moved /= moved.sum()
+        out = closed_features(past, q.astype(np.float32), classifier)
+        np.testing.assert_allclose(column(out, "own_fit"), moved, atol=1e-5)
+        np.testing.assert_allclose(column(out, "log_own_fit"), np.log(moved + 0.02), atol=1e-4)
+
+
+def test_closed_features_of_one_record_by_hand() -> None:
+    """Count and a half: 3/4 and 1/4. The gram is 1 + 1, so half of what is left is added."""
+    past = past_of(LABELS, ["calm", "wild"], [(0, "calm")])
+    near, far = (closed_features(past, E[axis], None) for axis in (0, 1))
+    np.testing.assert_allclose(column(near, "own_fit"), [7 / 8, 1 / 8], atol=1e-6)
+    np.testing.assert_allclose(column(far, "own_fit"), [3 / 4, 1 / 4], atol=1e-6)
+
+
+def test_rating_fits_are_agreements_to_expect_by_hand() -> None:
+    """Half the people give 1 star, half 5: the middle agrees by half, and so do the ends."""
+    sure = Classifier(
+        ("1", "2", "3", "4", "5"),
+        np.zeros((5, 4), dtype=np.float32),
+        np.array([0, -99, -99, -99, 0], dtype=np.float32),
+    )
+    out = closed_features(past_of(STARS, list(STARS.labels), []), E[0], sure)
+    np.testing.assert_allclose(column(out, "known_fit"), [0.5] * 5, atol=1e-6)
+    log = np.log(np.array([0.5, 0, 0, 0, 0.5]) + 0.003)
+    np.testing.assert_allclose(column(out, "log_known_fit"), log, atol=1e-5)
+    low = closed_features(past_of(STARS, list(STARS.labels), [(0, "1")]), E[0], sure)
+    # Half of what is left moves: 3/4 give 1 star, 1/4 gives 5.
+    moved = np.array([0.75, 0, 0, 0, 0.25])
+    apart = 1 - np.abs(np.subtract.outer(np.arange(5), np.arange(5))) / 4
+    np.testing.assert_allclose(column(low, "own_fit"), apart @ moved, atol=1e-6)
+
+
+def test_a_number_answered_in_two_ways_leaves_each_its_own_records() -> None:
+    """A closed set holds whatever its user wrote: 4, and once 4.0."""
+    rows = [(0, "4")] * 9 + [(0, "4.0")]
+    for answers in (["3", "4", "4.0"], ["4.0", "4", "3"]):
+        past = past_of(STARS, answers, rows)
+        found = [answers[i] for i in past.answered]
+        assert found == ["4"] * 9 + ["4.0"]
+        out = closed_features(past, E[0], None)
+        own = dict(zip(answers, column(out, "log_own_fit"), strict=True))
+        assert own["4"] > own["4.0"] > own["3"]
+
+
 def test_a_user_who_answers_otherwise_moves_own_fit_and_not_known_fit() -> None:
     answers = ["calm", "wild", "odd"]
     before = closed_features(past_of(LABELS, answers, []), E[0], KNOWN)
@@ -99,6 +174,19 @@ def test_rating_numbers_written_otherwise_are_the_same_answer_and_near_ones_agre
     own = column(closed_features(past, E[0], None), "own_fit")
     assert own.argmax() == 3
     assert own[2] > own[1] > own[0]
+
+
+def test_a_record_whose_answer_is_not_there_counts_as_if_it_were_not_either() -> None:
+    rows = [(3, "gone"), (0, "odd"), (2, "gone"), (1, "calm"), (0, "gone")]
+    kept = [(axis, answer) for axis, answer in rows if answer != "gone"]
+    answers = ["calm", "wild", "odd"]
+    for classifier in (KNOWN, None):
+        for query in E:
+            with_them, without = (
+                closed_features(past_of(LABELS, answers, of), query, classifier)
+                for of in (rows, kept)
+            )
+            np.testing.assert_array_equal(with_them, without)
 
 
 def test_only_recent_records_count() -> None:
@@ -125,6 +213,41 @@ def test_features_are_finite_and_follow_the_answers_order(
     np.testing.assert_allclose(first[[base.index(a) for a in order]], second, atol=1e-5)
 
 
+NUMBERS = st.sampled_from([0.0, 1.0, -1.0, 1e-30, 0.6, 1e3])
+ROWS = st.lists(NUMBERS, min_size=4, max_size=4)
+
+
+@given(
+    st.lists(st.tuples(ROWS, st.sampled_from(["1", "2.0", "5", " 3", "nan", "", "five"]))),
+    ROWS,
+    st.lists(st.lists(st.sampled_from([0.0, 50.0, -1e3]), min_size=4, max_size=4), min_size=5,
+             max_size=5),
+    st.booleans(),
+    st.sampled_from([("1",), ("1", "2", "3", "4", "5"), ("5", "7"), ("0", "-1", "1e9")]),
+)  # fmt: skip
+def test_features_of_degenerate_vectors_are_finite_and_own_shares_at_most_one(
+    rows: list[tuple[list[float], str]],
+    query: list[float],
+    weight: list[list[float]],
+    known: bool,
+    answers: tuple[str, ...],
+) -> None:
+    records = [Record(f"in {i}", out, STARS.name, id=f"r{i}") for i, (_, out) in enumerate(rows)]
+    inputs = np.array([row for row, _ in rows], dtype=np.float32).reshape(-1, 4)
+    history = History.build(STARS, records, inputs, np.zeros_like(inputs))
+    classifier = Classifier(STARS.labels, np.array(weight, np.float32), np.zeros(5, np.float32))
+    out = closed_features(
+        ClosedPast.of(history, answers),
+        np.array(query, dtype=np.float32),
+        classifier if known else None,
+    )
+    assert out.shape == (len(answers), len(CLOSED_FEATURES))
+    assert np.isfinite(out).all()
+    share = np.exp(column(out, "log_own_fit")) - 0.02
+    assert (share > -1e-4).all()
+    assert share.sum() < 1 + 1e-3
+
+
 @pytest.mark.parametrize("name", ["news_category", "film_rating", "paper_title"])
 def test_adapter_features_fill_them_for_closed_sets_only(name: str) -> None:
     task = BUILTIN[name]
@@ -137,3 +260,75 @@ def test_adapter_features_fill_them_for_closed_sets_only(name: str) -> None:
     )  # fmt: skip
     own = adapter_features(pool, history)[:, ADAPTER_FEATURES.index("own_fit")]
     assert (own[0] > own[1]) if task.kind != "text" else (own == 0).all()
+
+
+@pytest.mark.parametrize("name", ["news_category", "film_rating", "paper_title"])
+def test_adapter_features_with_a_classifier_are_its_own_for_closed_sets_only(name: str) -> None:
+    task = BUILTIN[name]
+    texts = list(task.labels[:2]) or ["A title", "Another"]
+    known = Classifier(
+        tuple(text.casefold() for text in texts), E[:2], np.array([0, 1], dtype=np.float32)
+    )
+    history = History.build(task, [Record("in", texts[0], name, id="r0")], E[:1], E[:1])
+    pool = Pool(
+        "in", E[0], tuple(Candidate(t) for t in texts), E[:2], (), E[:0],
+        np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32),
+    )  # fmt: skip
+    out = adapter_features(pool, history, known)
+    assert ADAPTER_FEATURES[CLOSED_COLUMNS] == CLOSED_FEATURES
+    if task.kind == "text":
+        assert not out[:, CLOSED_COLUMNS].any()
+        np.testing.assert_array_equal(out, adapter_features(pool, history))
+        return
+    expected = closed_features(ClosedPast.of(history, texts), E[0], known)
+    np.testing.assert_array_equal(out[:, CLOSED_COLUMNS], expected)
+    assert expected[:, 0].any()
+    rest = adapter_features(pool, history)
+    np.testing.assert_array_equal(out[:, : CLOSED_COLUMNS.start], rest[:, : CLOSED_COLUMNS.start])
+
+
+def test_the_shipped_base_knows_its_closed_sets_and_no_others(bundle: Bundle) -> None:
+    features = FeatureMap(bundle, "adapter")
+    sets = bundle.manifest.closed_sets
+    assert set(sets) == {"film_rating", "movie_tag", "news_category"}
+    vectors = np.random.default_rng(0).standard_normal((6, bundle.manifest.dim)).astype(np.float32)
+    for task, answers in sets.items():
+        assert set(answers) == set(BUILTIN[task].labels), "no answer that somebody made up"
+        known = features.classifier(task)
+        assert known is not None
+        np.testing.assert_allclose(known.shares(vectors, answers).sum(axis=1), 1, atol=1e-5)
+    assert features.classifier("product_rating") is None
+    assert features.classifier("paper_title") is None
+
+
+def test_pool_features_ask_the_bases_classifier_of_that_task(tmp_path: Path) -> None:
+    """Two tasks of the same answers, which a base takes for opposite ones."""
+    features: dict[Role, tuple[str, ...]] = {
+        role: feature_names(role) for role in ("reranker", "adapter")
+    }  # fmt: skip
+    (tmp_path / "file").write_bytes(b"{}")
+    arrays = {
+        f"adapter.classifier.{task}.{part}": array
+        for task, sign in (("mood", 1.0), ("weather", -1.0))
+        for part, array in (("weight", sign * E[:2]), ("bias", np.zeros(2, dtype=np.float32)))
+    }
+    base = pack(
+        tmp_path / "base", encoder=tmp_path / "file", tokenizer=tmp_path / "file",
+        card=Card(4, "mean", 16, {}, {}), maps={**neutral_maps(features), **arrays},
+        features=features, closed_sets=dict.fromkeys(("mood", "weather"), ("Calm", "Wild")),
+    )  # fmt: skip
+    of = FeatureMap(load_bundle(base.path), "adapter")
+    pool = Pool(
+        "in", E[0], (Candidate("calm"), Candidate("wild")), E[:2], (), E[:0],
+        np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32),
+    )  # fmt: skip
+    found = {
+        name: pool_features(
+            of, pool, History.build(replace(LABELS, name=name), [], E[:0], E[:0])
+        )[:, CLOSED_COLUMNS.start]
+        for name in ("mood", "weather", "clothes")
+    }  # fmt: skip
+    sure = 1 / (1 + np.exp(-1))
+    np.testing.assert_allclose(found["mood"], [sure, 1 - sure], atol=1e-6)
+    np.testing.assert_allclose(found["weather"], [1 - sure, sure], atol=1e-6)
+    np.testing.assert_array_equal(found["clothes"], 0)
