@@ -248,6 +248,10 @@ def pack_command(
     maps: Annotated[
         Path | None, typer.Option(help="Scales, maps and priors (safetensors); default: neutral.")
     ] = None,
+    closed_sets: Annotated[
+        Path | None,
+        typer.Option(help="Answers of the closed sets --maps has classifiers for (stage train's)."),
+    ] = None,
     quality: Annotated[
         Path | None, typer.Option(help="Figures for the manifest (a JSON object).")
     ] = None,
@@ -268,6 +272,7 @@ def pack_command(
         learned = arrays.get(f"{role}.map.query")
         features[role] = feature_names(role, 0 if learned is None else len(learned))
     stated: JsonDict = json.loads(quality.read_text(encoding="utf-8")) if quality else {}
+    sets: JsonDict = json.loads(closed_sets.read_text(encoding="utf-8")) if closed_sets else {}
     bundle = pack(
         out,
         encoder=encoder / ENCODER_FILE,
@@ -275,6 +280,7 @@ def pack_command(
         card=Card.load(encoder / CARD_FILE),
         maps=arrays or neutral_maps(features),
         features=features,
+        closed_sets=sets,
         quality=stated,
     )
     size = sum(file.size for file in bundle.manifest.files.values())

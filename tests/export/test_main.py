@@ -120,6 +120,28 @@ def test_export_pack_names_learned_features_after_the_maps(
     assert load_bundle(tmp_path / "base").features("reranker") == features["reranker"]
 
 
+def test_export_pack_takes_classifiers_with_their_closed_sets(
+    encoder_folder: Path, tmp_path: Path
+) -> None:
+    import safetensors.numpy
+
+    features = {role: feature_names(role) for role in ("reranker", "adapter")}
+    maps = neutral_maps(features) | {
+        "adapter.classifier.mood.weight": np.ones((2, 384), np.float32),
+        "adapter.classifier.mood.bias": np.zeros(2, np.float32),
+    }
+    safetensors.numpy.save_file(maps, tmp_path / "maps.safetensors")
+    (tmp_path / "closed_sets.json").write_text('{"mood": ["calm", "wild"]}')
+    given = (
+        "pack", "--encoder", encoder_folder, "--out", tmp_path / "base",
+        "--maps", tmp_path / "maps.safetensors",
+    )  # fmt: skip
+    assert "classifier.mood" in export(*given).stderr
+    done = export(*given, "--closed-sets", tmp_path / "closed_sets.json")
+    assert done.returncode == 0, done.stderr
+    assert load_bundle(tmp_path / "base").manifest.closed_sets == {"mood": ("calm", "wild")}
+
+
 def test_export_pack_without_an_encoder_says_how_to_make_one(tmp_path: Path) -> None:
     done = export("pack", "--encoder", tmp_path, "--out", tmp_path / "base")
     assert done.returncode == 1
