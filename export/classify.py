@@ -16,7 +16,7 @@ import numpy as np
 from export.data import UserHistory
 from hydra_edge.encoder import TextEncoder
 from hydra_edge.features.closed import Classifier
-from hydra_edge.tasks import BUILTIN, find_task, number
+from hydra_edge.tasks import BUILTIN, answer_key, find_task
 from hydra_edge.types import Double2d, Float2d, Int1d, JsonDict
 
 RIDGES = (0.03, 0.1, 0.3, 1.0)  # strengths of the penalty, chosen by users left out
@@ -24,12 +24,6 @@ RIDGES = (0.03, 0.1, 0.3, 1.0)  # strengths of the penalty, chosen by users left
 LEAST_USERS = 3
 _STEPS = 200
 _BIAS_RIDGE = 1e-3
-
-
-def _answer(output: str, rating: bool) -> str:
-    """Bring an answer into the form in which equal ones are equal."""
-    value = number(output) if rating else None
-    return output.strip().casefold() if value is None else f"{value:g}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,23 +45,22 @@ class ClosedSet:
         """Collect a task's records; those with an answer that hardly anybody gives are left."""
         records = [(user.user, record) for user in users for record in user.records]
         spec = find_task(task, outputs=[record.output for _, record in records])
-        rating = spec.kind == "rating"
-        given = {(user, _answer(record.output, rating)) for user, record in records}
+        kind = spec.kind
+        given = {(user, answer_key(record.output, kind)) for user, record in records}
         givers = Counter(answer for _, answer in given)
-        declared = {_answer(a, rating) for a in (BUILTIN[task].labels if task in BUILTIN else ())}
-        written: dict[str, str] = {}  # each answer once, as the task declares it
-        for label in spec.labels:
-            written.setdefault(_answer(label, rating), label)
+        declared = {answer_key(a, kind) for a in (BUILTIN[task].labels if task in BUILTIN else ())}
         labels = tuple(
-            label for key, label in written.items() if key in declared or givers[key] >= LEAST_USERS
+            label
+            for label in spec.labels
+            if (key := answer_key(label, kind)) in declared or givers[key] >= LEAST_USERS
         )
-        place = {_answer(label, rating): i for i, label in enumerate(labels)}
-        kept = [(u, r) for u, r in records if _answer(r.output, rating) in place]
+        place = {answer_key(label, kind): i for i, label in enumerate(labels)}
+        kept = [(u, r) for u, r in records if answer_key(r.output, kind) in place]
         return cls(
             task=task,
             labels=labels,
             inputs=encoder.encode([r.input for _, r in kept]),
-            answered=np.array([place[_answer(r.output, rating)] for _, r in kept], dtype=np.int64),
+            answered=np.array([place[answer_key(r.output, kind)] for _, r in kept], dtype=np.int64),
             users=tuple(u for u, _ in kept),
         )
 
@@ -139,7 +132,7 @@ class Classifiers:
             rows = np.setdiff1d(np.arange(len(of.users)), of.rows(left))
             weight = fit_classifier(of.inputs[rows], of.answered[rows], len(of.labels), ridge)
             self._made[key] = Classifier(
-                tuple(label.casefold() for label in of.labels),
+                tuple(label.strip().casefold() for label in of.labels),
                 weight[:-1].T.astype(np.float32),
                 weight[-1].astype(np.float32),
             )

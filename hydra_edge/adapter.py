@@ -10,7 +10,7 @@ import numpy as np
 from hydra_edge.active import ActiveHead
 from hydra_edge.features import FeatureMap, Pool, adapter_features
 from hydra_edge.history import History
-from hydra_edge.tasks import TaskSpec
+from hydra_edge.tasks import TaskSpec, answer_key
 from hydra_edge.types import Candidate, Completion, Float1d, Float2d
 from hydra_edge.utility import utility
 
@@ -21,12 +21,12 @@ def merge(completions: Sequence[Completion], task: TaskSpec) -> tuple[Candidate,
     For ``label`` and ``rating`` tasks every member is a candidate, those never sampled with
     count 0, so that neighbours and habit can speak for an answer the LLM did not think of.
     """
-    merged: dict[str, Candidate] = {}
+    merged: dict[str | float, Candidate] = {}
     if task.kind != "text":
-        merged = {label.casefold(): Candidate(label, count=0) for label in task.labels}
+        merged = {answer_key(label, task.kind): Candidate(label, count=0) for label in task.labels}
     for completion in completions:
         text = completion.text.strip()
-        key = text if task.kind == "text" else text.casefold()
+        key = text if task.kind == "text" else answer_key(text, task.kind)
         if not text or (task.kind != "text" and key not in merged):
             continue
         old = merged.get(key, Candidate(text, count=0))

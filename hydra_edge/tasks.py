@@ -38,6 +38,23 @@ def number(text: str) -> float | None:
     return value if math.isfinite(value) else None
 
 
+def answer_key(answer: str, kind: Kind) -> str | float:
+    """Return what equal answers of a closed set share: a rating's number, a label's letters.
+
+    4 and 4.0 are one rating; FOOD and Food are one label.
+    """
+    value = number(answer) if kind == "rating" else None
+    return answer.strip().casefold() if value is None else value
+
+
+def _once(answers: Iterable[str], kind: Kind) -> dict[str | float, str]:
+    """Return each answer of a closed set once, by its key; of its spellings the first in order."""
+    out: dict[str | float, str] = {}
+    for answer in sorted({answer.strip() for answer in answers}):
+        out.setdefault(answer_key(answer, kind), answer)
+    return out
+
+
 @dataclass(frozen=True, slots=True)
 class TaskSpec:
     """How one kind of query is put to an LLM and how its answers are compared.
@@ -170,14 +187,15 @@ def infer_task(name: str, outputs: Sequence[str]) -> TaskSpec:
     distinct = sorted({o.strip() for o in outputs})
     closed = len(outputs) >= 8 and len(distinct) <= max(2, min(60, len(outputs) // 3))
     if closed and len(distinct) <= 11 and all(number(o) is not None for o in distinct):
+        ratings = sorted(_once(distinct, "rating").values(), key=float)
         return TaskSpec(
-            name, "rating", labels=tuple(sorted(distinct, key=float)), max_tokens=6,
+            name, "rating", labels=tuple(ratings), max_tokens=6,
             instruction="Rate the last input the way I rated the earlier ones.",
             output_label="Rating",
         )  # fmt: skip
     if closed and all(len(o.split()) <= 6 and "\n" not in o for o in distinct):
         return TaskSpec(
-            name, "label", labels=tuple(distinct), max_tokens=16,
+            name, "label", labels=tuple(_once(distinct, "label").values()), max_tokens=16,
             instruction="Choose the label I would choose.",
             output_label="Label",
         )  # fmt: skip
@@ -254,8 +272,8 @@ def find_task(
         return infer_task(name, answers)
     if spec.kind == "text":
         return spec
-    present = {label.casefold() for label in spec.labels}
-    extra = sorted({a.strip() for a in answers if a.strip().casefold() not in present})
+    present = {answer_key(label, spec.kind) for label in spec.labels}
+    extra = [a for key, a in _once(answers, spec.kind).items() if key not in present]
     if spec.kind == "rating":
         extra = [e for e in extra if number(e) is not None]
         return replace(spec, labels=tuple(sorted((*spec.labels, *extra), key=float)))

@@ -256,7 +256,7 @@ def _parse_closed_sets(fields: _Fields) -> dict[str, tuple[str, ...]]:
         if (
             not isinstance(labels, list)
             or not all(isinstance(label, str) and label for label in labels)
-            or not 1 < len({label.casefold() for label in labels}) == len(labels)
+            or not 1 < len({label.strip().casefold() for label in labels}) == len(labels)
         ):
             fields.fail(f"closed_sets.{task}", labels, "a list of two or more distinct answers")
         out[task] = tuple(labels)

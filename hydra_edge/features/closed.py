@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hydra_edge.history import History
-from hydra_edge.tasks import TaskSpec, number
+from hydra_edge.tasks import answer_key, number
 from hydra_edge.types import Float1d, Float2d, Int1d
 from hydra_edge.utility import agreement_matrix
 
@@ -45,10 +45,15 @@ class Classifier:
         scores = (vectors @ self.weight.T + self.bias).astype(np.float64)
         p = np.exp(scores - scores.max(axis=1, keepdims=True))
         p /= p.sum(axis=1, keepdims=True)
-        place = {label: i for i, label in enumerate(self.labels)}
+        place: dict[str | float | None, int] = {}
+        for i, label in enumerate(self.labels):
+            place[label] = i
+            place.setdefault(number(label), i)  # 4.0 is the 4 it knows
+        place.pop(None, None)
         out = np.zeros((len(vectors), len(answers)))
         for column, answer in enumerate(answers):
-            if (row := place.get(answer.strip().casefold())) is not None:
+            row = place.get(answer.strip().casefold(), place.get(number(answer)))
+            if row is not None:
                 out[:, column] = p[:, row]
         return np.asarray(out, dtype=np.float32)
 
@@ -70,15 +75,9 @@ class ClosedPast:
     def of(cls, history: History, answers: Sequence[str]) -> ClosedPast:
         """Look a history's outputs up among the answers; records with others are left out."""
         start = max(0, len(history) - RECENT)
-        # A closed set may hold a number as its user wrote it in several ways: each has its own.
-        place: dict[str | float | None, int] = {}
-        for i, answer in enumerate(answers):
-            place.setdefault(_key(answer, history.task), i)
-            place[answer.strip().casefold()] = i
-        found = [
-            place.get(r.output.strip().casefold(), place.get(_key(r.output, history.task), -1))
-            for r in history.records[start:]
-        ]
+        kind = history.task.kind
+        place = {answer_key(answer, kind): i for i, answer in enumerate(answers)}
+        found = [place.get(answer_key(r.output, kind), -1) for r in history.records[start:]]
         answered = np.array(found, dtype=np.int64)
         kept = np.flatnonzero(answered >= 0)
         inputs = history.inputs[start:]
@@ -88,10 +87,6 @@ class ClosedPast:
             inputs=inputs if len(kept) == len(inputs) else inputs[kept],
             answered=answered[kept],
         )
-
-
-def _key(answer: str, task: TaskSpec) -> str | float | None:
-    return number(answer) if task.kind == "rating" else answer.strip().casefold()
 
 
 def _moved(past: ClosedPast, query: Float1d, at_query: Float1d, at_past: Float2d) -> Float1d:

@@ -58,7 +58,7 @@ class FeatureMap:
             )
         self._classifiers = {
             task: Classifier(
-                tuple(label.casefold() for label in labels),
+                tuple(label.strip().casefold() for label in labels),
                 bundle.array(f"adapter.classifier.{task}.weight"),
                 bundle.array(f"adapter.classifier.{task}.bias"),
             )

@@ -139,16 +139,11 @@ def test_rating_fits_are_agreements_to_expect_by_hand() -> None:
     np.testing.assert_allclose(column(low, "own_fit"), apart @ moved, atol=1e-6)
 
 
-def test_a_number_answered_in_two_ways_leaves_each_its_own_records() -> None:
-    """A closed set holds whatever its user wrote: 4, and once 4.0."""
-    rows = [(0, "4")] * 9 + [(0, "4.0")]
-    for answers in (["3", "4", "4.0"], ["4.0", "4", "3"]):
-        past = past_of(STARS, answers, rows)
-        found = [answers[i] for i in past.answered]
-        assert found == ["4"] * 9 + ["4.0"]
-        out = closed_features(past, E[0], None)
-        own = dict(zip(answers, column(out, "log_own_fit"), strict=True))
-        assert own["4"] > own["4.0"] > own["3"]
+def test_the_base_knows_a_number_however_it_is_written() -> None:
+    weight = np.zeros((2, 4), dtype=np.float32)
+    weight[0, 0] = 3.0
+    known = Classifier(("4", "5"), weight, np.zeros(2, dtype=np.float32))
+    assert (known.shares(E[:2], ["4.0", "5.0"]) == known.shares(E[:2], ["4", "5"])).all()
 
 
 def test_a_user_who_answers_otherwise_moves_own_fit_and_not_known_fit() -> None:

@@ -43,6 +43,24 @@ def test_infer_task_outputs_tell_the_kind(outputs: list[str], kind: str) -> None
         assert set(spec.labels) == set(outputs)
 
 
+@pytest.mark.parametrize(
+    ("outputs", "labels"),
+    [(["4", "4.0", "5", "5"], ("4", "5")), (["Fine", "fine ", "bad", "bad"], ("Fine", "bad"))],
+)
+def test_an_answer_in_two_spellings_is_in_an_inferred_set_once(
+    outputs: list[str], labels: tuple[str, ...]
+) -> None:
+    assert infer_task("mine", outputs * 3).labels == labels
+
+
+def test_an_answer_in_two_spellings_is_in_a_known_set_once() -> None:
+    stars = find_task("film_rating", outputs=["4.0", "04", "4.5", "4.50"]).labels
+    assert stars == ("1", "2", "3", "4", "4.5", "5")
+    tags = find_task("movie_tag", outputs=["Noir", "noir", "ACTION"]).labels
+    assert tags[-1] == "Noir"
+    assert [tag.casefold() for tag in tags].count("noir") == 1
+
+
 def test_infer_task_rating_orders_its_labels_as_numbers() -> None:
     assert infer_task("stars", ["10", "9", "2"] * 4).labels == ("2", "9", "10")
     assert infer_task("stars", ["10", "9", "2"] * 4).span == 8.0
