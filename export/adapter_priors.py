@@ -40,6 +40,9 @@ NEAR_LOSS = 1.01
 # Only answers of an LLM show these; what closed sets taught of the others is held on to.
 VOTES = ("greedy", "consensus", "votes", "log_votes", "logprob", "zero_shot")
 VOTES_FREEDOM = 0.1
+# Whatever a candidate's text is like may speak for it or against it; all else that is known of an
+# answer of a closed set can only speak for it.
+EITHER_WAY = ("cos_query", "cos_shown", "logprob")
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,18 +80,39 @@ def _stack(users: Sequence[Labelled], dim: int, keep: Double1d) -> Groups:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """One way to fit a group's prior."""
+    """One way to fit a group's prior.
+
+    ``evidence``: no weight of what can only speak for an answer is below 0. Weights of both signs
+    play such features off against each other, as holds for the people of these tasks and their
+    histories' lengths; of others it chose worse than habit (``python -m bench.borrowed``).
+    """
 
     tau: float
     ridge: float
     maps: bool
+    evidence: bool = False
 
 
 def _mean(view: View, tasks: set[str], names: Sequence[str], settings: Settings) -> Double1d:
-    """Fit the shared weights on the users outside, around what closed sets teach of them."""
-    dim = len(names)
+    """Fit the shared weights on the users outside, around what closed sets teach of them.
+
+    Where ``settings.evidence`` holds, features with a weight of the wrong sign are left out, until
+    there is none.
+    """
     keep = np.array([settings.maps or not n.startswith("map_") for n in names], dtype=np.float64)
-    votes = np.isin(names, VOTES)
+    while True:
+        weight = _fitted(view, tasks, names, settings, keep)
+        wrong = (weight < 0.0) & ~np.isin(names, EITHER_WAY)
+        if not settings.evidence or not wrong.any():
+            return weight
+        keep[wrong] = 0.0
+
+
+def _fitted(
+    view: View, tasks: set[str], names: Sequence[str], settings: Settings, keep: Double1d
+) -> Double1d:
+    """Fit the weights of the features that are kept, shape ``(d,)``; those of the others are 0."""
+    dim, votes = len(names), np.isin(names, VOTES)
 
     def outside(users: Sequence[Labelled]) -> list[Labelled]:
         return [u for u in users if u.task in tasks and u.user not in view.inside and u.items]
@@ -162,8 +186,9 @@ def _strength(
 
 
 def fit_group(
-    views: Sequence[View], whole: View, tasks: set[str], names: Sequence[str], *, maps: bool
-) -> Population:
+    views: Sequence[View], whole: View, tasks: set[str], names: Sequence[str], *,
+    maps: bool, evidence: bool = False,
+) -> Population:  # fmt: skip
     """Fit one group's prior; ``maps`` False: learned features are not even tried.
 
     Parameters
@@ -172,10 +197,12 @@ def fit_group(
         One a fold, under maps trained without its users.
     whole
         Under the maps that are shipped; nobody is left out.
+    evidence
+        As in ``Settings``.
     """
     dim = len(names)
     tried = [
-        Settings(tau, ridge, with_maps)
+        Settings(tau, ridge, with_maps, evidence)
         for with_maps in ((False, True) if maps else (False,))
         for tau in TAUS
         for ridge in RIDGES
@@ -223,7 +250,7 @@ def fit_priors(
     """Fit the adapter's priors: one a task, and one a kind for tasks never seen.
 
     Those of a kind hold no learned map, and their features know no closed set: what was learned
-    of one says nothing of another.
+    of one says nothing of another. Those of closed sets weigh evidence as such only.
 
     Parameters
     ----------
@@ -244,7 +271,7 @@ def fit_priors(
         quality[task] = found.report
     for kind in sorted(set(kinds.values())):
         tasks = {task for task, of in kinds.items() if of == kind}
-        found = fit_group(unseen, whole[1], tasks, names, maps=False)
+        found = fit_group(unseen, whole[1], tasks, names, maps=False, evidence=kind != "text")
         arrays |= prior_arrays("adapter", kind, found)
         quality[kind] = found.report
     return arrays | _missing_kinds(arrays, len(names)), quality

@@ -112,6 +112,7 @@ def train_maps(
     bundle: Bundle,
     encoder: TextEncoder,
     users_by_task: Mapping[str, Sequence[UserHistory]],
+    everyone: Mapping[str, Sequence[UserHistory]],
     pools: Sequence[PoolLabel],
     seed: int,
     report: Progress,
@@ -126,7 +127,9 @@ def train_maps(
     encoder
         Of that bundle.
     users_by_task
-        Training users.
+        Training users who have a past.
+    everyone
+        All training users: what they answer to a text teaches classifiers.
     pools
         What LLMs answered to some of their records.
     recipe
@@ -147,7 +150,7 @@ def train_maps(
     folds = split_users([*answered, *closed])
     known = Classifiers(
         {
-            task: ClosedSet.of(task, users_by_task[task], encoder)
+            task: ClosedSet.of(task, everyone[task], encoder)
             for task in sorted(kinds)
             if kinds[task] != "text"
         },

@@ -67,11 +67,15 @@ class Workshop:
         return self.settings.work / stage / name
 
     @cached_property
+    def everyone(self) -> dict[str, list[UserHistory]]:
+        """All users of the training files, by task."""
+        return by_task(read_users(self.settings.files))
+
+    @cached_property
     def users(self) -> dict[str, list[UserHistory]]:
-        """Everyone of the training files who has a past, by task."""
+        """Those of them who have a past, by task."""
         least = self.settings.plan.least_records
-        everyone = read_users(self.settings.files)
-        return by_task([user for user in everyone if len(user.records) >= least])
+        return by_task([u for of in self.everyone.values() for u in of if len(u.records) >= least])
 
     @cached_property
     def neutral(self) -> Bundle:

@@ -43,7 +43,7 @@ def merge(completions: Sequence[Completion], task: TaskSpec) -> tuple[Candidate,
 
 def pool_features(features: FeatureMap, pool: Pool, history: History) -> Float2d:
     """Return the scaled features of a pool, shape ``(m, d)``, learned ones included."""
-    known = features.classifier(history.task.name)
+    known = features.classifier(history.task)
     raw = adapter_features(pool, history, known)
     learned = features.learned(pool.query_vector, pool.vectors)
     return features.scale(np.hstack((raw, learned)))

@@ -1,21 +1,23 @@
 """What a text itself says of a closed set's members: to people at large, and to this user.
 
 A base knows, for the closed sets it was trained on, how everyone answers such a text: a linear
-classifier of its vector. What the user answered otherwise is learned on the device, in closed
-form from cached vectors (kernel ridge regression on what the classifier left unexplained), and
-for a set the base has never seen from the user's records alone. Neither needs an LLM.
+classifier of its vector. How this user's answers differ is learned on the device, in closed form
+from cached vectors: first by what the user answers where everyone answers what (a transfer),
+then by kernel ridge regression on what that left unexplained. A set the base has never seen
+borrows the classifier of one that is like it; where none is, the user's records speak alone.
+Nothing of it needs an LLM.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from hydra_edge.history import History
-from hydra_edge.tasks import answer_key, number
-from hydra_edge.types import Float1d, Float2d, Int1d
+from hydra_edge.tasks import TaskSpec, answer_key, number
+from hydra_edge.types import Double1d, Double2d, Float1d, Float2d, Int1d, Kind
 from hydra_edge.utility import agreement_matrix
 
 CLOSED_FEATURES = (
@@ -25,7 +27,13 @@ CLOSED_FEATURES = (
     "log_own_fit",
 )
 RECENT = 300  # records whose answers are learned from: the cost grows with their cube
-_HELD = 1.0  # ridge: how strongly the user's own map is held to the base's
+# How strongly a user's own map is held to what it starts from (ridge), and how many records the
+# belief is worth that the user answers as everyone does. Ratings vary more around what is usual.
+_HELD: Mapping[Kind, float] = {"label": 0.5, "rating": 3.0}
+_AS_EVERYONE: Mapping[Kind, float] = {"label": 5.0, "rating": 20.0}
+# Of a borrowed classifier it is worth less, and this share of it doubts that the sets are alike.
+_BORROWED, _DOUBT = 2.0, 0.3
+_LEAST_NAMED = 0.5  # of a set's labels another set must name to lend its classifier
 _KNOWN_FLOOR, _OWN_FLOOR = 0.003, 0.02  # added inside logarithms
 
 
@@ -33,43 +41,96 @@ _KNOWN_FLOOR, _OWN_FLOOR = 0.003, 0.02  # added inside logarithms
 class Classifier:
     """A base's multinomial logistic regression for one closed set.
 
-    ``labels`` are case-folded; ``weight`` (l, dim) and ``bias`` (l,) are in their order.
+    ``labels`` (l of them) are case-folded; ``weight`` (l, dim) and ``bias`` (l,) are in their
+    order. ``borrowed``: it was fitted to another set than the one it is asked about.
     """
 
     labels: tuple[str, ...]
     weight: Float2d
     bias: Float1d
+    borrowed: bool = False
 
-    def shares(self, vectors: Float2d, answers: Sequence[str]) -> Float2d:
-        """Return how probable each answer is: ``(n, m)`` for ``(n, dim)``; unknown ones 0."""
+    def probabilities(self, vectors: Float2d) -> Double2d:
+        """Return how probable each of its own labels is: ``(n, l)`` for ``(n, dim)``."""
         scores = (vectors @ self.weight.T + self.bias).astype(np.float64)
         p = np.exp(scores - scores.max(axis=1, keepdims=True))
-        p /= p.sum(axis=1, keepdims=True)
+        return np.asarray(p / p.sum(axis=1, keepdims=True))
+
+    def reading(self, answers: Sequence[str]) -> Double2d:
+        """Say which of ``m`` answers each label means, ``(l, m)``: by name; of unknown ones 0."""
         place: dict[str | float | None, int] = {}
         for i, label in enumerate(self.labels):
             place[label] = i
             place.setdefault(number(label), i)  # 4.0 is the 4 it knows
         place.pop(None, None)
-        out = np.zeros((len(vectors), len(answers)))
+        out = np.zeros((len(self.labels), len(answers)))
         for column, answer in enumerate(answers):
             row = place.get(answer.strip().casefold(), place.get(number(answer)))
             if row is not None:
-                out[:, column] = p[:, row]
-        return np.asarray(out, dtype=np.float32)
+                out[row, column] = 1.0
+        return out
+
+    def shares(self, vectors: Float2d, answers: Sequence[str]) -> Float2d:
+        """Return how probable each answer is: ``(n, m)`` for ``(n, dim)``; unknown ones 0."""
+        return np.asarray(self.probabilities(vectors) @ self.reading(answers), dtype=np.float32)
+
+
+def _on_scale(labels: Sequence[str], answers: Sequence[str]) -> Double2d:
+    """Place the ratings of one scale between those of another, ``(l, m)``, rows adding up to 1.
+
+    The lowest means the lowest and the highest the highest, whatever the numbers are.
+    """
+    value, wanted = (np.array([float(x) for x in of]) for of in (labels, answers))
+    place, order = (value - value.min()) / (np.ptp(value) or 1.0), np.argsort(wanted)
+    known = ((wanted - wanted.min()) / (np.ptp(wanted) or 1.0))[order]
+    columns = [np.interp(place, known, at) for at in np.eye(len(answers))]
+    out = np.zeros((len(labels), len(answers)))
+    out[:, order] = np.stack(columns, axis=1)
+    return out
+
+
+def borrow(known: Mapping[str, Classifier], task: TaskSpec) -> Classifier | None:
+    """Find the classifier of the known set that is most like one the base has never seen.
+
+    A rating borrows another rating's, whose scale has the nearest number of members; a label task
+    that of the set which names most of its labels, if that is at least half of them.
+
+    Returns
+    -------
+    Classifier or None
+        Marked as borrowed; None if no known set is like it.
+    """
+    likeness: dict[str, float] = {}
+    for name in sorted(known):
+        labels = known[name].labels
+        is_rating = all(number(label) is not None for label in labels)
+        if not task.labels or is_rating != (task.kind == "rating"):
+            continue
+        if is_rating:
+            likeness[name] = -abs(len(labels) - len(task.labels))
+        else:
+            named = float(known[name].reading(task.labels).sum()) / len(task.labels)
+            if named >= _LEAST_NAMED:
+                likeness[name] = named
+    if not likeness:
+        return None
+    return replace(known[max(likeness, key=likeness.__getitem__)], borrowed=True)
 
 
 @dataclass(frozen=True, eq=False)
 class ClosedPast:
     """What the user answered of ``m`` possible answers: the latest ``n`` records, oldest first.
 
-    ``inputs`` (n, dim); ``answered`` (n,) which answer each record's output is; ``agreement``
-    (m, m) of the answers with each other.
+    ``inputs`` (n, dim); ``answered`` (n,) which answer each record's output is; ``recency`` (n,)
+    their weights by age; ``agreement`` (m, m) of the answers with each other.
     """
 
+    kind: Kind
     answers: tuple[str, ...]
     agreement: Float2d
     inputs: Float2d
     answered: Int1d
+    recency: Float1d
 
     @classmethod
     def of(cls, history: History, answers: Sequence[str]) -> ClosedPast:
@@ -82,21 +143,50 @@ class ClosedPast:
         kept = np.flatnonzero(answered >= 0)
         inputs = history.inputs[start:]
         return cls(
+            kind=kind,
             answers=tuple(answers),
             agreement=agreement_matrix(answers, history.task),
             inputs=inputs if len(kept) == len(inputs) else inputs[kept],
             answered=answered[kept],
+            recency=history.recency[len(history) - len(kept) :],
         )
 
 
-def _moved(past: ClosedPast, query: Float1d, at_query: Float1d, at_past: Float2d) -> Float1d:
+def _transfer(past: ClosedPast, classifier: Classifier, at_past: Double2d) -> Double2d:
+    """Learn what this user answers where everyone answers what: ``(l, m)``, rows adding up to 1.
+
+    A row counts the user's records by how probable its label was, ``at_past`` (n, l), after
+    records imagined before the first: answered as everyone does, or by the user's habit.
+    """
+    if classifier.borrowed and past.kind == "rating":
+        meant = _on_scale(classifier.labels, past.answers)
+    else:
+        meant = classifier.reading(past.answers)
+    given = np.eye(len(past.answers))[past.answered] * past.recency[:, None]
+    habit = _habit(past)
+    weight, doubt = _AS_EVERYONE[past.kind], 0.0
+    if classifier.borrowed:
+        weight, doubt = _BORROWED, _DOUBT
+    sure = (1.0 - doubt) * meant
+    imagined = sure + (1.0 - sure.sum(axis=1, keepdims=True)) * habit
+    counted = at_past.T @ given + weight * imagined
+    return np.asarray(counted / counted.sum(axis=1, keepdims=True))
+
+
+def _habit(past: ClosedPast) -> Double1d:
+    """Return how often the user gave each answer of late, ``(m,)``."""
+    count = np.bincount(past.answered, past.recency, minlength=len(past.answers)) + 0.5
+    return np.asarray(count / count.sum())
+
+
+def _moved(past: ClosedPast, query: Float1d, at_query: Double1d, at_past: Double2d) -> Double1d:
     """Move probabilities ``(m,)`` by what the past's ``(n, m)`` left unexplained."""
     if not len(past.inputs):
         return at_query
     given = past.inputs.astype(np.float64)
     left = np.eye(len(past.answers))[past.answered] - at_past
     gram = given @ given.T
-    gram[np.diag_indices_from(gram)] += _HELD
+    gram[np.diag_indices_from(gram)] += _HELD[past.kind] / past.recency
     moved = np.maximum(at_query + (given @ query) @ np.linalg.solve(gram, left), 0.0)
     return np.asarray(moved / max(float(moved.sum()), 1e-9))
 
@@ -111,8 +201,8 @@ def closed_features(past: ClosedPast, query: Float1d, classifier: Classifier | N
     query
         The query's vector, ``(dim,)``.
     classifier
-        What the base knows of this set; None: the first two features are 0, and the user's
-        own map starts from how often the user gave each answer.
+        What the base knows of this set or of one like it. Unless of this very set, the first
+        two features are 0; None: the user's own map starts from how often each answer was given.
 
     Returns
     -------
@@ -122,15 +212,17 @@ def closed_features(past: ClosedPast, query: Float1d, classifier: Classifier | N
     m = len(past.answers)
     out = np.zeros((m, len(CLOSED_FEATURES)), dtype=np.float32)
     if classifier is None:
-        count = np.bincount(past.answered, minlength=m) + 0.5
-        known = count / count.sum()
-        before = np.broadcast_to(known, (len(past.answered), m))
+        known = _habit(past)
+        own = _moved(past, query, known, np.broadcast_to(known, (len(past.answered), m)))
     else:
-        known = classifier.shares(query[None], past.answers)[0]
-        before = classifier.shares(past.inputs, past.answers)
-        out[:, 0] = past.agreement @ known
-        out[:, 1] = np.log(known + _KNOWN_FLOOR)
-    own = _moved(past, query, known, before)
+        at_query = classifier.probabilities(query[None])
+        at_past = classifier.probabilities(past.inputs)
+        if not classifier.borrowed:
+            shares = (at_query @ classifier.reading(past.answers))[0]
+            out[:, 0] = past.agreement @ shares
+            out[:, 1] = np.log(shares + _KNOWN_FLOOR)
+        transfer = _transfer(past, classifier, at_past)
+        own = _moved(past, query, (at_query @ transfer)[0], at_past @ transfer)
     out[:, 2] = past.agreement @ own
     out[:, 3] = np.log(own + _OWN_FLOOR)
     return out

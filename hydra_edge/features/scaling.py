@@ -11,8 +11,9 @@ import numpy as np
 from hydra_edge.bundle import Bundle
 from hydra_edge.errors import BundleVersionError
 from hydra_edge.features.adapter import ADAPTER_FEATURES
-from hydra_edge.features.closed import Classifier
+from hydra_edge.features.closed import Classifier, borrow
 from hydra_edge.features.reranker import RERANKER_FEATURES
+from hydra_edge.tasks import TaskSpec
 from hydra_edge.types import Float1d, Float2d, Role
 
 LIMIT = 5.0  # scaled features are clipped here: one odd value must not decide a choice
@@ -79,9 +80,11 @@ class FeatureMap:
             return np.zeros((len(others), 0), dtype=np.float32)
         return np.asarray((others @ self._other.T) * (self._query @ query), dtype=np.float32)
 
-    def classifier(self, task: str) -> Classifier | None:
-        """Return what the base knows of a task's closed set; None if it never saw it."""
-        return self._classifiers.get(task)
+    def classifier(self, task: TaskSpec) -> Classifier | None:
+        """Return what the base knows of a task's closed set, or of one like it; else None."""
+        if task.kind == "text":
+            return None
+        return self._classifiers.get(task.name) or borrow(self._classifiers, task)
 
     def scale(self, raw: Float2d) -> Float2d:
         """Scale raw features, shape ``(m, d)``, into roughly [-3, 3]."""

@@ -120,6 +120,7 @@ class Train:
 
     def __call__(
         self, *, bundle: Bundle, encoder: TextEncoder, users_by_task: dict[str, list[UserHistory]],
+        everyone: dict[str, list[UserHistory]],
         pools: list[PoolLabel], seed: int, report: Progress,
     ) -> Made:  # fmt: skip
         self.users = {task: [u.user for u in users] for task, users in users_by_task.items()}

@@ -197,8 +197,9 @@ def test_informed_fills_closed_sets_and_leaves_what_it_was_given() -> None:
     )
     answers = ("1", "5")
     past = ClosedPast(
-        answers, np.eye(2, dtype=np.float32), np.zeros((0, DIM), np.float32), np.zeros(0, np.int64)
-    )
+        "rating", answers, np.eye(2, dtype=np.float32), np.zeros((0, DIM), np.float32),
+        np.zeros(0, np.int64), np.zeros(0, np.float32),
+    )  # fmt: skip
     raw = np.zeros((2, len(ADAPTER_FEATURES)), dtype=np.float32)
     query = np.eye(DIM, dtype=np.float32)[1]
     sides = (np.zeros((2, DIM), np.float32),)

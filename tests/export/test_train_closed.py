@@ -22,6 +22,7 @@ from export.train import FOLDS, TrainedMaps, train_maps
 from hydra_edge.bundle import Bundle, load_bundle
 from hydra_edge.features import FeatureMap, feature_names
 from hydra_edge.features.closed import Classifier
+from hydra_edge.tasks import BUILTIN
 from hydra_edge.types import Completion, Record, Role
 
 DIM, RECORDS = 64, 14
@@ -70,12 +71,21 @@ def base(tmp_path: Path) -> Bundle:
     )  # fmt: skip
 
 
+def passing(task: str) -> list[UserHistory]:
+    """Three users with one record each: no past, yet their answers count among everyone's."""
+    return [
+        UserHistory(f"passing{i}", task, (Record("a rare film", "3", task, id="r"),))
+        for i in range(3 if task == TASK else 0)
+    ]
+
+
 def train(base: Bundle, users: list[UserHistory]) -> TrainedMaps:
     by_task: dict[str, list[UserHistory]] = {}
     for user in users:
         by_task.setdefault(user.task, []).append(user)
     return train_maps(
         bundle=base, encoder=HashEncoder(base.base_id, DIM), users_by_task=by_task,
+        everyone={task: [*of, *passing(task)] for task, of in by_task.items()},
         pools=[pool for user in users for pool in pools(user)], seed=0,
         report=lambda *_: None, recipe=Recipe(k=2, steps=2, users=3, queries=6),
     )  # fmt: skip
@@ -86,7 +96,7 @@ def test_train_of_closed_sets_makes_a_base_that_knows_them(base: Bundle, tmp_pat
     made = train(base, [*users, *map(headliner, USERS[:8])])
     assert made.closed_sets == {TASK: ("1", "2", "3", "4", "5")}
     assert made.quality["classifiers"][TASK]["accuracy"] == 1.0
-    assert made.quality["classifiers"][TASK]["users"] == len(USERS)
+    assert made.quality["classifiers"][TASK]["users"] == len(USERS) + 3
     figures = made.quality["adapter"][TASK]["utility"]
     assert figures["shared"] > 0.99 > figures["baseline"]
     packed = pack(
@@ -95,12 +105,14 @@ def test_train_of_closed_sets_makes_a_base_that_knows_them(base: Bundle, tmp_pat
         closed_sets=made.closed_sets,
     )  # fmt: skip
     features = FeatureMap(load_bundle(packed.path), "adapter")
-    known = features.classifier(TASK)
+    known = features.classifier(BUILTIN[TASK])
     assert known is not None
     vectors = HashEncoder(base.base_id, DIM).encode([f"a {word} film" for word in WORDS])
     shares = known.shares(vectors, list(WORDS.values()))
     assert (np.diag(shares) > 0.8).all()
-    assert features.classifier("news_headline") is None
+    rare = known.shares(HashEncoder(base.base_id, DIM).encode(["rare"]), list(WORDS.values()))
+    assert rare.argmax() == 2, "people without a past teach what everyone answers"
+    assert features.classifier(BUILTIN["news_headline"]) is None
 
 
 def leaky_for_user(

@@ -26,9 +26,10 @@ from hydra_edge.features.closed import (
     RECENT,
     Classifier,
     ClosedPast,
+    borrow,
     closed_features,
 )
-from hydra_edge.history import History
+from hydra_edge.history import HALF_LIFE, History
 from hydra_edge.tasks import BUILTIN, TaskSpec
 from hydra_edge.types import Candidate, Record, Role
 
@@ -75,50 +76,84 @@ def test_closed_features_of_a_stranger_without_records_favour_nothing() -> None:
     np.testing.assert_allclose(column(out, "own_fit"), 1 / 3, atol=1e-6)
 
 
-def test_own_fit_is_kernel_ridge_on_what_the_classifier_left_unexplained() -> None:
+def test_own_fit_is_the_users_transfer_and_kernel_ridge_on_what_it_left_unexplained() -> None:
     rows = [(0, "wild"), (0, "wild"), (2, "calm")]
     answers = ["calm", "wild", "odd"]
     out = closed_features(past_of(LABELS, answers, rows), E[0], KNOWN)
     x = E[[0, 0, 2]].astype(np.float64)
-    p = KNOWN.shares(E[[0, 0, 2]], answers)
-    residual = np.array([[0, 1, 0], [0, 1, 0], [1, 0, 0]]) - p
-    moved = KNOWN.shares(E[:1], answers)[0] + E[0] @ x.T @ np.linalg.inv(
-        x @ x.T + np.eye(3)
-    ) @ residual  # fmt: skip
+    age = np.exp2(-np.array([2, 1, 0]) / HALF_LIFE)
+    p = KNOWN.shares(E[[0, 0, 2]], ["calm", "wild"]).astype(np.float64)
+    given = np.array([[0, 1, 0], [0, 1, 0], [1, 0, 0]], dtype=np.float64)
+    counted = (p * age[:, None]).T @ given + 5 * np.eye(2, 3)  # five records as everyone
+    transfer = counted / counted.sum(axis=1, keepdims=True)
+    moved = KNOWN.shares(E[:1], ["calm", "wild"])[0] @ transfer + E[0] @ x.T @ np.linalg.inv(
+        x @ x.T + np.diag(0.5 / age)
+    ) @ (given - p @ transfer)  # fmt: skip
     moved = np.maximum(moved, 0)
     np.testing.assert_allclose(column(out, "own_fit"), moved / moved.sum(), atol=1e-6)
 
 
-def test_own_fit_is_ridge_regression_of_what_is_left_on_any_vectors() -> None:
+@pytest.mark.parametrize("known", [KNOWN, None])
+def test_own_fit_is_ridge_regression_of_what_is_left_on_any_vectors(
+    known: Classifier | None,
+) -> None:
     """The same in the vectors' own space, where the code solves for the records."""
     rng = np.random.default_rng(4)
     x, q = rng.standard_normal((5, 4)), rng.standard_normal(4)
-    answers = ["calm", "wild", "odd"]
-    answered = np.array([0, 2, 1, 1, 2])
+    answers = ("calm", "wild", "odd")
+    answered, age = np.array([0, 2, 1, 1, 2]), np.array([0.2, 0.4, 0.6, 0.8, 1.0])
+    given = np.eye(3)[answered]
     past = ClosedPast(
-        tuple(answers), np.eye(3, dtype=np.float32), x.astype(np.float32), answered
-    )  # fmt: skip
-    for classifier in (KNOWN, None):
-        if classifier is None:
-            known = np.array([1.5, 2.5, 2.5]) / 6.5  # each answer's count and a half
-            before = np.tile(known, (5, 1))
-        else:
-            known = KNOWN.shares(q[None], answers)[0]
-            before = KNOWN.shares(x, answers)
-        own = np.linalg.solve(x.T @ x + np.eye(4), x.T @ (np.eye(3)[answered] - before))
-        moved = np.maximum(known + q @ own, 0)
-        moved /= moved.sum()
-        out = closed_features(past, q.astype(np.float32), classifier)
-        np.testing.assert_allclose(column(out, "own_fit"), moved, atol=1e-5)
-        np.testing.assert_allclose(column(out, "log_own_fit"), np.log(moved + 0.02), atol=1e-4)
+        "label", answers, np.eye(3, dtype=np.float32), x.astype(np.float32), answered, age
+    )
+    if known is None:
+        at_query = np.array([0.2, 1.4, 1.4]) + 0.5  # each answer's weight and a half
+        at_query /= at_query.sum()
+        before = np.tile(at_query, (5, 1))
+    else:
+        p = known.probabilities(x)
+        counted = (p * age[:, None]).T @ given + 5 * np.eye(2, 3)
+        transfer = counted / counted.sum(axis=1, keepdims=True)
+        at_query, before = known.probabilities(q[None])[0] @ transfer, p @ transfer
+    weighted = x.T * age
+    own = np.linalg.solve(weighted @ x + 0.5 * np.eye(4), weighted @ (given - before))
+    moved = np.maximum(at_query + q @ own, 0)
+    moved /= moved.sum()
+    out = closed_features(past, q.astype(np.float32), known)
+    np.testing.assert_allclose(column(out, "own_fit"), moved, atol=1e-5)
+    np.testing.assert_allclose(column(out, "log_own_fit"), np.log(moved + 0.02), atol=1e-4)
 
 
 def test_closed_features_of_one_record_by_hand() -> None:
-    """Count and a half: 3/4 and 1/4. The gram is 1 + 1, so half of what is left is added."""
+    """Count and a half: 3/4 and 1/4. The gram is 1 + 1/2, so two thirds of the rest are added."""
     past = past_of(LABELS, ["calm", "wild"], [(0, "calm")])
     near, far = (closed_features(past, E[axis], None) for axis in (0, 1))
-    np.testing.assert_allclose(column(near, "own_fit"), [7 / 8, 1 / 8], atol=1e-6)
+    np.testing.assert_allclose(column(near, "own_fit"), [11 / 12, 1 / 12], atol=1e-6)
     np.testing.assert_allclose(column(far, "own_fit"), [3 / 4, 1 / 4], atol=1e-6)
+
+
+def test_what_a_user_answers_where_everyone_answers_otherwise_holds_for_texts_unlike() -> None:
+    """Every text taken for calm was odd to this user: one like none of them is as well."""
+    wide = Classifier(
+        ("calm", "wild"),
+        np.array([[9, 9, 9, 0], [0, 0, 0, 9]], np.float32),
+        np.zeros(2, np.float32),
+    )
+    answers = ["calm", "wild", "odd"]
+    past = past_of(LABELS, answers, [(0, "odd"), (1, "odd")] * 6)
+    assert column(closed_features(past, E[2], wide), "own_fit").argmax() == 2
+    assert column(closed_features(past, E[3], wide), "own_fit").argmax() == 1
+
+
+def test_the_latest_answers_count_most() -> None:
+    rows = [(0, "odd")] * 60 + [(0, "wild")] * 50
+    for known in (KNOWN, None):
+        of_late, before = (
+            column(closed_features(past_of(LABELS, ["wild", "odd"], of), E[0], known), "own_fit")
+            for of in (rows, rows[::-1])
+        )
+        assert of_late[0] > 0.6
+        assert before[0] < 0.4
 
 
 def test_rating_fits_are_agreements_to_expect_by_hand() -> None:
@@ -133,8 +168,10 @@ def test_rating_fits_are_agreements_to_expect_by_hand() -> None:
     log = np.log(np.array([0.5, 0, 0, 0, 0.5]) + 0.003)
     np.testing.assert_allclose(column(out, "log_known_fit"), log, atol=1e-5)
     low = closed_features(past_of(STARS, list(STARS.labels), [(0, "1")]), E[0], sure)
-    # Half of what is left moves: 3/4 give 1 star, 1/4 gives 5.
-    moved = np.array([0.75, 0, 0, 0, 0.25])
+    # Of 20.5 who would give 5 this user would give half a time 1; a quarter of the rest moves.
+    ones = 0.5 + 0.25 / 20.5
+    ones += (1 - ones) / 4
+    moved = np.array([ones, 0, 0, 0, 1 - ones])
     apart = 1 - np.abs(np.subtract.outer(np.arange(5), np.arange(5))) / 4
     np.testing.assert_allclose(column(low, "own_fit"), apart @ moved, atol=1e-6)
 
@@ -184,6 +221,72 @@ def test_a_record_whose_answer_is_not_there_counts_as_if_it_were_not_either() ->
             np.testing.assert_array_equal(with_them, without)
 
 
+THUMBS = Classifier(
+    ("1", "2", "3"),
+    np.array([[9, 0, 0, 0], [0, 9, 0, 0], [0, 0, 9, 0]], dtype=np.float32),
+    np.zeros(3, dtype=np.float32),
+)
+
+
+def test_a_rating_borrows_from_the_rating_with_the_nearest_scale() -> None:
+    known = {"mood": KNOWN, "stars": replace(THUMBS, labels=("1", "2", "3", "4")), "film": THUMBS}
+    grades = TaskSpec("grades", "rating", labels=("10", "20"))
+    lent = borrow(known, grades)
+    assert lent is not None
+    assert (lent.labels, lent.borrowed) == (THUMBS.labels, True)
+    assert borrow({"mood": KNOWN}, grades) is None
+    assert borrow(known, replace(grades, labels=())) is None
+
+
+def test_a_label_task_borrows_from_the_set_that_names_at_least_half_of_its_labels() -> None:
+    known = {"film": THUMBS, "mood": KNOWN, "air": replace(KNOWN, labels=("calm", "damp"))}
+    lent = borrow(known, LABELS)
+    assert lent is not None
+    assert lent.labels == ("calm", "wild")
+    assert lent.borrowed
+    assert borrow(known, replace(LABELS, labels=("calm", "loud", "odd"))) is None
+    assert borrow(known, replace(LABELS, labels=("1", "2", "3"))) is None, (
+        "a rating's is no label's"
+    )
+
+
+def test_a_borrowed_rating_is_read_by_its_place_on_the_scale_and_doubted() -> None:
+    answers = ["-4", "4", "0", "2"]  # 2 lies between what 2 and 3 of 3 mean
+    lent = replace(THUMBS, borrowed=True)
+    task = TaskSpec("mood_now", "rating", labels=("-4", "0", "2", "4"))
+    for axis, place in ((0, 0), (1, 2), (2, 1)):
+        out = closed_features(past_of(task, answers, []), E[axis], lent)
+        assert (out[:, :2] == 0).all(), "the base has never seen this set"
+        share = np.exp(column(out, "log_own_fit")) - 0.02
+        expected = np.full(4, 0.3 / 4)
+        expected[place] += 0.7
+        np.testing.assert_allclose(share, expected, atol=1e-3)
+    far = replace(task, labels=("0", "1"))
+    out = closed_features(past_of(far, ["0", "1"], []), E[1], lent)
+    np.testing.assert_allclose(column(out, "own_fit"), 0.5, atol=1e-3)
+
+
+def test_a_user_whose_scale_is_turned_round_is_believed_after_a_few_records() -> None:
+    task = TaskSpec("worry", "rating", labels=("1", "2", "3"))
+    answers, lent = list(task.labels), replace(THUMBS, borrowed=True)
+    rows = [(0, "3"), (2, "1"), (1, "2")] * 4
+    for known in (lent, None):
+        for axis, place in ((0, 2), (2, 0)):
+            out = closed_features(past_of(task, answers, rows), E[axis], known)
+            assert column(out, "own_fit").argmax() == place
+    fresh = closed_features(past_of(task, answers, []), E[0], lent)
+    assert column(fresh, "own_fit").argmax() == 0
+
+
+def test_of_a_borrowed_label_set_what_it_does_not_name_goes_to_the_users_habit() -> None:
+    lent = replace(KNOWN, borrowed=True)
+    rows = [(3, "odd")] * 8
+    out = closed_features(past_of(LABELS, ["odd", "calm"], rows), E[1], lent)
+    own = np.exp(column(out, "log_own_fit")) - 0.02
+    assert own[0] > 0.8, "wild is not among the answers: the user's habit answers for it"
+    assert (out[:, :2] == 0).all()
+
+
 def test_only_recent_records_count() -> None:
     rows = [(0, "odd")] * 5 + [(0, "calm")] * RECENT
     past = past_of(LABELS, ["calm", "wild", "odd"], rows)
@@ -195,12 +298,11 @@ def test_only_recent_records_count() -> None:
         st.tuples(st.integers(0, 3), st.sampled_from(["calm", "wild", "odd", "?"])), max_size=8
     ),
     st.permutations(["calm", "wild", "odd"]),
-    st.booleans(),
+    st.sampled_from([KNOWN, replace(KNOWN, borrowed=True), None]),
 )
 def test_features_are_finite_and_follow_the_answers_order(
-    rows: list[tuple[int, str]], order: list[str], known: bool
+    rows: list[tuple[int, str]], order: list[str], classifier: Classifier | None
 ) -> None:
-    classifier = KNOWN if known else None
     base = ["calm", "wild", "odd"]
     first = closed_features(past_of(LABELS, base, rows), E[0], classifier)
     second = closed_features(past_of(LABELS, order, rows), E[0], classifier)
@@ -217,24 +319,26 @@ ROWS = st.lists(NUMBERS, min_size=4, max_size=4)
     ROWS,
     st.lists(st.lists(st.sampled_from([0.0, 50.0, -1e3]), min_size=4, max_size=4), min_size=5,
              max_size=5),
-    st.booleans(),
+    st.sampled_from(["known", "borrowed", "none"]),
     st.sampled_from([("1",), ("1", "2", "3", "4", "5"), ("5", "7"), ("0", "-1", "1e9")]),
 )  # fmt: skip
 def test_features_of_degenerate_vectors_are_finite_and_own_shares_at_most_one(
     rows: list[tuple[list[float], str]],
     query: list[float],
     weight: list[list[float]],
-    known: bool,
+    known: str,
     answers: tuple[str, ...],
 ) -> None:
     records = [Record(f"in {i}", out, STARS.name, id=f"r{i}") for i, (_, out) in enumerate(rows)]
     inputs = np.array([row for row, _ in rows], dtype=np.float32).reshape(-1, 4)
     history = History.build(STARS, records, inputs, np.zeros_like(inputs))
-    classifier = Classifier(STARS.labels, np.array(weight, np.float32), np.zeros(5, np.float32))
+    classifier = Classifier(
+        STARS.labels, np.array(weight, np.float32), np.zeros(5, np.float32), known == "borrowed"
+    )
     out = closed_features(
         ClosedPast.of(history, answers),
         np.array(query, dtype=np.float32),
-        classifier if known else None,
+        None if known == "none" else classifier,
     )
     assert out.shape == (len(answers), len(CLOSED_FEATURES))
     assert np.isfinite(out).all()
@@ -289,11 +393,16 @@ def test_the_shipped_base_knows_its_closed_sets_and_no_others(bundle: Bundle) ->
     vectors = np.random.default_rng(0).standard_normal((6, bundle.manifest.dim)).astype(np.float32)
     for task, answers in sets.items():
         assert set(answers) == set(BUILTIN[task].labels), "no answer that somebody made up"
-        known = features.classifier(task)
+        known = features.classifier(BUILTIN[task])
         assert known is not None
+        assert not known.borrowed
         np.testing.assert_allclose(known.shares(vectors, answers).sum(axis=1), 1, atol=1e-5)
-    assert features.classifier("product_rating") is None
-    assert features.classifier("paper_title") is None
+    lent = features.classifier(BUILTIN["product_rating"])
+    assert lent is not None
+    assert lent.borrowed
+    assert lent.labels == ("1", "2", "3", "4", "5")
+    assert features.classifier(BUILTIN["paper_title"]) is None
+    assert features.classifier(LABELS) is None
 
 
 def test_pool_features_ask_the_bases_classifier_of_that_task(tmp_path: Path) -> None:
