@@ -55,8 +55,8 @@ ADAPTER_WORDS = {
     "repeats": "says a word twice",
     "known_fit": "near what people answer to such a text",
     "log_known_fit": "an answer people give to such a text",
-    "own_fit": "near what you answered to texts like it",
-    "log_own_fit": "an answer you gave to texts like it",
+    "own_fit": "near what your answers make likely",
+    "log_own_fit": "an answer that yours make likely",
 }
 
 

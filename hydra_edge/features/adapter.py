@@ -11,6 +11,7 @@ from hydra_edge.features.closed import (
     CLOSED_FEATURES,
     Classifier,
     ClosedPast,
+    by_names,
     closed_features,
 )
 from hydra_edge.features.words import WORD_FEATURES, word_features
@@ -181,7 +182,7 @@ def adapter_features(pool: Pool, history: History, classifier: Classifier | None
     history
         As it was at the time of the query.
     classifier
-        What the base knows of a closed set, if it does.
+        What the base knows of a closed set, if it does. Labels speak by their names if it does not.
 
     Returns
     -------
@@ -204,6 +205,9 @@ def adapter_features(pool: Pool, history: History, classifier: Classifier | None
             pool.query, pool.candidates, history, pool.trusted, pool.trust
         )
     else:
-        past = ClosedPast.of(history, [c.text for c in pool.candidates])
+        answers = [c.text for c in pool.candidates]
+        past = ClosedPast.of(history, answers)
+        if classifier is None and history.task.kind == "label":
+            classifier = by_names(answers, pool.vectors)
         out[:, CLOSED_COLUMNS] = closed_features(past, pool.query_vector, classifier)
     return out

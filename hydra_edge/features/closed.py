@@ -4,8 +4,8 @@ A base knows, for the closed sets it was trained on, how everyone answers such a
 classifier of its vector. How this user's answers differ is learned on the device, in closed form
 from cached vectors: first by what the user answers where everyone answers what (a transfer),
 then by kernel ridge regression on what that left unexplained. A set the base has never seen
-borrows the classifier of one that is like it; where none is, the user's records speak alone.
-Nothing of it needs an LLM.
+borrows the classifier of one that is like it, or labels speak by the meaning of their names; where
+neither is to be had, the user's records speak alone. Nothing of it needs an LLM.
 """
 
 from __future__ import annotations
@@ -31,8 +31,10 @@ RECENT = 300  # records whose answers are learned from: the cost grows with thei
 # belief is worth that the user answers as everyone does. Ratings vary more around what is usual.
 _HELD: Mapping[Kind, float] = {"label": 0.5, "rating": 3.0}
 _AS_EVERYONE: Mapping[Kind, float] = {"label": 5.0, "rating": 20.0}
-# Of a borrowed classifier it is worth less, and this share of it doubts that the sets are alike.
-_BORROWED, _DOUBT = 2.0, 0.3
+_BORROWED = 2.0  # records the same is worth of a classifier that was not fitted to the set
+# How far such a one is doubted: of a set that is like it, and of the names of labels alone.
+_DOUBT_LIKE, _DOUBT_NAMES = 0.3, 0.5
+_NAMES = 0.05  # temperature of a text's likeness to the names of labels, in cosine
 _LEAST_NAMED = 0.5  # of a set's labels another set must name to lend its classifier
 _KNOWN_FLOOR, _OWN_FLOOR = 0.003, 0.02  # added inside logarithms
 
@@ -42,13 +44,14 @@ class Classifier:
     """A base's multinomial logistic regression for one closed set.
 
     ``labels`` (l of them) are case-folded; ``weight`` (l, dim) and ``bias`` (l,) are in their
-    order. ``borrowed``: it was fitted to another set than the one it is asked about.
+    order. ``doubt`` [0, 1] is how little it may have to do with the set it is asked about: 0 if it
+    was fitted to that very set.
     """
 
     labels: tuple[str, ...]
     weight: Float2d
     bias: Float1d
-    borrowed: bool = False
+    doubt: float = 0.0
 
     def probabilities(self, vectors: Float2d) -> Double2d:
         """Return how probable each of its own labels is: ``(n, l)`` for ``(n, dim)``."""
@@ -98,7 +101,7 @@ def borrow(known: Mapping[str, Classifier], task: TaskSpec) -> Classifier | None
     Returns
     -------
     Classifier or None
-        Marked as borrowed; None if no known set is like it.
+        With doubt; None if no known set is like it.
     """
     likeness: dict[str, float] = {}
     for name in sorted(known):
@@ -114,7 +117,14 @@ def borrow(known: Mapping[str, Classifier], task: TaskSpec) -> Classifier | None
                 likeness[name] = named
     if not likeness:
         return None
-    return replace(known[max(likeness, key=likeness.__getitem__)], borrowed=True)
+    return replace(known[max(likeness, key=likeness.__getitem__)], doubt=_DOUBT_LIKE)
+
+
+def by_names(labels: Sequence[str], vectors: Float2d) -> Classifier:
+    """Take a text for the label whose name, of vectors ``(m, dim)``, is most like it."""
+    names = tuple(label.strip().casefold() for label in labels)
+    bias = np.zeros(len(names), dtype=np.float32)
+    return Classifier(names, vectors / np.float32(_NAMES), bias, _DOUBT_NAMES)
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,16 +168,14 @@ def _transfer(past: ClosedPast, classifier: Classifier, at_past: Double2d) -> Do
     A row counts the user's records by how probable its label was, ``at_past`` (n, l), after
     records imagined before the first: answered as everyone does, or by the user's habit.
     """
-    if classifier.borrowed and past.kind == "rating":
+    if classifier.doubt and past.kind == "rating":
         meant = _on_scale(classifier.labels, past.answers)
     else:
         meant = classifier.reading(past.answers)
     given = np.eye(len(past.answers))[past.answered] * past.recency[:, None]
     habit = _habit(past)
-    weight, doubt = _AS_EVERYONE[past.kind], 0.0
-    if classifier.borrowed:
-        weight, doubt = _BORROWED, _DOUBT
-    sure = (1.0 - doubt) * meant
+    weight = _BORROWED if classifier.doubt else _AS_EVERYONE[past.kind]
+    sure = (1.0 - classifier.doubt) * meant
     imagined = sure + (1.0 - sure.sum(axis=1, keepdims=True)) * habit
     counted = at_past.T @ given + weight * imagined
     return np.asarray(counted / counted.sum(axis=1, keepdims=True))
@@ -201,8 +209,8 @@ def closed_features(past: ClosedPast, query: Float1d, classifier: Classifier | N
     query
         The query's vector, ``(dim,)``.
     classifier
-        What the base knows of this set or of one like it. Unless of this very set, the first
-        two features are 0; None: the user's own map starts from how often each answer was given.
+        What is known of this set or may have to do with it. Where there is doubt, the first two
+        features are 0; None: the user's own map starts from how often each answer was given.
 
     Returns
     -------
@@ -217,7 +225,7 @@ def closed_features(past: ClosedPast, query: Float1d, classifier: Classifier | N
     else:
         at_query = classifier.probabilities(query[None])
         at_past = classifier.probabilities(past.inputs)
-        if not classifier.borrowed:
+        if not classifier.doubt:
             shares = (at_query @ classifier.reading(past.answers))[0]
             out[:, 0] = past.agreement @ shares
             out[:, 1] = np.log(shares + _KNOWN_FLOOR)

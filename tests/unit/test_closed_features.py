@@ -27,6 +27,7 @@ from hydra_edge.features.closed import (
     Classifier,
     ClosedPast,
     borrow,
+    by_names,
     closed_features,
 )
 from hydra_edge.history import HALF_LIFE, History
@@ -233,7 +234,7 @@ def test_a_rating_borrows_from_the_rating_with_the_nearest_scale() -> None:
     grades = TaskSpec("grades", "rating", labels=("10", "20"))
     lent = borrow(known, grades)
     assert lent is not None
-    assert (lent.labels, lent.borrowed) == (THUMBS.labels, True)
+    assert (lent.labels, lent.doubt) == (THUMBS.labels, 0.3)
     assert borrow({"mood": KNOWN}, grades) is None
     assert borrow(known, replace(grades, labels=())) is None
 
@@ -243,7 +244,7 @@ def test_a_label_task_borrows_from_the_set_that_names_at_least_half_of_its_label
     lent = borrow(known, LABELS)
     assert lent is not None
     assert lent.labels == ("calm", "wild")
-    assert lent.borrowed
+    assert lent.doubt
     assert borrow(known, replace(LABELS, labels=("calm", "loud", "odd"))) is None
     assert borrow(known, replace(LABELS, labels=("1", "2", "3"))) is None, (
         "a rating's is no label's"
@@ -252,7 +253,7 @@ def test_a_label_task_borrows_from_the_set_that_names_at_least_half_of_its_label
 
 def test_a_borrowed_rating_is_read_by_its_place_on_the_scale_and_doubted() -> None:
     answers = ["-4", "4", "0", "2"]  # 2 lies between what 2 and 3 of 3 mean
-    lent = replace(THUMBS, borrowed=True)
+    lent = replace(THUMBS, doubt=0.3)
     task = TaskSpec("mood_now", "rating", labels=("-4", "0", "2", "4"))
     for axis, place in ((0, 0), (1, 2), (2, 1)):
         out = closed_features(past_of(task, answers, []), E[axis], lent)
@@ -268,7 +269,7 @@ def test_a_borrowed_rating_is_read_by_its_place_on_the_scale_and_doubted() -> No
 
 def test_a_user_whose_scale_is_turned_round_is_believed_after_a_few_records() -> None:
     task = TaskSpec("worry", "rating", labels=("1", "2", "3"))
-    answers, lent = list(task.labels), replace(THUMBS, borrowed=True)
+    answers, lent = list(task.labels), replace(THUMBS, doubt=0.3)
     rows = [(0, "3"), (2, "1"), (1, "2")] * 4
     for known in (lent, None):
         for axis, place in ((0, 2), (2, 0)):
@@ -279,12 +280,42 @@ def test_a_user_whose_scale_is_turned_round_is_believed_after_a_few_records() ->
 
 
 def test_of_a_borrowed_label_set_what_it_does_not_name_goes_to_the_users_habit() -> None:
-    lent = replace(KNOWN, borrowed=True)
+    lent = replace(KNOWN, doubt=0.3)
     rows = [(3, "odd")] * 8
     out = closed_features(past_of(LABELS, ["odd", "calm"], rows), E[1], lent)
     own = np.exp(column(out, "log_own_fit")) - 0.02
     assert own[0] > 0.8, "wild is not among the answers: the user's habit answers for it"
     assert (out[:, :2] == 0).all()
+
+
+def test_labels_the_base_does_not_know_speak_by_their_names_until_the_user_does() -> None:
+    named = by_names(["Calm ", "wild", "odd"], E[:3])
+    assert named.labels == ("calm", "wild", "odd")
+    assert named.doubt == 0.5
+    answers = ["odd", "calm", "wild"]
+    fresh = closed_features(past_of(LABELS, answers, []), E[1], named)
+    share = np.exp(column(fresh, "log_own_fit")) - 0.02
+    np.testing.assert_allclose(share, [1 / 6, 1 / 6, 4 / 6], atol=1e-3)
+    assert (fresh[:, :2] == 0).all()
+    rows = [(1, "odd"), (2, "odd")] * 3
+    taught = closed_features(past_of(LABELS, answers, rows), E[1], named)
+    assert column(taught, "own_fit").argmax() == 0
+
+
+def test_adapter_features_ask_names_for_labels_that_no_classifier_knows() -> None:
+    pool = Pool(
+        "in", E[0], tuple(Candidate(t) for t in LABELS.labels), E[[3, 0, 1]], (), E[:0],
+        np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32),
+    )  # fmt: skip
+    history = History.build(LABELS, [], E[:0], E[:0])
+    out = adapter_features(pool, history)
+    expected = closed_features(
+        ClosedPast.of(history, LABELS.labels), E[0], by_names(LABELS.labels, pool.vectors)
+    )
+    np.testing.assert_array_equal(out[:, CLOSED_COLUMNS], expected)
+    assert column(expected, "own_fit").argmax() == 1
+    known = adapter_features(pool, history, replace(KNOWN, labels=("odd", "calm")))
+    assert column(known[:, CLOSED_COLUMNS], "own_fit").argmax() == 2, "what is known comes first"
 
 
 def test_only_recent_records_count() -> None:
@@ -298,7 +329,7 @@ def test_only_recent_records_count() -> None:
         st.tuples(st.integers(0, 3), st.sampled_from(["calm", "wild", "odd", "?"])), max_size=8
     ),
     st.permutations(["calm", "wild", "odd"]),
-    st.sampled_from([KNOWN, replace(KNOWN, borrowed=True), None]),
+    st.sampled_from([KNOWN, replace(KNOWN, doubt=0.3), None]),
 )
 def test_features_are_finite_and_follow_the_answers_order(
     rows: list[tuple[int, str]], order: list[str], classifier: Classifier | None
@@ -333,7 +364,10 @@ def test_features_of_degenerate_vectors_are_finite_and_own_shares_at_most_one(
     inputs = np.array([row for row, _ in rows], dtype=np.float32).reshape(-1, 4)
     history = History.build(STARS, records, inputs, np.zeros_like(inputs))
     classifier = Classifier(
-        STARS.labels, np.array(weight, np.float32), np.zeros(5, np.float32), known == "borrowed"
+        STARS.labels,
+        np.array(weight, np.float32),
+        np.zeros(5, np.float32),
+        0.5 if known == "borrowed" else 0.0,
     )
     out = closed_features(
         ClosedPast.of(history, answers),
@@ -395,11 +429,11 @@ def test_the_shipped_base_knows_its_closed_sets_and_no_others(bundle: Bundle) ->
         assert set(answers) == set(BUILTIN[task].labels), "no answer that somebody made up"
         known = features.classifier(BUILTIN[task])
         assert known is not None
-        assert not known.borrowed
+        assert not known.doubt
         np.testing.assert_allclose(known.shares(vectors, answers).sum(axis=1), 1, atol=1e-5)
     lent = features.classifier(BUILTIN["product_rating"])
     assert lent is not None
-    assert lent.borrowed
+    assert lent.doubt
     assert lent.labels == ("1", "2", "3", "4", "5")
     assert features.classifier(BUILTIN["paper_title"]) is None
     assert features.classifier(LABELS) is None
