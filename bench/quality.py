@@ -9,6 +9,7 @@ from one run and one cache of answers; with ``--replay`` no LLM is needed.
 
 from __future__ import annotations
 
+import json
 import platform
 import re
 import sys
@@ -45,6 +46,8 @@ from hydra_edge.tasks import TaskSpec
 from hydra_edge.types import JsonDict
 
 RESULTS = Path(__file__).parent / "results"
+# Figures of tasks stand beside each other only if these are the same.
+SAME = ("llm", "seed", "candidates", "shown", "fit_pools")
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -97,6 +100,34 @@ def measure(
     return tasks
 
 
+def kept_tasks(path: Path | None, measured: JsonDict) -> dict[str, JsonDict]:
+    """Read an earlier result's tasks that were not measured now, each with its base.
+
+    Raises
+    ------
+    BenchError
+        If it cannot be read, or was measured in another way than ``measured``.
+    """
+    if path is None:
+        return {}
+    try:
+        earlier = json.loads(path.read_text(encoding="utf-8"))
+        odd = [name for name in SAME if earlier[name] != measured[name]]
+        tasks = {
+            name: {"base_id": earlier["base_id"], **of} for name, of in earlier["tasks"].items()
+        }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as err:
+        raise BenchError(
+            f"--keep {path.name} cannot be read: {err}. Expected a file that --json wrote."
+        ) from err
+    if odd:
+        raise BenchError(
+            f"--keep {path.name} was measured with another {', '.join(odd)}; expected "
+            f"{', '.join(f'{name} {measured[name]}' for name in odd)}. Measure its tasks again."
+        )
+    return {name: of for name, of in tasks.items() if name not in measured["tasks"]}
+
+
 def command_of(options: dict[str, object]) -> str:
     """Write down the command that gives these figures, with files by name only."""
     words = ["python -m bench.quality"]
@@ -142,6 +173,9 @@ def main(
     json_path: Annotated[
         Path | None, typer.Option("--json", help="Write the figures here.")
     ] = None,
+    keep: Annotated[
+        Path | None, typer.Option(help="Earlier figures to keep of tasks not measured now.")
+    ] = None,
     draw: Annotated[
         bool | None,
         typer.Option("--plot/--no-plot", help="Draw plots; by default if matplotlib is there."),
@@ -172,15 +206,18 @@ def main(
         "llm": llm.rpartition("/")[2], "users": users, "queries": queries,
         "fit-pools": fit_pools, "seed": seed, "history": history, "bundle": bundle,
         "published": published, "published-calls": published_calls if published else None,
-        "published-pools": published_pools if published else None,
+        "published-pools": published_pools if published else None, "keep": keep,
     }  # fmt: skip
     figures: JsonDict = {
         "version": __version__, "base_id": base.base_id, "llm": model.name, "seed": seed,
         "candidates": SAMPLING.n, "shown": SAMPLING.shown, "fit_pools": fit_pools,
         "command": command_of(options), "machine": platform.processor() or platform.machine(),
-        "mean_relative_gain": mean_of(tasks, "relative_gain"),
-        "mean_relative_gain_any": mean_of(tasks, "relative_gain_any"), "tasks": tasks,
+        "tasks": tasks,
     }  # fmt: skip
+    figures["tasks"] = tasks = tasks | kept_tasks(keep, figures)
+    figures |= {
+        f"mean_{gain}": mean_of(tasks, gain) for gain in ("relative_gain", "relative_gain_any")
+    }
     slug = re.sub(r"[^A-Za-z0-9.-]+", "_", llm)
     path = json_path or RESULTS / f"quality-{'-'.join(tasks)}-{slug}.json"
     write_json(figures, path)

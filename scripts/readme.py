@@ -151,8 +151,10 @@ def table(result: dict[str, Any]) -> str:
     for name, task in result["tasks"].items():
         rows = {row: figures["utility"] for row, figures in task["rows"].items()}
         low, high = task["gain_interval"]
+        earlier = task.get("base_id", result["base_id"]) != result["base_id"]
         cells = [
-            name, f"{task['users']} x {task['queries'] // task['users']}",
+            f"{name} \\*" if earlier else name,
+            f"{task['users']} x {task['queries'] // task['users']}",
             f"{rows[task['best_prompt_only']]:.3f} ({task['best_prompt_only']})",
             *(f"{rows[row]:.3f}" for row in ("dense_k4", "consensus", "shared", "personal")),
             f"**{rows['gated']:.3f}**", f"{rows['oracle']:.3f}",
@@ -162,6 +164,11 @@ def table(result: dict[str, Any]) -> str:
             "none" if task["headroom"] is None else f"{task['headroom']:.0%}",
         ]  # fmt: skip
         lines.append("| " + " | ".join(cells) + " |")
+    bases = {task.get("base_id", result["base_id"]) for task in result["tasks"].values()}
+    if len(bases) > 1:
+        lines.append(
+            "\n\\* Measured with an earlier base; the others with the one that is shipped."
+        )
     return "\n".join(
         [
             *lines,

@@ -142,6 +142,38 @@ def test_quality_same_seed_same_bytes_and_replay_needs_no_model(
     assert (tmp_path / "replay.json").read_bytes() == first
 
 
+def test_quality_keeps_earlier_figures_of_tasks_not_measured_now(
+    run, tmp_path: Path, labels: Path
+) -> None:
+    texts = write(tmp_path / "texts.jsonl", *(text_rows(i, 20) for i in range(3)))
+    both, _ = run("--data", labels, texts, out="both.json")
+    earlier = json.loads((tmp_path / "both.json").read_text())
+    earlier["base_id"] = "the one before"
+    earlier["tasks"]["colour_of_day"]["rows"] = "measured anew, so not kept"
+    (tmp_path / "both.json").write_text(json.dumps(earlier))
+    now, _ = run("--data", labels, "--keep", tmp_path / "both.json")
+    assert now["tasks"]["colour_of_day"] == both["tasks"]["colour_of_day"]
+    kept = both["tasks"]["paper_title"] | {"base_id": "the one before"}
+    assert now["tasks"]["paper_title"] == kept
+    for key in ("mean_relative_gain", "mean_relative_gain_any"):
+        assert now[key] == pytest.approx(both[key])
+    assert "--keep both.json" in now["command"]
+    again, _ = run("--data", labels, "--keep", tmp_path / "out.json", out="again.json")
+    assert again["tasks"]["paper_title"] == kept, "whose base it was is not forgotten"
+
+
+def test_quality_keeps_nothing_that_was_measured_otherwise(
+    run, tmp_path: Path, labels: Path
+) -> None:
+    run("--data", labels, out="first.json")
+    with pytest.raises(BenchError, match="measured with another fit_pools; expected fit_pools 1"):
+        run("--data", labels, "--fit-pools", "1", "--keep", tmp_path / "first.json")
+    (tmp_path / "odd.json").write_text("[]")
+    for name in ("odd.json", "none.json"):
+        with pytest.raises(BenchError, match=f"--keep {name} cannot be read"):
+            run("--data", labels, "--keep", tmp_path / name)
+
+
 def test_quality_replay_of_what_was_never_asked_says_so(run, labels: Path) -> None:
     with pytest.raises(BenchError, match="run once with the model itself"):
         run("--data", labels, "--replay")
