@@ -50,6 +50,12 @@ def _given(**flags: Any) -> dict[str, Any]:
     return {name: value for name, value in flags.items() if value is not None}
 
 
+def _columns(input_: str, output: str, id_: str, time: str) -> dict[str, str]:
+    """Return the columns that are not called like their field: only those have to be there."""
+    named = {"input": input_, "output": output, "id": id_, "time": time}
+    return {field: column for field, column in named.items() if column != field}
+
+
 def import_jsonl(
     ctx: typer.Context,
     file: Annotated[str, typer.Argument(metavar="FILE", help="File to read; - is stdin.")],
@@ -70,8 +76,7 @@ def import_jsonl(
     """
     from hydra_edge.importers import read_jsonl
 
-    columns = {"input": input_column, "output": output_column, "id": id_column,
-               "time": time_column}  # fmt: skip
+    columns = _columns(input_column, output_column, id_column, time_column)
     extra = _given(task=task, private=private)
     run(
         ctx,
@@ -101,8 +106,7 @@ def import_csv(
     """
     from hydra_edge.importers import read_csv
 
-    columns = {"input": input_column, "output": output_column, "id": id_column,
-               "time": time_column}  # fmt: skip
+    columns = _columns(input_column, output_column, id_column, time_column)
     extra = _given(task=task, private=private)
     run(
         ctx,

@@ -116,7 +116,8 @@ def _read_header(
     titles_shown = ", ".join(ascii(title[:40]) for title in best[1][:20])
     raise ImportFormatError(
         f"{name} has no column {' or '.join(map(repr, missing))}; its columns are {titles_shown}. "
-        "Expected input and output. Say which columns hold them, for example input=body."
+        "Expected input and output. Say which columns hold them: --input and --output, or columns= "
+        "in Python."
     )
 
 

@@ -100,6 +100,24 @@ def test_import_columns_are_mapped_from_stdin():
     assert (record.task, record.time, record.private) == ("paper_title", 1704153600.0, True)
 
 
+@pytest.mark.parametrize(
+    ("options", "header"),
+    [((), "input,output,task"), (("--input", "abstract", "--output", "title"), "abstract,title,t")],
+)
+def test_import_csv_needs_no_columns_of_ids_and_times(options, header):
+    result = call("import", "csv", "-", *options, text=f"{header}\nWe study it.,A Study,odd\n")
+
+    assert result.exit_code == 0, result.output
+    assert [(r.input, r.output) for r in records()] == [("We study it.", "A Study")]
+
+
+def test_import_csv_column_that_was_asked_for_has_to_be_there():
+    result = call("import", "csv", "-", "--id", "doi", text="input,output\na,b\n")
+
+    assert result.exit_code == 1
+    assert "no column 'doi'" in result.stderr
+
+
 def test_import_markdown_and_git_and_lamp_reach_their_importers(tmp_path):
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "a-note.md").write_text("# My note\n\nIts text.\n")
