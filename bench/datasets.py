@@ -25,7 +25,7 @@ _FORMAT = "one JSON object a line with user, task, input and output"
 
 @dataclass(frozen=True, eq=False)
 class TaskData:
-    """The users drawn for one task, of ``available`` ones with enough records.
+    """The ``users`` drawn for one task, of those ``able``: with enough records.
 
     ``custom`` holds the spec if it is not built in: what an ``Engine`` must be told.
     """
@@ -33,7 +33,7 @@ class TaskData:
     spec: TaskSpec
     custom: dict[str, TaskSpec]
     users: tuple[UserHistory, ...]
-    available: int
+    able: tuple[UserHistory, ...]
 
     @property
     def name(self) -> str:
@@ -222,8 +222,8 @@ def draw_tasks(
             )
         spec = spec_for(name, of_task, queries, specs)
         custom = {} if spec is BUILTIN.get(name) else {name: spec}
-        available = sum(len(user.records) >= least for user in of_task)
-        tasks.append(TaskData(spec, custom, tuple(drawn), available))
+        able = tuple(user for user in of_task if len(user.records) >= least)
+        tasks.append(TaskData(spec, custom, tuple(drawn), able))
     if not tasks:
         raise BenchError(f"There is nobody to measure. Expected --data files with {_FORMAT}.")
     return tasks

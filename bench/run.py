@@ -17,7 +17,7 @@ from bench.datasets import TaskData
 from bench.guard import BenchError, check_history, target_in_input
 from bench.rows import ROWS, Answer, Row
 from bench.stats import PerUser, bootstrap
-from export.data import UserHistory
+from export.data import UserHistory, sample_users
 from hydra_edge.bundle import Bundle
 from hydra_edge.encoder import TextEncoder
 from hydra_edge.engine import Engine
@@ -32,6 +32,7 @@ from hydra_edge.types import Completion, Double1d, JsonDict, Record
 
 # Told of progress as (stage, done, total).
 Report = Callable[[str, int, int], None]
+GROWTH_USERS = 5  # a curve of fewer tells nothing
 GATED = tuple(row for row in ROWS if row.name == "gated")
 
 
@@ -253,14 +254,17 @@ def run_task(bench: Bench, data: TaskData, report: Report, rows: Sequence[Row] =
 def grow(bench: Bench, run: TaskRun, sizes: Sequence[int], report: Report) -> None:
     """Measure the gated answer against the number of records before the queries.
 
-    All sizes are measured on the same users, those with enough records for the largest; sizes
-    for which fewer than two have enough are left out.
+    All sizes are measured on the same users, drawn anew from everyone with enough records for the
+    largest, as many as were drawn for the rows; sizes for which too few have enough are left out.
     """
-    edges = {u.user: len(u.records) - bench.queries for u in run.data.users}
-    able = [s for s in sorted(set(sizes)) if sum(e >= s for e in edges.values()) >= 2]
+    edges = {u.user: len(u.records) - bench.queries for u in run.data.able}
+    least = max(2, min(GROWTH_USERS, len(run.data.users)))
+    able = [s for s in sorted(set(sizes)) if sum(e >= s for e in edges.values()) >= least]
     if not able:
         return
-    users = [u for u in run.data.users if edges[u.user] >= able[-1]]
+    users = sample_users(
+        run.data.able, len(run.data.users), least=able[-1] + bench.queries, seed=bench.seed
+    )  # fmt: skip
     rows: dict[int, list[UserResult]] = {size: [] for size in able}
     for done, user in enumerate(users, start=1):
         edge = edges[user.user]

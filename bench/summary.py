@@ -99,7 +99,7 @@ def summarise(run: TaskRun, seed: int, rows: Sequence[Row] = ROWS) -> JsonDict:
     return {
         "kind": spec.kind,
         "users": len(results),
-        "users_available": run.data.available,
+        "users_available": len(run.data.able),
         "users_failed": run.failed,
         "queries": sum(len(result.queries) for result in results),
         "targets_in_input": sum(q.target_in_input for r in results for q in r.queries),

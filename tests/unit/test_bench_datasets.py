@@ -25,7 +25,7 @@ def test_draw_tasks_unknown_labels_are_inferred_without_the_queries(tmp_path: Pa
     (data,) = draw(read_files([write(tmp_path / "a.jsonl", *users)]))
     assert (data.name, data.spec.kind, data.spec.labels) == ("colour_of_day", "label", LABELS)
     assert data.custom == {"colour_of_day": data.spec}
-    assert (len(data.users), data.available) == (3, 4)
+    assert (len(data.users), len(data.able)) == (3, 4)
 
 
 def test_draw_tasks_built_in_task_stays_as_it_is(tmp_path: Path) -> None:

@@ -304,12 +304,12 @@ def test_nobody_measured_is_an_error(bench, labels, llm) -> None:
 
 
 def test_growth_is_measured_on_the_same_users_at_every_size(bench, tmp_path: Path, llm) -> None:
-    lengths = (30, 30, 30, 14)
+    lengths = (30, 30, 30, 30, 30, 14)
     data = data_of(tmp_path, *(label_rows(i, n) for i, n in enumerate(lengths)))
     run = run_task(bench, data, quiet)
     asked = len(llm.prompts)
     grow(bench, run, (0, 4, 16, 64), quiet)
-    assert [(p["records"], p["users"]) for p in run.growth] == [(0, 3), (4, 3), (16, 3)]
+    assert [(p["records"], p["users"]) for p in run.growth] == [(0, 5), (4, 5), (16, 5)]
     for p in run.growth:
         assert 0.0 <= p["low"] <= p["utility"] <= p["high"] <= 1.0
     place = {r.id: i for u in data.users for i, r in enumerate(u.records)}
@@ -317,6 +317,15 @@ def test_growth_is_measured_on_the_same_users_at_every_size(bench, tmp_path: Pat
     shown = [place[i] for p in llm.prompts[asked:] for i in p.record_ids]
     assert min(shown) >= edge - 16, "only the records just before the queries"
     assert max(shown) < edge, "no query joins the history of another"
+
+
+def test_growth_draws_anew_from_all_who_have_enough_records(bench, tmp_path: Path) -> None:
+    lengths = (14, 14, 30, 30, 30)
+    data = data_of(tmp_path, *(label_rows(i, n) for i, n in enumerate(lengths)))
+    short = tuple(user for user in data.able if len(user.records) == 14)
+    run = run_task(bench, replace(data, users=short), quiet)
+    grow(bench, run, (0, 16), quiet)
+    assert [(p["records"], p["users"]) for p in run.growth] == [(0, 2), (16, 2)]
 
 
 def test_unknown_label_task_closed_set_holds_what_all_users_answered(bench, labels) -> None:
