@@ -32,7 +32,6 @@ from export.labels import PoolLabel, RecordLabel, read_pools, write_labels
 from export.mine import Questions, as_float32, mine_reranker, read_plan, write_plan
 from export.pack import (
     CARD_FILE,
-    FEATURE_VERSION,
     Card,
     load_maps,
     pack,
@@ -44,7 +43,7 @@ from hydra_edge.bundle import Bundle, load_bundle
 from hydra_edge.bundle.manifest import ENCODER_FILE, MANIFEST_FILE, MAPS_FILE, TOKENIZER_FILE
 from hydra_edge.encoder import TextEncoder
 from hydra_edge.errors import BundleError, HydraError
-from hydra_edge.features import feature_names
+from hydra_edge.features import FEATURE_VERSION, feature_names
 from hydra_edge.types import Float2d, JsonDict, Progress, Role, text_hash
 
 if TYPE_CHECKING:

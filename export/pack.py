@@ -28,9 +28,9 @@ from hydra_edge.bundle.manifest import (
     TOKENIZER_FILE,
 )
 from hydra_edge.errors import BundleError
+from hydra_edge.features import FEATURE_VERSION
 from hydra_edge.types import JsonDict, Kind, Role
 
-FEATURE_VERSION = 4
 CARD_FILE = "encoder.json"  # beside an exported encoder: what it is and how it was checked
 NEUTRAL_TAU = 0.1
 

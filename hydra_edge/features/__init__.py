@@ -2,10 +2,11 @@
 
 from hydra_edge.features.adapter import ADAPTER_FEATURES, Pool, adapter_features
 from hydra_edge.features.reranker import RERANKER_FEATURES, reranker_features
-from hydra_edge.features.scaling import FeatureMap, feature_names
+from hydra_edge.features.scaling import FEATURE_VERSION, FeatureMap, feature_names
 
 __all__ = [
     "ADAPTER_FEATURES",
+    "FEATURE_VERSION",
     "RERANKER_FEATURES",
     "FeatureMap",
     "Pool",

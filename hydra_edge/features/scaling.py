@@ -16,6 +16,8 @@ from hydra_edge.features.reranker import RERANKER_FEATURES
 from hydra_edge.tasks import TaskSpec
 from hydra_edge.types import Float1d, Float2d, Role
 
+# To be raised whenever a feature is computed otherwise: heads of other features do not fit it.
+FEATURE_VERSION = 5
 LIMIT = 5.0  # scaled features are clipped here: one odd value must not decide a choice
 _INTERPRETABLE: dict[Role, tuple[str, ...]] = {
     "reranker": RERANKER_FEATURES,
@@ -44,6 +46,13 @@ class FeatureMap:
 
     def __init__(self, bundle: Bundle, role: Role) -> None:
         self.role: Role = role
+        made_for = bundle.manifest.feature_version
+        if made_for != FEATURE_VERSION:
+            raise BundleVersionError(
+                f"The base in {bundle.path} was made for version {made_for} of the features; this "
+                f"release computes version {FEATURE_VERSION}. Install the hydra-edge release the "
+                "base was made for, or build the base again."
+            )
         self._query = self._other = None
         if f"{role}.map.query" in bundle.maps:
             self._query = bundle.array(f"{role}.map.query")  # (k, dim)
