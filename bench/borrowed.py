@@ -25,7 +25,7 @@ from bench.datasets import TaskData, draw_tasks, read_files
 from bench.guard import BenchError, check_history, check_not_trained_on
 from bench.kept import Base, Figures, Queries, Seed
 from bench.quality import RESULTS, parse_sizes
-from bench.report import write_json
+from bench.report import Stages, write_json
 from bench.stats import PerUser, bootstrap, means, paired
 from export.data import UserHistory
 from hydra_edge.adapter import merge, pool_utilities
@@ -122,11 +122,16 @@ def main(
             raise BenchError(f"{drawn.name} is of kind text; expected a label or rating task.")
         tasks[drawn.name] = {}
         table = Table("records", *ROWS, "borrowing adds to shared", title=drawn.name)
-        for size in (*sizes, 0):
+        for size in (*(size for size in sizes if size), 0):
             able = [u for u in drawn.users if len(u.records) - queries >= size]
             if not able:
                 continue
-            found = [answer(base, encoder, drawn, user, size, queries) for user in able]
+            found = []
+            with Stages(console) as report:
+                report.name = drawn.name
+                for done, user in enumerate(able, start=1):
+                    found.append(answer(base, encoder, drawn, user, size, queries))
+                    report(f"{size or 'all'} records", done, len(able))
             figures = tasks[drawn.name][str(size or "all")] = summed_up(found, seed)
             gain = figures["gain_of_borrowing"]["shared"]
             table.add_row(

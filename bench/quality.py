@@ -101,12 +101,12 @@ def measure(
 
 
 def kept_tasks(path: Path | None, measured: JsonDict) -> dict[str, JsonDict]:
-    """Read an earlier result's tasks that were not measured now, each with its base.
+    """Read an earlier result's tasks, each with its base.
 
     Raises
     ------
     BenchError
-        If it cannot be read, or was measured in another way than ``measured``.
+        If it cannot be read, or was measured in another way than is ``measured`` now.
     """
     if path is None:
         return {}
@@ -125,7 +125,7 @@ def kept_tasks(path: Path | None, measured: JsonDict) -> dict[str, JsonDict]:
             f"--keep {path.name} was measured with another {', '.join(odd)}; expected "
             f"{', '.join(f'{name} {measured[name]}' for name in odd)}. Measure its tasks again."
         )
-    return {name: of for name, of in tasks.items() if name not in measured["tasks"]}
+    return tasks
 
 
 def command_of(options: dict[str, object]) -> str:
@@ -196,7 +196,12 @@ def main(
         everyone += read_lamp_folder(folder, users=users, least=queries + LEAST_HISTORY, seed=seed)
     model = cached_llm(llm, cache, replay=replay, threads=threads)
     bench = Bench(base, Encoder(base), model, queries, fit_pools, seed)
-    tasks = measure(
+    figures: JsonDict = {
+        "version": __version__, "base_id": base.base_id, "llm": model.name, "seed": seed,
+        "candidates": SAMPLING.n, "shown": SAMPLING.shown, "fit_pools": fit_pools,
+    }  # fmt: skip
+    kept = kept_tasks(keep, figures)  # before the hours of measuring, not after
+    tasks = kept | measure(
         bench, everyone, console, users=users, specs=read_specs(task_spec or [], everyone),
         only=task or (), sizes=sizes, published=rival,
     )  # fmt: skip
@@ -208,16 +213,11 @@ def main(
         "published": published, "published-calls": published_calls if published else None,
         "published-pools": published_pools if published else None, "keep": keep,
     }  # fmt: skip
-    figures: JsonDict = {
-        "version": __version__, "base_id": base.base_id, "llm": model.name, "seed": seed,
-        "candidates": SAMPLING.n, "shown": SAMPLING.shown, "fit_pools": fit_pools,
-        "command": command_of(options), "machine": platform.processor() or platform.machine(),
-        "tasks": tasks,
-    }  # fmt: skip
-    figures["tasks"] = tasks = tasks | kept_tasks(keep, figures)
     figures |= {
-        f"mean_{gain}": mean_of(tasks, gain) for gain in ("relative_gain", "relative_gain_any")
-    }
+        "command": command_of(options), "machine": platform.processor() or platform.machine(),
+        "mean_relative_gain": mean_of(tasks, "relative_gain"),
+        "mean_relative_gain_any": mean_of(tasks, "relative_gain_any"), "tasks": tasks,
+    }  # fmt: skip
     slug = re.sub(r"[^A-Za-z0-9.-]+", "_", llm)
     path = json_path or RESULTS / f"quality-{'-'.join(tasks)}-{slug}.json"
     write_json(figures, path)

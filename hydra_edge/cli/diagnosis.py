@@ -88,8 +88,19 @@ def _load(path: Path | None, config: Config) -> tuple[Bundle, float]:
     return bundle, (time.perf_counter() - started) * 1000.0
 
 
+def _check_runs(bundle: Bundle, config: Config) -> None:
+    """Refuse a base whose encoder does not run, or that was made for other features."""
+    from hydra_edge.encoder import Encoder
+    from hydra_edge.features import FeatureMap
+
+    FeatureMap(bundle, "reranker")
+    FeatureMap(bundle, "adapter")
+    Encoder(bundle, threads=config.threads).encode(["Is this thing on?"])
+
+
 def _look_at_base(config: Config) -> Finding:
     bundle, load_ms = _load(None, config)
+    _check_runs(bundle, config)
     detail = f"{bundle.base_id[:12]}, {views.size(_bundle_bytes(bundle))}, {load_ms:.0f} ms"
     return Finding("base", "ok", f"{detail}, {bundle.path}")
 
@@ -207,11 +218,10 @@ def show_bundle(path: BundlePath = None, as_json: options.AsJson = False) -> Non
 def verify_bundle(path: BundlePath = None, as_json: options.AsJson = False) -> None:
     """Check every byte of a base, and that it runs."""
     from hydra_edge.cli.session import settings
-    from hydra_edge.encoder import Encoder
 
     config, _ = settings()
     bundle, load_ms = _load(path, config)
-    Encoder(bundle, threads=config.threads).encode(["Is this thing on?"])
+    _check_runs(bundle, config)
     if as_json:
         output.write_json({"ok": True, "base_id": bundle.base_id, "load_ms": load_ms})
         return
@@ -228,12 +238,11 @@ def use_bundle(
     """Use another base from now on, once it is checked."""
     from hydra_edge.cli.session import settings
     from hydra_edge.config import save_setting
-    from hydra_edge.encoder import Encoder
 
     config, paths = settings()
     chosen = "" if path == "default" else str(Path(path).expanduser().resolve())
     bundle, _ = _load(Path(chosen) if chosen else None, replace(config, bundle=chosen))
-    Encoder(bundle, threads=config.threads).encode(["Is this thing on?"])
+    _check_runs(bundle, config)
     save_setting(paths, "bundle", chosen)
     output.note(
         f"base {bundle.base_id[:12]} is in use. Records and choices are kept; until they are "

@@ -50,8 +50,8 @@ class FeatureMap:
         if made_for != FEATURE_VERSION:
             raise BundleVersionError(
                 f"The base in {bundle.path} was made for version {made_for} of the features; this "
-                f"release computes version {FEATURE_VERSION}. Install the hydra-edge release the "
-                "base was made for, or build the base again."
+                f"release computes version {FEATURE_VERSION}. Build the base again, or go "
+                "back to the shipped one: hydra-edge bundle use default."
             )
         self._query = self._other = None
         if f"{role}.map.query" in bundle.maps:

@@ -4,12 +4,16 @@ import json
 import os
 import shutil
 import stat
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from cli_runner import call
 
-from hydra_edge.config import find_paths, load_config
+from hydra_edge.bundle import load_bundle
+from hydra_edge.bundle.manifest import compute_base_id
+from hydra_edge.config import find_paths, load_config, save_setting
+from hydra_edge.features import FEATURE_VERSION
 from hydra_edge.llm.keys import get_key
 from hydra_edge.personalizer import Personalizer
 from hydra_edge.types import Record
@@ -303,3 +307,30 @@ def test_bundle_use_takes_a_sound_base_and_refuses_a_broken_one(tmp_path):
     assert loaded("bundle", "show", "--json")["path"] == str(mine)
     assert call("bundle", "use", "default").exit_code == 0
     assert loaded("bundle", "show", "--json")["path"] == str(shipped)
+
+
+def test_bundle_use_and_doctor_refuse_a_base_made_for_other_features(tmp_path):
+    shipped = load_bundle(None)
+    old = tmp_path / "old"
+    shutil.copytree(shipped.path, old)
+    manifest = json.loads((old / "manifest.json").read_text())
+    manifest["feature_version"] = FEATURE_VERSION - 1
+    of = replace(shipped.manifest, feature_version=FEATURE_VERSION - 1)
+    manifest["base_id"] = compute_base_id(
+        format_version=of.format_version, feature_version=of.feature_version, dim=of.dim,
+        pooling=of.pooling, max_tokens=of.max_tokens, features=of.features, files=of.files,
+        closed_sets=of.closed_sets,
+    )  # fmt: skip
+    (old / "manifest.json").write_text(json.dumps(manifest))
+
+    for command in ("use", "verify"):
+        refused = call("bundle", command, str(old))
+        assert refused.exit_code == 1
+        assert "hydra-edge bundle use default" in refused.stderr
+    assert loaded("bundle", "show", "--json")["path"] == str(shipped.path)
+
+    save_setting(find_paths(), "bundle", str(old))  # as it stands after an upgrade
+    found = {f["name"]: f for f in json.loads(call("doctor", "--json").stdout)["findings"]}
+    assert found["base"]["state"] == "broken"
+    assert call("bundle", "use", "default").exit_code == 0
+    assert loaded("bundle", "show", "--json")["path"] == str(shipped.path)

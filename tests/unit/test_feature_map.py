@@ -33,7 +33,9 @@ def test_a_base_made_for_another_version_of_the_features_is_refused(
     tmp_path: Path, version: int
 ) -> None:
     other = base(tmp_path / "other", version=version, names=NAMES)
-    with pytest.raises(BundleVersionError, match=rf"version {version} of the features.*build"):
+    with pytest.raises(
+        BundleVersionError, match=rf"version {version} of the features.*bundle use default"
+    ):
         FeatureMap(other, "adapter")
     assert FeatureMap(base(tmp_path / "own", version=FEATURE_VERSION, names=NAMES), "adapter")
 
