@@ -161,7 +161,7 @@ class _Build:
         return [
             Stage(
                 "onnx", self._onnx, (ENCODER_FILE, TOKENIZER_FILE, CARD_FILE), self._model_files,
-                parameters={"max_tokens": settings.max_tokens, "limits": limits},
+                parameters={"max_tokens": settings.max_tokens, "limits": limits}, version=2,
             ),
             Stage(
                 "mine", self._mine, (RERANKER_FILE, PLAN_FILE), self._data_files, ("onnx",),

@@ -1,9 +1,9 @@
 """From all-MiniLM-L6-v2 in torch to the int8 ONNX graph of a base.
 
 Owns the conversion: torch to ONNX and int8 through optimum, with the rewrites of
-``export.quantize`` in between, constants folded, the tokenizer trimmed. Weights are int8 per
-output channel, kept within 7 bits (``reduce_range``) so that no CPU's 16-bit accumulation
-saturates. The result uses standard ONNX operators only, and equal inputs give equal bytes.
+``export.quantize`` in between, constants folded, steps fused (``export.fuse``), the tokenizer
+trimmed. Weights are int8 per output channel, kept within 7 bits (``reduce_range``) so that no
+CPU's 16-bit accumulation saturates. Equal inputs give equal bytes.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from pathlib import Path
 
 import onnx
 
+from export.fuse import fuse
 from export.quantize import even_out, find_peaks, fix_scales, is_dense, scale_rows
 from hydra_edge.errors import BundleError
 from hydra_edge.types import JsonDict, Progress
@@ -88,6 +89,7 @@ def convert(
     onnx.save(fix_scales(onnx.load(_quantize(scaled, work / "int8"))), work / "fixed.onnx")
     int8_graph = work / "encoder.onnx"
     _fold(work / "fixed.onnx", int8_graph)
+    onnx.save(fuse(onnx.load(int8_graph)), int8_graph)
     progress("float to int8", 1, 1)
     return Conversion(float_graph, int8_graph, tokenizer)
 
@@ -151,8 +153,7 @@ def _quantize(folder: Path, out: Path) -> Path:
 def _fold(source: Path, out: Path) -> None:
     """Fold constants once, here, and not at every start on the device.
 
-    Only what ONNX Runtime calls basic: it stays within the standard operators and so within
-    any CPU. Fusions specific to this machine are left out.
+    Only what ONNX Runtime calls basic. Fusions specific to this machine are left out.
     """
     import onnxruntime
 

@@ -18,6 +18,7 @@ from onnx import numpy_helper
 
 from export.data import UserHistory, read_users, sample_users
 from export.encoder import MAX_WEIGHT
+from export.fuse import FUSED, PLAIN
 from export.pack import Card, neutral_maps, pack
 from hydra_edge.encoder import Encoder
 from hydra_edge.errors import BundleError
@@ -228,7 +229,7 @@ def dense_weights(graph: Path) -> dict[str, int]:
     constants = {entry.name: entry for entry in model.graph.initializer}
     found: dict[str, int] = {}
     for node in model.graph.node:
-        if node.op_type != "MatMulInteger":
+        if node.op_type not in (PLAIN, FUSED):
             continue
         if node.input[1] not in constants:
             raise BundleError(f"{graph}: {node.name} multiplies two activations in int8.")

@@ -28,11 +28,13 @@ SUPPORT_FLOOR = 0.02
 DUPLICATE = 0.97  # cosine of two inputs from which they say the same
 
 
-def _output_similarity(history: History, shortlist: Shortlist) -> Float2d:
-    """Compare the shortlist's outputs with each other: shape ``(m, m)``, [0, 1]."""
+def _output_similarity(history: History, shortlist: Shortlist, vectors: Float2d) -> Float2d:
+    """Compare the shortlist's outputs with each other: shape ``(m, m)``, [0, 1].
+
+    ``vectors`` are the outputs', shape ``(m, dim)``.
+    """
     index = shortlist.index
     if history.task.kind == "text":
-        vectors = history.outputs[index]
         return np.asarray(np.clip(vectors @ vectors.T, 0.0, 1.0), dtype=np.float32)
     described = history.described
     rows = [
@@ -42,10 +44,10 @@ def _output_similarity(history: History, shortlist: Shortlist) -> Float2d:
     return np.stack(rows)
 
 
-def _habit(history: History, shortlist: Shortlist) -> Float1d:
+def _habit(history: History, shortlist: Shortlist, vectors: Float2d) -> Float1d:
     profile = history.profile
     if history.task.kind == "text":
-        return np.asarray(history.outputs[shortlist.index] @ profile.centroid, dtype=np.float32)
+        return np.asarray(vectors @ profile.centroid, dtype=np.float32)
     texts = history.described.text
     shares = [profile.shares.get(texts[i].casefold(), 0.0) for i in shortlist.index.tolist()]
     return np.array(shares, dtype=np.float32)
@@ -80,26 +82,28 @@ def reranker_features(
     if m == 0:
         return out
     index = shortlist.index
-    similarity = _output_similarity(history, shortlist)
+    outputs = history.outputs[index]
+    similarity = _output_similarity(history, shortlist, outputs)
     nearness = np.exp((shortlist.cosine - shortlist.cosine.max()) / NEAR)
     weight = np.tile(nearness, (m, 1))
     np.fill_diagonal(weight, 0.0)
     total = weight.sum(axis=1)
     consensus = (weight * similarity).sum(axis=1) / np.maximum(total, 1e-9)
     inputs = history.inputs[index]
-    repeats = np.tril(inputs @ inputs.T > DUPLICATE, k=-1)
+    same = inputs @ inputs.T > DUPLICATE
+    np.fill_diagonal(same, val=True)  # the first record like it is then itself, or a better one
     length = np.log1p(history.described.length[index])
     profile = history.profile
     out[:, 0] = shortlist.cosine
-    out[:, 1] = history.outputs[index] @ query
+    out[:, 1] = outputs @ query
     out[:, 2] = shortlist.bm25
     out[:, 3] = shortlist.bm25_rank
     out[:, 4] = -np.log1p(n - 1 - index) / np.log(n + 1.0)
     out[:, 5] = consensus
     out[:, 6] = np.log(consensus + SUPPORT_FLOOR)
-    out[:, 7] = _habit(history, shortlist)
+    out[:, 7] = _habit(history, shortlist, outputs)
     out[:, 8] = -np.abs(length - profile.log_length_mean) / profile.log_length_std
-    out[:, 9] = repeats.any(axis=1)
+    out[:, 9] = same.argmax(axis=1) < np.arange(m)
     if helped:
         counts = [helped.get(history.records[i].id, (0, 0)) for i in index.tolist()]
         shown, taken = np.array(counts, dtype=np.float32).T

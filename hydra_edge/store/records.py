@@ -233,7 +233,21 @@ def add(db: Database, records: Iterable[Record], progress: Progress | None) -> A
     if adding.replaced:
         with db.writing() as connection:
             drop(connection, adding.replaced - still_used(connection, adding.replaced))
+    if added := result.added + result.renamed:
+        _merge_index(db, added)
     return result
+
+
+def _merge_index(db: Database, added: int) -> None:
+    """Make one piece of the word index where this call brought at least half of the records.
+
+    SQLite keeps a piece for each batch and a search looks into all of them. Merging takes as long
+    as the history is large, so that it is left to imports that are as large themselves.
+    """
+    with db.writing() as connection:
+        newest = connection.execute("SELECT MAX(seq) FROM records").fetchone()[0] or 0
+        if 2 * added >= newest:
+            connection.execute("INSERT INTO records_fts (records_fts) VALUES ('optimize')")
 
 
 def still_used(connection: Connection, texts: set[str]) -> set[str]:

@@ -11,6 +11,7 @@ onnx = pytest.importorskip("onnx")
 from onnx import TensorProto, helper, numpy_helper
 
 from export.encoder import _quantize
+from export.fuse import FUSED
 from export.quantize import (
     even_out,
     find_peaks,
@@ -139,14 +140,15 @@ def test_fix_scales_refuses_a_product_without_row_scale(tmp_path: Path) -> None:
         fix_scales(model)
 
 
-def test_shipped_graph_has_standard_operators_only_and_no_saturating_weight() -> None:
+def test_shipped_graph_has_one_operator_of_the_runtimes_own_and_no_saturating_weight() -> None:
     model = onnx.load(default_bundle_path() / "encoder.onnx")
-    assert {node.domain for node in model.graph.node} <= {"", "ai.onnx"}
-    assert [entry.domain for entry in model.opset_import] in ([""], ["ai.onnx"])
+    own = {node.op_type for node in model.graph.node if node.domain not in ("", "ai.onnx")}
+    assert own == {FUSED}
+    assert {entry.domain for entry in model.opset_import} <= {"", "ai.onnx", "com.microsoft"}
     assert not any(tensor.external_data for tensor in model.graph.initializer)
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
-    products = [node for node in model.graph.node if node.op_type == "MatMulInteger"]
-    assert len(products) == 36  # six layers of query, key, value, output, up, down
+    products = [node for node in model.graph.node if node.op_type == FUSED]
+    assert len(products) == 24  # six layers: query, key and value in one, output, up, down
     for node in products:
         weight = numpy_helper.to_array(constants[node.input[1]]).astype(int)
         assert np.abs(weight).max() <= 64, node.name

@@ -216,3 +216,23 @@ def test_index_is_rebuilt_when_words_are_split_differently(
     store.forget(["a"])
     assert store.search("alpha") == []
     assert store.check() == []
+
+
+def pieces(store: Store) -> int:
+    """Count the pieces of the word index that a search has to look into."""
+    rows = store._db.connection.execute("SELECT COUNT(DISTINCT segid) FROM records_fts_idx")
+    return int(rows.fetchone()[0])
+
+
+def test_index_is_one_piece_after_an_import_and_small_changes_leave_it(store: Store) -> None:
+    store.add(zipf(1200, 7))
+    assert pieces(store) == 1
+    for record in zipf(3, 8, task="later"):
+        store.add([record])
+    assert pieces(store) == 4
+    store.add(zipf(1300, 9, task="much"))
+    assert pieces(store) == 1
+    assert store.check() == []
+    found = dict(store.bm25("w1 w7", "t", 10))
+    exact = by_hand(zipf(1200, 7), "w1 w7")
+    assert found == pytest.approx({i: exact[i] for i in found})
