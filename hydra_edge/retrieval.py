@@ -141,9 +141,10 @@ def first_stage(
         Records taken from each list.
     """
     n = len(history) if before is None else before
-    cosine = history.inputs[:n] @ vector
-    nearest = np.argpartition(-cosine, limit - 1)[:limit] if n > limit else np.arange(n)
-    nearest = nearest[np.argsort(-cosine[nearest], kind="stable")]
+    cosine = history.cosines(vector, n)
+    least = np.partition(cosine, n - limit)[n - limit] if n > limit else -np.inf
+    nearest = np.flatnonzero(cosine >= least)
+    nearest = nearest[np.argsort(-cosine[nearest], kind="stable")[:limit]]
     found, score = lexical.search(query, limit, n)
     index = np.union1d(nearest, found).astype(np.int64)
     merit, rank, relative = np.zeros((3, len(index)), dtype=np.float32)

@@ -84,7 +84,7 @@ def _share(words: Sequence[str], among: set[str]) -> float:
 
 def _near(pool: Pool, history: History) -> tuple[Int1d, Float1d]:
     """Return the nearest records and their cosines to the query."""
-    cosine = history.inputs @ pool.query_vector
+    cosine = history.cosines(pool.query_vector)
     if len(cosine) > NEIGHBOURS:
         index = np.argpartition(-cosine, NEIGHBOURS - 1)[:NEIGHBOURS]
     else:

@@ -162,6 +162,16 @@ def test_first_stage_unites_both_lists_without_repeats(make: Make) -> None:
     )
 
 
+def test_first_stage_takes_the_nearest_and_of_equals_the_earliest(make: Make) -> None:
+    index, history = make(["other words"] * 30)
+    history.inputs[:] = history.inputs[0]
+    history.inputs[25] = -history.inputs[0]
+    query = history.inputs[0]
+    assert first_stage("zebra", query, history, index, limit=4).index.tolist() == [0, 1, 2, 3]
+    shortlist = first_stage("zebra", -query, history, index, limit=1)
+    assert shortlist.index.tolist() == [25]
+
+
 def test_first_stage_before_a_query_sees_no_later_record(make: Make) -> None:
     index, history = make([f"zebra {i}" for i in range(30)])
     shortlist = first_stage("zebra", history.inputs[20], history, index, before=20)

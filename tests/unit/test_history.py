@@ -29,6 +29,21 @@ def test_before_sees_only_what_was_there() -> None:
     assert "epsilon" not in past.profile.openings
 
 
+@pytest.mark.parametrize("beyond", [3, 100])
+def test_cosines_compare_a_query_with_each_input(
+    beyond: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hydra_edge.history._BEYOND_CACHE", beyond)
+    history = make([f"o{i}" for i in range(10)])
+    query = history.inputs[3]
+    by_hand = [float(sum(a * b for a, b in zip(row, query, strict=True))) for row in history.inputs]
+    found = history.cosines(query)
+    np.testing.assert_allclose(found, by_hand, atol=1e-6)
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(history.cosines(query, 4), history.before(4).cosines(query))
+    assert len(history.cosines(query, 0)) == 0
+
+
 def test_recency_halves_after_the_half_life() -> None:
     history = make(["x"] * (int(HALF_LIFE) + 1))
     assert history.recency[-1] == 1.0
