@@ -132,6 +132,7 @@ class _Memory:
     postings: dict[tuple[str, str], _Postings] = field(default_factory=dict)
     latest: dict[tuple[str, str, int], Int1d] = field(default_factory=dict)
     held: dict[int, Counter[str]] = field(default_factory=dict)
+    ids: dict[int, str] = field(default_factory=dict)
     kept: int = 0
 
     def keep(self, n: int) -> None:
@@ -184,9 +185,10 @@ class Bm25:
             )
         top = _best(order.seq[places], scores, limit)
         seqs = order.seq[places[top]].tolist()
-        ids = by_seq(connection, seqs, "id")
+        if missing := [seq for seq in seqs if seq not in memory.ids]:
+            memory.ids |= {s: text_of(i) for s, (i,) in by_seq(connection, missing, "id").items()}
         return [
-            (text_of(ids[seq][0]), score)
+            (memory.ids[seq], score)
             for seq, score in zip(seqs, scores[top].tolist(), strict=True)
             if score > 0.0
         ]
