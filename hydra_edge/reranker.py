@@ -28,10 +28,13 @@ def pair_features(
     helped: Helped | None = None,
 ) -> Float2d:
     """Return the scaled features of a shortlist, shape ``(m, d)``, learned ones included."""
-    raw = reranker_features(vector, history, shortlist, helped)
-    if features.has_maps:
-        texts = (history.inputs[shortlist.index], history.outputs[shortlist.index])
-        raw = np.hstack((raw, *(features.learned(vector, of) for of in texts)))
+    raw = np.hstack(
+        (
+            reranker_features(vector, history, shortlist, helped),
+            features.learned(vector, history.inputs[shortlist.index]),
+            features.learned(vector, history.outputs[shortlist.index]),
+        )
+    )
     return features.scale(raw)
 
 

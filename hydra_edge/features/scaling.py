@@ -77,11 +77,6 @@ class FeatureMap:
         self._mean = bundle.array(f"{role}.scale.mean")
         self._std = bundle.array(f"{role}.scale.std")
 
-    @property
-    def has_maps(self) -> bool:
-        """Whether the base has learned maps for this role."""
-        return self._query is not None
-
     def learned(self, query: Float1d, others: Float2d) -> Float2d:
         """Compute the learned block ``(P q) * (P' x)``.
 
