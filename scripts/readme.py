@@ -151,9 +151,8 @@ def table(result: dict[str, Any]) -> str:
     for name, task in result["tasks"].items():
         rows = {row: figures["utility"] for row, figures in task["rows"].items()}
         low, high = task["gain_interval"]
-        earlier = task.get("base_id", result["base_id"]) != result["base_id"]
         cells = [
-            f"{name} \\*" if earlier else name,
+            marked(name, result),
             f"{task['users']} x {task['queries'] // task['users']}",
             f"{rows[task['best_prompt_only']]:.3f} ({task['best_prompt_only']})",
             *(f"{rows[row]:.3f}" for row in ("dense_k4", "consensus", "shared", "personal")),
@@ -164,14 +163,10 @@ def table(result: dict[str, Any]) -> str:
             "none" if task["headroom"] is None else f"{task['headroom']:.0%}",
         ]  # fmt: skip
         lines.append("| " + " | ".join(cells) + " |")
-    bases = {task.get("base_id", result["base_id"]) for task in result["tasks"].values()}
-    if len(bases) > 1:
-        lines.append(
-            "\n\\* Measured with an earlier base; the others with the one that is shipped."
-        )
     return "\n".join(
         [
             *lines,
+            *explained(result),
             f"\nMean relative gain: {percent(result['mean_relative_gain'])} over the best of the "
             f"paper's prompt-only answers, {percent(result['mean_relative_gain_any'])} over the "
             "best of all prompt-only answers.",
@@ -223,7 +218,8 @@ def own(result: dict[str, Any]) -> str:
             for i in (0, 1)
         ]
         cells = [
-            name, *(f"{rows[row]:.3f}" for row in ("shared", "personal", "shuffled")),
+            marked(name, result),
+            *(f"{rows[row]:.3f}" for row in ("shared", "personal", "shuffled")),
             f"**{rows['gated']:.3f}**",
             *(
                 f"{g['mean']:+.3f} [{g['low']:+.3f}, {g['high']:+.3f}]"
@@ -232,7 +228,24 @@ def own(result: dict[str, Any]) -> str:
             "{} and {} of {}".format(*let_in, task["users"]),
         ]  # fmt: skip
         lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    return "\n".join([*lines, *explained(result)])
+
+
+def is_earlier(name: str, result: dict[str, Any]) -> bool:
+    """Tell whether a task's figures were kept of a run with another base."""
+    return bool(result["tasks"][name].get("base_id", result["base_id"]) != result["base_id"])
+
+
+def marked(name: str, result: dict[str, Any]) -> str:
+    """Write a task's name, with a star if its base is an earlier one."""
+    return f"{name} \\*" if is_earlier(name, result) else name
+
+
+def explained(result: dict[str, Any]) -> list[str]:
+    """Say what the stars mean, if there are any."""
+    if not any(is_earlier(name, result) for name in result["tasks"]):
+        return []
+    return ["\n\\* Measured with an earlier base; the others with the one that is shipped."]
 
 
 def percent(gain: float | None) -> str:
