@@ -172,6 +172,8 @@ def test_task_cancelled_while_it_waits_never_asks_the_llm(opened):
             third = asyncio.create_task(p.generate("about search", n=2))
             await asyncio.sleep(0)  # both are in the queue now
             second.cancel()
+            for _ in range(5):  # the loop must have told it, before another thread may begin it
+                await asyncio.sleep(0)
             llm.gate.set()
             await asyncio.gather(first, second, third, return_exceptions=True)
             assert second.cancelled()
