@@ -6,6 +6,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence, Sized
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import islice
 from sqlite3 import Connection
@@ -234,7 +235,8 @@ def add(db: Database, records: Iterable[Record], progress: Progress | None) -> A
         with db.writing() as connection:
             drop(connection, adding.replaced - still_used(connection, adding.replaced))
     if added := result.added + result.renamed:
-        _merge_index(db, added)
+        with suppress(StoreError):  # the records are stored: a full disk may leave them in pieces
+            _merge_index(db, added)
     return result
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
-from hydra_edge.errors import RecordNotFoundError
+from hydra_edge.errors import RecordNotFoundError, StoreError
 from hydra_edge.store import Store
 from hydra_edge.store.bm25 import Bm25
 from hydra_edge.types import Record
@@ -236,3 +236,15 @@ def test_index_is_one_piece_after_an_import_and_small_changes_leave_it(store: St
     found = dict(store.bm25("w1 w7", "t", 10))
     exact = by_hand(zipf(1200, 7), "w1 w7")
     assert found == pytest.approx({i: exact[i] for i in found})
+
+
+def test_records_are_added_even_where_their_index_cannot_be_merged(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise StoreError("the disk is full")
+
+    monkeypatch.setattr("hydra_edge.store.records._merge_index", full)
+    assert store.add(zipf(600, 10)).added == 600
+    assert pieces(store) > 1
+    assert len(store.bm25("w1", "t", 5)) == 5
