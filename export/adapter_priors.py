@@ -73,6 +73,9 @@ def make_view(
     return View(scaled(raw, scale.mean, scale.std, LIMIT), free, inside, scale)
 
 
+Held = list[tuple[str, Groups]]
+
+
 def _stack(users: Sequence[Labelled], dim: int, keep: Double1d) -> Groups:
     items = [(phi * keep, utilities) for user in users for phi, utilities in user.items]
     return Groups.stack(items, dim=dim)
@@ -128,28 +131,79 @@ def _fitted(
     return fitted.weight_ * keep
 
 
-def _held_out(
-    view: View, tasks: set[str], weight: Double1d, dim: int
-) -> list[tuple[Labelled, Groups, Double1d]]:
-    """Answer the left-out users' pools with weights that never saw them, user by user."""
-    out = []
-    for user in view.pools:
-        if user.task in tasks and user.user in view.inside and user.items:
-            groups = _stack([user], dim, np.ones(dim))
-            out.append((user, groups, top_utility(groups.features @ weight, groups, 1)))
-    return out
+def _left_out(view: View, tasks: set[str], dim: int) -> Held:
+    """Return the pools of a view's left-out users, by name."""
+    return [
+        (user.user, _stack([user], dim, np.ones(dim)))
+        for user in view.pools
+        if user.task in tasks and user.user in view.inside and user.items
+    ]
+
+
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """One setting, fold by fold: weights that never saw its left-out users, and their utilities.
+
+    ``utilities`` are one array (queries,) for each fold, its users in order.
+    """
+
+    how: Settings
+    weights: tuple[Double1d, ...]
+    utilities: tuple[Double1d, ...]
+
+    def utility(self, folds: Sequence[int] | None = None) -> float:
+        """Return the mean over the queries of all folds, or of these."""
+        of = range(len(self.utilities)) if folds is None else folds
+        return float(np.concatenate([self.utilities[i] for i in of]).mean())
+
+
+def _try(
+    views: Sequence[View],
+    held: Sequence[Held],
+    tasks: set[str],
+    names: Sequence[str],
+    how: Settings,
+) -> Trial:
+    weights = tuple(_mean(view, tasks, names, how) for view in views)
+    chosen = (
+        [top_utility(groups.features @ weight, groups, 1) for _, groups in users]
+        for users, weight in zip(held, weights, strict=True)
+    )
+    return Trial(how, weights, tuple(np.concatenate(c) if c else np.zeros(0) for c in chosen))
+
+
+def _trials(
+    views: Sequence[View], tasks: set[str], names: Sequence[str], tried: Sequence[Settings]
+) -> tuple[list[Held], list[Trial]]:
+    held = [_left_out(view, tasks, len(names)) for view in views]
+    return held, [_try(views, held, tasks, names, how) for how in tried]
 
 
 def shared_utility(
     views: Sequence[View], tasks: set[str], names: Sequence[str], how: Settings
 ) -> float:
     """Return what the shared weights of each view are worth to its left-out users' pools."""
-    values = [
-        utilities
-        for view in views
-        for _, _, utilities in _held_out(view, tasks, _mean(view, tasks, names, how), len(names))
-    ]
-    return float(np.concatenate(values).mean())
+    return _trials(views, tasks, names, [how])[1][0].utility()
+
+
+def _best(trials: Sequence[Trial], folds: Sequence[int] | None = None) -> Trial:
+    return max(trials, key=lambda trial: trial.utility(folds))
+
+
+def _chosen_elsewhere(trials: Sequence[Trial]) -> list[Trial]:
+    """Choose for each fold the setting that is best on the others: its users have no say."""
+    folds = range(len(trials[0].utilities))
+    out = []
+    for fold in folds:
+        others = [i for i in folds if i != fold and len(trials[0].utilities[i])]
+        out.append(_best(trials, others or None))
+    return out
+
+
+def nested_utility(trials: Sequence[Trial]) -> float:
+    """Return what it is worth to choose among settings: each fold by the best of the others."""
+    chosen = enumerate(_chosen_elsewhere(trials))
+    return float(np.concatenate([trial.utilities[i] for i, trial in chosen]).mean())
 
 
 def _strength(
@@ -191,6 +245,9 @@ def fit_group(
 ) -> Population:  # fmt: skip
     """Fit one group's prior; ``maps`` False: learned features are not even tried.
 
+    What ships is the setting that is best on the left-out users of all folds. What is stated of
+    it, gains included, is what each fold had of the setting that was best on the other folds.
+
     Parameters
     ----------
     views
@@ -207,38 +264,44 @@ def fit_group(
         for tau in TAUS
         for ridge in RIDGES
     ]
-    scores = {how: shared_utility(views, tasks, names, how) for how in tried}
-    best = max(scores, key=scores.__getitem__)
-    held = [
-        (user, groups, weight, utilities)
-        for view in views
-        for weight in (_mean(view, tasks, names, best),)
-        for user, groups, utilities in _held_out(view, tasks, weight, dim)
-    ]
+    held, trials = _trials(views, tasks, names, tried)
+    best, plain = _best(trials), [trial for trial in trials if not trial.how.maps]
     strength, tried_strengths = _strength(
-        [(groups, weight) for _, groups, weight, _ in held], best.tau, dim
+        [
+            (groups, weight)
+            for users, weight in zip(held, best.weights, strict=True)
+            for _, groups in users
+        ],
+        best.how.tau,
+        dim,
     )
     baseline = names.index(BASELINE_FEATURE["adapter"])
-    prior = [(groups, Prior(w, np.eye(dim) * strength, best.tau)) for _, groups, w, _ in held]
-    gains = population_gains(prior, baseline, 1)
-    plain = [top_utility(g.features[:, baseline], g, 1) for _, g, _, _ in held]
-    without = max(score for how, score in scores.items() if not how.maps)
+    judged = [
+        (groups, Prior(trial.weights[fold], np.eye(dim) * strength, trial.how.tau))
+        for fold, trial in enumerate(_chosen_elsewhere(trials))
+        for _, groups in held[fold]
+    ]
+    gains = population_gains(judged, baseline, 1)
+    first = [top_utility(g.features[:, baseline], g, 1) for g, _ in judged]
     report: JsonDict = {
-        "users": len({user.user for user, _, _, _ in held}),
-        "queries": sum(g.n_groups for _, g, _, _ in held),
+        "users": len({name for users in held for name, _ in users}),
+        "queries": sum(groups.n_groups for groups, _ in judged),
         "utility": {
-            "baseline": round(float(np.concatenate(plain).mean()), 4),
-            "interpretable": round(without, 4),
-            "shared": round(scores[best], 4),
+            "baseline": round(float(np.concatenate(first).mean()), 4),
+            "interpretable": round(nested_utility(plain), 4),
+            "shared": round(nested_utility(trials), 4),
         },
-        "maps": best.maps, "tau": best.tau, "ridge": best.ridge, "strength": strength,
+        "maps": best.how.maps,
+        "tau": best.how.tau,
+        "ridge": best.how.ridge,
+        "strength": strength,
         "loss_by_strength": tried_strengths,
         "gains": np.round(gains, 4).tolist(),
-    }  # fmt: skip
-    if any(how.maps for how in scores):
-        report["utility"]["maps"] = round(max(s for h, s in scores.items() if h.maps), 4)
-    mean = _mean(whole, tasks, names, best)
-    return Population(mean, np.eye(dim) * strength, best.tau, gains, report)
+    }
+    if mapped := [trial for trial in trials if trial.how.maps]:
+        report["utility"]["maps"] = round(nested_utility(mapped), 4)
+    mean = _mean(whole, tasks, names, best.how)
+    return Population(mean, np.eye(dim) * strength, best.how.tau, gains, report)
 
 
 def fit_priors(
@@ -265,7 +328,7 @@ def fit_priors(
         found = fit_group(seen, whole[0], {task}, names, maps=has_maps)
         if kinds[task] != "text":
             plain = [Settings(tau, ridge, maps=False) for tau in TAUS for ridge in RIDGES]
-            without = max(shared_utility(unseen, {task}, names, how) for how in plain)
+            without = nested_utility(_trials(unseen, {task}, names, plain)[1])
             found.report["utility"]["without_classifier"] = round(without, 4)
         arrays |= prior_arrays("adapter", task, found)
         quality[task] = found.report

@@ -195,9 +195,10 @@ def train_maps(
         "reranker": bundle.features("reranker"), "adapter": names,
     }  # fmt: skip
     recorded = {name: getattr(recipe, name) for name in recipe.__slots__}
+    left_out = f"{FOLDS} folds of users; a fold's setting is the best on the others"
     stated = {
         "adapter": quality, "zero_shot": stated_shares, "recipe": recorded,
-        "classifiers": known.report, "left_out": f"{FOLDS} folds of users",
+        "classifiers": known.report, "left_out": left_out,
     }  # fmt: skip
     for task in known.labels:
         everyone = known.without(task, frozenset())

@@ -3,8 +3,17 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
-from export.adapter_priors import EITHER_WAY, Settings, View, fit_group, shared_utility
+from export.adapter_priors import (
+    EITHER_WAY,
+    Settings,
+    Trial,
+    View,
+    fit_group,
+    nested_utility,
+    shared_utility,
+)
 from export.priors import Labelled, Scale
 from hydra_edge.features import feature_names
 
@@ -62,3 +71,22 @@ def test_users_left_out_are_judged_under_the_same_rule() -> None:
         for evidence in (False, True)
     )
     assert free > held > 0.4
+
+
+def trial(tau: float, *utilities: float) -> Trial:
+    """Two queries a fold, each worth the fold's utility."""
+    how = Settings(tau, 10.0, maps=False)
+    return Trial(how, (), tuple(np.full(2, utility) for utility in utilities))
+
+
+def test_no_fold_has_a_say_in_the_setting_it_is_judged_with() -> None:
+    lucky_here, lucky_there = trial(0.1, 1.0, 0.0, 0.2), trial(0.3, 0.0, 1.0, 0.2)
+    assert max(t.utility() for t in (lucky_here, lucky_there)) == pytest.approx(0.4)
+    assert nested_utility([lucky_here, lucky_there]) == pytest.approx(0.2 / 3)
+    steady = trial(0.5, 0.9, 0.9, 0.9)
+    assert nested_utility([lucky_here, lucky_there, steady]) == pytest.approx(0.9)
+
+
+def test_one_fold_alone_with_users_is_judged_by_its_own_setting() -> None:
+    only = Trial(Settings(0.1, 10.0, maps=False), (), (np.array([0.3, 0.5]), np.zeros(0)))
+    assert nested_utility([only]) == pytest.approx(0.4)
