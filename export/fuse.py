@@ -40,6 +40,10 @@ class _Graph:
         """Return a weight."""
         return np.asarray(numpy_helper.to_array(self.weights[name]))
 
+    def is_zero(self, name: str) -> bool:
+        """Whether an optional input is left out, or known to hold nothing but zeros."""
+        return not name or (name in self.weights and not self.array(name).any())
+
     def add(self, name: str, value: npt.ArrayLike) -> str:
         """Keep a weight under a name; return the name."""
         self.weights[name] = numpy_helper.from_array(np.asarray(value), name)
@@ -110,7 +114,7 @@ def fuse_products(model: onnx.ModelProto) -> onnx.ModelProto:
     for node in [n for n in graph.nodes if n.op_type == PLAIN]:
         cast = graph.only_reader(node.output[0], "Cast")
         scaled = cast and graph.only_reader(cast.output[0], "Mul")
-        if not cast or not scaled or (len(node.input) > 3 and graph.array(node.input[3]).any()):
+        if not cast or not scaled or not all(map(graph.is_zero, node.input[3:])):
             continue
         scale = next(name for name in scaled.input if name != cast.output[0])
         if scale not in graph.weights:

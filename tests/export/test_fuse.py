@@ -134,6 +134,19 @@ def test_weights_with_zero_points_stay_as_they_are(quantized: onnx.ModelProto) -
     np.testing.assert_array_equal(run(fuse(model), ids), run(model, ids))
 
 
+def test_weights_whose_zero_points_are_not_known_stay_as_they_are(
+    quantized: onnx.ModelProto,
+) -> None:
+    model = onnx.ModelProto()
+    model.CopyFrom(quantized)
+    at, odd = next(
+        (i, node) for i, node in enumerate(model.graph.node) if node.op_type == "MatMulInteger"
+    )
+    model.graph.node.insert(at, helper.make_node("Neg", [odd.input[3]], ["computed"], "computed"))
+    model.graph.node[at + 1].input[3] = "computed"
+    assert kinds(fuse_products(model))["MatMulInteger"] == 1
+
+
 def test_the_given_graph_is_left_alone(quantized: onnx.ModelProto) -> None:
     before = quantized.SerializeToString(deterministic=True)
     fuse(quantized)
