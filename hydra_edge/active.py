@@ -127,6 +127,8 @@ class ActiveHead:
             state, reason = None, "the head belongs to another base; run fit-head"
         elif state is not None and state.features != features.names:
             state, reason = None, "the head was fitted on other features; run fit-head"
+        elif state is not None and state.report.get("kind", task.kind) != task.kind:
+            state, reason = None, "the head was fitted to another kind of answers; run fit-head"
         elif state is not None and state.stale:
             state, reason = None, "records it was learned from were forgotten; run fit-head"
         posterior = None

@@ -106,6 +106,27 @@ class Config:
     offline: bool = False
     log: bool = True
 
+    def __post_init__(self) -> None:
+        for name, least in _LEAST.items():
+            _check_least(name, getattr(self, name), least, "the settings")
+
+
+# The least value of a setting that is a number.
+_LEAST: dict[str, float] = {
+    "candidates": 1,
+    "records": 0,
+    "temperature": 0.0,
+    "timeout_s": 0.001,
+    "threads": 0,
+}
+
+
+def _check_least(name: str, value: Any, least: float, origin: str) -> None:
+    if not value >= least:  # nor is it, if it is not a number
+        raise ConfigError(
+            f"{origin}: {name} = {value!r} cannot be used; expected {least} or more. Correct it."
+        )
+
 
 def _convert(name: str, value: Any, kind: type, origin: str) -> Any:
     """Read a setting as its type; text (from the environment) is parsed, nothing is guessed."""
@@ -116,13 +137,15 @@ def _convert(name: str, value: Any, kind: type, origin: str) -> Any:
         return value.strip().lower() in _TRUE
     if kind in (int, float) and isinstance(value, str):
         try:
-            return kind(value)
+            value = kind(value)
         except ValueError as err:
             raise wrong from err
     if kind is float and type(value) is int:
-        return float(value)
+        value = float(value)
     if type(value) is not kind:
         raise wrong
+    if name in _LEAST:
+        _check_least(name, value, _LEAST[name], origin)
     return value
 
 

@@ -29,7 +29,8 @@ from hydra_edge.heads import (
 from hydra_edge.types import Double1d, Float1d, Gain, JsonDict, Switch
 
 CONFIDENCE = 0.8  # one-sided
-# Fewer held-out queries decide nothing: the population's evidence (the shared head) stands.
+# Fewer held-out queries decide nothing: the population's evidence (the shared head) stands, and
+# no head of one's own serves, whatever others gained by theirs.
 MIN_HELD_OUT = 8
 
 
@@ -122,8 +123,11 @@ def _decide(
         personal, why = False, "the personal head scores every choice alike"
     else:
         # Over shared, and not below the baseline that would serve if shared does not.
-        personal = over_shared.low > 0.0 and (shared.low > 0.0 or over_baseline.low > 0.0)
+        better = over_shared.low > 0.0 and (shared.low > 0.0 or over_baseline.low > 0.0)
+        personal = better and n >= MIN_HELD_OUT
         why = f"personal {over_shared.mean:+.4f} over shared (lower bound {over_shared.low:+.4f})"
+        if better and not personal:
+            why += f", but of {n} held-out queries only; {MIN_HELD_OUT} are needed"
     if personal:
         return "personal", why
     against = f"shared {shared.mean:+.4f} over baseline (lower bound {shared.low:+.4f})"

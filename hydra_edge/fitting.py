@@ -15,7 +15,7 @@ from hydra_edge.errors import CancelledError
 from hydra_edge.evaluate import Verdict, informative, judge
 from hydra_edge.heads import Groups
 from hydra_edge.history import History
-from hydra_edge.learning import choice_item, spread_target
+from hydra_edge.learning import choice_item, helped_by_then, spread_target
 from hydra_edge.llm import LLM
 from hydra_edge.pools import (
     NO_TURN,
@@ -58,7 +58,7 @@ def _unsaved(
         switch=verdict.switch,
         n_queries=len(verdict.baseline),
         prior_scale=verdict.scale,
-        report=verdict.report() | {"rows": table},
+        report=verdict.report() | {"rows": table, "kind": history.task.kind},
     )
 
 
@@ -85,14 +85,18 @@ def _nothing(engine: Engine, task: TaskSpec, role: Role, why: str) -> RoleReport
 
 
 def _reranker_rows(groups: Groups, verdict: Verdict) -> tuple[ReportRow, ...]:
-    """Report on records chosen, by proxy utility: how well their outputs foretell the user's."""
+    """Report on records chosen, by proxy utility: how well their outputs foretell the user's.
+
+    Each row chooses among the same records of a pseudo-query, near ones for the most part, so
+    that the first row is more than records drawn from the whole history would be worth.
+    """
     sizes = np.diff(groups.offsets)
     means = np.add.reduceat(groups.utilities, groups.offsets[:-1]) / np.maximum(sizes, 1)
     held = means[verdict.held_out]
     n = len(held)
-    note = "agreement of the records shown with what I wrote; no LLM asked"
+    note = "best of the records compared; agreement with what I wrote; no LLM asked"
     return (
-        ReportRow(ROWS[0], float(held.mean()) if n else None, n, "records taken at random"),
+        ReportRow(ROWS[0], float(held.mean()) if n else None, n, "any of the records compared"),
         ReportRow(ROWS[1], verdict.mean("baseline"), n, "BM25's best records"),
         ReportRow(ROWS[2], verdict.mean("shared"), n, note),
         ReportRow(ROWS[3], verdict.mean("personal"), n, note),
@@ -122,7 +126,8 @@ def reranker_evidence(
     """Return what the reranker's head learns from: pseudo-queries with proxy utilities."""
     return proxy_data(
         engine.features["reranker"], history, engine.lexical(history),
-        helped=engine.store.helped_counts(history.task.name), progress=progress,
+        helped=helped_by_then(history, engine.store.choices(history.task.name)),
+        progress=progress,
     )  # fmt: skip
 
 
@@ -137,7 +142,8 @@ def fit_reranker(
     data = reranker_evidence(engine, history, progress=progress)
     prior = prior_for(engine.bundle, history.task, role)
     gains = gains_for(engine.bundle, history.task, role)
-    verdict = judge(data.groups, prior, engine.baseline(role), top=shown, gains=gains)
+    # With no record shown at all, a head is judged by the one it would have shown.
+    verdict = judge(data.groups, prior, engine.baseline(role), top=max(1, shown), gains=gains)
     rows = _reranker_rows(data.groups, verdict)
     return FittedReranker(
         _unsaved(engine, history, role, verdict, rows),
@@ -292,6 +298,7 @@ def fit_task(
         embedded, reused = engine.encoder.embedded, engine.encoder.reused
         task = engine.task(task_name)
         watched = _stopping(progress, should_stop)
+        as_read = engine.store.revision().rewrites
         history = engine.history(task, progress=watched)
         fitted = fit_reranker(engine, history, shown=sampling.shown, progress=watched)
         embedded = engine.encoder.embedded - embedded
@@ -310,6 +317,8 @@ def fit_task(
         )  # fmt: skip
     with turn:
         again = engine.encoder.embedded, engine.encoder.reused
+        if engine.store.revision().rewrites != as_read:  # by another program, meanwhile
+            history = engine.history(engine.task(task_name), progress=progress)
         adapter = fit_adapter(engine, history, None if llm is None else llm.name)
         embedded += engine.encoder.embedded - again[0]
         reused += engine.encoder.reused - again[1]

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from hydra_edge.active import prior_for
+from hydra_edge.active import prior_for, unfitted_switch
 from hydra_edge.adapter import pool_features
 from hydra_edge.engine import Engine
-from hydra_edge.errors import ConfigError
+from hydra_edge.errors import ConfigError, RecordNotFoundError
 from hydra_edge.heads import ConditionalLogit, target_distribution
 from hydra_edge.history import History
 from hydra_edge.store import LoggedGeneration, Store, StoredChoice
@@ -33,16 +35,55 @@ def spread_target(utilities: Float1d, tau: float) -> Double1d:
     return target_distribution(utilities.astype(np.float64), offsets, tau)
 
 
+def _moment(history: History, choice: StoredChoice) -> int:
+    """Return how many records there were when a choice was made: what came later is not known."""
+    if choice.record_id in history.place:
+        return history.place[choice.record_id]
+    times = (record.time for record in history.records)
+    later = (i for i, at in enumerate(times) if at is not None and at > choice.time)
+    return next(later, len(history))
+
+
+def helped_by_then(
+    history: History, choices: Sequence[StoredChoice]
+) -> Callable[[int], dict[str, tuple[int, int]]]:
+    """Return what was known of how records helped before the record at a position was made.
+
+    Returns
+    -------
+    callable
+        Given positions in ascending order: record id -> (times shown, times the answer was taken
+        as it was), of the choices made before.
+    """
+    # A choice that was kept is itself the record at its moment, which does not know of it.
+    waiting = deque(
+        sorted(
+            ((_moment(history, c) + (c.record_id in history.place), c) for c in choices),
+            key=lambda one: one[0],
+        )
+    )
+    known: dict[str, tuple[int, int]] = {}
+
+    def by_then(position: int) -> dict[str, tuple[int, int]]:
+        while waiting and waiting[0][0] <= position:
+            _, choice = waiting.popleft()
+            for record_id in dict.fromkeys(choice.record_ids):
+                shown, taken = known.get(record_id, (0, 0))
+                known[record_id] = (shown + 1, taken + (choice.picked is not None))
+        return known
+
+    return by_then
+
+
 def choice_item(engine: Engine, history: History, choice: StoredChoice, tau: float) -> ChoiceItem:
     """Turn a choice into a query the adapter's head can learn from.
 
     A candidate taken as it was is a one-hot target; an edited answer spreads the target by
     each candidate's agreement with what the user made of it.
     """
-    positions = {record.id: i for i, record in enumerate(history.records)}
-    end = positions.get(choice.record_id or "", len(history))
-    past = history.before(end)
-    shown = [history.records[positions[r]] for r in choice.record_ids if r in positions]
+    place = history.place
+    past = history.before(_moment(history, choice))
+    shown = [history.records[place[r]] for r in choice.record_ids if r in place]
     vector = engine.encode_query(choice.query)
     pool = engine.pool(
         choice.query, vector, choice.candidates, shown, past, engine.lexical(history), keep=True
@@ -103,15 +144,33 @@ def find_answer(
     return Answered(found, same[0] if same else None, chosen)
 
 
+def _from_private(store: Store, record_ids: Sequence[str]) -> bool:
+    """Tell whether an answer may repeat what is private: a record shown for it is, or is gone."""
+    try:
+        return any(store.get(record_id).private for record_id in record_ids)
+    except RecordNotFoundError:
+        return True
+
+
 def keep_as_record(store: Store, answered: Answered) -> str:
-    """Make the query and the user's answer a record of the history; return its id."""
+    """Make the query and the user's answer a record of the history; return its id.
+
+    It is private if a record shown for the answer is.
+    """
     generation = answered.generation
     record = Record(
         generation.query, answered.text, generation.task, id=f"choice-{generation.id}",
-        time=time.time(), source="choices",
+        time=time.time(), source="choices", private=_from_private(store, generation.record_ids),
     )  # fmt: skip
     store.add([record])
     return record.id
+
+
+def find_choice(store: Store, answered: Answered) -> StoredChoice | None:
+    """Return what was chosen of this answer before, if anything was."""
+    generation = answered.generation
+    choices = store.choices(generation.task)
+    return next((c for c in choices if c.generation_id == generation.id), None)
 
 
 def record_choice(store: Store, answered: Answered, record_id: str | None) -> StoredChoice:
@@ -137,6 +196,7 @@ def learn_choice(engine: Engine, choice: StoredChoice) -> HeadState:
         state is None
         or state.base_id != engine.bundle.base_id
         or state.features != names
+        or state.report.get("kind", task.kind) != task.kind
         or state.stale
     ):
         state = HeadState(
@@ -146,10 +206,10 @@ def learn_choice(engine: Engine, choice: StoredChoice) -> HeadState:
             features=names,
             weight=prior.mean.astype(np.float32),
             precision=prior.precision.astype(np.float32),
-            switch="shared",
+            switch=unfitted_switch(engine.bundle, task, "adapter"),
             n_queries=0,
             prior_scale=1.0,
-            report={},
+            report={"kind": task.kind},
         )
     head = ConditionalLogit.from_state(state.weight, state.precision, prior)
     item = choice_item(engine, engine.history(task), choice, prior.tau)

@@ -25,13 +25,19 @@ from hydra_edge.errors import (
     RecordNotFoundError,
     UnknownModelError,
 )
-from hydra_edge.fitting import fit_prompts, fit_task
+from hydra_edge.fitting import fit_adapter, fit_prompts, fit_task
 from hydra_edge.headfile import head_from_json, head_to_json
-from hydra_edge.learning import find_answer, keep_as_record, learn_choice, record_choice
+from hydra_edge.learning import (
+    find_answer,
+    find_choice,
+    keep_as_record,
+    learn_choice,
+    record_choice,
+)
 from hydra_edge.llm import LLM
 from hydra_edge.pools import Budget, Sampling
 from hydra_edge.resources import Resources
-from hydra_edge.store import Store
+from hydra_edge.store import Store, StoredChoice
 from hydra_edge.tasks import TaskSpec, canonical_name
 from hydra_edge.turns import StopSignal
 from hydra_edge.types import (
@@ -449,13 +455,16 @@ class Personalizer:
         Returns
         -------
         ChoiceResult
-            The adapter head's new version: one Newton step from the one before.
+            The adapter head's new version: one Newton step from the one before. To change one's
+            mind about an answer fits the head anew; to say the same again changes nothing.
         """
         with self.working():
             answered = find_answer(self.store, generation_id, pick, text)
+            before = find_choice(self.store, answered)
             kept = keep_as_record(self.store, answered) if keep else None
             started = time.monotonic()
-            state = learn_choice(self.engine, record_choice(self.store, answered, kept))
+            choice = record_choice(self.store, answered, kept)
+            state = self._learn(choice, before)
             return ChoiceResult(
                 generation_id=answered.generation.id,
                 task=answered.generation.task,
@@ -464,6 +473,16 @@ class Personalizer:
                 record_id=kept,
                 update_ms=(time.monotonic() - started) * 1000.0,
             )
+
+    def _learn(self, choice: StoredChoice, before: StoredChoice | None) -> HeadState:
+        """Let the adapter's head learn from a choice, once for each answer."""
+        state = self.store.head(choice.task, "adapter")
+        if before is None or state is None or state.stale:
+            return learn_choice(self.engine, choice)
+        if (before.picked, before.text) != (choice.picked, choice.text):
+            fit_adapter(self.engine, self.engine.history(self.engine.task(choice.task)), None)
+            state = self.store.head(choice.task, "adapter") or state
+        return state
 
     def export_head(self, task: str | None, role: Role) -> str:
         """Return a head as JSON text: weights and evidence, no text of the history."""

@@ -18,7 +18,7 @@ from hydra_edge.active import ActiveHead
 from hydra_edge.adapter import merge, pool_features, pool_utilities
 from hydra_edge.candidates import sample_pool
 from hydra_edge.engine import Engine
-from hydra_edge.errors import BackendError
+from hydra_edge.errors import BackendError, ContextLengthError
 from hydra_edge.history import History
 from hydra_edge.llm import LLM
 from hydra_edge.prompt import Prompt
@@ -34,7 +34,7 @@ NO_TURN = nullcontext()  # for one thread alone
 
 
 class _Stopped(Exception):
-    """Told to stop in the middle of a pool."""
+    """Told to stop in the middle of a pool, or nothing may be made of these records any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +52,11 @@ class Budget:
 
     calls: int | None
     seconds: float | None
+
+    def allows(self, calls: int, seconds: float) -> bool:
+        """Say whether ``calls`` answers may be paid, begun after so many seconds."""
+        within = self.calls is None or calls <= self.calls
+        return within and (self.seconds is None or seconds < self.seconds)
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,7 +143,7 @@ def planned(
 ) -> Iterator[tuple[Record, list[Request]]]:
     """Yield the pseudo-queries to ask about, in order of worth, with their prompts."""
     stored = engine.store.pools(history.task.name, model=model)
-    have = {pool.query_id for pool in stored if pool.purpose == "pool"}
+    have = {pool.query_id for pool in stored if pool.purpose == "pool"} | _chosen(engine, history)
     compared = len({pool.query_id for pool in stored if pool.purpose == "rag"})
     for i in _order(history, informative, have, private=private):
         requests = requests_for(
@@ -146,6 +151,12 @@ def planned(
         )
         compared += 1
         yield history.records[i], requests
+
+
+def _chosen(engine: Engine, history: History) -> set[str]:
+    """Return the records kept of choices: the choice itself teaches what they could."""
+    choices = engine.store.choices(history.task.name)
+    return {choice.record_id for choice in choices if choice.record_id}
 
 
 def preview(
@@ -190,7 +201,8 @@ def collect(
     """Buy pools for the user's own records until the budget ends; each is stored at once.
 
     The LLM never sees a record's own answer, nor a later record; a remote LLM never sees a
-    private one.
+    private one. Once another program has forgotten or rewritten records, nothing more is asked
+    about them as they were, and the answer under way is not kept.
 
     Parameters
     ----------
@@ -202,31 +214,37 @@ def collect(
     reused = len(engine.store.pools(history.task.name, model=llm.name, purpose="pool"))
     if budget.calls is not None and budget.calls <= 0:
         return PoolRun(reused=reused)
-    calls = made = failures = 0
+    calls = made = failures = skipped = 0
+    stopped = False
     notes: list[str] = []
     started = time.monotonic()
+    as_read = engine.store.revision().rewrites
+
+    def gone() -> bool:
+        return engine.store.revision().rewrites != as_read
+
     plan = planned(
         engine, head, history, informative, sampling, model=llm.name, private=not llm.is_remote
     )
     while True:
         with turn:
-            step = next(plan, None)
+            step = None if gone() else next(plan, None)
         if step is None:
             break
         record, requests = step
         price = sum(request.n for request in requests)
         spent = time.monotonic() - started
-        if budget.calls is not None and calls + price > budget.calls:
-            break
-        if budget.seconds is not None and spent >= budget.seconds:
+        if not budget.allows(calls + price, spent):
             break
         try:
             for request in requests:
-                calls += _buy(engine, llm, record, request, sampling, history, should_stop)
+                calls += _buy(engine, llm, record, request, sampling, history, should_stop, gone)
             made += 1
             failures = 0
+        except ContextLengthError:
+            skipped += 1  # this record's; the next one may have room
         except _Stopped:
-            notes.append(f"it was stopped: {made} pools made; fit again to go on")
+            stopped = True
             break
         except BackendError as err:
             failures += 1
@@ -236,6 +254,11 @@ def collect(
         if progress is not None:
             done, total = _progress(calls, spent, budget)
             progress("candidates", done, total)
+    if stopped or gone():
+        why = "records were changed meanwhile" if gone() else "it was stopped"
+        notes.append(f"{why}: {made} pools made; fit again to go on")
+    if skipped:
+        notes.append(f"{skipped} records are longer than {llm.name} has room for")
     return PoolRun(calls, made, reused, tuple(notes))
 
 
@@ -254,12 +277,22 @@ def _buy(
     sampling: Sampling,
     history: History,
     should_stop: Callable[[], bool] | None,
+    gone: Callable[[], bool],
 ) -> int:
-    if should_stop is not None and should_stop():
+    def stopped() -> bool:
+        return should_stop is not None and should_stop()
+
+    if stopped() or gone():
         raise _Stopped
     draws = engine.zero_shot_draws(request.prompt, request.n)
     key = pool_key(request, llm, sampling, draws)
-    if engine.store.pool(key) is not None:
+    if (answered := engine.store.pool(key)) is not None:
+        # Asked just this before, for this record or for another one with the same input.
+        key = text_hash(f"{key}\x1f{record.id}")
+        engine.store.put_pool(
+            key, task=history.task.name, model=llm.name, purpose=request.purpose,
+            query_id=record.id, record_ids=request.prompt.record_ids, completions=answered,
+        )  # fmt: skip
         return 0
     # The same prompt may just have been sampled: its greedy answer then costs nothing more.
     whole = replace(request, purpose="pool", n=sampling.n)
@@ -272,7 +305,7 @@ def _buy(
             llm, prompt, n=request.n, zero_shot=draws, temperature=sampling.temperature,
             max_tokens=history.task.max_tokens, should_stop=should_stop,
         )  # fmt: skip
-        if should_stop is not None and len(completions) < request.n and should_stop():
+        if gone() or (len(completions) < request.n and stopped()):
             raise _Stopped
     engine.store.put_pool(
         key, task=history.task.name, model=llm.name, purpose=request.purpose,
@@ -310,17 +343,20 @@ def pool_data(engine: Engine, history: History, model: str | None) -> PoolData:
     Parameters
     ----------
     model
-        Only this LLM's pools; None for all.
+        Only this LLM's pools; None for those of any. A record counts once, by its latest pool,
+        and not at all if it was kept of a choice, which teaches by itself: leaving one of two out
+        would not leave its truth out.
     """
     store, task = engine.store, history.task
     position = {record.id: i for i, record in enumerate(history.records)}
     truths = {record.id: record.output for record in history.records}
-    pools = [
-        pool
+    chosen = _chosen(engine, history)
+    latest = {
+        pool.query_id: pool
         for pool in store.pools(task.name, model=model, purpose="pool")
-        if pool.query_id in position
-    ]
-    pools.sort(key=lambda pool: position[pool.query_id])
+        if pool.query_id in position and pool.query_id not in chosen
+    }
+    pools = sorted(latest.values(), key=lambda pool: position[pool.query_id])
     plain = {
         purpose: _single(store.pools(task.name, model=model, purpose=purpose), history, truths)
         for purpose in ("zero", "rag")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -125,13 +125,19 @@ def proxy_data(
     lexical: LexicalIndex,
     *,
     limit: int = PSEUDO_QUERIES,
-    helped: Helped | None = None,
+    helped: Callable[[int], Helped] | None = None,
     progress: Progress | None = None,
 ) -> ProxyData:
     """Make pseudo-queries of a user's own records; needs no LLM (design 5.4).
 
     Each of the latest ``limit`` records is a query that sees only earlier records; the
     utility of record r is the agreement of its output with the pseudo-query's own.
+
+    Parameters
+    ----------
+    helped
+        Given a pseudo-query's position: what was known by then of how records helped. Positions
+        are asked for in order.
     """
     positions = range(max(2, len(history) - limit), len(history))
     items: list[tuple[Float2d, Float1d]] = []
@@ -139,7 +145,7 @@ def proxy_data(
         query, vector = history.records[i], history.inputs[i]
         past = history.before(i)
         shortlist = first_stage(query.input, vector, past, lexical, before=i)
-        phi = pair_features(features, vector, past, shortlist, helped)
+        phi = pair_features(features, vector, past, shortlist, helped(i) if helped else None)
         rows = _spread(len(shortlist))
         truths = [
             utility(past.records[int(j)].output, query.output, history.task)

@@ -151,3 +151,15 @@ def test_judge_lucky_personal_head_needs_more_than_luck_where_others_gained_noth
     gains = PopulationGains(PopulationGain(0.1, 0.03, 0.3), harmed)
     judged = judge(groups, prior, np.eye(DIM, dtype=np.float32)[3], top=1, gains=gains)
     assert judged.switch != "personal"
+
+
+@pytest.mark.parametrize("n", [1, 2, 2 * MIN_HELD_OUT - 2])
+def test_judge_few_queries_switch_no_personal_head_on_whatever_others_gained(n: int) -> None:
+    gains = PopulationGains(PopulationGain(0.1, 0.01, 0.1), PopulationGain(0.1, 0.01, 0.1))
+    prior = Prior(np.array([1.0, 0.0, 0.0, 0.0]), np.eye(DIM), 0.1)
+    groups = groups_from(np.array([0.0, 1.0, 0.0, 0.0]), n, 3)
+    verdict = judge(groups, prior, np.eye(DIM, dtype=np.float32)[3], top=1, gains=gains)
+    assert verdict.personal_over_shared is not None
+    assert verdict.personal_over_shared.low > 0
+    assert verdict.switch == "shared"
+    assert f"{MIN_HELD_OUT} are needed" in verdict.reason

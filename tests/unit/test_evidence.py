@@ -1,0 +1,244 @@
+"""What heads learn from: each record and choice once, as things were then, while it is there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from hydra_edge.active import ActiveHead, prior_for
+from hydra_edge.config import Config
+from hydra_edge.errors import ConfigError, ContextLengthError
+from hydra_edge.fitting import adapter_evidence
+from hydra_edge.learning import choice_item, helped_by_then
+from hydra_edge.personalizer import Personalizer
+from hydra_edge.prompt import Prompt
+from hydra_edge.types import Completion, Record
+
+TASK = "paper_title"
+TOPICS = ("parser", "speech", "vision", "search")
+Make = Callable[..., Personalizer]
+
+
+def records(n: int = 40) -> list[Record]:
+    return [
+        Record(
+            f"a long text about {TOPICS[i % 4]} number {i}", f"{TOPICS[i % 4]}: study {i}", TASK,
+            id=f"r{i}", time=float(i),
+        )
+        for i in range(n)
+    ]  # fmt: skip
+
+
+def titles(prompt: Prompt, n: int) -> list[str]:
+    topic = next((t for t in TOPICS if t in prompt.query), "nothing")
+    return (["A Study", f"{topic}: study 7", f"On {topic}", "Something Else"] * 4)[:n]
+
+
+@pytest.fixture
+def person(hash_encoder, scripted):  # type: ignore[no-untyped-def]
+    made: list[Personalizer] = []
+
+    def make(history: list[Record] | None = None, llm=None, **config: object) -> Personalizer:  # type: ignore[no-untyped-def]
+        p = Personalizer.from_records(
+            records() if history is None else history,
+            llm=llm or scripted(titles),
+            encoder=hash_encoder,
+            config=replace(Config(), **config),  # type: ignore[arg-type]
+        )
+        made.append(p)
+        return p
+
+    yield make
+    for p in made:
+        p.close()
+
+
+def evidence(p: Personalizer) -> int:
+    """Count the queries an adapter is fitted on."""
+    history = p.engine.history(p.engine.task(TASK))
+    return adapter_evidence(p.engine, history, None)[1].n_groups
+
+
+def test_a_choice_that_was_kept_is_learned_from_once(person: Make) -> None:
+    p = person()
+    for topic in TOPICS:
+        p.generate(f"a text about {topic} today", task=TASK)
+        p.choose(pick=1)
+    report = p.fit_head(TASK, calls=200)
+    assert report.pools_made > 0
+    asked = {pool.query_id for pool in p.store.pools(TASK, purpose="pool")}
+    assert not any(name.startswith("choice-") for name in asked)
+    assert evidence(p) == report.pools_made + len(TOPICS)
+
+
+def test_a_pool_bought_before_its_record_was_kept_of_a_choice_counts_no_more(person: Make) -> None:
+    p = person()
+    generation = p.generate("a text about speech today", task=TASK)
+    p.choose(pick=1)
+    p.store.put_pool(
+        "k", task=TASK, model="scripted", query_id=f"choice-{generation.id}", record_ids=("r1",),
+        completions=(Completion("A Study"), Completion("speech: study 7")),
+    )  # fmt: skip
+    assert evidence(p) == 1
+
+
+def test_a_record_answered_by_two_llms_counts_once(person: Make) -> None:
+    p = person()
+    made = p.fit_head(TASK, calls=100).pools_made
+    for pool in p.store.pools(TASK, purpose="pool"):
+        p.store.put_pool(
+            f"{pool.key}-again", task=TASK, model="another", query_id=pool.query_id,
+            record_ids=pool.record_ids, completions=pool.completions,
+        )  # fmt: skip
+    assert len(p.store.pools(TASK, purpose="pool")) == 2 * made
+    assert evidence(p) == made > 0
+
+
+def test_records_with_the_same_input_each_get_the_pool_paid_for_once(
+    person: Make,
+    scripted,  # type: ignore[no-untyped-def]
+) -> None:
+    same = [Record("the same text", f"title {i}", TASK, id=f"s{i}", time=100.0 + i)
+            for i in range(2)]  # fmt: skip
+    # Neither sees the other: both are asked with the four records that were there before.
+    llm = scripted(titles)
+    p = person([*records(4), *same], llm=llm, records=0)
+    report = p.fit_head(TASK, calls=1000)
+    pools = p.store.pools(TASK, purpose="pool")
+    assert len({pool.query_id for pool in pools}) == len(pools) == report.pools_made == 4
+    assert sum(prompt.query == "the same text" for prompt in llm.prompts) == 1
+    again = p.fit_head(TASK, calls=1000)
+    assert (again.pools_made, again.llm_calls) == (0, 0)
+
+
+def test_texts_too_long_for_the_llm_do_not_end_the_buying(person: Make, scripted) -> None:  # type: ignore[no-untyped-def]
+    class Small(scripted):  # type: ignore[misc, valid-type]
+        def complete(self, prompt: Prompt, **options: object) -> list[Completion]:
+            if "endless" in prompt.query:
+                raise ContextLengthError("no room")
+            return list(super().complete(prompt, **options))
+
+    long = [Record(f"endless text {i}", "x", TASK, id=f"l{i}", time=100.0 + i) for i in range(5)]
+    report = person([*records(), *long], llm=Small(titles)).fit_head(TASK, calls=100)
+    assert report.pools_made > 0
+    assert any("are longer than scripted has room for" in note for note in report.notes)
+
+
+def test_records_forgotten_by_another_program_end_the_buying(person: Make, scripted) -> None:  # type: ignore[no-untyped-def]
+    asked: list[Personalizer] = []
+
+    def forgetful(prompt: Prompt, n: int) -> list[str]:
+        asked[0].store.forget(["r39"])
+        return titles(prompt, n)
+
+    llm = scripted(forgetful)
+    p = person(llm=llm)
+    asked.append(p)
+    report = p.fit_head(TASK, calls=1000)
+    assert report.pools_made == 0
+    assert any("changed meanwhile" in note for note in report.notes)
+    assert p.store.pools(TASK) == []
+    assert len(llm.prompts) == 1
+
+
+def test_a_choice_that_was_not_kept_does_not_see_what_came_later(person: Make) -> None:
+    p = person()
+    generation = p.generate("a text about speech today", task=TASK)
+    p.choose(pick=1, keep=False)
+    (choice,) = p.store.choices(TASK)
+    tau = prior_for(p.bundle, p.engine.task(TASK), "adapter").tau
+
+    def features() -> np.ndarray:
+        return choice_item(p.engine, p.engine.history(p.engine.task(TASK)), choice, tau).features
+
+    before = features()
+    p.add([Record(generation.query, generation.text, TASK, id="own", time=choice.time + 1.0)])
+    # How rare words are is told of the whole history; nothing else of the later record is known.
+    np.testing.assert_allclose(features(), before, atol=2e-3)
+
+
+def test_how_records_helped_is_known_only_afterwards(person: Make) -> None:
+    p = person()
+    p.generate("a text about speech today", task=TASK)
+    p.choose(pick=1)
+    p.generate("a text about vision today", task=TASK)
+    p.choose(text="vision: quite another one", keep=False)
+    first, second = p.store.choices(TASK)
+    history = p.engine.history(p.engine.task(TASK))
+    kept = history.place[first.record_id or ""]
+    assert kept == len(history) - 1
+    known = helped_by_then(history, [second, first])
+    assert known(0) == {}
+    assert known(kept) == {}, "its own choice is the query"
+    after = known(len(history))
+    assert {name: after[name] for name in first.record_ids} == {
+        name: (1 + (name in second.record_ids), 1) for name in first.record_ids
+    }
+    assert set(after) == {*first.record_ids, *second.record_ids}
+
+
+def test_choosing_the_same_again_changes_nothing(person: Make) -> None:
+    p = person()
+    p.generate("a text about speech today", task=TASK)
+    versions = [p.choose(pick=2).head_version for _ in range(3)]
+    assert versions == [versions[0]] * 3
+    head = p.store.head(TASK, "adapter")
+    assert head is not None
+    assert head.n_queries == 1
+
+
+def test_choosing_another_instead_leaves_no_trace_of_the_first(person: Make) -> None:
+    once, twice = person(), person()
+    for p in (once, twice):
+        p.generate("a text about speech today", task=TASK)
+    twice.choose(pick=1, keep=False)
+    for p in (once, twice):
+        p.choose(pick=3, keep=False)
+        p.fit_head(TASK, use_llm=False)
+    heads = [p.store.head(TASK, "adapter") for p in (once, twice)]
+    np.testing.assert_allclose(heads[0].weight, heads[1].weight, atol=1e-5)  # type: ignore[union-attr]
+    twice.choose(pick=2, keep=False)
+    changed = twice.store.head(TASK, "adapter")
+    assert changed is not None
+    assert changed.n_queries == 1
+
+
+def test_an_answer_made_from_private_records_is_kept_private(person: Make) -> None:
+    for private in (True, False):
+        p = person([replace(record, private=private) for record in records()])
+        p.generate("a text about speech today", task=TASK)
+        kept = p.choose(pick=1).record_id
+        assert p.store.get(kept or "").private is private
+
+
+def test_a_head_of_another_kind_of_answers_does_not_serve(person: Make) -> None:
+    p = person()
+    p.generate("a text about speech today", task=TASK)
+    p.choose(pick=1)
+    state = p.store.head(TASK, "adapter")
+    assert state is not None
+    task, features = p.engine.task(TASK), p.engine.features["adapter"]
+    personal = replace(state, switch="personal")
+    assert ActiveHead.of(p.bundle, task, features, personal).info.switch == "personal"
+    label = replace(task, kind="label", labels=("a", "b"))
+    other = ActiveHead.of(p.bundle, label, features, personal)
+    assert other.info.switch != "personal"
+    assert "another kind of answers" in other.info.reason
+
+
+def test_a_fit_that_shows_no_record_is_judged_all_the_same(person: Make) -> None:
+    report = person(records=0).fit_head(TASK, use_llm=False)
+    assert report.roles[0].n_queries > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("candidates", 0), ("records", -1), ("temperature", -0.1), ("timeout_s", 0.0),
+     ("threads", -1), ("temperature", float("nan"))],
+)  # fmt: skip
+def test_settings_below_their_least_value_are_refused(name: str, value: float) -> None:
+    with pytest.raises(ConfigError, match=f"{name} = .* cannot be used; expected .* or more"):
+        replace(Config(), **{name: value})  # type: ignore[arg-type]
