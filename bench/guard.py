@@ -13,7 +13,7 @@ from pathlib import Path
 from export.data import UserHistory
 from hydra_edge.bundle import Bundle
 from hydra_edge.errors import HydraError
-from hydra_edge.prompt import QUERY_WORDS, Prompt, build_prompt, cut
+from hydra_edge.prompt import Prompt, build_prompt, cut, query_words
 from hydra_edge.tasks import TaskSpec
 from hydra_edge.types import Record
 from hydra_edge.utility import tokens
@@ -96,7 +96,7 @@ def check_prompt(
         At the first part that could tell the target.
     """
     record, past = user.records[position], user.records[:position]
-    if prompt.query != cut(record.input, QUERY_WORDS):
+    if prompt.query != cut(record.input, query_words(prompt.task)):
         raise _leak(user, position, "the prompt's query is not the record's input")
     earlier = {r.id: r for r in past}
     for shot in prompt.shots:
@@ -122,7 +122,7 @@ def target_in_input(record: Record, declared: TaskSpec) -> bool:
     That is what a user would have typed, so it is counted and reported, not refused.
     """
     words = tokens(record.output)
-    query = cut(record.input, QUERY_WORDS)
+    query = cut(record.input, query_words(declared))
     return declared.kind == "text" and len(words) >= LEAST_WORDS and _within(words, query)
 
 

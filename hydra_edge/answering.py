@@ -17,7 +17,7 @@ from hydra_edge.engine import Engine
 from hydra_edge.errors import BackendError, CancelledError, ConfigError
 from hydra_edge.history import History
 from hydra_edge.llm import LLM
-from hydra_edge.prompt import Prompt, Unfolding
+from hydra_edge.prompt import Prompt, Unfolding, query_words
 from hydra_edge.stopping import Votes
 from hydra_edge.tasks import TaskSpec
 from hydra_edge.turns import StopSignal
@@ -93,12 +93,15 @@ def outgoing(
     engine, task = question.engine, question.history.task
     ranking = question.rank(k, private=not (remote or hide_private))
     notes: tuple[str, ...] = ()
+    words, room = len(question.query.split()), query_words(task)
+    if words > room:
+        notes = (f"only the first {room:,} of {words:,} words of the query are in the prompt",)
     if remote:
         visible = [r for r in question.history.records if not (private or r.private)]
         task = engine.shown_task(task, visible)
     if private and remote:
         ranking = replace(ranking, records=())
-        notes = ("private: no history was put into the prompt; your head still chooses",)
+        notes += ("private: no history was put into the prompt; your head still chooses",)
     shown = [r.record for r in ranking.records]
     prompt = engine.prompt(task, question.query, shown, system)
     return Outgoing(question, prompt, ranking, notes)

@@ -15,6 +15,8 @@ from hydra_edge.types import Record, text_hash
 # How much of a text is shown, in words: small models lose the query behind long examples.
 SHOT_WORDS = 60
 QUERY_WORDS = 120
+# Of what is answered at length, a mail or a conversation's last message, all should be seen.
+LONG_QUERY_WORDS = 1500
 _INDENT = "  "  # before the further lines of an answer that is shown
 _LONGEST_WORD = 40  # characters a word may take of a cut text; guards against wordless input
 
@@ -24,6 +26,11 @@ def cut(text: str, words: int) -> str:
     limit = words * _LONGEST_WORD
     parts = text[: limit * 2].split()
     return " ".join(parts[:words])[:limit]
+
+
+def query_words(task: TaskSpec) -> int:
+    """Return how many words of a query are put into its prompt."""
+    return LONG_QUERY_WORDS if task.multiline else QUERY_WORDS
 
 
 def fold(text: str, *, multiline: bool) -> str:
@@ -170,4 +177,4 @@ def build_prompt(
         Shot(r.id, cut(r.input, SHOT_WORDS), fold(r.output, multiline=task.multiline))
         for r in reversed(records)
     )
-    return Prompt(task=task, query=cut(query, QUERY_WORDS), shots=shots, system=system)
+    return Prompt(task=task, query=cut(query, query_words(task)), shots=shots, system=system)

@@ -277,6 +277,15 @@ def test_generate_context_overflow_drops_the_weakest_records_and_says_so(
     assert generation.records[0].record.id == best
 
 
+def test_generate_says_how_much_of_a_long_query_the_llm_was_shown(person: Make, scripted) -> None:  # type: ignore[no-untyped-def]
+    llm = scripted(titles)
+    p = person(llm=llm)
+    assert not p.generate(" ".join(["speech"] * 120)).notes
+    notes = p.generate(" ".join(["speech"] * 1_301)).notes
+    assert notes == ("only the first 120 of 1,301 words of the query are in the prompt",)
+    assert len(llm.prompts[-1].query.split()) == 120
+
+
 def test_generate_partial_pool_is_a_result(person: Make, scripted) -> None:  # type: ignore[no-untyped-def]
     generation = person(llm=scripted(lambda _p, _n: ["one", "two", "three"])).generate("speech")
     assert generation.usage.received == 3

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hydra_edge.prompt import QUERY_WORDS, Unfolding, build_prompt, cut, fold, unfold
+from hydra_edge.prompt import (
+    LONG_QUERY_WORDS,
+    QUERY_WORDS,
+    Unfolding,
+    build_prompt,
+    cut,
+    fold,
+    unfold,
+)
 from hydra_edge.tasks import BUILTIN
 from hydra_edge.types import Record
 
@@ -54,6 +64,8 @@ def test_cut_bounds_words_and_characters() -> None:
     assert cut("a  b\nc d", 3) == "a b c"
     assert len(cut("x" * 1_000_000, QUERY_WORDS)) <= QUERY_WORDS * 40
     assert len(build_prompt(TASK, "q " * 10**6, []).query.split()) == QUERY_WORDS
+    chat = replace(TASK, multiline=True)
+    assert len(build_prompt(chat, "q " * 10**6, []).query.split()) == LONG_QUERY_WORDS
 
 
 def test_key_changes_with_everything_the_llm_sees() -> None:
