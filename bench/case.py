@@ -24,6 +24,7 @@ from hydra_edge.pools import Sampling
 from hydra_edge.prompt import Prompt, cut, fold
 from hydra_edge.tasks import TaskSpec
 from hydra_edge.types import Completion, HeadState, Record, Role, Switch, text_hash
+from hydra_edge.utility import tokens
 
 SAMPLING = Sampling(n=8, shown=4, temperature=0.8)
 
@@ -148,8 +149,25 @@ class Case:
 
     @cached_property
     def by_bm25(self) -> tuple[Record, ...]:
-        """Records in BM25's order."""
+        """Records in the order of our own BM25, that of a device whose reranker is off."""
         return self._ranked(self.head("reranker", "baseline"))
+
+    @cached_property
+    def by_published_bm25(self) -> tuple[Record, ...]:
+        """Records in the order of rank-bm25's own scores, of equal ones the latest first.
+
+        That is the paper's retriever. Unlike our own it counts a word as often as the query
+        repeats it, and gives words of more than half of the records the weight it gives them.
+        """
+        from rank_bm25 import BM25Okapi
+
+        records = self.history.records
+        corpus = [tokens(record.input) for record in records]
+        if not any(corpus):
+            return self.by_bm25
+        scores = BM25Okapi(corpus).get_scores(tokens(self.query))
+        best = np.argsort(scores, kind="stable")[::-1][: SAMPLING.shown]
+        return tuple(records[i] for i in best.tolist())
 
     @cached_property
     def by_reranker(self) -> tuple[Record, ...]:

@@ -88,8 +88,8 @@ def random(case: Case) -> Answer:
 
 
 def rag(k: int) -> Callable[[Case], Answer]:
-    """Show BM25's ``k`` best."""
-    return lambda case: _greedy(case, case.by_bm25[:k])
+    """Show BM25's ``k`` best, as the paper finds them."""
+    return lambda case: _greedy(case, case.by_published_bm25[:k])
 
 
 def dense_k4(case: Case) -> Answer:
@@ -99,7 +99,7 @@ def dense_k4(case: Case) -> Answer:
 
 def pag(case: Case) -> Answer:
     """Put a profile that the LLM wrote of the user before BM25's best (Richardson 2023)."""
-    return _greedy(case, case.by_bm25, with_profile=True)
+    return _greedy(case, case.by_published_bm25, with_profile=True)
 
 
 def _sampled_texts(sampled: Sampled) -> tuple[tuple[str, ...], tuple[float, ...]]:

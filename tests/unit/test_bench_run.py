@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -75,12 +76,30 @@ def test_rows_see_only_earlier_records_of_the_same_user(bench, labels, llm) -> N
 def test_bm25_rows_show_its_first_records_in_order(bench, labels, llm) -> None:
     subject = fit_user(bench, labels, labels.users[0])
     case = Case(subject, subject.edge)
-    best = [r.id for r in case.by_bm25]
+    best = [r.id for r in case.by_published_bm25]
     for k in (1, 2, 4):
         next(row for row in ROWS if row.name == f"rag_k{k}")(case)
         assert list(reversed(llm.prompts[-1].record_ids)) == best[:k]
     words = set(case.query.split())
-    assert words & set(case.by_bm25[0].input.split()) >= {"walk"}
+    assert words & set(case.by_published_bm25[0].input.split()) >= {"walk"}
+
+
+def test_published_bm25_counts_a_word_as_often_as_the_query_repeats_it() -> None:
+    texts = (
+        "amber stone",
+        "blue stone",
+        "a plain one",
+        "one more",
+        "blue and amber and on it goes",
+    )
+    records = tuple(Record(text, "x", "t", id=text) for text in texts)
+    best = [
+        Case.by_published_bm25.func(  # type: ignore[attr-defined]
+            SimpleNamespace(history=SimpleNamespace(records=records), query=query)
+        )[0].id
+        for query in ("amber amber blue", "blue amber blue")
+    ]
+    assert best == ["amber stone", "blue stone"]
 
 
 def test_random_row_is_drawn_by_seed_user_and_query(bench, labels) -> None:
