@@ -9,8 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
+from scipy.special import stdtrit
 
 from hydra_edge.heads import one_sided_low
 from hydra_edge.tasks import TaskSpec
@@ -51,12 +53,25 @@ def means(row: PerUser) -> Double1d:
     return np.array([float(np.mean(user)) for user in row], dtype=np.float64)
 
 
+def _wider(n: int) -> float:
+    """Return how much wider than its percentiles the interval of ``n`` users has to be.
+
+    Resampled means spread too little by sqrt((n - 1) / n), and as if the spread were known: of 20
+    users the plain percentiles miss the mean in 13 % of cases, not in 10.
+    """
+    if n < 2:
+        return 1.0  # one user says nothing of others: the interval is the value itself
+    known = NormalDist().inv_cdf(TAILS[1])
+    return math.sqrt(n / (n - 1)) * float(stdtrit(n - 1, TAILS[1])) / known
+
+
 def bootstrap(values: Double1d, *, seed: int, draws: int = DRAWS) -> Interval:
     """Return the mean of one value a user and its interval, resampling users."""
     rng = np.random.default_rng(seed)
     drawn = values[rng.integers(0, len(values), (draws, len(values)))].mean(axis=1)
-    low, high = np.quantile(drawn, TAILS)
-    return Interval(float(values.mean()), float(low), float(high))
+    mean, wider = float(values.mean()), _wider(len(values))
+    low, high = (mean + (float(bound) - mean) * wider for bound in np.quantile(drawn, TAILS))
+    return Interval(mean, low, high)
 
 
 def paired(ours: PerUser, theirs: PerUser, *, seed: int) -> Interval:
@@ -79,15 +94,18 @@ def relative(
     drawn = np.array([relative_gain(x, y, task) for x, y in pairs])
     # No interpolation: between two infinities there is no number.
     low, high = np.quantile(drawn, TAILS, method="inverted_cdf")
-    gain = relative_gain(float(a.mean()), float(b.mean()), task)
-    return Interval(gain, float(low), float(high))
+    gain, wider = relative_gain(float(a.mean()), float(b.mean()), task), _wider(len(a))
+    if not math.isfinite(gain):
+        return Interval(gain, float(low), float(high))
+    return Interval(gain, gain + (float(low) - gain) * wider, gain + (float(high) - gain) * wider)
 
 
 def helped_and_harmed(ours: PerUser, theirs: PerUser) -> Shares:
     """Return the shares of users helped and harmed.
 
     A user is helped (harmed) if the one-sided 80 % lower (upper) bound of their own mean
-    paired difference is above (below) 0; one query decides nothing.
+    paired difference is above (below) 0. Of two rows that are as good as each other, a
+    fifth to a quarter of the users with five queries are helped so, and as many harmed: chance.
     """
     differences = [a - b for a, b in zip(ours, theirs, strict=True)]
     helped = [one_sided_low(d, CONFIDENCE) > 0.0 for d in differences]
