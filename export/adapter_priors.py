@@ -318,7 +318,8 @@ def fit_priors(
     Parameters
     ----------
     folds, whole
-        Views with what classifiers know, and as the queries of a stranger's task would look.
+        Views with what classifiers know, and as the queries of a stranger's task would look if
+        nothing were lent to it.
     """
     seen, unseen = [fold[0] for fold in folds], [fold[1] for fold in folds]
     has_maps = any(name.startswith("map_") for name in names)

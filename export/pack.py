@@ -218,8 +218,8 @@ def _replace(staging: Path, out: Path) -> None:
         out.rename(old)
     try:
         staging.rename(out)
-    except OSError:
-        if old.exists():
+    except BaseException:  # an interrupt between the two must not leave nothing in place
+        if old.exists() and not out.exists():
             old.rename(out)
         raise
     shutil.rmtree(old, ignore_errors=True)

@@ -58,6 +58,12 @@ class Budget:
         within = self.calls is None or calls <= self.calls
         return within and (self.seconds is None or seconds < self.seconds)
 
+    def too_small_for(self, price: int) -> tuple[str, ...]:
+        """Return a note if one record takes more answers than are allowed in all."""
+        if self.calls is None or price <= self.calls:
+            return ()
+        return (f"one record takes {price} answers, more than the {self.calls} allowed",)
+
 
 @dataclass(frozen=True, eq=False)
 class PoolRun:
@@ -235,6 +241,7 @@ def collect(
         price = sum(request.n for request in requests)
         spent = time.monotonic() - started
         if not budget.allows(calls + price, spent):
+            notes += budget.too_small_for(price)
             break
         try:
             for request in requests:

@@ -91,10 +91,6 @@ def utility(answer: str, truth: str, task: TaskSpec) -> float:
     return text_agreement(answer, truth)
 
 
-def _token_pair(a: list[str], b: list[str]) -> float:
-    return token_agreement(a, b) if a and b else float(a == b)
-
-
 def agreement_matrix(answers: Sequence[str], task: TaskSpec) -> Float2d:
     """Compare every answer with every other.
 
@@ -110,7 +106,9 @@ def agreement_matrix(answers: Sequence[str], task: TaskSpec) -> Float2d:
         words = [tokens(a) for a in answers]
 
         def compare(i: int, j: int) -> float:
-            return _token_pair(words[i], words[j])
+            if words[i] and words[j]:
+                return token_agreement(words[i], words[j])
+            return text_agreement(answers[i], answers[j])
     else:
 
         def compare(i: int, j: int) -> float:

@@ -132,7 +132,7 @@ class ClosedPast:
     """What the user answered of ``m`` possible answers: the latest ``n`` records, oldest first.
 
     ``inputs`` (n, dim); ``answered`` (n,) which answer each record's output is; ``recency`` (n,)
-    their weights by age; ``agreement`` (m, m) of the answers with each other.
+    their weights by age among each other; ``agreement`` (m, m) of the answers with each other.
     """
 
     kind: Kind

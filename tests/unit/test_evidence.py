@@ -127,6 +127,12 @@ def test_texts_too_long_for_the_llm_do_not_end_the_buying(person: Make, scripted
     assert any("are longer than scripted has room for" in note for note in report.notes)
 
 
+def test_a_budget_below_one_record_says_so(person: Make) -> None:
+    report = person().fit_head(TASK, calls=9)
+    assert (report.pools_made, report.llm_calls) == (0, 0)
+    assert any("one record takes 10 answers, more than the 9 allowed" in n for n in report.notes)
+
+
 def test_records_forgotten_by_another_program_end_the_buying(person: Make, scripted) -> None:  # type: ignore[no-untyped-def]
     asked: list[Personalizer] = []
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hydra_edge.tasks import BUILTIN
+from hydra_edge.tasks import BUILTIN, TaskSpec
 from hydra_edge.utility import (
     agreement_matrix,
     lcs_length,
@@ -78,6 +78,14 @@ def test_utility_by_kind() -> None:
     assert utility("2", "4", BUILTIN["film_rating"]) == pytest.approx(0.5)
     assert utility("great", "4", BUILTIN["film_rating"]) == 0.0
     assert rating_agreement("9", "1", 4.0) == 0.0  # off the scale is not negative
+
+
+def test_agreement_matrix_compares_texts_without_words_as_utility_does() -> None:
+    answers = ["🎉", "👍", "🎉 ", "a word"]
+    matrix = agreement_matrix(answers, TaskSpec("t"))
+    for i, a in enumerate(answers):
+        for j, b in enumerate(answers):
+            assert matrix[i, j] == utility(a, b, TaskSpec("t"))
 
 
 def test_agreement_matrix_is_symmetric_with_ones() -> None:
