@@ -6,12 +6,13 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 
 from hydra_edge.active import ActiveHead, gains_for, prior_for, unfitted_switch
 from hydra_edge.engine import Engine
-from hydra_edge.errors import CancelledError
+from hydra_edge.errors import CancelledError, RecordNotFoundError
 from hydra_edge.evaluate import Verdict, informative, judge
 from hydra_edge.heads import Groups
 from hydra_edge.history import History
@@ -39,8 +40,11 @@ from hydra_edge.types import (
     RoleReport,
 )
 
+# How often a fit begins anew because another program has forgotten records it was reading.
+MAX_ATTEMPTS = 3
 # Seconds a fit may spend on a local LLM when nothing else is said.
 LOCAL_BUDGET_S = 60.0
+T = TypeVar("T")
 ROWS = ("unpersonalized", "prompt-only RAG", "shared head", "my head")
 
 
@@ -263,6 +267,31 @@ def _stopping(progress: Progress | None, should_stop: Callable[[], bool] | None)
     return tell
 
 
+def _as_it_is(
+    engine: Engine,
+    task_name: str,
+    fit: Callable[[History], T],
+    progress: Progress | None,
+    known: tuple[int, History] | None = None,
+) -> tuple[int, History, T]:
+    """Fit on the history as it is, from the start if another program takes records meanwhile.
+
+    ``known`` is what was read before, and after how many rewrites.
+    """
+    for attempt in range(MAX_ATTEMPTS):
+        as_read = engine.store.revision().rewrites
+        if known is not None and known[0] == as_read:
+            history = known[1]
+        else:
+            history = engine.history(engine.task(task_name), progress=progress)
+        try:
+            return as_read, history, fit(history)
+        except RecordNotFoundError:
+            if attempt == MAX_ATTEMPTS - 1 or engine.store.revision().rewrites == as_read:
+                raise
+    raise AssertionError("unreachable")
+
+
 def fit_task(
     engine: Engine,
     task_name: str,
@@ -294,13 +323,15 @@ def fit_task(
         If it was told to stop before a head was fitted.
     """
     started = time.monotonic()
+    watched = _stopping(progress, should_stop)
     with turn:
         embedded, reused = engine.encoder.embedded, engine.encoder.reused
-        task = engine.task(task_name)
-        watched = _stopping(progress, should_stop)
-        as_read = engine.store.revision().rewrites
-        history = engine.history(task, progress=watched)
-        fitted = fit_reranker(engine, history, shown=sampling.shown, progress=watched)
+
+        def first(history: History) -> FittedReranker:
+            return fit_reranker(engine, history, shown=sampling.shown, progress=watched)
+
+        as_read, history, fitted = _as_it_is(engine, task_name, first, watched)
+        task = history.task
         embedded = engine.encoder.embedded - embedded
         reused = engine.encoder.reused - reused
         reranker = fitted.report
@@ -317,9 +348,11 @@ def fit_task(
         )  # fmt: skip
     with turn:
         again = engine.encoder.embedded, engine.encoder.reused
-        if engine.store.revision().rewrites != as_read:  # by another program, meanwhile
-            history = engine.history(engine.task(task_name), progress=progress)
-        adapter = fit_adapter(engine, history, None if llm is None else llm.name)
+        model = None if llm is None else llm.name
+        _, history, adapter = _as_it_is(
+            engine, task_name, lambda h: fit_adapter(engine, h, model), progress,
+            known=(as_read, history),
+        )  # fmt: skip
         embedded += engine.encoder.embedded - again[0]
         reused += engine.encoder.reused - again[1]
     return FitReport(

@@ -184,14 +184,24 @@ def record_choice(store: Store, answered: Answered, record_id: str | None) -> St
 
 
 def learn_choice(engine: Engine, choice: StoredChoice) -> HeadState:
-    """Take one Newton step on the adapter's head for one choice, and store the result.
+    """Let the adapter's head in use learn from one choice; see ``step``."""
+    return step(engine, choice, engine.store.head(choice.task, "adapter"))
+
+
+def step(engine: Engine, choice: StoredChoice, state: HeadState | None) -> HeadState:
+    """Take one Newton step on an adapter's head for one choice, and store the result.
 
     The gate's last word stands until the next fit, which sees the choice among its evidence.
+
+    Parameters
+    ----------
+    state
+        The head as it was before the choice; None, or one that cannot serve any more, begins
+        with the population's.
     """
     task = engine.task(choice.task)
     prior = prior_for(engine.bundle, task, "adapter")
     names = engine.features["adapter"].names
-    state = engine.store.head(task.name, "adapter")
     if (
         state is None
         or state.base_id != engine.bundle.base_id
@@ -214,7 +224,11 @@ def learn_choice(engine: Engine, choice: StoredChoice) -> HeadState:
     head = ConditionalLogit.from_state(state.weight, state.precision, prior)
     item = choice_item(engine, engine.history(task), choice, prior.tau)
     updated = head.update(item.features.astype(np.float64), item.target)
-    note = {"reason": "updated by a choice; fit-head judges it again"}
+    note = {
+        "reason": "updated by a choice; fit-head judges it again",
+        "choice": choice.generation_id,
+        "origin": state.version,
+    }
     return engine.store.save_head(
         replace(
             state,

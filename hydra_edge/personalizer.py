@@ -33,6 +33,7 @@ from hydra_edge.learning import (
     keep_as_record,
     learn_choice,
     record_choice,
+    step,
 )
 from hydra_edge.llm import LLM
 from hydra_edge.pools import Budget, Sampling
@@ -202,15 +203,15 @@ class Personalizer:
         self._resources.check_open()
         return self.store.add(records, progress=progress)
 
-    def forget(self, ids: Sequence[str] = (), *, source: str | None = None) -> ForgetReceipt:
+    def forget(self, ids: str | Sequence[str] = (), *, source: str | None = None) -> ForgetReceipt:
         """Erase records and everything kept of them, then fit the heads they had taught again.
 
-        A fit under way in another thread buys no more candidates; an answer that was shown
-        one of the records is thrown away.
+        ``ids`` names several records, or one by itself. A fit under way in another thread buys
+        no more candidates; an answer that was shown one of the records is thrown away.
         """
         self._stop_fit.set()
         with self._fitting, self.working():
-            receipt = self.store.forget(ids, source=source)
+            receipt = self.store.forget([ids] if isinstance(ids, str) else ids, source=source)
             present = self.store.tasks()
             for task in receipt.tasks:
                 if task in present:
@@ -455,8 +456,9 @@ class Personalizer:
         Returns
         -------
         ChoiceResult
-            The adapter head's new version: one Newton step from the one before. To change one's
-            mind about an answer fits the head anew; to say the same again changes nothing.
+            The adapter head's new version: one Newton step from the one before. To choose again
+            takes the step before back, or fits the head anew where others followed it; to say
+            the same again changes nothing.
         """
         with self.working():
             answered = find_answer(self.store, generation_id, pick, text)
@@ -479,10 +481,18 @@ class Personalizer:
         state = self.store.head(choice.task, "adapter")
         if before is None or state is None or state.stale:
             return learn_choice(self.engine, choice)
-        if (before.picked, before.text) != (choice.picked, choice.text):
-            fit_adapter(self.engine, self.engine.history(self.engine.task(choice.task)), None)
-            state = self.store.head(choice.task, "adapter") or state
-        return state
+        if (before.picked, before.text) == (choice.picked, choice.text):
+            return state
+        if state.report.get("choice") == choice.generation_id:
+            earlier = {head.version: head for head in self.store.heads(choice.task)
+                       if head.role == "adapter"}  # fmt: skip
+            origin = state.report.get("origin")
+            if origin is None or origin in earlier:
+                return step(self.engine, choice, earlier.get(origin or 0))
+        fit_adapter(self.engine, self.engine.history(self.engine.task(choice.task)), None)
+        fitted = self.store.head(choice.task, "adapter") or state
+        # The gate's last word stands: it is asked again by the next fit.
+        return self.store.save_head(replace(fitted, switch=state.switch))
 
     def export_head(self, task: str | None, role: Role) -> str:
         """Return a head as JSON text: weights and evidence, no text of the history."""

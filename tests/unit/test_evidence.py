@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from hydra_edge import fitting
 from hydra_edge.active import ActiveHead, prior_for
 from hydra_edge.config import Config
 from hydra_edge.errors import ConfigError, ContextLengthError
@@ -248,3 +249,59 @@ def test_a_fit_that_shows_no_record_is_judged_all_the_same(person: Make) -> None
 def test_settings_below_their_least_value_are_refused(name: str, value: float) -> None:
     with pytest.raises(ConfigError, match=f"{name} = .* cannot be used; expected .* or more"):
         replace(Config(), **{name: value})  # type: ignore[arg-type]
+
+
+def test_choosing_again_takes_the_step_before_back(person: Make) -> None:
+    once, twice = person(), person()
+    for p in (once, twice):
+        p.fit_head(TASK, calls=100)
+        p.generate("a text about speech today", task=TASK)
+    switch = twice.store.head(TASK, "adapter").switch  # type: ignore[union-attr]
+    twice.choose(pick=1, keep=False)
+    for p in (once, twice):
+        p.choose(pick=3, keep=False)
+    heads = [p.store.head(TASK, "adapter") for p in (once, twice)]
+    np.testing.assert_array_equal(heads[0].weight, heads[1].weight)  # type: ignore[union-attr]
+    assert [head.n_queries for head in heads] == [heads[0].n_queries] * 2  # type: ignore[union-attr]
+    assert [head.switch for head in heads] == [switch] * 2  # type: ignore[union-attr]
+
+
+def test_choosing_again_later_leaves_the_gates_last_word(person: Make) -> None:
+    p = person()
+    first = p.generate("a text about speech today", task=TASK)
+    p.choose(pick=1, keep=False)
+    p.generate("a text about vision today", task=TASK)
+    p.choose(pick=1, keep=False)
+    before = p.store.head(TASK, "adapter")
+    p.choose(generation_id=first.id, pick=3, keep=False)
+    after = p.store.head(TASK, "adapter")
+    assert before is not None
+    assert after is not None
+    assert (after.switch, after.n_queries) == (before.switch, 2)
+
+
+def test_one_id_by_itself_is_not_taken_letter_by_letter(person: Make) -> None:
+    p = person([Record(f"input {i}", f"output {i}", TASK, id=str(i)) for i in range(15)])
+    assert p.forget("12").records == 1
+    left = {record.id for record in p.store.records()}
+    assert left == {str(i) for i in range(15)} - {"12"}
+
+
+def test_a_fit_begins_anew_where_another_program_forgets_meanwhile(
+    person: Make,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    p = person()
+    taken: list[str] = []
+    proxy = fitting.reranker_evidence
+
+    def forgetting(*args, **options):  # type: ignore[no-untyped-def]
+        if not taken:
+            taken.append("r20")
+            p.store.forget(taken)
+            p.store.get("r20")
+        return proxy(*args, **options)
+
+    monkeypatch.setattr(fitting, "reranker_evidence", forgetting)
+    report = p.fit_head(TASK, use_llm=False)
+    assert report.records == 39
