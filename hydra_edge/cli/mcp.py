@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
 AllowPrivate = Annotated[
     bool,
-    typer.Option("--allow-private", help="Let the application see private records, too."),
+    typer.Option(
+        "--allow-private",
+        help="Let the application see private records, too; a remote LLM of yours never does.",
+    ),
 ]
 Client = Annotated[
     str,

@@ -10,6 +10,8 @@ _KEPT_COMMENTS = {"verbatim", "whitespace"}  # cleanup modes that commit them
 _SCISSORS = ">8"
 _SCISSORS_LINES = 3  # the line itself and the two that explain it
 _OTHERS = 4
+_JOINERS = "\u200c\u200d"  # not printable alone, but some scripts and emoji are spelled with them
+_PLAIN = "# Fix it\n"
 
 
 def comment_mark(repository: Repository) -> str:
@@ -17,6 +19,32 @@ def comment_mark(repository: Repository) -> str:
     mark = repository.setting("core.commentString") or repository.setting("core.commentChar")
     # "auto" takes another mark only where a line of the message itself begins with this one.
     return "#" if mark in {"", "auto"} else mark
+
+
+def one_line(text: str) -> str:
+    """Return an answer as a subject: one line of what can be printed; empty if nothing can.
+
+    git refuses a message with a NUL, and a terminal would act on other control characters.
+    """
+    line = " ".join(text.split())
+    shown = "".join(c for c in line if c.isprintable() or c in _JOINERS)
+    return " ".join(shown.split()) if shown.strip(_JOINERS + " ") else ""
+
+
+def spelled(text: str, encoding: str) -> str | None:
+    """Spell a text as git will read it, for a message that is kept as ``surrogateescape`` UTF-8.
+
+    Returns
+    -------
+    str or None
+        None if ``i18n.commitEncoding`` has no way to write it, or is not known here.
+    """
+    try:
+        data = text.encode(encoding)
+        alike = _PLAIN.encode(encoding) == _PLAIN.encode()  # else git's own lines would be garbled
+    except (LookupError, ValueError):
+        return None
+    return data.decode("utf-8", "surrogateescape") if alike and b"\0" not in data else None
 
 
 def is_empty(text: str, mark: str) -> bool:
@@ -28,6 +56,11 @@ def is_empty(text: str, mark: str) -> bool:
         elif line.strip():
             return False
     return True
+
+
+def commit_encoding(repository: Repository) -> str:
+    """Return the encoding git takes a message to be in."""
+    return repository.setting("i18n.commitEncoding") or "utf-8"
 
 
 def may_comment(repository: Repository) -> bool:

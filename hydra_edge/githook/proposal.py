@@ -11,13 +11,22 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from hydra_edge.config import write_private
 from hydra_edge.errors import ConfigError
 from hydra_edge.githook.description import describe_staged
-from hydra_edge.githook.message import comment_mark, is_empty, may_comment, propose
+from hydra_edge.githook.message import (
+    comment_mark,
+    commit_encoding,
+    is_empty,
+    may_comment,
+    one_line,
+    propose,
+    spelled,
+)
+from hydra_edge.githook.privacy import is_private
 from hydra_edge.githook.repository import Repository
 from hydra_edge.importers import ImportLog
 from hydra_edge.importers.base import Origin, build_record
@@ -100,21 +109,24 @@ def propose_subject(
     Returns
     -------
     str or None
-        The subject; None if nothing is staged.
+        The subject; None if nothing is staged, or no answer can be one.
     """
     query = describe_staged(repository)
     if not query:
         return None
     made = person.generate(query, task=task, should_stop=should_stop)
-    subject, *others = dict.fromkeys(
-        " ".join(text.split()) for text in (made.text, *(c.text for c in made.candidates))
+    lines = dict.fromkeys(
+        one_line(text) for text in (made.text, *(c.text for c in made.candidates))
     )
-    mark = comment_mark(repository)
-    if subject.startswith(mark):  # git would take it for a comment
+    subject, *others = [line for line in lines if line] or [""]
+    mark, encoding = comment_mark(repository), commit_encoding(repository)
+    written = spelled(subject, encoding)
+    if not written or subject.startswith(mark):  # git would take it for a comment
         return None
     text = message.read_bytes().decode("utf-8", "surrogateescape")  # each byte stays what it is
     comments = source == "" and may_comment(repository)
-    _replace(message, propose(text, subject, others, mark, comments=comments))
+    remarks = [line for other in others if (line := spelled(other, encoding))]
+    _replace(message, propose(text, written, remarks, mark, comments=comments))
     if person.config.log:
         pending = Pending(made.id, repository.head)
         write_private(repository.git_dir / PENDING, json.dumps(asdict(pending)))
@@ -150,10 +162,19 @@ def learn_from_commit(repository: Repository, open_person: Callable[[], Personal
     if mine and email.casefold() != mine.casefold():
         return False
     with open_person() as person:
-        answered = find_answer(person.store, pending.generation_id, None, subject)
+        answered = _as_proposed(find_answer(person.store, pending.generation_id, None, subject))
         fields = {"output": subject, "id": sha, "time": time, "input": drop_trailers(body)}
         _learn(person, answered, _record(repository, person, answered, fields))
     return True
+
+
+def _as_proposed(answered: Answered) -> Answered:
+    """Take a subject for the candidate it was proposed from: that one may not have been a line."""
+    if answered.picked is not None:
+        return answered
+    lines = [one_line(candidate.text) for candidate in answered.generation.candidates]
+    subject = one_line(answered.text)
+    return replace(answered, picked=lines.index(subject) if subject in lines else None)
 
 
 def _record(
@@ -161,10 +182,8 @@ def _record(
 ) -> Record | None:
     """Return the commit as the importer reads it; without a body, the change stands in."""
     task, query = answered.generation.task, answered.generation.query
-    origin = Origin.of("git", repository.root, task, private=False)
-    known = person.store.records(source=origin.source, limit=1, newest_first=True)
-    if any(record.private for record in known):  # so was the import; this one is no other
-        origin = Origin.of("git", repository.root, task, private=True)
+    private = is_private(repository, person.store)  # as the import was; this one is no other
+    origin = Origin.of("git", repository.root, task, private=private)
     given = {**fields, "input": fields["input"] or query}
     return build_record(given, origin, ImportLog())
 

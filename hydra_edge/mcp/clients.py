@@ -172,12 +172,13 @@ def _write(path: Path, before: str | None, config: JsonDict) -> Edit:
     """Replace a file in one step, its mode kept, with what it was in a backup beside it."""
     real = Path(os.path.realpath(path))  # a link to a file kept elsewhere stays a link
     backup = None
+    data = _encoded(path, before or "", config)  # first: what cannot be written needs no backup
     try:
         real.parent.mkdir(parents=True, exist_ok=True)
         if before is not None:
             backup = real.with_name(real.name + ".before-hydra-edge")
             shutil.copy2(real, backup)
-        _replace(real, _laid_out(before or "", config), like=real if before is not None else None)
+        _replace(real, data, like=real if before is not None else None)
     except OSError as err:
         raise ConfigError(
             f"Cannot write {path}: {err.strerror or err}. Expected a file you may change. "
@@ -186,20 +187,34 @@ def _write(path: Path, before: str | None, config: JsonDict) -> Edit:
     return Edit(path, changed=True, backup=backup)
 
 
+def _encoded(path: Path, before: str, config: JsonDict) -> bytes:
+    """Refuse what can be read and not written again: numbers without end, half characters."""
+    try:
+        return _laid_out(before, config).encode("utf-8")
+    except ValueError as err:
+        reason = ascii(str(err))[1:-1]
+        raise ConfigError(
+            f"{path} cannot be written again as JSON: got {reason}; expected numbers and texts "
+            "that JSON can carry. It was left as it is; correct it, or add by hand what --print "
+            "shows."
+        ) from err
+
+
 def _laid_out(before: str, config: JsonDict) -> str:
     """Write a configuration in the layout the file had: its indent, its line ends, its mark."""
     found = re.search(r"\n([ \t]+)\"", before)
-    text = json.dumps(config, indent=found[1] if found else 2, ensure_ascii=False) + "\n"
+    indent = found[1] if found else 2
+    text = json.dumps(config, indent=indent, ensure_ascii=False, allow_nan=False) + "\n"
     if "\r\n" in before:
         text = text.replace("\n", "\r\n")
     return _BOM + text if before.startswith(_BOM) else text
 
 
-def _replace(path: Path, text: str, *, like: Path | None) -> None:
+def _replace(path: Path, data: bytes, *, like: Path | None) -> None:
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # mode 0600
     try:
         with os.fdopen(descriptor, "wb") as stream:
-            stream.write(text.encode("utf-8"))
+            stream.write(data)
             stream.flush()
             os.fsync(stream.fileno())
         if like is not None:

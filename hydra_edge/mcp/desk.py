@@ -2,7 +2,8 @@
 
 Whatever a tool returns is read by the host application's own LLM, which may be remote. So the
 egress policy of a remote LLM holds here whatever our own LLM is: unless the server was started
-with ``allow_private``, no text of a private record leaves, nor anything written from one.
+with ``allow_private``, no text of a private record leaves, nor anything written from one. That
+is said for the host only: if our own LLM is remote, it is shown no private record either way.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ class Desk:
     task
         What a query is taken for unless it says; the person's default if None.
     allow_private
-        Whether the host may see private records.
+        Whether the host may see private records. A remote LLM of our own never does.
     """
 
     def __init__(
@@ -79,7 +80,7 @@ class Desk:
         self, query: str, *, task: str | None, records: int | None
     ) -> shapes.Personalized:
         """Choose records for a query and build the prompt that shows them."""
-        out = self._outgoing(query, task, records)
+        out = self._outgoing(query, task, records, remote=False)
         prompt_id = secrets.token_hex(6)
         _remember(self._prompted, prompt_id, (out.prompt.task.name, query))
         return shapes.Personalized(
@@ -103,7 +104,7 @@ class Desk:
         person = self.person
         llm = person.llm  # first: an LLM that is refused costs no work
         made = answer(
-            self._outgoing(query, task, None),
+            self._outgoing(query, task, None, remote=llm.is_remote),
             llm,
             n=self.wanted(candidates),
             temperature=person.config.temperature,
@@ -188,12 +189,17 @@ class Desk:
             abstained=made.abstained,
         )
 
-    def _outgoing(self, query: str, task: str | None, records: int | None) -> Outgoing:
+    def _outgoing(
+        self, query: str, task: str | None, records: int | None, *, remote: bool
+    ) -> Outgoing:
+        """Choose what is shown; ``remote``: an LLM of ours that is will read it, not the host."""
         person = self.person
         question = Question.of(person.engine, person.task(task or self.task), query)
         shown = person.config.records if records is None else records
         hide = not self.allow_private  # the host's own LLM may be remote, whatever ours is
-        return outgoing(question, shown, "", remote=hide, private=False, hide_private=hide)
+        return outgoing(
+            question, shown, "", remote=remote or hide, private=False, hide_private=hide
+        )
 
     def _recall(self, generation_id: str | None) -> Generation:
         """Return a generation made here: one made elsewhere may have shown private records."""
@@ -246,8 +252,7 @@ def _side(record: Record, chars: int = _TEXT_CHARS) -> JsonDict:
 
 
 def _cut(text: str, chars: int) -> str:
-    """Bound a text, and make it one that JSON can carry: no lone surrogates."""
-    text = text.encode("utf-8", "replace").decode("utf-8")
+    """Bound a text."""
     return text if len(text) <= chars else text[:chars] + " […]"
 
 

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from typing import Annotated
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from hydra_edge.llm.text import well_formed
+
+# JSON cannot carry lone surrogates, which a record may hold: one must not spoil a whole answer.
+Text = Annotated[str, BeforeValidator(well_formed)]
 
 
 class _Shape(BaseModel):
@@ -12,19 +19,19 @@ class _Shape(BaseModel):
 class Reason(_Shape):
     """One feature's share of a score."""
 
-    feature: str
-    meaning: str = Field(description="The feature in words.")
+    feature: Text
+    meaning: Text = Field(description="The feature in words.")
     share: float = Field(description="What it adds to the score; below 0 it speaks against.")
 
 
 class Record(_Shape):
     """One item of the user's history."""
 
-    id: str
-    task: str
-    input: str = Field(description="What the user was answering.")
-    output: str = Field(description="What the user wrote or chose.")
-    date: str | None = Field(description="When, as YYYY-MM-DD, if known.")
+    id: Text
+    task: Text
+    input: Text = Field(description="What the user was answering.")
+    output: Text = Field(description="What the user wrote or chose.")
+    date: Text | None = Field(description="When, as YYYY-MM-DD, if known.")
 
 
 class RankedRecord(Record):
@@ -43,20 +50,20 @@ class Found(_Shape):
 class Personalized(_Shape):
     """A prompt made of the user's own examples, and why these."""
 
-    generation_id: str = Field(
+    generation_id: Text = Field(
         description="What record_choice takes, with text, once the user took your answer."
     )
-    task: str
-    prompt: str = Field(description="Answer this prompt to answer the query as the user would.")
+    task: Text
+    prompt: Text = Field(description="Answer this prompt to answer the query as the user would.")
     records: list[RankedRecord] = Field(description="The records in the prompt, best first.")
-    ranked_by: str = Field(description="Which weights chose the records, and why those.")
+    ranked_by: Text = Field(description="Which weights chose the records, and why those.")
 
 
 class Candidate(_Shape):
     """One distinct answer that was considered."""
 
     number: int = Field(description="What record_choice takes as pick.")
-    text: str
+    text: Text
     score: float
     count: int = Field(description="How many samples gave this answer.")
 
@@ -64,27 +71,27 @@ class Candidate(_Shape):
 class Generated(_Shape):
     """An answer chosen to fit the user, with the others to choose from."""
 
-    generation_id: str = Field(description="What record_choice and explain take.")
-    task: str
-    text: str = Field(description="The answer that fits the user best.")
+    generation_id: Text = Field(description="What record_choice and explain take.")
+    task: Text
+    text: Text = Field(description="The answer that fits the user best.")
     candidates: list[Candidate] = Field(description="Best first.")
-    chosen_by: str = Field(description="Which weights chose the answer, and why those.")
+    chosen_by: Text = Field(description="Which weights chose the answer, and why those.")
     abstained: bool = Field(description="Too close to call: the LLM's first choice was kept.")
-    notes: list[str] = Field(description="What went otherwise than asked, for the user to know.")
-    llm: str
+    notes: list[Text] = Field(description="What went otherwise than asked, for the user to know.")
+    llm: Text
     latency_ms: float
 
 
 class Chosen(_Shape):
     """What a choice taught."""
 
-    generation_id: str
-    task: str
-    text: str
+    generation_id: Text
+    task: Text
+    text: Text
     head_version: int | None = Field(
         description="The version of the user's head it made; null: a record only."
     )
-    record_id: str | None = Field(description="The record kept of it, if any.")
+    record_id: Text | None = Field(description="The record kept of it, if any.")
 
 
 class ExplainedCandidate(Candidate):
@@ -96,12 +103,12 @@ class ExplainedCandidate(Candidate):
 class Explained(_Shape):
     """Why a generation showed these records and gave this answer."""
 
-    generation_id: str
-    task: str
-    query: str
-    text: str
+    generation_id: Text
+    task: Text
+    query: Text
+    text: Text
     records: list[RankedRecord] = Field(description="The records in the prompt, best first.")
-    ranked_by: str
+    ranked_by: Text
     candidates: list[ExplainedCandidate] = Field(description="Best first.")
-    chosen_by: str
+    chosen_by: Text
     abstained: bool = Field(description="Too close to call: the LLM's first choice was kept.")

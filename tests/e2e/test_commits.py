@@ -137,6 +137,31 @@ def test_commits_proposed_taken_edited_and_written_by_hand(
     assert (again["added"], again["updated"], again["unchanged"]) == (0, 0, 3)
 
 
+def test_commit_in_a_linked_worktree_of_a_private_import_is_private(
+    server: Server, tmp_path: Path, home: Path
+) -> None:
+    server.otherwise = answer(completion("Read an empty header\0"))
+    repo = GitRepository(tmp_path / "repo")
+    repo.write("sub/a.py", "x = 1\n")
+    repo.git("commit", "-q", "-m", "Start", "-m", "There was nothing yet.")
+    hydra("import", "git", str(repo.path / "sub"), "--private")
+    hydra("git-hook", "install", "--repo", str(repo.path), "--limit", "10m", "--allow-remote")
+    linked = tmp_path / "linked"
+    repo.git("worktree", "add", "-q", str(linked))
+    (linked / "parser.py").write_text(ADDED)
+    repo.git("-C", str(linked), "add", "parser.py")
+    commit = ("-C", str(linked), "commit")
+    done = repo.run(*commit, GIT_EDITOR=editor(tmp_path), **remote(server))
+
+    assert done.returncode == 0, done.stderr
+    assert "hydra-edge:" not in done.stderr
+    assert choices() == [(0, "Read an empty header")]
+    records = json.loads(hydra("history", "list", "--json"))["records"]
+    assert [(r["output"], r["private"]) for r in records] == [
+        ("Read an empty header", True), ("Start", True),
+    ]  # fmt: skip
+
+
 def test_commit_remote_llm_is_not_asked_unless_allowed(repo: GitRepository, tmp_path: Path) -> None:
     hydra("git-hook", "install", "--repo", str(repo.path), "--limit", "10m")
     repo.write("parser.py", ADDED)

@@ -15,7 +15,7 @@ from hydra_edge.config import Config
 from hydra_edge.errors import ConfigError
 from hydra_edge.githook import Repository, describe_staged, hooks
 from hydra_edge.githook.limit import within
-from hydra_edge.githook.message import is_empty, propose
+from hydra_edge.githook.message import is_empty, one_line, propose, spelled
 from hydra_edge.githook.proposal import (
     PENDING,
     be_hook,
@@ -237,6 +237,98 @@ def test_propose_subject_template_is_kept_below(repo, person):
     first, _, rest = message.read_bytes().partition(b"\n")
     assert first.decode() in {"Read an empty header", "Guard the header"}
     assert rest.strip(b"\n") == b"Ticket: \xff\r\n# help"
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        (" Fix\n the  parser ", "Fix the parser"),
+        ("Fix\0 it", "Fix it"),
+        ("\x1b[31mFix\x1b[0m \x07 it\x7f", "[31mFix[0m it"),
+        ("Fix \u202eti\u202c", "Fix ti"),
+        ("Fix \ud800 it", "Fix it"),
+        ("\0", ""),
+        ("\u200d \u200c", ""),
+        ("می\u200cخواهم 👩\u200d🚀", "می\u200cخواهم 👩\u200d🚀"),
+    ],
+)
+def test_one_line_keeps_what_can_be_printed(text, line):
+    assert one_line(text) == line
+
+
+def test_propose_subject_control_characters_are_left_out_and_the_commit_is_made(repo, person, llm):
+    llm.answer = lambda _prompt, n: ["Fix\0 the\x1b[31m parser"] * n
+    repo.write("a.py", PARSER)
+
+    assert commit(repo, person) == "Fix the[31m parser" == repo.subject()
+    assert learn_from_commit(Repository(), Kept(person))
+    (choice,) = person.store.choices("commit_subject")
+    assert choice.picked == 0  # what was proposed, though not letter by letter
+
+
+def test_propose_subject_answers_that_hold_nothing_to_print_are_skipped(repo, person, llm):
+    llm.answer = lambda _prompt, n: ["\0", "Guard the header"][:n]
+    repo.write("a.py", PARSER)
+    assert commit(repo, person) == "Guard the header"
+
+    llm.answer = lambda _prompt, n: ["\0", "\x1b"][:n]
+    message = repo.path / ".git" / "COMMIT_EDITMSG"
+    message.write_text(HINTS)
+    repo.write("b.py", PARSER)
+    assert be_prepare(repo, person) is None
+    assert message.read_text() == HINTS
+
+
+# ---- a message that is not UTF-8
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding", "data"),
+    [
+        ("Größe", "utf-8", "Größe".encode()),
+        ("Größe", "ISO-8859-1", b"Gr\xf6\xdfe"),
+        ("Größe", "windows-1252", b"Gr\xf6\xdfe"),
+        ("Préfère €", "ISO-8859-1", None),
+        ("Fix", "utf-16", None),
+        ("Fix", "no such thing", None),
+        ("Fix", "rot13", None),
+    ],
+)
+def test_spelled_is_the_bytes_git_reads(text, encoding, data):
+    line = spelled(text, encoding)
+
+    assert (None if line is None else line.encode("utf-8", "surrogateescape")) == data
+
+
+def test_commit_encoding_of_the_repository_is_spoken_and_read_back(repo, person, llm):
+    llm.answer = lambda _prompt, n: ["Größe prüfen", "Größe in € prüfen"][:n]
+    repo.git("config", "i18n.commitEncoding", "ISO-8859-1")
+    repo.write("a.py", PARSER)
+    message = repo.path / ".git" / "COMMIT_EDITMSG"
+    message.write_bytes(b"\n# Auf Zweig f\xfcr\n")
+    be_prepare(repo, person)
+
+    proposed = message.read_bytes()
+    assert proposed.startswith(b"Gr\xf6\xdfe pr\xfcfen\n")
+    assert proposed.endswith(b"# Auf Zweig f\xfcr\n")
+    assert b"#   " not in proposed, "the other answer has no such letters"
+    repo.git("commit", "-q", "--cleanup=strip", "-F", str(message))
+    assert repo.git("log", "-1", "--encoding=UTF-8", "--format=%B") == "Größe prüfen"
+    assert learn_from_commit(Repository(), Kept(person))
+    assert person.store.get(repo.git("rev-parse", "HEAD")).output == "Größe prüfen"
+    (choice,) = person.store.choices("commit_subject")
+    assert choice.picked is not None
+
+
+def test_propose_subject_that_the_encoding_cannot_spell_is_not_proposed(repo, person, llm):
+    llm.answer = lambda _prompt, n: ["Preis in €"] * n
+    repo.git("config", "i18n.commitEncoding", "ISO-8859-1")
+    message = repo.path / ".git" / "COMMIT_EDITMSG"
+    message.write_text(HINTS)
+    repo.write("a.py", PARSER)
+
+    assert be_prepare(repo, person) is None
+    assert message.read_text() == HINTS
 
 
 def test_propose_subject_like_a_comment_is_not_proposed(repo, person, llm):

@@ -157,6 +157,21 @@ def test_edit_file_not_understood_is_left_alone(path, data, edit):
     assert list(path.parent.glob("config*")) == [path]
 
 
+@pytest.mark.parametrize(
+    "value",
+    ["1e400", "[-1e400]", '"\\ud800"'],
+    ids=["number", "negative", "surrogate"],
+)
+def test_edit_what_cannot_be_written_again_is_left_alone(path, value):
+    data = f'{{"n": {value}, "mcpServers": {{}}}}'.encode()
+    path.write_bytes(data)
+
+    with pytest.raises(ConfigError, match="left as it is"):
+        add_server(path, SERVER)
+    assert path.read_bytes() == data
+    assert list(path.parent.glob("config*")) == [path]
+
+
 def test_edit_link_stays_a_link(path, tmp_path):
     kept = tmp_path / "dotfiles.json"
     kept.write_text(OTHERS, encoding="utf-8")

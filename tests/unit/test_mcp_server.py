@@ -403,3 +403,79 @@ def test_generate_remote_llm_is_refused_offline(hash_encoder, scripted):
     with Personalizer.from_records(RECORDS, llm=llm, encoder=hash_encoder, config=config) as person:
         assert "forbids every remote call" in refused(Desk(person), ("generate", {"query": "q"}))
     assert not llm.prompts
+
+
+# ---- private records, where the application may see them
+
+
+def test_generate_remote_llm_gets_no_private_record_even_when_the_host_may(hash_encoder, scripted):
+    llm = scripted(answers, is_remote=True)
+    with Personalizer.from_records(RECORDS, llm=llm, encoder=hash_encoder) as person:
+        desk = Desk(person, allow_private=True)
+        one(desk, "generate", query="the parser leaks a secret name")
+        prompt = one(desk, "personalize", query="the parser leaks a secret name", records=9)
+
+    assert "Fix empty files" in llm.prompts[0].completion_text()
+    assert "mallory" not in llm.prompts[0].completion_text()
+    assert "mallory" in prompt["prompt"]
+
+
+def test_generate_remote_llm_gets_no_private_label_even_when_the_host_may(hash_encoder, scripted):
+    records = [
+        Record(f"text {i}", "mallory" if i == 3 else ("red", "blue")[i % 2], "colour", f"c{i}",
+               float(i), private=i == 3)
+        for i in range(12)
+    ]  # fmt: skip
+    llm = scripted(lambda _prompt, n: ["red"] * n, is_remote=True)
+    with Personalizer.from_records(records, llm=llm, encoder=hash_encoder) as person:
+        one(Desk(person, allow_private=True), "generate", query="text 3", task="colour")
+
+    assert "red" in llm.prompts[0].completion_text()
+    assert "mallory" not in llm.prompts[0].completion_text()
+
+
+# ---- texts that JSON cannot carry
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        Record("the zebra fails", "Fix zebra", "commit_subject", "r\ud800", 1.8e9),
+        Record("the zebra \udfff fails", "Fix \ud800 zebra", "commit_subject", "z", 1.8e9),
+    ],
+    ids=["id", "texts"],
+)
+def test_tools_record_with_a_lone_surrogate_is_shown_with_a_stand_in(person, broken):
+    person.add([broken])
+    results = call(
+        Desk(person),
+        ("search_history", {"query": "zebra"}),
+        ("personalize", {"query": "the zebra fails", "records": 9}),
+        ("generate", {"query": "the zebra fails"}),
+        ("explain", {}),
+    )
+
+    assert not any(result.is_error for result in results), results
+    found, shown, _, explained = (result.structured_content for result in results)
+    assert [record["input"].replace("? ", "") for record in found["records"]] == ["the zebra fails"]
+    for records in (found["records"], shown["records"], explained["records"]):
+        assert "?" in json.dumps([r["id"] + r["output"] for r in records])
+    assert "zebra" in shown["prompt"]
+
+
+def test_generate_label_with_a_lone_surrogate_can_be_picked(hash_encoder, scripted):
+    records = [
+        Record(f"text {i}", ("red\ud800", "blue")[i % 2], "colour", f"c{i}", float(i))
+        for i in range(12)
+    ]
+    llm = scripted(lambda _prompt, n: ["red\ud800"] * n)
+    with Personalizer.from_records(records, llm=llm, encoder=hash_encoder) as person:
+        made, chosen = call(
+            Desk(person),
+            ("generate", {"query": "text 4", "task": "colour"}),
+            ("record_choice", {"pick": 1}),
+        )
+
+    assert not made.is_error, made.content
+    assert {c["text"] for c in made.structured_content["candidates"]} == {"red?", "blue"}
+    assert not chosen.is_error, chosen.content

@@ -1,0 +1,64 @@
+"""Whether what is committed here is private: it is where an import of this repository was.
+
+One repository has many places (linked worktrees, folders in it, clones, and where it was before
+it was moved), and any of them may be what was imported. So it is known by the folder git keeps
+for all its working trees and by its commits, not by a path. In doubt, a commit is private.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import PurePath
+
+from hydra_edge.errors import RecordNotFoundError
+from hydra_edge.githook.repository import Repository
+from hydra_edge.importers.base import clean_text
+from hydra_edge.store import Store
+
+_SOURCE = "git:"
+_RECENT = 500  # commits of this repository that are sought among the records of other sources
+_ASKED = 250  # ids of a source that git is asked for, from either end of its history
+_COMMIT = re.compile(r"([0-9a-f]{40}(?:[0-9a-f]{24})?)(?:~.*)?")  # ~: an id that was taken
+
+
+def is_private(repository: Repository, store: Store) -> bool:
+    """Return whether any record of this repository is private."""
+    ids: list[str] = []
+    for source in store.sources():
+        if not source.startswith(_SOURCE):
+            continue
+        private = [record.id for record in store.records(source=source) if record.private]
+        if private and _is_here(repository, source.removeprefix(_SOURCE)):
+            return True
+        ids += _some_commits(private)
+    # Another place, or one that is gone, may have held the same history.
+    if ids and repository.has_any(ids):
+        return True
+    return _any_private(store, repository.recent_commits(_RECENT))
+
+
+def _is_here(repository: Repository, folder: str) -> bool:
+    """Return whether a folder is of this repository; one git knows nothing of, if it may be."""
+    same = repository.shares(folder)
+    if same is not None:
+        return same
+    root, other = PurePath(clean_text(os.path.realpath(repository.root))), PurePath(folder)
+    return root.is_relative_to(other) or other.is_relative_to(root)
+
+
+def _some_commits(ids: Sequence[str]) -> list[str]:
+    commits = [match[1] for each in ids if (match := _COMMIT.fullmatch(each))]
+    return commits if len(commits) <= 2 * _ASKED else commits[:_ASKED] + commits[-_ASKED:]
+
+
+def _any_private(store: Store, ids: Iterable[str]) -> bool:
+    """Look for records by id: an exported history comes back under another source."""
+    for record_id in ids:
+        try:
+            if store.get(record_id).private:
+                return True
+        except RecordNotFoundError:
+            continue
+    return False
