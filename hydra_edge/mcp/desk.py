@@ -12,6 +12,7 @@ import secrets
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TypeVar
 
@@ -63,7 +64,7 @@ class Desk:
         self.task = task
         self.allow_private = allow_private
         self._made: OrderedDict[str, Generation] = OrderedDict()
-        self._prompted: OrderedDict[str, tuple[str, str]] = OrderedDict()  # task and query by id
+        self._prompted: OrderedDict[str, Record] = OrderedDict()  # what it may become, by id
 
     def search(self, query: str, *, task: str | None, limit: int) -> shapes.Found:
         """Find records by their words, in all tasks unless one is named."""
@@ -82,13 +83,20 @@ class Desk:
         """Choose records for a query and build the prompt that shows them."""
         out = self._outgoing(query, task, records, remote=False)
         prompt_id = secrets.token_hex(6)
-        _remember(self._prompted, prompt_id, (out.prompt.task.name, query))
+        # An answer may repeat what it was made from: it is as private as what was shown for it.
+        private = any(ranked.record.private for ranked in out.ranking.records)
+        made = Record(
+            query, "", out.prompt.task.name, id=f"choice-{prompt_id}", source="choices",
+            private=private,
+        )  # fmt: skip
+        _remember(self._prompted, prompt_id, made)
         return shapes.Personalized(
             generation_id=prompt_id,
             task=out.prompt.task.name,
             prompt="\n\n".join(part["content"] for part in out.prompt.messages()),
             records=_ranked(out.ranking.records),
             ranked_by=_head_line(out.ranking.head),
+            notes=list(out.notes),
         )
 
     def generate(
@@ -162,14 +170,12 @@ class Desk:
                 f"{prompt_id} is a prompt of personalize, which has no candidates; expected text "
                 "with the answer the user took, and keep true."
             )
-        task, query = self._prompted[prompt_id]
-        record = Record(
-            query, text, task, id=f"choice-{prompt_id}", time=time.time(), source="choices"
-        )
+        record = replace(self._prompted[prompt_id], output=text, time=time.time())
         self.person.add([record])
         return shapes.Chosen(
-            generation_id=prompt_id, task=task, text=text, head_version=None, record_id=record.id
-        )
+            generation_id=prompt_id, task=record.task, text=text, head_version=None,
+            record_id=record.id,
+        )  # fmt: skip
 
     def explain(self, generation_id: str | None) -> shapes.Explained:
         """Say why a generation showed its records and gave its answer."""

@@ -57,6 +57,7 @@ class Personalized(_Shape):
     prompt: Text = Field(description="Answer this prompt to answer the query as the user would.")
     records: list[RankedRecord] = Field(description="The records in the prompt, best first.")
     ranked_by: Text = Field(description="Which weights chose the records, and why those.")
+    notes: list[Text] = Field(description="What went otherwise than asked, for the user to know.")
 
 
 class Candidate(_Shape):

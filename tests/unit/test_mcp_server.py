@@ -479,3 +479,18 @@ def test_generate_label_with_a_lone_surrogate_can_be_picked(hash_encoder, script
     assert not made.is_error, made.content
     assert {c["text"] for c in made.structured_content["candidates"]} == {"red?", "blue"}
     assert not chosen.is_error, chosen.content
+
+
+def test_what_the_host_made_of_private_records_is_kept_private(person):
+    for allow_private in (False, True):
+        desk = Desk(person, allow_private=allow_private)
+        prompt = one(desk, "personalize", query="the parser leaks a secret name", records=9)
+        chosen = one(
+            desk, "record_choice", generation_id=prompt["generation_id"], text="Guard the name"
+        )
+        assert person.store.get(chosen["record_id"]).private is allow_private
+
+
+def test_personalize_says_where_a_query_was_cut(person):
+    made = one(Desk(person), "personalize", query="parser " * 1_300, task="commit_subject")
+    assert made["notes"] == ["only the first 120 of 1,300 words of the query are in the prompt"]
