@@ -245,8 +245,9 @@ def fit_group(
 ) -> Population:  # fmt: skip
     """Fit one group's prior; ``maps`` False: learned features are not even tried.
 
-    What ships is the setting that is best on the left-out users of all folds. What is stated of
-    it, gains included, is what each fold had of the setting that was best on the other folds.
+    What ships, and is stated, is the setting that is best on the left-out users of all folds; the
+    choice flatters it. ``nested`` is what it is worth to choose so: what each fold had of the
+    setting that was best on the other folds.
 
     Parameters
     ----------
@@ -277,9 +278,9 @@ def fit_group(
     )
     baseline = names.index(BASELINE_FEATURE["adapter"])
     judged = [
-        (groups, Prior(trial.weights[fold], np.eye(dim) * strength, trial.how.tau))
-        for fold, trial in enumerate(_chosen_elsewhere(trials))
-        for _, groups in held[fold]
+        (groups, Prior(weight, np.eye(dim) * strength, best.how.tau))
+        for users, weight in zip(held, best.weights, strict=True)
+        for _, groups in users
     ]
     gains = population_gains(judged, baseline, 1)
     first = [top_utility(g.features[:, baseline], g, 1) for g, _ in judged]
@@ -288,9 +289,10 @@ def fit_group(
         "queries": sum(groups.n_groups for groups, _ in judged),
         "utility": {
             "baseline": round(float(np.concatenate(first).mean()), 4),
-            "interpretable": round(nested_utility(plain), 4),
-            "shared": round(nested_utility(trials), 4),
+            "interpretable": round(_best(plain).utility(), 4),
+            "shared": round(best.utility(), 4),
         },
+        "nested": {"interpretable": round(nested_utility(plain), 4)},
         "maps": best.how.maps,
         "tau": best.how.tau,
         "ridge": best.how.ridge,
@@ -299,7 +301,8 @@ def fit_group(
         "gains": np.round(gains, 4).tolist(),
     }
     if mapped := [trial for trial in trials if trial.how.maps]:
-        report["utility"]["maps"] = round(nested_utility(mapped), 4)
+        report["utility"]["maps"] = round(_best(mapped).utility(), 4)
+        report["nested"]["maps"] = round(nested_utility(mapped), 4)
     mean = _mean(whole, tasks, names, best.how)
     return Population(mean, np.eye(dim) * strength, best.how.tau, gains, report)
 
@@ -329,8 +332,9 @@ def fit_priors(
         found = fit_group(seen, whole[0], {task}, names, maps=has_maps)
         if kinds[task] != "text":
             plain = [Settings(tau, ridge, maps=False) for tau in TAUS for ridge in RIDGES]
-            without = nested_utility(_trials(unseen, {task}, names, plain)[1])
-            found.report["utility"]["without_classifier"] = round(without, 4)
+            without = _trials(unseen, {task}, names, plain)[1]
+            found.report["utility"]["without_classifier"] = round(_best(without).utility(), 4)
+            found.report["nested"]["without_classifier"] = round(nested_utility(without), 4)
         arrays |= prior_arrays("adapter", task, found)
         quality[task] = found.report
     for kind in sorted(set(kinds.values())):

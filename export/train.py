@@ -185,6 +185,7 @@ def train_maps(
         for group, figures in quality.items():
             if "maps" in tried[group]["utility"]:
                 figures["utility"]["maps"] = tried[group]["utility"]["maps"]
+                figures["nested"]["maps"] = tried[group]["nested"]["maps"]
     arrays = {k: v for k, v in bundle.maps.items() if k.startswith("reranker.")} | priors
     arrays |= {f"adapter.zero_shot.{g}": np.array([share]) for g, share in shares.items()}
     scale = whole[0].scale
@@ -195,10 +196,9 @@ def train_maps(
         "reranker": bundle.features("reranker"), "adapter": names,
     }  # fmt: skip
     recorded = {name: getattr(recipe, name) for name in recipe.__slots__}
-    left_out = f"{FOLDS} folds of users; a fold's setting is the best on the others"
     stated = {
         "adapter": quality, "zero_shot": stated_shares, "recipe": recorded,
-        "classifiers": known.report, "left_out": left_out,
+        "classifiers": known.report, "left_out": f"{FOLDS} folds of users",
     }  # fmt: skip
     for task in known.labels:
         everyone = known.without(task, frozenset())
