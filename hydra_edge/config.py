@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -51,12 +52,23 @@ class Paths:
         ConfigError
             If the name could not be a file name.
         """
-        if not _USER_NAME.fullmatch(user):
-            raise ConfigError(
-                f"User name {user!r} cannot be used. Expected 1-64 letters, digits, '.', '_', "
-                "'@' or '-', starting with a letter or digit."
-            )
-        return self.users / f"{user}.db"
+        return self.users / f"{check_user_name(user)}.db"
+
+
+def check_user_name(user: str) -> str:
+    """Return a user's name if it can be a file's.
+
+    Raises
+    ------
+    ConfigError
+        If it cannot.
+    """
+    if not _USER_NAME.fullmatch(user):
+        raise ConfigError(
+            f"User name {user!r} cannot be used. Expected 1-64 letters, digits, '.', '_', "
+            "'@' or '-', starting with a letter or digit."
+        )
+    return user
 
 
 def find_paths() -> Paths:
@@ -107,30 +119,41 @@ class Config:
     log: bool = True
 
     def __post_init__(self) -> None:
-        for name, least in _LEAST.items():
-            _check_least(name, getattr(self, name), least, "the settings")
+        for name in _BOUNDS:
+            _check_bounds(name, getattr(self, name), "the settings")
 
 
-# The least value of a setting that is a number.
-_LEAST: dict[str, float] = {
-    "candidates": 1,
-    "records": 0,
-    "temperature": 0.0,
-    "timeout_s": 0.001,
-    "threads": 0,
+# The least and the greatest value of a setting that is a number. More threads than this take all
+# memory before the first is of use; more candidates or records than this fit no LLM.
+_BOUNDS: dict[str, tuple[float, float]] = {
+    "candidates": (1, 64),
+    "records": (0, 64),
+    "temperature": (0.0, 10.0),
+    "timeout_s": (0.001, 86400.0),
+    "threads": (0, 256),
+}
+_EXPECTED: dict[type, str] = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "text",
 }
 
 
-def _check_least(name: str, value: Any, least: float, origin: str) -> None:
-    if not value >= least:  # nor is it, if it is not a number
+def _check_bounds(name: str, value: Any, origin: str) -> None:
+    least, most = _BOUNDS[name]
+    if not least <= value <= most:  # nor is it, if it is not a number
         raise ConfigError(
-            f"{origin}: {name} = {value!r} cannot be used; expected {least} or more. Correct it."
+            f"{origin}: {name} = {value!r} cannot be used; expected {least} or more, and {most} "
+            "at most. Correct it."
         )
 
 
 def _convert(name: str, value: Any, kind: type, origin: str) -> Any:
     """Read a setting as its type; text (from the environment) is parsed, nothing is guessed."""
-    wrong = ConfigError(f"{origin}: {name} = {value!r} cannot be used; expected a {kind.__name__}.")
+    wrong = ConfigError(
+        f"{origin}: {name} = {value!r} cannot be used; expected {_EXPECTED[kind]}. Correct it."
+    )
     if kind is bool and isinstance(value, str):
         if value.strip().lower() not in _TRUE | _FALSE:
             raise wrong
@@ -144,8 +167,13 @@ def _convert(name: str, value: Any, kind: type, origin: str) -> Any:
         value = float(value)
     if type(value) is not kind:
         raise wrong
-    if name in _LEAST:
-        _check_least(name, value, _LEAST[name], origin)
+    if name in _BOUNDS:
+        _check_bounds(name, value, origin)
+    if name == "user":
+        try:
+            check_user_name(str(value))
+        except ConfigError as err:
+            raise ConfigError(f"{origin}: {err}") from err
     return value
 
 
@@ -154,32 +182,35 @@ def _kinds() -> dict[str, type]:
     return {f.name: type(getattr(default, f.name)) for f in fields(Config)}
 
 
+def _file_settings(paths: Paths, kinds: dict[str, type], *, leave: str = "") -> dict[str, Any]:
+    """Read the settings of ``config.toml``, but the one that is about to be replaced."""
+    import tomllib
+
+    file = paths.config_file
+    try:
+        raw = tomllib.loads(file.read_text(encoding="utf-8-sig"))
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as err:
+        raise ConfigError(
+            f"{file} cannot be read: {err}. Expected TOML; correct or remove it."
+        ) from err
+    raw.pop(leave, None)
+    if unknown := [name for name in raw if name not in kinds]:
+        raise ConfigError(f"{file}: unknown setting {unknown[0]!r}. Known: {', '.join(kinds)}.")
+    return {name: _convert(name, value, kinds[name], str(file)) for name, value in raw.items()}
+
+
 def load_config(paths: Paths) -> Config:
     """Read the settings in force.
 
     Raises
     ------
     ConfigError
-        If the file is not TOML, or a setting is unknown or of the wrong type.
+        If the file is not TOML, or a setting is unknown, of the wrong type or out of bounds.
     """
-    import tomllib
-
     kinds = _kinds()
-    values: dict[str, Any] = {}
-    try:
-        raw = tomllib.loads(paths.config_file.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        raw = {}
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as err:
-        raise ConfigError(
-            f"{paths.config_file} cannot be read: {err}. Expected TOML; correct or remove it."
-        ) from err
-    for name, value in raw.items():
-        if name not in kinds:
-            raise ConfigError(
-                f"{paths.config_file}: unknown setting {name!r}. Known: {', '.join(kinds)}."
-            )
-        values[name] = _convert(name, value, kinds[name], str(paths.config_file))
+    values = _file_settings(paths, kinds)
     for name, kind in kinds.items():
         env = os.environ.get(ENV_PREFIX + name.upper())
         if env is not None:
@@ -193,7 +224,7 @@ def save_setting(paths: Paths, name: str, value: str) -> None:
     Raises
     ------
     ConfigError
-        If the setting is unknown, its value is of the wrong type, or the file is unusable.
+        If the setting is unknown, its value cannot be used, or the file is unusable.
     """
     kinds = _kinds()
     if name not in kinds:
@@ -201,10 +232,11 @@ def save_setting(paths: Paths, name: str, value: str) -> None:
     import tomlkit
 
     converted = _convert(name, value, kinds[name], "config set")
-    load_config(paths)  # refuse to edit a file that cannot be read
+    _file_settings(paths, kinds, leave=name)  # refuse to edit a file that cannot be read
     make_private_dir(paths.config)
     try:
-        text = paths.config_file.read_text(encoding="utf-8") if paths.config_file.exists() else ""
+        file = paths.config_file
+        text = file.read_text(encoding="utf-8-sig") if file.exists() else ""
         document = tomlkit.parse(text)
         document[name] = converted
         write_private(paths.config_file, tomlkit.dumps(document))
@@ -213,15 +245,28 @@ def save_setting(paths: Paths, name: str, value: str) -> None:
 
 
 def write_private(path: Path, text: str) -> None:
-    """Replace a file's content in one step, mode 0600: a crash leaves the old or the new one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    """Replace a file's content in one step, mode 0600: a crash leaves the old or the new one.
+
+    A link stays: the file it leads to is replaced. What is no file (a pipe, a device) is
+    written to.
+    """
+    try:
+        replaces = stat.S_ISREG(path.stat().st_mode)
+    except FileNotFoundError:
+        replaces = True
+    if not replaces:
+        with path.open("w", encoding="utf-8") as stream:
+            stream.write(text)
+        return
+    target = Path(os.path.realpath(path))
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
             stream.write(text)
             stream.flush()
             os.fsync(stream.fileno())
-        temporary.replace(path)
+        temporary.replace(target)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise

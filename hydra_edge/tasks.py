@@ -205,21 +205,53 @@ def infer_task(name: str, outputs: Sequence[str]) -> TaskSpec:
     )
 
 
-def read_task_file(path: Path) -> TaskSpec:
-    """Read one task spec from TOML; its keys are the fields of ``TaskSpec``.
+class CustomTasks(dict[str, TaskSpec]):
+    """The user's own specs by name; a file that cannot be used concerns its own task only.
 
-    Raises
-    ------
-    ConfigError
-        If the file is not TOML, or a key is unknown or of the wrong type.
+    ``broken`` holds what is wrong, by the name of the task that the file describes.
     """
+
+    def __init__(self, specs: dict[str, TaskSpec], broken: dict[str, ConfigError]) -> None:
+        super().__init__(specs)
+        self.broken = broken
+
+    def __bool__(self) -> bool:
+        """Return whether any file is there, usable or not."""
+        return bool(len(self) or self.broken)
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
     import tomllib
 
     try:
-        raw: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as err:
-        raise ConfigError(f"Task file {path} cannot be read: {err}. Expected TOML.") from err
-    raw.setdefault("name", path.stem)
+        raise ConfigError(
+            f"Task file {path} cannot be read: {err}. Expected TOML. Correct or remove it."
+        ) from err
+
+
+def _check_labels(labels: Sequence[str], kind: str, path: Path) -> None:
+    """Refuse an answer set that names nothing, or one answer twice."""
+    seen: dict[str | float, str] = {}
+    for label in labels:
+        key = answer_key(label, "rating" if kind == "rating" else "label")
+        if key == "":
+            raise ConfigError(
+                f"Task file {path}: got an empty label among {list(labels)}; expected text in "
+                "each. Take it out."
+            )
+        if key in seen:
+            raise ConfigError(
+                f"Task file {path}: got the label {label!r} after {seen[key]!r}, which is the "
+                "same answer; expected each once. Take one out."
+            )
+        seen[key] = label
+
+
+def _task_of(raw: dict[str, Any], path: Path) -> TaskSpec:
+    """Return the spec a task file describes."""
+    raw = {"name": path.stem} | raw
     expected = {f: type(getattr(BUILTIN[DEFAULT_TASK], f)) for f in TaskSpec.__dataclass_fields__}
     expected["labels"] = list
     for key, value in raw.items():
@@ -230,13 +262,41 @@ def read_task_file(path: Path) -> TaskSpec:
             )
     raw["labels"] = tuple(str(label) for label in raw.get("labels", ()))
     raw["name"] = canonical_name(raw["name"])
+    _check_labels(raw["labels"], raw.get("kind", "text"), path)
     return TaskSpec(**raw)
 
 
-def read_task_dir(folder: Path) -> dict[str, TaskSpec]:
-    """Read every ``*.toml`` of a folder (which need not exist), by task name."""
-    specs = [read_task_file(path) for path in sorted(folder.glob("*.toml"))]
-    return {spec.name: spec for spec in specs}
+def read_task_file(path: Path) -> TaskSpec:
+    """Read one task spec from TOML; its keys are the fields of ``TaskSpec``.
+
+    Raises
+    ------
+    ConfigError
+        If the file is not TOML, a key is unknown or of the wrong type, or a label is empty or
+        there twice.
+    """
+    return _task_of(_read_toml(path), path)
+
+
+def read_task_dir(folder: Path) -> CustomTasks:
+    """Read every ``*.toml`` of a folder (which need not exist), by task name.
+
+    A file that cannot be used is kept as ``broken`` under its task's name: that of the file
+    where it does not tell. ``find_task`` raises it for that task, and for no other.
+    """
+    specs: dict[str, TaskSpec] = {}
+    broken: dict[str, ConfigError] = {}
+    for path in sorted(folder.glob("*.toml")):
+        name: object = path.stem
+        try:
+            raw = _read_toml(path)
+            name = raw.get("name", name)
+            spec = _task_of(raw, path)
+        except ConfigError as err:
+            broken[canonical_name(name if isinstance(name, str) else path.stem)] = err
+        else:
+            specs[spec.name] = spec
+    return CustomTasks(specs, broken)
 
 
 def find_task(
@@ -256,10 +316,14 @@ def find_task(
 
     Raises
     ------
+    ConfigError
+        If the task's own file cannot be used.
     UnknownTaskError
         If the name is neither known nor backed by any answer.
     """
     name = canonical_name(name)
+    if isinstance(custom, CustomTasks) and name in custom.broken:
+        raise custom.broken[name]
     known = BUILTIN | (custom or {})
     answers = list(outputs)
     spec = known.get(name)

@@ -13,22 +13,33 @@ _OBJECTS_PER_COLLECTION = 50_000
 
 def main() -> None:
     """Run one command and leave with its exit code (0 fine, 1 failed, 2 misused, 130 stopped)."""
+    try:
+        _run()
+    except KeyboardInterrupt:  # before the command line is there to take it, or after
+        sys.exit(130)
+
+
+def _run() -> None:
     # Before numpy is loaded: our matrices are small, and a second BLAS thread on a busy machine
     # made fitting several times slower.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     gc.set_threshold(_OBJECTS_PER_COLLECTION)
+    from hydra_edge.cli.streams import StdoutError, give_stdout_up, supply_streams
+
+    supply_streams()
     from hydra_edge.cli.app import app
 
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")
     try:
         try:
             app(prog_name="hydra-edge")
         finally:
             sys.stdout.flush()
-    except BrokenPipeError:  # the reader went away: leave quietly, also at interpreter exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # the reader went away: leave quietly
+        give_stdout_up()
+        sys.exit(1)
+    except StdoutError as err:
+        give_stdout_up()
+        sys.stderr.write(f"error: cannot write to standard output: {err.strerror}\n")
         sys.exit(1)
     finally:
         gc.freeze()  # the system takes the memory back at once; all files are closed by now

@@ -142,6 +142,16 @@ def _look_at_user(path: Path) -> Finding:
     return Finding(name, "broken", " ".join(faults)) if faults else Finding(name, "ok", detail)
 
 
+def _look_at_tasks(paths: Paths) -> list[Finding]:
+    """Look at the user's own task files; nothing is said where there are none."""
+    from hydra_edge.tasks import read_task_dir
+
+    tasks = read_task_dir(paths.tasks)
+    found = [Finding(f"task {name}", "ok", str(paths.tasks)) for name in sorted(tasks)]
+    broken = sorted(tasks.broken.items())
+    return found + [Finding(f"task {name}", "broken", str(err)) for name, err in broken]
+
+
 def _findings() -> list[Finding]:
     from hydra_edge.config import Config, find_paths, load_config
 
@@ -164,13 +174,14 @@ def _findings() -> list[Finding]:
         _try("encoder", lambda: _look_at_encoder(config)),
         _try("llm", lambda: _look_at_llm(config, paths)),
     ]
+    found += _look_at_tasks(paths)
     for path in sorted(paths.users.glob("*.db")):
         found.append(_try(f"user {path.stem}", partial(_look_at_user, path)))
     return found
 
 
 def doctor(as_json: options.AsJson = False) -> None:
-    """Check the installation, the base, the LLM and every user's file."""
+    """Check the installation, base, LLM, tasks and users' files."""
     found = _findings()
     broken = [finding for finding in found if finding.state == "broken"]
     if as_json:

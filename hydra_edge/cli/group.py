@@ -17,6 +17,7 @@ from typer.core import TyperGroup
 
 from hydra_edge.cli import output
 from hydra_edge.cli.command import add_command
+from hydra_edge.cli.streams import StdoutError
 from hydra_edge.errors import HydraError
 
 DEBUG = "HYDRA_EDGE_DEBUG"
@@ -81,6 +82,8 @@ class RootGroup(Group):
         except HydraError as err:
             self._show_trace()
             output.write_error(err.code, str(err), as_json=_wants_json(given))
+        except StdoutError:  # `cli.main` says so
+            raise
         except Exception as err:
             self._show_trace()
             message = (

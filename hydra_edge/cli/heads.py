@@ -176,11 +176,12 @@ def export_head(
     ] = "-",
     user: options.User = None,
     task: options.Task = None,
+    force: options.Force = False,
 ) -> None:
     """Write a head as JSON; it holds no text of yours."""
     with open_user(ctx, user) as me:
         text = me.export_head(task, role)
-    write_text(file, [text, "\n"])
+    write_text(file, [text, "\n"], force=force)
 
 
 def import_head(

@@ -11,10 +11,12 @@ import typer
 from hydra_edge.cli import options, output, views
 from hydra_edge.cli.group import new_group, put
 from hydra_edge.cli.session import ask, open_user, settings, write_text
+from hydra_edge.errors import HydraError, RecordNotFoundError, UnknownTaskError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from hydra_edge.store import Store
     from hydra_edge.types import Record
 
 _ID_WIDTH = 40  # a git hash in full
@@ -116,6 +118,21 @@ def _json_line(record: Record) -> str:
     return line.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
+def _no_records(store: Store, task: str | None, source: str | None) -> HydraError:
+    """Say that no record is of a task and a source, and which there are."""
+    if source is not None and source not in store.sources():
+        return RecordNotFoundError(
+            f"No record comes from {source!r}; sources: {', '.join(store.sources()) or 'none yet'}."
+        )
+    if task and task not in store.tasks():
+        return UnknownTaskError(
+            f"No record of task {task!r}; tasks: {', '.join(store.tasks()) or 'none yet'}."
+        )
+    return RecordNotFoundError(
+        f"No record of task {task!r} comes from {source!r}. Leave --task or --source out."
+    )
+
+
 def export_records(
     ctx: typer.Context,
     file: Annotated[
@@ -124,6 +141,7 @@ def export_records(
     user: options.User = None,
     task: OfTask = None,
     source: OfSource = None,
+    force: options.Force = False,
 ) -> None:
     """Write records as JSON Lines, for `import jsonl`.
 
@@ -131,8 +149,11 @@ def export_records(
     its source.
     """
     with open_user(ctx, user) as me:
-        records = me.store.records(task=_task_name(task), source=source)
-    write_text(file, (_json_line(record) for record in records))
+        name = _task_name(task)
+        records = me.store.records(task=name, source=source)
+        if not records and (name or source is not None):
+            raise _no_records(me.store, name, source)
+    write_text(file, (_json_line(record) for record in records), force=force)
     output.note(f"{views.plural(len(records), 'record')} exported")
 
 
@@ -254,7 +275,7 @@ def _forget_user(user: str | None, *, yes: bool, as_json: bool) -> None:
     from hydra_edge.store import Store
 
     config, paths = settings()
-    name = user or config.user
+    name = config.user if user is None else user
     path = paths.user_file(name)
     if path.exists():
         ask(f"Erase everything about {name} ({path}) for good?", yes=yes)

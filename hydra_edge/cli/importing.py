@@ -164,7 +164,8 @@ def import_mbox(
 ) -> None:
     """Import mail you wrote: body -> subject, or mail -> reply.
 
-    Its records are private unless you say --public.
+    Subjects are read from mails that begin a conversation: those of replies and forwards are
+    somebody else's. Its records are private unless you say --public.
     """
     from hydra_edge.importers import read_mbox
 

@@ -12,10 +12,13 @@ import typer
 
 from hydra_edge.cli import options, output, views
 from hydra_edge.cli.group import put
+from hydra_edge.cli.interrupt import Interrupt
 from hydra_edge.cli.session import ask, open_user
-from hydra_edge.errors import UnknownModelError
+from hydra_edge.errors import CancelledError, HydraError, UnknownModelError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from hydra_edge.personalizer import Personalizer
     from hydra_edge.types import FitReport, Record
 
@@ -119,11 +122,11 @@ def _fit(
     *,
     use_llm: bool,
     as_json: bool,
-) -> list[FitReport]:
-    """Fit every task under one budget for all of them."""
-    reports = []
+    stop: Interrupt,
+) -> Iterator[FitReport]:
+    """Fit one task after another under one budget for all of them, until told to stop."""
     end = None if budget_s is None else time.monotonic() + budget_s
-    for name in tasks:
+    for position, name in enumerate(tasks, start=1):
         with output.progress(quiet=as_json) as bar:
             report = me.fit_head(
                 name,
@@ -131,14 +134,18 @@ def _fit(
                 budget_s=None if end is None else max(0.0, end - time.monotonic()),
                 use_llm=use_llm,
                 progress=bar,
+                should_stop=stop,
             )
-        reports.append(report)
+        yield report
         if calls is not None:
             calls = max(0, calls - report.llm_calls)
         if not as_json:
             views.write_fit(report)
             sys.stdout.flush()
-    return reports
+        if stop.wanted:
+            if left := tasks[position:]:
+                output.note(f"Not fitted: {', '.join(left)}.")
+            return
 
 
 def fit_head(
@@ -170,20 +177,42 @@ def fit_head(
 
     They are judged on your own held-out history. Choosing records needs no LLM. With one,
     sampled answers teach which answer to give; they are kept, so that stopping and starting
-    again pays for none twice.
+    again pays for none twice. Ctrl-C asks no more and fits on what there is; a second one ends
+    at once.
     """
     budget_s = options.seconds(budget, "--budget")
-    with open_user(ctx, user, model=model, base_url=base_url, offline=offline) as me:
-        tasks = _tasks(me, task)
-        if dry_run:
-            prompts = [prompt for name in tasks for prompt in me.fit_prompts(name, calls=calls)]
-            views.write_prompts(prompts, as_json=as_json)
-            return
-        if not no_llm and (calls or budget_s):
-            _consent(me, tasks, calls, yes=yes)
-        reports = _fit(me, tasks, calls, budget_s, use_llm=not no_llm, as_json=as_json)
+    reports: list[FitReport] = []
+    stop = Interrupt("Stopping: the heads are fitted on the answers there are")
+    fault: HydraError | None = None
+    try:
+        with open_user(ctx, user, model=model, base_url=base_url, offline=offline) as me:
+            tasks = _tasks(me, task)
+            if dry_run:
+                prompts = [prompt for name in tasks for prompt in me.fit_prompts(name, calls=calls)]
+                views.write_prompts(prompts, as_json=as_json)
+                return
+            if not no_llm and (calls or budget_s):
+                _consent(me, tasks, calls, yes=yes)
+            with stop:
+                fitted = _fit(
+                    me, tasks, calls, budget_s, use_llm=not no_llm, as_json=as_json, stop=stop
+                )
+                reports.extend(fitted)
+    except CancelledError as err:
+        fault = err
+    except KeyboardInterrupt:
+        fault = CancelledError(
+            "The fit was interrupted: got no report; expected one. The heads are what they were "
+            "or fitted, answers made are kept. Fit again to go on."
+        )
+    if fault:
+        output.write_error(fault.code, str(fault), as_json=False)
     if as_json:
-        output.write_json({"reports": [asdict(report) for report in reports]})
+        error = {"error": {"code": fault.code, "message": str(fault)}} if fault else {}
+        shown = {"reports": [asdict(report) for report in reports]}
+        output.write_json(shown | {"interrupted": stop.wanted or fault is not None} | error)
+    if fault or stop.wanted:
+        raise typer.Exit(130)
 
 
 def register(app: typer.Typer) -> None:

@@ -13,16 +13,28 @@ import typer
 
 from hydra_edge.cli import output
 
+
+def _named(user: str | None) -> str | None:
+    """Refuse an empty name: the default user is not who was meant."""
+    if user == "":
+        raise typer.BadParameter("is empty; expected a user's name. Leave it out for the default.")
+    return user
+
+
 User = Annotated[
     str | None,
-    typer.Option("--user", "-u", metavar="NAME", help="Whose history; default: setting `user`."),
-]
+    typer.Option(
+        "--user", "-u", metavar="NAME", callback=_named,
+        help="Whose history; default: setting `user`.",
+    ),
+]  # fmt: skip
 Task = Annotated[
     str | None,
     typer.Option(
         "--task", "-t", metavar="TASK", help="Which kind of query; default: the one used most."
     ),
 ]
+Force = Annotated[bool, typer.Option("--force", help="Replace FILE if it is there already.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object, for programs.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
 Model = Annotated[

@@ -96,9 +96,11 @@ def heading(text: str, *, stream: IO[str] | None = None) -> None:
 
 def write_error(code: str, message: str, *, as_json: bool) -> None:
     """Report a failure: one line on stderr, and for machines an object on stdout too."""
-    sys.stdout.flush()
     line = f"{paint('error:', 'red', sys.stderr)} {one_line(message)}\n"
-    sys.stderr.write(line)
+    try:
+        sys.stdout.flush()
+    finally:  # told even if stdout takes nothing
+        sys.stderr.write(line)
     if as_json:
         write_json({"error": {"code": code, "message": message}})
 

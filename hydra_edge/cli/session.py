@@ -88,13 +88,15 @@ def ask(question: str, *, yes: bool) -> None:
     typer.confirm(output.harmless(question), abort=True, err=True)
 
 
-def write_text(file: str, parts: Iterable[str]) -> None:
+def write_text(file: str, parts: Iterable[str], *, force: bool = False) -> None:
     """Write the parts of a text to a file only its owner can read, or to stdout (``-``).
+
+    ``force`` replaces a file that is there. A pipe or device is always written to.
 
     Raises
     ------
     ConfigError
-        If the file cannot be written.
+        If the file is there already, or cannot be written.
     """
     if file == "-":
         for part in parts:
@@ -104,6 +106,11 @@ def write_text(file: str, parts: Iterable[str]) -> None:
 
     path = Path(file).expanduser()
     try:
+        if path.is_file() and not force:
+            raise ConfigError(
+                f"Cannot write {path}: a file of that name is there; expected none. Give another "
+                "name, or --force to replace it."
+            )
         write_private(path, "".join(parts))
     except OSError as err:
         raise ConfigError(

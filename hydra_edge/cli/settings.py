@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +14,9 @@ from hydra_edge.cli.session import open_user, settings
 from hydra_edge.errors import ConfigError, StoreError, UnknownUserError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from hydra_edge.tasks import TaskSpec
     from hydra_edge.types import JsonDict
 
 Setting = Annotated[str, typer.Argument(metavar="NAME", help="A setting; see `config list`.")]
@@ -51,6 +55,7 @@ def get_setting(name: Setting, as_json: options.AsJson = False) -> None:
 
 
 def set_setting(
+    ctx: typer.Context,
     name: Setting,
     value: Annotated[str, typer.Argument(metavar="VALUE", help="Its new value.")],
 ) -> None:
@@ -58,6 +63,8 @@ def set_setting(
     from hydra_edge.config import find_paths, save_setting
 
     paths = find_paths()
+    if name == "task" and value:
+        _spec(ctx, value, None)  # no command could do anything with a task nobody knows
     save_setting(paths, name, value)
     output.note(f"{name} written to {paths.config_file}")
 
@@ -110,6 +117,20 @@ def list_tasks(
         ("task", "records", "kind", "origin", "instruction"),
         [tuple("-" if cell is None else str(cell) for cell in row.values()) for row in rows],
     )
+    for err in custom.broken.values():
+        output.note(str(err), style="yellow")
+
+
+def _spec(ctx: typer.Context, name: str, user: str | None) -> TaskSpec:
+    """Return a task's spec, completed by the answers of a user who need not exist."""
+    from hydra_edge.config import find_paths
+    from hydra_edge.tasks import canonical_name, find_task, read_task_dir
+
+    outputs: list[str] = []
+    if canonical_name(name) in _counts(ctx, user):
+        with open_user(ctx, user) as me:
+            outputs = [r.output for r in me.store.records(task=canonical_name(name))]
+    return find_task(name, custom=read_task_dir(find_paths().tasks), outputs=outputs)
 
 
 def show_task(
@@ -122,15 +143,7 @@ def show_task(
 
     Its answer set is shown as your history completes it.
     """
-    from hydra_edge.config import find_paths
-    from hydra_edge.tasks import canonical_name, find_task, read_task_dir
-
-    outputs: list[str] = []
-    if canonical_name(name) in _counts(ctx, user):
-        with open_user(ctx, user) as me:
-            outputs = [r.output for r in me.store.records(task=canonical_name(name))]
-    spec = find_task(name, custom=read_task_dir(find_paths().tasks), outputs=outputs)
-    fields: JsonDict = asdict(spec)
+    fields: JsonDict = asdict(_spec(ctx, name, user))
     if as_json:
         output.write_json(fields)
         return
@@ -149,12 +162,25 @@ def tasks_path() -> None:
     output.answer(str(find_paths().tasks))
 
 
+def _state(path: Path, fault: StoreError) -> str:
+    """Say in a word why a history cannot be opened."""
+    import sqlite3
+
+    cause = fault.__cause__
+    looked_into = isinstance(cause, sqlite3.DatabaseError | ValueError)
+    if looked_into and not isinstance(cause, sqlite3.OperationalError):
+        return "damaged"
+    writable = all(os.access(place, os.W_OK) for place in (path, path.parent))
+    return "unusable" if writable else "read-only"
+
+
 def list_users(as_json: options.AsJson = False) -> None:
     """List the people with a history on this device."""
     from hydra_edge.store import Store
 
     config, paths = settings()
     users: list[JsonDict] = []
+    states: dict[str, str] = {}
     for path in sorted(paths.users.glob("*.db")):
         entry: JsonDict = {
             "user": path.stem,
@@ -166,6 +192,7 @@ def list_users(as_json: options.AsJson = False) -> None:
                 entry |= {"records": store.count(), "size_bytes": store.size_bytes()}
         except StoreError as err:
             entry |= {"records": None, "size_bytes": None, "error": str(err)}
+            states[path.stem] = _state(path, err)
         users.append(entry)
     if as_json:
         output.write_json({"users": users})
@@ -173,13 +200,16 @@ def list_users(as_json: options.AsJson = False) -> None:
     rows = [
         (
             f"{entry['user']}{'*' if entry['default'] else ''}",
-            "damaged" if entry["records"] is None else f"{entry['records']:,}",
+            states[entry["user"]] if entry["user"] in states else f"{entry['records']:,}",
             views.size(entry["size_bytes"]),
             entry["path"],
         )
         for entry in users
     ]
     output.table(("user", "records", "size", "file"), rows)
+    for entry in users:
+        if "error" in entry:
+            output.note(entry["error"], style="yellow")
     if not users:
         output.note("Nobody yet. Next: hydra-edge import --help")
 

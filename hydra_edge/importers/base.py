@@ -16,7 +16,7 @@ import re
 import stat
 import unicodedata
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -37,6 +37,7 @@ _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _YEAR_1 = (datetime(1, 1, 1, tzinfo=UTC) - _EPOCH).total_seconds()
 _YEAR_9999 = (datetime(9999, 12, 31, tzinfo=UTC) - _EPOCH).total_seconds()
+_YEAR, _COMPACT_DATE = re.compile(r"[0-9]{4}"), re.compile(r"[0-9]{8}")
 _YES, _NO = frozenset({"true", "yes", "1"}), frozenset({"false", "no", "0", ""})
 
 
@@ -103,14 +104,22 @@ def parse_name(value: object, name: str) -> str:
 
 
 def parse_time(value: object) -> float | None:
-    """Read unix seconds or ISO 8601 text (UTC if it names no zone); None or empty is None."""
+    """Read unix seconds or ISO 8601 text (UTC if it names no zone); None or empty is None.
+
+    Text of eight digits that is a date (20240131) is one. A year alone is refused: as seconds
+    it would be a moment of 1970.
+    """
     if value is None or (isinstance(value, str) and not value.strip()):
         return None
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise mismatch("time", value, "unix seconds or a date")
+    if isinstance(value, str) and _YEAR.fullmatch(value.strip()):
+        raise ValueError(
+            f"time is {shown(value)}, a year alone; expected unix seconds or a date such as "
+            f"{value.strip()}-01-31"
+        )
     try:
-        plain = number(value) if isinstance(value, str) else float(value)
-        seconds = _iso_seconds(str(value).strip()) if plain is None else plain
+        seconds = _seconds(value)
     except (ValueError, OverflowError) as err:
         raise ValueError(f"time is {shown(value)}; expected unix seconds or a date") from err
     if not _YEAR_1 <= seconds <= _YEAR_9999:  # NaN compares false too
@@ -118,6 +127,17 @@ def parse_time(value: object) -> float | None:
             f"time is {shown(value)}; expected unix seconds (not milliseconds) or a date"
         )
     return seconds
+
+
+def _seconds(value: int | float | str) -> float:
+    if not isinstance(value, str):
+        return float(value)
+    text = value.strip()
+    if _COMPACT_DATE.fullmatch(text):
+        with suppress(ValueError):  # no such day: seconds
+            return _iso_seconds(text)
+    plain = number(text)
+    return _iso_seconds(text) if plain is None else plain
 
 
 def _iso_seconds(text: str) -> float:

@@ -27,7 +27,13 @@ _SPACES = re.compile(r"\s+")
 _BLANK_LINES = re.compile(r"\n(?:[ \t]*\n){2,}")
 # mbox writers put > before body lines that would look like the start of the next mail.
 _ESCAPED_FROM = re.compile(r"^>(>*From )", re.MULTILINE)
-_PREFIXES = re.compile(r"(?:(?:re|fwd?|aw|wg)(?:\[\d+\])?[ \t]*[:：][ \t]*)+", re.IGNORECASE)
+# What mailers of many languages put before the subject of the mail that is answered or passed on.
+_PREFIX = re.compile(
+    r"(?:\[[^\[\]]*+\][ \t]*+)*+"
+    r"(?:re|res|rif|fwd?|aw|antw|antwort|wg|sv|vs|vb|tr|rv|enc|odp|pd|ynt|ilt|回复|回覆|答复|转发|轉寄)"
+    r"(?:\[\d+\])?[ \t]*+[:：]",
+    re.IGNORECASE,
+)
 _ORIGINAL = re.compile(r"-{3,} ?(?:Original[ -]Message|Ursprüngliche Nachricht) ?-{3,}")
 _HEADER_FROM = ("From:", "Von:", "De:")
 _HEADER_SUBJECT = ("Subject:", "Betreff:", "Objet:", "Asunto:")
@@ -111,10 +117,12 @@ def html_text(html: str) -> str:
     return _tidy([line.strip() for line in "".join(pieces).split("\n")])
 
 
-def plain_subject(subject: str) -> str:
-    """Return a subject without ``Re:``, ``Fwd:`` and their like; list tags stay."""
-    prefixes = _PREFIXES.match(subject)
-    return subject[prefixes.end() :] if prefixes else subject
+def is_taken_over(subject: str) -> bool:
+    """Whether a subject is that of an earlier mail: it begins with ``Re:``, ``Fwd:`` or the like.
+
+    Tags of mailing lists may stand before.
+    """
+    return _PREFIX.match(subject.lstrip()) is not None
 
 
 def split_quotes(text: str) -> MailText:

@@ -24,7 +24,7 @@ from hydra_edge.importers.base import (
     readable,
 )
 from hydra_edge.importers.log import ImportLog
-from hydra_edge.importers.mailtext import header_text, plain_subject, plain_text, split_quotes
+from hydra_edge.importers.mailtext import header_text, is_taken_over, plain_text, split_quotes
 from hydra_edge.types import Record, text_hash
 
 Mode: TypeAlias = Literal["subject", "reply"]
@@ -61,9 +61,10 @@ def read_mbox(
     log
         Filled while iterating; progress in mails.
     mode
-        ``subject``: body -> subject. ``reply``: the mail answered -> the answer; the mail
-        answered is found in the same file by ``In-Reply-To``, else it is what the reply
-        quotes. Quotes and signatures are dropped.
+        ``subject``: body -> subject of mails that began a conversation: the subject of a reply
+        is that of the mail it answers, which somebody else may have written. ``reply``: the
+        mail answered -> the answer; the mail answered is found in the same file by
+        ``In-Reply-To``, else it is what the reply quotes. Quotes and signatures are dropped.
     me
         A part of the person's address, in any case; needed for replies. Without it, every
         mail's subject is read.
@@ -144,8 +145,8 @@ class _Reader:
             return None
 
     def _fields(self, mail: Message) -> dict[str, object] | _Skip:
-        if self.me is not None and not _is_from(mail, self.me):
-            return _Skip("from somebody else")
+        if unwanted := self._unwanted(mail):
+            return unwanted
         text = plain_text(mail)
         if _ENCRYPTED in text:
             return _Skip("encrypted")
@@ -153,7 +154,7 @@ class _Reader:
         if not parts.own:
             return _Skip("no text of one's own")
         if self.mode == "subject":
-            asked, written = parts.own, plain_subject(header_text(mail["Subject"]))
+            asked, written = parts.own, header_text(mail["Subject"])
             if not written:
                 return _Skip("no subject")
         else:
@@ -167,6 +168,15 @@ class _Reader:
             "id": content_id(f"{self.mode}\x1f{message_id}") if message_id else "",
             "time": _date(mail),
         }
+
+    def _unwanted(self, mail: Message) -> _Skip | None:
+        """Say why a mail is left out whatever its text."""
+        if self.me is not None and not _is_from(mail, self.me):
+            return _Skip("from somebody else")
+        taken_over = _answers(mail) or is_taken_over(header_text(mail["Subject"]))
+        if self.mode == "subject" and taken_over:
+            return _Skip("with the subject of an earlier mail (reply or forward)")
+        return None
 
     def _parent(self, mail: Message) -> str:
         key = self.parents.get(_digest(header_text(mail["In-Reply-To"])))
@@ -211,6 +221,11 @@ def _digest(message_id: str) -> bytes:
 
 def _message_id(mail: Message) -> str:
     return header_text(mail["Message-ID"])
+
+
+def _answers(mail: Message) -> bool:
+    """Whether a mail says that it belongs to an earlier one."""
+    return any(header_text(mail[name]) for name in ("In-Reply-To", "References"))
 
 
 def _is_from(mail: Message, me: str) -> bool:

@@ -1,4 +1,4 @@
-"""Ctrl-C while an answer is written: what is finished is the answer."""
+"""Ctrl-C while an answer is written or a head fitted: what is finished is the result."""
 
 import json
 import signal
@@ -7,8 +7,9 @@ import cli_runner
 from cli_runner import FakePersonalizer
 from conftest import ScriptedLLM
 
+from hydra_edge.errors import CancelledError
 from hydra_edge.personalizer import Personalizer
-from hydra_edge.types import Completion
+from hydra_edge.types import Completion, Record
 
 
 class Interrupted(ScriptedLLM):
@@ -71,3 +72,102 @@ def test_generate_explained_shows_candidates_as_they_are_finished():
 
 def test_generate_without_interrupt_ends_well():
     assert cli_runner.call("generate", "q", opener=FakePersonalizer().open).exit_code == 0
+
+
+class Bought(ScriptedLLM):
+    """An LLM whose answers are interrupted once so many pools have been bought."""
+
+    def __init__(self, pools, interrupts=1):
+        super().__init__(lambda prompt, n: [f"a title of {i} words" for i in range(n)])
+        self.pools, self.interrupts = pools, interrupts
+
+    def complete(self, prompt, *, should_stop=None, **options):
+        out = super().complete(prompt, **options)
+        if len(self.prompts) >= self.pools:
+            for _ in range(self.interrupts):
+                signal.raise_signal(signal.SIGINT)
+            assert should_stop is None or should_stop()
+        return out
+
+
+TITLES = [
+    *(Record(f"a text about {i} things today", f"Title {i}", "note_title") for i in range(12)),
+    *(Record(f"a text about {i} things", f"Answer {i}", "chat") for i in range(6)),
+]
+
+
+def fit(llm, hash_encoder, *args):
+    """Fit heads with this LLM on a small history."""
+
+    def opener(*_, **__):
+        return Personalizer.from_records(TITLES, llm=llm, encoder=hash_encoder)
+
+    return cli_runner.call("fit-head", "--calls", "500", *args, opener=opener)
+
+
+def test_fit_head_interrupted_while_it_buys_fits_on_what_there_is(hash_encoder):
+    before = signal.getsignal(signal.SIGINT)
+    llm = Bought(2)
+    result = fit(llm, hash_encoder, "-t", "note_title")
+    assert result.exit_code == 130
+    assert len(llm.prompts) == 2
+    assert "Stopping: the heads are fitted on the answers there are" in result.stderr
+    assert "prompt-only RAG" in result.stdout
+    assert "stopped" in result.stdout
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_fit_head_interrupted_leaves_the_other_tasks_and_says_so(hash_encoder):
+    result = fit(Bought(2), hash_encoder)
+    assert result.exit_code == 130
+    assert "Not fitted: chat." in result.stderr
+    payload = json.loads(fit(Bought(2), hash_encoder, "--json").stdout)
+    assert [report["task"] for report in payload["reports"]] == ["note_title"]
+    assert payload["interrupted"] is True
+    assert "error" not in payload
+
+
+def test_fit_head_interrupted_twice_ends_at_once_with_a_word(hash_encoder):
+    result = fit(Bought(1, interrupts=2), hash_encoder, "-t", "note_title")
+    assert (result.exit_code, result.stdout) == (130, "")
+    assert "The fit was interrupted" in result.stderr
+    payload = json.loads(fit(Bought(1, interrupts=2), hash_encoder, "--json").stdout)
+    assert (payload["reports"], payload["interrupted"]) == ([], True)
+    assert payload["error"]["code"] == "cancelled"
+
+
+class Early(FakePersonalizer):
+    """Is told to stop before there is anything to fit on, or interrupted while it opens."""
+
+    def fit_head(self, task=None, *, should_stop, **_):
+        if task == "chat":
+            return super().fit_head(task)
+        signal.raise_signal(signal.SIGINT)
+        assert should_stop()
+        raise CancelledError("The fit was stopped: got 0 of 9 done.")
+
+
+def test_fit_head_interrupted_before_anything_is_learned_keeps_what_was_reported():
+    me = Early()
+    me.store.add([*(Record(f"a{i}", "b", "chat") for i in range(3)), Record("a", "b", "tweet")])
+    result = cli_runner.call("fit-head", "--no-llm", "--json", opener=me.open)
+    assert result.exit_code == 130
+    assert "got 0 of 9 done" in result.stderr
+    payload = json.loads(result.stdout)
+    assert [report["task"] for report in payload["reports"]] == ["chat"]
+    assert payload["error"]["code"] == "cancelled"
+
+
+def test_fit_head_interrupted_while_it_opens_prints_an_object():
+    def opener(*_, **__):
+        signal.raise_signal(signal.SIGINT)
+
+    result = cli_runner.call("fit-head", "--json", opener=opener)
+    assert result.exit_code == 130
+    assert json.loads(result.stdout)["error"]["code"] == "cancelled"
+
+
+def test_fit_head_without_interrupt_ends_well():
+    result = cli_runner.call("fit-head", "-t", "chat", "--json", opener=FakePersonalizer().open)
+    assert result.exit_code == 0
+    assert json.loads(result.stdout)["interrupted"] is False

@@ -4,6 +4,8 @@ import json
 import os
 import shutil
 import stat
+import tempfile
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -114,6 +116,26 @@ def test_doctor_unreadable_settings_do_not_end_it(home):
     assert result.exit_code == 1
     assert "broken  settings" in result.stdout
     assert "ok      base" in result.stdout
+
+
+def test_doctor_reports_a_broken_task_file_that_stops_no_other_task(home):
+    call("add", "a text", "a title", "-t", "note_title")
+    (home / "tasks").mkdir()
+    (home / "tasks" / "a.toml").write_text("max_tokens = 9\n")
+    (home / "tasks" / "b.toml").write_text("broken")
+    result = call("doctor", "--json")
+    found = {f["name"]: f for f in json.loads(result.stdout)["findings"]}
+
+    assert result.exit_code == 1
+    assert (found["task a"]["state"], found["task b"]["state"]) == ("ok", "broken")
+    assert "b.toml cannot be read" in found["task b"]["detail"]
+    assert call("rank", "a text").exit_code == 0
+    result = call("rank", "a text", "-t", "b")
+    assert result.exit_code == 1
+    assert "b.toml cannot be read" in result.stderr
+    listed = call("tasks", "list")
+    assert listed.exit_code == 0
+    assert "b.toml cannot be read" in listed.stderr
 
 
 def test_doctor_home_nobody_can_write_to_is_broken(monkeypatch):
@@ -250,6 +272,78 @@ def test_config_set_is_read_back(home):
                                   ("set", "candidates", "many")])  # fmt: skip
 def test_config_unusable_setting_is_exit_1(args):
     assert call("config", *args).exit_code == 1
+
+
+def test_config_set_task_nobody_knows_is_refused(home):
+    call("add", "a text", "a title", "-t", "recipes")
+    result = call("config", "set", "task", "nonsense")
+
+    assert result.exit_code == 1
+    assert "No task 'nonsense'. Known tasks:" in result.stderr
+    assert not (home / "config.toml").exists()
+    for task in ("recipes", "commit-subject", ""):
+        assert call("config", "set", "task", task).exit_code == 0
+        assert call("rank", "a text").exit_code == 0
+
+
+def test_config_set_replaces_a_user_that_stops_every_command(home):
+    home.mkdir()
+    (home / "config.toml").write_text("user = '../x'\n")
+    assert call("users").exit_code == 1
+    assert call("config", "set", "user", "a/b").exit_code == 1
+    assert call("config", "set", "user", "ada").exit_code == 0
+    assert load_config(find_paths()).user == "ada"
+
+
+@pytest.mark.parametrize(
+    "args",
+    [("history", "list"), ("rank", "q"), ("add", "a", "b"), ("forget", "--all", "--yes"),
+     ("fit-head",), ("tasks", "list"), ("import", "jsonl", "-")],
+)  # fmt: skip
+def test_empty_user_name_is_not_the_default_user(home, args):
+    call("add", "a text", "a title")
+    result = call(*args, "-u", "", text="")
+
+    assert result.exit_code == 2
+    assert "is empty; expected a user's name" in result.stderr
+    assert (home / "users" / "me.db").exists()
+
+
+@contextmanager
+def ordinary_user():
+    """Go on without root's right to ignore modes, wherever tests run as root."""
+    root = os.geteuid() == 0
+    if root:
+        os.setresgid(65534, 65534, 0)
+        os.setresuid(65534, 65534, 0)
+    try:
+        yield
+    finally:
+        if root:
+            os.setresuid(0, 0, 0)
+            os.setresgid(0, 0, 0)
+
+
+def test_users_of_a_read_only_home_are_not_called_damaged(monkeypatch):
+    with tempfile.TemporaryDirectory() as name:  # where an ordinary user can get to
+        monkeypatch.setenv("HYDRA_EDGE_HOME", name)
+        users = Path(name) / "users"
+        call("add", "a text", "a title")
+        (users / "broken.db").write_bytes(b"not a database, but long enough to look" * 50)
+        assert "damaged" in call("users").stdout  # and all it needs is loaded
+        for path in (users / "broken.db", users / "me.db", users, Path(name)):
+            if os.geteuid() == 0:
+                os.chown(path, 65534, 65534)
+            path.chmod(0o555 if path.is_dir() else 0o400)
+        with ordinary_user():
+            result = call("users")
+        Path(name).chmod(0o755)
+        users.chmod(0o755)
+
+    assert result.exit_code == 0
+    states = {line.split()[0]: line.split()[1] for line in result.stdout.splitlines()}
+    assert states["me*"] == "read-only"
+    assert "writable" in result.stderr
 
 
 def test_users_lists_everyone_and_marks_damage(home):

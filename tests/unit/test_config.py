@@ -7,7 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from hydra_edge.config import find_paths, load_config, make_private_dir, save_setting, write_private
+from hydra_edge.config import (
+    _BOUNDS,
+    Config,
+    find_paths,
+    load_config,
+    make_private_dir,
+    save_setting,
+    write_private,
+)
 from hydra_edge.errors import ConfigError
 
 
@@ -61,8 +69,13 @@ def test_save_setting_keeps_comments_and_mode() -> None:
     ("name", "value", "match"),
     [
         ("colour", "red", "Unknown setting 'colour'. Known: user"),
-        ("candidates", "many", "expected a int"),
-        ("log", "perhaps", "expected a bool"),
+        ("candidates", "many", "expected a whole number"),
+        ("temperature", "warm", "expected a number"),
+        ("log", "perhaps", "expected true or false"),
+        ("user", "../x", "config set: User name '../x' cannot be used. Expected 1-64"),
+        ("user", "", "User name '' cannot be used"),
+        *((name, str(least - 1), "expected .* or more") for name, (least, _) in _BOUNDS.items()),
+        *((name, str(most + 1), f"and {most} at most") for name, (_, most) in _BOUNDS.items()),
     ],
 )
 def test_save_setting_bad_input_changes_nothing(name: str, value: str, match: str) -> None:
@@ -70,6 +83,42 @@ def test_save_setting_bad_input_changes_nothing(name: str, value: str, match: st
     with pytest.raises(ConfigError, match=match):
         save_setting(paths, name, value)
     assert not paths.config_file.exists()
+
+
+@pytest.mark.parametrize(("name", "most"), [(name, most) for name, (_, most) in _BOUNDS.items()])
+def test_settings_above_their_greatest_value_are_refused_wherever_they_stand(
+    monkeypatch: pytest.MonkeyPatch, name: str, most: float
+) -> None:
+    beyond, match = most + 1, f"{name} = .* cannot be used; expected .* and {most} at most"
+    assert getattr(Config(**{name: most}), name) == most  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=match):
+        Config(**{name: beyond})  # type: ignore[arg-type]
+    paths = find_paths()
+    make_private_dir(paths.config)
+    write_private(paths.config_file, f"{name} = {beyond}\n")
+    with pytest.raises(ConfigError, match=match):
+        load_config(paths)
+    paths.config_file.unlink()
+    monkeypatch.setenv(f"HYDRA_EDGE_{name.upper()}", str(beyond))
+    with pytest.raises(ConfigError, match=match):
+        load_config(paths)
+
+
+def test_load_config_default_user_that_cannot_be_one_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HYDRA_EDGE_USER", "a/b")
+    with pytest.raises(ConfigError, match=r"environment HYDRA_EDGE_USER: User name 'a/b'"):
+        load_config(find_paths())
+
+
+def test_config_file_with_a_byte_order_mark_is_read_and_edited() -> None:
+    paths = find_paths()
+    make_private_dir(paths.config)
+    paths.config_file.write_bytes(b"\xef\xbb\xbfcandidates = 3\n")
+    assert load_config(paths).candidates == 3
+    save_setting(paths, "records", "2")
+    assert (load_config(paths).candidates, load_config(paths).records) == (3, 2)
 
 
 def test_load_config_broken_file_says_where(home: Path) -> None:

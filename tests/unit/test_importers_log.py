@@ -52,6 +52,11 @@ def test_log_second_source_restarts_progress_and_keeps_counts():
         ("1970-01-01T01:00:10+01:00", 10.0),
         ("1970-01-01 00:00:10", 10.0),
         ("1969-12-31T23:59:59", -1.0),
+        ("20240102", 1704153600.0),
+        (" 19700102 ", 86400.0),
+        (20240102, 20240102.0),  # a number, not text
+        ("20241399", 20241399.0),  # no such day
+        ("1970010", 1970010.0),
     ],
 )
 def test_time_in_any_spelling_becomes_unix_seconds(value, seconds):
@@ -66,6 +71,13 @@ def test_time_in_any_spelling_becomes_unix_seconds(value, seconds):
 def test_time_that_is_no_moment_is_refused(value):
     with pytest.raises(ValueError, match=r"^time is .*; expected unix seconds"):
         parse_time(value)
+
+
+@pytest.mark.parametrize("year", ["2024", " 1999 "])
+def test_time_that_is_a_year_alone_is_refused(year):
+    with pytest.raises(ValueError, match=f"a year alone; .*a date such as {year.strip()}-01-31"):
+        parse_time(year)
+    assert parse_time(2024) == 2024.0
 
 
 def test_time_zone_does_not_depend_on_the_device(monkeypatch):

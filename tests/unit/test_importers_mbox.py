@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from hydra_edge.errors import ConfigError, ImportFormatError
 from hydra_edge.importers import ImportLog, read_mbox
-from hydra_edge.importers.mailtext import html_text, plain_subject, split_quotes
+from hydra_edge.importers.mailtext import html_text, is_taken_over, split_quotes
 
 ME = "Ada <ada@example.org>"
 
@@ -44,7 +44,7 @@ def read(path, **options):
 
 
 def test_mail_becomes_body_and_subject(path):
-    write(path, mail("Dear Bob,\n\nsee you.\n-- \nAda\n", subject="Re: [list] Lunch 🍜 日本"))
+    write(path, mail("Dear Bob,\n\nsee you.\n-- \nAda\n", subject="[list] Lunch 🍜 日本"))
     [record], log = read(path, me="ADA@")
     assert (record.input, record.output) == ("Dear Bob,\n\nsee you.", "[list] Lunch 🍜 日本")
     assert (record.task, record.private, record.time) == ("email_subject", True, 10.0)
@@ -80,7 +80,7 @@ def test_mails_of_no_use_are_counted_by_reason(path):
     write(
         path,
         mail(subject=None),
-        mail(subject="Re: "),
+        mail(subject=" "),
         mail("> all quoted\n"),
         mail("-----BEGIN PGP MESSAGE-----\nabc\n"),
     )
@@ -232,18 +232,43 @@ def test_mbox_of_arbitrary_mails_keeps_the_good_ones(path, junk, mode):
 
 
 @pytest.mark.parametrize(
-    ("subject", "plain"),
-    [
-        ("Re: Fwd: AW: x", "x"),
-        ("RE[2]: x", "x"),
-        ("Re：x", "x"),
-        ("Reply: x", "Reply: x"),
-        ("About Re: x", "About Re: x"),
-        ("[a] Re: x", "[a] Re: x"),
-    ],
+    "subject",
+    ["Re: Fwd: AW: x", "RE[2]: x", "Re：x", "WG: x", "fw : x", " SV: x", "[a] Re: x", "[a][b]tr: x",
+     "Re:", "回复：x", "Antwort: x"],
+)  # fmt: skip
+def test_subject_with_a_prefix_is_taken_over(subject):
+    assert is_taken_over(subject)
+
+
+@pytest.mark.parametrize(
+    "subject", ["Reply: x", "About Re: x", "[a] x", "Re x", "", "Research: x", "[re]: x"]
 )
-def test_subject_loses_reply_prefixes_only(subject, plain):
-    assert plain_subject(subject) == plain
+def test_subject_without_a_prefix_is_ones_own(subject):
+    assert not is_taken_over(subject)
+
+
+def test_mail_that_answers_teaches_nobody_elses_subject(path):
+    write(
+        path,
+        mail(subject="Lunch on Friday"),
+        mail("Gladly.\n", subject="Re: Lunch?"),
+        mail("See below.\n", subject="WG: Lunch?"),
+        mail("Gladly.\n", subject="Lunch?", In_Reply_To="<1@x>"),
+        mail("Gladly.\n", subject="Lunch?", References="<1@x>"),
+        mail("Gladly.\n", subject="Re: Lunch?", sender="Bob <bob@example.org>"),
+    )
+    records, log = read(path, me="ada@")
+    assert [record.output for record in records] == ["Lunch on Friday"]
+    assert log.skipped == {
+        "with the subject of an earlier mail (reply or forward)": 4,
+        "from somebody else": 1,
+    }
+
+
+def test_reply_mode_keeps_replies_whatever_their_subject(path):
+    write(path, mail("Yes.\n\n> Dinner?\n", subject="Re: Dinner", In_Reply_To="<gone@x>"))
+    [record], _ = read(path, me="ada@", mode="reply")
+    assert record.output == "Yes."
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,70 @@
+"""Stdout and stderr as a command may find them: open, closed, full, or never there.
+
+What stdout refuses is told apart from every other fault, wherever it comes up.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class StdoutError(OSError):
+    """Standard output did not take what was written."""
+
+
+@contextmanager
+def _told_apart() -> Iterator[None]:
+    try:
+        yield
+    except (BrokenPipeError, StdoutError):  # a reader that went away is no fault
+        raise
+    except OSError as err:
+        raise StdoutError(err.errno, err.strerror or str(err)) from err
+
+
+class Stdout(io.TextIOWrapper):
+    """Standard output, whose faults are ``StdoutError``."""
+
+    def write(self, text: str) -> int:
+        """Write a text."""
+        with _told_apart():
+            return super().write(text)
+
+    def flush(self) -> None:
+        """Write what is waiting."""
+        with _told_apart():
+            super().flush()
+
+
+def supply_streams() -> None:
+    """Make stdout tell its faults, and both streams take what UTF-8 or a terminal cannot hold.
+
+    For those a process was started without others stand in: stdout refuses, stderr drops.
+    """
+    if sys.stdout is None:
+        # This also takes its number, so that no file of ours gets what others write to stdout.
+        sys.stdout = os.fdopen(os.open(os.devnull, os.O_RDONLY), "w", encoding="utf-8")
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w", encoding="utf-8")
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    plain = sys.stdout
+    if type(plain) is io.TextIOWrapper:
+        encoding, lines, through = plain.encoding, plain.line_buffering, plain.write_through
+        sys.stdout = Stdout(
+            plain.detach(),
+            encoding,
+            "backslashreplace",
+            line_buffering=lines,
+            write_through=through,
+        )
+
+
+def give_stdout_up() -> None:
+    """Let what is still to be written go nowhere, also at interpreter exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,0 +1,111 @@
+"""A stdout that is closed, full or missing, and Ctrl-C before a command has begun: one line."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from cli_runner import call
+
+PROGRAM = [sys.executable, "-m", "hydra_edge"]
+full = pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
+# Some text, more than any buffer holds, help of the parser's own, and text of ours.
+COMMANDS = [
+    ("config", "list"), ("history", "export"), ("--help",), ("--version",),
+    ("tasks", "list", "--json"),
+]  # fmt: skip
+
+
+def run(args, **streams):
+    return subprocess.run(
+        [*PROGRAM, *args], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        check=False, **streams,
+    )  # fmt: skip
+
+
+def closed(args, ends=">&-"):
+    """Run a command without a stdout."""
+    line = f'exec "$0" "$@" {ends}'
+    return subprocess.run(
+        ["/bin/sh", "-c", line, *PROGRAM, *args], stderr=subprocess.PIPE, text=True, check=False
+    )
+
+
+@pytest.fixture
+def _history():
+    lines = "".join(f'{{"input": "text {i} {"x" * 500}", "output": "o{i}"}}\n' for i in range(400))
+    assert call("import", "jsonl", "-", text=lines).exit_code == 0
+
+
+@full
+@pytest.mark.usefixtures("_history")
+@pytest.mark.parametrize("args", COMMANDS)
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_full_stdout_is_one_line(args, unbuffered, monkeypatch):
+    monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
+    with Path("/dev/full").open("w") as stream:
+        result = run(args, stdout=stream)
+    said = result.stderr.splitlines()
+    assert result.returncode == 1
+    assert "error: cannot write to standard output: No space left on device" in said
+    assert "Traceback" not in result.stderr
+    assert "stumbled" not in result.stderr
+    assert sum(line.startswith("error:") for line in said) == 1
+
+
+@pytest.mark.usefixtures("_history")
+@pytest.mark.parametrize("args", COMMANDS)
+@pytest.mark.parametrize("ends", [">&-", ">&- <&-"])
+def test_missing_stdout_is_one_line(args, ends):
+    result = closed(args, ends)
+    said = result.stderr.splitlines()
+    assert result.returncode == 1
+    assert "error: cannot write to standard output: Bad file descriptor" in said
+    assert "Traceback" not in result.stderr
+    assert "stumbled" not in result.stderr
+
+
+def test_missing_stdout_that_is_not_needed_does_no_harm(tmp_path):
+    call("add", "a text", "a title")
+    result = closed(("history", "export", str(tmp_path / "out.jsonl")))
+    assert (result.returncode, result.stderr) == (0, "1 record exported\n")
+    assert "a title" in (tmp_path / "out.jsonl").read_text()
+    assert closed(("history", "export", str(tmp_path / "b.jsonl")), ">&- 2>&-").returncode == 0
+
+
+@full
+def test_full_stdout_does_not_hide_what_else_went_wrong():
+    call("add", "a text", "a title")
+    with Path("/dev/full").open("w") as stream:
+        result = run(("rank", "q", "-t", "nonsense", "--json"), stdout=stream)
+    assert result.returncode == 1
+    assert "No task 'nonsense'" in result.stderr
+    assert "cannot write to standard output" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@full
+def test_full_stdout_and_stderr_is_an_exit_code():
+    with Path("/dev/full").open("w") as stream:
+        run_ = subprocess.run(
+            [*PROGRAM, "config", "list"], stdout=stream, stderr=stream, check=False
+        )
+    assert run_.returncode not in {0, 120}
+
+
+def test_interrupt_before_the_commands_are_loaded_is_quiet():
+    script = (
+        "import sys, types\n"
+        "class Slow(types.ModuleType):\n"
+        "    def __getattr__(self, name):\n"
+        "        raise KeyboardInterrupt\n"
+        "import hydra_edge.cli\n"
+        "sys.modules['hydra_edge.cli.app'] = Slow('hydra_edge.cli.app')\n"
+        "hydra_edge.cli.main()\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )  # fmt: skip
+    assert (result.returncode, result.stdout, result.stderr) == (130, "", "")
