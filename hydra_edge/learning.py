@@ -152,15 +152,25 @@ def _from_private(store: Store, record_ids: Sequence[str]) -> bool:
         return True
 
 
-def keep_as_record(store: Store, answered: Answered) -> str:
+def _kept_under(store: Store, answered: Answered, source: str) -> str:
+    """Return the id to keep a choice under: what another source kept otherwise is left to it."""
+    name = f"choice-{answered.generation.id}"
+    try:
+        kept = store.get(name)
+    except RecordNotFoundError:
+        return name
+    return name if kept.source == source or kept.output == answered.text else f"{name}-{source}"
+
+
+def keep_as_record(store: Store, answered: Answered, source: str = "choices") -> str:
     """Make the query and the user's answer a record of the history; return its id.
 
     It is private if a record shown for the answer is.
     """
     generation = answered.generation
     record = Record(
-        generation.query, answered.text, generation.task, id=f"choice-{generation.id}",
-        time=time.time(), source="choices", private=_from_private(store, generation.record_ids),
+        generation.query, answered.text, generation.task, _kept_under(store, answered, source),
+        time.time(), _from_private(store, generation.record_ids), source,
     )  # fmt: skip
     store.add([record])
     return record.id
@@ -227,7 +237,7 @@ def step(engine: Engine, choice: StoredChoice, state: HeadState | None) -> HeadS
     note = {
         "reason": "updated by a choice; fit-head judges it again",
         "choice": choice.generation_id,
-        "origin": state.version,
+        "origin": state.version or None,  # None: there was none yet
     }
     return engine.store.save_head(
         replace(

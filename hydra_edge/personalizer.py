@@ -439,6 +439,7 @@ class Personalizer:
         pick: int | None = None,
         text: str | None = None,
         keep: bool = True,
+        source: str = "choices",
     ) -> ChoiceResult:
         """Learn from the answer the user took, or from what they made of it, at once.
 
@@ -452,6 +453,8 @@ class Personalizer:
             The answer as the user edited it; with ``pick`` None.
         keep
             Whether query and answer become a record of the history.
+        source
+            What that record comes from; ``forget`` takes back what came from one.
 
         Returns
         -------
@@ -463,7 +466,7 @@ class Personalizer:
         with self.working():
             answered = find_answer(self.store, generation_id, pick, text)
             before = find_choice(self.store, answered)
-            kept = keep_as_record(self.store, answered) if keep else None
+            kept = keep_as_record(self.store, answered, source) if keep else None
             started = time.monotonic()
             choice = record_choice(self.store, answered, kept)
             state = self._learn(choice, before)

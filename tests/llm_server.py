@@ -106,6 +106,13 @@ def hang(handler: Handler, seen: Seen) -> None:
     handler.close_connection = True
 
 
+def hang_until_left(handler: Handler, seen: Seen) -> None:
+    """Say nothing until the other side hangs up."""
+    handler.rfile.read(1)
+    handler.server.left.set()
+    handler.close_connection = True
+
+
 def hang_up(handler: Handler, seen: Seen) -> None:
     """Close the connection without a word."""
     handler.close_connection = True
@@ -141,6 +148,7 @@ class Server(ThreadingHTTPServer):
         self.script: deque[Act] = deque()
         self.otherwise: Act = answer(completion("an answer"))
         self.stopping = threading.Event()
+        self.left = threading.Event()  # by a client that was kept waiting
         self._turn = threading.Lock()
         self._thread = threading.Thread(target=self.serve_forever, args=(0.01,))
 
@@ -169,11 +177,11 @@ class Server(ThreadingHTTPServer):
 
 @dataclass
 class Sleeps:
-    """Stands in for ``time.sleep``: remembers, does not wait."""
+    """Stands in for ``pause``: remembers, does not wait."""
 
     waited: list[float] = field(default_factory=list)
 
-    def __call__(self, seconds: float) -> None:
+    def __call__(self, seconds: float, give_up: Callable[[], bool]) -> None:
         self.waited.append(seconds)
 
 

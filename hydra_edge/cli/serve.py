@@ -119,11 +119,12 @@ def _serve(
     from hydra_edge.server.tokens import Doorkeeper, owner_token
     from hydra_edge.server.tokens import new_token as make_token
 
-    token = owner_token(files, renew=new_token)
     page_token = make_token() if open_page else ""
     folder = files.apps.parent
     sock = run.bind(DEFAULT_PORT if port is None else port)
     with sock:
+        # Not before the port is ours: another server there has clients with the old token.
+        token = owner_token(files, renew=new_token)
         bound = sock.getsockname()[1]
         url = f"http://{run.HOST}:{bound}"
         page = f"{url}/#token={page_token}"

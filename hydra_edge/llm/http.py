@@ -9,9 +9,12 @@ from __future__ import annotations
 import ipaddress
 import json
 import random
+import re
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
@@ -24,6 +27,8 @@ from hydra_edge.errors import (
     BackendTimeoutError,
     ConfigError,
 )
+from hydra_edge.llm.exchange import Exchange, GivenUp, Lane, pause
+from hydra_edge.types import JsonDict
 
 if TYPE_CHECKING:
     import httpx2
@@ -31,18 +36,36 @@ if TYPE_CHECKING:
 MAX_REPLY_BYTES = 4 << 20
 _MAX_ERROR_BYTES = 64 << 10
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.5, 30.0
+# How an API says that it does not know a parameter, and how it names one.
+_UNKNOWN = re.compile(
+    r"unknown|unrecogni[sz]ed|unsupported|not support|unexpected|extra[_ ]|not permitted|forbidden",
+    re.IGNORECASE,
+)
+_WORD = re.compile(r"[a-z_]{2,40}")
+_QUOTED = re.compile(r"[\"'`]([a-z_]{2,40})[\"'`]")
 _CONTEXT_CODES = frozenset({"context_length_exceeded", "exceed_context_size_error"})
 
 
 class Refused(Exception):
     """The API answered, but not with 200; all it says is safe to show. Stays in this package."""
 
-    def __init__(self, status: int, message: str, *, code: str = "", param: str = "") -> None:
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        code: str = "",
+        param: str = "",
+        named: frozenset[str] = frozenset(),
+        unknown: bool = False,
+    ) -> None:
         super().__init__(f"{status} {message}")
         self.status = status
         self.message = message
         self.code = code
         self.param = param
+        self.named = named  # what it may be about, where no param says so
+        self.unknown = unknown  # it does not know what it names
 
     @property
     def too_long(self) -> bool:
@@ -55,8 +78,11 @@ class Refused(Exception):
         )
 
 
-class GivenUp(Exception):
-    """Whoever asked wants no reply any more. Stays in this package."""
+@dataclass(slots=True)
+class Tries:
+    """How often one request has failed and been sent again."""
+
+    made: int = 0
 
 
 def _never() -> bool:
@@ -117,6 +143,26 @@ def retry_after(value: str | None, *, now: datetime | None = None) -> float | No
     return min(max(seconds, 0.0), _LONGEST_WAIT_S) if seconds == seconds else None  # noqa: PLR0124 - NaN
 
 
+def _named(error: JsonDict) -> tuple[frozenset[str], bool]:
+    """Return the parameters an error body names, and whether it says that it knows them not."""
+    detail = error.get("detail")
+    entries = [e for e in detail if isinstance(e, dict)] if isinstance(detail, list) else []
+    # Not the entries as they are: they may repeat the request, which names every parameter.
+    parts = [error.get("message"), detail, *(e.get(k) for e in entries for k in ("type", "msg"))]
+    said = " ".join(part for part in parts if isinstance(part, str))
+    unknown = bool(_UNKNOWN.search(said))
+    names = set((_WORD if unknown else _QUOTED).findall(said))
+    places = [e["loc"] for e in entries if isinstance(e.get("loc"), list)]
+    names |= {name for place in places for name in place if isinstance(name, str)}
+    return frozenset(names), unknown
+
+
+def _status_of(error: JsonDict) -> int:
+    """Return the status an error body carries; 200 if it has none."""
+    code = str(error.get("code"))
+    return int(code) if re.fullmatch("[45][0-9][0-9]", code) else 200
+
+
 class ApiClient:
     """Requests to one base URL; safe to use from several threads.
 
@@ -133,7 +179,7 @@ class ApiClient:
         timeout_s: float = 60.0,
         retries: int = 3,
         transport: httpx2.BaseTransport | None = None,
-        sleep: Callable[[float], None] = time.sleep,
+        sleep: Callable[[float, Callable[[], bool]], None] = pause,
     ) -> None:
         import httpx2
 
@@ -155,14 +201,26 @@ class ApiClient:
         headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
         if self._key:
             headers["Authorization"] = f"Bearer {self._key}"
-        self._client = httpx2.Client(
-            headers=headers,
-            timeout=httpx2.Timeout(timeout_s, connect=min(timeout_s, 10.0)),
-            follow_redirects=False,
-            # A proxy from the environment must not see what is meant for this machine.
-            trust_env=self.is_remote,
-            transport=transport,
-        )
+        trusts = httpx2.create_ssl_context(trust_env=self.is_remote)  # takes long: once for all
+
+        def lane() -> Lane:
+            client = httpx2.Client(
+                headers=headers,
+                timeout=httpx2.Timeout(timeout_s, connect=min(timeout_s, 10.0)),
+                follow_redirects=False,
+                # A proxy from the environment must not see what is meant for this machine.
+                trust_env=self.is_remote,
+                verify=trusts,
+                limits=httpx2.Limits(max_connections=1),
+                transport=transport,
+            )
+            return Lane(client)
+
+        self._new_lane = lane
+        self._turn = threading.Lock()
+        self._closed = False
+        self._idle = [lane()]
+        self._running: set[Exchange] = set()
 
     def __repr__(self) -> str:
         return f"ApiClient({self._root!r})"
@@ -194,67 +252,123 @@ class ApiClient:
         BackendError
             If no reply came, or it broke off; its subclasses say how.
         """
-        with self.stream(path, body, give_up=give_up) as chunks:
-            return b"".join(chunks)
+        tries = Tries()
+        while True:
+            with self.stream(path, body, give_up=give_up, tries=tries) as chunks:
+                raw = b"".join(chunks)
+            refusal = self._reported(raw)
+            if refusal is None:
+                return raw
+            self.be_patient(refusal, tries, give_up)
 
     @contextmanager
     def stream(
-        self, path: str, body: bytes, *, give_up: Callable[[], bool] = _never
+        self,
+        path: str,
+        body: bytes,
+        *,
+        give_up: Callable[[], bool] = _never,
+        tries: Tries | None = None,
     ) -> Iterator[Iterator[bytes]]:
-        """Send JSON and hand over the reply as it arrives (raises as ``post`` does)."""
-        response = self._open("POST", path, body, give_up)
+        """Send JSON and hand over the reply as it arrives (raises as ``post`` does).
+
+        ``tries`` counts on where a request sent before had failed.
+        """
+        exchange = self._open("POST", path, body, give_up, Tries() if tries is None else tries)
         try:
-            yield self._chunks(response, MAX_REPLY_BYTES, give_up)
+            yield self._chunks(exchange, MAX_REPLY_BYTES, give_up)
         finally:
-            response.close()
+            exchange.hang_up()
 
     def get(self, path: str) -> bytes:
         """Ask once, without patience, for something that is only nice to know."""
-        response = self._attempt("GET", path, b"")
+        exchange, response = self._attempt("GET", path, b"", _never)
         try:
             if response.status_code != 200:
-                raise self._refusal(response)
-            return b"".join(self._chunks(response, MAX_REPLY_BYTES))
+                raise self._refusal(exchange, response, _never)
+            return b"".join(self._chunks(exchange, MAX_REPLY_BYTES, _never))
         finally:
-            response.close()
+            exchange.hang_up()
 
     def close(self) -> None:
         """Close every connection; calling it twice is harmless."""
-        self._client.close()
+        with self._turn:
+            self._closed = True
+            idle, self._idle = self._idle, []
+            running = list(self._running)
+        for exchange in running:
+            exchange.hang_up()
+        for lane in idle:
+            lane.close()
+
+    def be_patient(
+        self,
+        refusal: Refused,
+        tries: Tries,
+        give_up: Callable[[], bool],
+        asked: float | None = None,
+    ) -> None:
+        """Wait until a refused request may be sent again; ``asked`` is how long the API says.
+
+        Raises
+        ------
+        Refused
+            If it is refused for good.
+        BackendError
+            If patience is at its end.
+        """
+        again = refusal.status == 429 or refusal.status >= 500
+        if not again or refusal.too_long:
+            raise refusal
+        if tries.made >= self._retries:
+            raise self._exhausted(refusal) from refusal
+        self._pause(tries, give_up, asked)
+
+    # ---- connections
+
+    def _take(self) -> Lane:
+        with self._turn:
+            if self._closed:
+                raise BackendError("This model has been closed. Open it again to use it.")
+            return self._idle.pop() if self._idle else self._new_lane()
+
+    def _give_back(self, exchange: Exchange, lane: Lane, fit: bool) -> None:
+        with self._turn:
+            self._running.discard(exchange)
+            keep = fit and not self._closed
+            if keep:
+                self._idle.append(lane)
+        if not keep:
+            lane.close()
 
     # ---- one request
 
     def _open(
-        self, method: str, path: str, body: bytes, give_up: Callable[[], bool]
-    ) -> httpx2.Response:
+        self, method: str, path: str, body: bytes, give_up: Callable[[], bool], tries: Tries
+    ) -> Exchange:
         """Try until a reply begins with 200, patience ends, or it is refused for good."""
-        if self._client.is_closed:
-            raise BackendError("This model has been closed. Open it again to use it.")
-        attempt = 0
         while True:
-            asked = None
             if give_up():
                 raise GivenUp
             try:
-                response = self._attempt(method, path, body)
+                exchange, response = self._attempt(method, path, body, give_up)
             except BackendError:
-                if attempt == self._retries:
+                if tries.made >= self._retries or self._closed:
                     raise
-            else:
-                if response.status_code == 200:
-                    return response
-                try:
-                    refusal = self._refusal(response)
-                    asked = retry_after(response.headers.get("retry-after"))
-                finally:
-                    response.close()
-                again = refusal.status == 429 or refusal.status >= 500
-                if not again or refusal.too_long:
-                    raise refusal
-                if attempt == self._retries:
-                    raise self._exhausted(refusal) from refusal
-            self._sleep(self._wait(attempt) if asked is None else asked)
-            attempt += 1
+                self._pause(tries, give_up)
+                continue
+            if response.status_code == 200:
+                return exchange
+            try:
+                refusal = self._refusal(exchange, response, give_up)
+            finally:
+                exchange.hang_up()
+            asked = retry_after(response.headers.get("retry-after"))
+            self.be_patient(refusal, tries, give_up, asked)
+
+    def _pause(self, tries: Tries, give_up: Callable[[], bool], asked: float | None = None) -> None:
+        self._sleep(self._wait(tries.made) if asked is None else asked, give_up)
+        tries.made += 1
 
     @staticmethod
     def _wait(attempt: int) -> float:
@@ -262,31 +376,43 @@ class ApiClient:
         wait = float(min(_FIRST_WAIT_S * 2**attempt, _LONGEST_WAIT_S))
         return wait * (0.5 + random.random() / 2)  # noqa: S311 - spreads retries, guards nothing
 
-    def _attempt(self, method: str, path: str, body: bytes) -> httpx2.Response:
+    def _attempt(
+        self, method: str, path: str, body: bytes, give_up: Callable[[], bool]
+    ) -> tuple[Exchange, httpx2.Response]:
+        """Send a request and wait for its reply to begin."""
         x = self._httpx2
+        exchange = Exchange(
+            self._take(), method, self._root + path, body, limit=MAX_REPLY_BYTES,
+            done=self._give_back,
+        )  # fmt: skip
+        with self._turn:
+            self._running.add(exchange)
         try:
-            request = self._client.build_request(method, self._root + path, content=body or None)
-            return self._client.send(request, stream=True)
-        except x.TimeoutException as err:
-            raise BackendTimeoutError(
-                f"{self.host} did not answer: waited {self._timeout_s:g} s. Try again, or raise "
-                "timeout_s."
-            ) from err
-        except (x.HTTPError, x.InvalidURL, OSError, RuntimeError) as err:
-            raise BackendError(
-                f"{self.host} cannot be reached: {self.clean(str(err)) or type(err).__name__}. "
-                "Check that it runs, and base_url."
-            ) from err
+            exchange.start()
+            # Each read has a limit of its own, which a server that drips bytes never meets.
+            return exchange, exchange.response(time.monotonic() + self._timeout_s, give_up)
+        except BaseException as err:
+            exchange.hang_up()
+            if isinstance(err, x.TimeoutException | TimeoutError):
+                raise BackendTimeoutError(
+                    f"{self.host} did not answer: waited {self._timeout_s:g} s. Try again, or "
+                    "raise timeout_s."
+                ) from err
+            if isinstance(err, x.HTTPError | x.InvalidURL | OSError | RuntimeError):
+                raise BackendError(
+                    f"{self.host} cannot be reached: {self.clean(str(err)) or type(err).__name__}. "
+                    "Check that it runs, and base_url."
+                ) from err
+            raise
 
     def _chunks(
-        self, response: httpx2.Response, limit: int, give_up: Callable[[], bool] = _never
+        self, exchange: Exchange, limit: int, give_up: Callable[[], bool]
     ) -> Iterator[bytes]:
         """Pass a reply on, within limits of size and time."""
         x = self._httpx2
-        deadline = time.monotonic() + 2 * self._timeout_s
         size = 0
         try:
-            for chunk in response.iter_raw():
+            for chunk in exchange.chunks(time.monotonic() + 2 * self._timeout_s, give_up):
                 size += len(chunk)
                 if size > limit:
                     raise BackendError(
@@ -294,19 +420,17 @@ class ApiClient:
                         "reply. Check base_url."
                     )
                 yield chunk
-                if give_up():
-                    raise GivenUp
-                if time.monotonic() > deadline:
-                    raise BackendTimeoutError(
-                        f"{self.host} took over {2 * self._timeout_s:g} s for one reply. Try "
-                        "again, or raise timeout_s."
-                    )
         except x.TimeoutException as err:
             raise BackendTimeoutError(
                 f"{self.host} stopped in the middle of a reply: waited {self._timeout_s:g} s. "
                 "Try again, or raise timeout_s."
             ) from err
-        except (x.HTTPError, x.StreamError, OSError) as err:
+        except TimeoutError as err:
+            raise BackendTimeoutError(
+                f"{self.host} took over {2 * self._timeout_s:g} s for one reply. Try again, or "
+                "raise timeout_s."
+            ) from err
+        except (x.HTTPError, x.StreamError, OSError, RuntimeError) as err:
             raise BackendError(
                 f"{self.host} broke off in the middle of a reply: "
                 f"{self.clean(str(err)) or type(err).__name__}. Try again."
@@ -314,31 +438,53 @@ class ApiClient:
 
     # ---- what went wrong
 
-    def _refusal(self, response: httpx2.Response) -> Refused:
+    def _refusal(
+        self, exchange: Exchange, response: httpx2.Response, give_up: Callable[[], bool]
+    ) -> Refused:
         """Read an error body as far as it can be read; a broken one still has its status."""
         status = response.status_code
         if 300 <= status < 400:
             target = urlsplit(response.headers.get("location", "")).netloc or "another address"
             return Refused(status, f"redirects to {self.clean(target)}, which is not followed")
         try:
-            raw = b"".join(self._chunks(response, _MAX_ERROR_BYTES))
-            parsed: Any = json.loads(raw)
+            raw = b"".join(self._chunks(exchange, _MAX_ERROR_BYTES, give_up))
+            said: Any = json.loads(raw)
         except (BackendError, ValueError, RecursionError):
             return Refused(status, self.clean(response.reason_phrase))
-        error = parsed.get("error", parsed) if isinstance(parsed, dict) else {}
+        return self.refusal(status, said, response.reason_phrase)
+
+    def refusal(self, status: int, said: Any, otherwise: str = "no reason given") -> Refused:
+        """Understand an error body; ``otherwise`` is its message if it has none."""
+        if isinstance(said, list) and len(said) == 1:
+            (said,) = said
+        error = said.get("error", said) if isinstance(said, dict) else {}
         if not isinstance(error, dict):
             return Refused(status, self.clean(str(error)))
         # Servers put the machine-readable word in either place, and a bare status in the other.
         code = next((c for c in (error.get("code"), error.get("type")) if isinstance(c, str)), "")
         if error.get("type") in _CONTEXT_CODES:
             code = error["type"]
-        message = error.get("message") or error.get("detail") or response.reason_phrase
+        message = error.get("message") or error.get("detail") or otherwise
+        named, unknown = _named(error)
         return Refused(
-            status,
+            _status_of(error) if status == 200 else status,
             self.clean(str(message)),
             code=self.clean(code),
             param=self.clean(str(error.get("param") or "")),
+            named=named,
+            unknown=unknown,
         )
+
+    def _reported(self, raw: bytes) -> Refused | None:
+        """Read a reply of 200 that is an error all the same; None for any other."""
+        if b'"error"' not in raw:
+            return None
+        try:
+            said = json.loads(raw)
+        except (ValueError, RecursionError):
+            return None
+        is_error = isinstance(said, dict) and said.get("error") and not said.get("choices")
+        return self.refusal(200, said) if is_error else None
 
     def _exhausted(self, refusal: Refused) -> BackendError:
         tries = self._retries + 1

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import queue
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NoReturn
@@ -23,9 +22,18 @@ from hydra_edge.errors import (
     HydraError,
     UnknownModelError,
 )
-from hydra_edge.llm.http import ApiClient, GivenUp, Refused
+from hydra_edge.llm.exchange import LOOK_S, GivenUp, pause
+from hydra_edge.llm.http import ApiClient, Refused, Tries
 from hydra_edge.llm.members import find_member
-from hydra_edge.llm.reply import Reply, feed_choice, parse_object, read_events, read_reply, spent
+from hydra_edge.llm.reply import (
+    Reply,
+    ReportedError,
+    feed_choice,
+    parse_object,
+    read_events,
+    read_reply,
+    spent,
+)
 from hydra_edge.llm.request import check_request, repeated
 from hydra_edge.llm.text import AnswerText, well_formed
 from hydra_edge.prompt import Prompt
@@ -35,12 +43,13 @@ if TYPE_CHECKING:
     import httpx2
 
 _TOGETHER = 4  # requests on their way at once
-_LOOK_S = 0.05  # between two looks whether to stop, while replies are awaited
 # What a server may say it does not take, and what is sent in its place (None: nothing).
 _DIALECT = {
     "max_tokens": "max_completion_tokens", "temperature": None, "stop": None, "seed": None,
     "stream_options": None,
 }  # fmt: skip
+# Whatever is amiss with one of these, an answer asked for without it is the answer.
+_SPARE = frozenset({"seed", "stop", "stream_options"})
 # After these, or a refusal of a single answer, further requests would only fail again.
 _HOPELESS = (BackendAuthError, BackendRateLimitError, BackendTimeoutError)
 
@@ -91,13 +100,13 @@ class OpenAIApi:
     api_key
         Sent as a bearer token to that host only; never shown.
     timeout_s
-        Longest wait for the beginning of a reply.
+        Longest wait for the beginning of a reply; twice that for the whole of it.
     retries
         Further attempts after 429, 5xx, timeouts and failed connections.
     transport
         Replaces the network (tests).
     sleep
-        Waits between attempts (tests).
+        Waits between attempts, given seconds and what ends it early (tests).
 
     Raises
     ------
@@ -116,7 +125,7 @@ class OpenAIApi:
         timeout_s: float = 60.0,
         retries: int = 3,
         transport: httpx2.BaseTransport | None = None,
-        sleep: Callable[[float], None] = time.sleep,
+        sleep: Callable[[float, Callable[[], bool]], None] = pause,
     ) -> None:
         self._client = ApiClient(
             base_url, key=api_key, timeout_s=timeout_s, retries=retries, transport=transport,
@@ -159,8 +168,8 @@ class OpenAIApi:
 
         The greedy answer is one request, the others are one more where the server serves
         ``n``, else one each. With ``choices``, answers that name no member, or several, are
-        dropped. Told to stop, it returns at once and asks for nothing more; a request the
-        server has not begun to answer is left behind, and its reply thrown away. Raises also
+        dropped. Told to stop, it hangs up, returns at once and asks for nothing more, whatever
+        the server is at; an answer that was being streamed is thrown away. Raises also
         ``UnknownModelError`` where the server lists its models and this is none of them.
         """
         members = check_request(
@@ -241,23 +250,22 @@ class OpenAIApi:
         replies = [Reply(error=_NOT_ASKED)] * len(asks)
         places = iter(range(len(asks)))
         turn = threading.Lock()
-        over = threading.Event()
+        over, left = threading.Event(), threading.Event()
         arrived: queue.SimpleQueue[tuple[int, Reply] | None] = queue.SimpleQueue()
 
         def give_up() -> bool:
-            return over.is_set() or wish.stop()
+            return left.is_set() or wish.stop()
 
         def work() -> None:
             try:
-                while not give_up():
+                while not over.is_set() and not give_up():
                     with turn:
                         place = next(places, None)
                     if place is None:
                         return
                     reply = self._reply(wish, asks[place], give_up)
                     arrived.put((place, reply))
-                    refused = isinstance(reply.error, Refused) and asks[place].n == 1
-                    if refused or isinstance(reply.error, _HOPELESS):
+                    if self._is_hopeless(reply.error, asks[place]):
                         over.set()
             finally:
                 arrived.put(None)
@@ -271,8 +279,15 @@ class OpenAIApi:
                 replies[place] = reply
                 wish.tell(reply)
         finally:
-            over.set()
+            left.set()
         return replies
+
+    @staticmethod
+    def _is_hopeless(error: Exception | None, ask: _Ask) -> bool:
+        """Whether further requests would only fail again."""
+        # An error in place of an answer (status 200) may be about that answer only.
+        refused = isinstance(error, Refused) and error.status != 200 and ask.n == 1
+        return refused or isinstance(error, _HOPELESS)
 
     @staticmethod
     def _arrivals(
@@ -283,7 +298,7 @@ class OpenAIApi:
         """Yield replies as they come, until all workers are done or it is time to stop."""
         while workers and not (arrived.empty() and stop()):
             try:
-                item = arrived.get(timeout=_LOOK_S)
+                item = arrived.get(timeout=LOOK_S)
             except queue.Empty:
                 continue
             if item is None:
@@ -313,33 +328,48 @@ class OpenAIApi:
 
     def _learns(self, refusal: Refused, unspoken: frozenset[str]) -> bool:
         """Whether the server named a parameter that can be left out next time."""
-        coded = refusal.code in {"unsupported_parameter", "unsupported_value"}
-        # Servers that do not know this one have no such codes either; they only say its name.
-        param = "stream_options" if "stream_options" in refusal.message else refusal.param
-        named = coded or param == "stream_options"
-        if not named or param not in _DIALECT.keys() - unspoken:
-            return False
-        self._unspoken |= {param}
-        return True
+        names: set[str] = set()
+        if refusal.code in {"unsupported_parameter", "unsupported_value"}:
+            names.add(refusal.param)
+        # Servers without such codes only say the name, each in words of its own.
+        if "stream_options" in refusal.message:
+            names.add("stream_options")
+        if refusal.status in {400, 422} and not refusal.too_long:
+            names |= refusal.named & (_DIALECT.keys() if refusal.unknown else _SPARE)
+        names &= _DIALECT.keys() - unspoken
+        self._unspoken |= names
+        return bool(names)
 
     # ---- streaming
 
     def _stream(self, wish: _Wish, ask: _Ask, on_token: Callable[[str], None]) -> list[Reply]:
         answer = AnswerText(wish.prompt.task.stop, on_token)
+        tries = Tries()
         while True:
             unspoken = self._unspoken
             body = self._body(wish.prompt, ask, wish.max_tokens, unspoken, stream=True)
             try:
-                with self._client.stream("chat/completions", body, give_up=wish.stop) as chunks:
-                    reply = self._follow(chunks, answer)
+                reply = self._streamed(body, answer, wish.stop, tries)
             except GivenUp:
                 return []
             except Refused as refusal:
                 if not self._learns(refusal, unspoken):
                     raise self._refused(refusal) from refusal
             else:
-                wish.tell(reply)
-                return [reply]
+                if reply is not None:
+                    wish.tell(reply)
+                    return [reply]
+
+    def _streamed(
+        self, body: bytes, answer: AnswerText, stop: Callable[[], bool], tries: Tries
+    ) -> Reply | None:
+        """Ask once and follow the answer; None if it may be asked for again, after a wait."""
+        try:
+            with self._client.stream("chat/completions", body, give_up=stop, tries=tries) as chunks:
+                return self._follow(chunks, answer)
+        except ReportedError as err:
+            self._client.be_patient(self._client.refusal(200, err.said), tries, stop)
+            return None
 
     def _follow(self, chunks: Iterable[bytes], answer: AnswerText) -> Reply:
         """Read a streamed answer; what came before it broke off is kept."""
@@ -384,7 +414,8 @@ class OpenAIApi:
                 f"{self._client.clean(said[0][:80])!r}; expected one such as {members[0]!r}. Use "
                 "another model, or a task of kind text."
             )
-        error = replies[0].error
+        errors = [r.error for r in replies if r.error not in (None, _NOT_ASKED)]
+        error = errors[0] if errors else None
         if isinstance(error, Refused):
             raise self._refused(error) from error
         raise error or self._nothing(len(replies))
@@ -405,6 +436,11 @@ class OpenAIApi:
             return BackendAuthError(
                 f"{self.name} refused the key: got {refusal.status} ({refusal.message}). Set one "
                 "with `hydra-edge keys set openai`, or in OPENAI_API_KEY."
+            )
+        if refusal.status == 200:
+            return BackendError(
+                f"{self.name} reported an error in place of an answer: {refusal.message}. Try "
+                "again, or use another model."
             )
         models = self._models() if refusal.status == 404 else []
         if refusal.code == "model_not_found" or (models and self._model not in models):

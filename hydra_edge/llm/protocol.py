@@ -67,8 +67,9 @@ class LLM(Protocol):
             Called with each piece of text as it arrives; only for ``n == 1``. Put together, the
             pieces are the answer's text, but for white space around it.
         should_stop
-            Asked between tokens, or between reads of a reply; may be called from any thread.
-            Once it says True, what is finished is returned: fewer than ``n``, or nothing.
+            Asked between tokens, or again and again while a reply is awaited; may be called from
+            any thread. Once it says True, what is finished is returned: fewer than ``n``, or
+            nothing.
         on_candidate
             Called with each answer once it is finished.
 

@@ -18,6 +18,14 @@ from hydra_edge.types import Completion, JsonDict
 _MAX_LINE_BYTES = 1 << 20  # of a streamed reply
 
 
+class ReportedError(BackendError):
+    """An error where an answer was expected; ``said`` is the whole object it came in."""
+
+    def __init__(self, message: str, said: JsonDict) -> None:
+        super().__init__(message)
+        self.said = said
+
+
 @dataclass(frozen=True, slots=True)
 class Reply:
     """What came of one request: ``offered`` choices, of which some had text.
@@ -69,14 +77,19 @@ def read_reply(raw: bytes, who: str, *, n: int, greedy: bool, stop: Sequence[str
             "base_url."
         )
     choices = choices[:n]
-    each = spent(reply, "completion_tokens") // len(choices)
-    completions = []
+    written: list[tuple[str, str]] = []
     for choice in choices:
         answer = AnswerText(stop)
         finish = feed_choice(answer, choice, "message")
         if answer.text:
-            text = answer.finish()
-            completions.append(Completion(text, greedy=greedy, tokens=each, finish=finish))
+            written.append((answer.finish(), finish))
+    each, rest = divmod(spent(reply, "completion_tokens"), len(choices))
+    # The sum is what was spent, also for choices without text and where it does not divide.
+    rest += each * (len(choices) - len(written))
+    completions = [
+        Completion(text, greedy=greedy, tokens=each if i else each + rest, finish=finish)
+        for i, (text, finish) in enumerate(written)
+    ]
     return Reply(tuple(completions), len(choices), spent(reply, "prompt_tokens"))
 
 
@@ -88,7 +101,9 @@ def read_events(chunks: Iterable[bytes], who: str) -> Iterator[JsonDict]:
     Raises
     ------
     BackendError
-        If an event is broken, or reports an error.
+        If an event is broken.
+    ReportedError
+        If one reports an error.
     """
     seen = False
     other: list[str] = []
@@ -98,15 +113,24 @@ def read_events(chunks: Iterable[bytes], who: str) -> Iterator[JsonDict]:
             continue
         seen = True
         data = line.removeprefix("data:").strip()
+        if not data:
+            continue  # an event without data is none
         if data == "[DONE]":
             yield {"choices": [{"finish_reason": "stop"}]}  # for those that never say why
             return
         event = parse_object(data, who)
         if event.get("error"):
-            raise BackendError(f"{who} reported an error in the middle of a reply. Try again.")
+            raise _reported(event, who)
         yield event
     if not seen:
-        yield parse_object("\n".join(other), who)
+        event = parse_object("\n".join(other), who)
+        if event.get("error") and not event.get("choices"):
+            raise _reported(event, who)
+        yield event
+
+
+def _reported(event: JsonDict, who: str) -> ReportedError:
+    return ReportedError(f"{who} reported an error in the middle of a reply. Try again.", event)
 
 
 def feed_choice(answer: AnswerText, choice: Any, field: str) -> str:

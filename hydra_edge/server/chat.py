@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from hydra_edge.importers.base import clean_text
 from hydra_edge.server.fields import Fields, bad_field
 from hydra_edge.server.refusal import Refusal
 from hydra_edge.server.views import generation_json
@@ -25,16 +26,17 @@ _SEEDS = 2**31
 _STOPS = 4  # as many as OpenAI takes
 _READ = {
     "frequency_penalty", "function_call", "functions", "hydra_edge", "logit_bias", "logprobs",
-    "max_completion_tokens", "max_tokens", "messages", "metadata", "modalities", "model", "n",
-    "parallel_tool_calls", "prediction", "presence_penalty", "prompt_cache_key",
-    "reasoning_effort", "response_format", "safety_identifier", "seed", "service_tier", "stop",
-    "store", "stream", "stream_options", "temperature", "tool_choice", "tools", "top_logprobs",
-    "top_p", "user", "verbosity",
+    "max_completion_tokens", "max_tokens", "messages", "metadata", "modalities", "model",
+    "moderation", "n", "parallel_tool_calls", "prediction", "presence_penalty",
+    "prompt_cache_key", "prompt_cache_options", "prompt_cache_retention", "reasoning_effort",
+    "response_format", "safety_identifier", "seed", "service_tier", "stop", "store", "stream",
+    "stream_options", "temperature", "tool_choice", "tools", "top_logprobs", "top_p", "user",
+    "verbosity", "web_search_options",
 }  # fmt: skip
 # Without these an answer is still an answer, only drawn another way: the notes say so.
 _NOT_HONOURED = (
-    "frequency_penalty", "functions", "logit_bias", "presence_penalty", "reasoning_effort",
-    "tools", "top_p", "verbosity",
+    "frequency_penalty", "functions", "logit_bias", "moderation", "presence_penalty",
+    "reasoning_effort", "tools", "top_p", "verbosity", "web_search_options",
 )  # fmt: skip
 _NEUTRAL: dict[str, Any] = {
     "frequency_penalty": 0, "presence_penalty": 0, "top_p": 1, "logit_bias": {}, "tools": [],
@@ -79,11 +81,9 @@ def read_chat(fields: Fields) -> ChatRequest:
     fields.refuse_others(_READ)
     _refuse_what_changes_the_form(fields)
     query, system, notes = _read_messages(fields.raw("messages"))
+    max_tokens, lowered = _read_limit(fields)
     ours = fields.inner("hydra_edge")
     ours.refuse_others(("candidates", "explain", "private", "records"))
-    limits = [
-        fields.whole(name, 1, MOST_TOKENS) for name in ("max_completion_tokens", "max_tokens")
-    ]
     options = fields.inner("stream_options")
     return ChatRequest(
         model=_read_model(fields.text("model")),
@@ -93,15 +93,25 @@ def read_chat(fields: Fields) -> ChatRequest:
         candidates=ours.whole("candidates", 1, MOST_CHOICES),
         records=ours.whole("records", 0, MOST_CHOICES),
         temperature=fields.number("temperature", 0.0, 2.0),
-        max_tokens=limits[0] or limits[1],
+        max_tokens=max_tokens,
         seed=(fields.whole("seed", -(2**63), 2**63 - 1) or 0) % _SEEDS,
         stop=_read_stop(fields.raw("stop")),
         stream=fields.flag("stream"),
         include_usage=options.flag("include_usage"),
         private=ours.flag("private"),
         explain=ours.flag("explain"),
-        notes=(*notes, *_not_honoured(fields)),
+        notes=(*notes, *lowered, *_not_honoured(fields)),
     )
+
+
+def _read_limit(fields: Fields) -> tuple[int | None, list[str]]:
+    """Return the longest answer in tokens, and what is to be said of it."""
+    names = ("max_completion_tokens", "max_tokens")
+    limits = [(name, fields.whole(name, 1, 2**63 - 1)) for name in names]
+    name, limit = next((pair for pair in limits if pair[1]), ("", None))
+    if limit is None or limit <= MOST_TOKENS:
+        return limit, []
+    return MOST_TOKENS, [f"{name} was lowered from {limit} to {MOST_TOKENS}, the most there is"]
 
 
 def _read_model(name: str) -> str:
@@ -147,7 +157,7 @@ def _not_honoured(fields: Fields) -> list[str]:
 
 
 def _read_stop(value: Any) -> tuple[str, ...]:
-    stops = [value] if isinstance(value, str) else value or []
+    stops = [value] if isinstance(value, str) else [] if value is None else value
     if not isinstance(stops, list) or len(stops) > _STOPS:
         raise bad_field("stop", value, f"a text, or a list of at most {_STOPS}")
     if not all(isinstance(stop, str) and stop for stop in stops):
@@ -156,28 +166,31 @@ def _read_stop(value: Any) -> tuple[str, ...]:
 
 
 def _read_messages(messages: Any) -> tuple[str, str, list[str]]:
-    """Return the query, the system text, and what is to be said of the rest."""
+    """Return the query, the system text, and what is to be said of the rest.
+
+    What is left out is not read: an image shown long ago must not end a conversation.
+    """
     if not isinstance(messages, list) or not messages:
         raise bad_field("messages", messages, "a list of at least one message")
-    turns: list[tuple[str, str]] = []
+    roles: list[str] = []
     for place, message in enumerate(messages):
         if not isinstance(message, dict) or not isinstance(message.get("role"), str):
             raise bad_field(f"messages[{place}]", message, "an object with role and content")
-        turns.append((message["role"], _content(message.get("content"), place)))
-    asked = [place for place, (role, _) in enumerate(turns) if role == "user"]
-    if not asked or not turns[asked[-1]][1].strip():
+        roles.append(message["role"])
+    asked = max((place for place, role in enumerate(roles) if role == "user"), default=None)
+    query = "" if asked is None else _content(messages[asked].get("content"), asked)
+    if not query.strip():
         raise bad_field("messages", messages, "a last user message with text: it is the query")
-    told = [text for role, text in turns if role in ("system", "developer") and text.strip()]
-    others = sum(
-        place != asked[-1] and role not in ("system", "developer")
-        for place, (role, _) in enumerate(turns)
-    )
+    places = [place for place, role in enumerate(roles) if role in ("system", "developer")]
+    told = [_content(messages[place].get("content"), place) for place in places]
+    others = len(roles) - len(places) - 1
     notes = [f"{others} other messages were left out: only the last user message is answered"]
-    return turns[asked[-1]][1], "\n".join(told), notes if others else []
+    system = "\n".join(text for text in told if text.strip())
+    return clean_text(query), clean_text(system), notes if others else []
 
 
 def _content(content: Any, place: int) -> str:
-    """Return a message's text; an assistant's turn may have none."""
+    """Return a message's text, which may be none."""
     if content is None or isinstance(content, str):
         return content or ""
     expected = "a text, or a list of parts of type text"
@@ -228,11 +241,15 @@ class ChatAnswer:
         self._generation = generation
         ends = {c.text.strip(): c.finish for c in completions}
         best = [c.text for c in generation.candidates if c.text != generation.text]
-        self.choices = [
-            self._finish(text, ends.get(text.strip(), "stop"))
-            for text in [generation.text, *best][: asked.choices]
-        ]
+        found: dict[str, tuple[str, str]] = {}  # answers may differ only behind a stop
+        for whole in [generation.text, *best]:
+            text, end = self._finish(whole, ends.get(whole.strip(), "stop"))
+            found.setdefault(text.strip(), (text, end))
+        chosen = list(found.values())[: asked.choices]
+        self.choices = [(text, "stop" if end == "stop" else "length") for text, end in chosen]
         notes = list(asked.notes)
+        if any(end == "cut" for _, end in chosen):
+            notes.append("the answer is not whole: the LLM's reply broke off before its end")
         if len(self.choices) < asked.choices:
             notes.append(f"{len(self.choices)} of {asked.choices} choices: no more answers differ")
         self.ours = generation_json(generation, explain=asked.explain, notes=tuple(notes))
@@ -240,7 +257,7 @@ class ChatAnswer:
     def _finish(self, text: str, end: str) -> tuple[str, str]:
         """Return a text up to the request's own stops, and why it ends there."""
         at = first_stop(text, self._asked.stop)
-        return text[:at], "stop" if at < len(text) or end == "stop" else "length"
+        return text[:at], "stop" if at < len(text) else end
 
     @property
     def usage(self) -> JsonDict:

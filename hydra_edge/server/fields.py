@@ -8,6 +8,7 @@ from http import HTTPStatus
 from typing import Any, NoReturn
 
 from hydra_edge.errors import HydraError
+from hydra_edge.importers.base import clean_text
 from hydra_edge.server.refusal import Refusal
 from hydra_edge.types import JsonDict
 
@@ -76,11 +77,15 @@ class Fields:
         return bad_field(self._prefix + name, self._values.get(name), expected)
 
     def text(self, name: str, default: str | None = None) -> str:
-        """Return a text; it must be there unless there is a default."""
+        """Return a text; it must be there unless there is a default.
+
+        Half a character, as JavaScript leaves of an emoji it cuts, is replaced: a record of it
+        could be handed on by no other door.
+        """
         value = self._values.get(name, default)
         if not isinstance(value, str):
             raise self._bad(name, "a text")
-        return value
+        return clean_text(value)
 
     def flag(self, name: str, default: bool = False) -> bool:
         """Return a truth value."""

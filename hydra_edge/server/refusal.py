@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from http import HTTPStatus
 
-from starlette.responses import JSONResponse
+from starlette.responses import Response
 
 from hydra_edge.errors import (
     ContextLengthError,
     HydraError,
     UnknownModelError,
 )
+from hydra_edge.server.views import Json
 from hydra_edge.types import JsonDict
 
 # Clients act on these two as OpenAI gives them: a prompt too long is a bad request, and a server
@@ -76,7 +77,7 @@ def error_json(error: HydraError) -> JsonDict:
     }
 
 
-def error_response(error: HydraError) -> JSONResponse:
+def error_response(error: HydraError) -> Response:
     """Answer a request with an error."""
     status, _ = _status(error)
     headers: dict[str, str] = dict(getattr(error, "headers", {}))
@@ -84,7 +85,7 @@ def error_response(error: HydraError) -> JSONResponse:
         headers["Retry-After"] = str(RETRY_AFTER_S)
     if status == HTTPStatus.UNAUTHORIZED:
         headers["WWW-Authenticate"] = "Bearer"
-    return JSONResponse(error_json(error), status, headers)
+    return Json(error_json(error), status, headers)
 
 
 def _status(error: HydraError) -> tuple[int, str]:

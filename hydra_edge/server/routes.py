@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from dataclasses import asdict, replace
 from functools import partial
 from http import HTTPStatus
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from hydra_edge import __version__
-from hydra_edge.errors import CancelledError
+from hydra_edge.errors import CancelledError, RecordNotFoundError
 from hydra_edge.server.chat import ID_PREFIX, MODEL, ChatAnswer, ChatRequest, read_chat
 from hydra_edge.server.chat import unknown_model as _unknown_model
 from hydra_edge.server.fields import Fields, bad_field
@@ -23,7 +24,11 @@ from hydra_edge.server.service import Service
 from hydra_edge.server.tokens import Scope
 from hydra_edge.server.views import Json, ranking_json
 from hydra_edge.tasks import canonical_name
-from hydra_edge.types import DEFAULT_TASK, Completion, Generation, JsonDict, Record
+from hydra_edge.types import DEFAULT_TASK, AddResult, Completion, Generation, JsonDict, Record
+
+if TYPE_CHECKING:
+    from hydra_edge.personalizer import Personalizer
+    from hydra_edge.store import Store
 
 MOST_SHOWN = 100
 
@@ -155,7 +160,13 @@ async def feedback(request: Request) -> Response:
             param="id",
         )  # fmt: skip
     result = await service.quickly(
-        lambda person: person.choose(generation_id=generation_id, pick=pick, text=text, keep=keep)
+        lambda person: person.choose(
+            generation_id=generation_id,
+            pick=pick,
+            text=text,
+            keep=keep,
+            source=scope.source("choices"),
+        )
     )
     return Json({"object": "hydra_edge.choice"} | asdict(result))
 
@@ -170,8 +181,25 @@ async def add_records(request: Request) -> Response:
     if not isinstance(given, list) or not given:
         raise bad_field("records", given, "a list of at least one record")
     records = [_read_record(service, scope, entry, i) for i, entry in enumerate(given)]
-    result = await service.quickly(lambda person: person.add(records))
+
+    def add(person: Personalizer) -> AddResult:
+        if scope.is_owner:
+            return person.add(records)
+        return person.add([_unless_anothers(person.store, record) for record in records])
+
+    result = await service.quickly(add)
     return Json({"object": "hydra_edge.added"} | asdict(result), HTTPStatus.CREATED)
+
+
+def _unless_anothers(store: Store, record: Record) -> Record:
+    """Return a record so that adding it cannot hide one that another source owns."""
+    name = record.id or record.content_hash[:16]  # as the store names what has no id
+    with suppress(RecordNotFoundError):
+        while (found := store.get(name)).content_hash != record.content_hash:
+            name = f"{name}~{record.content_hash[:6]}"
+        if found.source != record.source:
+            return replace(record, private=False)
+    return record
 
 
 def _read_record(service: Service, scope: Scope, entry: object, place: int) -> Record:
@@ -182,11 +210,12 @@ def _read_record(service: Service, scope: Scope, entry: object, place: int) -> R
     task = service.task(scope, fields.text("task", "")) or DEFAULT_TASK
     record = Record(
         fields.text("input"), fields.text("output"), canonical_name(task), fields.text("id", ""),
-        fields.number("time", -1e11, 1e11), fields.flag("private"), fields.text("source", "api"),
+        fields.number("time", -1e11, 1e11), fields.flag("private"),
+        scope.source(fields.text("source", "api")),
     )  # fmt: skip
     if not record.input.strip() or not record.output.strip():
         raise bad_field(f"records[{place}]", "", "an input and an output with text")
-    return record if scope.is_owner else replace(record, source=f"app:{scope.app}")
+    return record
 
 
 def api_routes() -> list[Route]:

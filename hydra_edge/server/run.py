@@ -41,7 +41,9 @@ _POLL_S = 0.05
 
 
 def bind(port: int) -> socket.socket:
-    """Return a socket on this machine's loopback; port 0 is any free one.
+    """Listen on this machine's loopback; port 0 is any free one.
+
+    From here on a client waits rather than being refused.
 
     Raises
     ------
@@ -52,6 +54,7 @@ def bind(port: int) -> socket.socket:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         sock.bind((HOST, port))
+        sock.listen()  # two that only bind may have the same port
     except OSError as err:
         sock.close()
         taken = err.errno == errno.EADDRINUSE
@@ -166,7 +169,6 @@ def serve(
     ready
         Called once requests will be heard, with the server.
     """
-    sock.listen()  # from here on a client waits rather than being refused
     asyncio.run(_serve(person, settings, sock, ready))
 
 

@@ -42,6 +42,10 @@ class Scope:
         """Whether this is the person the server serves, not an app."""
         return not self.app
 
+    def source(self, owners: str) -> str:
+        """Return the source of what is added: the app's name, ``owners`` for the owner's."""
+        return owners if self.is_owner else f"app:{self.app}"
+
     def allows(self, task: str) -> bool:
         """Return whether a task, by its canonical name, may be seen and used."""
         return not self.tasks or task in self.tasks

@@ -136,6 +136,25 @@ def test_reply_that_drips_for_ever_ends(server):
     assert len(server.seen) == 1
 
 
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("beginning", [b"HTTP/1.1 200 OK\r\nX-Drip: ", b""])
+def test_headers_that_drip_for_ever_end(server, beginning, streaming):
+    def drip(handler, seen):
+        handler.wfile.write(beginning or b"HTTP/1.1 20")
+        for _ in range(1000):  # without an end of ours the client would wait for this one
+            if handler.server.stopping.wait(0.01):
+                return
+            handler.wfile.write(b"0")
+        handler.wfile.write(b"\r\nContent-Length: 2\r\n\r\n{}")
+
+    server.otherwise = drip
+    llm = OpenAIApi("m", base_url=server.url, timeout_s=0.2, retries=1, sleep=Sleeps())
+    with pytest.raises(BackendTimeoutError, match=r"did not answer: waited 0\.2 s"):
+        llm.complete(PROMPT, on_token=[].append if streaming else None)
+    llm.close()
+    assert len(server.seen) == 2
+
+
 def test_compressed_bomb_is_not_unpacked(llm, server):
     assert MAX_REPLY_BYTES < 1 << 24
     bomb = gzip.compress(b'{"choices": [], "x": "' + b" " * (1 << 24) + b'"}')

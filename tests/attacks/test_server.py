@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+from dataclasses import replace
 
 import pytest
 from serving import EchoLLM, chat, history, serving
@@ -388,6 +389,47 @@ def test_app_cannot_change_a_record_of_another_source(served, app_token, person)
 
     assert person.store.get("r1").output == "Parser: study 1"
     assert {r.source for r in person.store.records() if r.input == "hostile"} == {"app:editor"}
+
+
+@pytest.mark.parametrize("name", ["r1", ""], ids=["id", "content"])
+def test_app_cannot_hide_a_record_of_another_source(served, app_token, person, name):
+    own = person.store.get("r1")
+    person.add([replace(own, id="")])  # the same once more, named by its content
+    entry = {"input": own.input, "output": own.output, "task": own.task, "private": True}
+    with served.client(app_token()) as client:
+        added = client.post("/v1/records", json={"records": [entry | {"id": name}]}).json()
+        mine = {"id": name, "input": "of the app", "output": "x", "private": True}
+        client.post("/v1/records", json={"records": [mine]})
+
+    assert (added["added"], added["unchanged"]) == (0, 1)
+    assert not any(r.private for r in person.store.records() if r.input == own.input)
+    assert all(r.private for r in person.store.records() if r.input == "of the app")
+
+
+def test_app_teaches_under_its_own_name(served, app_token, person):
+    ask = chat("parsers 1", "hydra-edge/paper_title")
+    with served.client(app_token()) as client, served.client() as owner:
+        asked = client.post("/v1/chat/completions", json=ask).json()
+        given = {"id": asked["id"], "pick": 1}
+        kept = client.post("/v1/feedback", json=given).json()["record_id"]
+        again = owner.post("/v1/feedback", json=given).json()["record_id"]
+        edited = owner.post("/v1/feedback", json={"id": asked["id"], "text": "mine"}).json()
+
+    assert kept == again
+    assert person.store.get(kept).source == "app:editor"
+    mine = person.store.get(edited["record_id"])
+    assert (mine.source, mine.output) == ("choices", "mine")
+    assert person.store.choices("paper_title")[-1].record_id == mine.id
+    person.forget(source="app:editor")
+    assert mine.id in {r.id for r in person.store.records()}
+    assert "app:editor" not in person.store.sources()
+
+
+def test_half_a_character_in_a_fields_name_is_named(served):
+    with served.client() as client:
+        for path in ("/v1/chat/completions", "/v1/rank"):
+            response = client.post(path, content=b'{"cut \\ud83d": 1}', headers=JSON)
+            assert (response.status_code, code(response)) == (400, "unknown_parameter")
 
 
 def test_app_removed_is_out_at_once(served, app_token):

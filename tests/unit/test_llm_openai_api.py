@@ -15,6 +15,7 @@ from llm_server import (
     delta,
     error,
     hang,
+    hang_until_left,
     hang_up,
     one_by_one,
     sampler,
@@ -30,7 +31,8 @@ from hydra_edge.errors import (
     ContextLengthError,
     UnknownModelError,
 )
-from hydra_edge.llm.http import ApiClient, GivenUp, is_loopback, retry_after
+from hydra_edge.llm.exchange import LOOK_S, GivenUp, pause
+from hydra_edge.llm.http import ApiClient, is_loopback, retry_after
 from hydra_edge.llm.openai_api import OpenAIApi
 from hydra_edge.prompt import build_prompt
 from hydra_edge.tasks import BUILTIN
@@ -58,6 +60,14 @@ def sleeps():
 @pytest.fixture
 def llm(server, sleeps):
     api = OpenAIApi("m", base_url=server.url, api_key=KEY, timeout_s=5, sleep=sleeps)
+    yield api
+    api.close()
+
+
+@pytest.fixture
+def patient(server):
+    """Wait longer than any test: only what ends the wait early lets one pass."""
+    api = OpenAIApi("m", base_url=server.url, timeout_s=120, retries=0)
     yield api
     api.close()
 
@@ -174,6 +184,114 @@ def test_parameters_the_model_does_not_take_are_left_out_from_then_on(llm, serve
     assert server.seen[-1].body["max_completion_tokens"] == 7
     assert texts(llm.complete(SUBJECT, on_token=[].append)) == ["fine"]
     assert len(server.seen) == 4
+
+
+EXTRA = {"type": "extra_forbidden", "loc": ["body", "seed"], "msg": "Extra inputs"}
+GOOGLE = 'Invalid JSON payload received. Unknown name "seed": Cannot find field.'
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        answer({"detail": [EXTRA]}, 422),
+        answer([{"error": {"code": 400, "message": GOOGLE}}], 400),
+        error(400, "'seed' : this model takes none"),
+        error(400, "Unrecognized request argument supplied: seed"),
+        error(400, code="unsupported_parameter", param="seed"),
+    ],
+)
+@pytest.mark.parametrize("streaming", [False, True])
+def test_seed_refused_in_any_words_is_left_out_from_then_on(llm, server, refusal, streaming):
+    def act(handler, seen):
+        (refusal if "seed" in seen.body else answer(completion("fine")))(handler, seen)
+
+    server.otherwise = act
+    for _ in range(2):
+        assert texts(llm.complete(SUBJECT, on_token=[].append if streaming else None)) == ["fine"]
+    assert ["seed" in seen.body for seen in server.seen] == [True, False, False]
+
+
+def test_several_parameters_refused_at_once_are_left_out_at_once(llm, server):
+    extra = [EXTRA, EXTRA | {"loc": ["body", "stop"]}, EXTRA | {"loc": ["body", "max_tokens"]}]
+
+    def act(handler, seen):
+        known = "seed" not in seen.body
+        (answer(completion("fine")) if known else answer({"detail": extra}, 422))(handler, seen)
+
+    server.otherwise = act
+    assert texts(llm.complete(SUBJECT, max_tokens=7)) == ["fine"]
+    last = server.seen[-1].body
+    assert (len(server.seen), last["max_completion_tokens"]) == (2, 7)
+    assert not {"seed", "stop", "max_tokens"} & last.keys()
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        error(400, "'temperature' must be at most 1"),
+        answer({"detail": [{"type": "less_than_equal", "loc": ["body", "max_tokens"]}]}, 422),
+        error(400, "'seed': the maximum context length is 9"),
+        answer({"detail": [{"type": "missing", "loc": ["body", "x"], "input": {"seed": 0}}]}, 422),
+    ],
+)
+def test_value_refused_is_not_taken_for_a_parameter_nobody_knows(llm, server, failure):
+    server.otherwise = failure
+    with pytest.raises((BackendError, ContextLengthError)):
+        llm.complete(SUBJECT)
+    assert len(server.seen) == 1
+
+
+def test_refusal_in_a_list_of_one_says_why(llm, server):
+    server.otherwise = answer([{"error": {"code": 400, "message": "API key not valid"}}], 400)
+    with pytest.raises(BackendError, match="API key not valid"):
+        llm.complete(SUBJECT)
+
+
+# ---- errors in place of answers
+
+
+def reported(**fields):
+    return {"error": fields}
+
+
+def event(said):
+    return stream(f"data: {json.dumps(said)}\n\n")
+
+
+@pytest.mark.parametrize(
+    ("streaming", "form"), [(False, answer), (True, answer), (True, event)],
+)  # fmt: skip
+def test_rate_limit_reported_with_status_200_is_retried_as_one(
+    llm, server, sleeps, streaming, form
+):
+    server.script.extend([form(reported(code=429, message="slow down"))] * 2)
+    out = llm.complete(SUBJECT, on_token=[].append if streaming else None)
+    assert texts(out) == ["an answer"]
+    assert all(0.25 * 2**i <= wait <= 0.5 * 2**i for i, wait in enumerate(sleeps.waited))
+    assert len(sleeps.waited) == 2
+
+    server.seen.clear()
+    server.otherwise = form(reported(code="429", message="slow down"))
+    with pytest.raises(BackendRateLimitError, match=r"got 429 4 times \(slow down\)"):
+        llm.complete(SUBJECT, on_token=[].append if streaming else None)
+    assert len(server.seen) == 4
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize(
+    ("said", "kind", "match"),
+    [
+        (reported(message="the gpu is gone"), BackendError, "answer: the gpu is gone"),
+        (reported(code=401, message="who?"), BackendAuthError, r"got 401 \(who\?\)"),
+        (reported(code=400, message="maximum context length"), ContextLengthError, "not fit"),
+        ({"error": "words"}, BackendError, "answer: words"),
+    ],
+)
+def test_error_with_status_200_says_why(llm, server, said, kind, match, streaming):
+    server.otherwise = answer(said)
+    with pytest.raises(kind, match=match):
+        llm.complete(SUBJECT, on_token=[].append if streaming else None)
+    assert sum(seen.method == "POST" for seen in server.seen) == 1
 
 
 # ---- patience
@@ -339,6 +457,17 @@ def test_prompt_is_counted_once_a_request(llm, server):
     assert sum(c.prompt_tokens for c in told) == 85
 
 
+def test_tokens_that_do_not_divide_are_all_counted(llm, server):
+    def act(handler, seen):
+        greedy = seen.body["temperature"] == 0
+        said = completion("a") if greedy else completion(None, "b", "c")
+        answer(said | {"usage": {"completion_tokens": 3 if greedy else 11}})(handler, seen)
+
+    server.otherwise = act
+    out = llm.complete(SUBJECT, n=4)
+    assert [(c.text, c.tokens) for c in out] == [("a", 3), ("b", 8), ("c", 3)]
+
+
 def test_answer_asked_for_once_is_paid_for_once_however_often_it_counts(llm, server):
     server.otherwise = answer(billed("fine", prompt_tokens=40))
     out = llm.complete(SUBJECT, n=3, temperature=0.0)
@@ -394,7 +523,8 @@ def test_choices_with_a_listener_tell_the_member(llm, server):
 
 def test_stream_tells_every_piece_and_returns_their_sum(llm, server):
     told = []
-    parts = [": hello\n\n", *map(delta, [" A", " sub", "ject "]), delta(None, "stop")]
+    parts = [": hello\n\n", *map(delta, [" A", " sub", "ject "]), "data:\n\n"]
+    parts += ["event: ping\ndata: \n\n", delta(None, "stop")]
     server.otherwise = stream(*parts, "data: [DONE]\n\n")
     out = llm.complete(SUBJECT, on_token=told.append)
     assert told == ["A", " sub", "ject"]
@@ -458,7 +588,7 @@ def test_stream_that_breaks_off_keeps_what_came(llm, server, parts, finish):
         ([], "not whole JSON"),
         ([delta(" ")], "wrote nothing"),
         (["data: {"], "not whole JSON"),
-        (['data: {"error": 1}\n\n'], "error in the middle"),
+        (['data: {"error": 1}\n\n'], "in place of an answer: 1"),
         (["data: [DONE]\n\n"], "wrote nothing"),
     ],
 )
@@ -528,10 +658,152 @@ def test_stop_in_a_stream_hangs_up(llm, server):
     assert hung_up.wait(30)
 
 
+@pytest.mark.parametrize("n", [1, 3])
+def test_stop_before_a_reply_begins_returns_at_once_and_hangs_up(patient, server, n):
+    asked = threading.Event()
+
+    def silent(handler, seen):
+        asked.set()
+        hang_until_left(handler, seen)
+
+    server.otherwise = silent
+    on_token = [].append if n == 1 else None
+    assert patient.complete(SUBJECT, n=n, on_token=on_token, should_stop=asked.is_set) == []
+    assert server.left.wait(30)
+
+
+def test_stop_in_a_stream_that_stalls_returns_at_once_and_hangs_up(patient, server):
+    def stall(handler, seen):
+        stream(delta("A subject"))(handler, seen)
+        hang_until_left(handler, seen)
+
+    server.otherwise = stall
+    told, looks = [], []
+
+    def later():
+        looks.extend(told)
+        return len(looks) > 3  # well after the piece: nothing more comes to ask at
+
+    assert patient.complete(SUBJECT, on_token=told.append, should_stop=later) == []
+    assert told == ["A subject"]
+    assert server.left.wait(30)
+
+
+def test_stream_that_is_interrupted_hangs_up(llm, server):
+    def stall(handler, seen):
+        stream(delta("A subject"))(handler, seen)
+        hang_until_left(handler, seen)
+
+    def interrupt(_piece):
+        raise KeyboardInterrupt
+
+    server.otherwise = stall
+    with pytest.raises(KeyboardInterrupt):
+        llm.complete(SUBJECT, on_token=interrupt)
+    assert server.left.wait(30)
+
+
+def test_stream_is_told_in_the_callers_thread_and_in_order(llm, server):
+    pieces = [f" {i}" for i in range(200)]
+    server.otherwise = stream("data:\n\n", *map(delta, pieces), "data: [DONE]\n\n")
+    told, threads = [], set()
+
+    def listen(piece):
+        told.append(piece)
+        threads.add(threading.get_ident())
+
+    llm.complete(SUBJECT, on_token=listen)
+    assert "".join(told) == "".join(pieces).strip()
+    assert threads == {threading.get_ident()}
+
+
+@pytest.mark.parametrize("n", [1, 3])
+def test_wait_for_another_try_is_told_when_to_end(server, n):
+    stopped = threading.Event()
+    said = []
+
+    def sleep(seconds, give_up):
+        said.append(give_up())
+        stopped.set()
+        said.append(give_up())
+
+    server.otherwise = answer({}, 429, Retry_After="30")
+    llm = OpenAIApi("m", base_url=server.url, sleep=sleep)
+    on_token = [].append if n == 1 else None
+    assert llm.complete(SUBJECT, n=n, on_token=on_token, should_stop=stopped.is_set) == []
+    assert said[-1] is True
+    llm.close()
+
+
+def test_pause_ends_when_told_and_else_takes_what_it_was_given():
+    slept = []
+    pause(1.03, lambda: False, slept.append)
+    assert sum(slept) == pytest.approx(1.03)
+    assert max(slept) <= LOOK_S
+    slept.clear()
+    pause(30.0, lambda: len(slept) >= 2, slept.append)
+    assert len(slept) == 2
+
+
+def test_close_ends_a_request_that_waits(patient, server):
+    asked = threading.Event()
+
+    def silent(handler, seen):
+        asked.set()
+        hang_until_left(handler, seen)
+
+    server.otherwise = silent
+    failed = []
+
+    def ask():
+        try:
+            patient.complete(SUBJECT)
+        except BackendError as err:
+            failed.append(err)
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    assert asked.wait(30)
+    patient.close()
+    thread.join(30)
+    assert len(failed) == 1
+    assert server.left.wait(30)
+
+
+def test_connection_is_used_again_after_a_whole_reply(llm, server):
+    ports = []
+
+    def note(handler, seen):
+        ports.append(handler.client_address[1])
+        act = error(500) if len(ports) == 1 else sampler
+        act(handler, seen)
+
+    server.otherwise = note
+    for _ in range(3):
+        llm.complete(SUBJECT)
+    assert len(ports) == 4
+    assert len(set(ports)) == 1
+
+
+def test_request_that_fails_for_good_lets_the_others_finish(llm, server):
+    refused = threading.Event()
+
+    def act(handler, seen):
+        if seen.body["temperature"] == 0:
+            assert refused.wait(30)
+            sampler(handler, seen)
+        else:
+            error(401)(handler, seen)
+            refused.set()
+
+    server.otherwise = act
+    assert texts(llm.complete(SUBJECT, n=2)) == ["answer 0"]
+
+
 def test_giving_up_ends_the_retries(server):
     given_up = threading.Event()
     server.otherwise = error(503)
-    client = ApiClient(server.url, sleep=lambda _: given_up.set())
+    client = ApiClient(server.url, sleep=lambda *_: given_up.set())
     with pytest.raises(GivenUp):
         client.post("chat/completions", b"{}", give_up=given_up.is_set)
     assert len(server.seen) == 1

@@ -18,6 +18,7 @@ from hydra_edge.errors import BackendError, BackendRateLimitError, ContextLength
 from hydra_edge.personalizer import Personalizer
 
 CHAT = "/v1/chat/completions"
+JSON = {"Content-Type": "application/json"}
 
 
 @pytest.fixture
@@ -228,6 +229,23 @@ def test_records_are_added_all_or_none(person):
     assert (record.input, record.time, record.private, record.source) == (
         "a text", 5.0, True, "api",
     )  # fmt: skip
+
+
+def test_half_a_character_is_kept_in_no_record(person):
+    me = person()
+    with serving(me) as served, served.client() as client:
+        entry = {"id": "a\ud83d", "input": "cut \ud83d", "output": "\ude00 cut", "source": "\ud83d"}
+        given = json.dumps({"records": [entry]}).encode()
+        added = client.post("/v1/records", content=given, headers=JSON)
+        asked = client.post(CHAT, content=json.dumps(chat("parsers \ud83d")).encode(), headers=JSON)
+        said = json.dumps({"id": asked.json()["id"], "text": "mine \ud83d"}).encode()
+        picked = client.post("/v1/feedback", content=said, headers=JSON)
+        kept = me.store.get(picked.json()["record_id"])
+        record = me.store.get("a\ufffd")
+
+    assert added.json()["added"] == 1
+    assert (record.input, record.output, record.source) == ("cut \ufffd", "\ufffd cut", "\ufffd")
+    assert (kept.input, kept.output) == ("parsers \ufffd", "mine \ufffd")
 
 
 def test_path_and_method_unknown_are_said_in_openais_shape(person):

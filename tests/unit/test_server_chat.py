@@ -84,6 +84,39 @@ def test_chat_parameters_are_read():
     assert request.explain
 
 
+def test_chat_turn_that_is_left_out_may_hold_anything():
+    image = [{"type": "image_url", "image_url": {"url": "data:"}}]
+    request = asked(
+        messages=[
+            {"role": "user", "content": image},
+            {"role": "assistant", "content": [{"type": "refusal", "refusal": "no"}]},
+            {"role": "tool", "content": 3},
+            {"role": "user", "content": "the query"},
+        ]
+    )
+    assert request.query == "the query"
+    assert request.notes[0].startswith("3 other messages were left out")
+    for role in ("system", "developer"):
+        with pytest.raises(Refusal) as refused:
+            asked(messages=[{"role": role, "content": image}, {"role": "user", "content": "q"}])
+        assert refused.value.param == "messages[0].content"
+
+
+@pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
+def test_chat_limit_beyond_the_most_is_lowered_and_said_to_be(name):
+    request = asked(**{name: 128_000})
+    assert request.max_tokens == 8192
+    assert request.notes == (f"{name} was lowered from 128000 to 8192, the most there is",)
+    assert asked(**{name: 8192}).notes == ()
+
+
+def test_chat_field_that_cannot_change_the_answer_is_taken_without_a_word():
+    quiet = {"prompt_cache_key": "k", "prompt_cache_options": {}, "prompt_cache_retention": "24h"}
+    assert asked(**quiet).notes == ()
+    notes = asked(web_search_options={"x": 1}, moderation={"x": 1}).notes
+    assert [note.split()[0] for note in notes] == ["moderation", "web_search_options"]
+
+
 def test_chat_null_counts_as_left_out():
     assert asked(n=None, stop=None, temperature=None, tools=None, hydra_edge=None) == asked()
 
@@ -102,6 +135,10 @@ def test_chat_null_counts_as_left_out():
         ({"stop": ["a", "b", "c", "d", "e"]}, "stop"),
         ({"stop": [""]}, "stop"),
         ({"stop": {"a": 1}}, "stop"),
+        ({"stop": {}}, "stop"),
+        ({"stop": 0}, "stop"),
+        ({"stop": False}, "stop"),
+        ({"stop": ""}, "stop"),
         ({"stream": "yes"}, "stream"),
         ({"stream_options": []}, "stream_options"),
         ({"messages": []}, "messages"),
@@ -200,6 +237,22 @@ def test_answer_choices_are_the_best_first_and_none_twice():
     assert [c["message"]["content"] for c in whole["choices"]] == ["one", "two"]
     assert [c["index"] for c in whole["choices"]] == [0, 1]
     assert "2 of 3 choices: no more answers differ" in whole["hydra_edge"]["notes"]
+
+
+def test_answer_choices_that_differ_only_behind_a_stop_are_one():
+    request = asked(n=3, stop=" ")
+    made = answer(request, generation("one two", "one three", "four", "one"))
+
+    assert made.choices == [("one", "stop"), ("four", "stop")]
+    assert "2 of 3 choices: no more answers differ" in made.ours["notes"]
+
+
+@pytest.mark.parametrize(("stop", "said"), [([], True), ([" off"], False)])
+def test_answer_that_broke_off_says_so_unless_it_ends_before(stop, said):
+    made = answer(asked(stop=stop), generation("broke off"), Completion("broke off", finish="cut"))
+
+    assert any("not whole" in note for note in made.ours["notes"]) is said
+    assert made.choices == [("broke", "stop") if stop else ("broke off", "length")]
 
 
 def test_answer_abstained_puts_the_answer_that_stands_first():

@@ -8,10 +8,14 @@ import threading
 from contextlib import contextmanager
 
 import pytest
+from llm_server import Server as RemoteServer
+from llm_server import answer, delta, hang_until_left, stream
+from llm_server import completion as reply
 from serving import LONG_S, EchoLLM, GatedLLM, chat, history, serving
 
 from hydra_edge.config import Config
 from hydra_edge.errors import BackendError, ContextLengthError
+from hydra_edge.llm.openai_api import OpenAIApi
 from hydra_edge.personalizer import Personalizer
 from hydra_edge.types import Completion
 
@@ -240,6 +244,57 @@ def test_live_answer_whose_time_is_over_ends_with_the_error(serve):
         *_, last = lines
     assert response.status_code == 200
     assert json.loads(last.removeprefix("data: "))["error"]["code"] == "timeout"
+
+
+def test_live_client_that_hangs_up_while_a_remote_llm_stalls_frees_it(serve):
+    def stall(handler, seen):
+        stream(delta("one"))(handler, seen)
+        hang_until_left(handler, seen)
+
+    with RemoteServer() as remote:
+        remote.otherwise = stall
+        llm = OpenAIApi("m", base_url=remote.url, timeout_s=2 * LONG_S, retries=0)
+        with serve(llm) as served:
+            with streamed(served, hydra_edge=ONE) as (_, lines):
+                assert [content(next(lines)) for _ in range(2)] == ["", "one"]
+            assert remote.left.wait(LONG_S)
+            remote.otherwise = answer(reply("two"))
+            with served.client() as client:
+                again = client.post(CHAT, json=chat("parsers 1", hydra_edge=ONE)).json()
+        llm.close()
+    assert again["choices"][0]["message"]["content"] == "two"
+
+
+def test_live_server_told_twice_to_stop_waits_for_no_remote_llm(serve):
+    asked = threading.Event()
+
+    def silent(handler, seen):
+        asked.set()
+        hang_until_left(handler, seen)
+
+    with RemoteServer() as remote:
+        remote.otherwise = silent
+        llm = OpenAIApi("m", base_url=remote.url, timeout_s=2 * LONG_S, retries=0)
+        with serve(llm) as served, streamed(served, hydra_edge=ONE) as (_, lines):
+            assert content(next(lines)) == ""
+            assert asked.wait(LONG_S)
+            served.server.stop()
+            served.stop()
+        llm.close()
+        assert remote.left.wait(LONG_S)
+
+
+def test_live_answer_whose_llm_breaks_off_says_so(serve):
+    with RemoteServer() as remote:
+        remote.otherwise = stream(delta("some"), delta(" text"))
+        llm = OpenAIApi("m", base_url=remote.url)
+        with serve(llm) as served, streamed(served, hydra_edge=ONE) as (_, lines):
+            *_, last, done = lines
+        llm.close()
+    end = json.loads(last.removeprefix("data: "))
+    assert done == "data: [DONE]"
+    assert end["choices"][0]["finish_reason"] == "length"
+    assert "the answer is not whole" in " ".join(end["hydra_edge"]["notes"])
 
 
 def test_live_client_that_hangs_up_in_the_middle_frees_the_llm(serve):

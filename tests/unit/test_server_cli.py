@@ -11,8 +11,9 @@ import pytest
 from cli_runner import call
 
 from hydra_edge.config import find_paths
+from hydra_edge.errors import ConfigError
 from hydra_edge.server import run
-from hydra_edge.server.tokens import Doorkeeper, Scope, TokenFiles
+from hydra_edge.server.tokens import Doorkeeper, Scope, TokenFiles, owner_token
 
 
 @pytest.mark.parametrize("args", [["serve", "--help"], ["serve", "token", "list"]], ids=" ".join)
@@ -60,6 +61,20 @@ def test_token_removed_or_named_wrongly_says_so():
 @pytest.mark.parametrize("args", [["--port", "70000"], ["--queue", "-1"], ["--timeout", "soon"]])
 def test_serve_option_that_cannot_be_used_is_a_usage_error(args):
     assert call("serve", *args).exit_code == 2
+
+
+def test_serve_on_a_port_that_is_taken_renews_no_token():
+    files = TokenFiles.of(find_paths())
+    token = owner_token(files)
+    with run.bind(0) as sock:
+        failed = call("serve", "--new-token", "--port", str(sock.getsockname()[1]))
+    assert "another program listens there" in failed.stderr
+    assert owner_token(files) == token
+
+
+def test_port_bound_twice_is_refused_before_anybody_serves():
+    with run.bind(0) as sock, pytest.raises(ConfigError, match="another program listens"):
+        run.bind(sock.getsockname()[1])
 
 
 def test_serve_has_no_way_to_listen_elsewhere():
