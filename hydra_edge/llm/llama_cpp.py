@@ -245,6 +245,11 @@ class LlamaCpp:
 
     def _check_room(self, tokens: list[int], max_tokens: int) -> None:
         room = self._engine.n_ctx - max_tokens
+        if room <= 0:
+            raise ContextLengthError(
+                f"An answer of {max_tokens} tokens does not fit {self.name}: got a context of "
+                f"{self._engine.n_ctx}; expected room for a prompt, too. Ask for a shorter answer."
+            )
         if len(tokens) > room:
             raise ContextLengthError(
                 f"Prompt does not fit {self.name}: got {len(tokens)} tokens; expected at most "

@@ -387,6 +387,8 @@ def test_more_candidates_than_slots_or_room_take_turns(llm):
     assert len(llm.complete(PROMPT, n=3, max_tokens=room - 1, temperature=1.2)) == 3
     with pytest.raises(ContextLengthError, match="does not fit"):
         llm.complete(PROMPT, max_tokens=room + 1)
+    with pytest.raises(ContextLengthError, match=r"An answer of 9000 tokens .* a shorter answer"):
+        llm.complete(PROMPT, max_tokens=9000)
     with pytest.raises(ContextLengthError, match="does not fit"):
         llm.complete(PROMPT, choices=["short", "long " * room])
 
