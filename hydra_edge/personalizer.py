@@ -56,6 +56,26 @@ from hydra_edge.types import (
     Role,
 )
 
+_MOMENTS = (-62135596800.0, 253402300799.0)  # the years 1 to 9999
+
+
+def _checked(record: Record) -> Record:
+    """Return a record if it can be one of a history."""
+    moment = record.time
+    for name, text in (("input", record.input), ("output", record.output)):
+        if not isinstance(text, str) or not text.strip():
+            raise ConfigError(
+                f"A record cannot be added: its {name} is {text!r:.80}; expected text that is not "
+                "empty. Leave it out."
+            )
+    known = isinstance(moment, int | float) and not isinstance(moment, bool)
+    if moment is not None and not (known and _MOMENTS[0] <= moment <= _MOMENTS[1]):
+        raise ConfigError(
+            f"A record cannot be added: its time is {moment!r:.80}; expected unix seconds or None. "
+            "Convert it (datetime.timestamp)."
+        )
+    return record
+
 
 class Personalizer:
     """One person's personalization: their history, their heads, and a black-box LLM.
@@ -199,9 +219,16 @@ class Personalizer:
             return self.engine.task(chosen)
 
     def add(self, records: Iterable[Record], *, progress: Progress | None = None) -> AddResult:
-        """Store records; no LLM is asked, nothing is encoded yet."""
+        """Store records; no LLM is asked, nothing is encoded yet.
+
+        Raises
+        ------
+        ConfigError
+            At the first that is no record: its input or output is empty or no text, or its time
+            is no moment. Whole batches of those before it are stored.
+        """
         self._resources.check_open()
-        return self.store.add(records, progress=progress)
+        return self.store.add(map(_checked, records), progress=progress)
 
     def forget(self, ids: str | Sequence[str] = (), *, source: str | None = None) -> ForgetReceipt:
         """Erase records and everything kept of them, then fit the heads they had taught again.

@@ -621,3 +621,23 @@ def test_unknown_model_lists_what_exists(hash_encoder) -> None:  # type: ignore[
     with pytest.raises(UnknownModelError, match="smollm2"):
         p.generate("about speech")
     p.close()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"input": "  "},
+        {"output": ""},
+        {"output": None},
+        {"time": "2024-01-02"},
+        {"time": 1e300},
+        {"time": float("nan")},
+        {"time": True},
+    ],
+)
+def test_add_refuses_what_is_no_record(person: Make, wrong: dict[str, object]) -> None:
+    p = person()
+    record = replace(Record("a text", "a title", "paper_title", time=5.0), **wrong)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"A record cannot be added: its .*; expected"):
+        p.add([record])
+    assert p.store.count() == 40
