@@ -2,8 +2,9 @@
 
 BM25 follows Robertson & Zaragoza (2009) with Lucene's idf, which is never negative. Within
 the budget every quantity in it (how many records, how long, how many hold a word) is taken
-over the records that may be returned and no others. Words too frequent for the budget find
-no records; they only help to order those found, by how frequent they are in the whole file.
+over the records that may be returned and no others. Words too frequent for the budget only
+help to order what the others found, by how frequent they are in the whole file; where the
+others found nothing, the newest records that hold such a word are ordered.
 
 The order of records and the postings of words stay in memory until a record changes: the
 words of one query are mostly those of the next.
@@ -14,6 +15,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from sqlite3 import Connection
 from typing import Any
@@ -32,11 +34,16 @@ MAX_TERMS = 256
 # How many records found by rare words are ordered by all words, and how much of each is read.
 _REORDERED = 100
 _REORDERED_CHARS = 20_000
-# Postings kept in memory at most, 8 bytes each; and records whose words are kept, some 5 kB each.
+# Postings kept in memory at most, 8 bytes each, and how many of them a kept word itself is worth.
 _KEPT = 2_000_000
+_ENTRY = 50
+# Words whose count is kept; and records whose words are, some 5 kB each.
+_KEPT_WORDS = 20_000
+_KEPT_RECORDS = 2_000
 # A word that stands in no more places than this is counted by reading them all.
 _FEW = 200
-_KEPT_RECORDS = 2_000
+# Rows read at once on the way to the newest records of a scope.
+_STEP = 1_000
 
 
 def quoted(word: str) -> str:
@@ -121,7 +128,7 @@ class _Postings:
 
 @dataclass(slots=True)
 class _Memory:
-    """What was read of the file at one revision."""
+    """What was read of the file at one revision; ``read`` only by the search under way."""
 
     revision: Revision
     newest: int
@@ -130,18 +137,18 @@ class _Memory:
     counts: dict[tuple[str, int], int] = field(default_factory=dict)
     read: dict[str, Counter[int]] = field(default_factory=dict)
     postings: dict[tuple[str, str], _Postings] = field(default_factory=dict)
-    latest: dict[tuple[str, str, int], Int1d] = field(default_factory=dict)
+    latest: dict[tuple[str, str, int, int], Int1d] = field(default_factory=dict)
     held: dict[int, Counter[str]] = field(default_factory=dict)
     ids: dict[int, str] = field(default_factory=dict)
     kept: int = 0
 
     def keep(self, n: int) -> None:
         """Count postings about to be kept; forget the others where it would be too much."""
-        self.kept += n
+        self.kept += n + _ENTRY
         if self.kept > _KEPT:
             self.postings.clear()
             self.latest.clear()
-            self.kept = n
+            self.kept = n + _ENTRY
 
 
 class Bm25:
@@ -164,25 +171,22 @@ class Bm25:
         memory = self._remember(connection)
         order = self._order(connection, memory, task)
         scope = _scope(connection, order, before)
-        weights = Counter(index_words(query))
-        counts = _rarest_first(connection, memory, list(weights)[:MAX_TERMS], postings)
-        words = list(counts)
-        if not words or not scope.n:
+        if not scope.n:
             return []
+        asked = list(dict.fromkeys(index_words(query)))[:MAX_TERMS]
+        counts = _rarest_first(connection, memory, asked, postings)
+        words = list(counts)
         affordable = int(np.searchsorted(np.cumsum(list(counts.values())), postings, side="right"))
-        if affordable:
-            places, scores = _find(connection, memory, task, scope, weights, words[:affordable])
-        else:
-            places = _newest_with(connection, memory, task, words[0], postings)
-            places = places[places < scope.n]
-            scores = np.zeros(len(places))
+        places, scores = _find(connection, memory, task, scope, words[:affordable])
         frequent = {word: counts[word] for word in words[affordable:]}
         if frequent:
-            top = _best(order.seq[places], scores, max(_REORDERED, 2 * limit))
+            wanted = max(_REORDERED, 2 * limit)
+            if not len(places):
+                places = _newest(connection, memory, task, scope, list(frequent), wanted, postings)
+                scores = np.zeros(len(places))
+            top = _best(order.seq[places], scores, wanted)
             places, scores = places[top], scores[top]
-            scores = scores + _frequent_gain(
-                connection, memory, order, scope, places, weights, frequent
-            )
+            scores = scores + _frequent_gain(connection, memory, order, scope, places, frequent)
         top = _best(order.seq[places], scores, limit)
         seqs = order.seq[places[top]].tolist()
         if missing := [seq for seq in seqs if seq not in memory.ids]:
@@ -198,13 +202,15 @@ class Bm25:
         if self._memory is None or self._memory.revision != known:
             newest, total = connection.execute("SELECT MAX(seq), COUNT(*) FROM records").fetchone()
             self._memory = _Memory(known, newest or 0, total)
+        self._memory.read.clear()  # what the search before counted and did not need
         return self._memory
 
     @staticmethod
     def _order(connection: Connection, memory: _Memory, task: str) -> _Order:
-        if task not in memory.orders:
-            memory.orders[task] = _Order.read(connection, task)
-        return memory.orders[task]
+        order = memory.orders.get(task) or _Order.read(connection, task)
+        if len(order.seq):  # of tasks that do not exist there is no end
+            memory.orders[task] = order
+        return order
 
 
 def _scope(connection: Connection, order: _Order, before: str | None) -> _Scope:
@@ -232,6 +238,8 @@ def _rarest_first(
     for word in words:
         key = word, postings
         if key not in memory.counts:
+            if len(memory.counts) >= _KEPT_WORDS:
+                memory.counts.clear()
             memory.counts[key] = _count(connection, memory, word, postings)
         counts[word] = memory.counts[key]
     return {word: counts[word] for word in sorted(counts, key=counts.__getitem__) if counts[word]}
@@ -277,10 +285,11 @@ def _find(
     memory: _Memory,
     task: str,
     scope: _Scope,
-    weights: Mapping[str, int],
     chosen: Sequence[str],
 ) -> tuple[Int1d, Double1d]:
     """Score all records that hold one of the chosen words; return their places."""
+    if not chosen:
+        return np.zeros(0, dtype=np.int64), np.zeros(0)
     known = [_postings(connection, memory, task, word) for word in chosen]
     place = np.concatenate([postings.place for postings in known])
     visible = place < scope.n
@@ -290,27 +299,56 @@ def _find(
     times = np.concatenate([postings.times for postings in known])[visible].astype(np.float64)
     idf = np.repeat([scope.idf(n) for n in held_by.tolist()], held_by)
     gains = scope.gain(times, memory.orders[task].words[place], idf)
-    gains *= np.repeat([weights[word] for word in chosen], held_by)
     sums = np.bincount(place, weights=gains, minlength=1)
     places = np.flatnonzero(sums)  # a record that holds a word has a gain above 0
     return places.astype(np.int64), sums[places].astype(np.float64, copy=False)
 
 
-def _newest_with(
-    connection: Connection, memory: _Memory, task: str, word: str, postings: int
+def _newest(
+    connection: Connection,
+    memory: _Memory,
+    task: str,
+    scope: _Scope,
+    words: Sequence[str],
+    wanted: int,
+    postings: int,
 ) -> Int1d:
-    """Return the places of the newest records that hold a word too frequent for the budget."""
-    key = task, word, postings
-    if key not in memory.latest:
-        rows = connection.execute(
-            "SELECT rowid FROM records_fts WHERE records_fts MATCH ? ORDER BY rowid DESC LIMIT ?",
-            (f"input : {quoted(word)}", postings),
-        )
-        seqs = np.fromiter((seq for (seq,) in rows), dtype=np.int64)
-        places, _ = memory.orders[task].places(seqs)
-        memory.keep(len(places))
-        memory.latest[key] = np.sort(places)
-    return memory.latest[key]
+    """Return the places of the newest records that hold the first word that any of them holds."""
+    order = memory.orders[task]
+    n = scope.n
+    if len(order.seq) <= postings:
+        # They may be far apart in the file: what is read once serves every part of the task.
+        n = wanted = len(order.seq)
+    for word in words:
+        key = task, word, n, wanted
+        if key not in memory.latest:
+            found = _newest_with(connection, order, n, word, wanted)
+            memory.keep(len(found))
+            memory.latest[key] = found
+        places = memory.latest[key]
+        places = places[places < scope.n]
+        if len(places):
+            return places
+    return np.zeros(0, dtype=np.int64)
+
+
+def _newest_with(connection: Connection, order: _Order, n: int, word: str, wanted: int) -> Int1d:
+    """Return the places of the newest among the first ``n`` records that hold a word.
+
+    At least ``wanted``, if there are so many. Other tasks' records are passed over here: SQLite
+    would have to look every row up that holds the word.
+    """
+    seqs, found = order.seq[:n], np.zeros(0, dtype=np.int64)
+    rows = connection.execute(
+        "SELECT rowid FROM records_fts WHERE records_fts MATCH ? AND rowid BETWEEN ? AND ? "
+        "ORDER BY rowid DESC",
+        (f"input : {quoted(word)}", int(seqs.min()), int(seqs.max())),
+    )
+    with closing(rows):
+        while len(found) < wanted and (step := rows.fetchmany(_STEP)):
+            places, _ = order.places(np.array(step, dtype=np.int64).ravel())
+            found = np.concatenate((found, places[places < n]))
+    return found
 
 
 def _best(seqs: Int1d, scores: Double1d, limit: int) -> Int1d:
@@ -329,7 +367,6 @@ def _frequent_gain(
     order: _Order,
     scope: _Scope,
     places: Int1d,
-    weights: Mapping[str, int],
     counts: Mapping[str, int],
 ) -> Double1d:
     """Score words beyond the budget in records already found, by reading these."""
@@ -348,5 +385,5 @@ def _frequent_gain(
     length = order.words[places]
     for word, column in zip(counts, times.T, strict=True):
         share = min(counts[word] / memory.total, 1.0)
-        gains += weights[word] * scope.gain(column, length, scope.idf(scope.n * share))
+        gains += scope.gain(column, length, scope.idf(scope.n * share))
     return gains

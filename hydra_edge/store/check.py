@@ -7,7 +7,7 @@ from collections.abc import Callable
 from sqlite3 import Connection
 
 from hydra_edge.errors import StoreError
-from hydra_edge.store import forget, heads
+from hydra_edge.store import forget, heads, vectors
 from hydra_edge.store.database import Database, side_files
 
 _SHOWN = 5
@@ -57,6 +57,12 @@ def _heads(connection: Connection) -> list[str]:
     return []
 
 
+def _vectors(connection: Connection) -> list[str]:
+    if not (n := vectors.damaged(connection)):
+        return []
+    return [f"Damaged vectors: {n}. They are left out, and made anew when next needed."]
+
+
 def _erasure(connection: Connection) -> list[str]:
     if not forget.erasing(connection):
         return []
@@ -76,7 +82,7 @@ def _modes(db: Database) -> list[str]:
 def check(db: Database) -> list[str]:
     """Return what is wrong with the file; see ``Store.check``."""
     looks: tuple[Callable[[Connection], list[str]], ...] = (
-        _integrity, _index, _schema, _heads, _erasure,
+        _integrity, _index, _schema, _heads, _vectors, _erasure,
     )  # fmt: skip
     problems = _modes(db)
     for look in looks:

@@ -91,7 +91,10 @@ def from_json(value: Any, kind: type) -> Any:
 
 def texts_from_json(value: Any) -> tuple[str, ...]:
     """Read a stored list of texts."""
-    return tuple(text_of(item) for item in from_json(value, list))
+    items = from_json(value, list)
+    if set(map(type, items)) <= {str}:  # lists are many and long, and hardly ever damaged
+        return tuple(items)
+    return tuple(map(text_of, items))
 
 
 def _create_private(path: Path) -> None:

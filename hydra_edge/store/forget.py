@@ -100,11 +100,8 @@ def _answer_trails(connection: Connection, table: str) -> Iterator[_Trail]:
 
 
 def _pool_trails(connection: Connection) -> Iterator[_Trail]:
-    for row, query_id, record_ids, completions in connection.execute(
-        "SELECT rowid, query_id, record_ids, completions FROM pools"
-    ):
+    for row, ids, completions in pools.naming(connection):
         texts = tuple(c.text for c in pools.completions_of(completions))
-        ids = (text_of(query_id), *texts_from_json(record_ids))
         yield _Trail(row, "", ids, texts, frozenset(map(_plain, texts)))
 
 

@@ -150,13 +150,13 @@ def clear(connection: Connection) -> int:
     return connection.execute("DELETE FROM log").rowcount
 
 
-def put_choice(connection: Connection, choice: StoredChoice) -> None:
-    """Store a choice; a later one for the same generation takes the earlier one's place."""
+def put_choice(connection: Connection, choice: StoredChoice) -> StoredChoice:
+    """Store a choice, in place of an earlier one for its generation; return it as stored."""
     if choice.generation_id:
         connection.execute(
             "DELETE FROM choices WHERE generation_id = ?", (bind(choice.generation_id),)
         )
-    connection.execute(
+    cursor = connection.execute(
         f"INSERT INTO choices ({_CHOICE_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             bind(choice.generation_id),
@@ -169,6 +169,11 @@ def put_choice(connection: Connection, choice: StoredChoice) -> None:
             None if choice.record_id is None else bind(choice.record_id),
             choice.time,
         ),
+    )
+    return _choice_of(
+        connection.execute(
+            f"SELECT {_CHOICE_COLUMNS} FROM choices WHERE seq = ?", (cursor.lastrowid,)
+        ).fetchone()
     )
 
 
@@ -194,14 +199,55 @@ def choices(connection: Connection, task: str | None) -> list[StoredChoice]:
     return [_choice_of(row) for row in rows]
 
 
-def helped_counts(connection: Connection, task: str) -> dict[str, tuple[int, int]]:
-    """Count how often each record was shown, and helped; see ``Store.helped_counts``."""
-    counts: dict[str, tuple[int, int]] = {}
-    rows = connection.execute(
-        "SELECT record_ids, picked FROM choices WHERE task = ?", (bind(task),)
-    )
-    for record_ids, picked in rows:
-        for record_id in dict.fromkeys(texts_from_json(record_ids)):
-            shown, helped = counts.get(record_id, (0, 0))
-            counts[record_id] = shown + 1, helped + (picked is not None)
-    return counts
+class Helped:
+    """How often each record was shown and helped, of choices that are read but once.
+
+    Must be used within a transaction that holds the file still.
+    """
+
+    def __init__(self) -> None:
+        self._forget()
+
+    def _forget(self) -> None:
+        self._counts: dict[str, dict[str, tuple[int, int]]] = {}  # by task
+        self._read = 0
+        self._last: tuple[int, float] | None = None  # row and time of the newest choice read
+
+    def counts(self, connection: Connection, task: str) -> dict[str, tuple[int, int]]:
+        """Return the counts of a task; see ``Store.helped_counts``."""
+        new = self._new(connection)
+        if new is None:  # some of those read are gone
+            self._forget()
+            new = self._new(connection) or []
+        for seq, moment, of_task, record_ids, picked in new:
+            counts = self._counts.setdefault(of_task, {})
+            for record_id in record_ids:
+                shown, helped = counts.get(record_id, (0, 0))
+                counts[record_id] = shown + 1, helped + picked
+            self._last = seq, moment
+        self._read += len(new)
+        return dict(self._counts.get(task, {}))
+
+    def _new(
+        self, connection: Connection
+    ) -> list[tuple[int, float, str, tuple[str, ...], bool]] | None:
+        """Read the choices put since the last reading; None where others of them vanished.
+
+        A row's number may be given again after its choice is deleted, but not with its time.
+        """
+        seq, moment = self._last or (0, 0.0)
+        if self._last:
+            row = connection.execute("SELECT time FROM choices WHERE seq = ?", (seq,)).fetchone()
+            if row != (moment,):
+                return None
+        rows = connection.execute(
+            "SELECT seq, time, task, record_ids, picked FROM choices WHERE seq > ? ORDER BY seq",
+            (seq,),
+        ).fetchall()
+        total = connection.execute("SELECT COUNT(*) FROM choices").fetchone()[0]
+        if self._read + len(rows) != total:
+            return None
+        return [
+            (row, at, text_of(task), tuple(dict.fromkeys(texts_from_json(ids))), picked is not None)
+            for row, at, task, ids, picked in rows
+        ]

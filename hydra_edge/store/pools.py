@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from sqlite3 import Connection
 from typing import Any
@@ -107,6 +108,28 @@ def find(
         )
         for key, of_task, by_model, kind, query_id, record_ids, completions in rows
     ]
+
+
+def naming(connection: Connection) -> Iterator[tuple[int, tuple[str, ...], Any]]:
+    """Walk over the pools: row, ids of the record asked about and those shown, completions.
+
+    The completions are as they are stored, for ``completions_of`` to read.
+    """
+    for row, query_id, record_ids, completions in connection.execute(
+        "SELECT rowid, query_id, record_ids, completions FROM pools"
+    ):
+        yield row, (text_of(query_id), *texts_from_json(record_ids)), completions
+
+
+def drop_naming(connection: Connection, ids: Set[str]) -> set[str]:
+    """Delete the pools that ask about one of the records or show it; return their answers."""
+    gone = [
+        (row, completions)
+        for row, named, completions in naming(connection)
+        if not ids.isdisjoint(named)
+    ]
+    connection.executemany("DELETE FROM pools WHERE rowid = ?", [(row,) for row, _ in gone])
+    return {c.text for _, completions in gone for c in completions_of(completions)}
 
 
 def count(connection: Connection, task: str | None) -> int:

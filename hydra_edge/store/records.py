@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence, Sized
+from collections.abc import Iterable, Mapping, Sequence, Sized
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -13,9 +13,9 @@ from sqlite3 import Connection
 from typing import Any
 
 from hydra_edge.errors import RecordNotFoundError, StoreError
+from hydra_edge.store import pools, vectors
 from hydra_edge.store.database import CHUNK, DamagedValueError, Database, bind, text_of
 from hydra_edge.store.schema import META_REVISION, spaced_words
-from hydra_edge.store.vectors import drop
 from hydra_edge.types import AddResult, Progress, Record
 
 # Records of one transaction: a stopped import has stored whole batches, nothing else.
@@ -99,8 +99,12 @@ def _find_all(connection: Connection, ids: Sequence[str]) -> dict[str, _Stored |
     return found
 
 
+def _texts(record: Record) -> tuple[str, str]:
+    return record.input, record.output
+
+
 def _same(a: Record, b: Record) -> bool:
-    return (a.input, a.output, a.task) == (b.input, b.output, b.task)
+    return (*_texts(a), a.task) == (*_texts(b), b.task)
 
 
 def _time(record: Record) -> float | None:
@@ -149,12 +153,23 @@ def _update(connection: Connection, stored: _Stored, record: Record) -> None:
     )
 
 
+def _drop_what_was_made(connection: Connection, replaced: Mapping[str, Record]) -> None:
+    """Delete what was made of texts that an update replaced, given as they were, by id.
+
+    Pools that ask about such a record or show it were answered for the old text and would be
+    judged by the new one; vectors of texts that no record has any more serve nobody.
+    """
+    texts = {text for record in replaced.values() for text in _texts(record)}
+    texts |= pools.drop_naming(connection, replaced.keys())
+    vectors.drop(connection, texts - still_used(connection, texts))
+
+
 class _Adding:
-    """One call of ``add``: which ids it has met, and which texts it replaced."""
+    """One call of ``add``: which ids it has met, and what its batch under way replaced."""
 
     def __init__(self) -> None:
         self.met: set[str] = set()
-        self.replaced: set[str] = set()
+        self._replaced: dict[str, Record] = {}
         self._known: dict[str, _Stored | None] = {}  # of the batch's ids, as they are stored
 
     def put_all(self, connection: Connection, batch: Sequence[Record]) -> Counter[str]:
@@ -162,12 +177,15 @@ class _Adding:
         now = time.time()
         wanted = [record.id or record.content_hash[:16] for record in batch]
         self._known = _find_all(connection, wanted)
+        self._replaced = {}
         counts = Counter(
             self._put(connection, record, name, now)
             for record, name in zip(batch, wanted, strict=True)
         )
         if counts.keys() - {"unchanged"}:
             mark_changed(connection, rewritten="updated" in counts)
+        if self._replaced:
+            _drop_what_was_made(connection, self._replaced)
         return counts
 
     def _stored(self, connection: Connection, record_id: str) -> _Stored | None:
@@ -200,7 +218,8 @@ class _Adding:
             _update(connection, stored, record)
             self._known.pop(wanted)
             self.met.add(wanted)
-            self.replaced |= {stored.record.input, stored.record.output}
+            if _texts(stored.record) != _texts(record):
+                self._replaced[wanted] = stored.record
             return "updated"
         self._add(connection, record, other, now)
         return "renamed"
@@ -231,9 +250,6 @@ def add(db: Database, records: Iterable[Record], progress: Progress | None) -> A
         result = replace(result, **{name: getattr(result, name) + n for name, n in counts.items()})
         if progress is not None:
             progress("records", done, total)
-    if adding.replaced:
-        with db.writing() as connection:
-            drop(connection, adding.replaced - still_used(connection, adding.replaced))
     if added := result.added + result.renamed:
         with suppress(StoreError):  # the records are stored: a full disk may leave them in pieces
             _merge_index(db, added)

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from hydra_edge.store import check, forget, heads, log, pools, records, search, vectors
 from hydra_edge.store.bm25 import Bm25
 from hydra_edge.store.database import Database
-from hydra_edge.store.log import LoggedGeneration, StoredChoice
+from hydra_edge.store.log import Helped, LoggedGeneration, StoredChoice
 from hydra_edge.store.pools import StoredPool
 from hydra_edge.store.records import Revision
 from hydra_edge.types import (
@@ -43,6 +43,7 @@ class Store:
     def __init__(self, db: Database) -> None:
         self._db = db
         self._bm25 = Bm25()
+        self._helped = Helped()
         self._tasks: tuple[Revision, dict[str, int]] | None = None
 
     @classmethod
@@ -94,7 +95,8 @@ class Store:
         nothing. Under an id already taken by other content it replaces that content if it
         comes from the same source and the id was not met before in this call; else it is
         stored under the id with its content's hash appended. Replacing keeps the time if the
-        new record has none, and keeps a record private that was.
+        new record has none, and keeps a record private that was. What was made of a replaced
+        text goes with it: pools that ask about the record or show it, and vectors.
 
         Parameters
         ----------
@@ -189,14 +191,16 @@ class Store:
         Parameters
         ----------
         query
-            Its words count as often as they occur; only the first 256 distinct ones do.
+            Each distinct word counts once, however often it occurs; only the first 256 do.
         task
-            Only this task's records are ranked, and counted for idf and mean length.
+            Only this task's records are ranked, and counted for idf and mean length; a word
+            beyond the budget is taken to be as frequent among them as in the whole file.
         before
             Rank as if this record and all later ones in history order did not exist.
         postings
             How many (word, record) pairs of the whole file may find records, the rarest words
-            first; words beyond only order what was found, so that time stays bounded.
+            first; words beyond only order what was found, so that time stays bounded. Where
+            nothing was, the newest of these records that hold such a word are ordered.
 
         Returns
         -------
@@ -209,7 +213,10 @@ class Store:
             )
 
     def vectors(self, hashes: Sequence[str], base_id: str) -> dict[str, npt.NDArray[np.float16]]:
-        """Return cached vectors, each ``(d,)`` float16, for those text hashes that have one."""
+        """Return cached vectors, each ``(d,)`` float16, for those text hashes that have one.
+
+        A damaged one (not as long as the others of its base, or not finite) counts as none.
+        """
         with self._db.reading() as connection:
             return vectors.read(connection, hashes, base_id)
 
@@ -346,8 +353,8 @@ class Store:
         picked: int | None,
         text: str,
         record_id: str | None,
-    ) -> None:
-        """Keep what the user took; a second choice for a generation replaces the first.
+    ) -> StoredChoice:
+        """Keep what the user took, and return it as kept; a second for a generation replaces it.
 
         ``picked`` is the index of the candidate taken as it was, None for a text of the
         user's own; ``record_ids`` were in the prompt; ``record_id`` is the record made of it.
@@ -357,7 +364,7 @@ class Store:
             picked, text, record_id, time.time(),
         )  # fmt: skip
         with self._db.writing() as connection:
-            log.put_choice(connection, choice)
+            return log.put_choice(connection, choice)
 
     def choices(self, task: str | None = None) -> list[StoredChoice]:
         """Return the choices, of one task if given, oldest first."""
@@ -370,7 +377,7 @@ class Store:
         Shown: it was in the prompt. Picked: and the user took a candidate as it was.
         """
         with self._db.reading() as connection:
-            return log.helped_counts(connection, task)
+            return self._helped.counts(connection, task)
 
     def forget(self, ids: Sequence[str] = (), *, source: str | None = None) -> ForgetReceipt:
         """Erase records, by id or by source, and what they left behind.

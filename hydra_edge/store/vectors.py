@@ -1,20 +1,26 @@
-"""Cached vectors of texts, by text hash and base. Knows nothing of encoders."""
+"""Cached vectors of texts, by text hash and base. Knows nothing of encoders.
+
+A damaged vector counts as missing: whoever asks for it makes it again and puts it in its place.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from sqlite3 import Connection
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from hydra_edge.errors import ShapeError
-from hydra_edge.store.database import CHUNK, DamagedValueError, Database, bind
+from hydra_edge.store.database import CHUNK, Database, bind
 from hydra_edge.store.schema import hash_key
 from hydra_edge.types import text_hash
 
 _BATCH = 2000
+# Vectors of a base that say how long each is: most of them are whole.
+_WITNESSES = 50
 Half1d = npt.NDArray[np.float16]
 
 
@@ -23,12 +29,37 @@ def _base(connection: Connection, base_id: str) -> int | None:
     return None if row is None else row[0]
 
 
+def _size(connection: Connection, base: int) -> int:
+    """Return how many bytes a vector of a base takes: as many as most of the newest do."""
+    row = connection.execute(
+        "SELECT length(vector) AS size FROM "
+        "(SELECT vector FROM vectors WHERE base = ? ORDER BY seq DESC LIMIT ?) "
+        "WHERE typeof(vector) = 'blob' GROUP BY size ORDER BY COUNT(*) DESC, size DESC LIMIT 1",
+        (base, _WITNESSES),
+    ).fetchone()
+    return 0 if row is None else int(row[0])
+
+
+def _unpacked(blobs: Sequence[Any], size: int) -> list[Half1d | None]:
+    """Return vectors as they were put, None for those that are not whole or not finite."""
+    found: list[Half1d | None] = [None] * len(blobs)
+    whole = [i for i, b in enumerate(blobs) if isinstance(b, bytes) and len(b) == size]
+    if size % 2 or not whole:
+        return found
+    table = np.frombuffer(b"".join(blobs[i] for i in whole), "<f2").reshape(len(whole), size // 2)
+    table = table.astype(np.float16, copy=False)
+    for row in np.flatnonzero(np.isfinite(table).all(axis=1)).tolist():
+        found[whole[row]] = table[row]
+    return found
+
+
 def read(connection: Connection, hashes: Sequence[str], base_id: str) -> dict[str, Half1d]:
     """Return the vectors known for these texts; see ``Store.vectors``."""
     base = _base(connection, base_id)
     found: dict[str, Half1d] = {}
     if base is None:
         return found
+    size = _size(connection, base)
     names = {hash_key(text): text for text in hashes}
     keys = list(names)
     for start in range(0, len(keys), CHUNK):
@@ -37,12 +68,23 @@ def read(connection: Connection, hashes: Sequence[str], base_id: str) -> dict[st
             "SELECT hash, vector FROM vectors "
             f"WHERE hash IN ({', '.join('?' * len(part))}) AND base = ?",
             (*part, base),
-        )
-        for key, blob in rows:
-            if not isinstance(blob, bytes) or len(blob) % 2:
-                raise DamagedValueError(f"the vector of text {names[key]} is not float16")
-            found[names[key]] = np.frombuffer(blob, "<f2").astype(np.float16, copy=False)
+        ).fetchall()
+        unpacked = _unpacked([blob for _, blob in rows], size)
+        for (key, _), vector in zip(rows, unpacked, strict=True):
+            if vector is not None:
+                found[names[key]] = vector
     return found
+
+
+def damaged(connection: Connection) -> int:
+    """Count the vectors that ``read`` leaves out."""
+    n = 0
+    for (base,) in connection.execute("SELECT DISTINCT base FROM vectors").fetchall():
+        size = _size(connection, base)
+        rows = connection.execute("SELECT vector FROM vectors WHERE base = ?", (base,))
+        while batch := rows.fetchmany(_BATCH):
+            n += sum(v is None for v in _unpacked([blob for (blob,) in batch], size))
+    return n
 
 
 def _rows(

@@ -128,6 +128,21 @@ def test_both_indexes_agree_on_what_matters(tmp_path: Path) -> None:
     assert np.mean(overlap) > 0.8
 
 
+def test_both_indexes_score_a_query_of_repeated_words_alike(tmp_path: Path) -> None:
+    rng = np.random.default_rng(4)
+    texts = [" ".join(rng.choice(WORDS, rng.integers(1, 14))) for _ in range(90)]
+    history = history_of(texts)
+    with Store.open(tmp_path / "u.db") as store:
+        store.add(history.records)
+        for query in ("parser", "graph graph model", "tree " * 9 + "user Query query unknown"):
+            scores = [
+                dict(zip(*map(np.ndarray.tolist, index.search(query, 90, 90)), strict=True))
+                for index in (StoreIndex(store, history), OkapiIndex(texts))
+            ]
+            assert scores[0] == pytest.approx(scores[1], rel=1e-5)
+            assert scores[0]
+
+
 def test_okapi_in_memory_equals_rank_bm25_with_the_same_idf() -> None:
     from rank_bm25 import BM25Okapi
 

@@ -7,13 +7,14 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hydra_edge.errors import RecordNotFoundError, StoreError
 from hydra_edge.store import Store
-from hydra_edge.types import AddResult, Record, text_hash
+from hydra_edge.types import AddResult, Completion, Record, text_hash
 from hydra_edge.utility import tokens
 
 HOSTILE = [
@@ -79,13 +80,93 @@ def test_add_same_id_and_source_replaces_content_in_place(store: Store) -> None:
 
 
 def test_add_replaced_text_loses_its_vector_unless_another_has_it(store: Store) -> None:
-    import numpy as np
-
     store.add([Record("old", "shared", id="a"), Record("b", "shared", id="b")])
     hashes = [text_hash("old"), text_hash("shared")]
     store.put_vectors("base", {h: np.ones(4, dtype=np.float32) for h in hashes})
     store.add([Record("new", "new", id="a")])
     assert set(store.vectors(hashes, "base")) == {text_hash("shared")}
+
+
+def put_pools(store: Store) -> None:
+    """Keep pools about a, with a shown, with a in words only, and about others."""
+    for key, query_id, shown in (
+        ("about", "a", ("b",)),
+        ("shown", "b", ("b", "a")),
+        ("others", "b", ("c", "aa")),
+        ("nobody", "", ()),
+    ):
+        store.put_pool(
+            key, task="t", model="m", query_id=query_id, record_ids=shown,
+            completions=[Completion(f"answer {key}"), Completion("shared")],
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "output"), [("new", "out"), ("old", "another"), ("new", "new")])
+def test_add_replaced_text_takes_pools_about_it_or_showing_it_with_it(
+    store: Store, text: str, output: str
+) -> None:
+    store.add([Record("old", "out", id="a"), Record("b", "shared", id="b")])
+    put_pools(store)
+    answers = [text_hash(t) for t in ("answer about", "answer others", "shared")]
+    store.put_vectors("base", {h: np.ones(4) for h in answers})
+    assert store.add([Record(text, output, id="a")]).updated == 1
+    assert [p.key for p in store.pools()] == ["others", "nobody"]
+    assert store.vectors(answers, "base").keys() == set(answers[1:])
+    assert store.check() == []
+
+
+@pytest.mark.parametrize(
+    "again",
+    [
+        Record("old", "out", id="a"),
+        Record("old", "out", id="a", private=True),
+        Record("old", "out", id="a", time=9.0),
+        Record("old", "out", id="a", task="other"),
+        Record("new", "out", id="a", source="elsewhere"),  # is stored beside it
+    ],
+)
+def test_add_that_replaces_no_text_keeps_pools_and_vectors(store: Store, again: Record) -> None:
+    store.add([Record("old", "out", id="a"), Record("b", "out", id="b")])
+    put_pools(store)
+    store.put_vectors("base", {text_hash("old"): np.ones(4)})
+    store.add([again])
+    assert len(store.pools()) == 4
+    assert store.vectors([text_hash("old")], "base")
+
+
+def test_add_stopped_in_a_later_batch_leaves_nothing_made_of_a_replaced_text(
+    store: Store,
+) -> None:
+    old = [Record(f"old {i}", "out", id=f"r{i}") for i in range(600)]
+    store.add(old)
+    store.put_vectors("base", {text_hash(r.input): np.ones(4) for r in old})
+    for key, name in (("first batch", "r1"), ("second batch", "r550")):
+        store.put_pool(key, task="t", model="m", query_id=name, record_ids=(), completions=())
+
+    def broken() -> Iterator[Record]:
+        for i in range(590):
+            yield Record(f"new {i}", "out", id=f"r{i}")
+        raise OSError("cable pulled")
+
+    with pytest.raises(OSError, match="cable pulled"):
+        store.add(broken())
+    left = store.vectors([text_hash(r.input) for r in old], "base")
+    assert left.keys() == {text_hash(f"old {i}") for i in range(500, 600)}
+    assert [p.key for p in store.pools()] == ["second batch"]
+
+
+def test_add_batch_that_fails_keeps_what_was_made_of_its_texts(store: Store) -> None:
+    store.add([Record("old", "out", id="a")])
+    put_pools(store)
+    store.put_vectors("base", {text_hash("old"): np.ones(4)})
+    store._db.connection.execute(
+        "CREATE TRIGGER full BEFORE DELETE ON pools BEGIN INSERT INTO meta VALUES ('x', NULL); END"
+    )
+    with pytest.raises(StoreError, match="NOT NULL"):
+        store.add([Record("new", "out", id="a")])
+    assert store.get("a").input == "old"
+    assert len(store.pools()) == 4
+    assert store.vectors([text_hash("old")], "base")
 
 
 def test_add_same_id_from_other_source_is_renamed_idempotently(store: Store) -> None:

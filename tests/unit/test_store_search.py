@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 import pytest
 
 from hydra_edge.errors import RecordNotFoundError, StoreError
-from hydra_edge.store import Store
+from hydra_edge.store import Store, bm25
 from hydra_edge.store.bm25 import Bm25
 from hydra_edge.types import Record
 from hydra_edge.utility import tokens
@@ -23,11 +23,11 @@ def store() -> Iterator[Store]:
 
 
 def by_hand(records: Sequence[Record], query: str) -> dict[str, float]:
-    """BM25 with k1 = 1.5, b = 0.75 and Lucene's idf over the inputs of these records."""
+    """BM25 with k1 = 1.5, b = 0.75 and Lucene's idf over the inputs; a query word counts once."""
     words = {r.id: tokens(r.input, None) for r in records}
     mean = sum(map(len, words.values())) / len(words)
     scores: Counter[str] = Counter()
-    for word in tokens(query, None):
+    for word in set(tokens(query, None)):
         holders = [i for i, ws in words.items() if word in ws]
         idf = math.log(1 + (len(words) - len(holders) + 0.5) / (len(holders) + 0.5))
         for i in holders:
@@ -173,6 +173,67 @@ def test_bm25_of_frequent_words_only_falls_back_to_the_newest_records(store: Sto
     found = store.bm25("common", "general", 5, postings=10)
     assert [i for i, _ in found] == ["c49", "c48", "c47", "c46", "c45"]
     assert all(score > 0 for _, score in found)
+
+
+@pytest.mark.parametrize("postings", [10, 30, 100])
+def test_bm25_of_a_word_frequent_elsewhere_finds_the_records_of_a_small_task(
+    store: Store, postings: int
+) -> None:
+    """Whether the small task is larger than the budget, or smaller."""
+    store.add([Record(f"fix b{i}", "x", task="b", id=f"b{i}") for i in range(25)])
+    store.add([Record(f"fix a{i}", "x", task="a", id=f"a{i}") for i in range(300)])
+    assert [i for i, _ in store.bm25("fix", "b", 50, postings=postings)] == [
+        f"b{i}" for i in reversed(range(25))
+    ]
+    assert [i for i, _ in store.bm25("fix", "b", 4, before="b7", postings=postings)] == [
+        "b6", "b5", "b4", "b3",
+    ]  # fmt: skip
+    assert len(store.bm25("fix", "a", 50, before="a120", postings=postings)) == 50
+    assert len(store.bm25("fix", "a", 50, before="a7", postings=postings)) == 7
+
+
+def test_bm25_of_a_word_frequent_in_a_strewn_task_finds_its_newest(store: Store) -> None:
+    """Most of the file has to be passed over on the way."""
+    store.add(
+        Record("fix", str(i), task="b" if i % 40 == 0 else "a", id=f"r{i}") for i in range(4000)
+    )
+    for postings in (20, 200):
+        found = store.bm25("fix", "b", 50, postings=postings)
+        assert [i for i, _ in found] == [f"r{i}" for i in range(3960, 1960, -40)]
+        found = store.bm25("fix", "b", 50, before="r401", postings=postings)
+        assert [i for i, _ in found] == [f"r{i}" for i in range(400, -1, -40)]
+
+
+@pytest.mark.parametrize("postings", [10, 100])
+def test_bm25_where_rare_words_find_nothing_in_a_task_tries_the_frequent_ones(
+    store: Store, postings: int
+) -> None:
+    store.add([Record(f"the mail b{i}", "x", task="b", id=f"b{i}") for i in range(20)])
+    store.add([Record(f"fix the a{i}", "x", task="a") for i in range(300)])
+    for query in ("the", "fix the", "a7 the", "a7 fix the"):
+        found = store.bm25(query, "b", 3, postings=postings)
+        assert [i for i, _ in found] == ["b19", "b18", "b17"]
+    assert store.bm25("fix", "b", 3, postings=postings) == []
+
+
+def test_bm25_remembers_no_more_than_it_says(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bm25, "_KEPT_WORDS", 50)
+    monkeypatch.setattr(bm25, "_KEPT", 2000)
+    records = zipf(200, 11)
+    store.add(records + zipf(50, 12, task="other"))
+    for i, record in enumerate(records):
+        unknown = " ".join(f"unknown{i}x{j}" for j in range(20))
+        store.bm25(f"{record.input} {unknown}", "other", 5, postings=40, before=record.id)
+        store.bm25(f"{record.input} {unknown}", "t", 5, postings=40, before=record.id)
+        store.bm25(record.input, f"no such task {i}", 5)
+    memory = store._bm25._memory
+    assert memory is not None
+    assert len(memory.counts) <= 50
+    assert len(memory.read) <= 60  # words of one query
+    assert len(memory.postings) + len(memory.latest) <= 2000 // bm25._ENTRY
+    assert sum(len(p.place) for p in memory.postings.values()) <= 2000
+    assert memory.orders.keys() == {"t", "other"}
+    assert len(memory.ids) <= 250
 
 
 def test_bm25_budget_bounds_the_postings_read(store: Store) -> None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, fields, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from hydra_edge.errors import ShapeError, StoreError
-from hydra_edge.store import Store, StoredPool
+from hydra_edge.store import Store, StoredPool, log
 from hydra_edge.types import (
     Candidate,
     Completion,
@@ -23,6 +26,7 @@ from hydra_edge.types import (
     Usage,
     text_hash,
 )
+from hydra_edge.vectors import CachedEncoder
 
 
 @pytest.fixture
@@ -77,6 +81,59 @@ def test_put_vectors_unusable_array_is_refused(
     with pytest.raises(ShapeError, match=match):
         store.put_vectors("base", {"h": vector})
     assert store.vector_count("base") == 0
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "substr(vector, 1, 6)",
+        "substr(vector, 1, 3)",
+        "vector || x'0000'",
+        "x''",
+        "'text'",
+        "7",
+        "CAST(x'007e' || substr(vector, 3) AS BLOB)",
+        "CAST(x'007c' || substr(vector, 3) AS BLOB)",
+    ],
+)
+def test_damaged_vector_is_told_and_counts_as_missing_until_put_again(
+    store: Store, damage: str
+) -> None:
+    made = {text_hash(str(i)): np.full(4, i, dtype=np.float16) for i in range(5)}
+    store.put_vectors("base", made)
+    store.put_vectors("wider", {text_hash(str(i)): np.zeros(9) for i in range(5)})
+    assert store.check() == []
+    store._db.connection.execute(
+        f"UPDATE vectors SET vector = {damage} WHERE hash = ? AND base = 1",
+        (bytes.fromhex(text_hash("3")),),
+    )
+    assert store.vectors(list(made), "base").keys() == made.keys() - {text_hash("3")}
+    assert store.vectors([text_hash("3")], "base") == {}
+    assert len(store.vectors(list(made), "wider")) == 5
+    assert store.check() == [
+        "Damaged vectors: 1. They are left out, and made anew when next needed."
+    ]
+    store.put_vectors("base", {text_hash("3"): made[text_hash("3")]})
+    assert store.vectors(list(made), "base").keys() == made.keys()
+    assert store.check() == []
+
+
+def test_shortened_one_of_two_vectors_is_the_damaged_one(store: Store) -> None:
+    store.put_vectors("base", {"whole": np.ones(4), "cut": np.ones(4)})
+    store._db.connection.execute("UPDATE vectors SET vector = x'003c' WHERE hash = x'637574'")
+    assert store.vectors(["whole", "cut"], "base").keys() == {"whole"}
+
+
+def test_damaged_vector_is_embedded_again_by_a_cached_encoder(store: Store, hash_encoder) -> None:
+    encoder = CachedEncoder(hash_encoder, store)
+    before = encoder.encode(["a", "b", "c"])
+    store._db.connection.execute(
+        "UPDATE vectors SET vector = substr(vector, 1, 10) WHERE hash = ?",
+        (bytes.fromhex(text_hash("b")),),
+    )
+    np.testing.assert_array_equal(encoder.encode(["a", "b", "c"]), before)
+    assert hash_encoder.encoded == ["a", "b", "c", "b"]
+    assert store.check() == []
 
 
 def test_drop_other_vectors_keeps_one_base(store: Store) -> None:
@@ -301,6 +358,13 @@ def test_choices_come_back_oldest_first_by_task(store: Store) -> None:
     assert store.choices("u") == [second]
 
 
+def test_put_choice_returns_what_it_stored_whatever_came_after(store: Store) -> None:
+    put = store.put_choice("g1", "t", "q1", CANDIDATES, ["r1"], 0, "greedy one", "new")
+    later = store.put_choice("g2", "t", "q2", CANDIDATES, [], None, "later", None)
+    assert store.choices() == [put, later]
+    assert (put.text, put.candidates, put.record_ids) == ("greedy one", KEPT, ("r1",))
+
+
 def test_put_choice_again_for_a_generation_replaces_the_first(store: Store) -> None:
     for text in ("first thought", "second thought"):
         store.put_choice("g1", "t", "q", CANDIDATES, [], None, text, None)
@@ -319,3 +383,60 @@ def test_helped_counts_are_of_shown_records_and_candidates_taken_as_they_were(
     store.put_choice("4", "u", "q", CANDIDATES, ["b"], 1, "x", None)
     assert store.helped_counts("t") == {"a": (3, 2), "b": (1, 1)}
     assert store.helped_counts("none") == {}
+
+
+def recounted(store: Store, task: str) -> dict[str, tuple[int, int]]:
+    """Count by hand, from all choices."""
+    counts: dict[str, tuple[int, int]] = {}
+    for choice in store.choices(task):
+        for record_id in set(choice.record_ids):
+            shown, helped = counts.get(record_id, (0, 0))
+            counts[record_id] = shown + 1, helped + (choice.picked is not None)
+    return counts
+
+
+def test_helped_counts_stay_true_whatever_is_put_replaced_and_forgotten(tmp_path: Path) -> None:
+    rng = random.Random(5)
+    ids = [f"r{i}" for i in range(6)] + ["nul\x00", "lone \ud800"]
+    with Store.open(tmp_path / "u.db") as store, Store.open(tmp_path / "u.db") as other:
+        store.add([Record(f"text {i}", "out", id=i) for i in ids])
+        for step in range(120):
+            by = rng.choice([store, other])
+            shown, picked = rng.choices(ids, k=3), rng.choice([0, None])
+            # Few names: many of these replace an earlier choice, often the last one.
+            name, task = f"g{rng.randrange(12)}", rng.choice("tu")
+            by.put_choice(name, task, "q", CANDIDATES, shown, picked, "x", None)
+            if step % 17 == 16:
+                by.forget([gone := rng.choice(ids)])
+                by.add([Record("text again", "out", id=gone)])
+            if rng.random() < 0.6:
+                assert store.helped_counts("t") == recounted(store, "t")
+                assert store.helped_counts("u") == recounted(store, "u")
+
+
+def test_helped_counts_read_a_choice_once(store: Store) -> None:
+    for i in range(50):
+        store.put_choice(f"g{i}", "t", "q", CANDIDATES, ["a", "b"], 0, "x", None)
+    counted = store.helped_counts("t")
+    counted["a"] = (7, 7)  # what was given out is the caller's
+    with parsed_ids(store) as read:
+        assert store.helped_counts("t") == {"a": (50, 50), "b": (50, 50)}
+        store.put_choice("new", "t", "q", CANDIDATES, ["a"], None, "x", None)
+        read.clear()
+        assert store.helped_counts("t")["a"] == (51, 50)
+    assert read == ['["a"]']
+
+
+@contextmanager
+def parsed_ids(store: Store) -> Iterator[list[str]]:
+    """Collect the lists of record ids that are parsed."""
+    parsed: list[str] = []
+    original = log.texts_from_json
+
+    def noted(value: str) -> tuple[str, ...]:
+        parsed.append(value)
+        return original(value)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(log, "texts_from_json", noted)
+        yield parsed
