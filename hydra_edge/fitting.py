@@ -353,6 +353,7 @@ def fit_task(
             engine, task_name, lambda h: fit_adapter(engine, h, model), progress,
             known=(as_read, history),
         )  # fmt: skip
+        engine.store.drop_other_vectors(engine.encoder.base_id)  # of a base that was used before
         embedded += engine.encoder.embedded - again[0]
         reused += engine.encoder.reused - again[1]
     return FitReport(

@@ -186,11 +186,10 @@ def find_choice(store: Store, answered: Answered) -> StoredChoice | None:
 def record_choice(store: Store, answered: Answered, record_id: str | None) -> StoredChoice:
     """Store a choice for good, so that every later fit learns from it too."""
     generation = answered.generation
-    store.put_choice(
+    return store.put_choice(
         generation.id, generation.task, generation.query, generation.candidates,
         generation.record_ids, answered.picked, answered.text, record_id,
     )  # fmt: skip
-    return store.choices(generation.task)[-1]
 
 
 def learn_choice(engine: Engine, choice: StoredChoice) -> HeadState:

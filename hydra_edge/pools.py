@@ -245,7 +245,7 @@ def collect(
             break
         try:
             for request in requests:
-                calls += _buy(engine, llm, record, request, sampling, history, should_stop, gone)
+                calls += _buy(engine, llm, record, request, sampling, history, should_stop, as_read)
             made += 1
             failures = 0
         except ContextLengthError:
@@ -284,12 +284,12 @@ def _buy(
     sampling: Sampling,
     history: History,
     should_stop: Callable[[], bool] | None,
-    gone: Callable[[], bool],
+    as_read: int,
 ) -> int:
     def stopped() -> bool:
         return should_stop is not None and should_stop()
 
-    if stopped() or gone():
+    if stopped():
         raise _Stopped
     draws = engine.zero_shot_draws(request.prompt, request.n)
     key = pool_key(request, llm, sampling, draws)
@@ -299,6 +299,7 @@ def _buy(
         engine.store.put_pool(
             key, task=history.task.name, model=llm.name, purpose=request.purpose,
             query_id=record.id, record_ids=request.prompt.record_ids, completions=answered,
+            rewrites=as_read,
         )  # fmt: skip
         return 0
     # The same prompt may just have been sampled: its greedy answer then costs nothing more.
@@ -312,12 +313,15 @@ def _buy(
             llm, prompt, n=request.n, zero_shot=draws, temperature=sampling.temperature,
             max_tokens=history.task.max_tokens, should_stop=should_stop,
         )  # fmt: skip
-        if gone() or (len(completions) < request.n and stopped()):
+        if len(completions) < request.n and stopped():
             raise _Stopped
-    engine.store.put_pool(
+    kept = engine.store.put_pool(
         key, task=history.task.name, model=llm.name, purpose=request.purpose,
         query_id=record.id, record_ids=prompt.record_ids, completions=completions,
+        rewrites=as_read,
     )  # fmt: skip
+    if not kept:
+        raise _Stopped
     return 0 if twin else request.n
 
 

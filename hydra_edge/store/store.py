@@ -236,7 +236,13 @@ class Store:
             return vectors.count(connection, base_id)
 
     def drop_other_vectors(self, base_id: str) -> int:
-        """Delete the vectors of all other bases; return how many there were."""
+        """Delete the vectors of all other bases, which costs nothing where there are none.
+
+        Returns
+        -------
+        int
+            How many there were.
+        """
         with self._db.writing() as connection:
             return vectors.drop_others(connection, base_id)
 
@@ -250,16 +256,27 @@ class Store:
         record_ids: Sequence[str],
         completions: Sequence[Completion],
         purpose: str = "pool",
-    ) -> None:
+        rewrites: int | None = None,
+    ) -> bool:
         """Keep the answers sampled for a prompt (see ``StoredPool``); on disk on return.
 
-        ``key`` identifies prompt and model: a pool under the same key is replaced.
+        ``key`` identifies prompt and model: a pool under the same key is replaced. ``rewrites``
+        is how often records had been rewritten or forgotten (``revision``) when the prompt was
+        made: where that has changed nothing is kept, for the prompt may show what is gone.
+
+        Returns
+        -------
+        bool
+            Whether it was kept.
         """
         pool = StoredPool(
             key, task, model, purpose, query_id, tuple(record_ids), tuple(completions)
         )
         with self._db.writing() as connection:
+            if rewrites not in (None, records.revision(connection).rewrites):
+                return False
             pools.put(connection, pool)
+            return True
 
     def pool(self, key: str) -> tuple[Completion, ...] | None:
         """Return the answers kept under a key, in the order they were drawn."""

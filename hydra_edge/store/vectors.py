@@ -134,6 +134,11 @@ def count(connection: Connection, base_id: str) -> int:
 
 def drop_others(connection: Connection, base_id: str) -> int:
     """Delete the vectors of all other bases; return how many there were."""
+    others = connection.execute(
+        "SELECT 1 FROM bases WHERE base_id <> ? LIMIT 1", (bind(base_id),)
+    ).fetchone()
+    if others is None:  # without looking at every vector
+        return 0
     dropped = connection.execute(
         "DELETE FROM vectors WHERE base IS NOT ?", (_base(connection, base_id),)
     ).rowcount

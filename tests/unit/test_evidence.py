@@ -305,3 +305,20 @@ def test_a_fit_begins_anew_where_another_program_forgets_meanwhile(
     monkeypatch.setattr(fitting, "reranker_evidence", forgetting)
     report = p.fit_head(TASK, use_llm=False)
     assert report.records == 39
+
+
+def test_a_fit_drops_the_vectors_of_the_base_before(person: Make) -> None:
+    p = person()
+    p.store.put_vectors("earlier-base", {"0" * 64: np.ones(8, dtype=np.float16)})
+    p.fit_head(TASK, use_llm=False)
+    assert p.store.vectors(["0" * 64], "earlier-base") == {}
+
+
+def test_a_pool_made_before_records_were_forgotten_is_not_kept(person: Make) -> None:
+    p = person()
+    before = p.store.revision().rewrites
+    pool = {"task": TASK, "model": "m", "query_id": "r1", "record_ids": (), "completions": ()}
+    assert p.store.put_pool("a", **pool, rewrites=before)  # type: ignore[arg-type]
+    p.store.forget(["r39"])
+    assert not p.store.put_pool("b", **pool, rewrites=before)  # type: ignore[arg-type]
+    assert p.store.pool("b") is None
