@@ -153,7 +153,7 @@ def main(
     ] = None,
     users: Annotated[int, typer.Option(min=1, help="Users drawn of each task.")] = 21,
     queries: Annotated[int, typer.Option(min=1, help="A user's last records, as queries.")] = 7,
-    fit_pools: Annotated[int, typer.Option(min=0, help="What a user's fit may buy: pools of 8.")] = 8,
+    fit_pools: Annotated[int, typer.Option(min=0, help="What a fit may buy, in pools of 8.")] = 8,
     history: Annotated[
         str, typer.Option(help="Sizes of history for the growth curve: 0,1,4,16,64.")
     ] = "",

@@ -205,9 +205,9 @@ def published(result: dict[str, Any]) -> str:
 def own(result: dict[str, Any]) -> str:
     """Return what a head of one's own adds: against the shared head, and another user's."""
     lines = [
-        f"What a head of one's own adds after at most {8 * result['fit_pools']} answers to a user's "
-        f"past (pools of 8, and two plain answers beside each), LLM **{result['llm']}**; *shuffled* "
-        f"is another user's head (`{result['command']}`):\n",
+        f"What a head of one's own adds after at most {8 * result['fit_pools']} answers to a "
+        "user's past (pools of 8, and two plain answers beside each), LLM "
+        f"**{result['llm']}**; *shuffled* is another user's head (`{result['command']}`):\n",
         "| task | shared | personal | shuffled | **gated** | personal over shared "
         "| personal over shuffled | personal heads the gate let in (reranker, adapter) |",
         "|" + "---|" * 8,
