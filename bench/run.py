@@ -286,5 +286,5 @@ def grow(bench: Bench, run: TaskRun, sizes: Sequence[int], report: Report) -> No
             interval = bootstrap(np.array([v.mean() for v in values]), seed=bench.seed)
             run.growth.append(
                 {"records": size, "users": len(values), "utility": interval.mean,
-                 "low": interval.low, "high": interval.high}
+                 "low": max(0.0, interval.low), "high": min(1.0, interval.high)}
             )  # fmt: skip
