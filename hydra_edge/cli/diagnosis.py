@@ -117,6 +117,7 @@ def _look_at_encoder(config: Config) -> Finding:
 
 def _look_at_llm(config: Config, paths: Paths) -> Finding:
     from hydra_edge.llm.models import open_llm
+    from hydra_edge.llm.tiles import REBUILD
 
     started = time.perf_counter()
     try:
@@ -129,6 +130,14 @@ def _look_at_llm(config: Config, paths: Paths) -> Finding:
     kind = "remote; not asked" if llm.is_remote else f"local, opened in {opened_ms:.0f} ms"
     detail = f"{llm.name}, {kind}"
     llm.close()
+    if getattr(llm, "without_tiles", False):
+        return Finding(
+            "llm",
+            "advice",
+            f"{detail}, but more slowly than it could be: this llama-cpp-python would crash on the "
+            "processor's AMX, as GCC 12 built it, and goes without. To build it without AMX, which "
+            f"is faster: {REBUILD}",
+        )
     return Finding("llm", "ok", detail)
 
 

@@ -20,6 +20,7 @@ import numpy as np
 
 from hydra_edge.errors import BackendError, ContextLengthError
 from hydra_edge.llm.kept import KeptStates, file_identity
+from hydra_edge.llm.tiles import has_tiles, tiles_work
 from hydra_edge.types import Float1d, Float2d
 
 _BATCH = 512  # most tokens evaluated at once
@@ -113,6 +114,9 @@ class Engine:
         lib.llama_backend_init()
         model_params = lib.llama_model_default_params()
         model_params.n_gpu_layers = 0
+        # Weights are then left as they are in the file instead of arranged for faster kernels.
+        self.without_tiles = has_tiles(lib) and not tiles_work(lib, path)
+        model_params.use_extra_bufts = not self.without_tiles
         self._model = lib.llama_model_load_from_file(os.fsencode(path), model_params)
         self._ctx = None
         if not self._model:
@@ -155,6 +159,7 @@ class Engine:
         self._kept: KeptStates | None = None
         if states is not None:
             made_by = f"{lib.__version__} {lib.llama_print_system_info()!r}"
+            made_by += " without tiles" if self.without_tiles else ""
             self._kept = KeptStates(states, f"{file_identity(path)} {made_by} {PORTION}")
 
     def check_open(self) -> None:

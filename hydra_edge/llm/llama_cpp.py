@@ -136,6 +136,11 @@ class LlamaCpp:
         return f"LlamaCpp({self.name!r})"
 
     @property
+    def without_tiles(self) -> bool:
+        """Whether the library would crash on this processor's AMX, and goes without it."""
+        return self._engine.without_tiles
+
+    @property
     def n_ctx(self) -> int:
         """Context window in force, in tokens."""
         return self._engine.n_ctx

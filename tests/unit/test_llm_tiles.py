@@ -1,0 +1,94 @@
+"""A library that would die on this processor's matrix tiles is used without them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from hydra_edge.cli import diagnosis
+from hydra_edge.config import Config, Paths
+from hydra_edge.llm import tiles
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="tried in a forked child only")
+INFO = "CPU : AVX512 = 1 | AMX_INT8 = {} | REPACK = 1 | "
+
+
+class Library:
+    def __init__(self, amx: int) -> None:
+        self._info = INFO.format(amx).encode()
+
+    def llama_print_system_info(self) -> bytes:
+        return self._info
+
+
+@pytest.fixture
+def try_with(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., bool]:
+    def tried(child: Callable[..., object]) -> bool:
+        tiles.tiles_work.cache_clear()
+        monkeypatch.setattr(tiles, "_read_a_prompt", child)
+        return tiles.tiles_work(Library(1), tmp_path / "m.gguf")
+
+    return tried
+
+
+def test_a_library_built_for_tiles_says_so() -> None:
+    assert tiles.has_tiles(Library(1))  # type: ignore[arg-type]
+    assert not tiles.has_tiles(Library(0))  # type: ignore[arg-type]
+
+
+def test_who_dies_of_an_illegal_instruction_goes_without(try_with: Callable[..., bool]) -> None:
+    assert not try_with(lambda *_: os.kill(os.getpid(), signal.SIGILL))
+    assert try_with(lambda *_: None)
+
+
+def test_an_error_of_the_model_is_left_to_who_opens_it(try_with: Callable[..., bool]) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("no such weights")
+
+    assert try_with(broken)
+
+
+def test_a_child_that_hangs_is_killed(
+    try_with: Callable[..., bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tiles, "_PATIENCE_S", 0.2)
+    assert not try_with(lambda *_: time.sleep(60))
+
+
+def test_it_is_tried_once_a_process(try_with: Callable[..., bool], tmp_path: Path) -> None:
+    forks: list[int] = []
+    real = os.fork
+    assert try_with(lambda *_: None)
+
+    def counted() -> int:
+        forks.append(1)
+        return real()
+
+    os.fork = counted
+    try:
+        tiles.tiles_work.cache_clear()
+        lib = Library(1)
+        assert tiles.tiles_work(lib, tmp_path / "m")
+        assert tiles.tiles_work(lib, tmp_path / "m")
+    finally:
+        os.fork = real
+    assert forks == [1]
+
+
+def test_the_doctor_says_what_it_costs_and_how_to_mend_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    llm = SimpleNamespace(name="m", is_remote=False, without_tiles=True, close=lambda: None)
+    monkeypatch.setattr("hydra_edge.llm.models.open_llm", lambda *_: llm)
+    found = diagnosis._look_at_llm(Config(), Paths(tmp_path, tmp_path, tmp_path))
+    assert found.state == "advice"
+    assert "AMX" in found.detail
+    assert tiles.REBUILD in found.detail
+    llm.without_tiles = False
+    assert diagnosis._look_at_llm(Config(), Paths(tmp_path, tmp_path, tmp_path)).state == "ok"
