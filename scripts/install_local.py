@@ -6,14 +6,26 @@ the compiler's own step counter. Needs `hydra-edge` itself to be installed (for 
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
 from collections import deque
+from pathlib import Path
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from hydra_edge.llm.tiles import WITHOUT
+
 STEP = re.compile(r"\[(\d+)/(\d+)\]")
+
+
+def surroundings(cpuinfo: Path = Path("/proc/cpuinfo")) -> dict[str, str]:
+    """Return the environment to compile in: without AMX, which older compilers get wrong."""
+    env = dict(os.environ)
+    if cpuinfo.exists() and "amx_int8" in cpuinfo.read_text(encoding="utf-8").split():
+        env |= {name: f"{env.get(name, '')} {flags}".strip() for name, flags in WITHOUT.items()}
+    return env
 
 
 def main(requirement: list[str]) -> int:
@@ -23,8 +35,9 @@ def main(requirement: list[str]) -> int:
     with Progress(*columns) as progress:
         bar = progress.add_task("local LLM backend: fetching", total=None)
         with subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
-        ) as process:
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
+            env=surroundings(),
+        ) as process:  # fmt: skip
             assert process.stdout is not None
             shown = -1
             for line in process.stdout:

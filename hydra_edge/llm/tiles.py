@@ -17,9 +17,13 @@ from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
 
-REBUILD = (
-    'CFLAGS="-mno-amx-tile -mno-amx-int8" CXXFLAGS="-mno-amx-tile -mno-amx-int8" '
-    "pip install --force-reinstall --no-cache-dir --no-deps llama-cpp-python"
+# What a compiler is told to build without tiles.
+WITHOUT = dict.fromkeys(("CFLAGS", "CXXFLAGS"), "-mno-amx-tile -mno-amx-int8")
+REBUILD = " ".join(
+    (
+        *(f'{name}="{flags}"' for name, flags in WITHOUT.items()),
+        "pip install --force-reinstall --no-cache-dir --no-deps llama-cpp-python",
+    )
 )
 _TOKENS = 40  # more than a block of rows: fewer take another way
 _PATIENCE_S = 60.0  # a child that hangs is as good as dead

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import signal
 import time
@@ -92,3 +93,17 @@ def test_the_doctor_says_what_it_costs_and_how_to_mend_it(
     assert tiles.REBUILD in found.detail
     llm.without_tiles = False
     assert diagnosis._look_at_llm(Config(), Paths(tmp_path, tmp_path, tmp_path)).state == "ok"
+
+
+def test_setup_compiles_without_tiles_where_there_are_some(tmp_path: Path) -> None:
+    path = Path(__file__).parents[2] / "scripts" / "install_local.py"
+    spec = importlib.util.spec_from_file_location("install_local", path)
+    assert spec is not None
+    assert spec.loader is not None
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    info = tmp_path / "cpuinfo"
+    info.write_text("flags\t\t: fpu avx512f amx_tile amx_int8 rdpid\n", encoding="utf-8")
+    assert "-mno-amx-int8" in script.surroundings(info)["CXXFLAGS"]
+    info.write_text("flags\t\t: fpu avx2\n", encoding="utf-8")
+    assert script.surroundings(info) == dict(os.environ)
