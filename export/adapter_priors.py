@@ -321,8 +321,8 @@ def fit_priors(
     Parameters
     ----------
     folds, whole
-        Views with what classifiers know, and as the queries of a stranger's task would look if
-        nothing were lent to it.
+        Views with what classifiers know, and as the queries of a task never seen would look: with
+        what is lent to it.
     """
     seen, unseen = [fold[0] for fold in folds], [fold[1] for fold in folds]
     has_maps = any(name.startswith("map_") for name in names)
@@ -333,8 +333,8 @@ def fit_priors(
         if kinds[task] != "text":
             plain = [Settings(tau, ridge, maps=False) for tau in TAUS for ridge in RIDGES]
             without = _trials(unseen, {task}, names, plain)[1]
-            found.report["utility"]["without_classifier"] = round(_best(without).utility(), 4)
-            found.report["nested"]["without_classifier"] = round(nested_utility(without), 4)
+            found.report["utility"]["never_seen"] = round(_best(without).utility(), 4)
+            found.report["nested"]["never_seen"] = round(nested_utility(without), 4)
         arrays |= prior_arrays("adapter", task, found)
         quality[task] = found.report
     for kind in sorted(set(kinds.values())):

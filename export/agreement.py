@@ -28,7 +28,7 @@ from hydra_edge.history import History
 from hydra_edge.types import Float2d, JsonDict, Progress, Role
 from hydra_edge.utility import utility
 
-TEXTS = 4000  # embedded in float32, about a minute on one core
+TEXTS = 30_000  # embedded in float32, some five minutes on two cores; fewer decide by chance
 QUERIES = 30  # of each user, whose records are ranked
 
 # The order is bounded at .97 over the queries of both roles together, and at .96 in each alone:

@@ -1,8 +1,9 @@
 """How everyone answers a text: a linear classifier for each closed set, from records alone.
 
 Multinomial logistic regression on the inputs' vectors, over every record of every training
-user; no LLM is asked. The device adds its probabilities as features and corrects them by the
-user's own answers (``hydra_edge.features.closed``). Users are left out, never records.
+user, around what the labels' own names say; no LLM is asked. The device adds its probabilities
+as features and corrects them by the user's own answers (``hydra_edge.features.closed``). Users
+are left out, never records.
 """
 
 from __future__ import annotations
@@ -15,13 +16,16 @@ import numpy as np
 
 from export.data import UserHistory
 from hydra_edge.encoder import TextEncoder
-from hydra_edge.features.closed import Classifier
-from hydra_edge.tasks import BUILTIN, answer_key, find_task
+from hydra_edge.features.closed import Classifier, borrow
+from hydra_edge.tasks import BUILTIN, TaskSpec, answer_key, find_task, number
 from hydra_edge.types import Double2d, Float2d, Int1d, JsonDict
 
 RIDGES = (0.03, 0.1, 0.3, 1.0)  # strengths of the penalty, chosen by users left out
 # An answer is named in the bundle only if so many users gave it: a rare one could be a secret.
 LEAST_USERS = 3
+# How much a text's likeness to a label's name speaks before any record does (a temperature, in
+# cosine): nobody's rarest label has many records.
+NAMES = 0.1
 _STEPS = 200
 _BIAS_RIDGE = 1e-3
 
@@ -31,7 +35,8 @@ class ClosedSet:
     """All training records of a closed set.
 
     ``labels`` are the answers; ``inputs`` (n, dim) and ``answered`` (n,) (which label) are all
-    users' records, ``users`` (n,) whose.
+    users' records, ``users`` (n,) whose. ``around`` (dim + 1, l) are the weights that a fit starts
+    from and is held to: those of the labels' names; of ratings 0.
     """
 
     task: str
@@ -39,6 +44,7 @@ class ClosedSet:
     inputs: Float2d
     answered: Int1d
     users: tuple[str, ...]
+    around: Double2d
 
     @classmethod
     def of(cls, task: str, users: Sequence[UserHistory], encoder: TextEncoder) -> ClosedSet:
@@ -56,9 +62,13 @@ class ClosedSet:
         )
         place = {answer_key(label, kind): i for i, label in enumerate(labels)}
         kept = [(u, r) for u, r in records if answer_key(r.output, kind) in place]
+        around = np.zeros((encoder.dim + 1, len(labels)))
+        if kind == "label":
+            around[:-1] = encoder.encode(list(labels)).T / NAMES
         return cls(
             task=task,
             labels=labels,
+            around=around,
             inputs=encoder.encode([r.input for _, r in kept]),
             answered=np.array([place[answer_key(r.output, kind)] for _, r in kept], dtype=np.int64),
             users=tuple(u for u, _ in kept),
@@ -69,8 +79,19 @@ class ClosedSet:
         return np.flatnonzero(np.isin(np.array(self.users), sorted(users)))
 
 
-def fit_classifier(inputs: Float2d, answered: Int1d, labels: int, ridge: float) -> Double2d:
-    """Fit multinomial logistic regression.
+def fit_classifier(inputs: Float2d, answered: Int1d, around: Double2d, ridge: float) -> Double2d:
+    """Fit multinomial logistic regression, its weights held to those ``around`` them.
+
+    Parameters
+    ----------
+    inputs
+        Shape ``(n, dim)``.
+    answered
+        Which of ``labels`` each is, ``(n,)``.
+    around
+        Shape ``(dim + 1, labels)``, the bias last.
+    ridge
+        How strongly.
 
     Returns
     -------
@@ -80,19 +101,20 @@ def fit_classifier(inputs: Float2d, answered: Int1d, labels: int, ridge: float) 
     from scipy.optimize import minimize
 
     x = np.hstack((inputs, np.ones((len(inputs), 1)))).astype(np.float64)
-    target = np.eye(labels)[answered]
+    target = np.eye(around.shape[1])[answered]
     held = np.full((x.shape[1], 1), ridge)
     held[-1] = _BIAS_RIDGE
 
     def loss(flat: Double2d) -> tuple[float, Double2d]:
-        weight = flat.reshape(x.shape[1], labels)
+        weight = flat.reshape(around.shape)
         log_p = log_softmax(x @ weight)
-        value = 0.5 * float((held * weight**2).sum()) - float((target * log_p).sum())
-        return value, (x.T @ (np.exp(log_p) - target) + held * weight).ravel()
+        away = weight - around
+        value = 0.5 * float((held * away**2).sum()) - float((target * log_p).sum())
+        return value, (x.T @ (np.exp(log_p) - target) + held * away).ravel()
 
-    start = np.zeros(x.shape[1] * labels)
+    start = around.ravel()
     found = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": _STEPS})
-    return np.asarray(found.x.reshape(x.shape[1], labels))
+    return np.asarray(found.x.reshape(around.shape))
 
 
 def log_softmax(scores: Double2d) -> Double2d:
@@ -130,7 +152,7 @@ class Classifiers:
         if key not in self._made:
             of, ridge = self._sets[task], self._ridge[task]
             rows = np.setdiff1d(np.arange(len(of.users)), of.rows(left))
-            weight = fit_classifier(of.inputs[rows], of.answered[rows], len(of.labels), ridge)
+            weight = fit_classifier(of.inputs[rows], of.answered[rows], of.around, ridge)
             self._made[key] = Classifier(
                 tuple(label.strip().casefold() for label in of.labels),
                 weight[:-1].T.astype(np.float32),
@@ -147,6 +169,18 @@ class Classifiers:
             return None
         return self.without(task, inside | self._fold_of.get(user, frozenset()))
 
+    def lent(self, task: str, user: str, inside: frozenset[str]) -> Classifier | None:
+        """Return what a device would borrow for such a set if the base had never seen it.
+
+        A rating borrows one that is like it: with one rating to learn from, that same one,
+        doubted. None for free text, and for labels, which speak by their own names.
+        """
+        of = self._sets.get(task)
+        if of is None or any(number(label) is None for label in of.labels):
+            return None
+        known = self.without(task, inside | self._fold_of.get(user, frozenset()))
+        return borrow({task: known}, TaskSpec(task, kind="rating", labels=of.labels))
+
     def _choose(self, task: str, folds: Sequence[frozenset[str]]) -> float:
         """Choose a set's ridge by what users left out would lose."""
         of = self._sets[task]
@@ -160,7 +194,7 @@ class Classifiers:
             rest = np.setdiff1d(np.arange(len(of.users)), test)
             count += len(test)
             for ridge in RIDGES:
-                weight = fit_classifier(of.inputs[rest], of.answered[rest], len(of.labels), ridge)
+                weight = fit_classifier(of.inputs[rest], of.answered[rest], of.around, ridge)
                 log_p = log_softmax(of.inputs[test] @ weight[:-1] + weight[-1])
                 losses[ridge] -= float(log_p[np.arange(len(test)), of.answered[test]].sum())
                 right[ridge] += int((log_p.argmax(axis=1) == of.answered[test]).sum())

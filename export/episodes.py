@@ -16,11 +16,11 @@ from export.classify import Classifiers
 from export.data import UserHistory
 from export.labels import PoolLabel
 from export.priors import Labelled, engine_for
-from hydra_edge.adapter import merge, pool_features, pool_utilities
+from hydra_edge.adapter import merge, pool_utilities
 from hydra_edge.bundle import Bundle
 from hydra_edge.encoder import TextEncoder
 from hydra_edge.engine import Engine
-from hydra_edge.features.adapter import CLOSED_COLUMNS
+from hydra_edge.features.adapter import CLOSED_COLUMNS, adapter_features
 from hydra_edge.features.closed import Classifier, ClosedPast, closed_features
 from hydra_edge.history import History
 from hydra_edge.retrieval import LexicalIndex
@@ -72,7 +72,7 @@ def _episode(
     pool = engine.pool(record.input, vector, candidates, shown, past, lexical)
     return Episode(
         position,
-        pool_features(engine.features["adapter"], pool, past),
+        adapter_features(pool, past),
         pool_utilities(pool, record.output, history.task),
         vector,
         (pool.vectors,),
@@ -90,7 +90,7 @@ def closed_episodes(
     users
         Of label and rating tasks.
     bundle
-        With neutral adapter maps: features come out unscaled, those beyond ``LIMIT`` cut there.
+        With the reranker's maps.
     limit
         Each user's latest records that are queries, at most.
     """
@@ -130,7 +130,7 @@ def pool_episodes(
     users
         By task and user.
     bundle
-        With neutral adapter maps: features come out unscaled, those beyond ``LIMIT`` cut there.
+        With the reranker's maps.
     shares
         By task, how much of a pool is drawn with no record shown; 0 of tasks not named.
     """
@@ -160,7 +160,11 @@ def pool_episodes(
 
 
 def informed(
-    users: Sequence[UserEpisodes], known: Classifiers, inside: frozenset[str]
+    users: Sequence[UserEpisodes],
+    known: Classifiers,
+    inside: frozenset[str],
+    *,
+    lent: bool = False,
 ) -> list[UserEpisodes]:
     """Tell closed sets' features what all users but some answer to such texts.
 
@@ -170,7 +174,10 @@ def informed(
         As they come: of no closed set is anything known yet.
     inside
         Users left out; nobody's features know their own answers either.
+    lent
+        Tell them only what a device would lend to sets the base has never seen.
     """
+    of = known.lent if lent else known.for_user
 
     def told(episode: Episode, classifier: Classifier) -> Episode:
         if episode.past is None:
@@ -181,7 +188,7 @@ def informed(
 
     out = []
     for user in users:
-        episodes, classifier = user.episodes, known.for_user(user.task, user.user, inside)
+        episodes, classifier = user.episodes, of(user.task, user.user, inside)
         if classifier is not None:
             episodes = tuple(told(episode, classifier) for episode in episodes)
         out.append(replace(user, episodes=episodes))

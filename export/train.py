@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import get_args
 
 import numpy as np
@@ -156,19 +157,24 @@ def train_maps(
         },
         folds,
     )
-    learning = [*closed, *(u for u in answered if u.kind == "text")]
-    interpretable = labelled(informed(answered, known, frozenset()), None)
+
+    @cache
+    def told(inside: frozenset[str], *, lent: bool = False) -> list[list[UserEpisodes]]:
+        return [informed(users, known, inside, lent=lent) for users in (answered, closed)]
+
+    interpretable = labelled(told(frozenset())[0], None)
     first = Scale(*fit_scale(interpretable, interpretable[0].items[0][0].shape[1]))
     taus = dict.fromkeys(get_args(Kind), MAP_TAU)
 
     def learn(inside: frozenset[str], stage: str) -> Maps:
-        users = informed([u for u in learning if u.user not in inside], known, inside)
+        of_pools, of_sets = told(inside)
+        learning = [*of_sets, *(u for u in of_pools if u.kind == "text")]
+        users = [u for u in learning if u.user not in inside]
         return learn_maps(users, first, taus, recipe=recipe, seed=seed, report=report, stage=stage)
 
     def both(inside: frozenset[str], maps: Maps | None) -> tuple[View, View]:
-        told = [informed(users, known, inside) for users in (answered, closed)]
-        full = make_view(told[0], told[1], maps, inside)
-        return full, make_view(answered, closed, maps, inside, full.scale)
+        full = make_view(*told(inside), maps, inside)
+        return full, make_view(*told(inside, lent=True), maps, inside, full.scale)
 
     def learned() -> Iterator[tuple[View, View]]:
         for i, fold in enumerate(folds):

@@ -163,6 +163,18 @@ def test_train_judges_each_fold_by_features_that_know_none_of_it(
     assert all(users == set(USERS) for users in told.values())
 
 
+def test_train_lends_to_ratings_never_seen_nothing_of_who_is_left_out(
+    base: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def utility() -> float:
+        made = train(base, [reviewer(name, told=False) for name in USERS])
+        return float(made.quality["adapter"]["rating"]["utility"]["shared"])
+
+    assert utility() < 0.7
+    monkeypatch.setattr(Classifiers, "lent", leaky_for_user)
+    assert utility() > 0.75
+
+
 def test_train_takes_no_answer_from_a_single_user(base: Bundle) -> None:
     users = [reviewer(name, told=True, task="mood") for name in USERS]
     secret = replace(
