@@ -1,9 +1,8 @@
 """How everyone answers a text: a linear classifier for each closed set, from records alone.
 
 Multinomial logistic regression on the inputs' vectors, over every record of every training
-user, around what the labels' own names say; no LLM is asked. The device adds its probabilities
-as features and corrects them by the user's own answers (``hydra_edge.features.closed``). Users
-are left out, never records.
+user; no LLM is asked. The device adds its probabilities as features and corrects them by the
+user's own answers (``hydra_edge.features.closed``). Users are left out, never records.
 """
 
 from __future__ import annotations
@@ -23,9 +22,6 @@ from hydra_edge.types import Double2d, Float2d, Int1d, JsonDict
 RIDGES = (0.03, 0.1, 0.3, 1.0)  # strengths of the penalty, chosen by users left out
 # An answer is named in the bundle only if so many users gave it: a rare one could be a secret.
 LEAST_USERS = 3
-# How much a text's likeness to a label's name speaks before any record does (a temperature, in
-# cosine): nobody's rarest label has many records.
-NAMES = 0.1
 _STEPS = 200
 _BIAS_RIDGE = 1e-3
 
@@ -35,8 +31,7 @@ class ClosedSet:
     """All training records of a closed set.
 
     ``labels`` are the answers; ``inputs`` (n, dim) and ``answered`` (n,) (which label) are all
-    users' records, ``users`` (n,) whose. ``around`` (dim + 1, l) are the weights that a fit starts
-    from and is held to: those of the labels' names; of ratings 0.
+    users' records, ``users`` (n,) whose.
     """
 
     task: str
@@ -44,7 +39,6 @@ class ClosedSet:
     inputs: Float2d
     answered: Int1d
     users: tuple[str, ...]
-    around: Double2d
 
     @classmethod
     def of(cls, task: str, users: Sequence[UserHistory], encoder: TextEncoder) -> ClosedSet:
@@ -62,13 +56,9 @@ class ClosedSet:
         )
         place = {answer_key(label, kind): i for i, label in enumerate(labels)}
         kept = [(u, r) for u, r in records if answer_key(r.output, kind) in place]
-        around = np.zeros((encoder.dim + 1, len(labels)))
-        if kind == "label":
-            around[:-1] = encoder.encode(list(labels)).T / NAMES
         return cls(
             task=task,
             labels=labels,
-            around=around,
             inputs=encoder.encode([r.input for _, r in kept]),
             answered=np.array([place[answer_key(r.output, kind)] for _, r in kept], dtype=np.int64),
             users=tuple(u for u, _ in kept),
@@ -79,19 +69,8 @@ class ClosedSet:
         return np.flatnonzero(np.isin(np.array(self.users), sorted(users)))
 
 
-def fit_classifier(inputs: Float2d, answered: Int1d, around: Double2d, ridge: float) -> Double2d:
-    """Fit multinomial logistic regression, its weights held to those ``around`` them.
-
-    Parameters
-    ----------
-    inputs
-        Shape ``(n, dim)``.
-    answered
-        Which of ``labels`` each is, ``(n,)``.
-    around
-        Shape ``(dim + 1, labels)``, the bias last.
-    ridge
-        How strongly.
+def fit_classifier(inputs: Float2d, answered: Int1d, labels: int, ridge: float) -> Double2d:
+    """Fit multinomial logistic regression.
 
     Returns
     -------
@@ -101,20 +80,19 @@ def fit_classifier(inputs: Float2d, answered: Int1d, around: Double2d, ridge: fl
     from scipy.optimize import minimize
 
     x = np.hstack((inputs, np.ones((len(inputs), 1)))).astype(np.float64)
-    target = np.eye(around.shape[1])[answered]
+    target = np.eye(labels)[answered]
     held = np.full((x.shape[1], 1), ridge)
     held[-1] = _BIAS_RIDGE
 
     def loss(flat: Double2d) -> tuple[float, Double2d]:
-        weight = flat.reshape(around.shape)
+        weight = flat.reshape(x.shape[1], labels)
         log_p = log_softmax(x @ weight)
-        away = weight - around
-        value = 0.5 * float((held * away**2).sum()) - float((target * log_p).sum())
-        return value, (x.T @ (np.exp(log_p) - target) + held * away).ravel()
+        value = 0.5 * float((held * weight**2).sum()) - float((target * log_p).sum())
+        return value, (x.T @ (np.exp(log_p) - target) + held * weight).ravel()
 
-    start = around.ravel()
+    start = np.zeros(x.shape[1] * labels)
     found = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": _STEPS})
-    return np.asarray(found.x.reshape(around.shape))
+    return np.asarray(found.x.reshape(x.shape[1], labels))
 
 
 def log_softmax(scores: Double2d) -> Double2d:
@@ -152,7 +130,7 @@ class Classifiers:
         if key not in self._made:
             of, ridge = self._sets[task], self._ridge[task]
             rows = np.setdiff1d(np.arange(len(of.users)), of.rows(left))
-            weight = fit_classifier(of.inputs[rows], of.answered[rows], of.around, ridge)
+            weight = fit_classifier(of.inputs[rows], of.answered[rows], len(of.labels), ridge)
             self._made[key] = Classifier(
                 tuple(label.strip().casefold() for label in of.labels),
                 weight[:-1].T.astype(np.float32),
@@ -194,7 +172,7 @@ class Classifiers:
             rest = np.setdiff1d(np.arange(len(of.users)), test)
             count += len(test)
             for ridge in RIDGES:
-                weight = fit_classifier(of.inputs[rest], of.answered[rest], of.around, ridge)
+                weight = fit_classifier(of.inputs[rest], of.answered[rest], len(of.labels), ridge)
                 log_p = log_softmax(of.inputs[test] @ weight[:-1] + weight[-1])
                 losses[ridge] -= float(log_p[np.arange(len(test)), of.answered[test]].sum())
                 right[ridge] += int((log_p.argmax(axis=1) == of.answered[test]).sum())

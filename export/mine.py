@@ -49,7 +49,7 @@ class LlmPlan:
 
 
 # The small model is the default one on a device and cheap to ask: it is asked most.
-KNOWN_PLANS = (LlmPlan("smollm2", 80, 40, 4), LlmPlan("gemma3", 120, 32, 4))
+KNOWN_PLANS = (LlmPlan("smollm2", 80, 40, 4), LlmPlan("gemma3", 40, 32, 3))
 
 
 @dataclass(frozen=True)
