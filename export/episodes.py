@@ -16,11 +16,11 @@ from export.classify import Classifiers
 from export.data import UserHistory
 from export.labels import PoolLabel
 from export.priors import Labelled, engine_for
-from hydra_edge.adapter import merge, pool_utilities
+from hydra_edge.adapter import merge, pool_features, pool_utilities
 from hydra_edge.bundle import Bundle
 from hydra_edge.encoder import TextEncoder
 from hydra_edge.engine import Engine
-from hydra_edge.features.adapter import CLOSED_COLUMNS, adapter_features
+from hydra_edge.features.adapter import CLOSED_COLUMNS
 from hydra_edge.features.closed import Classifier, ClosedPast, closed_features
 from hydra_edge.history import History
 from hydra_edge.retrieval import LexicalIndex
@@ -72,7 +72,7 @@ def _episode(
     pool = engine.pool(record.input, vector, candidates, shown, past, lexical)
     return Episode(
         position,
-        adapter_features(pool, past),
+        pool_features(engine.features["adapter"], pool, past),
         pool_utilities(pool, record.output, history.task),
         vector,
         (pool.vectors,),
