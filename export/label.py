@@ -261,33 +261,6 @@ def prepare_records(
     return _prepare(bundle, encoder, jobs, SINGLE, choose, progress)
 
 
-def label_pools(
-    bundle: Bundle, encoder: TextEncoder, llm: CachedLLM, jobs: Sequence[Job], progress: Progress
-) -> int:
-    """Ask an LLM for a pool of answers to each job; return how many were not yet in its cache.
-
-    Parameters
-    ----------
-    bundle
-        Whose shared reranker chooses the records shown: the base of stage one.
-    """
-    asks = prepare_pools(bundle, encoder, jobs, progress)
-    return ask_all(llm, asks, progress, f"{llm.name}: pools")
-
-
-def label_records(
-    bundle: Bundle,
-    encoder: TextEncoder,
-    llm: CachedLLM,
-    jobs: Sequence[Job],
-    records: int,
-    progress: Progress,
-) -> int:
-    """Ask an LLM for its greedy answer to each job given one record, for ``records`` of them."""
-    asks = prepare_records(bundle, encoder, jobs, records, progress)
-    return ask_all(llm, asks, progress, f"{llm.name}: single records")
-
-
 def pools_kept(caches: Mapping[str, CachedLLM], asks: Sequence[Ask]) -> Iterator[PoolLabel]:
     """Replay the pools of prepared prompts from caches alone; ``caches`` by spec of the LLM."""
     for ask, kept in _kept(caches, asks):
@@ -307,26 +280,3 @@ def records_kept(caches: Mapping[str, CachedLLM], asks: Sequence[Ask]) -> Iterat
                 job.llm, job.user.user, job.record_id, ask.position,
                 kept.prompt.record_ids[0], kept.completions[0], job.user.task,
             )  # fmt: skip
-
-
-def labelled_pools(
-    bundle: Bundle,
-    encoder: TextEncoder,
-    caches: Mapping[str, CachedLLM],
-    jobs: Sequence[Job],
-    progress: Progress | None = None,
-) -> Iterator[PoolLabel]:
-    """Replay the pools of jobs from caches alone; what was never answered is left out."""
-    yield from pools_kept(caches, prepare_pools(bundle, encoder, jobs, progress))
-
-
-def labelled_records(
-    bundle: Bundle,
-    encoder: TextEncoder,
-    caches: Mapping[str, CachedLLM],
-    jobs: Sequence[Job],
-    records: int,
-    progress: Progress | None = None,
-) -> Iterator[RecordLabel]:
-    """Replay the answers to single records from caches alone, as ``labelled_pools`` does."""
-    yield from records_kept(caches, prepare_records(bundle, encoder, jobs, records, progress))

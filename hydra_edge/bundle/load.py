@@ -57,17 +57,6 @@ class Bundle:
         """Return the names of a role's features, in the order of its arrays."""
         return self.manifest.features[role]
 
-    def prior_groups(self, role: Role) -> tuple[str, ...]:
-        """Return the tasks and kinds a role has a prior for, sorted."""
-        head, tail = f"{role}.prior.", ".mean"
-        return tuple(
-            sorted(
-                name[len(head) : -len(tail)]
-                for name in self.maps
-                if name.startswith(head) and name.endswith(tail)
-            )
-        )
-
     def array(self, name: str) -> npt.NDArray[np.float32]:
         """Return one array by name, read-only.
 

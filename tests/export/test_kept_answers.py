@@ -15,7 +15,7 @@ import pytest
 from export.cache import answers_file, open_cached
 from export.data import by_task, read_users
 from export.episodes import pool_episodes
-from export.label import jobs_of, labelled_pools
+from export.label import jobs_of, pools_kept, prepare_pools
 from export.mine import Plan, questions_for
 from hydra_edge.bundle import load_bundle
 from hydra_edge.encoder import Encoder
@@ -38,7 +38,7 @@ def test_shipped_figures_come_from_the_kept_answers() -> None:
         llm.name: open_cached(llm.name, answers_file(folder, llm.name), replay=True)
         for llm in plan.llms
     }
-    pools = list(labelled_pools(bundle, encoder, caches, jobs))
+    pools = list(pools_kept(caches, prepare_pools(bundle, encoder, jobs)))
     by_name = {(u.task, u.user): u for u in users[TASK]}
     # The shipped base scales features; greedy is above its mean where it is the first choice.
     episodes = pool_episodes(pools, by_name, bundle, encoder, lambda *_: None)

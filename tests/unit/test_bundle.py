@@ -94,16 +94,8 @@ def test_bundle_arrays_are_read_only_float32(tmp_path: Path) -> None:
         bundle.maps["reranker.scale.mean"] = array  # type: ignore[index]
 
 
-def test_bundle_names_its_features_and_prior_groups(tmp_path: Path) -> None:
-    own = {
-        "reranker.prior.commit_subject.mean": np.zeros(2, np.float32),
-        "reranker.prior.commit_subject.precision": np.eye(2, dtype=np.float32),
-        "reranker.prior.commit_subject.tau": np.ones(1, np.float32),
-    }
-    bundle = make_bundle(tmp_path / "base", **own)
-    assert bundle.features("reranker") == ("near", "recent")
-    assert bundle.prior_groups("reranker") == ("commit_subject", "label", "rating", "text")
-    assert bundle.prior_groups("adapter") == ("label", "rating", "text")
+def test_bundle_names_its_features(tmp_path: Path) -> None:
+    assert make_bundle(tmp_path / "base").features("reranker") == ("near", "recent")
 
 
 def test_bundle_array_of_unknown_name_lists_those_there_are(tmp_path: Path) -> None:

@@ -16,13 +16,13 @@ from export.label import (
     SAMPLING,
     ZERO_SHOT,
     Job,
+    ask_all,
     check_shown,
     jobs_of,
-    label_pools,
-    label_records,
-    labelled_pools,
-    labelled_records,
+    pools_kept,
     prepare_pools,
+    prepare_records,
+    records_kept,
     spread,
     unanswered,
 )
@@ -75,10 +75,12 @@ def test_pools_are_asked_once_and_replayed_from_the_cache_alone(
     bundle: Bundle, hash_encoder, asked: CachedLLM
 ) -> None:
     todo = jobs(history("a", 9), history("b", 9))
-    assert label_pools(bundle, hash_encoder, asked, todo, quiet) == 8  # with records, and without
-    assert label_pools(bundle, hash_encoder, asked, todo, quiet) == 0
+    assert (
+        ask_all(asked, prepare_pools(bundle, hash_encoder, todo), quiet, "pools") == 8
+    )  # with records, and without
+    assert ask_all(asked, prepare_pools(bundle, hash_encoder, todo), quiet, "pools") == 0
     replay = CachedLLM(None, asked.path, name="scripted")
-    pools = list(labelled_pools(bundle, hash_encoder, {"m": replay}, todo))
+    pools = list(pools_kept({"m": replay}, prepare_pools(bundle, hash_encoder, todo)))
     assert [(p.user, p.record_id, p.position) for p in pools] == [
         ("a", "a-8", 8), ("b", "b-8", 8), ("a", "a-7", 7), ("b", "b-7", 7),
     ]  # fmt: skip
@@ -116,8 +118,8 @@ def test_shown_ids_are_earlier_records_in_the_order_of_the_prompt(
 ) -> None:
     user = history("a", 30)
     todo = jobs(user, back=20)
-    label_pools(bundle, hash_encoder, asked, todo, quiet)
-    for pool in labelled_pools(bundle, hash_encoder, {"m": asked}, todo):
+    ask_all(asked, prepare_pools(bundle, hash_encoder, todo), quiet, "pools")
+    for pool in pools_kept({"m": asked}, prepare_pools(bundle, hash_encoder, todo)):
         assert len(pool.shown_ids) == 4
         places = [int(name.removeprefix("a-")) for name in pool.shown_ids]
         assert max(places) < pool.position
@@ -142,10 +144,10 @@ def test_leak_planted_in_the_ranking_stops_before_anything_is_asked(
     monkeypatch.setattr(Engine, "rank", leaky)
     todo = [Job("m", user, "a-20"), Job("m", user, "a-8")]
     with pytest.raises(LeakError, match=f"a-8 shows {told}.*expected records before position 8"):
-        label_pools(bundle, hash_encoder, asked, todo[1:], quiet)
+        ask_all(asked, prepare_pools(bundle, hash_encoder, todo[1:]), quiet, "pools")
     assert asked.inner.prompts == []  # type: ignore[union-attr]
     if planted < 20:  # the same records are the past of a later query
-        assert label_pools(bundle, hash_encoder, asked, todo[:1], quiet) == 2
+        assert ask_all(asked, prepare_pools(bundle, hash_encoder, todo[:1]), quiet, "pools") == 2
 
 
 def test_record_of_another_user_in_a_prompt_is_a_leak(bundle: Bundle, hash_encoder) -> None:
@@ -178,12 +180,12 @@ def test_what_was_never_answered_is_left_out_and_counted(
     bundle: Bundle, hash_encoder, asked: CachedLLM
 ) -> None:
     todo = jobs(history("a", 9), history("b", 9))
-    label_pools(bundle, hash_encoder, asked, todo[:3], quiet)
+    ask_all(asked, prepare_pools(bundle, hash_encoder, todo[:3]), quiet, "pools")
     replay = CachedLLM(None, asked.path, name="scripted")
-    pools = list(labelled_pools(bundle, hash_encoder, {"m": replay}, todo))
+    pools = list(pools_kept({"m": replay}, prepare_pools(bundle, hash_encoder, todo)))
     assert [p.record_id for p in pools] == ["a-8", "b-8", "a-7"]
     assert unanswered(replay, prepare_pools(bundle, hash_encoder, todo)) == 1
-    live = list(labelled_pools(bundle, hash_encoder, {"m": asked}, todo))
+    live = list(pools_kept({"m": asked}, prepare_pools(bundle, hash_encoder, todo)))
     assert live == pools, "a replay never asks, not even where the model is at hand"
 
 
@@ -197,9 +199,9 @@ def test_labelling_stopped_half_way_goes_on_where_it_was(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        label_pools(bundle, hash_encoder, asked, todo, stop)
+        ask_all(asked, prepare_pools(bundle, hash_encoder, todo), stop, "pools")
     again = CachedLLM(asked.inner, asked.path)
-    assert label_pools(bundle, hash_encoder, again, todo, quiet) == 2
+    assert ask_all(again, prepare_pools(bundle, hash_encoder, todo), quiet, "pools") == 2
 
 
 def test_pool_of_a_cut_prompt_names_the_records_that_had_room(
@@ -216,8 +218,8 @@ def test_pool_of_a_cut_prompt_names_the_records_that_had_room(
     cache = CachedLLM(Narrow(), tmp_path / "n.jsonl")  # type: ignore[arg-type]
     todo = jobs(history("a", 9))
     (whole, *_) = prepare_pools(bundle, hash_encoder, todo)
-    label_pools(bundle, hash_encoder, cache, todo, quiet)
-    (pool,) = labelled_pools(bundle, hash_encoder, {"m": cache}, todo)
+    ask_all(cache, prepare_pools(bundle, hash_encoder, todo), quiet, "pools")
+    (pool,) = pools_kept({"m": cache}, prepare_pools(bundle, hash_encoder, todo))
     assert pool.record_id == "a-8", "the other query has no room at all"
     assert pool.shown_ids == whole.prompt.record_ids[-1:]
     assert unanswered(cache, prepare_pools(bundle, hash_encoder, todo)) == 0
@@ -227,8 +229,9 @@ def test_single_records_are_spread_and_earlier(
     bundle: Bundle, hash_encoder, asked: CachedLLM
 ) -> None:
     todo = jobs(history("a", 30), back=3)
-    assert label_records(bundle, hash_encoder, asked, todo, 5, quiet) == 15
-    labels = list(labelled_records(bundle, hash_encoder, {"m": asked}, todo, 5))
+    asks = prepare_records(bundle, hash_encoder, todo, 5)
+    assert ask_all(asked, asks, quiet, "records") == 15
+    labels = list(records_kept({"m": asked}, asks))
     assert len(labels) == 15
     assert len({(label.record_id, label.shown_id) for label in labels}) == 15
     for label in labels:
