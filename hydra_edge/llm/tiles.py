@@ -12,7 +12,6 @@ import os
 import signal
 import time
 import warnings
-from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
@@ -59,16 +58,18 @@ def _survives(lib: ModuleType, path: Path) -> bool:
             _read_a_prompt(lib, path)
         finally:
             os._exit(0)  # whatever else is wrong is found, and said, where the model is opened
+    status = None
     until = time.monotonic() + _PATIENCE_S
-    while time.monotonic() < until:
-        done, status = os.waitpid(child, os.WNOHANG)
-        if done:
-            return not os.WIFSIGNALED(status)
-        time.sleep(0.005)
-    with suppress(ProcessLookupError):
-        os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    return False
+    try:
+        while status is None and time.monotonic() < until:
+            done, ended = os.waitpid(child, os.WNOHANG)
+            status = ended if done else None
+            time.sleep(0.0 if done else 0.005)
+    finally:
+        if status is None:  # it hangs, or we were interrupted: no child is left behind
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+    return status is not None and not os.WIFSIGNALED(status)
 
 
 def _die_quietly() -> None:

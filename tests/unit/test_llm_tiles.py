@@ -8,7 +8,7 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
@@ -20,12 +20,10 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="tried in a fork
 INFO = "CPU : AVX512 = 1 | AMX_INT8 = {} | REPACK = 1 | "
 
 
-class Library:
-    def __init__(self, amx: int) -> None:
-        self._info = INFO.format(amx).encode()
-
-    def llama_print_system_info(self) -> bytes:
-        return self._info
+def library(amx: int) -> ModuleType:
+    made = ModuleType("llama_cpp")
+    vars(made)["llama_print_system_info"] = lambda: INFO.format(amx).encode()
+    return made
 
 
 @pytest.fixture
@@ -33,14 +31,14 @@ def try_with(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., b
     def tried(child: Callable[..., object]) -> bool:
         tiles.tiles_work.cache_clear()
         monkeypatch.setattr(tiles, "_read_a_prompt", child)
-        return tiles.tiles_work(Library(1), tmp_path / "m.gguf")
+        return tiles.tiles_work(library(1), tmp_path / "m.gguf")
 
     return tried
 
 
 def test_a_library_built_for_tiles_says_so() -> None:
-    assert tiles.has_tiles(Library(1))  # type: ignore[arg-type]
-    assert not tiles.has_tiles(Library(0))  # type: ignore[arg-type]
+    assert tiles.has_tiles(library(1))
+    assert not tiles.has_tiles(library(0))
 
 
 def test_who_dies_of_an_illegal_instruction_goes_without(try_with: Callable[..., bool]) -> None:
@@ -62,6 +60,27 @@ def test_a_child_that_hangs_is_killed(
     assert not try_with(lambda *_: time.sleep(60))
 
 
+def test_an_interrupt_leaves_no_child(
+    try_with: Callable[..., bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(_: float) -> None:
+        raise KeyboardInterrupt
+
+    wait, fork = time.sleep, os.fork
+    children: list[int] = []
+
+    def counted() -> int:
+        children.append(fork())
+        return children[-1]
+
+    monkeypatch.setattr(os, "fork", counted)
+    monkeypatch.setattr(time, "sleep", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        try_with(lambda *_: wait(60))
+    with pytest.raises(ChildProcessError):
+        os.waitpid(children[0], os.WNOHANG)
+
+
 def test_it_is_tried_once_a_process(try_with: Callable[..., bool], tmp_path: Path) -> None:
     forks: list[int] = []
     real = os.fork
@@ -74,7 +93,7 @@ def test_it_is_tried_once_a_process(try_with: Callable[..., bool], tmp_path: Pat
     os.fork = counted
     try:
         tiles.tiles_work.cache_clear()
-        lib = Library(1)
+        lib = library(1)
         assert tiles.tiles_work(lib, tmp_path / "m")
         assert tiles.tiles_work(lib, tmp_path / "m")
     finally:
