@@ -214,13 +214,13 @@ def test_informed_fills_closed_sets_and_leaves_what_it_was_given() -> None:
     assert same.episodes[0].raw is raw
 
 
-def test_informed_is_what_a_device_would_compute_on_that_base() -> None:
+def asked(task: TaskSpec) -> tuple[Classifiers, Pool, History, UserEpisodes]:
+    """Ask u0, one of four usual users, about axis 1, in a task they answer as films."""
     users = [usual(f"u{i}") for i in range(4)]
     of = ClosedSet.of(TASK, users, Axes())
-    known = Classifiers({TASK: of}, [frozenset({"u0"}), frozenset({"u1"})])
-    task = BUILTIN[TASK]
     axes = np.eye(DIM, dtype=np.float32)
-    history = History.build(task, users[0].records, of.inputs[:8], of.inputs[:8])
+    records = [replace(record, task=task.name) for record in users[0].records]
+    history = History.build(task, records, of.inputs[:8], of.inputs[:8])
     pool = Pool(
         "1 of u0", axes[1], merge((), task), axes[:5], (), axes[:0],
         np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32),
@@ -228,7 +228,13 @@ def test_informed_is_what_a_device_would_compute_on_that_base() -> None:
     past = ClosedPast.of(history, [c.text for c in pool.candidates])
     raw = adapter_features(pool, history)
     made = Episode(8, raw, np.zeros(5, np.float32), axes[1], (axes[:5],), past)
-    told = informed([UserEpisodes("u0", TASK, "rating", (made,))], known, frozenset({"u1"}))
+    known = Classifiers({TASK: of}, [frozenset({"u0"}), frozenset({"u1"})])
+    return known, pool, history, UserEpisodes("u0", TASK, "rating", (made,))
+
+
+def test_informed_is_what_a_device_would_compute_on_that_base() -> None:
+    known, pool, history, of_user = asked(BUILTIN[TASK])
+    told = informed([of_user], known, frozenset({"u1"}))
     without = known.without(TASK, frozenset({"u0", "u1"}))
     np.testing.assert_array_equal(
         told[0].episodes[0].raw, adapter_features(pool, history, without)
@@ -238,27 +244,14 @@ def test_informed_is_what_a_device_would_compute_on_that_base() -> None:
 
 
 def test_lent_is_what_a_device_would_borrow_for_a_rating_never_seen() -> None:
-    users = [usual(f"u{i}") for i in range(4)]
-    of = ClosedSet.of(TASK, users, Axes())
-    known = Classifiers({TASK: of}, [frozenset({"u0"}), frozenset({"u1"})])
     other = TaskSpec("mood", kind="rating", labels=BUILTIN[TASK].labels)
-    axes = np.eye(DIM, dtype=np.float32)
-    records = [replace(record, task="mood") for record in users[0].records]
-    history = History.build(other, records, of.inputs[:8], of.inputs[:8])
-    pool = Pool(
-        "1 of u0", axes[1], merge((), other), axes[:5], (), axes[:0],
-        np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32),
-    )  # fmt: skip
-    past = ClosedPast.of(history, [c.text for c in pool.candidates])
-    raw = adapter_features(pool, history)
-    made = Episode(8, raw, np.zeros(5, np.float32), axes[1], (axes[:5],), past)
-    lent = informed(
-        [UserEpisodes("u0", TASK, "rating", (made,))], known, frozenset({"u1"}), lent=True
-    )
+    known, pool, history, of_user = asked(other)
+    lent = informed([of_user], known, frozenset({"u1"}), lent=True)
     without = known.without(TASK, frozenset({"u0", "u1"}))
     device = adapter_features(pool, history, borrow({TASK: without}, other))
     np.testing.assert_array_equal(lent[0].episodes[0].raw, device)
     assert not device[:, CLOSED_COLUMNS][:, :2].any(), "what is borrowed is not known"
+    raw = of_user.episodes[0].raw
     assert not np.array_equal(device, raw), "yet it says something"
 
 
