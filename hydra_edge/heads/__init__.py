@@ -15,7 +15,7 @@ from hydra_edge.heads.bounds import (
     student_t_quantile,
 )
 from hydra_edge.heads.groups import Groups, Prior, target_distribution
-from hydra_edge.heads.logit import ABSTAIN_Z, ConditionalLogit, Margin
+from hydra_edge.heads.logit import ABSTAIN_Z, ConditionalLogit, Lead
 from hydra_edge.heads.loo import (
     PRIOR_SCALES,
     ScaleChoice,
@@ -30,7 +30,7 @@ __all__ = [
     "ConditionalLogit",
     "GainEstimate",
     "Groups",
-    "Margin",
+    "Lead",
     "PopulationGain",
     "Prior",
     "ScaleChoice",

@@ -27,18 +27,14 @@ _STORED_ROUNDING = 1e-5
 
 
 @dataclass(frozen=True, slots=True)
-class Margin:
-    """How far the best candidate leads the second one, in score and in standard deviations.
+class Lead:
+    """How far one candidate leads another, in score.
 
-    ``std`` is that of the difference under the Laplace posterior of the weights. With a
-    single candidate ``second`` is ``best`` and all numbers are 0.
+    ``std`` is that of the difference under the Laplace posterior of the weights.
     """
 
-    best: int
-    second: int
     difference: float
     std: float
-    z: float
 
 
 class ConditionalLogit:
@@ -253,22 +249,25 @@ class ConditionalLogit:
         result: Double1d = self._rows(features) @ self.weight_
         return result
 
-    def margin(self, features: npt.ArrayLike) -> Margin:
-        """Compare the two best candidates of one query; ties go to the earlier one.
+    def lead(self, features: npt.ArrayLike, first: int, second: int) -> Lead:
+        """Compare two candidates of one query.
 
         Parameters
         ----------
         features
-            Shape ``(m, d)``, m >= 1.
+            Shape ``(m, d)``.
+        first, second
+            Their rows.
 
         Raises
         ------
         ShapeError
-            If there is no candidate, or the width is not the head's.
+            If there are no such rows, or the width is not the head's.
         """
-        rows = self._candidates(features)
-        order = np.argsort(-(rows @ self.weight_), kind="stable")
-        return self._lead(rows, int(order[0]), int(order[min(1, order.size - 1)]))
+        rows = self._candidates(features, first, second)
+        apart = rows[first] - rows[second]
+        variance = float(apart @ solve_positive(self.precision_, apart))
+        return Lead(float(apart @ self.weight_), float(np.sqrt(max(variance, 0.0))))
 
     def abstains(self, features: npt.ArrayLike, *, greedy: int, z: float = ABSTAIN_Z) -> bool:
         """Say whether to return the greedy answer although another one scores higher.
@@ -290,33 +289,25 @@ class ConditionalLogit:
         ShapeError
             If there is no such row, or the width is not the head's.
         """
-        rows = self._candidates(features)
-        if not 0 <= greedy < rows.shape[0]:
-            raise ShapeError(
-                f"Greedy candidate does not exist: got row {greedy}; expected 0 to "
-                f"{rows.shape[0] - 1}. Pass its row among these features."
-            )
+        rows = self._candidates(features, greedy)
         best = int(np.argmax(rows @ self.weight_))
-        lead = self._lead(rows, best, greedy)
+        lead = self.lead(rows, best, greedy)
         return best != greedy and lead.difference <= z * lead.std
-
-    def _lead(self, rows: Double2d, first: int, second: int) -> Margin:
-        apart = rows[first] - rows[second]
-        difference = float(apart @ self.weight_)
-        variance = float(apart @ solve_positive(self.precision_, apart))
-        std = float(np.sqrt(max(variance, 0.0)))
-        certain = float("inf") if difference > 0.0 else 0.0
-        return Margin(first, second, difference, std, difference / std if std else certain)
 
     def _rows(self, features: npt.ArrayLike) -> Double2d:
         return checked("Features", features, (None, self.prior.dim))
 
-    def _candidates(self, features: npt.ArrayLike) -> Double2d:
+    def _candidates(self, features: npt.ArrayLike, *wanted: int) -> Double2d:
         rows = self._rows(features)
         if rows.shape[0] == 0:
             raise ShapeError(
                 "Candidates cannot be compared: got none; expected at least one row of "
                 "features. Answer without a head if the pool is empty."
+            )
+        if missing := [row for row in wanted if not 0 <= row < rows.shape[0]]:
+            raise ShapeError(
+                f"Candidate does not exist: got row {missing[0]}; expected 0 to "
+                f"{rows.shape[0] - 1}. Pass its row among these features."
             )
         return rows
 

@@ -193,11 +193,11 @@ def test_head_with_degenerate_or_huge_features_stays_finite(n, size, scale, tau)
     groups = Groups.stack([(row * size, rng.uniform(size=6)) for row in x], 5)
     head = ConditionalLogit(Prior(np.ones(5), np.eye(5), tau), prior_scale=scale).fit(groups)
     updated = head.update(groups.features[:6], np.eye(6)[3])
-    margin = updated.margin(groups.features[:6])
+    lead = updated.lead(groups.features[:6], 0, 3)
     for values in (
         head.weight_, head.precision_, head.loss_, loo_scores(head, groups),
         leave_one_out(head, groups), updated.weight_, updated.precision_,
-        margin.difference, margin.std,
+        lead.difference, lead.std,
     ):  # fmt: skip
         assert np.isfinite(values).all()
     assert head.converged_ or size * size / scale >= 1e16

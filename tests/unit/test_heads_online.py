@@ -68,30 +68,29 @@ def test_update_with_wrong_arrays_is_refused(features, target, weight, message):
         head.update(features, target, weight=weight)
 
 
-def test_margin_std_equals_the_spread_of_sampled_weights():
+def test_lead_equals_the_mean_and_spread_under_sampled_weights():
     rng = np.random.default_rng(12)
     head = ConditionalLogit(make_prior(rng, 3)).fit(make_groups(rng, 20, 3))
     x = rng.normal(size=(5, 3))
-    margin = head.margin(x)
-    order = np.argsort(-(x @ head.weight_))
-    assert [margin.best, margin.second] == list(order[:2])
     sampled = rng.multivariate_normal(head.weight_, np.linalg.inv(head.precision_), 200_000)
-    difference = sampled @ (x[order[0]] - x[order[1]])
-    assert margin.difference == pytest.approx(difference.mean(), abs=0.01)
-    assert margin.std == pytest.approx(difference.std(), rel=0.01)
-    assert margin.z == pytest.approx(margin.difference / margin.std)
+    difference = sampled @ (x[3] - x[1])
+    lead = head.lead(x, 3, 1)
+    assert lead.difference == pytest.approx(difference.mean(), abs=0.01)
+    assert lead.std == pytest.approx(difference.std(), rel=0.01)
 
 
-def test_margin_with_one_candidate_is_nothing():
-    margin = ConditionalLogit(Prior(np.ones(2), np.eye(2), 1.0)).margin(np.ones((1, 2)))
-    assert (margin.best, margin.second, margin.difference, margin.std, margin.z) == (0, 0, 0, 0, 0)
+def test_lead_over_itself_is_nothing():
+    lead = ConditionalLogit(Prior(np.ones(2), np.eye(2), 1.0)).lead(np.ones((1, 2)), 0, 0)
+    assert (lead.difference, lead.std) == (0.0, 0.0)
 
 
-def test_margin_with_more_evidence_is_more_certain():
+def test_lead_with_more_evidence_is_more_certain():
     rng = np.random.default_rng(13)
     groups, x = make_groups(rng, 200, 3), np.eye(3)
     prior = make_prior(rng, 3)
-    few, many = (ConditionalLogit(prior).fit(groups.take(range(n))).margin(x) for n in (5, 200))
+    few, many = (
+        ConditionalLogit(prior).fit(groups.take(range(n))).lead(x, 0, 1) for n in (5, 200)
+    )
     assert many.std < 0.5 * few.std
 
 
@@ -112,7 +111,8 @@ def test_abstains_only_within_noise_of_the_greedy_answer(precision, greedy, z, e
 
 def test_abstains_compares_with_greedy_and_not_with_the_second():
     head = ConditionalLogit(Prior(np.array([0.0, 5.0, 5.1]), np.eye(3), 1.0))
-    assert head.margin(np.eye(3)).z < 0.5
+    lead = head.lead(np.eye(3), 2, 1)
+    assert lead.difference < 0.5 * lead.std
     assert head.abstains(np.eye(3), greedy=0) is False
 
 
@@ -127,9 +127,9 @@ def test_abstains_with_unknown_greedy_is_refused(greedy):
         ConditionalLogit(Prior(np.ones(2), np.eye(2), 1.0)).abstains(np.eye(2), greedy=greedy)
 
 
-def test_margin_without_candidates_is_refused():
+def test_abstains_without_candidates_is_refused():
     with pytest.raises(ShapeError, match="Candidates cannot be compared: got none"):
-        ConditionalLogit(Prior(np.ones(2), np.eye(2), 1.0)).margin(np.zeros((0, 2)))
+        ConditionalLogit(Prior(np.ones(2), np.eye(2), 1.0)).abstains(np.zeros((0, 2)), greedy=0)
 
 
 def test_scores_are_the_exact_sum_of_contributions():
