@@ -120,7 +120,7 @@ class Config:
 
     def __post_init__(self) -> None:
         for name in _BOUNDS:
-            _check_bounds(name, getattr(self, name), "the settings")
+            check_bounds(name, getattr(self, name), "the settings")
 
 
 # The least and the greatest value of a setting that is a number. More threads than this take all
@@ -140,7 +140,14 @@ _EXPECTED: dict[type, str] = {
 }
 
 
-def _check_bounds(name: str, value: Any, origin: str) -> None:
+def check_bounds(name: str, value: Any, origin: str) -> None:
+    """Refuse a number no setting of that name can have; ``origin`` says who gave it.
+
+    Raises
+    ------
+    ConfigError
+        With the least and the greatest there may be.
+    """
     least, most = _BOUNDS[name]
     if not least <= value <= most:  # nor is it, if it is not a number
         raise ConfigError(
@@ -168,7 +175,7 @@ def _convert(name: str, value: Any, kind: type, origin: str) -> Any:
     if type(value) is not kind:
         raise wrong
     if name in _BOUNDS:
-        _check_bounds(name, value, origin)
+        check_bounds(name, value, origin)
     if name == "user":
         try:
             check_user_name(str(value))

@@ -16,7 +16,14 @@ from typing import Self
 from hydra_edge.active import check_base
 from hydra_edge.answering import Asked, Pieces, Question, ask, decide, outgoing, votes_on
 from hydra_edge.bundle import Bundle
-from hydra_edge.config import Config, Paths, find_paths, load_config, make_private_dir
+from hydra_edge.config import (
+    Config,
+    Paths,
+    check_bounds,
+    find_paths,
+    load_config,
+    make_private_dir,
+)
 from hydra_edge.encoder import TextEncoder
 from hydra_edge.engine import Engine
 from hydra_edge.errors import (
@@ -250,8 +257,20 @@ class Personalizer:
             self.store.drop_stale_heads()
             return receipt
 
-    def _sampling(self) -> Sampling:
-        return Sampling(self.config.candidates, self.config.records, self.config.temperature)
+    def _sampling(
+        self, n: int | None = None, k: int | None = None, temperature: float | None = None
+    ) -> Sampling:
+        """Return how to sample: what a call asks for, else as configured."""
+        config = self.config
+        sampling = Sampling(
+            config.candidates if n is None else n,
+            config.records if k is None else k,
+            config.temperature if temperature is None else temperature,
+        )
+        check_bounds("candidates", sampling.n, "this call")
+        check_bounds("records", sampling.shown, "this call")
+        check_bounds("temperature", sampling.temperature, "this call")
+        return sampling
 
     def _fit_llm(self, *, wanted: bool) -> tuple[LLM | None, str]:
         """Return the LLM to fit with, or None and why."""
@@ -353,12 +372,12 @@ class Personalizer:
         One prompt, or a second one without records where the base draws a part of the
         candidates so.
         """
+        sampling = self._sampling(n, k)
         question, llm = self._question(query, task), self.llm
         with self.working():
-            shown = self.config.records if k is None else k
-            out = outgoing(question, shown, system, remote=llm.is_remote, private=private)
+            out = outgoing(question, sampling.shown, system, remote=llm.is_remote, private=private)
             prompts = [out.prompt]
-            if self.engine.zero_shot_draws(out.prompt, n or self.config.candidates):
+            if self.engine.zero_shot_draws(out.prompt, sampling.n):
                 prompts.append(out.prompt.without_shots())
             return [llm.render(p, max_tokens=max_tokens, seed=seed) for p in prompts]
 
@@ -409,28 +428,27 @@ class Personalizer:
             If the LLM gave not one answer, or streamed another than it returned.
         CancelledError
             If it was stopped before one was finished, or a record it was shown was forgotten.
+        ConfigError
+            If ``n``, ``k`` or ``temperature`` is none a setting can have.
         EgressDeniedError
             If the LLM is remote and this installation is offline.
         """
-        wanted = self.config.candidates if n is None else n
-        if wanted < 1:
-            raise ConfigError(f"n = {wanted}: expected at least one candidate.")
-        if on_token is not None and wanted != 1:
-            raise ConfigError(f"Streaming shows one answer: got n = {wanted}; expected 1.")
+        sampling = self._sampling(n, k, temperature)
+        if on_token is not None and sampling.n != 1:
+            raise ConfigError(f"Streaming shows one answer: got n = {sampling.n}; expected 1.")
         question, llm = self._question(query, task), self.llm
         with self.working():
-            shown = self.config.records if k is None else k
             out = outgoing(
-                question, shown, system, remote=llm.is_remote, private=private,
+                question, sampling.shown, system, remote=llm.is_remote, private=private,
                 hide_private=hide_private,
             )  # fmt: skip
-            votes = votes_on(out, wanted) if self.config.early_stop else None
+            votes = votes_on(out, sampling.n) if self.config.early_stop else None
         pieces = None if on_token is None else Pieces(on_token)
         asked = ask(
             out,
             llm,
-            n=wanted,
-            temperature=self.config.temperature if temperature is None else temperature,
+            n=sampling.n,
+            temperature=sampling.temperature,
             max_tokens=max_tokens or question.history.task.max_tokens,
             seed=seed,
             on_token=pieces if question.history.task.kind == "text" else None,

@@ -88,9 +88,7 @@ def test_lead_with_more_evidence_is_more_certain():
     rng = np.random.default_rng(13)
     groups, x = make_groups(rng, 200, 3), np.eye(3)
     prior = make_prior(rng, 3)
-    few, many = (
-        ConditionalLogit(prior).fit(groups.take(range(n))).lead(x, 0, 1) for n in (5, 200)
-    )
+    few, many = (ConditionalLogit(prior).fit(groups.take(range(n))).lead(x, 0, 1) for n in (5, 200))
     assert many.std < 0.5 * few.std
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -224,6 +225,23 @@ def test_generate_label_is_told_whole_and_as_it_was_chosen(person: Make) -> None
     p = person([], llm=Streaming("PO", "LIT", "ICS", text="politics"))
     generation = p.generate("q", task="news_category", n=1, on_token=told.append)
     assert told == [generation.text]
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"n": 0}, "this call: candidates = 0 cannot be used; expected 1 or more, and 64 at most"),
+        ({"n": 65}, "this call: candidates = 65 cannot be used"),
+        ({"k": -1}, "this call: records = -1 cannot be used; expected 0 or more"),
+        ({"temperature": -0.1}, "this call: temperature = -0.1 cannot be used"),
+        ({"temperature": float("nan")}, "this call: temperature = nan cannot be used"),
+    ],
+)
+def test_generate_refuses_numbers_no_setting_can_have(
+    person: Make, asked: dict[str, float], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        person().generate("any query", **asked)  # type: ignore[arg-type]
 
 
 def test_generate_llm_that_streams_another_text_is_an_error(person: Make) -> None:
