@@ -19,6 +19,9 @@ from typing import Any
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
+MANIFEST = ROOT / "hydra_edge" / "bundles" / "default" / "manifest.json"
+SHIPPED = json.loads(MANIFEST.read_text(encoding="utf-8"))["base_id"]
+EARLIER = "\n\\* Measured with an earlier base; the others with the one that is shipped."
 QUERY = (
     "Large language models answer questions about long stories poorly. We build a corpus of "
     "narratives with questions and show that retrieving the right passages helps."
@@ -48,12 +51,22 @@ def transcript() -> str:
     return "```\n" + "\n\n".join(parts) + "\n```\n"
 
 
+def results(pattern: str) -> list[dict[str, Any]]:
+    """Read the stored results of a name, in order."""
+    paths = sorted((ROOT / "bench" / "results").glob(f"{pattern}.json"))
+    return [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+
+
 def figures() -> str:
     """Return a quality table for every stored result: one LLM, a line a task."""
     out = []
-    for pattern, write in (("quality-*", table), ("published-*", published), ("personal-*", own)):
-        for path in sorted((ROOT / "bench" / "results").glob(f"{pattern}.json")):
-            out += [write(json.loads(path.read_text(encoding="utf-8"))), ""]
+    out += [line for result in results("quality-*") for line in (table(result), "")]
+    by_llm: dict[str, list[dict[str, Any]]] = {}
+    for result in results("published-*"):
+        by_llm.setdefault(result["llm"], []).append(result)
+    out += [line for of_llm in by_llm.values() for line in (published(of_llm), "")]
+    for pattern, write in (("personal-*", own), ("growth-*", curve)):
+        out += [line for result in results(pattern) for line in (write(result), "")]
     for name, write in (("latency", speed), ("latency-decode", decoding), ("scale", growth)):
         path = ROOT / "bench" / "results" / f"{name}.json"
         if path.exists():
@@ -174,32 +187,35 @@ def table(result: dict[str, Any]) -> str:
     )
 
 
-def published(result: dict[str, Any]) -> str:
-    """Return one result's comparison with HYDRA as published."""
+def published(results: list[dict[str, Any]]) -> str:
+    """Return one LLM's comparison with HYDRA as published, a result for each task."""
+    one = results[0]
     lines = [
         "Against HYDRA as published (a cross-encoder for each role from the same MiniLM, a "
         "two-layer head for each user and role; `python -m export published` trains it, on 30 "
-        f"users a task by default, which may be too few for it), LLM **{result['llm']}** "
-        f"(`{result['command']}`):\n",
+        f"users a task by default, which may be too few for it), LLM **{one['llm']}** "
+        f"(for each task `{one['command'].replace(next(iter(one['tasks'])), 'TASK')}`):\n",
         "| task | HYDRA as published | its reranker, greedy | its adapter, BM25's records "
         "| **gated** | ours over it | its bytes a user | its LLM calls to fit a user | ours |",
         "|" + "---|" * 9,
     ]
-    for name, task in result["tasks"].items():
-        rows = {row: figures["utility"] for row, figures in task["rows"].items()}
-        gain, cost = task["gain_over_published"], task["published"]
-        calls = (cost["record_calls"] + cost["pool_calls"]) / cost["users"]
-        cells = [
-            name,
-            *(f"{rows[r]:.3f}" for r in ("hydra_published", "published_reranker",
-                                         "published_adapter")),
-            f"**{rows['gated']:.3f}**",
-            f"{gain['mean']:+.3f} [{gain['low']:+.3f}, {gain['high']:+.3f}]",
-            f"{cost['bytes_per_user']:,}", f"{calls:.0f}",
-            f"{task['fit_llm_calls'] / task['users']:.0f}",
-        ]  # fmt: skip
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    for result in results:
+        for name, task in result["tasks"].items():
+            rows = {row: figures["utility"] for row, figures in task["rows"].items()}
+            gain, cost = task["gain_over_published"], task["published"]
+            calls = (cost["record_calls"] + cost["pool_calls"]) / cost["users"]
+            cells = [
+                marked(name, result),
+                *(f"{rows[r]:.3f}" for r in ("hydra_published", "published_reranker",
+                                             "published_adapter")),
+                f"**{rows['gated']:.3f}**",
+                f"{gain['mean']:+.3f} [{gain['low']:+.3f}, {gain['high']:+.3f}]",
+                f"{cost['bytes_per_user']:,}", f"{calls:.0f}",
+                f"{task['fit_llm_calls'] / task['users']:.0f}",
+            ]  # fmt: skip
+            lines.append("| " + " | ".join(cells) + " |")
+    stars = [line for result in results for line in explained(result)]
+    return "\n".join([*lines, *stars[:1]])
 
 
 def own(result: dict[str, Any]) -> str:
@@ -232,9 +248,27 @@ def own(result: dict[str, Any]) -> str:
     return "\n".join([*lines, *explained(result)])
 
 
+def curve(result: dict[str, Any]) -> str:
+    """Return what users are served with so many records of their past, a line a task."""
+    grown = {name: task["growth"] for name, task in result["tasks"].items() if task["growth"]}
+    sizes = sorted({point["records"] for points in grown.values() for point in points})
+    lines = [
+        f"The gated answer by the number of records before the queries, LLM **{result['llm']}**, "
+        "the same users in a line, none of them with fewer records than its last column "
+        f"(`{result['command']}`):\n",
+        f"| task | users | {' | '.join(str(size) for size in sizes)} |",
+        "|" + "---|" * (len(sizes) + 2),
+    ]
+    for name, points in grown.items():
+        found = {point["records"]: f"{point['utility']:.3f}" for point in points}
+        cells = [marked(name, result), str(points[0]["users"]), *(found.get(s, "") for s in sizes)]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join([*lines, *explained(result)])
+
+
 def is_earlier(name: str, result: dict[str, Any]) -> bool:
-    """Tell whether a task's figures were kept of a run with another base."""
-    return bool(result["tasks"][name].get("base_id", result["base_id"]) != result["base_id"])
+    """Tell whether a task's figures are of another base than the one that is shipped."""
+    return bool(result["tasks"][name].get("base_id", result["base_id"]) != SHIPPED)
 
 
 def marked(name: str, result: dict[str, Any]) -> str:
@@ -244,9 +278,7 @@ def marked(name: str, result: dict[str, Any]) -> str:
 
 def explained(result: dict[str, Any]) -> list[str]:
     """Say what the stars mean, if there are any."""
-    if not any(is_earlier(name, result) for name in result["tasks"]):
-        return []
-    return ["\n\\* Measured with an earlier base; the others with the one that is shipped."]
+    return [EARLIER] if any(is_earlier(name, result) for name in result["tasks"]) else []
 
 
 def percent(gain: float | None) -> str:
