@@ -67,7 +67,7 @@ def _chosen(case: Case, sampled: Sampled) -> tuple[str, float]:
 def compare(case: Case, live: LLM) -> Pair:
     """Answer a query of kept answers again, by the model itself."""
     again = Case(replace(case.subject, llm=live), case.position)
-    before, now = case.sampled("reranked"), again.sampled("reranked")
+    before, now = case.sampled("gated"), again.sampled("gated")
     (text, worth), (text_now, worth_now) = _chosen(case, before), _chosen(again, now)
     return Pair(
         max(len(before.completions), len(now.completions)),

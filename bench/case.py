@@ -124,7 +124,7 @@ class Case:
         self.history = self.engine.history(self.task)
         check_history(self.history.records, subject.user, position)
         self.vector = self.engine.encode_query(record.input)
-        self._pools: dict[str, Sampled] = {}
+        self._pools: dict[tuple[str, ...], Sampled] = {}
 
     def head(
         self, role: Role, switch: Switch | None = None, *, of: Subject | None = None
@@ -150,7 +150,7 @@ class Case:
     @cached_property
     def by_bm25(self) -> tuple[Record, ...]:
         """Records in the order of our own BM25, that of a device whose reranker is off."""
-        return self._ranked(self.head("reranker", "baseline"))
+        return self.by_reranker("baseline")
 
     @cached_property
     def by_published_bm25(self) -> tuple[Record, ...]:
@@ -169,15 +169,11 @@ class Case:
         best = np.argsort(scores, kind="stable")[::-1][: SAMPLING.shown]
         return tuple(records[i] for i in best.tolist())
 
-    @cached_property
-    def by_reranker(self) -> tuple[Record, ...]:
-        """Records the user's gated reranker chooses."""
-        return self._ranked(self.head("reranker"))
-
-    @cached_property
-    def by_donor(self) -> tuple[Record, ...]:
-        """Records another user's gated reranker chooses of this user's."""
-        return self._ranked(self.head("reranker", of=self.subject.donor))
+    def by_reranker(
+        self, switch: Switch | None = None, *, of: Subject | None = None
+    ) -> tuple[Record, ...]:
+        """Records that a reranker chooses: see ``head``."""
+        return self._ranked(self.head("reranker", switch, of=of))
 
     @cached_property
     def by_cosine(self) -> tuple[Record, ...]:
@@ -220,20 +216,24 @@ class Case:
         return tuple(records[: len(asked.shots)]), completions
 
     def sampled(self, name: str) -> Sampled:
-        """Return one of ``POOLS``, sampling it at the first call."""
-        if name not in self._pools:
-            shown, completions = self.ask(POOLS[name](self), n=SAMPLING.n)
+        """Return one of ``POOLS``; records that were shown before are not shown again."""
+        records = POOLS[name](self)
+        key = tuple(record.id for record in records)
+        if key not in self._pools:
+            shown, completions = self.ask(records, n=SAMPLING.n)
             candidates = merge(completions, self.task)
             pool = self.engine.pool(
                 self.query, self.vector, candidates, shown, self.history,
                 self.engine.lexical(self.history),
             )  # fmt: skip
-            self._pools[name] = Sampled(tuple(completions), pool)
-        return self._pools[name]
+            self._pools[key] = Sampled(tuple(completions), pool)
+        return self._pools[key]
 
 
 POOLS: dict[str, Callable[[Case], tuple[Record, ...]]] = {
-    "reranked": lambda case: case.by_reranker,
+    "gated": lambda case: case.by_reranker(),
+    "shared": lambda case: case.by_reranker("shared"),
+    "personal": lambda case: case.by_reranker("personal"),
+    "shuffled": lambda case: case.by_reranker("personal", of=case.subject.donor),
     "bm25": lambda case: case.by_bm25,
-    "donated": lambda case: case.by_donor,
 }

@@ -131,7 +131,7 @@ def offers_of(bench: Bench, path: Path, users: int) -> tuple[str, Prior, list[Of
     data = draw(bench, path, users)
     offers: list[Offer] = []
     for case in cases(bench, data):
-        pool = case.sampled("reranked").pool
+        pool = case.sampled("gated").pool
         phi = pool_features(case.engine.features["adapter"], pool, case.history)
         offers.append(Offer(tuple(c.text for c in pool.candidates), phi))
     order = np.random.default_rng(bench.seed).permutation(len(offers))

@@ -109,8 +109,8 @@ def finishes(completions: Sequence[Completion], stragglers: int = 0) -> list[tup
 def course_of(case: Case) -> Course:
     """Follow one query's pool."""
     truth = case.subject.user.records[case.position].output
-    completions = case.sampled("reranked").completions
-    shown, history = case.sampled("reranked").pool.shown, case.history
+    completions = case.sampled("gated").completions
+    shown, history = case.sampled("gated").pool.shown, case.history
     head, lexical = case.head("adapter"), case.engine.lexical(case.history)
 
     def moment(places: Sequence[int], steps: int, tokens: int) -> Moment | None:

@@ -106,7 +106,7 @@ def counts_of(bench: Bench, path: Path, users: int) -> tuple[str, list[Count]]:
         )
     counts = []
     for case in cases(bench, data):
-        sampled = case.sampled("reranked")
+        sampled = case.sampled("gated")
         as_served = [replace(c, logprob=None) for c in sampled.completions]
         counts.append(count(case.head("adapter"), sampled.pool, case.history, as_served))
     return data.name, counts

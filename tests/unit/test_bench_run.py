@@ -205,19 +205,36 @@ def test_shuffled_row_answers_with_another_users_heads(bench, labels) -> None:
     assert shuffled.texts != personal.texts
 
 
-def test_shuffled_pool_shows_what_the_other_users_reranker_chooses(bench, labels) -> None:
+def test_each_rows_pool_shows_what_its_own_reranker_chooses(bench, labels) -> None:
     subjects = [fit_user(bench, labels, user) for user in labels.users]
     lend_heads(subjects)
-    head = subjects[1].heads["reranker"]
+    head = subjects[0].heads["reranker"]
     assert head is not None
-    opposite = replace(head, switch="personal", weight=-head.weight)
-    subjects[1].heads = {"reranker": opposite, "adapter": None}
+    # The gate let neither personal head in: only the rows that force one may use it.
+    own = replace(head, switch="shared", weight=-head.weight)
+    others = replace(head, switch="shared", weight=np.roll(head.weight, 3))
+    subjects[0].heads = {"reranker": own, "adapter": None}
+    subjects[1].heads = {"reranker": others, "adapter": None}
     case = Case(subjects[0], subjects[0].edge)
-    lent = case.head("reranker", of=subjects[1])
-    ranked = subjects[0].engine.rank(lent, case.query, case.vector, case.history, k=4)
-    assert case.by_donor == tuple(r.record for r in ranked)
-    assert case.by_donor != case.by_reranker
-    assert case.sampled("donated").pool.shown == case.by_donor
+
+    def chosen(weight) -> list[str]:
+        active = replace(case.engine.shared(case.task, "reranker"), weight=weight)
+        ranked = case.engine.rank(active, case.query, case.vector, case.history, k=4)
+        return [r.record.id for r in ranked]
+
+    shared = chosen(case.engine.shared(case.task, "reranker").weight)
+    wanted = {"gated": shared, "shared": shared, "personal": chosen(own.weight),
+              "shuffled": chosen(others.weight)}  # fmt: skip
+    assert len({tuple(ids) for ids in wanted.values()}) == 3
+    for name, ids in wanted.items():
+        assert [r.id for r in case.sampled(name).pool.shown] == ids, name
+    assert case.sampled("gated") is case.sampled("shared")  # nothing is asked twice
+
+
+def test_rows_of_heads_answer_from_pools_of_their_own_heads() -> None:
+    pools = {row.name: row.pools for row in ROWS}
+    for name in ("shared", "personal", "gated", "shuffled"):
+        assert pools[name] == (name,)
 
 
 def test_shuffled_row_of_a_user_alone_is_not_measured(bench, tmp_path: Path) -> None:
