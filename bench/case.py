@@ -172,7 +172,7 @@ class Case:
     def by_reranker(
         self, switch: Switch | None = None, *, of: Subject | None = None
     ) -> tuple[Record, ...]:
-        """Records that a reranker chooses: see ``head``."""
+        """Return the records that a reranker chooses; which one, as in ``head``."""
         return self._ranked(self.head("reranker", switch, of=of))
 
     @cached_property

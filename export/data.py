@@ -1,7 +1,8 @@
 """Multi-user histories in the data sets' line format, read for training and measuring.
 
 One JSON object a line: ``user``, ``id``, ``seq``, ``time`` (unix seconds or null), ``task``,
-``input``, ``output``. Within a user, ``seq`` is the order of time.
+``input``, ``output``. Within a user, ``seq`` is the order of time; where it is missing ``time`` is,
+and where that is missing too the order of the lines.
 """
 
 from __future__ import annotations
@@ -46,25 +47,74 @@ def _lines(path: Path) -> Iterator[dict[str, object]]:
                 yield json.loads(line)
 
 
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """One line as it was read: ``place`` is its place among all lines."""
+
+    line: dict[str, object]
+    place: int
+
+    def number(self, name: str) -> float | None:
+        """Return ``seq`` or ``time``; None if the line has none.
+
+        Raises
+        ------
+        HydraError
+            If it is no number.
+        """
+        value = self.line.get(name)
+        try:
+            return None if value is None else float(str(value))
+        except ValueError as err:
+            raise HydraError(
+                f"A line of user {self.line.get('user')!r} has {name} {value!r}; expected a number "
+                "or null. Correct it, or leave it out of every line of that user."
+            ) from err
+
+
+def _ordered(rows: Sequence[_Row]) -> list[tuple[float, _Row]]:
+    """Order one user's lines, oldest first, each with its moment.
+
+    What every line has decides: ``seq``, else ``time``, else the lines' own order.
+    """
+    seqs = [row.number("seq") for row in rows]
+    known = [seq for seq in seqs if seq is not None]
+    if len(known) == len(rows):
+        return sorted(zip(known, rows, strict=True), key=lambda one: one[0])
+    times = [time for row in rows if (time := row.number("time")) is not None]
+    if len(times) == len(rows):
+        rows = [row for _, row in sorted(zip(times, rows, strict=True), key=lambda one: one[0])]
+    return [(float(i), row) for i, row in enumerate(rows)]
+
+
 def read_users(paths: Sequence[Path]) -> list[UserHistory]:
     """Read every user of the files, ordered by name; ``seq`` becomes the records' time.
 
     Time proper is often missing or coarse, and the rule of the data is that a query sees
     only records of smaller ``seq``.
+
+    Raises
+    ------
+    HydraError
+        If a line's ``seq`` or ``time`` is no number.
     """
-    rows: dict[tuple[str, str], list[tuple[int, Record]]] = {}
-    for path in paths:
-        for order, line in enumerate(_lines(path)):
-            seq = int(str(line.get("seq", order)))
-            record = Record(
-                input=str(line["input"]), output=str(line["output"]), task=str(line["task"]),
-                id=str(line.get("id") or f"{line['user']}-{seq}"), time=float(seq),
-            )  # fmt: skip
-            rows.setdefault((str(line["user"]), record.task), []).append((seq, record))
+    lines = [_Row(line, i) for i, line in enumerate(one for path in paths for one in _lines(path))]
+    of_user: dict[tuple[str, str], list[_Row]] = {}
+    for row in lines:
+        of_user.setdefault((str(row.line["user"]), str(row.line["task"])), []).append(row)
     return [
-        UserHistory(user, task, tuple(r for _, r in sorted(rows[user, task], key=lambda x: x[0])))
-        for user, task in sorted(rows)
-    ]
+        UserHistory(
+            user, task,
+            tuple(
+                Record(
+                    input=str(row.line["input"]), output=str(row.line["output"]), task=task,
+                    id=str(row.line.get("id") or f"{user}-{row.place}"), time=moment,
+                )
+                for moment, row in _ordered(of_user[user, task])
+            ),
+        )
+        for user, task in sorted(of_user)
+    ]  # fmt: skip
 
 
 def sample_users(

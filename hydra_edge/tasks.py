@@ -181,12 +181,12 @@ def canonical_name(name: str) -> str:
 def infer_task(name: str, outputs: Sequence[str]) -> TaskSpec:
     """Infer the spec of an unknown task from the answers seen so far.
 
-    Few distinct numbers make a rating, few distinct short strings a label set, all else text.
+    Few distinct numbers make a rating, few distinct short strings a set of labels, all else text.
     At least 8 answers are needed before anything but text is assumed.
     """
     distinct = sorted({o.strip() for o in outputs})
     closed = len(outputs) >= 8 and len(distinct) <= max(2, min(60, len(outputs) // 3))
-    if closed and len(distinct) <= 11 and all(number(o) is not None for o in distinct):
+    if closed and all(number(o) is not None for o in distinct):
         ratings = sorted(_once(distinct, "rating").values(), key=float)
         return TaskSpec(
             name, "rating", labels=tuple(ratings), max_tokens=6,

@@ -99,7 +99,7 @@ def test_read_files_repeated_line_is_one_record_and_a_shared_id_two(tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("line", "why"), [("{oops", "cannot be read"), ('{"user": "u"}', "'input' is missing")]
+    ("line", "why"), [("{oops", "cannot be read"), ('{"user": "u"}', "'task' is missing")]
 )
 def test_read_files_foreign_line_says_what_is_expected(tmp_path: Path, line: str, why: str) -> None:
     path = tmp_path / "a.jsonl"

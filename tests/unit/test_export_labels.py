@@ -14,7 +14,7 @@ import pytest
 from export.cache import CachedLLM, answer_rows, answers_file, open_cached, pack_answers
 from export.data import by_task, fingerprint, read_users, sample_users
 from export.priors import Labelled, _folds, fit_population, fit_scale, scaled
-from hydra_edge.errors import BackendError, ContextLengthError
+from hydra_edge.errors import BackendError, ContextLengthError, HydraError
 from hydra_edge.prompt import Prompt, build_prompt
 from hydra_edge.tasks import BUILTIN
 from hydra_edge.types import Completion
@@ -48,6 +48,42 @@ def test_read_users_orders_by_seq_not_by_line(tmp_path: Path) -> None:
     (user,) = read_users([write(tmp_path / "a.jsonl.gz", rows[::-1])])
     assert [r.id for r in user.records] == [f"u1-{i}" for i in range(4)]
     assert [r.time for r in user.records] == [0.0, 1.0, 2.0, 3.0]
+
+
+@pytest.mark.parametrize(
+    ("seqs", "times", "order"),
+    [
+        ([None] * 4, [40.0, 30.0, 20.0, 10.0], [3, 2, 1, 0]),  # the newest first, and no seq
+        ([3, 2, 1, 0], [10.0, 20.0, 30.0, 40.0], [3, 2, 1, 0]),  # seq decides, whatever time says
+        ([2.0, "1", 3.0, 0], [None] * 4, [3, 1, 0, 2]),
+        ([None, 7, None, 8], [40.0, 30.0, 20.0, 10.0], [3, 2, 1, 0]),  # half of an order is none
+        ([None] * 4, [None, 1.0, 2.0, 3.0], [0, 1, 2, 3]),
+    ],
+)
+def test_read_users_orders_by_seq_else_by_time_else_by_line(
+    tmp_path: Path, seqs: list[object], times: list[float | None], order: list[int]
+) -> None:
+    rows = [
+        row | {"seq": seq, "time": time}
+        for row, seq, time in zip(lines("u1", 4), seqs, times, strict=True)
+    ]
+    (user,) = read_users([write(tmp_path / "a.jsonl", rows)])
+    assert [r.id for r in user.records] == [f"u1-{i}" for i in order]
+    moments = [r.time or 0.0 for r in user.records]
+    assert moments == sorted(moments)
+    assert len(set(moments)) == 4
+
+
+def test_read_users_without_ids_names_records_apart(tmp_path: Path) -> None:
+    rows = [{k: v for k, v in row.items() if k not in ("id", "seq")} for row in lines("u1", 3)]
+    (user,) = read_users([write(tmp_path / "a.jsonl", rows)])
+    assert len({r.id for r in user.records}) == 3
+
+
+def test_read_users_with_a_seq_that_is_no_number_is_refused(tmp_path: Path) -> None:
+    rows = [row | {"seq": "first"} for row in lines("u1", 2)]
+    with pytest.raises(HydraError, match="user 'u1' has seq 'first'; expected a number or null"):
+        read_users([write(tmp_path / "a.jsonl", rows)])
 
 
 def test_sample_users_same_seed_same_users(tmp_path: Path) -> None:

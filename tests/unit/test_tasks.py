@@ -29,6 +29,7 @@ def test_canonical_name_spellings_are_one_task() -> None:
     [
         (["1", "5", "3"] * 4, "rating"),
         (["4.5", "2", "3"] * 4, "rating"),
+        ([str(i) for i in range(0, 101, 5)] * 4, "rating"),  # 21 of them
         (["POLITICS", "TECH"] * 6, "label"),
         (["a title about one thing and then another", "b"] * 6, "text"),
         ([f"title {i}" for i in range(40)], "text"),
