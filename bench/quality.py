@@ -47,7 +47,7 @@ from hydra_edge.types import JsonDict
 
 RESULTS = Path(__file__).parent / "results"
 # Figures of tasks stand beside each other only if these are the same.
-SAME = ("llm", "seed", "candidates", "shown", "fit_pools")
+SAME = ("llm", "seed", "candidates", "shown", "fit_pools", "queries")
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -101,7 +101,7 @@ def measure(
 
 
 def kept_tasks(path: Path | None, measured: JsonDict) -> dict[str, JsonDict]:
-    """Read an earlier result's tasks, each with its base.
+    """Read an earlier result's tasks, each with its base and the command that measured it.
 
     Raises
     ------
@@ -114,7 +114,8 @@ def kept_tasks(path: Path | None, measured: JsonDict) -> dict[str, JsonDict]:
         earlier = json.loads(path.read_text(encoding="utf-8"))
         odd = [name for name in SAME if earlier[name] != measured[name]]
         tasks = {
-            name: {"base_id": earlier["base_id"], **of} for name, of in earlier["tasks"].items()
+            name: {"base_id": earlier["base_id"], "command": earlier["command"], **of}
+            for name, of in earlier["tasks"].items()
         }
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as err:
         raise BenchError(
@@ -199,6 +200,7 @@ def main(
     figures: JsonDict = {
         "version": __version__, "base_id": base.base_id, "llm": model.name, "seed": seed,
         "candidates": SAMPLING.n, "shown": SAMPLING.shown, "fit_pools": fit_pools,
+        "queries": queries,
     }  # fmt: skip
     kept = kept_tasks(keep, figures)  # before the hours of measuring, not after
     tasks = kept | measure(
@@ -213,10 +215,12 @@ def main(
         "published": published, "published-calls": published_calls if published else None,
         "published-pools": published_pools if published else None, "keep": keep,
     }  # fmt: skip
+    # Gains of two bases have no mean in common.
+    of_base = {n: t for n, t in tasks.items() if t.get("base_id", base.base_id) == base.base_id}
     figures |= {
         "command": command_of(options), "machine": platform.processor() or platform.machine(),
-        "mean_relative_gain": mean_of(tasks, "relative_gain"),
-        "mean_relative_gain_any": mean_of(tasks, "relative_gain_any"), "tasks": tasks,
+        "mean_relative_gain": mean_of(of_base, "relative_gain"),
+        "mean_relative_gain_any": mean_of(of_base, "relative_gain_any"), "tasks": tasks,
     }  # fmt: skip
     slug = re.sub(r"[^A-Za-z0-9.-]+", "_", llm)
     path = json_path or RESULTS / f"quality-{'-'.join(tasks)}-{slug}.json"

@@ -85,7 +85,8 @@ def relative(
     """Return the relative gain (design 2) of one row over another with its interval.
 
     It is the ratio of the means, so that both are resampled together. Bounds may be infinite:
-    a baseline of zero has no ratio.
+    a baseline of zero has no ratio. None loses more than all of a
+    utility, or of an error.
     """
     a, b = means(ours), means(theirs)
     rng = np.random.default_rng(seed)
@@ -97,7 +98,10 @@ def relative(
     gain, wider = relative_gain(float(a.mean()), float(b.mean()), task), _wider(len(a))
     if not math.isfinite(gain):
         return Interval(gain, float(low), float(high))
-    return Interval(gain, gain + (float(low) - gain) * wider, gain + (float(high) - gain) * wider)
+    low, high = (gain + (float(bound) - gain) * wider for bound in (low, high))
+    if task.kind == "rating":
+        return Interval(gain, low, min(high, 1.0))
+    return Interval(gain, max(low, -1.0), high)
 
 
 def helped_and_harmed(ours: PerUser, theirs: PerUser) -> Shares:

@@ -27,6 +27,10 @@ from bench.stats import (
 from hydra_edge.tasks import TaskSpec, number
 from hydra_edge.types import JsonDict
 
+# Rows that a run must be asked for have a place in every result, so that readers find it there.
+ON_REQUEST = ("hydra_published",)
+NOT_MEASURED: JsonDict = {"utility": None, "metrics": {}, "llm_calls": 0, "tokens": 0}
+
 
 def _per_user(results: Sequence[UserResult], row: str) -> PerUser | None:
     """Return a row's utilities by user; None unless every user's every query has one."""
@@ -46,7 +50,11 @@ def overall_spec(results: Sequence[UserResult]) -> TaskSpec:
 def _row(
     results: Sequence[UserResult], row: Row, values: PerUser | None, task: TaskSpec
 ) -> JsonDict:
-    """Return one row's figures; metrics are over all queries of all users."""
+    """Return one row's figures; metrics are over all queries of all users.
+
+    ``llm_calls`` are answers asked for, eight of a pool; ``tokens`` those written, not those read:
+    what a prompt takes is not kept with its answers.
+    """
     answered = [
         (query.answers[row.name], query.truth)
         for result in results
@@ -68,6 +76,16 @@ def _row(
         "llm_calls": calls,
         "tokens": round(tokens),
     }
+
+
+def _rows(
+    results: Sequence[UserResult],
+    rows: Sequence[Row],
+    utilities: dict[str, PerUser],
+    task: TaskSpec,
+) -> JsonDict:
+    made = {row.name: _row(results, row, utilities.get(row.name), task) for row in rows}
+    return made | {name: NOT_MEASURED for name in ON_REQUEST if name not in made}
 
 
 def _best(utilities: dict[str, PerUser], rows: Sequence[Row]) -> str:
@@ -120,7 +138,7 @@ def summarise(run: TaskRun, seed: int, rows: Sequence[Row] = ROWS) -> JsonDict:
         "switches": {s: switches.count(s) for s in sorted(set(switches))},
         "fit_llm_calls": sum(result.fit_calls for result in results),
         "growth": run.growth,
-        "rows": {row.name: _row(results, row, utilities.get(row.name), spec) for row in rows},
+        "rows": _rows(results, rows, utilities, spec),
     }
 
 

@@ -26,7 +26,7 @@ from hydra_edge.tasks import BUILTIN
 ROWS = {
     "zero_shot", "random", "rag_k1", "rag_k2", "rag_k4", "dense_k4", "pag", "random_of_b",
     "consensus", "reranker_only", "adapter_only", "shared", "personal", "gated", "shuffled",
-    "oracle",
+    "oracle", "hydra_published",
 }  # fmt: skip
 INTERVAL = {"mean", "low", "high"}
 
@@ -88,6 +88,9 @@ def check_schema(figures: dict) -> None:
         for key in ("gain", "personal_minus_shared", "personal_minus_shuffled"):
             assert set(task[key]) == INTERVAL
         assert set(task["rows"]) == ROWS
+        assert task["rows"].pop("hydra_published") == {
+            "utility": None, "metrics": {}, "llm_calls": 0, "tokens": 0,
+        }  # nobody asked for it  # fmt: skip
         for row in task["rows"].values():
             assert set(row) == {"utility", "metrics", "llm_calls", "tokens"}
             assert 0.0 <= row["utility"] <= 1.0
@@ -153,10 +156,12 @@ def test_quality_keeps_earlier_figures_of_tasks_not_measured_now(
     (tmp_path / "both.json").write_text(json.dumps(earlier))
     now, _ = run("--data", labels, "--keep", tmp_path / "both.json")
     assert now["tasks"]["colour_of_day"] == both["tasks"]["colour_of_day"]
-    kept = both["tasks"]["paper_title"] | {"base_id": "the one before"}
+    kept = both["tasks"]["paper_title"] | {
+        "base_id": "the one before", "command": both["command"]
+    }  # fmt: skip
     assert now["tasks"]["paper_title"] == kept
-    for key in ("mean_relative_gain", "mean_relative_gain_any"):
-        assert now[key] == pytest.approx(both[key])
+    for key in ("relative_gain", "relative_gain_any"):  # bases are not averaged
+        assert now[f"mean_{key}"] == now["tasks"]["colour_of_day"][key]
     assert "--keep both.json" in now["command"]
     again, _ = run("--data", labels, "--keep", tmp_path / "out.json", out="again.json")
     assert again["tasks"]["paper_title"] == kept, "whose base it was is not forgotten"
@@ -168,6 +173,8 @@ def test_quality_keeps_nothing_that_was_measured_otherwise(
     run("--data", labels, out="first.json")
     with pytest.raises(BenchError, match="measured with another fit_pools; expected fit_pools 1"):
         run("--data", labels, "--fit-pools", "1", "--keep", tmp_path / "first.json")
+    with pytest.raises(BenchError, match="measured with another queries; expected queries 2"):
+        run("--data", labels, "--queries", "2", "--keep", tmp_path / "first.json")
     (tmp_path / "odd.json").write_text("[]")
     for name in ("odd.json", "none.json"):
         with pytest.raises(BenchError, match=f"--keep {name} cannot be read"):

@@ -67,6 +67,15 @@ def test_relative_over_a_baseline_of_zero_has_no_number() -> None:
     assert finite(found.low) is None
 
 
+def test_relative_loses_no_more_than_all_and_spares_no_more_than_all() -> None:
+    little, much = [0.0, 0.01, 0.02], [0.9, 0.5, 0.4]
+    text = relative([np.array([u]) for u in little], [np.array([u]) for u in much], TEXT, seed=0)
+    assert text.low == -1.0 < text.mean < text.high
+    errors = ([np.array([1.0 - e]) for e in row] for row in (little, much))
+    rating = relative(*errors, RATING, seed=0)
+    assert rating.low < rating.mean < rating.high == 1.0
+
+
 def test_helped_and_harmed_judge_each_user_by_their_own_bound() -> None:
     base = [np.zeros(4)] * 4
     ours = [
