@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Protocol
 from weakref import WeakKeyDictionary
 
@@ -110,15 +111,23 @@ class Published:
         What labelling a new user may ask of the LLM.
     seed
         Draws pseudo-queries and the heads' random start.
+    trained
+        How each task's encoders were trained, to be told with the figures.
     """
 
     def __init__(
-        self, encoders: Callable[[str], Encoders], fit: FitHead, allowance: Allowance, seed: int
+        self,
+        encoders: Callable[[str], Encoders],
+        fit: FitHead,
+        allowance: Allowance,
+        seed: int,
+        trained: Mapping[str, JsonDict] = MappingProxyType({}),
     ) -> None:
         self.encoders = encoders
         self.fit = fit
         self.allowance = allowance
         self.seed = seed
+        self.trained = trained
         self._fitted: WeakKeyDictionary[Subject, Fitted] = WeakKeyDictionary()
         self._costs: dict[str, list[Cost]] = {}
         self._asked: WeakKeyDictionary[Case, tuple[Completion, ...]] = WeakKeyDictionary()
@@ -155,7 +164,11 @@ class Published:
                 loaded[task] = load_encoders(places[task])
             return loaded[task]
 
-        return cls(encoders, _fit_head, allowance, seed)
+        trained = {
+            card.task: {"users": card.users, "roles": card.roles, "files": card.files}
+            for card in cards.values()
+        }
+        return cls(encoders, _fit_head, allowance, seed, trained)
 
     @property
     def rows(self) -> tuple[Row, ...]:
@@ -265,12 +278,16 @@ class Published:
         return Answer.of(self.chosen(case, sampled.completions), sampled.completions)
 
     def costs(self, task: str) -> JsonDict:
-        """Return what fitting a task's users cost: totals of answers, means of the rest."""
+        """Return what fitting a task's users cost: totals of answers, means of the rest.
+
+        ``trained`` is how the task's encoders were made, with the sha256 of their files.
+        """
         costs = self._costs.get(task, [])
         if not costs:
             return {"users": 0}
         return {
             "users": len(costs),
+            "trained": self.trained.get(task),
             "bytes_per_user": max(cost.size_bytes for cost in costs),
             "record_calls": sum(cost.record_calls for cost in costs),
             "pool_calls": sum(cost.pool_calls for cost in costs),

@@ -13,6 +13,7 @@ from typing import Annotated, get_args
 import numpy as np
 import typer
 
+from export.published import AUTHORS_STEPS
 from hydra_edge.encoder import Encoder
 from hydra_edge.errors import ConfigError, HydraError
 from hydra_edge.types import JsonDict, Progress, Role
@@ -206,7 +207,7 @@ def published_command(
     pools: Annotated[int, typer.Option(min=0, help="Pools of 8, for each user.")] = 5,
     least_steps: Annotated[
         int, typer.Option(min=0, help="More epochs where the paper's 2 are fewer steps.")
-    ] = 0,
+    ] = AUTHORS_STEPS,
     max_tokens: Annotated[int, typer.Option(min=8, max=512, help="Longer pairs are cut.")] = 128,
     threads: Annotated[int, typer.Option(help="For LLM and torch; 0 lets them decide.")] = 0,
     seed: Annotated[int, typer.Option(help="Draws users, pseudo-queries and weights.")] = 0,

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from export.published import AUTHORS_STEPS
 from export.published.head import Head
 from export.published.labels import Labelled
 from export.published.model import CrossEncoder, Heads
@@ -47,7 +48,7 @@ class Recipe:
         return self.epochs_over(n) * math.ceil(n / self.batch)
 
 
-NEW_USER = Recipe(least_steps=140)  # what every head had in the authors' own, pooled fit
+NEW_USER = Recipe(least_steps=AUTHORS_STEPS)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

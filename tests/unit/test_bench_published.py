@@ -56,6 +56,7 @@ from hydra_edge.utility import tokens
 
 QUERIES = 3
 DIM = 64
+TRAINED = {"users": 30, "roles": {"adapter": {"steps": 140}}, "files": {}}
 
 
 def quiet(_stage: str, _done: int, _total: int) -> None:
@@ -108,7 +109,9 @@ def encoders() -> dict:
 
 @pytest.fixture
 def method(encoders) -> Published:
-    return Published(lambda _task: encoders, mean_head, Allowance(40, 5), 0)
+    return Published(
+        lambda _task: encoders, mean_head, Allowance(40, 5), 0, {"colour_of_day": TRAINED}
+    )
 
 
 @pytest.fixture
@@ -349,6 +352,7 @@ def test_row_is_measured_beside_ours_on_the_same_queries(bench_of, labels, metho
     assert costs["bytes_per_user"] == 2 * 4 * (DIM * DIM + DIM + 2 * DIM + 2)
     assert json.dumps(costs)
     assert method.costs("another") == {"users": 0}
+    assert costs["trained"] == TRAINED
 
 
 def test_fitting_sees_the_records_before_the_first_query_only(
