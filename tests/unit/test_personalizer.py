@@ -651,6 +651,10 @@ def test_unknown_model_lists_what_exists(hash_encoder) -> None:  # type: ignore[
         {"time": 1e300},
         {"time": float("nan")},
         {"time": True},
+        {"task": None},
+        {"id": 5},
+        {"source": None},
+        {"private": None},
     ],
 )
 def test_add_refuses_what_is_no_record(person: Make, wrong: dict[str, object]) -> None:
@@ -659,3 +663,21 @@ def test_add_refuses_what_is_no_record(person: Make, wrong: dict[str, object]) -
     with pytest.raises(ConfigError, match=r"A record cannot be added: its .*; expected"):
         p.add([record])
     assert p.store.count() == 40
+
+
+def test_add_refuses_a_dict_in_place_of_a_record(person: Make) -> None:
+    with pytest.raises(ConfigError, match=r"got .*'input'.*; expected a Record"):
+        person().add([{"input": "a text", "output": "a title"}])  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize("spelling", ["Note-Title", " note title ", "note_title"])
+def test_add_finds_a_record_again_however_its_task_is_spelled(person: Make, spelling: str) -> None:
+    p = person([Record(f"text number {i}", f"title {i}", spelling) for i in range(5)])
+    assert p.store.tasks() == {"note_title": 5}
+    for asked in (spelling, "NOTE_TITLE"):
+        assert p.rank("text number 3", task=asked).records[0].record.output == "title 3"
+
+
+def test_add_without_a_task_is_of_the_default_one(person: Make) -> None:
+    p = person([Record("a text", "a title", task="")])
+    assert p.store.tasks() == {"general": 1}
