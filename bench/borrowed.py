@@ -106,7 +106,9 @@ def main(
     data: Annotated[list[Path], typer.Option(help="Files of users, of label or rating tasks.")],
     users: Annotated[int, typer.Option(min=1, help="Users drawn of each task.")] = 400,
     queries: Queries = 5,
-    history: Annotated[str, typer.Option(help="Sizes of the past beside all of it.")] = "4,8,16",
+    history: Annotated[
+        str, typer.Option(help="Sizes of the past beside all of it.")
+    ] = "1,2,4,8,16",
     seed: Seed = 0,
     bundle: Base = None,
     json_path: Figures = None,

@@ -14,19 +14,17 @@ import numpy as np
 
 from bench.guard import check_history, check_prompt
 from export.data import UserHistory
+from export.label import SAMPLING
 from hydra_edge.active import ActiveHead
 from hydra_edge.adapter import merge
 from hydra_edge.candidates import complete_within_context, sample_pool
 from hydra_edge.engine import Engine
 from hydra_edge.features import Pool
 from hydra_edge.llm import LLM
-from hydra_edge.pools import Sampling
 from hydra_edge.prompt import Prompt, cut, fold
 from hydra_edge.tasks import TaskSpec
 from hydra_edge.types import Completion, HeadState, Record, Role, Switch, text_hash
 from hydra_edge.utility import tokens
-
-SAMPLING = Sampling(n=8, shown=4, temperature=0.8)
 
 # The profile's prompt must leave a model of 270 million parameters room to see what it is about.
 PROFILE_RECORDS = 8

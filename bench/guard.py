@@ -5,12 +5,11 @@ Owns what counts as a leak. Refuses to repair: a run with a leak has no result.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from export.data import UserHistory
+from export.data import UserHistory, fingerprint
 from hydra_edge.bundle import Bundle
 from hydra_edge.errors import HydraError
 from hydra_edge.prompt import Prompt, build_prompt, cut, query_words
@@ -137,22 +136,39 @@ def _trained_on(value: object) -> Iterator[tuple[str, str]]:
             yield from _trained_on(inner)
 
 
-def check_not_trained_on(bundle: Bundle, files: Sequence[Path]) -> None:
-    """Refuse files that the base was trained on, whatever they are called now.
+def refuse_seen(files: Sequence[Path], seen: Mapping[str, str], what: str) -> None:
+    """Refuse files that something was trained on, whatever they are called now.
+
+    Parameters
+    ----------
+    seen
+        Fingerprints (``export.data.fingerprint``) and the names the files had then.
+    what
+        Who was trained on them.
 
     Raises
     ------
     BenchError
-        If a file's sha256 (its first 16 digits) is among the manifest's fingerprints.
+        If a file's fingerprint is among them.
+    """
+    for path in files:
+        (mark,) = fingerprint([path]).values()
+        if mark in seen:
+            raise BenchError(
+                f"{path} cannot measure {what}: trained on it (as {seen[mark]}); expected users "
+                "never seen. Give another file."
+            )
+
+
+def check_not_trained_on(bundle: Bundle, files: Sequence[Path]) -> None:
+    """Refuse files that the base was trained on.
+
+    Raises
+    ------
+    BenchError
+        If there is one.
     """
     manifest = bundle.manifest
     seen = {mark: name for part in (manifest.quality, manifest.provenance)
             for name, mark in _trained_on(part)}  # fmt: skip
-    for path in files:
-        with path.open("rb") as stream:
-            mark = hashlib.file_digest(stream, "sha256").hexdigest()[:16]
-        if mark in seen:
-            raise BenchError(
-                f"{path} cannot measure base {bundle.base_id[:12]}: the base was trained on it "
-                f"(as {seen[mark]}); expected users it has never seen. Give another file."
-            )
+    refuse_seen(files, seen, f"base {bundle.base_id[:12]}")

@@ -9,7 +9,6 @@ when the first user is fitted.
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from bench.case import SAMPLING, Case, Sampled, Subject
-from bench.guard import BenchError, check_history
+from bench.guard import BenchError, check_history, refuse_seen
 from bench.rows import Answer, Row
 from bench.run import Watched
 from export.data import UserHistory
@@ -79,23 +78,16 @@ class Fitted:
 
 
 def check_not_trained_on(cards: Sequence[Card], files: Sequence[Path]) -> None:
-    """Refuse files that the encoders were trained on, whatever they are called now.
+    """Refuse files that the encoders were trained on.
 
     Raises
     ------
     BenchError
-        If a file's sha256 (its first 16 digits) is among a card's fingerprints.
+        If there is one.
     """
-    seen = {mark: (card.task, name) for card in cards for name, mark in card.trained_on.items()}
-    for path in files:
-        with path.open("rb") as stream:
-            mark = hashlib.file_digest(stream, "sha256").hexdigest()[:16]
-        if mark in seen:
-            task, name = seen[mark]
-            raise BenchError(
-                f"{path} cannot measure the published encoders of {task}: they were trained on "
-                f"it (as {name}); expected users they have never seen. Give another file."
-            )
+    for card in cards:
+        seen = {mark: name for name, mark in card.trained_on.items()}
+        refuse_seen(files, seen, f"the published encoders of {card.task}")
 
 
 class Published:

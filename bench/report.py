@@ -79,7 +79,7 @@ def show(name: str, task: JsonDict, console: Console) -> None:
     table = Table(title=f"{name} ({task['kind']}): {drawn}")
     table.add_column("row")
     metrics = list(task["rows"]["gated"]["metrics"])
-    for column in ("utility", *metrics, "LLM calls", "tokens"):
+    for column in ("utility", *metrics, "answers asked", "tokens written"):
         table.add_column(column, justify="right")
     for row, values in task["rows"].items():
         cells = [_number(values["metrics"].get(metric)) for metric in metrics]

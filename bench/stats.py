@@ -9,18 +9,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import numpy as np
-from scipy.special import stdtrit
 
+from export.intervals import TAILS, wider
 from hydra_edge.heads import one_sided_low
 from hydra_edge.tasks import TaskSpec
 from hydra_edge.types import Double1d
 from hydra_edge.utility import relative_gain
 
 DRAWS = 4000
-TAILS = (0.05, 0.95)  # a 90 % interval
 CONFIDENCE = 0.8  # one-sided, as the gate's
 
 # Utilities of one row: an array a user, one value a query.
@@ -53,24 +51,12 @@ def means(row: PerUser) -> Double1d:
     return np.array([float(np.mean(user)) for user in row], dtype=np.float64)
 
 
-def _wider(n: int) -> float:
-    """Return how much wider than its percentiles the interval of ``n`` users has to be.
-
-    Resampled means spread too little by sqrt((n - 1) / n), and as if the spread were known: of 20
-    users the plain percentiles miss the mean in 13 % of cases, not in 10.
-    """
-    if n < 2:
-        return 1.0  # one user says nothing of others: the interval is the value itself
-    known = NormalDist().inv_cdf(TAILS[1])
-    return math.sqrt(n / (n - 1)) * float(stdtrit(n - 1, TAILS[1])) / known
-
-
 def bootstrap(values: Double1d, *, seed: int, draws: int = DRAWS) -> Interval:
     """Return the mean of one value a user and its interval, resampling users."""
     rng = np.random.default_rng(seed)
     drawn = values[rng.integers(0, len(values), (draws, len(values)))].mean(axis=1)
-    mean, wider = float(values.mean()), _wider(len(values))
-    low, high = (mean + (float(bound) - mean) * wider for bound in np.quantile(drawn, TAILS))
+    mean, scale = float(values.mean()), wider(len(values))
+    low, high = (mean + (float(bound) - mean) * scale for bound in np.quantile(drawn, TAILS))
     return Interval(mean, low, high)
 
 
@@ -95,10 +81,10 @@ def relative(
     drawn = np.array([relative_gain(x, y, task) for x, y in pairs])
     # No interpolation: between two infinities there is no number.
     low, high = np.quantile(drawn, TAILS, method="inverted_cdf")
-    gain, wider = relative_gain(float(a.mean()), float(b.mean()), task), _wider(len(a))
+    gain, scale = relative_gain(float(a.mean()), float(b.mean()), task), wider(len(a))
     if not math.isfinite(gain):
         return Interval(gain, float(low), float(high))
-    low, high = (gain + (float(bound) - gain) * wider for bound in (low, high))
+    low, high = (gain + (float(bound) - gain) * scale for bound in (low, high))
     if task.kind == "rating":
         return Interval(gain, low, min(high, 1.0))
     return Interval(gain, max(low, -1.0), high)

@@ -132,6 +132,12 @@ def by_task(users: Sequence[UserHistory]) -> dict[str, list[UserHistory]]:
     return {task: [user for user in users if user.task == task] for task in tasks}
 
 
+def sha256_of(path: Path) -> str:
+    """Return a file's sha256 in hex."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
 def fingerprint(paths: Sequence[Path]) -> dict[str, str]:
     """Return each input's sha256, cut to 16 digits: what a base was trained on."""
-    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest()[:16] for p in sorted(paths)}
+    return {path.name: sha256_of(path)[:16] for path in sorted(paths)}

@@ -7,7 +7,6 @@ from. Knows nothing of what a stage makes.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +16,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from export.data import sha256_of
 from hydra_edge import __version__
 from hydra_edge.errors import ConfigError, HydraError
 from hydra_edge.types import JsonDict
@@ -77,12 +77,6 @@ class Stage:
     version: int = 1
     grown: Callable[[], JsonDict] = dict
     open_ends: Callable[[Path], str] = lambda _folder: ""
-
-
-def sha256_of(path: Path) -> str:
-    """Return a file's sha256 in hex."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def run_stages(

@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from export.cache import CachedLLM, answers_file, open_cached
-from export.data import UserHistory, by_task, read_users
+from export.data import UserHistory, by_task, read_users, sha256_of
 from export.mine import Plan
 from export.pack import CARD_FILE, Card, load_maps, neutral_maps, pack
 from export.priors import with_maps
-from export.stages import sha256_of
 from export.vectors import RememberingEncoder, encoder_key
 from hydra_edge.bundle import Bundle
 from hydra_edge.bundle.manifest import ENCODER_FILE, TOKENIZER_FILE

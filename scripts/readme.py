@@ -1,7 +1,8 @@
 """Write the README's transcript and figures: `make readme` (figures only: --figures).
 
-The transcript is what the commands print on this machine, nothing else; the figures come from
-`bench/results/*.json`. Between the markers, nothing is written by hand.
+The transcript is what the commands print on this machine, nothing else; the figures, some of
+docs/training.md among them, come from `bench/results/*.json` and the shipped base's manifest.
+Between the markers, nothing is written by hand.
 """
 
 from __future__ import annotations
@@ -18,9 +19,10 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
-README = ROOT / "README.md"
+README, TRAINING = ROOT / "README.md", ROOT / "docs" / "training.md"
 MANIFEST = ROOT / "hydra_edge" / "bundles" / "default" / "manifest.json"
-SHIPPED = json.loads(MANIFEST.read_text(encoding="utf-8"))["base_id"]
+BASE = json.loads(MANIFEST.read_text(encoding="utf-8"))
+SHIPPED = BASE["base_id"]
 EARLIER = "\n\\* Measured with an earlier base; the others with the one that is shipped."
 QUERY = (
     "Large language models answer questions about long stories poorly. We build a corpus of "
@@ -72,6 +74,54 @@ def figures() -> str:
         if path.exists():
             out += [write(json.loads(path.read_text(encoding="utf-8"))), ""]
     return "\n".join(out)
+
+
+def classifiers() -> str:
+    """Return what the base's classifiers pay, as its manifest states it."""
+    headings = (
+        "task", "users, queries", "the LLM's first answer", "lent, as to a set never seen",
+        "with it", "with it and learned maps",
+    )  # fmt: skip
+    lines = ["| " + " | ".join(headings) + " |", "|" + "---|" * len(headings)]
+    for name, task in BASE["quality"]["adapter"].items():
+        worth = task["utility"]
+        if "never_seen" in worth:
+            cells = (
+                name, f"{task['users']}, {task['queries']}", f"{worth['baseline']:.4f}",
+                f"{worth['never_seen']:.4f}", f"**{worth['interpretable']:.4f}**",
+                f"{worth['maps']:.4f}",
+            )  # fmt: skip
+            lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join([*lines, ""])
+
+
+BORROWED = {
+    "habit": "habit", "own_fit": "own_fit", "own_fit_borrowed": "own_fit, borrowed",
+    "shared": "shared head", "shared_borrowed": "shared head, borrowed",
+}  # fmt: skip
+
+
+def borrowed() -> str:
+    """Return what it is worth to borrow a classifier, a line for each size of the past."""
+    (result,) = results("borrowed")
+    ((name, by_size),) = result["tasks"].items()
+    lines = [
+        f"| records | {' | '.join(BORROWED.values())} | borrowing adds to it |",
+        "|" + "---|" * (len(BORROWED) + 2),
+    ]
+    for size in sorted(
+        by_size, key=lambda size: (not size.isdecimal(), int(size.strip("al") or 0))
+    ):
+        found = by_size[size]  # "all" is the last
+        gain = found["gain_of_borrowing"]["shared"]
+        cells = [
+            size,
+            *(f"{found['utility'][row]:.3f}" for row in BORROWED),
+            f"{gain['mean']:+.3f} [{gain['low']:+.3f}, {gain['high']:+.3f}]",
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    stars = [f"\n{name} was measured with an earlier base."] if result["base_id"] != SHIPPED else []
+    return "\n".join([*lines, *stars, ""])
 
 
 def speed(result: dict[str, Any]) -> str:
@@ -290,7 +340,7 @@ def replace(text: str, name: str, content: str) -> str:
     """Put content between a section's markers."""
     pattern = re.compile(rf"(<!-- {name}:begin[^>]*-->\n).*?(<!-- {name}:end -->)", re.DOTALL)
     if not pattern.search(text):
-        sys.exit(f"README.md has no section {name}")
+        sys.exit(f"there is no section {name} to write")
     return pattern.sub(lambda m: m[1] + content + m[2], text)
 
 
@@ -299,13 +349,19 @@ def main() -> None:
     parser.add_argument("--figures", action="store_true", help="leave the transcript as it is")
     parser.add_argument("--check", action="store_true", help="fail if the figures are stale")
     args = parser.parse_args()
-    old = README.read_text(encoding="utf-8")
-    new = replace(old, "figures", figures())
-    if args.check:
-        sys.exit(0 if new == old else "README.md: figures are stale; run make readme")
-    if not args.figures:
-        new = replace(new, "transcript", transcript())
-    README.write_text(new, encoding="utf-8")
+    pages = {
+        README: {"figures": figures()},
+        TRAINING: {"classifiers": classifiers(), "borrowed": borrowed()},
+    }
+    if not (args.check or args.figures):
+        pages[README]["transcript"] = transcript()
+    for page, sections in pages.items():
+        old = new = page.read_text(encoding="utf-8")
+        for name, content in sections.items():
+            new = replace(new, name, content)
+        if args.check and new != old:
+            sys.exit(f"{page.name}: figures are stale; run make readme")
+        page.write_text(new, encoding="utf-8")
 
 
 if __name__ == "__main__":

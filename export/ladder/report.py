@@ -11,12 +11,12 @@ from pathlib import Path
 
 import numpy as np
 
+from export.intervals import TAILS, wider
 from export.ladder.climb import Judged
 from export.ladder.rungs import Rung
 from hydra_edge.types import Double1d, JsonDict
 
 DRAWS = 4000
-TAILS = (0.05, 0.95)  # a 90 % interval
 LEAST_USERS = 5  # of fewer no interval is to be believed
 ALL = "all tasks"
 BASELINE = "baseline"
@@ -34,12 +34,13 @@ def interval(by_task: Mapping[str, Double1d], *, seed: int) -> JsonDict:
         One value a user; users are drawn anew within each task.
     """
     rng = np.random.default_rng(seed)
-    drawn = np.zeros(DRAWS)
+    mean = float(np.mean([values.mean() for values in by_task.values()]))
+    drawn = np.full(DRAWS, mean)
     for values in by_task.values():
         index = rng.integers(0, len(values), (DRAWS, len(values)))
-        drawn += values[index].mean(axis=1) / len(by_task)
+        off = values[index].mean(axis=1) - values.mean()
+        drawn += off * wider(len(values)) / len(by_task)
     low, high = np.quantile(drawn, TAILS)
-    mean = float(np.mean([values.mean() for values in by_task.values()]))
     return {"mean": round(mean, 4), "low": round(float(low), 4), "high": round(float(high), 4)}
 
 

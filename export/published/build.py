@@ -16,9 +16,16 @@ from pathlib import Path
 
 from safetensors.torch import save_file
 
-from export.data import LEAST_RECORDS, UserHistory, fingerprint, read_users, sample_users
+from export.data import (
+    LEAST_RECORDS,
+    UserHistory,
+    fingerprint,
+    read_users,
+    sample_users,
+    sha256_of,
+)
 from export.encoder import SOURCE_NAME
-from export.published.card import CARD_FILE, FILES, ROLES, Card, read_card, sha256_of, verify
+from export.published.card import CARD_FILE, FILES, ROLES, Card, read_card, verify
 from export.published.labels import (
     Allowance,
     Labelled,

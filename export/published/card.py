@@ -6,13 +6,13 @@ a card with the sha256 of each. Nothing is parsed before it is verified. Needs n
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import get_args
 
+from export.data import sha256_of
 from hydra_edge.errors import BundleError, BundleHashError, BundleVersionError
 from hydra_edge.types import JsonDict, Role
 
@@ -46,12 +46,6 @@ class Card:
         """Write it as JSON; the same card gives the same bytes."""
         text = json.dumps(asdict(self), indent=1, sort_keys=True) + "\n"
         (folder / CARD_FILE).write_text(text, encoding="utf-8")
-
-
-def sha256_of(path: Path) -> str:
-    """Return a file's sha256 in hex."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def read_card(folder: Path) -> Card:

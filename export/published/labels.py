@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from export.data import LeakError, UserHistory
+from export.label import SAMPLING
 from hydra_edge.candidates import complete_within_context
 from hydra_edge.llm import LLM
 from hydra_edge.pools import Sampling
@@ -23,7 +24,6 @@ from hydra_edge.utility import utility
 
 LISTED = 10  # of BM25's best: the candidates the reranker chooses from
 LEAST_EARLIER = 2  # records before a pseudo-query: fewer leave nothing to compare
-SAMPLING = Sampling(n=8, shown=4, temperature=0.8)
 
 
 @dataclass(frozen=True, slots=True)

@@ -113,7 +113,7 @@ def test_check_not_trained_on_finds_the_file_under_any_name(tmp_path: Path) -> N
     quality = {"priors": {"trained_on": {"paper_title.train.jsonl": mark}}}
     manifest = SimpleNamespace(quality=quality, provenance={})
     base = SimpleNamespace(manifest=manifest, base_id="b" * 64)
-    with pytest.raises(BenchError, match="the base was trained on it"):
+    with pytest.raises(BenchError, match=r"cannot measure base .*: trained on it"):
         check_not_trained_on(base, [path])  # type: ignore[arg-type]
     path.write_text("{} \n")
     check_not_trained_on(base, [path])  # type: ignore[arg-type]

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from export.stages import INPUTS_FILE, Stage, StageError, run_stages, sha256_of
+from export.data import sha256_of
+from export.stages import INPUTS_FILE, Stage, StageError, run_stages
 from hydra_edge.errors import ConfigError
 
 
