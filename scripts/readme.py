@@ -246,14 +246,17 @@ def published(results: list[dict[str, Any]]) -> str:
         f"users a task by default, which may be too few for it), LLM **{one['llm']}** "
         f"(for each task `{one['command'].replace(next(iter(one['tasks'])), 'TASK')}`):\n",
         "| task | HYDRA as published | its reranker, greedy | its adapter, BM25's records "
-        "| **gated** | ours over it | its bytes a user | its LLM calls to fit a user | ours |",
-        "|" + "---|" * 9,
+        "| **gated** | ours over it | its bytes a user | its LLM calls to fit a user | ours "
+        "| steps its encoders were trained |",
+        "|" + "---|" * 10,
     ]
     for result in results:
         for name, task in result["tasks"].items():
             rows = {row: figures["utility"] for row, figures in task["rows"].items()}
             gain, cost = task["gain_over_published"], task["published"]
             calls = (cost["record_calls"] + cost["pool_calls"]) / cost["users"]
+            trained = cost.get("trained")
+            steps = [role["steps"] for role in trained["roles"].values()] if trained else []
             cells = [
                 marked(name, result),
                 *(f"{rows[r]:.3f}" for r in ("hydra_published", "published_reranker",
@@ -262,6 +265,7 @@ def published(results: list[dict[str, Any]]) -> str:
                 f"{gain['mean']:+.3f} [{gain['low']:+.3f}, {gain['high']:+.3f}]",
                 f"{cost['bytes_per_user']:,}", f"{calls:.0f}",
                 f"{task['fit_llm_calls'] / task['users']:.0f}",
+                " and ".join(map(str, steps)) or "two epochs",
             ]  # fmt: skip
             lines.append("| " + " | ".join(cells) + " |")
     stars = [line for result in results for line in explained(result)]
