@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from hydra_edge.adapter import choose, merge
 from hydra_edge.candidates import sample_pool
 from hydra_edge.engine import Engine
-from hydra_edge.errors import BackendError, CancelledError, ConfigError
+from hydra_edge.errors import BackendError, CancelledError, ConfigError, RecordNotFoundError
 from hydra_edge.history import History
 from hydra_edge.llm import LLM
 from hydra_edge.prompt import Prompt, Unfolding, query_words
@@ -248,6 +248,19 @@ def answer(
     return decide(asked)
 
 
+def _check_still_known(asked: Asked) -> None:
+    """Keep nothing of an answer that was shown what has been forgotten since."""
+    store = asked.out.question.engine.store
+    try:
+        for record_id in asked.prompt.record_ids:
+            store.get(record_id)
+    except RecordNotFoundError as err:
+        raise CancelledError(
+            f"The answer was thrown away: got one that was shown record {record_id!r}, which "
+            "was forgotten meanwhile; expected records still there. Ask again."
+        ) from err
+
+
 def decide(asked: Asked) -> Generation:
     """Choose the candidate that fits the user.
 
@@ -258,8 +271,9 @@ def decide(asked: Asked) -> Generation:
     BackendError
         If the LLM gave not one answer with text in it.
     CancelledError
-        If it was told to stop before it had one.
+        If it was told to stop before it had one, or a record it was shown was forgotten.
     """
+    _check_still_known(asked)
     out, completions, n = asked.out, asked.completions, asked.n
     question, task = out.question, out.question.history.task
     notes = list(out.notes)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from hydra_edge.errors import ConfigError
 
 ENV_PREFIX = "HYDRA_EDGE_"
 _USER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
+_LOCK_WAIT_S = 10.0
 _TRUE, _FALSE = {"1", "true", "yes", "on"}, {"0", "false", "no", "off", ""}
 
 
@@ -84,15 +87,21 @@ def find_paths() -> Paths:
 
 
 def make_private_dir(path: Path) -> None:
-    """Create a folder only its owner can enter.
+    """Create a folder only its owner can enter, and so those of ours above it that are missing.
+
+    Folders that are there, and others that have to be made, are not ours to close.
 
     Raises
     ------
     ConfigError
         If it cannot be created.
     """
+    paths = find_paths()
+    roots = (paths.data, paths.config, paths.cache)
+    above = [parent for parent in path.parents if any(map(parent.is_relative_to, roots))]
     try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for folder in (*reversed(above), path):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as err:
         raise ConfigError(
             f"Cannot create the folder {path}: {err.strerror or err}. Expected a writable place. "
@@ -239,16 +248,45 @@ def save_setting(paths: Paths, name: str, value: str) -> None:
     import tomlkit
 
     converted = _convert(name, value, kinds[name], "config set")
-    _file_settings(paths, kinds, leave=name)  # refuse to edit a file that cannot be read
-    make_private_dir(paths.config)
+    with changing(paths.config_file):
+        _file_settings(paths, kinds, leave=name)  # refuse to edit a file that cannot be read
+        try:
+            file = paths.config_file
+            text = file.read_text(encoding="utf-8-sig") if file.exists() else ""
+            document = tomlkit.parse(text)
+            document[name] = converted
+            write_private(paths.config_file, tomlkit.dumps(document))
+        except OSError as err:
+            raise ConfigError(f"Cannot write {paths.config_file}: {err.strerror or err}.") from err
+
+
+@contextmanager
+def changing(file: Path) -> Iterator[None]:
+    """Read, change and write a file of ours while no other program does; its folder is made.
+
+    Raises
+    ------
+    ConfigError
+        If another program keeps changing it, or its folder cannot be made or written to.
+    """
+    from filelock import FileLock, Timeout
+
+    make_private_dir(file.parent)
+    lock = FileLock(file.with_suffix(".lock"), timeout=_LOCK_WAIT_S, mode=0o600)
     try:
-        file = paths.config_file
-        text = file.read_text(encoding="utf-8-sig") if file.exists() else ""
-        document = tomlkit.parse(text)
-        document[name] = converted
-        write_private(paths.config_file, tomlkit.dumps(document))
+        lock.acquire()
+    except Timeout as err:
+        raise ConfigError(
+            f"{file} is being changed by another program for {_LOCK_WAIT_S:g} s. Try again."
+        ) from err
     except OSError as err:
-        raise ConfigError(f"Cannot write {paths.config_file}: {err.strerror or err}.") from err
+        raise ConfigError(
+            f"Cannot write {file}: {err.strerror or err}. Expected a folder you may write to."
+        ) from err
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def write_private(path: Path, text: str) -> None:

@@ -153,6 +153,7 @@ class Engine:
             BM25 over that history, or over one that continues it.
         keep
             Whether to cache the candidates' vectors: for pools that will be fitted on again.
+            Those of shown records are the history's to cache: one may be forgotten by now.
         """
         texts = [c.text for c in candidates]
         trusted, trust = shared_trust(
@@ -164,7 +165,7 @@ class Engine:
             candidates=tuple(candidates),
             vectors=self.encoder.encode(texts, keep=keep),
             shown=tuple(shown),
-            shown_vectors=self.encoder.encode([r.output for r in shown]),
+            shown_vectors=self.encoder.encode([r.output for r in shown], keep=False),
             trusted=trusted,
             trust=trust,
         )

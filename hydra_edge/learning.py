@@ -144,7 +144,7 @@ def find_answer(
     return Answered(found, same[0] if same else None, chosen)
 
 
-def _from_private(store: Store, record_ids: Sequence[str]) -> bool:
+def from_private(store: Store, record_ids: Sequence[str]) -> bool:
     """Tell whether an answer may repeat what is private: a record shown for it is, or is gone."""
     try:
         return any(store.get(record_id).private for record_id in record_ids)
@@ -170,7 +170,7 @@ def keep_as_record(store: Store, answered: Answered, source: str = "choices") ->
     generation = answered.generation
     record = Record(
         generation.query, answered.text, generation.task, _kept_under(store, answered, source),
-        time.time(), _from_private(store, generation.record_ids), source,
+        time.time(), from_private(store, generation.record_ids), source,
     )  # fmt: skip
     store.add([record])
     return record.id

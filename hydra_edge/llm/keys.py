@@ -10,10 +10,11 @@ import os
 import re
 import stat
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from hydra_edge.config import ENV_PREFIX, Paths, make_private_dir, write_private
+from hydra_edge.config import ENV_PREFIX, Paths, changing, write_private
 from hydra_edge.errors import ConfigError
 
 _SERVICE = "hydra-edge"
@@ -71,11 +72,12 @@ def set_key(name: str, value: str, paths: Paths) -> str:
             f"The key for {name!r} cannot be used: it is empty or holds a blank, a line break, or "
             "a character beyond ASCII. Copy it again."
         )
-    stored = _read(paths)
-    # Read back: a keyring may accept a key and keep nothing.
+    _read(paths)  # refuse a file that cannot be used before the keyring gets the key
+    # Read back: a keyring may accept a key and keep nothing. Not while others wait for the file:
+    # a keyring may take its time.
     kept = _keyring("set", name, value) == value
-    stored[name] = _IN_KEYRING if kept else value
-    _write(paths, stored)
+    with _editing(paths) as stored:
+        stored[name] = _IN_KEYRING if kept else value
     return "keyring" if kept else f"file {paths.keys_file}"
 
 
@@ -113,10 +115,11 @@ def remove_key(name: str, paths: Paths) -> str:
             f"No stored key {name!r}. Stored: {', '.join(sorted(stored)) or 'none'}.{hint}"
         )
     where = f"file {paths.keys_file}"
-    if stored.pop(name) == _IN_KEYRING:
+    if stored[name] == _IN_KEYRING:
         _keyring("delete", name)
         where = "keyring"
-    _write(paths, stored)
+    with _editing(paths) as stored:
+        stored.pop(name, None)
     return where
 
 
@@ -153,15 +156,19 @@ def _read(paths: Paths) -> dict[str, str]:
     return keys
 
 
-def _write(paths: Paths, keys: dict[str, str]) -> None:
-    make_private_dir(paths.keys_file.parent)
-    try:
-        write_private(paths.keys_file, json.dumps(keys, indent=2, sort_keys=True) + "\n")
-    except OSError as err:
-        raise ConfigError(
-            f"Keys file {paths.keys_file} cannot be written: {err.strerror or err}. Use the "
-            "environment instead."
-        ) from err
+@contextmanager
+def _editing(paths: Paths) -> Iterator[dict[str, str]]:
+    """Change the file while no other program does."""
+    with changing(paths.keys_file):
+        keys = _read(paths)
+        yield keys
+        try:
+            write_private(paths.keys_file, json.dumps(keys, indent=2, sort_keys=True) + "\n")
+        except OSError as err:
+            raise ConfigError(
+                f"Keys file {paths.keys_file} cannot be written: {err.strerror or err}. Use the "
+                "environment instead."
+            ) from err
 
 
 def _keyring(action: str, name: str, value: str = "") -> str | None:

@@ -4,6 +4,7 @@ Whatever a tool returns is read by the host application's own LLM, which may be 
 egress policy of a remote LLM holds here whatever our own LLM is: unless the server was started
 with ``allow_private``, no text of a private record leaves, nor anything written from one. That
 is said for the host only: if our own LLM is remote, it is shown no private record either way.
+What is forgotten or made private while a session runs is so from the next call on.
 """
 
 from __future__ import annotations
@@ -12,13 +13,14 @@ import secrets
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TypeVar
 
 from hydra_edge import types
 from hydra_edge.answering import Outgoing, Question, answer, outgoing
-from hydra_edge.errors import CancelledError, ConfigError
+from hydra_edge.errors import CancelledError, ConfigError, RecordNotFoundError
+from hydra_edge.learning import from_private
 from hydra_edge.mcp import shapes
 from hydra_edge.personalizer import Personalizer
 from hydra_edge.tasks import canonical_name
@@ -31,11 +33,21 @@ _CANDIDATES = 32  # a closed set may have thousands of members that nobody drew
 _REASONS, _SMALLEST = 4, 0.005
 _TEXT_CHARS = 4000  # of a record's side; a host's context is not ours to fill
 _GLANCE_CHARS = 300  # of a record that only explains a choice
+_HIDDEN = "a record that was shown is private by now; it and what was written from it are left out"
 _SWITCHES = {
     "baseline": "no head: plain order, first answer",
     "shared": "the head shared by all users",
     "personal": "the user's own head",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class _Prompted:
+    """A prompt that was handed out: what it asks, and which records it shows."""
+
+    query: str
+    task: str
+    record_ids: tuple[str, ...]
 
 
 class Desk:
@@ -63,8 +75,8 @@ class Desk:
         self.person = person
         self.task = task
         self.allow_private = allow_private
-        self._made: OrderedDict[str, Generation] = OrderedDict()
-        self._prompted: OrderedDict[str, Record] = OrderedDict()  # what it may become, by id
+        self._made: OrderedDict[str, Generation | None] = OrderedDict()  # None: thrown away
+        self._prompted: OrderedDict[str, _Prompted] = OrderedDict()
 
     def search(self, query: str, *, task: str | None, limit: int) -> shapes.Found:
         """Find records by their words, in all tasks unless one is named."""
@@ -83,12 +95,7 @@ class Desk:
         """Choose records for a query and build the prompt that shows them."""
         out = self._outgoing(query, task, records, remote=False)
         prompt_id = secrets.token_hex(6)
-        # An answer may repeat what it was made from: it is as private as what was shown for it.
-        private = any(ranked.record.private for ranked in out.ranking.records)
-        made = Record(
-            query, "", out.prompt.task.name, id=f"choice-{prompt_id}", source="choices",
-            private=private,
-        )  # fmt: skip
+        made = _Prompted(query, out.prompt.task.name, out.prompt.record_ids)
         _remember(self._prompted, prompt_id, made)
         return shapes.Personalized(
             generation_id=prompt_id,
@@ -156,7 +163,7 @@ class Desk:
         return shapes.Chosen(
             generation_id=result.generation_id,
             task=result.task,
-            text=result.text,
+            text="" if pick is not None and self._hides(made) else result.text,
             head_version=result.head_version,
             record_id=result.record_id,
         )
@@ -164,13 +171,20 @@ class Desk:
     def _keep(
         self, prompt_id: str, pick: int | None, text: str | None, keep: bool
     ) -> shapes.Chosen:
-        """Keep what was answered elsewhere to a prompt of ours as a record."""
+        """Keep what was answered elsewhere to a prompt of ours as a record.
+
+        It may repeat what it was made from, and is private by the rule for answers of ours.
+        """
         if pick is not None or text is None or not text.strip() or not keep:
             raise ConfigError(
                 f"{prompt_id} is a prompt of personalize, which has no candidates; expected text "
                 "with the answer the user took, and keep true."
             )
-        record = replace(self._prompted[prompt_id], output=text, time=time.time())
+        made = self._prompted[prompt_id]
+        record = Record(
+            made.query, text, made.task, f"choice-{prompt_id}", time.time(),
+            from_private(self.person.store, made.record_ids), "choices",
+        )  # fmt: skip
         self.person.add([record])
         return shapes.Chosen(
             generation_id=prompt_id, task=record.task, text=text, head_version=None,
@@ -180,20 +194,26 @@ class Desk:
     def explain(self, generation_id: str | None) -> shapes.Explained:
         """Say why a generation showed its records and gave its answer."""
         made = self._recall(generation_id)
+        hidden = self._hides(made)
         return shapes.Explained(
             generation_id=made.id,
             task=made.task,
             query=made.query,
-            text=made.text,
-            records=_ranked(made.records),
+            text="" if hidden else made.text,
+            records=_ranked(r for r in made.records if not (hidden and r.record.private)),
             ranked_by=_head_line(made.reranker),
             candidates=[
                 shapes.ExplainedCandidate(**fields, reasons=_reasons(shares, "adapter"))
-                for fields, shares in _candidates(made)
+                for fields, shares in ([] if hidden else _candidates(made))
             ],
             chosen_by=_head_line(made.head),
             abstained=made.abstained,
+            notes=[_HIDDEN] if hidden else [],
         )
+
+    def _hides(self, made: Generation) -> bool:
+        """Tell whether a generation was written from what the host may not see, or not any more."""
+        return not self.allow_private and any(r.record.private for r in made.records)
 
     def _outgoing(
         self, query: str, task: str | None, records: int | None, *, remote: bool
@@ -208,17 +228,41 @@ class Desk:
         )
 
     def _recall(self, generation_id: str | None) -> Generation:
-        """Return a generation made here: one made elsewhere may have shown private records."""
+        """Return a generation made here, its records as they are in the history now.
+
+        One made elsewhere may have shown private records.
+        """
         if not self._made:
             raise ConfigError("Nothing was generated in this session yet. Call generate first.")
         if generation_id is None:
-            return next(reversed(self._made.values()))
+            generation_id = next(reversed(self._made))
         if generation_id not in self._made:
             raise ConfigError(
                 f"No generation {generation_id[:40]!r} in this session; expected one of its last "
                 f"{_REMEMBERED}. Call generate again."
             )
-        return self._made[generation_id]
+        made = self._still_known(self._made[generation_id])
+        self._made[generation_id] = made  # its id stays: the last one must not come to mean another
+        if made is None:
+            raise ConfigError(
+                f"Generation {generation_id} was thrown away: got one that was erased since, "
+                "or shown a record that was; expected both still there. Call generate again."
+            )
+        return made
+
+    def _still_known(self, made: Generation | None) -> Generation | None:
+        """Return a generation with its records read again; None if it cannot be kept any more.
+
+        Forgetting a record takes every answer out of the log that was shown it or repeats it.
+        """
+        store = self.person.store
+        if made is None or (self.person.config.log and store.generation(made.id) is None):
+            return None
+        try:
+            records = tuple(replace(r, record=store.get(r.record.id)) for r in made.records)
+        except RecordNotFoundError:
+            return None
+        return replace(made, records=records)
 
 
 def _remember(things: OrderedDict[str, T], key: str, thing: T) -> None:

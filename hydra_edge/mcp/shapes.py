@@ -88,7 +88,7 @@ class Chosen(_Shape):
 
     generation_id: Text
     task: Text
-    text: Text
+    text: Text = Field(description="Empty if it was written from a record that is private by now.")
     head_version: int | None = Field(
         description="The version of the user's head it made; null: a record only."
     )
@@ -107,9 +107,10 @@ class Explained(_Shape):
     generation_id: Text
     task: Text
     query: Text
-    text: Text
+    text: Text = Field(description="Empty if it was written from a record that is private by now.")
     records: list[RankedRecord] = Field(description="The records in the prompt, best first.")
     ranked_by: Text
-    candidates: list[ExplainedCandidate] = Field(description="Best first.")
+    candidates: list[ExplainedCandidate] = Field(description="Best first; none if text is empty.")
     chosen_by: Text
     abstained: bool = Field(description="Too close to call: the LLM's first choice was kept.")
+    notes: list[Text] = Field(description="What is left out, for the user to know.")

@@ -20,12 +20,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from hydra_edge.config import Paths, make_private_dir, write_private
+from hydra_edge.config import Paths, changing, make_private_dir, write_private
 from hydra_edge.errors import ConfigError
 from hydra_edge.tasks import canonical_name
 
 _APP = re.compile(r"[a-z0-9][a-z0-9._-]{0,31}")
-_LOCK_WAIT_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,21 +154,13 @@ def read_apps(files: TokenFiles) -> dict[str, Scope]:
 @contextmanager
 def _editing(files: TokenFiles) -> Iterator[dict[str, Scope]]:
     """Change the apps' file while nobody else does."""
-    from filelock import FileLock, Timeout
-
-    make_private_dir(files.apps.parent)
-    try:
-        with FileLock(files.apps.with_suffix(".lock"), timeout=_LOCK_WAIT_S, mode=0o600):
-            apps = read_apps(files)
-            yield apps
-            entries: list[dict[str, Any]] = [
-                {"sha256": digest} | asdict(scope) for digest, scope in apps.items()
-            ]
-            _write(files.apps, json.dumps({"apps": entries}, indent=2) + "\n")
-    except Timeout as err:
-        raise ConfigError(
-            f"{files.apps} is being changed by another program for {_LOCK_WAIT_S:g} s. Try again."
-        ) from err
+    with changing(files.apps):
+        apps = read_apps(files)
+        yield apps
+        entries: list[dict[str, Any]] = [
+            {"sha256": digest} | asdict(scope) for digest, scope in apps.items()
+        ]
+        _write(files.apps, json.dumps({"apps": entries}, indent=2) + "\n")
 
 
 def add_app(

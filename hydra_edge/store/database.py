@@ -114,6 +114,15 @@ def side_files(path: Path) -> tuple[Path, ...]:
     return tuple(path.with_name(path.name + suffix) for suffix in SIDE_FILES)
 
 
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Tell which file stands under a name; None if there is none to be seen."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
 def _find(path: Path, *, create: bool) -> Path:
     """Return where the file really is, made if it may be; see ``Database.open``."""
     try:
@@ -141,17 +150,32 @@ def _find(path: Path, *, create: bool) -> Path:
 
 
 class Database:
-    """One connection, shared by the threads of a process under one lock."""
+    """One connection, shared by the threads of a process under one lock.
 
-    def __init__(self, connection: sqlite3.Connection, path: Path | None) -> None:
+    ``identity`` is that of the file as it was opened: a file removed since can still be read and
+    written through the connection, but nobody will find what is written there.
+    """
+
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        path: Path | None,
+        identity: tuple[int, int] | None = None,
+    ) -> None:
         self.connection = connection
         self.path = path
+        # No inode: this platform does not tell files apart.
+        self._identity = identity if identity is not None and identity[1] else None
         self._lock = threading.RLock()
         self._closed = False
 
     @classmethod
-    def open(cls, path: Path | None, *, create: bool = True) -> Database:
+    def open(
+        cls, path: Path | None, *, create: bool = True, wait_s: float = BUSY_TIMEOUT_S
+    ) -> Database:
         """Open a user's file (None: one in memory), made or migrated as needed.
+
+        ``wait_s`` is how long it ever waits for other programs' locks.
 
         Raises
         ------
@@ -167,31 +191,33 @@ class Database:
             connection = sqlite3.connect(
                 name,
                 uri=path is not None,
-                timeout=BUSY_TIMEOUT_S,
+                timeout=wait_s,
                 isolation_level=None,
                 check_same_thread=False,
             )
         except sqlite3.Error as err:
             raise explain(err, path) from err
+        # Once it is open: some file systems only then know the file's lasting identity.
+        identity = None if path is None else _identity(path)
         try:
-            cls._configure(connection, str(path))
+            cls._configure(connection, str(path), wait_s)
         except sqlite3.Error as err:
             connection.close()
             raise explain(err, path) from err
         except BaseException:
             connection.close()
             raise
-        return cls(connection, path)
+        return cls(connection, path, identity)
 
     @staticmethod
-    def _configure(connection: sqlite3.Connection, label: str) -> None:
+    def _configure(connection: sqlite3.Connection, label: str, wait_s: float) -> None:
         register_functions(connection)
         connection.execute("PRAGMA secure_delete = ON")
         # Sorting and VACUUM would otherwise leave private texts in the system's temp folder.
         connection.execute("PRAGMA temp_store = MEMORY")
         # Before WAL is on: the mark of a file of ours then stands in the file itself.
         prepare(connection, label)
-        deadline = time.monotonic() + BUSY_TIMEOUT_S
+        deadline = time.monotonic() + wait_s
         while True:
             try:
                 connection.execute("PRAGMA journal_mode = WAL")
@@ -218,6 +244,7 @@ class Database:
             try:
                 if not nested:
                     self.connection.execute(begin)
+                    self._check_in_place()
                 yield self.connection
                 if not nested:
                     self.connection.execute("COMMIT")
@@ -228,6 +255,18 @@ class Database:
                 if isinstance(err, (sqlite3.Error, DamagedValueError)):
                     raise explain(err, self.path) from err
                 raise
+
+    def _check_in_place(self) -> None:
+        """Refuse a file that was removed, or replaced by another, since it was opened."""
+        if self.path is None or self._identity is None:
+            return
+        if (found := _identity(self.path)) != self._identity:
+            got = "no file" if found is None else "another file"
+            raise StoreError(
+                f"Cannot use {self.label}: the history was removed by another program: got {got} "
+                "of that name; expected the one that was opened. Import or add something first "
+                "if there is none, and open it again: start `serve` or `mcp` anew."
+            )
 
     def reading(self) -> contextlib.AbstractContextManager[sqlite3.Connection]:
         """Hold one moment of the file still: every query inside sees the same state."""

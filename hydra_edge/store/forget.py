@@ -36,6 +36,10 @@ from hydra_edge.types import ForgetReceipt
 DISTINCTIVE = 16
 # How long opening a file may wait to finish an interrupted erasure.
 _FINISH_WAIT_S = 0.2
+# How long removing a file may wait for other programs before it goes as it is.
+_REMOVE_WAIT_S = 5.0
+# All that holds anything of a user, but for what ``meta`` says of the file itself.
+_TABLES = ("records", "vectors", "bases", "pools", "choices", "log", "heads")
 
 
 def _plain(text: str) -> str:
@@ -238,6 +242,24 @@ def _is_ours(path: Path) -> bool:
     )
 
 
+def _erase_all(db: Database) -> None:
+    """Delete every row and erase its bytes: who has the file open finds an empty history."""
+    with db.writing() as connection:
+        # It takes each record's words out of the index one by one, which is about to be emptied.
+        triggers = connection.execute(
+            "SELECT sql FROM sqlite_master WHERE name = 'records_removed'"
+        ).fetchall()
+        connection.execute("DROP TRIGGER IF EXISTS records_removed")
+        connection.execute("INSERT INTO records_fts (records_fts) VALUES ('delete-all')")
+        for table in _TABLES:
+            connection.execute(f"DELETE FROM {table}")
+        for (trigger,) in triggers:
+            connection.execute(trigger)
+        records.mark_changed(connection, rewritten=True)
+        mark_erasing(connection)
+    erase_bytes(db)
+
+
 def forget_user(path: Path) -> None:
     """Remove one user's files; see ``Store.forget_user``."""
     if not path.exists():
@@ -249,6 +271,11 @@ def forget_user(path: Path) -> None:
                 f"{path} was not removed: it is not a hydra-edge file. Remove it by hand if you "
                 "are sure."
             )
+        # One that is damaged, or in use for too long, is removed as it is.
+        with contextlib.suppress(StoreError):
+            db = Database.open(target, create=False, wait_s=_REMOVE_WAIT_S)
+            with contextlib.closing(db):
+                _erase_all(db)
         # The file last: while it is there, a stopped removal can be repeated.
         for part in (*side_files(target), target, path):
             part.unlink(missing_ok=True)

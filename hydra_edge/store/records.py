@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence, Sized
@@ -23,6 +24,8 @@ BATCH = 500
 COLUMNS = "records.id, task, time, private, source, records.input, records.output"
 ORDER = "COALESCE(time, added)"
 _HINTS = 5
+# What stands behind the id that a record asked for in the id it got, where that was taken.
+_SUFFIX = re.compile(r"(~[0-9a-f]{6})\1*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,13 +119,13 @@ def _words(text: str) -> int:
     return spaced_words(text).count(" ") + 1 if spaced_words(text) else 0
 
 
-def _insert(connection: Connection, record: Record, record_id: str, now: float) -> int:
+def _insert(connection: Connection, record: Record, now: float) -> int:
     """Store a new record; return its row number."""
     cursor = connection.execute(
         "INSERT INTO records (id, task, time, added, private, source, words, input, output) "
         "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
-            bind(record_id),
+            bind(record.id),
             bind(record.task),
             _time(record),
             now,
@@ -164,13 +167,44 @@ def _drop_what_was_made(connection: Connection, replaced: Mapping[str, Record]) 
     vectors.drop(connection, texts - still_used(connection, texts))
 
 
+class _Beside:
+    """The records whose ids begin with one id and ``~``: they stand beside the one that has it."""
+
+    def __init__(self, wanted: str) -> None:
+        self.by_content: dict[str, str] = {}  # to ids
+        self._wanted = wanted
+        self._ids: dict[str, list[str]] = {}  # by source
+        self._private: set[str] = set()  # sources
+
+    def note(self, record: Record) -> None:
+        if _SUFFIX.fullmatch(record.id, len(self._wanted)):
+            self.by_content[record.content_hash] = record.id
+            self._ids.setdefault(record.source, []).append(record.id)
+        if record.private:
+            self._private.add(record.source)
+
+    def only(self, source: str) -> str | None:
+        """Return the id of a source's record if it has just one here."""
+        ids = self._ids.get(source, [])
+        return ids[0] if len(ids) == 1 else None
+
+    def hides(self, source: str) -> bool:
+        """Tell whether one of a source's records is private; any record, if it has none here.
+
+        A source has none here if what it held were others' records, word for word.
+        """
+        return source in self._private if source in self._ids else bool(self._private)
+
+
 class _Adding:
-    """One call of ``add``: which ids it has met, and what its batch under way replaced."""
+    """One call of ``add``: where what it was given stands, and what its batch replaced."""
 
     def __init__(self) -> None:
-        self.met: set[str] = set()
+        self._met: set[str] = set()  # ids
         self._replaced: dict[str, Record] = {}
         self._known: dict[str, _Stored | None] = {}  # of the batch's ids, as they are stored
+        self._beside: dict[str, _Beside] = {}  # of ids that were taken
+        self._as_left = Revision()
 
     def put_all(self, connection: Connection, batch: Sequence[Record]) -> Counter[str]:
         """Store a batch; count the fields of ``AddResult``."""
@@ -178,57 +212,101 @@ class _Adding:
         wanted = [record.id or record.content_hash[:16] for record in batch]
         self._known = _find_all(connection, wanted)
         self._replaced = {}
+        # Kept from batch to batch: all records of a source may ask for one id.
+        if revision(connection) != self._as_left or len(self._beside) > BATCH:
+            self._beside.clear()
         counts = Counter(
             self._put(connection, record, name, now)
             for record, name in zip(batch, wanted, strict=True)
         )
         if counts.keys() - {"unchanged"}:
             mark_changed(connection, rewritten="updated" in counts)
+        self._as_left = revision(connection)
         if self._replaced:
             _drop_what_was_made(connection, self._replaced)
         return counts
 
-    def _stored(self, connection: Connection, record_id: str) -> _Stored | None:
+    def _stored(self, connection: Connection, record_id: str | None) -> _Stored | None:
+        if record_id is None:
+            return None
         if record_id not in self._known:
             self._known[record_id] = _find(connection, record_id)
         return self._known[record_id]
-
-    def _add(self, connection: Connection, record: Record, record_id: str, now: float) -> None:
-        seq = _insert(connection, record, record_id, now)
-        self._known[record_id] = _Stored(seq, record)
 
     def _put(self, connection: Connection, record: Record, wanted: str, now: float) -> str:
         """Store one record; return the field of ``AddResult`` that counts it."""
         stored = self._stored(connection, wanted)
         if stored is None:
-            self._add(connection, record, wanted, now)
-            self.met.add(wanted)
+            self._add(connection, replace(record, id=wanted), now)
             return "added"
         if _same(stored.record, record):
-            self.met.add(wanted)
-            return self._keep(connection, wanted, stored, record)
+            return self._keep(connection, stored, record)
         other = wanted
         twin: _Stored | None = stored
         while twin is not None and not _same(twin.record, record):
             other = f"{other}~{record.content_hash[:6]}"
             twin = self._stored(connection, other)
         if twin is not None:
-            return self._keep(connection, other, twin, record)
-        if stored.record.source == record.source and wanted not in self.met:
-            _update(connection, stored, record)
-            self._known.pop(wanted)
-            self.met.add(wanted)
-            if _texts(stored.record) != _texts(record):
-                self._replaced[wanted] = stored.record
-            return "updated"
-        self._add(connection, record, other, now)
+            return self._keep(connection, twin, record)
+        if stored.record.source == record.source and wanted not in self._met:
+            return self._replace(connection, stored, record)
+        return self._put_beside(connection, replace(record, id=other), stored.record, now)
+
+    def _put_beside(
+        self, connection: Connection, record: Record, holder: Record, now: float
+    ) -> str:
+        """Store a record that is not the one that has the id it asked for.
+
+        Its id is the one it gets if it is new here. It may be a record that is there already, or
+        one that was marked private and has been edited since.
+        """
+        beside = self._beside_of(connection, holder.id)
+        if twin := self._stored(connection, beside.by_content.get(record.content_hash)):
+            return self._keep(connection, twin, record)
+        record = replace(
+            record, private=record.private or holder.private or beside.hides(record.source)
+        )
+        if holder.source != record.source:  # else it is another item of its source's
+            # Of several records of its source, any may be the one that was edited.
+            earlier = self._stored(connection, beside.only(record.source))
+            if earlier is not None and earlier.record.id not in self._met:
+                return self._replace(connection, earlier, record)
+        self._add(connection, record, now)
+        beside.note(record)
         return "renamed"
 
-    def _keep(self, connection: Connection, record_id: str, stored: _Stored, record: Record) -> str:
-        if not record.private or stored.record.private:
-            return "unchanged"
-        connection.execute("UPDATE records SET private = 1 WHERE seq = ?", (stored.seq,))
-        self._known.pop(record_id)
+    def _beside_of(self, connection: Connection, wanted: str) -> _Beside:
+        if wanted not in self._beside:
+            beside = self._beside[wanted] = _Beside(wanted)
+            rows = connection.execute(
+                f"SELECT {COLUMNS} FROM records WHERE id > ? AND id < ?",
+                (bind(f"{wanted}~"), bind(f"{wanted}\x7f")),  # what comes after "~"
+            )
+            for row in rows:
+                beside.note(record_of(row))
+        return self._beside[wanted]
+
+    def _add(self, connection: Connection, record: Record, now: float) -> None:
+        self._known[record.id] = _Stored(_insert(connection, record, now), record)
+        self._met.add(record.id)
+
+    def _replace(self, connection: Connection, stored: _Stored, record: Record) -> str:
+        _update(connection, stored, record)
+        if _texts(stored.record) != _texts(record):
+            self._replaced[stored.record.id] = stored.record
+        return self._updated(stored)
+
+    def _keep(self, connection: Connection, stored: _Stored, record: Record) -> str:
+        if record.private and not stored.record.private:
+            connection.execute("UPDATE records SET private = 1 WHERE seq = ?", (stored.seq,))
+            return self._updated(stored)
+        self._met.add(stored.record.id)
+        return "unchanged"
+
+    def _updated(self, stored: _Stored) -> str:
+        self._met.add(stored.record.id)
+        self._known.pop(stored.record.id)
+        self._beside.clear()
         return "updated"
 
 
