@@ -12,7 +12,7 @@ import numpy as np
 
 from hydra_edge.active import ActiveHead, gains_for, prior_for, unfitted_switch
 from hydra_edge.engine import Engine
-from hydra_edge.errors import CancelledError, RecordNotFoundError
+from hydra_edge.errors import CancelledError, StoreError
 from hydra_edge.evaluate import Verdict, informative, judge
 from hydra_edge.heads import Groups
 from hydra_edge.history import History
@@ -156,6 +156,14 @@ def fit_reranker(
     )
 
 
+def _store_reranker(engine: Engine, fitted: FittedReranker, as_read: int) -> FittedReranker:
+    """Store a head learned after so many rewrites; its report then says which version it is."""
+    if fitted.state is None:
+        return fitted
+    saved = engine.store.save_head(fitted.state, rewrites=as_read)
+    return replace(fitted, report=replace(fitted.report, version=saved.version))
+
+
 def _adapter_rows(data: PoolData, verdict: Verdict) -> tuple[ReportRow, ...]:
     """Report on answers, on the pseudo-queries that were answered in every way."""
     n = len(data.items)
@@ -215,8 +223,13 @@ def adapter_evidence(
     return data, groups
 
 
-def fit_adapter(engine: Engine, history: History, model: str | None) -> RoleReport:
-    """Fit, judge and store the adapter's head from stored pools and the user's choices."""
+def fit_adapter(
+    engine: Engine, history: History, model: str | None, *, as_read: int | None = None
+) -> RoleReport:
+    """Fit, judge and store the adapter's head from stored pools and the user's choices.
+
+    ``as_read`` is after how many rewrites the history was read; see ``Store.save_head``.
+    """
     role: Role = "adapter"
     data, groups = adapter_evidence(engine, history, model)
     if not groups.n_groups:
@@ -226,7 +239,7 @@ def fit_adapter(engine: Engine, history: History, model: str | None) -> RoleRepo
     gains = gains_for(engine.bundle, history.task, role)
     verdict = judge(groups, prior, engine.baseline(role), top=1, gains=gains)
     rows = _adapter_rows(data, verdict)
-    saved = engine.store.save_head(_unsaved(engine, history, role, verdict, rows))
+    saved = engine.store.save_head(_unsaved(engine, history, role, verdict, rows), rewrites=as_read)
     return _role_report(role, verdict, rows, saved.version)
 
 
@@ -270,23 +283,25 @@ def _stopping(progress: Progress | None, should_stop: Callable[[], bool] | None)
 def _as_it_is(
     engine: Engine,
     task_name: str,
-    fit: Callable[[History], T],
+    fit: Callable[[History, int], T],
     progress: Progress | None,
     known: tuple[int, History] | None = None,
 ) -> tuple[int, History, T]:
     """Fit on the history as it is, from the start if another program takes records meanwhile.
 
-    ``known`` is what was read before, and after how many rewrites.
+    ``fit`` is told after how many rewrites the history was read; ``known`` is what was read
+    before, and after how many.
     """
     for attempt in range(MAX_ATTEMPTS):
         as_read = engine.store.revision().rewrites
-        if known is not None and known[0] == as_read:
-            history = known[1]
-        else:
-            history = engine.history(engine.task(task_name), progress=progress)
         try:
-            return as_read, history, fit(history)
-        except RecordNotFoundError:
+            with engine.encoder.fitting(as_read):
+                if known is not None and known[0] == as_read:
+                    history = known[1]
+                else:
+                    history = engine.history(engine.task(task_name), progress=progress)
+                return as_read, history, fit(history, as_read)
+        except StoreError:
             if attempt == MAX_ATTEMPTS - 1 or engine.store.revision().rewrites == as_read:
                 raise
     raise AssertionError("unreachable")
@@ -327,16 +342,14 @@ def fit_task(
     with turn:
         embedded, reused = engine.encoder.embedded, engine.encoder.reused
 
-        def first(history: History) -> FittedReranker:
-            return fit_reranker(engine, history, shown=sampling.shown, progress=watched)
+        def first(history: History, now: int) -> FittedReranker:
+            fitted = fit_reranker(engine, history, shown=sampling.shown, progress=watched)
+            return _store_reranker(engine, fitted, now)
 
         as_read, history, fitted = _as_it_is(engine, task_name, first, watched)
         task = history.task
         embedded = engine.encoder.embedded - embedded
         reused = engine.encoder.reused - reused
-        reranker = fitted.report
-        if fitted.state is not None:
-            reranker = replace(reranker, version=engine.store.save_head(fitted.state).version)
         head = fitted.active(engine, history)
     run = PoolRun(reused=len(engine.store.pools(task.name, purpose="pool")))
     notes: tuple[str, ...] = ()
@@ -349,10 +362,16 @@ def fit_task(
     with turn:
         again = engine.encoder.embedded, engine.encoder.reused
         model = None if llm is None else llm.name
-        _, history, adapter = _as_it_is(
-            engine, task_name, lambda h: fit_adapter(engine, h, model), progress,
-            known=(as_read, history),
-        )  # fmt: skip
+
+        def second(history: History, now: int) -> tuple[RoleReport, RoleReport]:
+            reranker = fitted
+            if now != as_read:  # some of what the first head learned from is gone
+                reranker = fit_reranker(engine, history, shown=sampling.shown, progress=progress)
+                reranker = _store_reranker(engine, reranker, now)
+            return reranker.report, fit_adapter(engine, history, model, as_read=now)
+
+        _, history, roles = _as_it_is(engine, task_name, second, progress, known=(as_read, history))
+        engine.store.drop_stale_heads(task.name)
         engine.store.drop_other_vectors(engine.encoder.base_id)  # of a base that was used before
         embedded += engine.encoder.embedded - again[0]
         reused += engine.encoder.reused - again[1]
@@ -360,7 +379,7 @@ def fit_task(
         task=task.name,
         kind=task.kind,
         records=len(history),
-        roles=(reranker, adapter),
+        roles=roles,
         texts_embedded=embedded,
         vectors_reused=reused,
         llm_calls=run.calls,

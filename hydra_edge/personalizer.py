@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Self
 
 from hydra_edge.active import check_base
-from hydra_edge.answering import Asked, Pieces, Question, ask, decide, outgoing, votes_on
+from hydra_edge.answering import Pieces, Question, ask, decide, outgoing, votes_on
 from hydra_edge.bundle import Bundle
 from hydra_edge.config import (
     Config,
@@ -26,12 +26,7 @@ from hydra_edge.config import (
 )
 from hydra_edge.encoder import TextEncoder
 from hydra_edge.engine import Engine
-from hydra_edge.errors import (
-    CancelledError,
-    ConfigError,
-    RecordNotFoundError,
-    UnknownModelError,
-)
+from hydra_edge.errors import ConfigError, HydraError, UnknownModelError
 from hydra_edge.fitting import fit_adapter, fit_prompts, fit_task
 from hydra_edge.headfile import head_from_json, head_to_json
 from hydra_edge.learning import (
@@ -250,20 +245,39 @@ class Personalizer:
 
         ``ids`` names several records, or one by itself. A fit under way in another thread buys
         no more candidates; an answer that was shown one of the records is thrown away.
+
+        Raises
+        ------
+        HydraError
+            What kept heads from being fitted again; its message says that the records are
+            erased nevertheless. Until the next fit the marked heads say why none serves.
+        RecordNotFoundError
+            If an id or the source is unknown; nothing is erased then.
         """
         self._stop_fit.set()
         with self._fitting, self.working():
             receipt = self.store.forget([ids] if isinstance(ids, str) else ids, source=source)
-            present = self.store.tasks()
+            failed: dict[str, HydraError] = {}
             for task in receipt.tasks:
-                if task in present:
-                    fit_task(
-                        self.engine, task, llm=None, sampling=self._sampling(),
-                        budget=Budget(0, None),
-                    )  # fmt: skip
-            # Only now: until the new heads are there, the marked ones say why none serves.
-            self.store.drop_stale_heads()
+                try:
+                    self._fit_again(task)
+                except HydraError as err:
+                    failed[task] = err
+            if failed:
+                why = next(iter(failed.values()))
+                fits = "; ".join(f"hydra-edge fit-head --task {task}" for task in failed)
+                raise type(why)(
+                    f"The records are erased ({receipt.records}), but the heads of "
+                    f"{', '.join(failed)} could not be fitted again: {why} Then run: {fits}"
+                ) from why
             return receipt
+
+    def _fit_again(self, task: str) -> None:
+        """Fit the heads of a task without what was forgotten; drop them if no record is left."""
+        if self.store.count(task):
+            fit_task(self.engine, task, llm=None, sampling=self._sampling(), budget=Budget(0, None))
+        else:
+            self.store.drop_stale_heads(task)
 
     def _sampling(
         self, n: int | None = None, k: int | None = None, temperature: float | None = None
@@ -466,24 +480,12 @@ class Personalizer:
             votes=votes,
         )
         with self.working():
-            self._check_still_known(asked)
             generation = decide(asked)
             if self.config.log:
                 self.store.log_generation(generation, llm.name)
         if pieces is not None:
             pieces.finish(generation.text)
         return generation
-
-    def _check_still_known(self, asked: Asked) -> None:
-        """Keep nothing of an answer that was shown what has been forgotten since."""
-        try:
-            for record_id in asked.prompt.record_ids:
-                self.store.get(record_id)
-        except RecordNotFoundError as err:
-            raise CancelledError(
-                f"The answer was thrown away: got one that was shown record {record_id!r}, which "
-                "was forgotten meanwhile; expected records still there. Ask again."
-            ) from err
 
     def choose(
         self,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import numpy.typing as npt
 
 from hydra_edge.encoder import TextEncoder
+from hydra_edge.errors import StoreError
 from hydra_edge.store import Store
 from hydra_edge.types import Float2d, Progress, text_hash
 
@@ -33,6 +35,9 @@ class CachedEncoder:
         self.embedded = 0
         self.reused = 0
         self._passing: dict[str, Half1d] = {}
+        # How often records had been rewritten before any text that is asked for was read.
+        self._as_read = store.revision().rewrites
+        self._fitting = False
 
     @property
     def dim(self) -> int:
@@ -44,6 +49,19 @@ class CachedEncoder:
         """The base the vectors belong to."""
         return self.encoder.base_id
 
+    @contextmanager
+    def fitting(self, as_read: int) -> Iterator[None]:
+        """Within, keep vectors only while records are as they were after so many rewrites.
+
+        Once they are not, what would keep one raises StoreError: the fit is to begin anew.
+        """
+        before = self._as_read, self._fitting
+        self._as_read, self._fitting = as_read, True
+        try:
+            yield
+        finally:
+            self._as_read, self._fitting = before
+
     def encode(
         self, texts: Sequence[str], *, keep: bool = True, progress: Progress | None = None
     ) -> Float2d:
@@ -54,7 +72,8 @@ class CachedEncoder:
         texts
             Any number; repeated texts cost nothing.
         keep
-            Whether new vectors are written to the cache (a passing query's are not).
+            Whether new vectors are written to the cache (a passing query's are not). Those of a
+            text that may have been forgotten meanwhile never are.
 
         Returns
         -------
@@ -67,14 +86,15 @@ class CachedEncoder:
         place: dict[str, int] = {}
         first = [place.setdefault(key, row) for row, key in enumerate(hashes)]
         out = np.empty((len(texts), self.dim), dtype=np.float32)
-        missing = self._recollect(place, out, keep=keep)
+        missing = self._recollect(texts, place, out, keep=keep)
         # Longest first: a progress bar that speeds up, and batches of like length.
         missing.sort(key=lambda key: len(texts[place[key]]), reverse=True)
         for start in range(0, len(missing), CHUNK):
             chunk = missing[start : start + CHUNK]
             rows = [place[key] for key in chunk]
-            encoded = self.encoder.encode([texts[row] for row in rows]).astype(np.float16)
-            self._remember(dict(zip(chunk, encoded, strict=True)), keep=keep)
+            part = [texts[row] for row in rows]
+            encoded = self.encoder.encode(part).astype(np.float16)
+            self._remember(part, encoded, keep=keep)
             out[rows] = encoded
             self.embedded += len(chunk)
             if progress is not None:
@@ -84,7 +104,9 @@ class CachedEncoder:
             out[repeats] = out[[first[row] for row in repeats]]
         return out
 
-    def _recollect(self, place: dict[str, int], out: Float2d, *, keep: bool) -> list[str]:
+    def _recollect(
+        self, texts: Sequence[str], place: dict[str, int], out: Float2d, *, keep: bool
+    ) -> list[str]:
         """Fill in the vectors there are; return the hashes of the others."""
         missing: list[str] = []
         keys = list(place)
@@ -95,7 +117,7 @@ class CachedEncoder:
                 key: self._passing[key] for key in part if key in self._passing and key not in known
             }
             if passing and keep:
-                self.store.put_vectors(self.base_id, passing)
+                self._keep({texts[place[key]]: vector for key, vector in passing.items()})
             known |= passing
             if known:
                 out[[place[key] for key in known]] = np.stack(list(known.values()))
@@ -103,10 +125,26 @@ class CachedEncoder:
             missing += [key for key in part if key not in known]
         return missing
 
-    def _remember(self, fresh: dict[str, Half1d], *, keep: bool) -> None:
+    def _remember(
+        self, texts: Sequence[str], fresh: npt.NDArray[np.float16], *, keep: bool
+    ) -> None:
         if keep:
-            self.store.put_vectors(self.base_id, fresh)
+            self._keep(dict(zip(texts, fresh, strict=True)))
             return
-        self._passing |= fresh
+        self._passing |= dict(zip(map(text_hash, texts), fresh, strict=True))
         while len(self._passing) > PASSING:
             self._passing.pop(next(iter(self._passing)))
+
+    def _keep(self, vectors: dict[str, Half1d]) -> None:
+        """Write vectors to the cache, by text, but none of what may have been forgotten."""
+        by_hash = {text_hash(text): vector for text, vector in vectors.items()}
+        if self.store.put_vectors(self.base_id, by_hash, rewrites=self._as_read):
+            return
+        if self._fitting:
+            raise StoreError(
+                "The fit was given up: got records that were rewritten or forgotten while it "
+                "read them; expected them as they were. Fit again when that is done."
+            )
+        now, known = self.store.texts_in_use(vectors)
+        still = {text_hash(text): vectors[text] for text in known}
+        self.store.put_vectors(self.base_id, still, rewrites=now)

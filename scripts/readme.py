@@ -243,8 +243,8 @@ def published(results: list[dict[str, Any]]) -> str:
     lines = [
         "Against HYDRA as published (a cross-encoder for each role from the same MiniLM, a "
         "two-layer head for each user and role; `python -m export published` trains it, on 30 "
-        f"users a task by default, which may be too few for it; rows of two epochs, some forty steps, "
-        f"understate it), LLM **{one['llm']}** "
+        "users a task by default, which may be too few for it; rows of two epochs, some forty "
+        f"steps, understate it), LLM **{one['llm']}** "
         f"(for each task `{one['command'].replace(next(iter(one['tasks'])), 'TASK')}`):\n",
         "| task | HYDRA as published | its reranker, greedy | its adapter, BM25's records "
         "| **gated** | ours over it | its bytes a user | its LLM calls to fit a user | ours "

@@ -146,11 +146,12 @@ def versions(connection: Connection, task: str | None) -> list[HeadState]:
 def roll_back(connection: Connection, task: str, role: Role, version: int | None) -> HeadState:
     """Make another version current; see ``Store.rollback_head``."""
     rows = connection.execute(
-        "SELECT version, current FROM heads WHERE task = ? AND role = ? ORDER BY version",
+        "SELECT version, current, stale FROM heads WHERE task = ? AND role = ? ORDER BY version",
         (bind(task), role),
     ).fetchall()
-    kept = [number for number, _ in rows]
-    in_use = next((number for number, flag in rows if flag), 0)
+    stale = {number: flag for number, _, flag in rows}
+    kept = list(stale)
+    in_use = next((number for number, flag, _ in rows if flag), 0)
     if version is None:
         wanted = max((number for number in kept if number < in_use), default=None)
     else:
@@ -161,6 +162,12 @@ def roll_back(connection: Connection, task: str, role: Role, version: int | None
             f"Cannot roll back the {role} of {task!r}: there is no {what} "
             f"(in use: {in_use or 'none'}; kept: {', '.join(map(str, kept)) or 'none'}). "
             "Choose one of these, or fit a new head."
+        )
+    if stale[wanted]:
+        raise StoreError(
+            f"Cannot roll back the {role} of {task!r}: version {wanted} is outdated, for records "
+            "it was learned from were forgotten; expected one that is not. Fit a new head: "
+            f"hydra-edge fit-head --task {task}"
         )
     _make_current(connection, task, role, wanted)
     state = current(connection, task, role)
@@ -176,3 +183,11 @@ def mark_stale(connection: Connection, tasks: Iterable[str]) -> tuple[str, ...]:
         for task in dict.fromkeys(tasks)
         if connection.execute("UPDATE heads SET stale = 1 WHERE task = ?", (bind(task),)).rowcount
     )
+
+
+def drop_stale(connection: Connection, task: str) -> int:
+    """Delete the marked heads of a task; see ``Store.drop_stale_heads``."""
+    return connection.execute(
+        "DELETE FROM heads WHERE stale AND (task = ? OR task NOT IN (SELECT task FROM records))",
+        (bind(task),),
+    ).rowcount

@@ -9,11 +9,13 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from sqlite3 import Connection
 from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 
+from hydra_edge.errors import StoreError
 from hydra_edge.store import check, forget, heads, log, pools, records, search, vectors
 from hydra_edge.store.bm25 import Bm25
 from hydra_edge.store.database import Database
@@ -31,6 +33,11 @@ from hydra_edge.types import (
     Record,
     Role,
 )
+
+
+def _as_read(connection: Connection, rewrites: int | None) -> bool:
+    """Tell whether records were neither rewritten nor forgotten since; None: it does not matter."""
+    return rewrites in (None, records.revision(connection).rewrites)
 
 
 class Store:
@@ -220,15 +227,39 @@ class Store:
         with self._db.reading() as connection:
             return vectors.read(connection, hashes, base_id)
 
-    def put_vectors(self, base_id: str, items: Mapping[str, npt.NDArray[np.floating]]) -> None:
+    def put_vectors(
+        self,
+        base_id: str,
+        items: Mapping[str, npt.NDArray[np.floating]],
+        *,
+        rewrites: int | None = None,
+    ) -> bool:
         """Cache vectors, each ``(d,)`` of any float type, by ``types.text_hash`` of their text.
+
+        ``rewrites`` is how often records had been rewritten or forgotten (``revision``) before
+        the texts were read: where that has changed no more are stored, for a text may be gone.
+
+        Returns
+        -------
+        bool
+            Whether all were stored.
 
         Raises
         ------
         ShapeError
             If one is not one-dimensional, or not finite in float16.
         """
-        vectors.put(self._db, base_id, items)
+        for batch in vectors.batches(items):
+            with self._db.writing() as connection:
+                if not _as_read(connection, rewrites):
+                    return False
+                vectors.put(connection, base_id, batch)
+        return True
+
+    def texts_in_use(self, texts: Iterable[str]) -> tuple[int, set[str]]:
+        """Return how often records were rewritten, and which texts one has; reads all of them."""
+        with self._db.reading() as connection:
+            return records.revision(connection).rewrites, records.still_used(connection, set(texts))
 
     def vector_count(self, base_id: str) -> int:
         """Count the vectors cached for one base."""
@@ -273,7 +304,7 @@ class Store:
             key, task, model, purpose, query_id, tuple(record_ids), tuple(completions)
         )
         with self._db.writing() as connection:
-            if rewrites not in (None, records.revision(connection).rewrites):
+            if not _as_read(connection, rewrites):
                 return False
             pools.put(connection, pool)
             return True
@@ -295,20 +326,28 @@ class Store:
         with self._db.reading() as connection:
             return pools.count(connection, task)
 
-    def save_head(self, state: HeadState) -> HeadState:
+    def save_head(self, state: HeadState, *, rewrites: int | None = None) -> HeadState:
         """Store a head as the newest version, in use from now on; return it as stored.
 
         ``version`` and ``created`` are given here, ``stale`` is kept. The last 20 versions of
-        each task and role are kept. A report must not quote texts of records.
+        each task and role are kept. A report must not quote texts of records. ``rewrites`` is
+        how often records had been rewritten or forgotten (``revision``) before the head learned
+        from them.
 
         Raises
         ------
         ShapeError
             If its arrays do not fit its features or are not finite.
         StoreError
-            If its report is not JSON.
+            If its report is not JSON, or ``rewrites`` has changed.
         """
         with self._db.writing() as connection:
+            if not _as_read(connection, rewrites):
+                raise StoreError(
+                    f"The {state.role} head for {state.task} was not stored: got records that "
+                    "were rewritten or forgotten meanwhile; expected those it learned from. Fit "
+                    f"again: hydra-edge fit-head --task {state.task}"
+                )
             return heads.save(connection, state)
 
     def head(self, task: str, role: Role) -> HeadState | None:
@@ -327,15 +366,19 @@ class Store:
         Raises
         ------
         StoreError
-            If there is no such version; the message lists those kept.
+            If there is no such version, and the message lists those kept; or if that one was
+            learned from something forgotten.
         """
         with self._db.writing() as connection:
             return heads.roll_back(connection, task, role, version)
 
-    def drop_stale_heads(self) -> int:
-        """Erase every version learned from something forgotten; return how many there were."""
+    def drop_stale_heads(self, task: str) -> int:
+        """Erase a task's versions learned from something forgotten; return how many there were.
+
+        Those of tasks that have no record any more, which nobody will fit again, go with them.
+        """
         with self._db.writing() as connection:
-            return connection.execute("DELETE FROM heads WHERE stale").rowcount
+            return heads.drop_stale(connection, task)
 
     def log_generation(self, generation: Generation, model: str) -> None:
         """Keep what was answered, with what and at what cost, but no text of a record."""

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hydra_edge.errors import ShapeError
-from hydra_edge.store.database import CHUNK, Database, bind
+from hydra_edge.store.database import CHUNK, bind
 from hydra_edge.store.schema import hash_key
 from hydra_edge.types import text_hash
 
@@ -105,17 +105,23 @@ def _rows(
         yield hash_key(key), half.tobytes()
 
 
-def put(db: Database, base_id: str, items: Mapping[str, npt.NDArray[np.floating]]) -> None:
-    """Store vectors in batches; see ``Store.put_vectors``."""
+def batches(
+    items: Mapping[str, npt.NDArray[np.floating]],
+) -> Iterator[list[tuple[bytes, bytes]]]:
+    """Pack vectors, checked, into lists for ``put``; see ``Store.put_vectors``."""
     rows = _rows(items)
     while batch := list(islice(rows, _BATCH)):
-        with db.writing() as connection:
-            connection.execute("INSERT OR IGNORE INTO bases (base_id) VALUES (?)", (bind(base_id),))
-            base = _base(connection, base_id)
-            connection.executemany(
-                "REPLACE INTO vectors (base, hash, vector) VALUES (?, ?, ?)",
-                ((base, *row) for row in batch),
-            )
+        yield batch
+
+
+def put(connection: Connection, base_id: str, batch: Sequence[tuple[bytes, bytes]]) -> None:
+    """Store one batch of vectors."""
+    connection.execute("INSERT OR IGNORE INTO bases (base_id) VALUES (?)", (bind(base_id),))
+    base = _base(connection, base_id)
+    connection.executemany(
+        "REPLACE INTO vectors (base, hash, vector) VALUES (?, ?, ?)",
+        ((base, *row) for row in batch),
+    )
 
 
 def drop(connection: Connection, texts: Iterable[str]) -> int:

@@ -264,8 +264,11 @@ def test_drop_stale_heads_keeps_only_what_learned_from_nothing_forgotten(store: 
     store.save_head(replace(make_head("t"), stale=True))
     store.save_head(make_head("t"))
     store.save_head(replace(make_head("u"), stale=True))
-    assert store.drop_stale_heads() == 2
-    assert [(h.task, h.version) for h in store.heads()] == [("t", 2)]
+    store.save_head(replace(make_head("gone"), stale=True))
+    store.add([Record("in", "out", task=task) for task in ("t", "u")])
+    assert store.drop_stale_heads("t") == 2
+    assert [(h.task, h.version) for h in store.heads()] == [("t", 2), ("u", 1)]
+    assert store.drop_stale_heads("u") == 1
     assert store.head("u", make_head("u").role) is None
 
 
