@@ -101,7 +101,9 @@ class Store:
         A record without an id gets one from its content, so adding the same again changes
         nothing. Under an id already taken by other content it replaces that content if it
         comes from the same source and the id was not met before in this call; else it is
-        stored under the id with its content's hash appended. Replacing keeps the time if the
+        stored under the id with its content's hash appended, private if the one that has the id
+        is, or one of its own source that stands beside it; the only one of its source beside
+        another source's is replaced. Replacing keeps the time if the
         new record has none, and keeps a record private that was. What was made of a replaced
         text goes with it: pools that ask about the record or show it, and vectors.
 
@@ -459,6 +461,8 @@ class Store:
     @staticmethod
     def forget_user(path: Path) -> None:
         """Remove one user's file and what SQLite keeps beside it.
+
+        It is emptied first: whoever has it open finds nothing in it, and may not use it any more.
 
         Raises
         ------
