@@ -84,7 +84,8 @@ def _checked(record: Record) -> Record:
             f"A record cannot be added: its private is {record.private!r:.80}; expected True or "
             "False. Say which it is."
         )
-    return replace(record, task=canonical_name(record.task) or DEFAULT_TASK)
+    task = canonical_name(record.task) or DEFAULT_TASK
+    return record if task == record.task else replace(record, task=task)
 
 
 class Personalizer:

@@ -237,7 +237,7 @@ class _Adding:
         """Store one record; return the field of ``AddResult`` that counts it."""
         stored = self._stored(connection, wanted)
         if stored is None:
-            self._add(connection, replace(record, id=wanted), now)
+            self._add(connection, record if record.id else replace(record, id=wanted), now)
             return "added"
         if _same(stored.record, record):
             return self._keep(connection, stored, record)
