@@ -46,10 +46,10 @@ def titles(prompt: Prompt, n: int) -> list[str]:
 
 
 @pytest.fixture
-def make(tmp_path: Path, hash_encoder, scripted) -> Iterator[Make]:  # type: ignore[no-untyped-def]
+def make(tmp_path: Path, hash_encoder, scripted) -> Iterator[Make]:
     made: list[Personalizer] = []
 
-    def one(history: list[Record], llm=None) -> Personalizer:  # type: ignore[no-untyped-def]
+    def one(history: list[Record], llm=None) -> Personalizer:
         store = Store.open(tmp_path / f"{len(made)}.db")
         store.add(history)
         person = Personalizer(
@@ -111,7 +111,7 @@ def test_a_fit_forgotten_under_is_the_fit_of_what_is_left(make: Make, stage: str
     np.testing.assert_allclose(head.weight, expected.weight, atol=1e-6)
 
 
-def test_a_fit_forgotten_under_while_the_llm_writes_learns_anew(make: Make, scripted) -> None:  # type: ignore[no-untyped-def]
+def test_a_fit_forgotten_under_while_the_llm_writes_learns_anew(make: Make, scripted) -> None:
     asked: list[Personalizer] = []
 
     def answer(prompt: Prompt, n: int) -> list[str]:
@@ -140,7 +140,7 @@ def test_an_adapter_forgotten_under_learns_anew(
         )  # fmt: skip
     evidence, seen = fitting.adapter_evidence, []
 
-    def forgetting(*args):  # type: ignore[no-untyped-def]
+    def forgetting(*args):
         data, groups = evidence(*args)
         seen.append(groups.n_groups)
         if len(seen) == 1:
@@ -211,7 +211,7 @@ def test_put_vectors_and_save_head_of_records_rewritten_since_are_refused(make: 
 
 def test_encoder_keeps_no_vector_of_what_was_forgotten_and_ends_a_fit(
     tmp_path: Path, hash_encoder
-) -> None:  # type: ignore[no-untyped-def]
+) -> None:
     with Store.open(tmp_path / "me.db") as store:
         store.add(with_secret(30))
         encoder = CachedEncoder(hash_encoder, store)
@@ -231,10 +231,10 @@ def test_encoder_keeps_no_vector_of_what_was_forgotten_and_ends_a_fit(
 
 def test_rank_while_another_process_forgets_answers_and_leaves_nothing(
     make: Make, hash_encoder, monkeypatch: pytest.MonkeyPatch
-) -> None:  # type: ignore[no-untyped-def]
+) -> None:
     p, encode, encoded = make(with_secret()), hash_encoder.encode, []
 
-    def forgetting(texts, **options):  # type: ignore[no-untyped-def]
+    def forgetting(texts, **options):
         if SECRET.input in texts:
             forget_elsewhere(p, SECRET.id)
         encoded.append(len(texts))
@@ -300,7 +300,7 @@ def test_forget_that_cannot_fit_again_says_what_is_erased(
         p.fit_head(task, use_llm=False)
     proxy = fitting.reranker_evidence
 
-    def failing(engine, history, **options):  # type: ignore[no-untyped-def]
+    def failing(engine, history, **options):
         if history.task.name == TASK:
             raise BundleError("The base is broken.")
         return proxy(engine, history, **options)

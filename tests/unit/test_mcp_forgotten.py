@@ -38,11 +38,11 @@ def repeating(_prompt: Prompt, n: int) -> list[str]:
 
 
 @pytest.fixture
-def make(path: Path, hash_encoder, scripted) -> Iterator[Make]:  # type: ignore[no-untyped-def]
+def make(path: Path, hash_encoder, scripted) -> Iterator[Make]:
     """Open the one person's file, whose LLM answers by a function of the prompt."""
     made: list[Personalizer] = []
 
-    def one(answer=repeating, **settings: object) -> Personalizer:  # type: ignore[no-untyped-def]
+    def one(answer=repeating, **settings: object) -> Personalizer:
         store, config = Store.open(path), Config(candidates=2, **settings)
         store.add(RECORDS)
         person = Personalizer(

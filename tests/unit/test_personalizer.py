@@ -241,7 +241,7 @@ def test_generate_refuses_numbers_no_setting_can_have(
     person: Make, asked: dict[str, float], message: str
 ) -> None:
     with pytest.raises(ConfigError, match=re.escape(message)):
-        person().generate("any query", **asked)  # type: ignore[arg-type]
+        person().generate("any query", **asked)
 
 
 def test_generate_llm_that_streams_another_text_is_an_error(person: Make) -> None:
@@ -667,7 +667,7 @@ def test_add_refuses_what_is_no_record(person: Make, wrong: dict[str, object]) -
 
 def test_add_refuses_a_dict_in_place_of_a_record(person: Make) -> None:
     with pytest.raises(ConfigError, match=r"got .*'input'.*; expected a Record"):
-        person().add([{"input": "a text", "output": "a title"}])  # type: ignore[list-item]
+        person().add([{"input": "a text", "output": "a title"}])
 
 
 @pytest.mark.parametrize("spelling", ["Note-Title", " note title ", "note_title"])
