@@ -82,6 +82,16 @@ def _share(words: Sequence[str], among: set[str]) -> float:
     return sum(word in among for word in words) / len(words) if words else 0.0
 
 
+def _weigh(rows: Float2d, weights: Float1d) -> Float1d:
+    """Return ``rows @ weights``, shape ``(m,)``, with no warning of what is not in it.
+
+    For five columns of float32 OpenBLAS (0.3.31, AVX-512) also reads a lane of its stack that it
+    never wrote. The product is right, but what happens to lie there can look like a NaN to it.
+    """
+    with np.errstate(invalid="ignore"):
+        return np.asarray(rows @ weights)
+
+
 def _near(pool: Pool, history: History) -> tuple[Int1d, Float1d]:
     """Return the nearest records and their cosines to the query."""
     cosine = history.cosines(pool.query_vector)
@@ -105,13 +115,13 @@ def _support(pool: Pool, history: History, out: Float2d) -> None:
     if len(history) == 0:
         out[:, 11:13] = out[:, 20] = np.log(FLOOR)
         return
-    out[:, 19] = _similarity(pool, history, pool.trusted) @ pool.trust
+    out[:, 19] = _weigh(_similarity(pool, history, pool.trusted), pool.trust)
     out[:, 20] = np.log(out[:, 19] + FLOOR)
     index, cosine = _near(pool, history)
     similarity = _similarity(pool, history, index)
     for column, temperature in ((9, SHARP), (10, BROAD)):
         weight = np.exp((cosine - cosine.max()) / temperature)
-        out[:, column] = similarity @ (weight / weight.sum())
+        out[:, column] = _weigh(similarity, weight / weight.sum())
         out[:, column + 2] = np.log(out[:, column] + FLOOR)
 
 
@@ -125,7 +135,7 @@ def _habit(pool: Pool, history: History) -> Float1d:
         shares = [profile.shares.get(c.text.strip().casefold(), 0.0) for c in pool.candidates]
         return np.array(shares, dtype=np.float32)
     weight = history.recency / history.recency.sum()
-    return np.asarray(_similarity(pool, history, np.arange(len(history))) @ weight)
+    return _weigh(_similarity(pool, history, np.arange(len(history))), weight)
 
 
 def _votes(pool: Pool, history: History, out: Float2d) -> None:
@@ -140,11 +150,11 @@ def _votes(pool: Pool, history: History, out: Float2d) -> None:
         # Without itself, or one candidate of many samples would agree with its own echo only.
         others = np.maximum(count.sum() - 1.0, 1.0)
         own = np.diag(agreement) * np.minimum(count, 1.0)
-        out[:, 1] = (agreement @ count - own) / others
+        out[:, 1] = (_weigh(agreement, count) - own) / others
         alike = pool.vectors @ pool.vectors.T
-        out[:, 21] = (alike @ count - np.diag(alike) * np.minimum(count, 1.0)) / others
+        out[:, 21] = (_weigh(alike, count) - np.diag(alike) * np.minimum(count, 1.0)) / others
     else:
-        out[:, 1] = agreement @ share
+        out[:, 1] = _weigh(agreement, share)
     out[:, 2] = share
     out[:, 3] = np.log(share + FLOOR)
     logprobs = [c.logprob for c in pool.candidates if c.logprob is not None]

@@ -9,6 +9,7 @@ from hydra_edge.features import (
     ADAPTER_FEATURES,
     RERANKER_FEATURES,
     Pool,
+    adapter,
     adapter_features,
     reranker_features,
 )
@@ -144,6 +145,35 @@ def test_adapter_features_empty_history_is_finite(name: str) -> None:
 def test_adapter_features_of_no_candidates() -> None:
     history = history_of(BUILTIN["paper_title"], [])
     assert adapter_features(pool_of([], []), history).shape == (0, len(ADAPTER_FEATURES))
+
+
+def leave_garbage_on_the_stack() -> None:
+    """Make OpenBLAS copy signalling NaNs there: a strided vector is copied before it is used."""
+    garbage = np.full(400, 0x7F800001, dtype=np.uint32).view(np.float32)
+    with np.errstate(invalid="ignore"):
+        np.ones((3, 200), dtype=np.float32) @ garbage[::2]
+
+
+@pytest.mark.parametrize("name", sorted(BUILTIN))
+def test_adapter_features_warn_of_nothing_that_lies_on_the_stack(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Five of anything: AVX-512 kernels read a lane beyond it, and any warning fails a test."""
+
+    def dirty(*args: object) -> Float2d:
+        rows = compare(*args)
+        leave_garbage_on_the_stack()
+        return rows
+
+    compare = adapter._similarity
+    monkeypatch.setattr(adapter, "_similarity", dirty)
+    task = BUILTIN[name]
+    texts = ["1", "2", "3", "4", "5"] if task.kind == "rating" else ["a b", "c d", "e", "f", "g"]
+    history = history_of(task, [(i % 4, i % 3, text) for i, text in enumerate(texts)])
+    for m in range(2, 12):
+        candidates = [Candidate(texts[i % 5], count=i % 3) for i in range(m)]
+        pool = pool_of(candidates, [i % 4 for i in range(m)], 2, (0.1, 0.2, 0.3, 0.2, 0.2))
+        assert np.isfinite(adapter_features(pool, history)).all()
 
 
 def word_column(query: str, texts: list[str], history: History, name: str) -> np.ndarray:
