@@ -102,6 +102,26 @@ def _find_all(connection: Connection, ids: Sequence[str]) -> dict[str, _Stored |
     return found
 
 
+def _beside_ends(wanted: str) -> tuple[str | bytes, str | bytes]:
+    """Return what the ids that begin with one id and ``~`` lie between."""
+    return bind(f"{wanted}~"), bind(f"{wanted}\x7f")  # what comes after "~"
+
+
+def _with_others_beside(connection: Connection, ids: Sequence[str]) -> set[str]:
+    """Return those of many ids that others stand beside."""
+    found: set[str] = set()
+    for start in range(0, len(ids), CHUNK):
+        part = ids[start : start + CHUNK]
+        rows = connection.execute(
+            f"WITH wanted (place, low, high) AS (VALUES {', '.join(['(?, ?, ?)'] * len(part))}) "
+            "SELECT place FROM wanted "
+            "WHERE EXISTS (SELECT 1 FROM records WHERE id > low AND id < high)",
+            [value for place, name in enumerate(part) for value in (place, *_beside_ends(name))],
+        )
+        found |= {part[place] for (place,) in rows}
+    return found
+
+
 def _texts(record: Record) -> tuple[str, str]:
     return record.input, record.output
 
@@ -204,6 +224,7 @@ class _Adding:
         self._replaced: dict[str, Record] = {}
         self._known: dict[str, _Stored | None] = {}  # of the batch's ids, as they are stored
         self._beside: dict[str, _Beside] = {}  # of ids that were taken
+        self._left: set[str] = set()  # of the batch's ids: others stand beside one nobody has
         self._as_left = Revision()
 
     def put_all(self, connection: Connection, batch: Sequence[Record]) -> Counter[str]:
@@ -212,6 +233,8 @@ class _Adding:
         wanted = [record.id or record.content_hash[:16] for record in batch]
         self._known = _find_all(connection, wanted)
         self._replaced = {}
+        free = [name for name, stored in self._known.items() if stored is None]
+        self._left = _with_others_beside(connection, free)
         # Kept from batch to batch: all records of a source may ask for one id.
         if revision(connection) != self._as_left or len(self._beside) > BATCH:
             self._beside.clear()
@@ -237,8 +260,8 @@ class _Adding:
         """Store one record; return the field of ``AddResult`` that counts it."""
         stored = self._stored(connection, wanted)
         if stored is None:
-            self._add(connection, record if record.id else replace(record, id=wanted), now)
-            return "added"
+            record = record if record.id else replace(record, id=wanted)
+            return self._put_back(connection, record, now)
         if _same(stored.record, record):
             return self._keep(connection, stored, record)
         other = wanted
@@ -251,6 +274,19 @@ class _Adding:
         if stored.record.source == record.source and wanted not in self._met:
             return self._replace(connection, stored, record)
         return self._put_beside(connection, replace(record, id=other), stored.record, now)
+
+    def _put_back(self, connection: Connection, record: Record, now: float) -> str:
+        """Store a record under an id that is free, maybe since the record that had it went.
+
+        Those beside it may hold its very text, or be marked private.
+        """
+        if record.id in self._left:
+            beside = self._beside_of(connection, record.id)
+            if twin := self._stored(connection, beside.by_content.get(record.content_hash)):
+                return self._keep(connection, twin, record)
+            record = replace(record, private=record.private or beside.hides(record.source))
+        self._add(connection, record, now)
+        return "added"
 
     def _put_beside(
         self, connection: Connection, record: Record, holder: Record, now: float
@@ -280,7 +316,7 @@ class _Adding:
             beside = self._beside[wanted] = _Beside(wanted)
             rows = connection.execute(
                 f"SELECT {COLUMNS} FROM records WHERE id > ? AND id < ?",
-                (bind(f"{wanted}~"), bind(f"{wanted}\x7f")),  # what comes after "~"
+                _beside_ends(wanted),
             )
             for row in rows:
                 beside.note(record_of(row))

@@ -146,6 +146,28 @@ def test_text_edited_to_what_another_source_says_too_is_kept_once(store: Store) 
     assert store.count() == 2
 
 
+@pytest.mark.parametrize("again", [FEB, edited(FEB), JAN, MAR])
+def test_record_that_takes_a_forgotten_ones_id_is_as_private_as_those_beside_it(
+    store: Store, again: Record
+) -> None:
+    store.add([JAN, FEB])
+    store.set_private([name(FEB)], True)
+    store.forget(["42"])
+    added = store.add([again])
+    assert public(store) == set()
+    assert added == (AddResult(unchanged=1) if again == FEB else AddResult(added=1))
+    assert {r.input for r in store.records()} == {FEB.input, again.input}
+    assert store.add([again]) == AddResult(unchanged=1)
+
+
+def test_record_that_takes_a_forgotten_ones_id_is_public_beside_public_ones(store: Store) -> None:
+    store.add([JAN, FEB])
+    store.forget(["42"])
+    assert store.add([FEB]) == AddResult(unchanged=1)
+    assert store.add([MAR]) == AddResult(added=1)
+    assert public(store) == {FEB.input, MAR.input}
+
+
 @pytest.mark.parametrize("other", ["42~draft", "42~abcdef~123456", "420~abcdef"])
 def test_id_that_only_looks_alike_is_no_earlier_version(store: Store, other: str) -> None:
     store.add([JAN, Record("mine as well", "x", id=other, source="feb")])
