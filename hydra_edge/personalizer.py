@@ -39,6 +39,7 @@ from hydra_edge.learning import (
 )
 from hydra_edge.llm import LLM
 from hydra_edge.pools import Budget, Sampling
+from hydra_edge.records import checked
 from hydra_edge.resources import Resources
 from hydra_edge.store import Store, StoredChoice
 from hydra_edge.tasks import TaskSpec, canonical_name
@@ -57,35 +58,6 @@ from hydra_edge.types import (
     Record,
     Role,
 )
-
-_MOMENTS = (-62135596800.0, 253402300799.0)  # the years 1 to 9999
-
-
-def _checked(record: Record) -> Record:
-    """Return a record if it can be one of a history, under its task's one spelling."""
-    if not isinstance(record, Record):
-        raise ConfigError(f"A record cannot be added: got {record!r:.80}; expected a Record.")
-    for name in ("input", "output", "task", "id", "source"):
-        text = getattr(record, name)
-        if not isinstance(text, str) or (name in ("input", "output") and not text.strip()):
-            raise ConfigError(
-                f"A record cannot be added: its {name} is {text!r:.80}; expected text"
-                f"{' that is not empty' if name in ('input', 'output') else ''}. Leave it out."
-            )
-    moment = record.time
-    known = isinstance(moment, int | float) and not isinstance(moment, bool)
-    if moment is not None and not (known and _MOMENTS[0] <= moment <= _MOMENTS[1]):
-        raise ConfigError(
-            f"A record cannot be added: its time is {moment!r:.80}; expected unix seconds or None. "
-            "Convert it (datetime.timestamp)."
-        )
-    if not isinstance(record.private, bool):
-        raise ConfigError(
-            f"A record cannot be added: its private is {record.private!r:.80}; expected True or "
-            "False. Say which it is."
-        )
-    task = canonical_name(record.task) or DEFAULT_TASK
-    return record if task == record.task else replace(record, task=task)
 
 
 class Personalizer:
@@ -239,7 +211,7 @@ class Personalizer:
             is no moment. Whole batches of those before it are stored.
         """
         self._resources.check_open()
-        return self.store.add(map(_checked, records), progress=progress)
+        return self.store.add(map(checked, records), progress=progress)
 
     def forget(self, ids: str | Sequence[str] = (), *, source: str | None = None) -> ForgetReceipt:
         """Erase records and everything kept of them, then fit the heads they had taught again.
