@@ -37,12 +37,19 @@ STRENGTHS = (30.0, 100.0, 300.0)
 # queries each, which cannot tell strengths apart, and people's own choices must be able to move
 # a head (`python -m bench.picks`).
 NEAR_LOSS = 1.01
+FOLDS = 4
 # Only answers of an LLM show these; what closed sets taught of the others is held on to.
 VOTES = ("greedy", "consensus", "votes", "log_votes", "logprob", "zero_shot")
 VOTES_FREEDOM = 0.1
 # Whatever a candidate's text is like may speak for it or against it; all else that is known of an
 # answer of a closed set can only speak for it.
 EITHER_WAY = ("cos_query", "cos_shown", "logprob")
+
+
+def split_users(users: Sequence[UserEpisodes]) -> list[frozenset[str]]:
+    """Split users into folds; a user's tasks stay in one fold."""
+    names = sorted({user.user for user in users})
+    return [frozenset(names[i::FOLDS]) for i in range(FOLDS)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,6 +164,15 @@ class Trial:
         return float(np.concatenate([self.utilities[i] for i in of]).mean())
 
 
+def _chosen(held: Sequence[Held], weights: Sequence[Double1d]) -> tuple[Double1d, ...]:
+    """Return the utilities of what each fold's weights choose for its left-out users."""
+    chosen = (
+        [top_utility(groups.features @ weight, groups, 1) for _, groups in users]
+        for users, weight in zip(held, weights, strict=True)
+    )
+    return tuple(np.concatenate(c) if c else np.zeros(0) for c in chosen)
+
+
 def _try(
     views: Sequence[View],
     held: Sequence[Held],
@@ -165,11 +181,7 @@ def _try(
     how: Settings,
 ) -> Trial:
     weights = tuple(_mean(view, tasks, names, how) for view in views)
-    chosen = (
-        [top_utility(groups.features @ weight, groups, 1) for _, groups in users]
-        for users, weight in zip(held, weights, strict=True)
-    )
-    return Trial(how, weights, tuple(np.concatenate(c) if c else np.zeros(0) for c in chosen))
+    return Trial(how, weights, _chosen(held, weights))
 
 
 def _trials(
@@ -179,11 +191,17 @@ def _trials(
     return held, [_try(views, held, tasks, names, how) for how in tried]
 
 
-def shared_utility(
+def shared_weights(
     views: Sequence[View], tasks: set[str], names: Sequence[str], how: Settings
-) -> float:
-    """Return what the shared weights of each view are worth to its left-out users' pools."""
-    return _trials(views, tasks, names, [how])[1][0].utility()
+) -> list[Double1d]:
+    """Fit the shared weights ``(d,)`` of each view."""
+    return [_mean(view, tasks, names, how) for view in views]
+
+
+def shared_utility(views: Sequence[View], tasks: set[str], weights: Sequence[Double1d]) -> float:
+    """Return what weights of each view are worth to its left-out users' pools."""
+    held = [_left_out(view, tasks, len(weights[0])) for view in views]
+    return float(np.concatenate(_chosen(held, weights)).mean())
 
 
 def _best(trials: Sequence[Trial], folds: Sequence[int] | None = None) -> Trial:

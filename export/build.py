@@ -175,7 +175,7 @@ class _Build:
                 "train", self._train, (MAPS_FILE, FEATURES_FILE, CLOSED_FILE, QUALITY_FILE),
                 self._data_files,
                 ("onnx", "mine", "label"), {"seed": plan.seed, "features": names, **version},
-                version=3,
+                version=4,
             ),
             Stage(
                 "agree", self._agree, (AGREEMENT_FILE, SAMPLE_FILE), self._model_files,

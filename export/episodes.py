@@ -6,9 +6,11 @@ answered. Every query sees earlier records only: features come from the code the
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from types import MappingProxyType
+from typing import Self
 
 import numpy as np
 
@@ -33,8 +35,8 @@ class Episode:
 
     ``raw`` (m, d) are unscaled interpretable features, ``utilities`` (m,). ``query`` (dim,) and
     each of ``sides`` (m, dim) are what learned maps multiply: a candidate has one side.
-    ``position`` is the query's place in the user's history; ``past`` is what a closed set's
-    features are drawn from.
+    ``position`` is the query's place in the user's history as known; ``past`` is what a closed
+    set's features are drawn from.
     """
 
     position: int
@@ -55,24 +57,37 @@ class UserEpisodes:
     episodes: tuple[Episode, ...]
 
 
+@dataclass(frozen=True, eq=False)
+class _Seen:
+    """One user's records as the device's code sees them."""
+
+    engine: Engine
+    history: History
+    lexical: LexicalIndex
+
+    @classmethod
+    @contextmanager
+    def of(cls, user: UserHistory, bundle: Bundle, encoder: TextEncoder) -> Iterator[Self]:
+        engine = engine_for(user, bundle, encoder)
+        history = engine.history(engine.task(user.task))
+        yield cls(engine, history, engine.lexical(history))
+        engine.store.close()
+
+
 def _episode(
-    engine: Engine,
-    history: History,
-    lexical: LexicalIndex,
-    position: int,
-    completions: Sequence[Completion],
-    shown: Sequence[Record],
+    seen: _Seen, position: int, completions: Sequence[Completion], shown: Sequence[Record]
 ) -> Episode | None:
     """Make an episode of what was answered to a record as the query; None without a candidate."""
+    history = seen.history
     record, vector = history.records[position], history.inputs[position]
     candidates = merge(completions, history.task)
     if not candidates:
         return None
     past = history.before(position)
-    pool = engine.pool(record.input, vector, candidates, shown, past, lexical)
+    pool = seen.engine.pool(record.input, vector, candidates, shown, past, seen.lexical)
     return Episode(
         position,
-        pool_features(engine.features["adapter"], pool, past),
+        pool_features(seen.engine.features["adapter"], pool, past),
         pool_utilities(pool, record.output, history.task),
         vector,
         (pool.vectors,),
@@ -96,16 +111,11 @@ def closed_episodes(
     """
     out = []
     for done, user in enumerate(users, start=1):
-        engine = engine_for(user, bundle, encoder)
-        history = engine.history(engine.task(user.task))
-        lexical = engine.lexical(history)
-        made = [
-            _episode(engine, history, lexical, position, (), ())
-            for position in range(max(2, len(history) - limit), len(history))
-        ]
+        with _Seen.of(user, bundle, encoder) as seen:
+            n, kind = len(seen.history), seen.history.task.kind
+            made = [_episode(seen, i, (), ()) for i in range(max(2, n - limit), n)]
         episodes = tuple(e for e in made if e is not None)
-        out.append(UserEpisodes(user.user, user.task, history.task.kind, episodes))
-        engine.store.close()
+        out.append(UserEpisodes(user.user, user.task, kind, episodes))
         report("closed sets", done, len(users))
     return out
 
@@ -117,6 +127,7 @@ def pool_episodes(
     encoder: TextEncoder,
     report: Progress,
     shares: Mapping[str, float] = MappingProxyType({}),
+    latest: int | None = None,
 ) -> list[UserEpisodes]:
     """Label the pools that LLMs answered, oldest query first.
 
@@ -133,28 +144,31 @@ def pool_episodes(
         With the reranker's maps.
     shares
         By task, how much of a pool is drawn with no record shown; 0 of tasks not named.
+    latest
+        How many of the records before a query are known, as ``position`` then says; None: all
+        of them. The answers are those that an LLM gave to prompts made of all.
     """
     by_user: dict[tuple[str, str, str], list[PoolLabel]] = {}
     for answer in answers:
         by_user.setdefault((answer.task, answer.user, answer.llm), []).append(answer)
     out = []
     for done, key in enumerate(sorted(by_user), start=1):
-        user = users[key[:2]]
-        engine = engine_for(user, bundle, encoder)
-        history = engine.history(engine.task(user.task))
-        lexical = engine.lexical(history)
-        place = {record.id: record for record in history.records}
-        made = [
-            _episode(
-                engine, history, lexical, answer.position,
-                answer.mixed(shares.get(answer.task, 0.0)),
-                [place[i] for i in answer.shown_ids],
-            )
-            for answer in sorted(by_user[key], key=lambda a: a.position)
-        ]  # fmt: skip
+        user, share = users[key[:2]], shares.get(key[0], 0.0)
+        asked = sorted(by_user[key], key=lambda a: a.position)
+        with _Seen.of(user, bundle, encoder) as seen:
+            kind, made = seen.history.task.kind, []
+            place = {record.id: record for record in seen.history.records}
+            for answer in asked:
+                shown = [place[i] for i in answer.shown_ids]
+                if latest is None:
+                    made.append(_episode(seen, answer.position, answer.mixed(share), shown))
+                    continue
+                known = min(latest, answer.position)
+                records = seen.history.records[answer.position - known : answer.position + 1]
+                with _Seen.of(replace(user, records=tuple(records)), bundle, encoder) as few:
+                    made.append(_episode(few, known, answer.mixed(share), shown))
         episodes = tuple(e for e in made if e is not None)
-        out.append(UserEpisodes(user.user, user.task, history.task.kind, episodes))
-        engine.store.close()
+        out.append(UserEpisodes(user.user, user.task, kind, episodes))
         report("pools", done, len(by_user))
     return out
 

@@ -14,6 +14,7 @@ from typing import get_args
 import numpy as np
 
 from export.adapter_priors import (
+    FOLDS,
     RIDGES,
     TAUS,
     Settings,
@@ -21,6 +22,8 @@ from export.adapter_priors import (
     fit_priors,
     make_view,
     shared_utility,
+    shared_weights,
+    split_users,
 )
 from export.classify import Classifiers, ClosedSet
 from export.data import UserHistory, sample_users
@@ -32,6 +35,7 @@ from export.episodes import (
     labelled,
     pool_episodes,
 )
+from export.few import choose_half_at
 from export.labels import PoolLabel
 from export.metalearn import Recipe, learn_maps
 from export.priors import (
@@ -45,7 +49,6 @@ from hydra_edge.types import Float2d, JsonDict, Kind, Progress, Role
 
 CLOSED_USERS = 120  # of a task, whose closed sets are labelled without an LLM
 CLOSED_QUERIES = 30  # of each of them
-FOLDS = 4
 # How much of a free text's pool may be drawn with no record shown: 0, 1, 2 or 4 of 8.
 SHARES = (0.0, 0.125, 0.25, 0.5)
 # The least that comes this near to the best is taken: another prompt is another call.
@@ -61,12 +64,6 @@ class TrainedMaps:
     features: dict[Role, tuple[str, ...]]
     quality: JsonDict
     closed_sets: dict[str, tuple[str, ...]]
-
-
-def split_users(users: Sequence[UserEpisodes]) -> list[frozenset[str]]:
-    """Split users into folds; a user's tasks stay in one fold."""
-    names = sorted({user.user for user in users})
-    return [frozenset(names[i::FOLDS]) for i in range(FOLDS)]
 
 
 def choose_shares(
@@ -98,7 +95,8 @@ def choose_shares(
         folds = split_users(answered)
         views = [make_view(answered, [], None, fold) for fold in folds]
         for task in tasks:
-            found[task][share] = shared_utility(views, {task}, names, how)
+            weights = shared_weights(views, {task}, names, how)
+            found[task][share] = shared_utility(views, {task}, weights)
     found["text"] = {s: float(np.mean([found[task][s] for task in tasks])) for s in SHARES}
     chosen = {
         group: min(share for share, u in by.items() if u >= NEAR_BEST * max(by.values()))
@@ -139,6 +137,7 @@ def train_maps(
     recipe = recipe or Recipe()
     by_name = {(task, u.user): u for task, users in users_by_task.items() for u in users}
     shares, stated_shares = choose_shares(pools, by_name, bundle, encoder, report)
+    half_at, stated_half = choose_half_at(pools, by_name, bundle, encoder, report, shares)
     answered = pool_episodes(pools, by_name, bundle, encoder, report, shares)
     kinds = {u.task: u.kind for u in answered}
     drawn = [
@@ -194,6 +193,7 @@ def train_maps(
                 figures["nested"]["maps"] = tried[group]["nested"]["maps"]
     arrays = {k: v for k, v in bundle.maps.items() if k.startswith("reranker.")} | priors
     arrays |= {f"adapter.zero_shot.{g}": np.array([share]) for g, share in shares.items()}
+    arrays["adapter.half_at"] = np.array([half_at])
     scale = whole[0].scale
     arrays["adapter.scale.mean"], arrays["adapter.scale.std"] = scale.mean, scale.std
     if maps is not None:
@@ -203,7 +203,7 @@ def train_maps(
     }  # fmt: skip
     recorded = {name: getattr(recipe, name) for name in recipe.__slots__}
     stated = {
-        "adapter": quality, "zero_shot": stated_shares, "recipe": recorded,
+        "adapter": quality, "zero_shot": stated_shares, "half_at": stated_half, "recipe": recorded,
         "classifiers": known.report, "left_out": f"{FOLDS} folds of users",
     }  # fmt: skip
     for task in known.labels:

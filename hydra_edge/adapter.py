@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from hydra_edge.active import ActiveHead
-from hydra_edge.features import FeatureMap, Pool, adapter_features
+from hydra_edge.features import FeatureMap, Pool, adapter_features, draw_in
 from hydra_edge.history import History
 from hydra_edge.tasks import TaskSpec, answer_key
 from hydra_edge.types import Candidate, Completion, Float1d, Float2d
@@ -45,6 +45,8 @@ def pool_features(features: FeatureMap, pool: Pool, history: History) -> Float2d
     """Return the scaled features of a pool, shape ``(m, d)``, learned ones included."""
     known = features.classifier(history.task)
     raw = adapter_features(pool, history, known)
+    if history.task.kind == "text":
+        raw = draw_in(raw, len(history), features.half_at)
     learned = features.learned(pool.query_vector, pool.vectors)
     return features.scale(np.hstack((raw, learned)))
 

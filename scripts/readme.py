@@ -95,6 +95,20 @@ def classifiers() -> str:
     return "\n".join([*lines, ""])
 
 
+def few() -> str:
+    """Return what it pays to believe few records less, as the base's manifest states it."""
+    stated = BASE["quality"]["half_at"]
+    tried = stated["utility"]
+    known = list(next(iter(tried.values())))
+    headings = ["records until half is believed", *(f"{n} known" for n in known)]
+    lines = ["| " + " | ".join(headings) + " |", "|" + "---|" * len(headings)]
+    for half_at, worth in sorted(tried.items(), key=lambda one: float(one[0])):
+        mark = "**" if float(half_at) == stated["half_at"] else ""
+        cells = [half_at, *(f"{worth[n]:.4f}" for n in known)]
+        lines.append("| " + " | ".join(f"{mark}{cell}{mark}" for cell in cells) + " |")
+    return "\n".join([*lines, ""])
+
+
 BORROWED = {
     "habit": "habit", "own_fit": "own_fit", "own_fit_borrowed": "own_fit, borrowed",
     "shared": "shared head", "shared_borrowed": "shared head, borrowed",
@@ -356,7 +370,7 @@ def main() -> None:
     args = parser.parse_args()
     pages = {
         README: {"figures": figures()},
-        TRAINING: {"classifiers": classifiers(), "borrowed": borrowed()},
+        TRAINING: {"classifiers": classifiers(), "few": few(), "borrowed": borrowed()},
     }
     if not (args.check or args.figures):
         pages[README]["transcript"] = transcript()

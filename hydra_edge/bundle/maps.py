@@ -21,6 +21,7 @@ from hydra_edge.types import Kind, Role
 
 _GAIN_NAME = re.compile(r"(?P<role>[a-z]+)\.gain\.(?P<group>.+)")
 _SHARE_NAME = re.compile(r"adapter\.zero_shot\.(?P<group>.+)")
+_HALF_AT = "adapter.half_at"
 _PRIOR_NAME = re.compile(r"(?P<role>[a-z]+)\.prior\.(?P<group>.+)\.(mean|precision|tau)")
 
 
@@ -65,9 +66,10 @@ def check_maps(
         groups ``<role>.gain.<group>`` ``(2, 3)``: what training users gained by the shared head
         over the baseline and by their own over the shared one, each as mean, spread over users
         (> 0), and noise of a query (> 0); optionally ``adapter.zero_shot.<group>`` ``(1,)``,
-        the share of a pool that is best drawn with no record shown (0 to 0.5). For each task of
-        ``closed_sets``, with ``l`` answers: ``adapter.classifier.<task>.weight`` ``(l, dim)``
-        and ``.bias`` ``(l,)``.
+        the share of a pool that is best drawn with no record shown (0 to 0.5); optionally
+        ``adapter.half_at`` ``(1,)``, how many records it takes until half of what they say of a
+        free text is believed (>= 0). For each task of ``closed_sets``, with ``l`` answers:
+        ``adapter.classifier.<task>.weight`` ``(l, dim)`` and ``.bias`` ``(l,)``.
     source
         The file to complain about.
 
@@ -121,6 +123,8 @@ def _expected_shapes(
         match = _SHARE_NAME.fullmatch(name)
         if match and role == "adapter" and match["group"] in groups:
             shapes[name] = (1,)
+    if role == "adapter" and _HALF_AT in maps:
+        shapes[_HALF_AT] = (1,)
     sides = (f"{role}.map.query", f"{role}.map.other")
     if any(side in maps for side in sides):
         # Both are needed, equally long; one row is asked of what has no length at all.
@@ -143,6 +147,8 @@ def _check_array(
         _fail(source, name, "holds deviations not above 0", "positive ones")
     if _SHARE_NAME.fullmatch(name) and not ((array >= 0) & (array <= 0.5)).all():
         _fail(source, name, f"is {array.tolist()}", "a share from 0 to 0.5")
+    if name == _HALF_AT and not (array >= 0).all():
+        _fail(source, name, f"is {array.tolist()}", "a number of records, 0 or more")
     if name.endswith(".precision"):
         _check_precision(array.astype(np.float64), name, source)
 

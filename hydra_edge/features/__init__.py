@@ -1,6 +1,6 @@
 """Pair features: what a head sees of a (query, record) or a (query, candidate) (design 5.2)."""
 
-from hydra_edge.features.adapter import ADAPTER_FEATURES, Pool, adapter_features
+from hydra_edge.features.adapter import ADAPTER_FEATURES, Pool, adapter_features, draw_in
 from hydra_edge.features.reranker import RERANKER_FEATURES, reranker_features
 from hydra_edge.features.scaling import FEATURE_VERSION, FeatureMap, feature_names
 
@@ -11,6 +11,7 @@ __all__ = [
     "FeatureMap",
     "Pool",
     "adapter_features",
+    "draw_in",
     "feature_names",
     "reranker_features",
 ]

@@ -53,6 +53,15 @@ NEIGHBOURS = 50
 SHARP, BROAD = 0.05, 0.2  # temperatures of nearness in cosine
 FLOOR = 0.02  # added inside logarithms of shares
 OPENING_FLOOR = 0.01
+# What the user's own records say of a free text; of the first four there are logarithms beside it.
+_TOLD = [
+    ADAPTER_FEATURES.index(name)
+    for name in (
+        "support_near", "support_wide", "habit", "support_ranked", "length_fit", "opening_fit",
+        "casing_fit", "punctuation_fit", "words_own", "words_near",
+    )
+]  # fmt: skip
+_TOLD_LOGS = [ADAPTER_FEATURES.index(f"log_{ADAPTER_FEATURES[i]}") for i in _TOLD[:4]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -220,4 +229,35 @@ def adapter_features(pool: Pool, history: History, classifier: Classifier | None
         if classifier is None and history.task.kind == "label":
             classifier = by_names(answers, pool.vectors)
         out[:, CLOSED_COLUMNS] = closed_features(past, pool.query_vector, classifier)
+    return out
+
+
+def draw_in(raw: Float2d, records: int, half_at: float) -> Float2d:
+    """Believe what few records say of free texts less: their evidence is drawn to its mean.
+
+    One record is one example of what its user writes, and a pool's best match with it is often no
+    better than the others. What ``n`` records say counts ``n / (n + half_at)``, as the mean of
+    ``n`` observations beside ``half_at`` imagined ones does.
+
+    Parameters
+    ----------
+    raw
+        Shape ``(m, d)``, unscaled, of one pool; the columns of ``ADAPTER_FEATURES`` come first.
+    records
+        How many there were at the time of the query.
+    half_at
+        How many records count half; 0: all that is said is believed.
+
+    Returns
+    -------
+    Float2d
+        A copy, shape ``(m, d)``.
+    """
+    out = raw.copy()
+    if half_at == 0.0 or not len(raw):
+        return out
+    told = out[:, _TOLD]
+    mean = told.mean(axis=0)
+    out[:, _TOLD] = mean + (told - mean) * (records / (records + half_at))
+    out[:, _TOLD_LOGS] = np.log(np.maximum(out[:, _TOLD[:4]], 0.0) + FLOOR)
     return out

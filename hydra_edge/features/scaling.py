@@ -17,7 +17,7 @@ from hydra_edge.tasks import TaskSpec
 from hydra_edge.types import Float1d, Float2d, Role
 
 # To be raised whenever a feature is computed otherwise: heads of other features do not fit it.
-FEATURE_VERSION = 5
+FEATURE_VERSION = 6
 LIMIT = 5.0  # scaled features are clipped here: one odd value must not decide a choice
 _INTERPRETABLE: dict[Role, tuple[str, ...]] = {
     "reranker": RERANKER_FEATURES,
@@ -74,6 +74,8 @@ class FeatureMap:
             )
             for task, labels in bundle.manifest.closed_sets.items()
         }
+        half_at = bundle.maps.get(f"{role}.half_at")
+        self.half_at = 0.0 if half_at is None else float(half_at[0])  # see ``draw_in``
         self._mean = bundle.array(f"{role}.scale.mean")
         self._std = bundle.array(f"{role}.scale.std")
 

@@ -11,8 +11,10 @@ from hydra_edge.features import (
     Pool,
     adapter,
     adapter_features,
+    draw_in,
     reranker_features,
 )
+from hydra_edge.features.adapter import FLOOR
 from hydra_edge.features.words import WORD_FEATURES, word_features
 from hydra_edge.history import History
 from hydra_edge.retrieval import Shortlist
@@ -174,6 +176,46 @@ def test_adapter_features_warn_of_nothing_that_lies_on_the_stack(
         candidates = [Candidate(texts[i % 5], count=i % 3) for i in range(m)]
         pool = pool_of(candidates, [i % 4 for i in range(m)], 2, (0.1, 0.2, 0.3, 0.2, 0.2))
         assert np.isfinite(adapter_features(pool, history)).all()
+
+
+def test_draw_in_halves_what_few_records_say_and_keeps_the_rest() -> None:
+    rng = np.random.default_rng(0)
+    raw = rng.random((5, len(ADAPTER_FEATURES) + 2), dtype=np.float32)  # two learned ones
+    told = {
+        "support_near": "log_support_near", "support_wide": "log_support_wide",
+        "habit": "log_habit", "support_ranked": "log_support_ranked", "length_fit": "",
+        "opening_fit": "", "casing_fit": "", "punctuation_fit": "", "words_own": "",
+        "words_near": "",
+    }  # fmt: skip
+    out = draw_in(raw, records=6, half_at=6.0)
+    changed = set()
+    for name, log in told.items():
+        before, after = (column(of, name, ADAPTER_FEATURES) for of in (raw, out))
+        np.testing.assert_allclose(after, (before + before.mean()) / 2, rtol=1e-5)
+        changed.add(ADAPTER_FEATURES.index(name))
+        if log:
+            changed.add(ADAPTER_FEATURES.index(log))
+            np.testing.assert_allclose(
+                column(out, log, ADAPTER_FEATURES), np.log(after + FLOOR), rtol=1e-5
+            )
+    others = [i for i in range(raw.shape[1]) if i not in changed]
+    np.testing.assert_array_equal(out[:, others], raw[:, others])
+
+
+@pytest.mark.parametrize(("records", "spread"), [(0, 0.0), (1, 1 / 7), (10**6, 1.0)])
+def test_draw_in_believes_more_the_more_records_there_are(records: int, spread: float) -> None:
+    raw = np.random.default_rng(1).random((7, len(ADAPTER_FEATURES)), dtype=np.float32)
+    near, drawn = (column(of, "support_near", ADAPTER_FEATURES)
+                   for of in (raw, draw_in(raw, records, 6.0)))  # fmt: skip
+    assert drawn.std() == pytest.approx(near.std() * spread, rel=1e-3, abs=1e-6)
+    assert drawn.mean() == pytest.approx(near.mean(), rel=1e-4)
+
+
+def test_draw_in_of_all_that_is_said_or_of_no_candidate_changes_nothing() -> None:
+    raw = np.random.default_rng(2).random((3, len(ADAPTER_FEATURES)), dtype=np.float32)
+    np.testing.assert_array_equal(draw_in(raw, 1, 0.0), raw)
+    assert draw_in(raw, 1, 0.0) is not raw
+    assert draw_in(raw[:0], 0, 6.0).shape == (0, len(ADAPTER_FEATURES))
 
 
 def word_column(query: str, texts: list[str], history: History, name: str) -> np.ndarray:
