@@ -175,6 +175,7 @@ class ForgetReceipt:
     pools: int = 0
     choices: int = 0
     log_entries: int = 0
+    repeats: int = 0  # of the records: answers that were kept and repeat what the others say
     tasks: tuple[str, ...] = ()  # whose heads were learned from it and must be fitted again
 
 

@@ -9,7 +9,7 @@ file system or a backup still holds outside the file is beyond this module.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from sqlite3 import Connection
@@ -29,7 +29,7 @@ from hydra_edge.store.schema import (
     MAGIC,
     META_ERASING,
 )
-from hydra_edge.types import ForgetReceipt
+from hydra_edge.types import ForgetReceipt, Record
 
 # A forgotten text at least this long is also sought inside other texts; a shorter one (a
 # label, a rating, "yes") only as a whole: it says nothing of anyone where it stands by chance.
@@ -45,6 +45,10 @@ _TABLES = ("records", "vectors", "bases", "pools", "choices", "log", "heads")
 def _plain(text: str) -> str:
     """Fold the spacing of a text: prompts and models change it."""
     return " ".join(text.split())
+
+
+def _texts(record: Record) -> tuple[str, str]:
+    return record.input, record.output
 
 
 class Traces:
@@ -170,21 +174,56 @@ def _rows_of(connection: Connection, ids: Sequence[str], source: str | None) -> 
     return list(seqs)
 
 
+def _repeats(connection: Connection, gone: Mapping[int, Record]) -> dict[int, Record]:
+    """Find the answers that were kept as records, were shown one of those gone, and repeat one.
+
+    An answer kept is the user's own word, but where an LLM copied a record into it, that record
+    would live on in it; and so in answers that were shown this one.
+    """
+    choices = [
+        (text_of(kept), set(texts_from_json(shown)))
+        for kept, shown in connection.execute(
+            "SELECT record_id, record_ids FROM choices WHERE record_id IS NOT NULL ORDER BY seq"
+        )
+    ]
+    found: dict[int, Record] = {}
+    known = {record.id: record for record in gone.values()}
+    traces = _long_traces(known.values())
+    for kept, shown in choices:  # oldest first: what one repeats, a later one may repeat of it
+        if kept in known or shown.isdisjoint(known):
+            continue
+        row = connection.execute(
+            f"SELECT seq, {records.COLUMNS} FROM records WHERE id = ?", (bind(kept),)
+        ).fetchone()
+        if row is not None and traces.touch((), _texts(record := records.record_of(row[1:]))):
+            found[row[0]] = known[record.id] = record
+            traces = _long_traces(known.values())
+    return found
+
+
+def _long_traces(gone: Iterable[Record]) -> Traces:
+    texts = {text for record in gone for text in _texts(record)}
+    return Traces((), (text for text in texts if len(_plain(text)) >= DISTINCTIVE))
+
+
 def forget(db: Database, ids: Sequence[str], source: str | None) -> ForgetReceipt:
     """Erase records and what they left behind; see ``Store.forget``."""
     with db.writing() as connection:
         seqs = _rows_of(connection, ids, source)
-        gone = [
-            records.record_of(row)
-            for row in records.by_seq(connection, seqs, records.COLUMNS).values()
-        ]
-        connection.executemany("DELETE FROM records WHERE seq = ?", [(seq,) for seq in seqs])
+        rows = records.by_seq(connection, seqs, records.COLUMNS)
+        by_seq = {seq: records.record_of(row) for seq, row in rows.items()}
+        repeats = _repeats(connection, by_seq)
+        gone = [*by_seq.values(), *repeats.values()]
+        connection.executemany(
+            "DELETE FROM records WHERE seq = ?", [(seq,) for seq in (*by_seq, *repeats)]
+        )
         records.mark_changed(connection, rewritten=True)
-        texts = {text for record in gone for text in (record.input, record.output)}
+        texts = {text for record in gone for text in _texts(record)}
         texts -= records.still_used(connection, texts)
         receipt = replace(
             _erase_trails(connection, {record.id for record in gone}, texts),
             records=len(gone),
+            repeats=len(repeats),
             tasks=heads.mark_stale(connection, sorted({record.task for record in gone})),
         )
         mark_erasing(connection)

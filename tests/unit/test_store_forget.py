@@ -199,6 +199,38 @@ def test_forget_record_made_by_a_choice_takes_its_whole_trail(store: Store, path
     assert [p.key for p in store.pools()] == ["other"]
 
 
+def keep(store: Store, name: str, answer: str, *shown: str) -> None:
+    """Keep an answer to a query, which was shown records, as one of the history."""
+    store.add([Record(f"query {name}", answer, task="t", id=f"choice-{name}")])
+    store.put_choice(
+        name, "t", f"query {name}", [Candidate(answer)], shown, 0, answer, f"choice-{name}"
+    )
+
+
+def test_forget_takes_kept_answers_that_repeat_the_record_they_were_shown(
+    store: Store, path: Path
+) -> None:
+    store.add([Record(SECRET_IN, SECRET_OUT, task="t", id="secret")])
+    keep(store, "copied", f"As you say:  {SECRET_OUT} ", "secret")
+    keep(store, "of-the-copy", f"Again: as you say: {SECRET_OUT}", "choice-copied")
+    keep(store, "own", "Nothing like it, but my own words", "secret")
+    receipt = store.forget(["secret"])
+    assert (receipt.records, receipt.repeats) == (3, 2)
+    assert [record.id for record in store.records()] == ["choice-own"]
+    assert left_of(SECRET_OUT, path) == []
+    assert store.check() == []
+
+
+def test_forget_keeps_answers_that_only_say_the_same(store: Store) -> None:
+    """A label is everybody's, and an answer that was not shown the record repeats nothing."""
+    store.add([Record(SECRET_IN, "TECH", task="t", id="short")])
+    store.add([Record("another", SECRET_OUT, task="t", id="long")])
+    keep(store, "label", "TECH", "short")
+    keep(store, "not-shown", SECRET_OUT)
+    assert store.forget(["short", "long"]).repeats == 0
+    assert {record.id for record in store.records()} == {"choice-label", "choice-not-shown"}
+
+
 def test_forget_after_many_small_changes_leaves_no_word_in_the_index(
     store: Store, path: Path
 ) -> None:
