@@ -158,7 +158,9 @@ def check_bounds(name: str, value: Any, origin: str) -> None:
         With the least and the greatest there may be.
     """
     least, most = _BOUNDS[name]
-    if not least <= value <= most:  # nor is it, if it is not a number
+    kind = int if isinstance(least, int) else int | float
+    number = isinstance(value, kind) and not isinstance(value, bool)
+    if not (number and least <= value <= most):  # nor is NaN
         raise ConfigError(
             f"{origin}: {name} = {value!r} cannot be used; expected {least} or more, and {most} "
             "at most. Correct it."

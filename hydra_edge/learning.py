@@ -15,6 +15,7 @@ from hydra_edge.engine import Engine
 from hydra_edge.errors import ConfigError, RecordNotFoundError
 from hydra_edge.heads import ConditionalLogit, target_distribution
 from hydra_edge.history import History
+from hydra_edge.records import checked
 from hydra_edge.store import LoggedGeneration, Store, StoredChoice
 from hydra_edge.types import Double1d, Float1d, Float2d, HeadState, Record
 from hydra_edge.utility import utility
@@ -132,6 +133,12 @@ def find_answer(
     if (pick is None) == (text is None) or (text is not None and not text.strip()):
         raise ConfigError("Give either the number of a candidate or an edited text.")
     found = store.last_generation() if generation_id is None else store.generation(generation_id)
+    if found is None and generation_id is not None:
+        raise ConfigError(
+            f"There is no answer {generation_id!r:.80} to choose from. One is remembered unless the "
+            "setting `log` is off, and until a record it was shown is forgotten. Give the id of one, "
+            "or none for the last."
+        )
     if found is None:
         raise ConfigError(
             "There is no answer to choose from. Generate one first; answers are remembered "
@@ -162,18 +169,46 @@ def _kept_under(store: Store, answered: Answered, source: str) -> str:
     return name if kept.source == source or kept.output == answered.text else f"{name}-{source}"
 
 
-def keep_as_record(store: Store, answered: Answered, source: str = "choices") -> str:
+def _keep_as_record(store: Store, answered: Answered, source: str) -> str:
     """Make the query and the user's answer a record of the history; return its id.
 
     It is private if a record shown for the answer is.
     """
     generation = answered.generation
-    record = Record(
-        generation.query, answered.text, generation.task, _kept_under(store, answered, source),
-        time.time(), from_private(store, generation.record_ids), source,
+    record = checked(
+        Record(
+            generation.query, answered.text, generation.task, _kept_under(store, answered, source),
+            time.time(), from_private(store, generation.record_ids), source,
+        )
     )  # fmt: skip
     store.add([record])
     return record.id
+
+
+def kept_record(
+    store: Store, answered: Answered, before: StoredChoice | None, source: str, *, keep: bool
+) -> str | None:
+    """Keep an answer as a record, or see to the one that was kept of an earlier choice.
+
+    That one is never left behind saying what was not chosen in the end: it follows the choice,
+    unless another source kept it. Its id stays the choice's, which teaches what it could.
+
+    Parameters
+    ----------
+    before
+        What was chosen of this answer before.
+    keep
+        Whether the answer becomes a record if there is none yet.
+
+    Returns
+    -------
+    str or None
+        The record's id; None if there is none.
+    """
+    earlier = None if before is None else before.record_id
+    if not keep and (earlier is None or store.get(earlier).source != source):
+        return earlier
+    return _keep_as_record(store, answered, source)
 
 
 def find_choice(store: Store, answered: Answered) -> StoredChoice | None:

@@ -15,6 +15,7 @@ from typing import Self
 
 from hydra_edge.active import check_base
 from hydra_edge.answering import Pieces, Question, ask, decide, outgoing, votes_on
+from hydra_edge.arguments import check_count, check_seconds, check_text
 from hydra_edge.bundle import Bundle
 from hydra_edge.config import (
     Config,
@@ -32,7 +33,7 @@ from hydra_edge.headfile import head_from_json, head_to_json
 from hydra_edge.learning import (
     find_answer,
     find_choice,
-    keep_as_record,
+    kept_record,
     learn_choice,
     record_choice,
     step,
@@ -130,7 +131,8 @@ class Personalizer:
         """
         paths = paths or find_paths()
         config = config or load_config(paths)
-        name = user or config.user
+        name = config.user if user is None else user
+        check_text("user", name)
         path = paths.user_file(name)
         if create:
             make_private_dir(paths.users)
@@ -194,6 +196,8 @@ class Personalizer:
 
     def task(self, name: str | None = None) -> TaskSpec:
         """Return a task's spec; None means the configured one, else the most used one."""
+        if name is not None:
+            check_text("task", name)
         with self.working():
             chosen = name or self.config.task
             if not chosen:
@@ -201,8 +205,10 @@ class Personalizer:
                 chosen = max(counts, key=lambda t: counts[t]) if counts else DEFAULT_TASK
             return self.engine.task(chosen)
 
-    def add(self, records: Iterable[Record], *, progress: Progress | None = None) -> AddResult:
-        """Store records; no LLM is asked, nothing is encoded yet.
+    def add(
+        self, records: Record | Iterable[Record], *, progress: Progress | None = None
+    ) -> AddResult:
+        """Store records, or one by itself; no LLM is asked, nothing is encoded yet.
 
         Raises
         ------
@@ -211,7 +217,8 @@ class Personalizer:
             is no moment. Whole batches of those before it are stored.
         """
         self._resources.check_open()
-        return self.store.add(map(checked, records), progress=progress)
+        given = [records] if isinstance(records, Record) else records
+        return self.store.add(map(checked, given), progress=progress)
 
     def forget(self, ids: str | Sequence[str] = (), *, source: str | None = None) -> ForgetReceipt:
         """Erase records and everything kept of them, then fit the heads they had taught again.
@@ -227,9 +234,12 @@ class Personalizer:
         RecordNotFoundError
             If an id or the source is unknown; nothing is erased then.
         """
+        names = [ids] if isinstance(ids, str) else list(ids)
+        for name in names:
+            check_text("id", name)
         self._stop_fit.set()
         with self._fitting, self.working():
-            receipt = self.store.forget([ids] if isinstance(ids, str) else ids, source=source)
+            receipt = self.store.forget(names, source=source)
             failed: dict[str, HydraError] = {}
             for task in receipt.tasks:
                 try:
@@ -293,7 +303,7 @@ class Personalizer:
         Parameters
         ----------
         calls
-            Answers that may be asked of the LLM now.
+            Answers that may be asked of the LLM now, 0 or more.
         budget_s
             Seconds that may be spent asking. With neither, a local LLM gets 60 s and a
             remote one is asked nothing: sending history away takes an explicit word.
@@ -313,6 +323,8 @@ class Personalizer:
         CancelledError
             If it was stopped before there was anything to fit a head on.
         """
+        check_count("calls", calls)
+        check_seconds("budget_s", budget_s)
         with self._fitting:
             self._stop_fit.clear()
             llm, note = self._fit_llm(wanted=use_llm)
@@ -342,11 +354,13 @@ class Personalizer:
         hide_private: bool = False,
     ) -> Ranking:
         """Return the records that would be shown for a query, best first, and why."""
+        check_count("k", k, 1)
         with self.working():
             shown = self.config.records if k is None else k
             return self._question(query, task).rank(shown, private=not hide_private)
 
     def _question(self, query: str, task: str | None) -> Question:
+        check_text("query", query)
         with self.working():
             return Question.of(self.engine, self.task(task), query)
 
@@ -480,7 +494,8 @@ class Personalizer:
         text
             The answer as the user edited it; with ``pick`` None.
         keep
-            Whether query and answer become a record of the history.
+            Whether query and answer become a record of the history. One that was kept of an
+            earlier choice follows this one either way.
         source
             What that record comes from; ``forget`` takes back what came from one.
 
@@ -491,10 +506,13 @@ class Personalizer:
             takes the step before back, or fits the head anew where others followed it; to say
             the same again changes nothing.
         """
+        check_count("pick", pick)
+        if text is not None:
+            check_text("text", text)
         with self.working():
             answered = find_answer(self.store, generation_id, pick, text)
             before = find_choice(self.store, answered)
-            kept = keep_as_record(self.store, answered, source) if keep else None
+            kept = kept_record(self.store, answered, before, source, keep=keep)
             started = time.monotonic()
             choice = record_choice(self.store, answered, kept)
             state = self._learn(choice, before)

@@ -2,43 +2,73 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from dataclasses import replace
 
 from hydra_edge.errors import ConfigError
 from hydra_edge.tasks import canonical_name
 from hydra_edge.types import DEFAULT_TASK, Record
 
+MAX_NAME_CHARS = 200
+# UTF-8 cannot store lone surrogates, and SQLite's text functions stop at NUL.
+_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 _MOMENTS = (-62135596800.0, 253402300799.0)  # the years 1 to 9999
+
+
+def clean_text(text: str) -> str:
+    """Replace what cannot be stored as UTF-8 text (lone surrogates, NUL) by U+FFFD."""
+    return _UNSTORABLE.sub("\ufffd", text)
+
+
+def name_fault(text: str) -> str | None:
+    """Say why a text cannot be an id or a task, which are one short line; None if it can."""
+    if len(text) > MAX_NAME_CHARS:
+        return f"has {len(text)} characters; expected at most {MAX_NAME_CHARS}"
+    if any(unicodedata.category(c) in {"Cc", "Cs", "Zl", "Zp"} for c in text):
+        return f"contains control characters: {text!r:.80}"
+    return None
+
+
+def _refuse(reason: str) -> ConfigError:
+    return ConfigError(f"A record cannot be added: {reason}")
 
 
 def checked(record: Record) -> Record:
     """Return a record if it can be one of a history, under its task's one spelling.
 
+    What its texts hold that no file can is replaced (see ``clean_text``).
+
     Raises
     ------
     ConfigError
-        If its input or output is empty, its time is no moment, or a field is of another type.
+        If its input or output is empty, its id or task no short line, its time no moment, or a
+        field of another type.
     """
     if not isinstance(record, Record):
-        raise ConfigError(f"A record cannot be added: got {record!r:.80}; expected a Record.")
+        raise _refuse(f"got {record!r:.80}; expected a Record.")
     for name in ("input", "output", "task", "id", "source"):
         text = getattr(record, name)
         if not isinstance(text, str) or (name in ("input", "output") and not text.strip()):
-            raise ConfigError(
-                f"A record cannot be added: its {name} is {text!r:.80}; expected text"
+            raise _refuse(
+                f"its {name} is {text!r:.80}; expected text"
                 f"{' that is not empty' if name in ('input', 'output') else ''}. Leave it out."
             )
+        if name in ("task", "id") and (fault := name_fault(text)):
+            raise _refuse(f"its {name} {fault}. Give it a short name.")
     moment = record.time
     known = isinstance(moment, int | float) and not isinstance(moment, bool)
     if moment is not None and not (known and _MOMENTS[0] <= moment <= _MOMENTS[1]):
-        raise ConfigError(
-            f"A record cannot be added: its time is {moment!r:.80}; expected unix seconds or None. "
+        raise _refuse(
+            f"its time is {moment!r:.80}; expected unix seconds or None. "
             "Convert it (datetime.timestamp)."
         )
     if not isinstance(record.private, bool):
-        raise ConfigError(
-            f"A record cannot be added: its private is {record.private!r:.80}; expected True or "
-            "False. Say which it is."
+        raise _refuse(
+            f"its private is {record.private!r:.80}; expected True or False. Say which it is."
         )
     task = canonical_name(record.task) or DEFAULT_TASK
-    return record if task == record.task else replace(record, task=task)
+    texts = [clean_text(text) for text in (record.input, record.output, record.source)]
+    if [task, *texts] == [record.task, record.input, record.output, record.source]:
+        return record
+    return replace(record, task=task, input=texts[0], output=texts[1], source=texts[2])

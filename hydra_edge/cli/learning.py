@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from hydra_edge.personalizer import Personalizer
     from hydra_edge.types import FitReport, Record
 
+_COMPARISONS = 2  # answers a record may take beside its candidates: with no records, and by BM25
+
 
 def add(
     ctx: typer.Context,
@@ -42,7 +44,8 @@ def add(
     as_json: options.AsJson = False,
 ) -> None:
     """Add one record to your history (0 LLM calls)."""
-    from hydra_edge.importers.base import clean_text, parse_name, parse_time
+    from hydra_edge.importers.base import parse_name, parse_time
+    from hydra_edge.records import clean_text
     from hydra_edge.tasks import canonical_name
     from hydra_edge.types import DEFAULT_TASK, Record
 
@@ -95,15 +98,36 @@ def _tasks(me: Personalizer, task: str | None) -> list[str]:
     return sorted(counts, key=lambda name: -counts[name])
 
 
-def _consent(me: Personalizer, tasks: list[str], calls: int | None, *, yes: bool) -> None:
-    """Ask before records are sent to a remote LLM for fitting."""
+def _why_nothing(me: Personalizer, tasks: list[str], calls: int | None) -> str:
+    """Say why an LLM would be sent no prompt."""
+    enough = me.config.candidates + _COMPARISONS
+    few = calls is not None and calls < enough
+    if few and any(me.fit_prompts(task, calls=enough) for task in tasks):
+        return (
+            f"nothing is sent: one record takes up to {enough} answers, more than the {calls} "
+            f"allowed; give --calls {enough} or more"
+        )
+    never = "; private ones are never sent" if me.llm.is_remote else ""
+    return f"nothing is sent: there is no record left to ask about{never}"
+
+
+def _consent(me: Personalizer, tasks: list[str], calls: int | None, *, yes: bool) -> str:
+    """Ask before records are sent to a remote LLM for fitting.
+
+    Returns
+    -------
+    str
+        Why none would be, and nobody was asked; else empty.
+    """
     try:
         llm = me.llm
     except UnknownModelError:  # no LLM: the fit itself says so, or refuses
-        return
+        return ""
     if not llm.is_remote:
-        return
+        return ""
     count = sum(len(me.fit_prompts(task, calls=calls)) for task in tasks)
+    if not count:
+        return _why_nothing(me, tasks, calls)
     host = urlsplit(me.config.base_url).hostname or me.config.base_url
     name = llm.name if host in llm.name else f"{llm.name} at {host}"
     about = "at most" if calls is not None else "about"
@@ -112,6 +136,7 @@ def _consent(me: Personalizer, tasks: list[str], calls: int | None, *, yes: bool
         "your records (private ones never). --dry-run prints them. Send?",
         yes=yes,
     )
+    return ""
 
 
 def _fit(
@@ -123,8 +148,12 @@ def _fit(
     use_llm: bool,
     as_json: bool,
     stop: Interrupt,
+    remark: str,
 ) -> Iterator[FitReport]:
-    """Fit one task after another under one budget for all of them, until told to stop."""
+    """Fit one task after another under one budget for all of them, until told to stop.
+
+    A remark that is not empty is put to the notes of each report.
+    """
     end = None if budget_s is None else time.monotonic() + budget_s
     for position, name in enumerate(tasks, start=1):
         with output.progress(quiet=as_json) as bar:
@@ -136,6 +165,8 @@ def _fit(
                 progress=bar,
                 should_stop=stop,
             )
+        if remark:
+            report = replace(report, notes=(*report.notes, remark))
         yield report
         if calls is not None:
             calls = max(0, calls - report.llm_calls)
@@ -190,13 +221,19 @@ def fit_head(
             if dry_run:
                 prompts = [prompt for name in tasks for prompt in me.fit_prompts(name, calls=calls)]
                 views.write_prompts(prompts, as_json=as_json)
+                if tasks and not prompts:
+                    output.note(_why_nothing(me, tasks, calls))
                 return
+            remark = ""
             if not no_llm and (calls or budget_s):
-                _consent(me, tasks, calls, yes=yes)
+                remark = _consent(me, tasks, calls, yes=yes)
+            if remark:
+                calls = 0  # nobody agreed to what may come to be meanwhile
             with stop:
                 fitted = _fit(
-                    me, tasks, calls, budget_s, use_llm=not no_llm, as_json=as_json, stop=stop
-                )
+                    me, tasks, calls, budget_s, use_llm=not no_llm, as_json=as_json, stop=stop,
+                    remark=remark,
+                )  # fmt: skip
                 reports.extend(fitted)
     except CancelledError as err:
         fault = err

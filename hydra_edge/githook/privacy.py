@@ -14,7 +14,7 @@ from pathlib import PurePath
 
 from hydra_edge.errors import RecordNotFoundError
 from hydra_edge.githook.repository import Repository
-from hydra_edge.importers.base import clean_text
+from hydra_edge.records import clean_text
 from hydra_edge.store import Store
 
 _SOURCE = "git:"

@@ -14,7 +14,6 @@ import math
 import os
 import re
 import stat
-import unicodedata
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -25,15 +24,13 @@ from typing import Any, BinaryIO, TextIO, cast
 
 from hydra_edge.errors import ConfigError, ImportFormatError
 from hydra_edge.importers.log import ImportLog
+from hydra_edge.records import clean_text, name_fault
 from hydra_edge.tasks import canonical_name, number
 from hydra_edge.types import Record, text_hash
 
 FIELDS = ("input", "output", "id", "task", "time", "private")
 MAX_LINE_BYTES = 64 * 2**20  # a line beyond this is some other format, not a record
-MAX_NAME_CHARS = 200
 
-# UTF-8 cannot store lone surrogates, and SQLite's text functions stop at NUL.
-_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _YEAR_1 = (datetime(1, 1, 1, tzinfo=UTC) - _EPOCH).total_seconds()
 _YEAR_9999 = (datetime(9999, 12, 31, tzinfo=UTC) - _EPOCH).total_seconds()
@@ -54,11 +51,6 @@ class Origin:
         """Name a source ``kind:<absolute path>``, or ``kind:-`` for a stream."""
         where = "-" if place is None else os.path.realpath(place)
         return cls(clean_text(f"{kind}:{where}"), canonical_name(task), private)
-
-
-def clean_text(text: str) -> str:
-    """Replace what cannot be stored as UTF-8 text (lone surrogates, NUL) by U+FFFD."""
-    return _UNSTORABLE.sub("\ufffd", text)
 
 
 def content_id(text: str) -> str:
@@ -96,10 +88,8 @@ def parse_name(value: object, name: str) -> str:
     if isinstance(value, bool | list | dict):
         raise mismatch(name, value, "text or a number")
     text = "" if value is None else str(value).strip()
-    if len(text) > MAX_NAME_CHARS:
-        raise ValueError(f"{name} has {len(text)} characters; expected at most {MAX_NAME_CHARS}")
-    if any(unicodedata.category(c) in {"Cc", "Cs", "Zl", "Zp"} for c in text):
-        raise ValueError(f"{name} contains control characters: {shown(text)}")
+    if fault := name_fault(text):
+        raise ValueError(f"{name} {fault}")
     return text
 
 

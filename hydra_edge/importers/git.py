@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, cast
@@ -61,7 +61,9 @@ def read_git(
     task: str = "commit_subject",
     private: bool = False,
 ) -> Iterator[Record]:
-    """Read one author's commits, newest first: body -> subject.
+    """Read one author's commits, newest first, but those of one second as they were made.
+
+    A record is body -> subject.
 
     Merge commits and trailers (``Signed-off-by:`` and the like) are dropped; commits by
     others, without a body, or meant to be squashed are counted as skipped.
@@ -105,6 +107,13 @@ def read_git(
     count = _run(repo, "rev-list", "--count", "--no-merges", *_HEAD, may_fail=True).strip()
     log.begin(item="commit", unit="commits", total=int(count) if count else None)
     origin = Origin.of("git", repo, task, private=private)
+    yield from _as_made(_records_by(repo, wanted, origin, log, exact=exact, limit=limit))
+
+
+def _records_by(
+    repo: Path, wanted: str, origin: Origin, log: ImportLog, *, exact: bool, limit: int | None
+) -> Iterator[Record]:
+    """Read an author's commits in git's order."""
     others: Counter[str] = Counter()
     taken = 0
     for commit in _commits(repo):
@@ -126,6 +135,21 @@ def read_git(
             f"No commit in {repo} is by {wanted!r}. The most frequent authors are "
             f"{_listed(others)}. Choose one of them as the author."
         )
+
+
+def _as_made(records: Iterable[Record]) -> Iterator[Record]:
+    """Turn records of one moment round: what is stored last of them counts as the latest."""
+    alike: list[Record] = []
+    try:
+        for record in records:
+            if alike and alike[-1].time != record.time:
+                yield from reversed(alike)
+                alike = []
+            alike.append(record)
+    except ImportFormatError:  # what precedes the damage can be read all the same
+        yield from reversed(alike)
+        raise
+    yield from reversed(alike)
 
 
 def _is_by(commit: _Commit, wanted: str, *, exact: bool) -> bool:

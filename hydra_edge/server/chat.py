@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hydra_edge.importers.base import clean_text
+from hydra_edge.records import clean_text
 from hydra_edge.server.fields import Fields, bad_field
 from hydra_edge.server.refusal import Refusal
 from hydra_edge.server.views import generation_json

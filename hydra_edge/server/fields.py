@@ -8,7 +8,7 @@ from http import HTTPStatus
 from typing import Any, NoReturn
 
 from hydra_edge.errors import HydraError
-from hydra_edge.importers.base import clean_text
+from hydra_edge.records import clean_text
 from hydra_edge.server.refusal import Refusal
 from hydra_edge.types import JsonDict
 

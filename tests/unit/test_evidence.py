@@ -197,6 +197,40 @@ def test_choosing_the_same_again_changes_nothing(person: Make) -> None:
     assert head.n_queries == 1
 
 
+@pytest.mark.parametrize("pick", [1, 2])
+def test_choosing_again_without_keeping_leaves_no_other_answer_behind(
+    person: Make, pick: int
+) -> None:
+    p = person()
+    generation = p.generate("a text about speech today", task=TASK)
+    count = p.store.count(TASK)
+    kept = p.choose(pick=1).record_id
+    assert p.choose(pick=pick, keep=False).record_id == kept
+    assert p.store.get(kept or "").output == generation.candidates[pick - 1].text
+    assert p.store.count(TASK) == count + 1
+    p.fit_head(TASK, use_llm=False)
+    head = p.store.head(TASK, "adapter")
+    assert head is not None
+    assert head.n_queries == 1, "the record and its choice are one thing to learn from"
+
+
+def test_what_another_source_kept_is_left_as_it_is(person: Make) -> None:
+    p = person()
+    generation = p.generate("a text about speech today", task=TASK)
+    kept = p.choose(pick=1).record_id
+    assert p.choose(pick=2, keep=False, source="app").record_id == kept
+    assert p.store.get(kept or "").output == generation.candidates[0].text
+
+
+def test_choosing_an_answer_nobody_remembers_names_it(person: Make) -> None:
+    p = person()
+    with pytest.raises(ConfigError, match="There is no answer to choose"):
+        p.choose(pick=1)
+    p.generate("a text about speech today", task=TASK)
+    with pytest.raises(ConfigError, match="There is no answer 'abc' to choose from"):
+        p.choose(generation_id="abc", pick=1)
+
+
 def test_choosing_another_instead_leaves_no_trace_of_the_first(person: Make) -> None:
     once, twice = person(), person()
     for p in (once, twice):

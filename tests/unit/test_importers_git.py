@@ -10,6 +10,7 @@ import pytest
 from hydra_edge.errors import ConfigError, ImportFormatError
 from hydra_edge.importers import ImportLog, read_git
 from hydra_edge.importers.git import drop_trailers
+from hydra_edge.store import Store
 
 ADA, BOB = "Ada Ünal <ada@example.org>", "Bob [x] <bob@example.org>"
 
@@ -156,6 +157,21 @@ def test_git_limit_takes_the_newest(repo):
     assert [record.output for record in records] == ["Number 4", "Number 3"]
     with pytest.raises(ConfigError, match="limit is 0; expected at least 1"):
         read(repo, limit=0)
+
+
+def test_git_commits_of_one_second_stay_in_the_order_they_were_made(repo):
+    repo.commit("Before\n\nbody")
+    for number in range(3):
+        repo.commit(f"Number {number}\n\nbody")
+        repo.clock -= 60
+    repo.clock += 60
+    repo.commit("After\n\nbody")
+    records, _ = read(repo)
+    with Store.in_memory() as store:
+        store.add(records)
+        subjects = [record.output for record in store.records()]
+    assert subjects == ["Before", "Number 0", "Number 1", "Number 2", "After"]
+    assert {record.output for record in read(repo, limit=3)[0]} == {"After", "Number 2", "Number 1"}
 
 
 def test_git_reader_abandoned_midway_stops_git(repo):

@@ -446,7 +446,7 @@ def test_generate_remote_llm_gets_no_private_label_even_when_the_host_may(hash_e
     ids=["id", "texts"],
 )
 def test_tools_record_with_a_lone_surrogate_is_shown_with_a_stand_in(person, broken):
-    person.add([broken])
+    person.store.add([broken])  # as an earlier release took it
     results = call(
         Desk(person),
         ("search_history", {"query": "zebra"}),
@@ -469,7 +469,8 @@ def test_generate_label_with_a_lone_surrogate_can_be_picked(hash_encoder, script
         for i in range(12)
     ]
     llm = scripted(lambda _prompt, n: ["red\ud800"] * n)
-    with Personalizer.from_records(records, llm=llm, encoder=hash_encoder) as person:
+    with Personalizer.from_records([], llm=llm, encoder=hash_encoder) as person:
+        person.store.add(records)  # as an earlier release took them
         made, chosen = call(
             Desk(person),
             ("generate", {"query": "text 4", "task": "colour"}),

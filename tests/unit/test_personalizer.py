@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -232,6 +233,9 @@ def test_generate_label_is_told_whole_and_as_it_was_chosen(person: Make) -> None
     [
         ({"n": 0}, "this call: candidates = 0 cannot be used; expected 1 or more, and 64 at most"),
         ({"n": 65}, "this call: candidates = 65 cannot be used"),
+        ({"n": True}, "this call: candidates = True cannot be used"),
+        ({"k": "4"}, "this call: records = '4' cannot be used"),
+        ({"k": 1.5}, "this call: records = 1.5 cannot be used"),
         ({"k": -1}, "this call: records = -1 cannot be used; expected 0 or more"),
         ({"temperature": -0.1}, "this call: temperature = -0.1 cannot be used"),
         ({"temperature": float("nan")}, "this call: temperature = nan cannot be used"),
@@ -525,11 +529,11 @@ def test_choose_takes_one_step_toward_the_pick(person: Make) -> None:
 def test_choose_keeps_the_answer_as_a_record(person: Make) -> None:
     p = person()
     p.generate("a text about speech")
+    assert p.choose(text="other", keep=False).record_id is None
     result = p.choose(text="speech: my own words")
     assert result.record_id is not None
     record = p.store.get(result.record_id)
     assert (record.input, record.output) == ("a text about speech", "speech: my own words")
-    assert p.choose(text="other", keep=False).record_id is None
 
 
 def test_choose_is_part_of_the_next_fit(person: Make) -> None:
@@ -655,14 +659,47 @@ def test_unknown_model_lists_what_exists(hash_encoder) -> None:  # type: ignore[
         {"id": 5},
         {"source": None},
         {"private": None},
+        {"id": "two\nlines"},
+        {"id": "x" * 201},
+        {"task": "a \x1b[31m task"},
     ],
 )
 def test_add_refuses_what_is_no_record(person: Make, wrong: dict[str, object]) -> None:
     p = person()
     record = replace(Record("a text", "a title", "paper_title", time=5.0), **wrong)  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match=r"A record cannot be added: its .*; expected"):
+    message = r"A record cannot be added: its .*(; expected|control characters)"
+    with pytest.raises(ConfigError, match=message):
         p.add([record])
     assert p.store.count() == 40
+
+
+def test_add_replaces_what_no_file_can_hold_and_takes_one_record_by_itself(person: Make) -> None:
+    p = person([])
+    assert p.add(Record("a\x00b", "c\ud800", "note_title", id="r")).added == 1
+    assert p.store.get("r") == Record("a\ufffdb", "c\ufffd", "note_title", id="r")
+
+
+@pytest.mark.parametrize(
+    ("call", "name"),
+    [
+        (lambda p: p.rank(None), "query"),
+        (lambda p: p.rank(b"x"), "query"),
+        (lambda p: p.rank("x", k=1.5), "k"),
+        (lambda p: p.rank("x", k=-1), "k"),
+        (lambda p: p.generate("x", task=3), "task"),
+        (lambda p: p.choose(pick="1"), "pick"),
+        (lambda p: p.choose(pick=True), "pick"),
+        (lambda p: p.choose(text=5), "text"),
+        (lambda p: p.fit_head(calls="3"), "calls"),
+        (lambda p: p.fit_head(calls=-1), "calls"),
+        (lambda p: p.fit_head(budget_s=float("nan")), "budget_s"),
+        (lambda p: p.forget([5]), "id"),
+        (lambda p: Personalizer.open(5), "user"),
+    ],
+)
+def test_what_is_no_text_or_number_is_refused_in_words(person: Make, call: Any, name: str) -> None:
+    with pytest.raises(ConfigError, match=rf"{name} is .*; expected (text|a whole|a number)"):
+        call(person())
 
 
 def test_add_refuses_a_dict_in_place_of_a_record(person: Make) -> None:

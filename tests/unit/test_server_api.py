@@ -191,12 +191,12 @@ def test_feedback_teaches_the_head_and_keeps_the_record(person):
             "/v1/feedback",
             json={"id": asked["hydra_edge"]["generation_id"], "text": "mine", "keep": False},
         ).json()
-        assert me.store.get(picked["record_id"]).output == picked["text"]
+        assert picked["record_id"] == edited["record_id"]
+        assert me.store.get(picked["record_id"]).output == "mine"  # kept once, it follows
         assert me.store.head("paper_title", "adapter").version == edited["head_version"]
 
     assert picked["text"] == asked["hydra_edge"]["candidates"][2]["text"]
     assert edited["head_version"] == picked["head_version"] + 1
-    assert edited["record_id"] is None
 
 
 @pytest.mark.parametrize("body", [{"pick": 99}, {}, {"pick": 1, "text": "x"}, {"text": " "}])

@@ -1,0 +1,45 @@
+"""What the Python API is given: what is no text or number is refused in words, before all else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hydra_edge.errors import ConfigError
+
+
+def check_text(name: str, value: Any) -> None:
+    """Refuse what is not text.
+
+    Raises
+    ------
+    ConfigError
+        With what it was.
+    """
+    if not isinstance(value, str):
+        raise ConfigError(f"{name} is {value!r:.80}; expected text.")
+
+
+def check_count(name: str, value: Any, least: int = 0) -> None:
+    """Refuse what is no whole number, or one that is too small; None is left to its default.
+
+    Raises
+    ------
+    ConfigError
+        With the least there may be.
+    """
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if value is not None and not (whole and value >= least):
+        raise ConfigError(f"{name} is {value!r:.80}; expected a whole number from {least} on.")
+
+
+def check_seconds(name: str, value: Any) -> None:
+    """Refuse what is no duration; None is left to its default.
+
+    Raises
+    ------
+    ConfigError
+        If it is no number, or below 0.
+    """
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if value is not None and not (number and value >= 0.0):  # NaN is not
+        raise ConfigError(f"{name} is {value!r:.80}; expected a number of seconds, 0 or more.")
