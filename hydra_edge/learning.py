@@ -135,9 +135,9 @@ def find_answer(
     found = store.last_generation() if generation_id is None else store.generation(generation_id)
     if found is None and generation_id is not None:
         raise ConfigError(
-            f"There is no answer {generation_id!r:.80} to choose from. One is remembered unless the "
-            "setting `log` is off, and until a record it was shown is forgotten. Give the id of one, "
-            "or none for the last."
+            f"There is no answer {generation_id!r:.80} to choose from. One is remembered unless "
+            "the setting `log` is off, and until a record it was shown is forgotten. Give the id "
+            "of one, or none for the last."
         )
     if found is None:
         raise ConfigError(
