@@ -47,6 +47,7 @@ def add_command(
     *,
     epilog: str,
     purpose: str | None = None,
+    negative: bool = False,
 ) -> None:
     """Add a function to a group as a command.
 
@@ -54,6 +55,13 @@ def add_command(
     ----------
     purpose
         Its help; None: the function's docstring.
+    negative
+        Whether what begins with a minus and is no option of it is an argument.
     """
-    text = function.__doc__ if purpose is None else purpose
-    group.command(name, cls=_late(function), help=text, epilog=epilog)(_nothing)
+    group.command(
+        name,
+        cls=_late(function),
+        help=function.__doc__ if purpose is None else purpose,
+        epilog=epilog,
+        context_settings={"ignore_unknown_options": negative},
+    )(_nothing)

@@ -6,7 +6,7 @@ import platform
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -204,6 +204,16 @@ def doctor(as_json: options.AsJson = False) -> None:
         raise typer.Exit(1)
 
 
+def _entry_text(entry: object) -> str:
+    """Say what an entry of a manifest holds; of what is nested deeper, only what it is about."""
+    if isinstance(entry, dict):
+        nested = any(isinstance(value, dict | list) for value in entry.values())
+        return ", ".join(str(key) if nested else f"{key} {value}" for key, value in entry.items())
+    if isinstance(entry, list):
+        return ", ".join(_entry_text(value) for value in entry)
+    return str(entry)
+
+
 def show_bundle(path: BundlePath = None, as_json: options.AsJson = False) -> None:
     """Show a base: size, quality, parity, origin."""
     from hydra_edge.cli.session import settings
@@ -232,7 +242,8 @@ def show_bundle(path: BundlePath = None, as_json: options.AsJson = False) -> Non
             continue
         output.heading(name)
         for key, entry in value.items():
-            output.plain(f"  {key} = {output.one_line(str(entry), 200)}")
+            output.plain(f"  {key} = {output.one_line(_entry_text(entry), 200)}")
+    output.note("In full: --json")
 
 
 def verify_bundle(path: BundlePath = None, as_json: options.AsJson = False) -> None:
@@ -256,14 +267,13 @@ def use_bundle(
     ],
 ) -> None:
     """Use another base from now on, once it is checked."""
-    from hydra_edge.cli.session import settings
-    from hydra_edge.config import save_setting
+    from hydra_edge.config import Config, find_paths, save_setting
 
-    config, paths = settings()
-    chosen = "" if path == "default" else str(Path(path).expanduser().resolve())
-    bundle, _ = _load(Path(chosen) if chosen else None, replace(config, bundle=chosen))
+    chosen = "" if path in {"", "default"} else str(Path(path).expanduser().resolve())
+    config = Config(bundle=chosen)
+    bundle, _ = _load(None, config)
     _check_runs(bundle, config)
-    save_setting(paths, "bundle", chosen)
+    save_setting(find_paths(), "bundle", chosen)
     output.note(
         f"base {bundle.base_id[:12]} is in use. Records and choices are kept; until they are "
         "fitted again (hydra-edge fit-head) the shared heads serve"

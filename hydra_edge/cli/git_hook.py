@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -74,7 +74,8 @@ def uninstall(repo: Repo = Path(), as_json: options.AsJson = False) -> None:
 
     removed = hooks.uninstall(Repository(repo))
     if as_json:
-        output.write_json({"removed": [_state_json(state) for state in removed]})
+        gone = [_state_json(replace(state, installed=False)) for state in removed]
+        output.write_json({"removed": gone})
         return
     for state in removed:
         back = "; the hook before it is back" if state.chained else ""

@@ -1,7 +1,8 @@
 """How a command line is read, and how a command ends: the same for every command.
 
 A word that is no command is a query for ``generate``. An error raised on purpose becomes one
-line; anything else becomes a line that asks for a report and repeats nobody's text.
+line; anything else becomes a line that asks for a report and repeats nobody's text. With --json
+each is an object on stdout, too, and so is what the parser refuses.
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import typer
@@ -21,12 +23,24 @@ from hydra_edge.cli.streams import StdoutError
 from hydra_edge.errors import HydraError
 
 DEBUG = "HYDRA_EDGE_DEBUG"
+_JSON = "hydra_edge.json"  # under which a context keeps whether a program asked
 _CLOSE = 0.75  # how alike a word and a command must be to be called a slip of the finger
 
 
 def _wants_json(args: Sequence[str]) -> bool:
     options = args[: args.index("--")] if "--" in args else args
     return "--json" in options
+
+
+@contextmanager
+def _told_to_programs(ctx: Any) -> Iterator[None]:
+    """Write what the parser refuses as an object, too, if a program asked."""
+    try:
+        yield
+    except typer.TyperException as err:
+        if ctx.meta[_JSON]:
+            output.write_json({"error": {"code": "usage", "message": err.format_message()}})
+        raise
 
 
 class Group(TyperGroup):
@@ -53,10 +67,17 @@ class RootGroup(Group):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Put the default command in front of what is neither a command nor our own option."""
-        if args and not self._is_ours(ctx, args[0]):
-            self._mind_slips(ctx, args)
-            args = [self.default, *args]
-        return super().parse_args(ctx, args)
+        ctx.meta[_JSON] = _wants_json(args)
+        with _told_to_programs(ctx):
+            if args and not self._is_ours(ctx, args[0]):
+                self._mind_slips(ctx, args)
+                args = [self.default, *args]
+            return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that was named."""
+        with _told_to_programs(ctx):
+            return super().invoke(ctx)
 
     def _is_ours(self, ctx: Any, word: str) -> bool:
         own = {name for param in self.get_params(ctx) for name in param.opts}
@@ -111,9 +132,13 @@ def put(
     command: Callable[..., None],
     *lines: str,
     purpose: str | None = None,
+    negative: bool = False,
 ) -> None:
-    """Add a command to a group, with examples; its help is its purpose, else its docstring."""
-    add_command(group, name, command, epilog=examples(*lines), purpose=purpose)
+    """Add a command to a group, with examples; its help is its purpose, else its docstring.
+
+    ``negative``: what begins with a minus and is no option of it is an argument.
+    """
+    add_command(group, name, command, epilog=examples(*lines), purpose=purpose, negative=negative)
 
 
 def new_group(purpose: str, *lines: str) -> typer.Typer:

@@ -133,7 +133,8 @@ def _write_head(state: HeadState, weights: list[Weight]) -> None:
     outdated = ", outdated: fit again" if state.stale else ""
     output.heading(f"{state.task} {state.role} v{state.version} ({state.switch}{outdated})")
     output.plain(
-        f"  fitted {views.when(state.created)} on {state.n_queries} queries, "
+        f"  fitted {views.when(state.created)} on "
+        f"{views.plural(state.n_queries, 'query', 'queries')}, "
         f"base {state.base_id[:12]}, prior strength {state.prior_scale:g}"
     )
     if reason := state.report.get("reason"):

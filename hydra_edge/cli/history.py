@@ -54,6 +54,10 @@ def _write_records(records: Sequence[Record], *, as_json: bool, total: int | Non
     output.table(("id", "time", "task", "output  <-  input"), rows)
 
 
+def _count(store: Store, task: str | None, source: str | None) -> int:
+    return store.count(task) if source is None else len(store.records(task=task, source=source))
+
+
 def list_records(
     ctx: typer.Context,
     user: options.User = None,
@@ -69,7 +73,9 @@ def list_records(
         records = me.store.records(
             task=name, source=source, limit=limit, offset=offset, newest_first=True
         )
-        total = me.store.count(name)
+        total = _count(me.store, name, source)
+        if not total and (name or source is not None):
+            raise _no_records(me.store, name, source)
     _write_records(records, as_json=as_json, total=total)
     if not as_json:
         output.note(f"{len(records)} shown of {views.plural(total, 'record')}")
@@ -232,8 +238,8 @@ def forget(
 ) -> None:
     """Erase records for good, and all that was made of them.
 
-    Vectors, answers and log entries go with them; afterwards the file holds none of their
-    bytes. Heads that learned from them are fitted again.
+    Vectors, answers and log entries go with them, and answers you kept that copy their text;
+    afterwards the file holds none of their bytes. Heads that learned from them are fitted again.
     """
     if bool(record_ids) + (source is not None) + everything != 1:
         raise typer.BadParameter(

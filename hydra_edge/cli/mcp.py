@@ -11,7 +11,7 @@ import typer
 
 from hydra_edge.cli import options, output
 from hydra_edge.cli.group import examples, put
-from hydra_edge.cli.session import open_user
+from hydra_edge.cli.session import check_named, open_user, task_spec
 from hydra_edge.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -59,6 +59,8 @@ def serve(
             f"MCP needs a package that is not installed: got no {err.name}; expected the extra "
             "`mcp`. Install it: pip install 'hydra-edge[mcp]'"
         ) from err
+    if task:
+        task_spec(ctx, task, user)  # an unknown one is told now, not at the first call
     if output.is_terminal(sys.stdin):
         output.note(
             "Speaking MCP with whoever started this. To add it to an application: "
@@ -71,6 +73,7 @@ def serve(
 
 
 def install(
+    ctx: typer.Context,
     client: Client,
     write: Annotated[
         bool,
@@ -90,6 +93,7 @@ def install(
     from hydra_edge.mcp import clients
     from hydra_edge.program import NAME
 
+    check_named(ctx, user, [task] if task else [])  # told now, not by a server that will not start
     place = path or clients.own_config_path(client)
     arguments = ["mcp"]
     for flag, value in (("--user", user), ("--task", task), ("--model", model)):

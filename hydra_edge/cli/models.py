@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -28,6 +30,31 @@ def list_models(as_json: options.AsJson = False) -> None:
     output.table(("model", "kind", "ready", "note", "where"), rows)
     output.note(f"In use: {config.model or 'smollm2, if it is ready'}; change it with -m, or "
                 "hydra-edge config set model NAME")  # fmt: skip
+
+
+def _is_file(name: str) -> bool:
+    """Return whether a model's name is the path of a file that is there."""
+    path = name.removeprefix("chat:")
+    is_path = path != name or path.lower().endswith(".gguf") or os.sep in path
+    return is_path and Path(path).expanduser().is_file()
+
+
+def check_name(spec: str) -> None:
+    """Refuse a name no LLM answers to; none is opened, and one not installed yet may be named.
+
+    Raises
+    ------
+    UnknownModelError
+        As when an LLM of that name is to be asked.
+    """
+    from hydra_edge.config import Config, find_paths
+    from hydra_edge.llm.models import available_models, open_llm
+
+    name = spec.strip()
+    named = name.lower() in {model.name for model in available_models()}
+    remote = name.startswith("openai:") and name != "openai:"
+    if name and not (named or remote or _is_file(name)):
+        open_llm(name, Config(), find_paths()).close()  # there is none: it says so
 
 
 def set_key(name: KeyName) -> None:

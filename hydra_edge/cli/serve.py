@@ -13,7 +13,7 @@ import typer
 
 from hydra_edge.cli import options, output
 from hydra_edge.cli.group import Group, examples, new_group, put
-from hydra_edge.cli.session import open_user, settings
+from hydra_edge.cli.session import check_named, open_user, settings
 from hydra_edge.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from hydra_edge.server.tokens import TokenFiles
 
 _NEEDED = ("starlette", "uvicorn")
+_LEAST_TIMEOUT_S = 0.001  # as of the setting timeout_s
 
 TokenFile = Annotated[
     Path | None,
@@ -81,7 +82,12 @@ def serve(
     if ctx.invoked_subcommand is not None:
         return
     _need_server()
-    limit = options.seconds(timeout, "--timeout")
+    limit = options.seconds(timeout, "--timeout") or 0.0
+    if limit < _LEAST_TIMEOUT_S:
+        raise typer.BadParameter(
+            f"{timeout!r} leaves no time for any request; expected 1ms or more.",
+            param_hint="--timeout",
+        )
     with open_user(
         ctx, user, create=user is None, model=model, base_url=base_url, offline=offline
     ) as me:
@@ -89,7 +95,7 @@ def serve(
             me.task(task)  # an unknown one is told now, not to the first app
         _serve(
             me, _files(token_file), port=port, task=task, new_token=new_token, queue=queue,
-            timeout_s=limit or 0.0, open_page=open_page, as_json=as_json,
+            timeout_s=limit, open_page=open_page, as_json=as_json,
         )  # fmt: skip
 
 
@@ -153,6 +159,7 @@ def _serve(
 
 
 def add_token(
+    ctx: typer.Context,
     app: AppName,
     task: Annotated[
         list[str] | None,
@@ -171,6 +178,7 @@ def add_token(
     """
     from hydra_edge.server.tokens import add_app
 
+    check_named(ctx, user, task or [])
     config, _ = settings()
     token = add_app(
         _files(), app, user=user or config.user, tasks=task or (), read_only=read_only

@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 import typer
 
 from hydra_edge.cli import output
-from hydra_edge.errors import ConfigError
+from hydra_edge.errors import ConfigError, UnknownUserError
 
 if TYPE_CHECKING:
     from hydra_edge.config import Config, Paths
     from hydra_edge.personalizer import Personalizer
+    from hydra_edge.tasks import TaskSpec
 
 
 class Opener(Protocol):
@@ -69,6 +70,37 @@ def open_user(
         )
     opener: Opener = ctx.obj if callable(ctx.obj) else _open
     return opener(user, create=create, config=config, paths=paths)
+
+
+def record_counts(ctx: typer.Context, user: str | None) -> dict[str, int]:
+    """Count a user's records by task; a user nobody named need not exist."""
+    try:
+        with open_user(ctx, user) as me:
+            return me.store.tasks()
+    except UnknownUserError:
+        if user is not None:
+            raise
+        return {}
+
+
+def task_spec(ctx: typer.Context, name: str, user: str | None) -> TaskSpec:
+    """Return a task's spec, completed by the answers of a user who need not exist."""
+    from hydra_edge.config import find_paths
+    from hydra_edge.tasks import canonical_name, find_task, read_task_dir
+
+    outputs: list[str] = []
+    if canonical_name(name) in record_counts(ctx, user):
+        with open_user(ctx, user) as me:
+            outputs = [r.output for r in me.store.records(task=canonical_name(name))]
+    return find_task(name, custom=read_task_dir(find_paths().tasks), outputs=outputs)
+
+
+def check_named(ctx: typer.Context, user: str | None, tasks: Iterable[str]) -> None:
+    """Refuse a user or a task nobody knows; a user nobody named need not exist."""
+    if user is not None:
+        record_counts(ctx, user)
+    for task in tasks:
+        task_spec(ctx, task, user)
 
 
 def ask(question: str, *, yes: bool) -> None:

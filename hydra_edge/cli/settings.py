@@ -8,15 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hydra_edge.cli import options, output, views
+from hydra_edge.cli import diagnosis, models, options, output, views
 from hydra_edge.cli.group import new_group, put
-from hydra_edge.cli.session import open_user, settings
-from hydra_edge.errors import ConfigError, StoreError, UnknownUserError
+from hydra_edge.cli.session import record_counts, settings, task_spec
+from hydra_edge.errors import ConfigError, StoreError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from hydra_edge.tasks import TaskSpec
     from hydra_edge.types import JsonDict
 
 Setting = Annotated[str, typer.Argument(metavar="NAME", help="A setting; see `config list`.")]
@@ -62,11 +61,25 @@ def set_setting(
     """Change one setting for good."""
     from hydra_edge.config import find_paths, save_setting
 
+    if name == "bundle":
+        diagnosis.use_bundle(value)
+        return
+    _check(ctx, name, value)
     paths = find_paths()
-    if name == "task" and value:
-        _spec(ctx, value, None)  # no command could do anything with a task nobody knows
     save_setting(paths, name, value)
     output.note(f"{name} written to {paths.config_file}")
+
+
+def _check(ctx: typer.Context, name: str, value: str) -> None:
+    """Refuse a value no command could do anything with."""
+    if name == "task" and value:
+        task_spec(ctx, value, None)
+    elif name == "model":
+        models.check_name(value)
+    elif name == "base_url":
+        from hydra_edge.llm.http import split_base_url
+
+        split_base_url(value)
 
 
 def config_path() -> None:
@@ -76,17 +89,6 @@ def config_path() -> None:
     output.answer(str(find_paths().config_file))
 
 
-def _counts(ctx: typer.Context, user: str | None) -> dict[str, int]:
-    """Count a user's records by task; a user nobody named need not exist."""
-    try:
-        with open_user(ctx, user) as me:
-            return me.store.tasks()
-    except UnknownUserError:
-        if user is not None:
-            raise
-        return {}
-
-
 def list_tasks(
     ctx: typer.Context, user: options.User = None, as_json: options.AsJson = False
 ) -> None:
@@ -94,7 +96,7 @@ def list_tasks(
     from hydra_edge.config import find_paths
     from hydra_edge.tasks import BUILTIN, read_task_dir
 
-    counts = _counts(ctx, user)
+    counts = record_counts(ctx, user)
     custom = read_task_dir(find_paths().tasks)
     known = BUILTIN | custom
     rows = []
@@ -121,18 +123,6 @@ def list_tasks(
         output.note(str(err), style="yellow")
 
 
-def _spec(ctx: typer.Context, name: str, user: str | None) -> TaskSpec:
-    """Return a task's spec, completed by the answers of a user who need not exist."""
-    from hydra_edge.config import find_paths
-    from hydra_edge.tasks import canonical_name, find_task, read_task_dir
-
-    outputs: list[str] = []
-    if canonical_name(name) in _counts(ctx, user):
-        with open_user(ctx, user) as me:
-            outputs = [r.output for r in me.store.records(task=canonical_name(name))]
-    return find_task(name, custom=read_task_dir(find_paths().tasks), outputs=outputs)
-
-
 def show_task(
     ctx: typer.Context,
     name: Annotated[str, typer.Argument(metavar="TASK", help="Name of a task.")],
@@ -143,7 +133,7 @@ def show_task(
 
     Its answer set is shown as your history completes it.
     """
-    fields: JsonDict = asdict(_spec(ctx, name, user))
+    fields: JsonDict = asdict(task_spec(ctx, name, user))
     if as_json:
         output.write_json(fields)
         return
@@ -227,6 +217,7 @@ def register(app: typer.Typer) -> None:
         config, "set", set_setting,
         "hydra-edge config set user ada",
         "hydra-edge config set offline true",
+        negative=True,  # a number below 0 is told what may be set, not that it is no option
     )  # fmt: skip
     put(config, "path", config_path, '$EDITOR "$(hydra-edge config path)"')
     app.add_typer(config, name="config")

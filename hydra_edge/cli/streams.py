@@ -1,4 +1,4 @@
-"""Stdout and stderr as a command may find them: open, closed, full, or never there.
+"""The standard streams as a command may find them: open, closed, full, or never there.
 
 What stdout refuses is told apart from every other fault, wherever it comes up.
 """
@@ -43,8 +43,11 @@ class Stdout(io.TextIOWrapper):
 def supply_streams() -> None:
     """Make stdout tell its faults, and both streams take what UTF-8 or a terminal cannot hold.
 
-    For those a process was started without others stand in: stdout refuses, stderr drops.
+    For those a process was started without others stand in: stdin is empty, stdout refuses,
+    stderr drops.
     """
+    if sys.stdin is None:
+        sys.stdin = os.fdopen(os.open(os.devnull, os.O_RDONLY), encoding="utf-8")
     if sys.stdout is None:
         # This also takes its number, so that no file of ours gets what others write to stdout.
         sys.stdout = os.fdopen(os.open(os.devnull, os.O_RDONLY), "w", encoding="utf-8")

@@ -248,6 +248,9 @@ def receipt_line(receipt: ForgetReceipt) -> str:
         plural(receipt.log_entries, "log entry", "log entries"),
     )
     line = "Forgotten: " + ", ".join(parts) + "."
+    if receipt.repeats:
+        kept = plural(receipt.repeats, "answer")
+        line += f" Among the records: {kept} you had kept, copied from the others."
     if receipt.tasks:
         tasks = ", ".join(receipt.tasks)
         line += f" Heads that had learned from them, now fitted again: {tasks}."

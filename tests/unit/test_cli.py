@@ -307,6 +307,30 @@ def test_usage_error_is_exit_2(me, args):
     assert call(me, *args).exit_code == 2
 
 
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (("add", "", "b"), "Invalid value for INPUT: is empty; expected text."),
+        (("rank", "hi", "-k", "-1"), "should be greater than or equal to 0"),
+        (("generate",), "no query"),
+        (("rank", "q", "--nonsense"), "No such option: --nonsense"),
+        (("import", "jsonl"), "Missing argument 'FILE'"),
+        (("heads", "nonsense"), "No such command 'nonsense'"),
+        (("improt", "git"), "did you mean 'import'"),
+    ],
+)
+def test_usage_error_with_json_is_an_object_too(me, args, said):
+    result = call(me, *args, "--json", text="")
+    error = json.loads(result.stdout)["error"]
+
+    assert result.exit_code == 2
+    assert error["code"] == "usage"
+    assert said in error["message"]
+    assert "Usage: hydra-edge" in result.stderr
+    assert said in result.stderr
+    assert call(me, *args, text="").stdout == ""
+
+
 def test_settings_unreadable_are_one_line(me, home):
     home.mkdir()
     (home / "config.toml").write_text("user = [")

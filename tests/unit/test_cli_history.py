@@ -10,8 +10,9 @@ import sys
 import pytest
 from cli_runner import call, records
 
+from hydra_edge.cli import views
 from hydra_edge.personalizer import Personalizer
-from hydra_edge.types import Record
+from hydra_edge.types import ForgetReceipt, Record
 
 
 @pytest.fixture(autouse=True)
@@ -46,6 +47,37 @@ def test_history_list_is_newest_first_and_filtered():
     assert listed["total"] == 5
     assert [r["id"] for r in titles["records"]] == ["r2", "r1"]
     assert titles["total"] == 2
+
+
+@pytest.mark.usefixtures("history")
+@pytest.mark.parametrize(
+    ("flags", "total"),
+    [
+        (("--source", "a"), 2),
+        (("--source", "b", "-n", "1"), 3),
+        (("--source", "b", "-t", "chat"), 3),
+        (("--source", "a", "--offset", "9"), 2),
+    ],
+)
+def test_history_list_of_a_source_counts_that_source(flags, total):
+    assert json.loads(call("history", "list", *flags, "--json").stdout)["total"] == total
+    assert f"shown of {total} records" in call("history", "list", *flags).stderr
+
+
+@pytest.mark.usefixtures("history")
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (("-t", "nonsense"), "No record of task 'nonsense'; tasks: chat, note_title."),
+        (("--source", "c"), "No record comes from 'c'; sources: b, a."),
+        (("-t", "chat", "--source", "a"), "No record of task 'chat' comes from 'a'."),
+    ],
+)
+def test_history_list_of_what_is_not_there_is_an_error(flags, said):
+    listed, exported = call("history", "list", *flags), call("history", "export", *flags)
+    assert (listed.exit_code, listed.stdout) == (1, "")
+    assert said in listed.stderr
+    assert listed.stderr == exported.stderr
 
 
 @pytest.mark.usefixtures("history")
@@ -244,3 +276,9 @@ def test_output_reader_that_goes_away_is_met_with_silence(tmp_path):
         process.stdout.close()
         assert process.stderr.read() == b""
     assert process.returncode == 1
+
+
+def test_forgetting_says_that_kept_answers_went_too():
+    assert "kept" not in views.receipt_line(ForgetReceipt(records=2))
+    told = views.receipt_line(ForgetReceipt(records=3, repeats=2))
+    assert told.endswith("Among the records: 2 answers you had kept, copied from the others.")

@@ -6,7 +6,9 @@ import os
 import cli_runner
 import pytest
 from cli_runner import FakeLLM, FakePersonalizer
+from conftest import ScriptedLLM
 
+from hydra_edge.personalizer import Personalizer
 from hydra_edge.types import Record
 
 
@@ -141,3 +143,48 @@ def test_fit_head_remote_llm_with_consent_is_asked(me):
 def test_fit_head_unusable_budget_is_a_usage_error(me, flags):
     assert call(me, "fit-head", *flags).exit_code == 2
     assert not me.calls
+
+
+def remote_user(private=False):
+    """Return an opener of a real user with a few records, whose LLM is remote and remembers."""
+    llm = ScriptedLLM(lambda _prompt, n: ["a title"] * n, is_remote=True)
+
+    def open_me(user, *, create, config, paths):
+        return Personalizer.open(user, create=create, config=config, paths=paths, llm=llm)
+
+    with Personalizer.open(create=True) as me:
+        me.add(
+            Record(f"a text of {word}", f"{word} it is", "note_title", time=float(i),
+                   private=private)
+            for i, word in enumerate(("apples", "pears", "plums", "figs", "dates"))
+        )  # fmt: skip
+    return llm, open_me
+
+
+def test_fit_head_too_few_calls_for_a_record_says_so_and_asks_for_no_consent():
+    llm, opener = remote_user()
+    fit = ("fit-head", "-t", "note_title")
+    why = "one record takes up to 10 answers, more than the 8 allowed; give --calls 10 or more"
+    planned = cli_runner.call(*fit, "--calls", "8", "--dry-run", opener=opener)
+    done = cli_runner.call(*fit, "--calls", "8", opener=opener)
+    told = cli_runner.call(*fit, "--calls", "8", "--json", opener=opener)
+
+    assert (planned.exit_code, planned.stdout) == (0, "")
+    assert why in planned.stderr
+    assert done.exit_code == 0, done.stderr
+    assert f"note: nothing is sent: {why}" in done.stdout
+    assert why in json.loads(told.stdout)["reports"][0]["notes"][0]
+    assert llm.prompts == []
+    # What it advises is enough.
+    assert cli_runner.call(*fit, "--calls", "10", "--dry-run", opener=opener).stdout
+
+
+def test_fit_head_nothing_that_may_be_sent_says_so_and_asks_for_no_consent():
+    llm, opener = remote_user(private=True)
+    why = "there is no record left to ask about; private ones are never sent"
+    for flags in (("--calls", "8"), ("--budget", "1h")):
+        done = cli_runner.call("fit-head", *flags, opener=opener)
+        assert done.exit_code == 0, done.stderr
+        assert why in done.stdout
+    assert why in cli_runner.call("fit-head", "--dry-run", opener=opener).stderr
+    assert llm.prompts == []

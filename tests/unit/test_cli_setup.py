@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from cli_runner import call
+from git_repository import GitRepository
 
 from hydra_edge.bundle import load_bundle
 from hydra_edge.bundle.manifest import compute_base_id
@@ -153,6 +154,15 @@ def test_bundle_show_and_verify_name_the_same_base():
     assert shown["base_id"] in call("bundle", "show").stdout
 
 
+def test_bundle_show_for_people_is_no_python():
+    shown = call("bundle", "show")
+
+    assert not set("{}[]'") & set(shown.stdout)
+    assert "  recipe = decay 0.01, " in shown.stdout
+    assert "  adapter = commit_subject, " in shown.stdout  # what is in each is for --json
+    assert "--json" in shown.stderr
+
+
 def test_bundle_verify_no_base_is_exit_1(tmp_path):
     result = call("bundle", "verify", str(tmp_path))
 
@@ -249,11 +259,31 @@ def test_heads_import_missing_file_is_one_line(tmp_path):
     assert "Cannot read" in result.stderr
 
 
+@pytest.mark.usefixtures("fitted")
+def test_heads_show_counts_a_single_query_as_one():
+    assert "queries, base" in call("heads", "show", "-r", "reranker").stdout
+    with Personalizer.open() as me:
+        me.store.save_head(replace(me.store.head("commit_subject", "reranker"), n_queries=1))
+    assert " on 1 query, base" in call("heads", "show", "-r", "reranker").stdout
+
+
 def test_heads_none_yet_says_what_to_do():
     call("add", "a text", "a title")
 
     assert "fit-head" in call("heads", "list").stderr
     assert "fit-head" in call("heads", "show").stderr
+
+
+# ---- hooks
+
+
+def test_git_hook_uninstalled_is_not_called_installed(tmp_path):
+    place = ("--repo", str(GitRepository(tmp_path / "repo").path), "--json")
+    call("git-hook", "install", *place)
+    removed = loaded("git-hook", "uninstall", *place)["removed"]
+
+    assert [hook["installed"] for hook in removed] == [False, False]
+    assert loaded("git-hook", "status", *place)["hooks"] == removed
 
 
 # ---- settings
@@ -272,6 +302,23 @@ def test_config_set_is_read_back(home):
                                   ("set", "candidates", "many")])  # fmt: skip
 def test_config_unusable_setting_is_exit_1(args):
     assert call("config", *args).exit_code == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("temperature", "-1", "temperature = -1.0 cannot be used; expected 0.0 or more"),
+        ("temperature", "-0.5", "temperature = -0.5 cannot be used; expected 0.0 or more"),
+        ("threads", "-1", "threads = -1 cannot be used; expected 0 or more"),
+        ("threads", "-x", "threads = '-x' cannot be used; expected a whole number"),
+    ],
+)
+def test_config_set_number_below_zero_is_told_the_range(home, name, value, said):
+    result = call("config", "set", name, value)
+
+    assert result.exit_code == 1
+    assert said in result.stderr
+    assert not (home / "config.toml").exists()
 
 
 def test_config_set_task_nobody_knows_is_refused(home):
@@ -307,6 +354,51 @@ def test_empty_user_name_is_not_the_default_user(home, args):
     assert result.exit_code == 2
     assert "is empty; expected a user's name" in result.stderr
     assert (home / "users" / "me.db").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("bundle", "/nope", "Cannot load the base /nope"),
+        ("base_url", "ftp://x", "'ftp://x' cannot be used; expected http(s)://host"),
+        ("base_url", "", "'' cannot be used; expected http(s)://host"),
+        ("model", "nonsense", "No model 'nonsense'. Known: smollm2"),
+        ("model", "openai:", "expected openai:MODEL"),
+        ("model", "/nope.gguf", "No model file /nope.gguf"),
+        ("model", "chat:/nope.gguf", "No model file /nope.gguf"),
+    ],
+)
+def test_config_set_value_no_command_can_use_is_refused(home, name, value, said):
+    result = call("config", "set", name, value)
+
+    assert result.exit_code == 1
+    assert said in result.stderr
+    assert not (home / "config.toml").exists()
+
+
+def test_config_set_model_opens_none_and_takes_all_that_can_be_named(tmp_path, monkeypatch):
+    monkeypatch.setattr("hydra_edge.llm.models.open_llm", None)  # called, it would raise
+    file = tmp_path / "mine.gguf"
+    file.touch()
+    names = ("openai:gpt", "gemma3", "SmolLM2", str(file), f"chat:{file}", "")
+    for name in names:
+        assert call("config", "set", "model", name).exit_code == 0
+        assert load_config(find_paths()).model == name
+
+
+@pytest.mark.parametrize("value", ["default", ""])
+def test_config_set_bundle_means_what_bundle_use_means(value):
+    shipped = loaded("bundle", "show", "--json")["path"]
+    assert call("config", "set", "bundle", value).exit_code == 0
+    assert loaded("bundle", "show", "--json")["path"] == shipped
+
+
+def test_config_set_bundle_is_a_folder_wherever_it_is_read_from(tmp_path, monkeypatch):
+    mine = tmp_path / "mine"
+    shutil.copytree(loaded("bundle", "show", "--json")["path"], mine)
+    monkeypatch.chdir(tmp_path)
+    assert call("config", "set", "bundle", "mine").exit_code == 0
+    assert loaded("config", "get", "bundle", "--json") == {"bundle": str(mine)}
 
 
 @contextmanager

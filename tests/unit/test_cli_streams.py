@@ -1,4 +1,4 @@
-"""A stdout that is closed, full or missing, and Ctrl-C before a command has begun: one line."""
+"""A stream that is closed, full or missing, and Ctrl-C before a command has begun: one line."""
 
 import os
 import subprocess
@@ -25,7 +25,7 @@ def run(args, **streams):
 
 
 def closed(args, ends=">&-"):
-    """Run a command without a stdout."""
+    """Run a command without some of its streams: without a stdout, if nothing else is said."""
     line = f'exec "$0" "$@" {ends}'
     return subprocess.run(
         ["/bin/sh", "-c", line, *PROGRAM, *args], stderr=subprocess.PIPE, text=True, check=False
@@ -72,6 +72,28 @@ def test_missing_stdout_that_is_not_needed_does_no_harm(tmp_path):
     assert (result.returncode, result.stderr) == (0, "1 record exported\n")
     assert "a title" in (tmp_path / "out.jsonl").read_text()
     assert closed(("history", "export", str(tmp_path / "b.jsonl")), ">&- 2>&-").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "said"),
+    [
+        (("import", "jsonl", "-"), 1, ""),  # its counts, all of them 0, are on stdout
+        (("import", "csv", "-"), 1, "input stream is empty"),
+        (("heads", "import", "-"), 1, "not a head file"),
+        (("choose", "--text", "-"), 1, "Give either the number of a candidate or an edited text"),
+        (("keys", "set", "openai"), 1, "it is empty"),
+        (("generate", "-"), 2, "no query"),
+        (("rank",), 2, "no query"),
+        (("add", "a text", "a title"), 0, "added"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_missing_stdin_is_an_empty_one(args, code, said):
+    call("add", "a text", "a title", "-t", "note_title")
+    result = closed(args, "<&-")
+    assert result.returncode == code
+    assert said in result.stderr
+    assert "stumbled" not in result.stderr
 
 
 @full

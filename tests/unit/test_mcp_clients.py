@@ -216,6 +216,7 @@ def test_entry_home_of_our_own_goes_with_it(monkeypatch):
 
 
 def test_install_print_writes_nothing(path):
+    cli_runner.call("add", "a text", "a title", "--user", "ada")
     result = cli_runner.call(
         "mcp", "install", "--client", "claude", "--path", str(path), "--user", "ada"
     )
@@ -243,6 +244,38 @@ def test_install_write_then_uninstall(path):
     assert "nothing to change" in again.stdout
     assert "taken out" in removed.stdout
     assert read(path) == json.loads(OTHERS)
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (("--user", "nobody"), "There is no user 'nobody'"),
+        (("--task", "nonsense"), "No task 'nonsense'. Known tasks:"),
+        (("--user", "nobody", "--task", "nonsense"), "There is no user 'nobody'"),
+    ],
+)
+def test_install_for_whom_or_what_nobody_knows_is_refused(path, flags, said):
+    for mode in ("--write", "--print"):
+        result = cli_runner.call(
+            "mcp", "install", "--client", "cursor", "--path", str(path), mode, *flags
+        )
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert said in result.stderr
+    assert not path.exists()
+
+
+def test_install_task_of_ones_own_records_is_taken(path):
+    cli_runner.call("add", "a text", "a title", "--user", "ada", "-t", "recipes")
+    result = cli_runner.call(
+        "mcp", "install", "--client", "cursor", "--path", str(path), "-u", "ada", "-t", "Recipes"
+    )
+    assert result.exit_code == 0, result.stderr
+
+
+def test_serving_a_task_nobody_knows_is_refused_before_it_begins():
+    result = cli_runner.call("mcp", "-t", "nonsense")
+    assert result.exit_code == 1
+    assert "No task 'nonsense'. Known tasks:" in result.stderr
 
 
 def test_install_broken_file_is_exit_1_and_untouched(path):

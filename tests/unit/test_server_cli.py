@@ -44,6 +44,7 @@ def test_token_added_works_and_is_not_listed():
 
 
 def test_token_added_for_a_program_is_json():
+    call("add", "a", "b", "-u", "ada")
     told = json.loads(call("serve", "token", "add", "editor", "--user", "ada", "--json").stdout)
     assert set(told) == {"app", "token"}
     (app,) = json.loads(call("serve", "token", "list", "--json").stdout)["apps"]
