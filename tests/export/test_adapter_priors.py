@@ -13,6 +13,7 @@ from export.adapter_priors import (
     fit_group,
     nested_utility,
     shared_utility,
+    shared_weights,
 )
 from export.priors import Labelled, Scale
 from hydra_edge.features import feature_names
@@ -67,8 +68,10 @@ def test_what_is_left_is_fitted_anew_without_the_features_left_out() -> None:
 
 def test_users_left_out_are_judged_under_the_same_rule() -> None:
     free, held = (
-        shared_utility(FOLDS, {TASK}, NAMES, Settings(0.1, 10.0, maps=False, evidence=evidence))
-        for evidence in (False, True)
+        shared_utility(FOLDS, {TASK}, shared_weights(FOLDS, {TASK}, NAMES, how))
+        for how in (
+            Settings(0.1, 10.0, maps=False, evidence=evidence) for evidence in (False, True)
+        )
     )
     assert free > held > 0.4
 
