@@ -152,7 +152,7 @@ def export_records(
     """Write records as JSON Lines, for `import jsonl`.
 
     Oldest first. Everything a record holds is written; what reads it back notes the file as
-    its source.
+    its source, and places records without a time where they are imported.
     """
     with open_user(ctx, user) as me:
         name = _task_name(task)
