@@ -12,7 +12,7 @@ import typer
 
 from hydra_edge.cli import options, output
 from hydra_edge.cli.group import new_group, put
-from hydra_edge.cli.session import open_user
+from hydra_edge.cli.session import check_named, open_user
 from hydra_edge.errors import CancelledError, EgressDeniedError, HydraError
 
 if TYPE_CHECKING:
@@ -56,10 +56,15 @@ def install(
     from hydra_edge.githook import Repository, hooks
     from hydra_edge.program import command, environment
 
-    options.seconds(limit, "--limit")
+    if not options.seconds(limit, "--limit"):
+        raise typer.BadParameter(
+            f"{limit!r} leaves no time for a proposal; expected for example 15s.",
+            param_hint="--limit",
+        )
     repository = Repository(repo)
     with open_user(ctx, user, create=user is None):
-        pass  # a name mistyped is said now, not at every commit
+        pass
+    check_named(ctx, user, [task])  # a name mistyped is said now, not at every commit
     words = ["--task", task, "--limit", limit]
     words += [*(["--user", user] if user else []), *(["--model", model] if model else [])]
     words += ["--allow-remote"] if allow_remote else []

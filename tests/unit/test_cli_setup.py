@@ -286,6 +286,20 @@ def test_git_hook_uninstalled_is_not_called_installed(tmp_path):
     assert loaded("git-hook", "status", *place)["hooks"] == removed
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [("--task", "nonsense", "nonsense"), ("--limit", "0", "leaves no time")],
+)
+def test_git_hook_that_could_propose_nothing_is_not_installed(tmp_path, option, value, said):
+    place = ("--repo", str(GitRepository(tmp_path / "repo").path))
+    result = call("git-hook", "install", *place, option, value)
+
+    assert result.exit_code != 0
+    assert said in result.stderr
+    hooks = loaded("git-hook", "status", *place, "--json")["hooks"]
+    assert not any(hook["installed"] for hook in hooks)
+
+
 # ---- settings
 
 
