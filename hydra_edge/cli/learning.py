@@ -133,7 +133,8 @@ def _consent(me: Personalizer, tasks: list[str], calls: int | None, *, yes: bool
     about = "at most" if calls is not None else "about"
     ask(
         f"{name} would be sent {about} {views.plural(count, 'prompt')} that quote "
-        "your records (private ones never). --dry-run prints them. Send?",
+        "your records (private ones never), once for the LLM's first answer and once for all "
+        "others. --dry-run prints them. Send?",
         yes=yes,
     )
     return ""

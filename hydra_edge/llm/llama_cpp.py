@@ -146,7 +146,15 @@ class LlamaCpp:
         return self._engine.n_ctx
 
     def render(self, prompt: Prompt, *, max_tokens: int | None = None, seed: int = 0) -> str:
-        """Return the text the model continues, byte for byte; the options are not part of it."""
+        """Return the text the model continues, byte for byte; the options are not part of it.
+
+        Raises
+        ------
+        ContextLengthError
+            If a free text of ``max_tokens`` does not fit behind it.
+        """
+        if max_tokens is not None and prompt.task.kind == "text":
+            self._check_room(self._tokens(prompt), max_tokens)
         if self._template is None:
             return prompt.completion_text()
         return "".join(part.text for part in self._template.parts(prompt.messages()))

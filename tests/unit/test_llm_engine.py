@@ -394,6 +394,14 @@ def test_more_candidates_than_slots_or_room_take_turns(llm):
 
 
 @pytest.mark.model
+def test_prompt_is_not_shown_where_its_answer_would_not_fit(llm):
+    room = llm.n_ctx - len(llm._tokens(PROMPT))
+    assert llm.render(PROMPT, max_tokens=room) == llm.render(PROMPT)
+    with pytest.raises(ContextLengthError, match="does not fit"):
+        llm.render(PROMPT, max_tokens=room + 1)
+
+
+@pytest.mark.model
 def test_callers_on_threads_take_turns(llm):
     expected = llm.complete(PROMPT, n=3, max_tokens=5, seed=1)
     got = []
