@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Integral, Real  # numpy's numbers are some, too
 from typing import Any
 
 from hydra_edge.errors import ConfigError
@@ -27,7 +28,7 @@ def check_count(name: str, value: Any, least: int = 0) -> None:
     ConfigError
         With the least there may be.
     """
-    whole = isinstance(value, int) and not isinstance(value, bool)
+    whole = isinstance(value, Integral) and not isinstance(value, bool)
     if value is not None and not (whole and value >= least):
         raise ConfigError(f"{name} is {value!r:.80}; expected a whole number from {least} on.")
 
@@ -40,6 +41,6 @@ def check_seconds(name: str, value: Any) -> None:
     ConfigError
         If it is no number, or below 0.
     """
-    number = isinstance(value, int | float) and not isinstance(value, bool)
+    number = isinstance(value, Real) and not isinstance(value, bool)
     if value is not None and not (number and value >= 0.0):  # NaN is not
         raise ConfigError(f"{name} is {value!r:.80}; expected a number of seconds, 0 or more.")

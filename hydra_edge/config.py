@@ -8,6 +8,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
@@ -158,7 +159,7 @@ def check_bounds(name: str, value: Any, origin: str) -> None:
         With the least and the greatest there may be.
     """
     least, most = _BOUNDS[name]
-    kind = int if isinstance(least, int) else int | float
+    kind = Integral if isinstance(least, int) else Real  # numpy's numbers are some, too
     number = isinstance(value, kind) and not isinstance(value, bool)
     if not (number and least <= value <= most):  # nor is NaN
         raise ConfigError(

@@ -275,7 +275,7 @@ class Personalizer:
         check_bounds("candidates", sampling.n, "this call")
         check_bounds("records", sampling.shown, "this call")
         check_bounds("temperature", sampling.temperature, "this call")
-        return sampling
+        return Sampling(int(sampling.n), int(sampling.shown), float(sampling.temperature))
 
     def _fit_llm(self, *, wanted: bool) -> tuple[LLM | None, str]:
         """Return the LLM to fit with, or None and why."""

@@ -702,6 +702,14 @@ def test_what_is_no_text_or_number_is_refused_in_words(person: Make, call: Any, 
         call(person())
 
 
+def test_numbers_of_numpy_are_numbers(person: Make) -> None:
+    p = person()
+    assert len(p.rank("a text about speech", k=np.int64(2)).records) == 2
+    p.generate("about speech", n=np.int64(2), k=np.int32(1), temperature=np.float32(0.5))
+    assert p.choose(pick=np.int64(1), keep=False).head_version == 1
+    p.fit_head(calls=np.int64(0), budget_s=np.float64(0.0))
+
+
 def test_add_refuses_a_dict_in_place_of_a_record(person: Make) -> None:
     with pytest.raises(ConfigError, match=r"got .*'input'.*; expected a Record"):
         person().add([{"input": "a text", "output": "a title"}])
