@@ -39,8 +39,10 @@ def _is_file(name: str) -> bool:
     return is_path and Path(path).expanduser().is_file()
 
 
-def check_name(spec: str) -> None:
-    """Refuse a name no LLM answers to; none is opened, and one not installed yet may be named.
+def name_to_keep(spec: str) -> str:
+    """Return a model's name as it means the same from any folder.
+
+    A name no LLM answers to is refused; none is opened, and one not installed yet may be named.
 
     Raises
     ------
@@ -53,8 +55,12 @@ def check_name(spec: str) -> None:
     name = spec.strip()
     named = name.lower() in {model.name for model in available_models()}
     remote = name.startswith("openai:") and name != "openai:"
-    if name and not (named or remote or _is_file(name)):
+    if _is_file(name):
+        chat = "chat:" if name.startswith("chat:") else ""
+        return f"{chat}{Path(name.removeprefix('chat:')).expanduser().absolute()}"
+    if name and not (named or remote):
         open_llm(name, Config(), find_paths()).close()  # there is none: it says so
+    return name
 
 
 def set_key(name: KeyName) -> None:

@@ -64,22 +64,23 @@ def set_setting(
     if name == "bundle":
         diagnosis.use_bundle(value)
         return
-    _check(ctx, name, value)
+    value = _checked(ctx, name, value)
     paths = find_paths()
     save_setting(paths, name, value)
     output.note(f"{name} written to {paths.config_file}")
 
 
-def _check(ctx: typer.Context, name: str, value: str) -> None:
-    """Refuse a value no command could do anything with."""
+def _checked(ctx: typer.Context, name: str, value: str) -> str:
+    """Return what to keep of a value; refuse one no command could do anything with."""
+    if name == "model":
+        return models.name_to_keep(value)
     if name == "task" and value:
         task_spec(ctx, value, None)
-    elif name == "model":
-        models.check_name(value)
     elif name == "base_url":
         from hydra_edge.llm.http import split_base_url
 
         split_base_url(value)
+    return value
 
 
 def config_path() -> None:

@@ -400,6 +400,14 @@ def test_config_set_model_opens_none_and_takes_all_that_can_be_named(tmp_path, m
         assert load_config(find_paths()).model == name
 
 
+@pytest.mark.parametrize("chat", ["", "chat:"])
+def test_config_set_model_is_a_file_wherever_it_is_read_from(tmp_path, monkeypatch, chat):
+    (tmp_path / "mine.gguf").touch()
+    monkeypatch.chdir(tmp_path)
+    assert call("config", "set", "model", f"{chat}./mine.gguf").exit_code == 0
+    assert load_config(find_paths()).model == f"{chat}{tmp_path / 'mine.gguf'}"
+
+
 @pytest.mark.parametrize("value", ["default", ""])
 def test_config_set_bundle_means_what_bundle_use_means(value):
     shipped = loaded("bundle", "show", "--json")["path"]
