@@ -21,7 +21,7 @@ from hydra_edge.recall import Recall
 from hydra_edge.reranker import rerank, shared_trust
 from hydra_edge.retrieval import LexicalIndex
 from hydra_edge.store import Store
-from hydra_edge.tasks import BUILTIN, TaskSpec, canonical_name
+from hydra_edge.tasks import BUILTIN, TaskSpec, answer_key, canonical_name
 from hydra_edge.types import Candidate, Float1d, Progress, RankedRecord, Record, Role
 from hydra_edge.vectors import CachedEncoder
 
@@ -67,10 +67,15 @@ class Engine:
         known from other records only (private ones, say) are left out.
         """
         declared = (BUILTIN | self.custom_tasks).get(task.name)
-        allowed = {label.casefold() for label in declared.labels} if declared else set()
-        allowed |= {record.output.strip().casefold() for record in records}
-        labels = tuple(label for label in task.labels if label.casefold() in allowed)
+        allowed = {answer_key(label, task.kind) for label in declared.labels} if declared else set()
+        allowed |= {answer_key(record.output, task.kind) for record in records}
+        labels = tuple(label for label in task.labels if answer_key(label, task.kind) in allowed)
         return replace(task, labels=labels)
+
+    def public_task(self, task: TaskSpec) -> TaskSpec:
+        """Return a task as an LLM may see it that may see no private record."""
+        records = self._recall.records(task.name)
+        return self.shown_task(task, (record for record in records if not record.private))
 
     def history(self, task: TaskSpec, *, progress: Progress | None = None) -> History:
         """Return the user's records of a task, encoding what is not cached yet."""
@@ -108,13 +113,12 @@ class Engine:
         private: bool = True,
     ) -> tuple[RankedRecord, ...]:
         """Choose the ``k`` records to show; without the private ones if ``private`` is False."""
-        ranked = rerank(
-            head, query, vector, history, self.lexical(history),
-            k=k if private else len(history), helped=self.store.helped_counts(history.task.name),
+        hides = not private and any(record.private for record in history.records)
+        hidden = np.array([record.private for record in history.records]) if hides else None
+        return rerank(
+            head, query, vector, history, self.lexical(history), k=k,
+            helped=self.store.helped_counts(history.task.name), hidden=hidden,
         )  # fmt: skip
-        if private:
-            return ranked
-        return tuple(r for r in ranked if not r.record.private)[:k]
 
     def prompt(
         self, task: TaskSpec, query: str, records: Sequence[Record], system: str = ""

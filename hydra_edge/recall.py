@@ -84,6 +84,10 @@ class Recall:
             kept.spec = find_task(name, custom=self._custom, outputs=outputs)
         return kept.spec
 
+    def records(self, name: str) -> tuple[Record, ...]:
+        """Return the user's records of a task by its canonical name, oldest first."""
+        return self._current(name).records
+
     def history(self, task: TaskSpec, *, progress: Progress | None = None) -> History:
         """Return the user's records of a task, encoding what is not cached yet."""
         kept = self._current(task.name)

@@ -12,7 +12,7 @@ from hydra_edge.features import FeatureMap, reranker_features
 from hydra_edge.heads import Groups
 from hydra_edge.history import History
 from hydra_edge.retrieval import LexicalIndex, Shortlist, first_stage
-from hydra_edge.types import Float1d, Float2d, Int1d, Progress, RankedRecord
+from hydra_edge.types import Bool1d, Float1d, Float2d, Int1d, Progress, RankedRecord
 from hydra_edge.utility import utility
 
 PSEUDO_QUERIES = 500  # the user's most recent records used as queries, at most
@@ -47,6 +47,7 @@ def rerank(
     *,
     k: int,
     helped: Helped | None = None,
+    hidden: Bool1d | None = None,
 ) -> tuple[RankedRecord, ...]:
     """Choose the ``k`` records to show, best first, each with its exact contributions.
 
@@ -62,8 +63,10 @@ def rerank(
         How many records to return; fewer if there are fewer.
     helped
         Record id -> (times shown, times the answer was taken as it was).
+    hidden
+        Records that are passed over, shape ``(len(history),)``; None hides none.
     """
-    shortlist = first_stage(query, vector, history, lexical)
+    shortlist = first_stage(query, vector, history, lexical, hidden=hidden)
     if not len(shortlist) or k <= 0:
         return ()
     phi = pair_features(head.features, vector, history, shortlist, helped)

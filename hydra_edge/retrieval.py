@@ -15,7 +15,7 @@ import numpy as np
 
 from hydra_edge.history import History
 from hydra_edge.store import Store
-from hydra_edge.types import Float1d, Int1d
+from hydra_edge.types import Bool1d, Float1d, Int1d
 from hydra_edge.utility import tokens
 
 FIRST_STAGE = 50  # records taken from each list
@@ -126,6 +126,7 @@ def first_stage(
     *,
     before: int | None = None,
     limit: int = FIRST_STAGE,
+    hidden: Bool1d | None = None,
 ) -> Shortlist:
     """Shortlist the records for a query: BM25's best united with the nearest by cosine.
 
@@ -139,13 +140,21 @@ def first_stage(
         Only records at earlier positions exist (all, if None).
     limit
         Records taken from each list.
+    hidden
+        Records that take no place in either list, shape ``(len(history),)``; None hides none.
     """
     n = len(history) if before is None else before
     cosine = history.cosines(vector, n)
+    masked = 0 if hidden is None else int(np.count_nonzero(hidden[:n]))
+    if hidden is not None:
+        cosine = np.where(hidden[:n], -np.inf, cosine)
     least = np.partition(cosine, n - limit)[n - limit] if n > limit else -np.inf
     nearest = np.flatnonzero(cosine >= least)
-    nearest = nearest[np.argsort(-cosine[nearest], kind="stable")[:limit]]
-    found, score = lexical.search(query, limit, n)
+    nearest = nearest[np.argsort(-cosine[nearest], kind="stable")[: min(limit, n - masked)]]
+    found, score = lexical.search(query, limit + masked, n)
+    if hidden is not None:
+        visible = np.flatnonzero(~hidden[found])[:limit]
+        found, score = found[visible], score[visible]
     index = np.union1d(nearest, found).astype(np.int64)
     merit, rank, relative = np.zeros((3, len(index)), dtype=np.float32)
     merit[np.searchsorted(index, nearest)] = _reciprocal(len(nearest))

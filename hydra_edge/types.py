@@ -15,6 +15,7 @@ Float2d: TypeAlias = npt.NDArray[np.float32]
 Double1d: TypeAlias = npt.NDArray[np.float64]
 Double2d: TypeAlias = npt.NDArray[np.float64]
 Int1d: TypeAlias = npt.NDArray[np.int64]
+Bool1d: TypeAlias = npt.NDArray[np.bool_]
 
 Kind: TypeAlias = Literal["text", "label", "rating"]
 Role: TypeAlias = Literal["reranker", "adapter"]

@@ -196,3 +196,14 @@ def test_first_stage_before_a_query_sees_no_later_record(make: Make) -> None:
 def test_first_stage_of_an_empty_history_is_empty(make: Make) -> None:
     index, history = make([])
     assert len(first_stage("zebra", np.ones(8, dtype=np.float32), history, index)) == 0
+
+
+@pytest.mark.parametrize("near", [0, 40, 49, 50, 120])
+def test_first_stage_hidden_records_take_no_place(make: Make, near: int) -> None:
+    index, history = make(["zebra"] * near + [f"zebra and word{i}" for i in range(25)])
+    history.inputs[:near] = history.inputs[-1]  # nearest by both lists
+    hidden = np.arange(near + 25) < near
+    shortlist = first_stage("zebra", history.inputs[-1], history, index, hidden=hidden)
+    assert sorted(shortlist.index.tolist()) == list(range(near, near + 25))
+    assert shortlist.bm25.max() == shortlist.bm25_rank.max() == 1.0
+    assert np.isfinite(shortlist.cosine).all()
