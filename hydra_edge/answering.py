@@ -14,11 +14,18 @@ from dataclasses import dataclass, replace
 from hydra_edge.adapter import choose, merge
 from hydra_edge.candidates import sample_pool
 from hydra_edge.engine import Engine
-from hydra_edge.errors import BackendError, CancelledError, ConfigError, RecordNotFoundError
+from hydra_edge.errors import (
+    BackendError,
+    CancelledError,
+    ConfigError,
+    RecordNotFoundError,
+    StoreError,
+)
 from hydra_edge.history import History
 from hydra_edge.llm import LLM
 from hydra_edge.prompt import Prompt, Unfolding, query_words
 from hydra_edge.stopping import Votes
+from hydra_edge.store import Revision, Store
 from hydra_edge.tasks import TaskSpec
 from hydra_edge.turns import StopSignal
 from hydra_edge.types import Completion, Float1d, Generation, Ranking, Usage
@@ -153,6 +160,49 @@ class Pieces:
             self._on_piece(ready)
 
 
+class Withdrawn:
+    """True once a record in a prompt was forgotten, or made private where the LLM is remote."""
+
+    def __init__(self, out: Outgoing, *, remote: bool) -> None:
+        self._store = out.question.engine.store
+        self._ids = out.prompt.record_ids
+        self._hidden = frozenset(r.record.id for r in out.ranking.records if r.record.private)
+        self._remote = remote
+        self._seen: Revision | None = None
+        self._fault = ""
+
+    def __call__(self) -> bool:
+        """Look again only where records have changed since."""
+        revision = self._store.revision()
+        if not self._fault and revision != self._seen:
+            self._seen = revision
+            self._fault = next(filter(None, map(self._fault_of, self._ids)), "")
+        return bool(self._fault)
+
+    def _fault_of(self, record_id: str) -> str:
+        try:
+            record = self._store.get(record_id)
+        except RecordNotFoundError:
+            return f"record {record_id!r}, which was forgotten meanwhile"
+        if record.private and self._remote and record_id not in self._hidden:
+            return f"record {record_id!r}, which was made private meanwhile"
+        return ""
+
+    def check(self) -> None:
+        """Keep nothing of an answer that was shown what may not be shown any more.
+
+        Raises
+        ------
+        CancelledError
+            If there is such a record.
+        """
+        if self():
+            raise CancelledError(
+                f"The answer was thrown away: got one that was shown {self._fault}; expected "
+                "records still there, and to be seen. Ask again."
+            )
+
+
 @dataclass(frozen=True, eq=False)
 class Asked:
     """What an LLM answered: the prompt that fitted, and up to ``n`` completions of it.
@@ -167,6 +217,7 @@ class Asked:
     completions: list[Completion]
     n: int
     started: float  # on the monotonic clock
+    withdrawn: Withdrawn
     stopped: bool = False
     settled: bool = False  # the answers that are missing could not have mattered
 
@@ -198,10 +249,11 @@ def ask(
     on_start: Callable[[str], None] | None = None,
     votes: Votes | None = None,
 ) -> Asked:
-    """Sample up to ``n`` candidates; all that takes long, and nothing that needs the store.
+    """Sample up to ``n`` candidates: all that takes long.
 
     Records that do not fit the LLM's context are left out, the weakest first. With ``votes``,
-    no more are asked for once they are settled.
+    no more are asked for once they are settled. A prompt that waits for the LLM is not sent, and
+    an answer is broken off, once a record in it was forgotten or hidden from such an LLM.
     """
 
     def heard(completion: Completion) -> None:
@@ -210,7 +262,8 @@ def ask(
         if on_candidate is not None:
             on_candidate(completion)
 
-    enough = StopSignal(should_stop, votes.settled) if votes is not None else should_stop
+    withdrawn = Withdrawn(out, remote=llm.is_remote)
+    enough = StopSignal(withdrawn, should_stop, None if votes is None else votes.settled)
     listening = votes is not None or on_candidate is not None
     started = time.monotonic()
     generation_id = secrets.token_hex(6)
@@ -225,7 +278,9 @@ def ask(
     short = len(completions) < n
     settled = short and votes is not None and votes.settled()
     stopped = short and not settled and should_stop is not None and should_stop()
-    return Asked(generation_id, out, llm.name, prompt, completions, n, started, stopped, settled)
+    return Asked(
+        generation_id, out, llm.name, prompt, completions, n, started, withdrawn, stopped, settled
+    )
 
 
 def answer(
@@ -248,19 +303,6 @@ def answer(
     return decide(asked)
 
 
-def _check_still_known(asked: Asked) -> None:
-    """Keep nothing of an answer that was shown what has been forgotten since."""
-    store = asked.out.question.engine.store
-    try:
-        for record_id in asked.prompt.record_ids:
-            store.get(record_id)
-    except RecordNotFoundError as err:
-        raise CancelledError(
-            f"The answer was thrown away: got one that was shown record {record_id!r}, which "
-            "was forgotten meanwhile; expected records still there. Ask again."
-        ) from err
-
-
 def decide(asked: Asked) -> Generation:
     """Choose the candidate that fits the user.
 
@@ -271,9 +313,10 @@ def decide(asked: Asked) -> Generation:
     BackendError
         If the LLM gave not one answer with text in it.
     CancelledError
-        If it was told to stop before it had one, or a record it was shown was forgotten.
+        If it was told to stop before it had one, or a record it was shown was forgotten, or made
+        private while a remote LLM answered.
     """
-    _check_still_known(asked)
+    asked.withdrawn.check()
     out, completions, n = asked.out, asked.completions, asked.n
     question, task = out.question, out.question.history.task
     notes = list(out.notes)
@@ -330,3 +373,13 @@ def decide(asked: Asked) -> Generation:
         abstained=choice.abstained,
         notes=tuple(notes),
     )
+
+
+def logged(store: Store, generation: Generation, model: str) -> Generation:
+    """Remember an answer, for a choice; one that cannot be (a full disk) is still an answer."""
+    try:
+        store.log_generation(generation, model)
+    except StoreError as err:
+        note = f"the answer is not remembered, so that it cannot be chosen from: {err}"
+        return replace(generation, notes=(*generation.notes, note))
+    return generation

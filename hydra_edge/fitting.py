@@ -16,7 +16,14 @@ from hydra_edge.errors import CancelledError, StoreError
 from hydra_edge.evaluate import Verdict, informative, judge
 from hydra_edge.heads import Groups
 from hydra_edge.history import History
-from hydra_edge.learning import choice_item, helped_by_then, spread_target
+from hydra_edge.learning import (
+    UPDATED,
+    Taken,
+    choice_item,
+    helped_by_then,
+    learn_choice,
+    spread_target,
+)
 from hydra_edge.llm import LLM
 from hydra_edge.pools import (
     NO_TURN,
@@ -177,8 +184,8 @@ def _adapter_rows(data: PoolData, verdict: Verdict) -> tuple[ReportRow, ...]:
     if not use.any():
         note = "not compared with plain answers yet"
         mine = (
-            ReportRow(ROWS[2], verdict.mean("shared"), n - n // 2),
-            ReportRow(ROWS[3], verdict.mean("personal"), n - n // 2),
+            ReportRow(ROWS[2], float(verdict.shared[:n][held].mean()), int(held.sum())),
+            ReportRow(ROWS[3], float(verdict.personal[:n][held].mean()), int(held.sum())),
         )
         return (ReportRow(ROWS[0], None, 0, note), ReportRow(ROWS[1], None, 0, note), *mine)
     means = (
@@ -211,6 +218,7 @@ def adapter_evidence(
     choices = [
         choice_item(engine, history, choice, tau)
         for choice in engine.store.choices(history.task.name)
+        if choice.candidates  # an application's own answer has none to learn from
     ]
     groups = Groups.stack(
         [*data.items, *((item.features, item.utilities) for item in choices)],
@@ -231,16 +239,44 @@ def fit_adapter(
     ``as_read`` is after how many rewrites the history was read; see ``Store.save_head``.
     """
     role: Role = "adapter"
-    data, groups = adapter_evidence(engine, history, model)
-    if not groups.n_groups:
-        why = "no candidates yet: they need an LLM, or choices of yours"
-        return _nothing(engine, history.task, role, why)
-    prior = prior_for(engine.bundle, history.task, role)
-    gains = gains_for(engine.bundle, history.task, role)
-    verdict = judge(groups, prior, engine.baseline(role), top=1, gains=gains)
-    rows = _adapter_rows(data, verdict)
-    saved = engine.store.save_head(_unsaved(engine, history, role, verdict, rows), rewrites=as_read)
-    return _role_report(role, verdict, rows, saved.version)
+    store, task = engine.store, history.task
+    prior, gains = prior_for(engine.bundle, task, role), gains_for(engine.bundle, task, role)
+    for attempt in range(MAX_ATTEMPTS):
+        choices = store.choices(task.name)
+        data, groups = adapter_evidence(engine, history, model)
+        if not groups.n_groups:
+            why = "no candidates yet: they need an LLM, or choices of yours"
+            return _nothing(engine, task, role, why)
+        verdict = judge(groups, prior, engine.baseline(role), top=1, gains=gains)
+        rows = _adapter_rows(data, verdict)
+        head = _unsaved(engine, history, role, verdict, rows)
+        with store.together():  # a choice made meanwhile would be lost in the head it replaces
+            if attempt == MAX_ATTEMPTS - 1 or store.choices(task.name) == choices:
+                version = store.save_head(head, rewrites=as_read).version
+                return _role_report(role, verdict, rows, version)
+    raise AssertionError("unreachable")
+
+
+def learn(engine: Engine, taken: Taken) -> HeadState:
+    """Let the adapter's head learn from a choice, once for each answer; see ``learn_choice``.
+
+    Where the earlier step cannot be taken back the head is fitted anew. The gate's last word
+    stands: it is asked again by the next fit.
+    """
+    state = learn_choice(engine, taken)
+    if state is not None:
+        return state
+    name = taken.choice.task
+    served = engine.store.head(name, "adapter")
+    fit_adapter(engine, engine.history(engine.task(name)), None)
+    fitted = engine.store.head(name, "adapter")
+    if served is None or fitted is None:  # forgotten meanwhile: the choice with it
+        raise CancelledError(
+            f"Nothing was learned from the choice: got no head for {name} any more; expected the "
+            "one it was to be taken back from. Fit again."
+        )
+    report = fitted.report | {"reason": UPDATED}
+    return engine.store.save_head(replace(fitted, switch=served.switch, report=report))
 
 
 def fit_prompts(

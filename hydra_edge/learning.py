@@ -12,13 +12,20 @@ import numpy as np
 from hydra_edge.active import prior_for, unfitted_switch
 from hydra_edge.adapter import pool_features
 from hydra_edge.engine import Engine
-from hydra_edge.errors import ConfigError, RecordNotFoundError
+from hydra_edge.errors import CancelledError, ConfigError, RecordNotFoundError, StoreError
 from hydra_edge.heads import ConditionalLogit, target_distribution
 from hydra_edge.history import History
 from hydra_edge.records import checked
-from hydra_edge.store import LoggedGeneration, Store, StoredChoice
-from hydra_edge.types import Double1d, Float1d, Float2d, HeadState, Record
+from hydra_edge.store import LoggedGeneration, Store, StoredChoice, answer_id
+from hydra_edge.tasks import answer_key
+from hydra_edge.types import Double1d, Float1d, Float2d, HeadState, Kind, Record
 from hydra_edge.utility import utility
+
+# Why a head serves that has learned from a choice since it was judged.
+UPDATED = "updated by a choice; fit-head judges it again"
+
+
+_TRIES = 5  # to learn from a choice while other programs rewrite records
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,9 +64,10 @@ def helped_by_then(
         as it was), of the choices made before.
     """
     # A choice that was kept is itself the record at its moment, which does not know of it.
+    offered = [choice for choice in choices if choice.candidates]
     waiting = deque(
         sorted(
-            ((_moment(history, c) + (c.record_id in history.place), c) for c in choices),
+            ((_moment(history, c) + (c.record_id in history.place), c) for c in offered),
             key=lambda one: one[0],
         )
     )
@@ -151,17 +159,38 @@ def find_answer(
     return Answered(found, same[0] if same else None, chosen)
 
 
-def from_private(store: Store, record_ids: Sequence[str]) -> bool:
-    """Tell whether an answer may repeat what is private: a record shown for it is, or is gone."""
+def _same_answer(answered: Answered, kind: Kind) -> Answered:
+    """Take an answer of a closed set for the candidate it is, however it is written."""
+    if answered.picked is not None or kind == "text":
+        return answered
+    key = answer_key(answered.text, kind)
+    same = [answer_key(c.text, kind) == key for c in answered.generation.candidates]
+    return replace(answered, picked=same.index(True) if True in same else None)
+
+
+def from_private(engine: Engine, task: str, text: str, record_ids: Sequence[str]) -> bool:
+    """Tell whether an answer may repeat what is private.
+
+    A record that was shown for it is, or is gone; or it is one of a closed set that is known
+    from private records only.
+    """
     try:
-        return any(store.get(record_id).private for record_id in record_ids)
+        if any(engine.store.get(record_id).private for record_id in record_ids):
+            return True
     except RecordNotFoundError:
         return True
+    spec = engine.task(task)
+    key = answer_key(text, spec.kind)
+    known, public = (
+        {answer_key(label, spec.kind) for label in one.labels}
+        for one in (spec, engine.public_task(spec))
+    )
+    return key in known - public
 
 
 def _kept_under(store: Store, answered: Answered, source: str) -> str:
     """Return the id to keep a choice under: what another source kept otherwise is left to it."""
-    name = f"choice-{answered.generation.id}"
+    name = answer_id(answered.generation.id)
     try:
         kept = store.get(name)
     except RecordNotFoundError:
@@ -169,24 +198,25 @@ def _kept_under(store: Store, answered: Answered, source: str) -> str:
     return name if kept.source == source or kept.output == answered.text else f"{name}-{source}"
 
 
-def _keep_as_record(store: Store, answered: Answered, source: str) -> str:
+def _keep_as_record(engine: Engine, answered: Answered, source: str) -> str:
     """Make the query and the user's answer a record of the history; return its id.
 
-    It is private if a record shown for the answer is.
+    It is private if it may repeat what is.
     """
     generation = answered.generation
     record = checked(
         Record(
-            generation.query, answered.text, generation.task, _kept_under(store, answered, source),
-            time.time(), from_private(store, generation.record_ids), source,
+            generation.query, answered.text, generation.task,
+            _kept_under(engine.store, answered, source), time.time(),
+            from_private(engine, generation.task, answered.text, generation.record_ids), source,
         )
     )  # fmt: skip
-    store.add([record])
+    engine.store.add([record])
     return record.id
 
 
-def kept_record(
-    store: Store, answered: Answered, before: StoredChoice | None, source: str, *, keep: bool
+def _kept_record(
+    engine: Engine, answered: Answered, before: StoredChoice | None, source: str, *, keep: bool
 ) -> str | None:
     """Keep an answer as a record, or see to the one that was kept of an earlier choice.
 
@@ -206,9 +236,17 @@ def kept_record(
         The record's id; None if there is none.
     """
     earlier = None if before is None else before.record_id
-    if not keep and (earlier is None or store.get(earlier).source != source):
+    if not keep and (earlier is None or engine.store.get(earlier).source != source):
         return earlier
-    return _keep_as_record(store, answered, source)
+    return _keep_as_record(engine, answered, source)
+
+
+@dataclass(frozen=True, eq=False)
+class Taken:
+    """A choice as it is stored, and what was chosen of the same answer before, if anything."""
+
+    choice: StoredChoice
+    before: StoredChoice | None
 
 
 def find_choice(store: Store, answered: Answered) -> StoredChoice | None:
@@ -218,30 +256,115 @@ def find_choice(store: Store, answered: Answered) -> StoredChoice | None:
     return next((c for c in choices if c.generation_id == generation.id), None)
 
 
-def record_choice(store: Store, answered: Answered, record_id: str | None) -> StoredChoice:
-    """Store a choice for good, so that every later fit learns from it too."""
+def record_choice(
+    store: Store, answered: Answered, before: StoredChoice | None, record_id: str | None
+) -> Taken:
+    """Store a choice for good, so that every later fit learns from it too.
+
+    To say the same again is no other choice: it was made when it was first said.
+    """
     generation = answered.generation
-    return store.put_choice(
+    again = before is not None and (before.picked, before.text) == (answered.picked, answered.text)
+    choice = store.put_choice(
         generation.id, generation.task, generation.query, generation.candidates,
         generation.record_ids, answered.picked, answered.text, record_id,
+        moment=before.time if before is not None and again else None,
     )  # fmt: skip
+    return Taken(choice, before)
 
 
-def learn_choice(engine: Engine, choice: StoredChoice) -> HeadState:
-    """Let the adapter's head in use learn from one choice; see ``step``."""
-    return step(engine, choice, engine.store.head(choice.task, "adapter"))
+def take(
+    engine: Engine,
+    generation_id: str | None,
+    pick: int | None,
+    text: str | None,
+    source: str,
+    *,
+    keep: bool,
+) -> Taken:
+    """Store what the user took of an answer, and the record kept of it: both, or nothing.
+
+    No other program can forget the answer, or what it was shown, in between. Parameters and
+    errors are those of ``find_answer``; ``keep`` is whether the answer becomes a record.
+    """
+    store = engine.store
+    with store.together():
+        answered = find_answer(store, generation_id, pick, text)
+        answered = _same_answer(answered, engine.task(answered.generation.task).kind)
+        before = find_choice(store, answered)
+        kept = _kept_record(engine, answered, before, source, keep=keep)
+        return record_choice(store, answered, before, kept)
 
 
-def step(engine: Engine, choice: StoredChoice, state: HeadState | None) -> HeadState:
-    """Take one Newton step on an adapter's head for one choice, and store the result.
+def learn_choice(engine: Engine, taken: Taken) -> HeadState | None:
+    """Take one Newton step on the adapter's head for a choice, and store the result.
 
-    The gate's last word stands until the next fit, which sees the choice among its evidence.
+    To choose again takes the step before back; to say the same again changes nothing. The gate's
+    last word stands until the next fit, which sees the choice among its evidence.
 
-    Parameters
-    ----------
-    state
-        The head as it was before the choice; None, or one that cannot serve any more, begins
-        with the population's.
+    Returns
+    -------
+    HeadState or None
+        The head in use; None where others followed the step to take back: only a fit can.
+
+    Raises
+    ------
+    CancelledError
+        If the choice was forgotten meanwhile, with a record it was made from.
+    StoreError
+        If other programs rewrite records without end.
+    """
+    store, choice = engine.store, taken.choice
+    for _ in range(_TRIES):
+        as_read = store.revision().rewrites
+        if choice not in store.choices(choice.task):
+            raise CancelledError(
+                "Nothing was learned from the choice: got one that was forgotten meanwhile, or "
+                "made anew; expected it still there. Ask again."
+            )
+        task = engine.task(choice.task)
+        tau = prior_for(engine.bundle, task, "adapter").tau
+        item = choice_item(engine, engine.history(task), choice, tau)
+        with store.together():  # another program may learn from a choice of its own
+            if store.revision().rewrites != as_read:
+                continue
+            state = store.head(choice.task, "adapter")
+            if taken.before is not None and state is not None and not state.stale:
+                again = (taken.before.picked, taken.before.text) == (choice.picked, choice.text)
+                if again and state.created >= taken.before.time:
+                    return state
+                if not again:
+                    origins = _origins(store, state, choice)
+                    if not origins:
+                        return None
+                    (state,) = origins
+            return store.save_head(_stepped(engine, choice, item, state))
+    raise StoreError(
+        f"Nothing was learned from the choice: got records of {store.path} that other programs "
+        "rewrite all the time; expected a pause. The choice is kept; the next fit learns from it."
+    )
+
+
+def _origins(store: Store, state: HeadState, choice: StoredChoice) -> list[HeadState | None]:
+    """Return the head before its last step, None if there was none, if it was of this answer.
+
+    Nothing is returned if another step was the last, or that head is not kept any more.
+    """
+    if state.report.get("choice") != choice.generation_id:
+        return []
+    origin = state.report.get("origin")
+    if origin is None:
+        return [None]
+    heads = store.heads(choice.task)
+    return [head for head in heads if (head.role, head.version) == ("adapter", origin)]
+
+
+def _stepped(
+    engine: Engine, choice: StoredChoice, item: ChoiceItem, state: HeadState | None
+) -> HeadState:
+    """Return a head one step on from ``state``, not stored yet.
+
+    None, or a head that cannot serve any more, begins with the population's.
     """
     task = engine.task(choice.task)
     prior = prior_for(engine.bundle, task, "adapter")
@@ -266,19 +389,16 @@ def step(engine: Engine, choice: StoredChoice, state: HeadState | None) -> HeadS
             report={"kind": task.kind},
         )
     head = ConditionalLogit.from_state(state.weight, state.precision, prior)
-    item = choice_item(engine, engine.history(task), choice, prior.tau)
     updated = head.update(item.features.astype(np.float64), item.target)
     note = {
-        "reason": "updated by a choice; fit-head judges it again",
+        "reason": UPDATED,
         "choice": choice.generation_id,
         "origin": state.version or None,  # None: there was none yet
     }
-    return engine.store.save_head(
-        replace(
-            state,
-            weight=updated.weight_.astype(np.float32),
-            precision=updated.precision_.astype(np.float32),
-            n_queries=state.n_queries + 1,
-            report=state.report | note,
-        )
+    return replace(
+        state,
+        weight=updated.weight_.astype(np.float32),
+        precision=updated.precision_.astype(np.float32),
+        n_queries=state.n_queries + 1,
+        report=state.report | note,
     )

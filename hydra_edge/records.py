@@ -13,7 +13,7 @@ from hydra_edge.types import DEFAULT_TASK, Record
 MAX_NAME_CHARS = 200
 # UTF-8 cannot store lone surrogates, and SQLite's text functions stop at NUL.
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
-_MOMENTS = (-62135596800.0, 253402300799.0)  # the years 1 to 9999
+MOMENTS = (-62135596800.0, 253402300799.0)  # the years 1 to 9999
 
 
 def clean_text(text: str) -> str:
@@ -28,6 +28,11 @@ def name_fault(text: str) -> str | None:
     if any(unicodedata.category(c) in {"Cc", "Cs", "Zl", "Zp"} for c in text):
         return f"contains control characters: {text!r:.80}"
     return None
+
+
+def from_stream(source: str) -> bool:
+    """Tell whether a source is a pipe, which says nothing of where its records came from."""
+    return source.endswith(":-")
 
 
 def _refuse(reason: str) -> ConfigError:
@@ -58,7 +63,7 @@ def checked(record: Record) -> Record:
             raise _refuse(f"its {name} {fault}. Give it a short name.")
     moment = record.time
     known = isinstance(moment, int | float) and not isinstance(moment, bool)
-    if moment is not None and not (known and _MOMENTS[0] <= moment <= _MOMENTS[1]):
+    if moment is not None and not (known and MOMENTS[0] <= moment <= MOMENTS[1]):
         raise _refuse(
             f"its time is {moment!r:.80}; expected unix seconds or None. "
             "Convert it (datetime.timestamp)."

@@ -194,13 +194,18 @@ def mark_private(
 def clear_log(
     ctx: typer.Context,
     user: options.User = None,
+    choices: Annotated[
+        bool,
+        typer.Option("--choices", help="Erase choices made with --no-keep, too; heads forget."),
+    ] = False,
     yes: options.Yes = False,
     as_json: options.AsJson = False,
 ) -> None:
     """Erase the log of answers given; all else stays."""
     with open_user(ctx, user) as me:
-        ask(f"Erase the log of {me.user}?", yes=yes)
-        cleared = me.store.clear_log()
+        what = "the log, and choices no record was kept of," if choices else "the log"
+        ask(f"Erase {what} of {me.user}?", yes=yes)
+        cleared = me.store.clear_log(choices=choices)
     if as_json:
         output.write_json({"cleared": cleared})
         return

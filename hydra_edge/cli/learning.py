@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from contextlib import suppress
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Annotated
 from urllib.parse import urlsplit
@@ -14,7 +15,12 @@ from hydra_edge.cli import options, output, views
 from hydra_edge.cli.group import put
 from hydra_edge.cli.interrupt import Interrupt
 from hydra_edge.cli.session import ask, open_user
-from hydra_edge.errors import CancelledError, HydraError, UnknownModelError
+from hydra_edge.errors import (
+    CancelledError,
+    HydraError,
+    RecordNotFoundError,
+    UnknownModelError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -81,9 +87,10 @@ def add(
 def _stored_id(me: Personalizer, record: Record) -> str:
     """Return the id a record got: the one asked for, unless another record had it."""
     texts = (record.input, record.output)
-    found = me.store.get(record.id)
-    if (found.input, found.output) == texts:
-        return found.id
+    with suppress(RecordNotFoundError):  # who had it may have gone, and left this one beside
+        found = me.store.get(record.id)
+        if (found.input, found.output) == texts:
+            return found.id
     alike = me.store.records(task=record.task)
     return next(r.id for r in alike if (r.input, r.output) == texts and r.id.startswith(record.id))
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from hydra_edge.config import write_private
 from hydra_edge.errors import ConfigError
+from hydra_edge.fitting import learn
 from hydra_edge.githook.description import describe_staged
 from hydra_edge.githook.message import (
     comment_mark,
@@ -31,7 +32,7 @@ from hydra_edge.githook.repository import Repository
 from hydra_edge.importers import ImportLog
 from hydra_edge.importers.base import Origin, build_record
 from hydra_edge.importers.git import drop_trailers
-from hydra_edge.learning import Answered, find_answer, learn_choice, record_choice
+from hydra_edge.learning import Answered, find_answer, find_choice, record_choice
 from hydra_edge.personalizer import Personalizer
 from hydra_edge.types import Record
 
@@ -162,9 +163,17 @@ def learn_from_commit(repository: Repository, open_person: Callable[[], Personal
     if mine and email.casefold() != mine.casefold():
         return False
     with open_person() as person:
-        answered = _as_proposed(find_answer(person.store, pending.generation_id, None, subject))
         fields = {"output": subject, "id": sha, "time": time, "input": drop_trailers(body)}
-        _learn(person, answered, _record(repository, person, answered, fields))
+        with person.store.together():
+            answered = find_answer(person.store, pending.generation_id, None, subject)
+            answered = _as_proposed(answered)
+            record = _record(repository, person, answered, fields)
+            before = find_choice(person.store, answered)
+            if record is not None:
+                person.add([record])
+            record_id = None if record is None else record.id
+            taken = record_choice(person.store, answered, before, record_id)
+        learn(person.engine, taken)
     return True
 
 
@@ -186,14 +195,6 @@ def _record(
     origin = Origin.of("git", repository.root, task, private=private)
     given = {**fields, "input": fields["input"] or query}
     return build_record(given, origin, ImportLog())
-
-
-def _learn(person: Personalizer, answered: Answered, record: Record | None) -> None:
-    """Keep the record before the choice: what is learned sees what was there before it."""
-    if record is not None:
-        person.add([record])
-    choice = record_choice(person.store, answered, None if record is None else record.id)
-    learn_choice(person.engine, choice)
 
 
 def _replace(message: Path, text: str) -> None:

@@ -18,11 +18,12 @@ from datetime import UTC, datetime
 from typing import TypeVar
 
 from hydra_edge import types
-from hydra_edge.answering import Outgoing, Question, answer, outgoing
+from hydra_edge.answering import Outgoing, Question, answer, logged, outgoing
 from hydra_edge.errors import CancelledError, ConfigError, RecordNotFoundError
 from hydra_edge.learning import from_private
 from hydra_edge.mcp import shapes
 from hydra_edge.personalizer import Personalizer
+from hydra_edge.store import answer_id
 from hydra_edge.tasks import canonical_name
 from hydra_edge.types import Completion, Generation, HeadInfo, JsonDict, Record, Role
 from hydra_edge.words import in_words
@@ -130,7 +131,7 @@ class Desk:
         if should_stop is not None and should_stop():
             raise CancelledError("Generating was cancelled. Nothing was kept of it.")
         if person.config.log:
-            person.store.log_generation(made, llm.name)
+            made = logged(person.store, made, llm.name)
         _remember(self._made, made.id, made)
         return shapes.Generated(
             generation_id=made.id,
@@ -180,12 +181,17 @@ class Desk:
                 f"{prompt_id} is a prompt of personalize, which has no candidates; expected text "
                 "with the answer the user took, and keep true."
             )
-        made = self._prompted[prompt_id]
-        record = Record(
-            made.query, text, made.task, f"choice-{prompt_id}", time.time(),
-            from_private(self.person.store, made.record_ids), "choices",
-        )  # fmt: skip
-        self.person.add([record])
+        made, person = self._prompted[prompt_id], self.person
+        with person.working(), person.store.together():
+            private = from_private(person.engine, made.task, text, made.record_ids)
+            record = Record(
+                made.query, text, made.task, answer_id(prompt_id), time.time(), private, "choices"
+            )
+            person.add([record])
+            # What was shown for it: to forget or hide that reaches what was made of it.
+            person.store.put_choice(
+                prompt_id, made.task, made.query, (), made.record_ids, None, text, record.id
+            )
         return shapes.Chosen(
             generation_id=prompt_id, task=record.task, text=text, head_version=None,
             record_id=record.id,

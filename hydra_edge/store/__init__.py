@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from hydra_edge.store.log import LoggedGeneration, StoredChoice
+from hydra_edge.store.log import LoggedGeneration, StoredChoice, answer_id
 from hydra_edge.store.pools import StoredPool
 from hydra_edge.store.records import Revision
 from hydra_edge.store.store import Store
 
-__all__ = ["LoggedGeneration", "Revision", "Store", "StoredChoice", "StoredPool"]
+__all__ = ["LoggedGeneration", "Revision", "Store", "StoredChoice", "StoredPool", "answer_id"]

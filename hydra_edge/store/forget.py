@@ -15,6 +15,7 @@ from pathlib import Path
 from sqlite3 import Connection
 
 from hydra_edge.errors import RecordNotFoundError, StoreError, UnknownUserError
+from hydra_edge.prompt import SHOT_WORDS, cut, fold
 from hydra_edge.store import heads, log, pools, records, vectors
 from hydra_edge.store.database import (
     Database,
@@ -68,15 +69,16 @@ class Traces:
 
     def _within(self, text: str) -> bool:
         text = _plain(text)
-        if text in self._texts:
-            return True
+        return text in self._texts or any(True for _ in self.long_ones_in(text))
+
+    def long_ones_in(self, text: str) -> Iterator[str]:
+        """Walk over the distinctive texts that a text, its spacing folded, holds."""
         if not self._by_start:
-            return False
+            return
         for i in range(len(text) - DISTINCTIVE + 1):
             for whole in self._by_start.get(text[i : i + DISTINCTIVE], ()):
                 if text.startswith(whole, i):
-                    return True
-        return False
+                    yield whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,13 +115,27 @@ def _pool_trails(connection: Connection) -> Iterator[_Trail]:
         yield _Trail(row, "", ids, texts, frozenset(map(_plain, texts)))
 
 
+def _tasks_of(connection: Connection, table: str, trails: Sequence[_Trail]) -> set[str]:
+    """Return the tasks of some pools or choices."""
+    select = f"SELECT task FROM {table} WHERE rowid = ?"
+    return {text_of(connection.execute(select, (t.row,)).fetchone()[0]) for t in trails}
+
+
 def _delete(connection: Connection, table: str, trails: Sequence[_Trail]) -> int:
     connection.executemany(f"DELETE FROM {table} WHERE rowid = ?", [(t.row,) for t in trails])
     return len(trails)
 
 
-def _erase_trails(connection: Connection, ids: set[str], texts: set[str]) -> ForgetReceipt:
-    """Delete what mentions the records or holds their texts; vectors of all those texts too."""
+def _erase_trails(
+    connection: Connection, ids: set[str], texts: set[str]
+) -> tuple[ForgetReceipt, set[str]]:
+    """Delete what mentions the records or holds their texts; vectors of all those texts too.
+
+    Returns
+    -------
+    tuple of ForgetReceipt and set of str
+        What was deleted, and the tasks whose heads may have learned from it.
+    """
     traces = Traces(ids, texts)
     found = {
         table: [t for t in _answer_trails(connection, table) if traces.touch(t.ids, t.texts)]
@@ -148,12 +164,15 @@ def _erase_trails(connection: Connection, ids: set[str], texts: set[str]) -> For
     ]
     derived = {text for trails in (*found.values(), touched) for t in trails for text in t.texts}
     derived -= records.still_used(connection, derived)
-    return ForgetReceipt(
+    tasks = _tasks_of(connection, "pools", touched)
+    tasks |= _tasks_of(connection, "choices", found["choices"])
+    receipt = ForgetReceipt(
         vectors=vectors.drop(connection, texts | derived),
         pools=_delete(connection, "pools", touched),
         choices=_delete(connection, "choices", found["choices"]),
         log_entries=_delete(connection, "log", found["log"]),
     )
+    return receipt, tasks
 
 
 def _rows_of(connection: Connection, ids: Sequence[str], source: str | None) -> list[int]:
@@ -180,30 +199,31 @@ def _repeats(connection: Connection, gone: Mapping[int, Record]) -> dict[int, Re
     An answer kept is the user's own word, but where an LLM copied a record into it, that record
     would live on in it; and so in answers that were shown this one.
     """
-    choices = [
-        (text_of(kept), set(texts_from_json(shown)))
-        for kept, shown in connection.execute(
-            "SELECT record_id, record_ids FROM choices WHERE record_id IS NOT NULL ORDER BY seq"
-        )
-    ]
     found: dict[int, Record] = {}
     known = {record.id: record for record in gone.values()}
-    traces = _long_traces(known.values())
-    for kept, shown in choices:  # oldest first: what one repeats, a later one may repeat of it
-        if kept in known or shown.isdisjoint(known):
-            continue
-        row = connection.execute(
-            f"SELECT seq, {records.COLUMNS} FROM records WHERE id = ?", (bind(kept),)
-        ).fetchone()
-        if row is not None and traces.touch((), _texts(record := records.record_of(row[1:]))):
-            found[row[0]] = known[record.id] = record
-            traces = _long_traces(known.values())
+    traces = Traces((), _shown_texts(known.values()))
+    for answer in log.kept_answers(connection):  # oldest first: a later one may repeat this one
+        for record_id in () if answer.shown.isdisjoint(known) else answer.record_ids:
+            row = connection.execute(
+                f"SELECT seq, {records.COLUMNS} FROM records WHERE id = ?", (bind(record_id),)
+            ).fetchone()
+            if row is None or record_id in known:
+                continue
+            record = records.record_of(row[1:])
+            # What the user's own query says is no repetition: it may be asked again and again.
+            query, output = _plain(record.input), _plain(record.output)
+            if any(text not in query for text in traces.long_ones_in(output)):
+                found[row[0]] = known[record_id] = record
+                traces = Traces((), _shown_texts(known.values()))
     return found
 
 
-def _long_traces(gone: Iterable[Record]) -> Traces:
-    texts = {text for record in gone for text in _texts(record)}
-    return Traces((), (text for text in texts if len(_plain(text)) >= DISTINCTIVE))
+def _shown_texts(gone: Iterable[Record]) -> Iterator[str]:
+    """Walk over records' texts, whole and as much of them as an LLM is shown."""
+    for record in gone:
+        yield from _texts(record)
+        yield cut(record.input, SHOT_WORDS)
+        yield from (fold(record.output, multiline=multiline) for multiline in (False, True))
 
 
 def forget(db: Database, ids: Sequence[str], source: str | None) -> ForgetReceipt:
@@ -220,11 +240,13 @@ def forget(db: Database, ids: Sequence[str], source: str | None) -> ForgetReceip
         records.mark_changed(connection, rewritten=True)
         texts = {text for record in gone for text in _texts(record)}
         texts -= records.still_used(connection, texts)
+        receipt, tasks = _erase_trails(connection, {record.id for record in gone}, texts)
+        tasks |= {record.task for record in gone}
         receipt = replace(
-            _erase_trails(connection, {record.id for record in gone}, texts),
+            receipt,
             records=len(gone),
             repeats=len(repeats),
-            tasks=heads.mark_stale(connection, sorted({record.task for record in gone})),
+            tasks=heads.mark_stale(connection, sorted(tasks)),
         )
         mark_erasing(connection)
     erase_bytes(db)

@@ -6,7 +6,7 @@ Holds ids of the records shown, never their texts.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from sqlite3 import Connection
 from typing import Any
@@ -150,6 +150,15 @@ def clear(connection: Connection) -> int:
     return connection.execute("DELETE FROM log").rowcount
 
 
+def clear_choices(connection: Connection) -> tuple[int, set[str]]:
+    """Delete the choices no record was kept of; return how many, and their tasks."""
+    tasks = {
+        text_of(row[0])
+        for row in connection.execute("SELECT DISTINCT task FROM choices WHERE record_id IS NULL")
+    }
+    return connection.execute("DELETE FROM choices WHERE record_id IS NULL").rowcount, tasks
+
+
 def put_choice(connection: Connection, choice: StoredChoice) -> StoredChoice:
     """Store a choice, in place of an earlier one for its generation; return it as stored."""
     if choice.generation_id:
@@ -190,6 +199,49 @@ def _choice_of(row: tuple[Any, ...]) -> StoredChoice:
         record_id=None if record_id is None else text_of(record_id),
         time=moment,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class KeptAnswer:
+    """The records that were kept of one answer, and the ids of those its LLM was shown."""
+
+    record_ids: tuple[str, ...]
+    shown: frozenset[str]
+
+
+def answer_id(generation_id: str) -> str:
+    """Return the id of the record that is kept of an answer; others of it begin so."""
+    return f"choice-{generation_id}"
+
+
+def kept_answers(connection: Connection) -> list[KeptAnswer]:
+    """Return the answers that were kept as records, oldest first.
+
+    An application and the user may each have kept what they made of one.
+    """
+    found = []
+    for generation_id, record_id, shown in connection.execute(
+        "SELECT generation_id, record_id, record_ids FROM choices "
+        "WHERE record_id IS NOT NULL ORDER BY seq"
+    ).fetchall():
+        name = answer_id(text_of(generation_id))
+        rows = connection.execute(
+            "SELECT id FROM records WHERE id >= ? AND id < ?", (bind(name), bind(f"{name}\x7f"))
+        )
+        ids = dict.fromkeys((text_of(record_id), *(text_of(row[0]) for row in rows)))
+        found.append(KeptAnswer(tuple(ids), frozenset(texts_from_json(shown))))
+    return found
+
+
+def answers_made_from(connection: Connection, ids: Iterable[str]) -> set[str]:
+    """Return the records kept of answers that were shown one of these, or one made from it."""
+    known = set(ids)
+    made: set[str] = set()
+    for answer in kept_answers(connection):  # oldest first: what is kept may be shown later
+        if not answer.shown.isdisjoint(known):
+            made.update(answer.record_ids)
+            known.update(answer.record_ids)
+    return made
 
 
 def choices(connection: Connection, task: str | None) -> list[StoredChoice]:
@@ -233,7 +285,8 @@ class Helped:
     ) -> list[tuple[int, float, str, tuple[str, ...], bool]] | None:
         """Read the choices put since the last reading; None where others of them vanished.
 
-        A row's number may be given again after its choice is deleted, but not with its time.
+        A row's number may be given again after its choice is deleted, but not with its time,
+        unless the same was chosen again. One without candidates helped nobody to choose.
         """
         seq, moment = self._last or (0, 0.0)
         if self._last:
@@ -241,7 +294,8 @@ class Helped:
             if row != (moment,):
                 return None
         rows = connection.execute(
-            "SELECT seq, time, task, record_ids, picked FROM choices WHERE seq > ? ORDER BY seq",
+            "SELECT seq, time, task, CASE candidates WHEN '[]' THEN '[]' ELSE record_ids END, "
+            "picked FROM choices WHERE seq > ? ORDER BY seq",
             (seq,),
         ).fetchall()
         total = connection.execute("SELECT COUNT(*) FROM choices").fetchone()[0]

@@ -14,7 +14,8 @@ from sqlite3 import Connection
 from typing import Any
 
 from hydra_edge.errors import RecordNotFoundError, StoreError
-from hydra_edge.store import pools, vectors
+from hydra_edge.records import from_stream
+from hydra_edge.store import heads, log, pools, vectors
 from hydra_edge.store.database import CHUNK, DamagedValueError, Database, bind, text_of
 from hydra_edge.store.schema import META_REVISION, spaced_words
 from hydra_edge.types import AddResult, Progress, Record
@@ -192,11 +193,13 @@ class _Beside:
 
     def __init__(self, wanted: str) -> None:
         self.by_content: dict[str, str] = {}  # to ids
+        self.ids: set[str] = set()
         self._wanted = wanted
         self._ids: dict[str, list[str]] = {}  # by source
         self._private: set[str] = set()  # sources
 
     def note(self, record: Record) -> None:
+        self.ids.add(record.id)
         if _SUFFIX.fullmatch(record.id, len(self._wanted)):
             self.by_content[record.content_hash] = record.id
             self._ids.setdefault(record.source, []).append(record.id)
@@ -271,7 +274,8 @@ class _Adding:
             twin = self._stored(connection, other)
         if twin is not None:
             return self._keep(connection, twin, record)
-        if stored.record.source == record.source and wanted not in self._met:
+        same_item = stored.record.source == record.source and wanted not in self._met
+        if same_item and not from_stream(record.source):
             return self._replace(connection, stored, record)
         return self._put_beside(connection, replace(record, id=other), stored.record, now)
 
@@ -280,8 +284,8 @@ class _Adding:
 
         Those beside it may hold its very text, or be marked private.
         """
-        if record.id in self._left:
-            beside = self._beside_of(connection, record.id)
+        beside = self._beside_of(connection, record.id) if record.id in self._left else None
+        if beside is not None and not beside.ids <= self._met:
             if twin := self._stored(connection, beside.by_content.get(record.content_hash)):
                 return self._keep(connection, twin, record)
             record = replace(record, private=record.private or beside.hides(record.source))
@@ -328,13 +332,24 @@ class _Adding:
 
     def _replace(self, connection: Connection, stored: _Stored, record: Record) -> str:
         _update(connection, stored, record)
+        if record.private and not stored.record.private:
+            hide(connection, [stored.record.id])
+        if stored.record.task != record.task:  # heads of that task have learned from it
+            heads.mark_stale(connection, [stored.record.task])
         if _texts(stored.record) != _texts(record):
             self._replaced[stored.record.id] = stored.record
         return self._updated(stored)
 
     def _keep(self, connection: Connection, stored: _Stored, record: Record) -> str:
-        if record.private and not stored.record.private:
-            connection.execute("UPDATE records SET private = 1 WHERE seq = ?", (stored.seq,))
+        hides = record.private and not stored.record.private
+        if hides:
+            hide(connection, [stored.record.id])
+        dates = stored.record.time is None and _time(record) is not None
+        if dates:
+            connection.execute(
+                "UPDATE records SET time = ? WHERE seq = ?", (_time(record), stored.seq)
+            )
+        if hides or dates:
             return self._updated(stored)
         self._met.add(stored.record.id)
         return "unchanged"
@@ -486,12 +501,27 @@ def seqs_of(connection: Connection, ids: Iterable[str]) -> list[int]:
     return list(found)
 
 
-def set_private(connection: Connection, ids: Iterable[str], private: bool) -> int:
+def set_private(connection: Connection, ids: Sequence[str], private: bool) -> int:
     """Mark records; see ``Store.set_private``."""
-    changed = connection.executemany(
-        "UPDATE records SET private = ? WHERE seq = ? AND private <> ?",
-        [(int(private), seq, int(private)) for seq in seqs_of(connection, ids)],
-    )
-    if changed.rowcount > 0:
+    seqs = seqs_of(connection, ids)
+    if private:
+        changed = hide(connection, ids)
+    else:
+        changed = connection.executemany(
+            "UPDATE records SET private = 0 WHERE seq = ? AND private", [(seq,) for seq in seqs]
+        ).rowcount
+    if changed > 0:
         mark_changed(connection, rewritten=True)
-    return changed.rowcount
+    return changed
+
+
+def hide(connection: Connection, ids: Sequence[str]) -> int:
+    """Mark records private, and the answers kept that their LLM was shown them for.
+
+    Those may repeat them, and are private if they are kept later. Returns how many changed.
+    """
+    changed = connection.executemany(
+        "UPDATE records SET private = 1 WHERE id = ? AND NOT private",
+        [(bind(record_id),) for record_id in (*ids, *log.answers_made_from(connection, ids))],
+    )
+    return max(changed.rowcount, 0)

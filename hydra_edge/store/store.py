@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from sqlite3 import Connection
 from typing import Self
@@ -173,9 +174,16 @@ class Store:
             )  # fmt: skip
 
     def set_private(self, ids: Iterable[str], private: bool) -> int:
-        """Mark records as private or not; return how many changed; an unknown id changes none."""
+        """Mark records as private or not; return how many changed; an unknown id changes none.
+
+        Answers that were kept and were shown one that becomes private become so with it.
+        """
         with self._db.writing() as connection:
-            return records.set_private(connection, ids, private)
+            return records.set_private(connection, list(ids), private)
+
+    def together(self) -> AbstractContextManager[object]:
+        """Let no other program write meanwhile: what is stored inside is, all of it or nothing."""
+        return self._db.writing()
 
     def search(self, query: str, *, task: str | None = None, limit: int = 20) -> list[Record]:
         """Return records that hold all words of the query, else any of them, best first.
@@ -397,10 +405,18 @@ class Store:
         with self._db.reading() as connection:
             return log.last_generation(connection, task)
 
-    def clear_log(self) -> int:
-        """Erase every log entry, down to the bytes; return how many there were."""
+    def clear_log(self, *, choices: bool = False) -> int:
+        """Erase every log entry, down to the bytes; return how many there were.
+
+        ``choices`` erases those no record was kept of, too, and counts them; heads that may have
+        learned from them are marked stale.
+        """
         with self._db.writing() as connection:
             cleared = log.clear(connection)
+            if choices:
+                unkept, tasks = log.clear_choices(connection)
+                heads.mark_stale(connection, sorted(tasks))
+                cleared += unkept
             forget.mark_erasing(connection)
         forget.erase_bytes(self._db)
         return cleared
@@ -415,15 +431,18 @@ class Store:
         picked: int | None,
         text: str,
         record_id: str | None,
+        *,
+        moment: float | None = None,
     ) -> StoredChoice:
         """Keep what the user took, and return it as kept; a second for a generation replaces it.
 
         ``picked`` is the index of the candidate taken as it was, None for a text of the
         user's own; ``record_ids`` were in the prompt; ``record_id`` is the record made of it.
+        ``moment`` is when it was made, in unix seconds; None is now.
         """
         choice = StoredChoice(
             generation_id, task, query, tuple(candidates), tuple(record_ids),
-            picked, text, record_id, time.time(),
+            picked, text, record_id, time.time() if moment is None else moment,
         )  # fmt: skip
         with self._db.writing() as connection:
             return log.put_choice(connection, choice)

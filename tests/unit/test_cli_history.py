@@ -12,7 +12,7 @@ from cli_runner import call, records
 
 from hydra_edge.cli import views
 from hydra_edge.personalizer import Personalizer
-from hydra_edge.types import ForgetReceipt, Record
+from hydra_edge.types import Candidate, ForgetReceipt, Record
 
 
 @pytest.fixture(autouse=True)
@@ -222,6 +222,15 @@ def test_forget_unclear_orders_are_a_usage_error(args):
 @pytest.mark.usefixtures("history")
 def test_clear_log_nothing_logged_says_so():
     assert json.loads(call("history", "clear-log", "--yes", "--json").stdout) == {"cleared": 0}
+
+
+@pytest.mark.usefixtures("history")
+def test_clear_log_with_choices_erases_those_nothing_was_kept_of():
+    with Personalizer.open() as me:
+        me.store.put_choice("g", "chat", "asked", [Candidate("x")], (), None, "taken", None)
+    assert json.loads(call("history", "clear-log", "--yes", "--json").stdout) == {"cleared": 0}
+    told = call("history", "clear-log", "--choices", "--yes", "--json")
+    assert json.loads(told.stdout) == {"cleared": 1}
 
 
 # ---- with a real terminal, and a real pipe

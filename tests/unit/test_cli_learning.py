@@ -57,6 +57,9 @@ def test_add_id_taken_prints_the_id_it_really_got(me):
     assert got["renamed"] == 1
     assert me.store.get(got["id"]).output == "d"
     assert me.store.get("theirs").output == "y"
+    me.store.forget(["theirs"])
+    again = json.loads(call(me, "add", "c", "d", "--id", "theirs", "--json").stdout)
+    assert (again["id"], again["unchanged"]) == (got["id"], 1)
 
 
 @pytest.mark.parametrize(

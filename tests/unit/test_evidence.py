@@ -8,12 +8,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from hydra_edge import fitting
+from hydra_edge import fitting, learning
 from hydra_edge.active import ActiveHead, prior_for
 from hydra_edge.config import Config
-from hydra_edge.errors import ConfigError, ContextLengthError
+from hydra_edge.errors import CancelledError, ConfigError, ContextLengthError
+from hydra_edge.evaluate import Verdict
 from hydra_edge.fitting import adapter_evidence
-from hydra_edge.learning import choice_item, helped_by_then
+from hydra_edge.learning import ChoiceItem, choice_item, helped_by_then
 from hydra_edge.personalizer import Personalizer
 from hydra_edge.prompt import Prompt
 from hydra_edge.types import Completion, Record
@@ -253,6 +254,145 @@ def test_an_answer_made_from_private_records_is_kept_private(person: Make) -> No
         p.generate("a text about speech today", task=TASK)
         kept = p.choose(pick=1).record_id
         assert p.store.get(kept or "").private is private
+
+
+LABELS = ["work", "home"]
+
+
+def diary(**last: object) -> list[Record]:
+    """Twelve entries of work and home, and six of the clinic after them."""
+    known = [
+        Record(f"entry {i} of the {LABELS[i % 2]}", LABELS[i % 2], "diary", f"n{i}", float(i))
+        for i in range(12)
+    ]
+    return [
+        *known,
+        *(
+            Record(f"the clinic, visit {i}", "illness", "diary", f"p{i}", 20.0 + i, **last)  # type: ignore[arg-type]
+            for i in range(6)
+        ),
+    ]
+
+
+@pytest.mark.parametrize("private", [True, False])
+def test_a_label_known_from_private_records_only_is_kept_private(
+    person: Make,
+    scripted,  # type: ignore[no-untyped-def]
+    private: bool,
+) -> None:
+    llm = scripted(lambda _prompt, n: ["work"] * n, is_remote=True)
+    p = person(diary(private=private), llm)
+    made = p.generate("the clinic, once more", task="diary", n=2)
+    assert not any(r.record.private for r in made.records)
+    place = [c.text for c in made.candidates].index("illness") + 1
+    for choice in ({"pick": place}, {"text": "ILLNESS"}):
+        kept = p.choose(generation_id=made.id, **choice).record_id  # type: ignore[arg-type]
+        assert p.store.get(kept or "").private is private
+    p.generate("entry of the work", task="diary", n=2)
+    assert p.store.get(p.choose(text="work").record_id or "").private is False
+
+
+def test_a_rating_written_otherwise_is_the_candidate_it_is(
+    person: Make,
+    scripted,  # type: ignore[no-untyped-def]
+) -> None:
+    rated = [Record(f"film {i}", str(i % 5 + 1), "film_rating", f"f{i}", float(i))
+             for i in range(20)]  # fmt: skip
+    p = person(rated, scripted(lambda _prompt, n: ["4"] * n))
+    made = p.generate("film 7", task="film_rating", n=2)
+    p.choose(generation_id=made.id, text="4.0")
+    (choice,) = p.store.choices()
+    assert choice.picked == [c.text for c in made.candidates].index("4")
+
+
+def test_a_choice_whose_step_was_interrupted_is_learned_when_it_is_made_again(
+    person: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    p = person()
+    p.generate("a text about speech today", task=TASK)
+    with monkeypatch.context() as patch:
+        patch.setattr(learning, "choice_item", None)
+        with pytest.raises(TypeError):
+            p.choose(pick=2)
+    assert p.store.head(TASK, "adapter") is None
+    p.choose(pick=2)
+    head = p.store.head(TASK, "adapter")
+    assert head is not None
+    assert head.n_queries == 1
+    p.choose(pick=2)
+    assert p.store.head(TASK, "adapter").version == head.version  # type: ignore[union-attr]
+
+
+def test_a_choice_made_while_a_step_is_prepared_is_not_lost(
+    person: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two programs choose at once: each step starts from the other's head."""
+    p = person()
+    first, second = (p.generate(f"a text about {t} today", task=TASK) for t in TOPICS[:2])
+    prepare = learning.choice_item
+
+    def meanwhile(*given: object) -> ChoiceItem:
+        item = prepare(*given)  # type: ignore[arg-type]
+        monkeypatch.setattr(learning, "choice_item", prepare)
+        p.choose(generation_id=second.id, pick=2)
+        return item
+
+    monkeypatch.setattr(learning, "choice_item", meanwhile)
+    p.choose(generation_id=first.id, pick=1)
+    head = p.store.head(TASK, "adapter")
+    assert head is not None
+    assert head.n_queries == 2
+
+
+def test_a_choice_made_while_a_head_is_fitted_is_not_lost(
+    person: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    p = person()
+    first, second = (p.generate(f"a text about {t} today", task=TASK) for t in TOPICS[:2])
+    p.choose(generation_id=first.id, pick=1)
+    judge = fitting.judge
+
+    def meanwhile(*given: object, **options: object) -> Verdict:
+        if options["top"] == 1:
+            monkeypatch.setattr(fitting, "judge", judge)
+            p.choose(generation_id=second.id, pick=2)
+        return judge(*given, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(fitting, "judge", meanwhile)
+    p.fit_head(TASK, use_llm=False)
+    head = p.store.head(TASK, "adapter")
+    assert head is not None
+    assert head.n_queries == 2
+
+
+def test_a_choice_forgotten_while_its_step_is_prepared_leaves_no_head(
+    person: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    p = person()
+    made = p.generate("a text about speech today", task=TASK)
+    prepare = learning.choice_item
+
+    def meanwhile(*given: object) -> ChoiceItem:
+        item = prepare(*given)  # type: ignore[arg-type]
+        p.forget(made.records[0].record.id)
+        return item
+
+    monkeypatch.setattr(learning, "choice_item", meanwhile)
+    with pytest.raises(CancelledError, match="forgotten meanwhile"):
+        p.choose(generation_id=made.id, pick=1)
+    assert p.store.heads() == []
+    assert p.store.choices() == []
+
+
+def test_a_head_fitted_anew_for_another_choice_says_why_it_serves(person: Make) -> None:
+    p = person()
+    made = [p.generate(f"a text about {t} today", task=TASK) for t in TOPICS]
+    for generation in made:
+        p.choose(generation_id=generation.id, pick=1)
+    p.choose(generation_id=made[0].id, pick=3)
+    head = p.store.head(TASK, "adapter")
+    assert head is not None
+    assert head.report["reason"] == learning.UPDATED
 
 
 def test_a_head_of_another_kind_of_answers_does_not_serve(person: Make) -> None:

@@ -216,7 +216,12 @@ def test_record_choice_own_answer_to_a_personalized_prompt_becomes_a_record(pers
         "the lexer fails", "Repair the lexer", "commit_subject",
     )  # fmt: skip
     assert chosen["head_version"] is None
-    assert not person.store.choices()
+    (choice,) = person.store.choices()
+    assert (choice.candidates, choice.record_id) == ((), kept.id)
+    assert choice.record_ids, "what it was made from is known"
+    person.fit_head("commit_subject", use_llm=False)
+    assert person.store.head("commit_subject", "adapter") is None, "nothing was offered"
+    assert person.store.helped_counts("commit_subject") == {}
     assert "Repair the lexer" in one(desk, "personalize", query="the lexer fails")["prompt"]
 
 

@@ -287,6 +287,37 @@ def test_answer_shown_a_record_forgotten_meanwhile_is_thrown_away(make, threads)
     assert trace_of(person, gone) == set()
 
 
+@pytest.mark.parametrize("remote", [False, True])
+def test_prompt_waiting_for_its_turn_is_not_sent_once_a_record_in_it_is_withdrawn(
+    make, threads, remote
+):
+    class Noting(GatedLLM):
+        is_remote = remote
+
+        def complete(self, prompt, **options):
+            sent.append(prompt)
+            return super().complete(prompt, **options)
+
+    sent, llm, in_line = [], Noting(), threading.Event()
+    person = make(llm)
+    ahead = threads.submit(person.generate, "about vision", task=TASK, n=1, k=0)
+    begun(llm)
+    waiting = threads.submit(
+        person.generate, "about speech", task=TASK, n=1, k=4, on_start=lambda _: in_line.set()
+    )
+    assert in_line.wait(LONG_S)
+    gone = person.rank("about speech", task=TASK, k=1).records[0].record
+    if remote:
+        person.store.set_private([gone.id], True)
+    else:
+        person.forget([gone.id])
+    llm.gate.set()
+    result(ahead)
+    with pytest.raises(CancelledError, match="private meanwhile" if remote else "forgotten mean"):
+        result(waiting)
+    assert [prompt.query for prompt in sent] == ["about vision"]
+
+
 def test_forget_ends_a_fit_under_way_and_leaves_no_trace(make, threads):
     class Remembering(GatedLLM):
         def complete(self, prompt, *, n=1, should_stop=None, **options):

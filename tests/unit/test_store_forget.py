@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from hydra_edge.errors import RecordNotFoundError, StoreError, UnknownUserError
+from hydra_edge.prompt import SHOT_WORDS, fold
 from hydra_edge.store import Store
 from hydra_edge.store.database import Database
 from hydra_edge.store.forget import Traces
@@ -219,6 +220,66 @@ def test_forget_takes_kept_answers_that_repeat_the_record_they_were_shown(
     assert [record.id for record in store.records()] == ["choice-own"]
     assert left_of(SECRET_OUT, path) == []
     assert store.check() == []
+
+
+def test_forget_keeps_own_answers_to_a_query_that_comes_again(store: Store) -> None:
+    query = "Summarize the stand-up of today for me"
+    store.add([Record(query, "We shipped the parser of the week", task="t", id="monday")])
+    shown = ["monday"]
+    for day, answer in enumerate(("Anna fixed the cache bug.", "The release slipped again.")):
+        name = f"choice-{day}"
+        store.add([Record(query, answer, task="t", id=name)])
+        store.put_choice(str(day), "t", query, [Candidate("x")], shown, None, answer, name)
+        shown = [*shown, name]
+    assert store.forget(["monday"]).repeats == 0
+    assert [record.output[:4] for record in store.records()] == ["Anna", "The "]
+
+
+def test_forget_takes_an_answer_that_says_all_its_llm_was_shown(store: Store, path: Path) -> None:
+    long = " ".join(f"zzyzx{i}" for i in range(SHOT_WORDS + 50))
+    store.add([Record("what is it", long, task="t", id="long")])
+    keep(store, "copied", f"Well, {fold(long, multiline=False)}", "long")
+    keep(store, "half", "zzyzx0 zzyzx1 zzyzx2 zzyzx3", "long")
+    assert store.forget(["long"]).repeats == 1
+    assert [record.id for record in store.records()] == ["choice-half"]
+    assert b"zzyzx40" not in raw_bytes(path)
+
+
+def test_forget_takes_what_any_source_kept_of_an_answer(store: Store) -> None:
+    store.add([Record(SECRET_IN, SECRET_OUT, task="t", id="secret")])
+    keep(store, "g", SECRET_OUT, "secret")
+    store.add([Record("query g", "their own", task="t", id="choice-g-app:x", source="app:x")])
+    store.put_choice(
+        "g", "t", "query g", [Candidate("x")], ["secret"], None, "their own", "choice-g-app:x"
+    )
+    assert store.forget(["secret"]).repeats == 1
+    assert [record.id for record in store.records()] == ["choice-g-app:x"]
+
+
+def test_forget_marks_heads_of_every_task_it_took_a_choice_of(store: Store) -> None:
+    store.add([Record("to my diary", SECRET_OUT, task="diary", id="secret")])
+    store.put_choice("g", "t", SECRET_OUT, [Candidate("x")], (), 0, "x", None)
+    for task in ("t", "diary", "another"):
+        store.save_head(make_head(task))
+    assert store.forget(["secret"]).tasks == ("diary", "t")
+    assert {head.task: head.stale for head in store.heads()} == {
+        "another": False, "diary": True, "t": True,
+    }  # fmt: skip
+
+
+def test_clear_log_with_choices_leaves_no_byte_of_those_nothing_was_kept_of(
+    store: Store, path: Path
+) -> None:
+    keep(store, "kept", "an answer kept")
+    store.put_choice("g", "t", SECRET_IN, [Candidate("x")], (), None, SECRET_OUT, None)
+    store.save_head(make_head("t"))
+    assert store.clear_log() == 0
+    assert left_of(SECRET_OUT, path) != []
+    assert store.clear_log(choices=True) == 1
+    assert left_of(f"xylophone qwzjk {SECRET_OUT}", path) == []
+    assert [choice.record_id for choice in store.choices()] == ["choice-kept"]
+    (head,) = store.heads()
+    assert head.stale
 
 
 def test_forget_keeps_answers_that_only_say_the_same(store: Store) -> None:

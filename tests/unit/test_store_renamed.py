@@ -12,7 +12,7 @@ import pytest
 from cli_runner import call, records
 
 from hydra_edge.store import Store
-from hydra_edge.types import AddResult, Completion, Record, text_hash
+from hydra_edge.types import AddResult, Candidate, Completion, HeadState, Record, text_hash
 
 JAN = Record("written in January", "x", id="42", source="jan")
 FEB = Record("written in February", "y", id="42", source="feb")
@@ -23,6 +23,14 @@ MAR = Record("written in March", "z", id="42", source="mar")
 def store() -> Iterator[Store]:
     with Store.in_memory() as opened:
         yield opened
+
+
+def head_of(task: str) -> HeadState:
+    return HeadState(
+        task=task, role="adapter", base_id="b", features=("a",), weight=np.ones(1, np.float32),
+        precision=np.eye(1, dtype=np.float32), switch="shared", n_queries=1, prior_scale=1.0,
+        report={},
+    )  # fmt: skip
 
 
 def name(record: Record) -> str:
@@ -249,3 +257,65 @@ def test_import_edited_note_of_a_taken_name_stays_private(tmp_path: Path) -> Non
         ("README.md", False),
         (beside, True),
     }
+
+
+def test_records_that_stand_in_one_order_come_back_as_they_were(store: Store) -> None:
+    """One that was renamed is read long before the one that had its id."""
+    beside = Record("a secret", "x", id=name(FEB), private=True)
+    many = [Record(f"text {i}", "y", id=f"f{i}") for i in range(600)]
+    whole = [beside, *many, replace(JAN, private=False)]
+    assert store.add(whole).added == len(whole)
+    assert store.get("42").private is False
+    assert store.get(name(FEB)).private
+    twins = [replace(JAN, id=name(JAN)), *many, JAN]
+    with Store.in_memory() as other:
+        assert other.add(twins).added == len(twins)
+
+
+def test_records_of_two_pipes_stand_beside_each_other(store: Store) -> None:
+    films = [Record(f"film {i}", "4", "film", id=str(i), source="jsonl:-") for i in range(3)]
+    store.add(films)
+    tools = [Record(f"tool {i}", "2", "tool", id=str(i), source="jsonl:-") for i in range(3)]
+    assert store.add(tools) == AddResult(renamed=3)
+    assert store.add(tools) == AddResult(unchanged=3)
+    assert store.count("film") == store.count("tool") == 3
+
+
+def test_record_added_again_with_its_time_gets_it_and_keeps_it(store: Store) -> None:
+    store.add([JAN, FEB])
+    assert store.add([replace(JAN, time=9.0)]) == AddResult(updated=1)
+    assert store.add([replace(JAN, time=7.0)]) == AddResult(unchanged=1)
+    assert store.get("42").time == 9.0
+
+
+def test_record_moved_to_another_task_marks_the_heads_it_leaves(store: Store) -> None:
+    store.add([replace(JAN, task="wrong")])
+    for task in ("wrong", "right"):
+        store.save_head(head_of(task))
+    store.add([replace(JAN, task="right")])
+    assert {head.task: head.stale for head in store.heads()} == {"wrong": True, "right": False}
+
+
+# ---- answers that were kept, and were shown a record
+
+
+def keep(store: Store, key: str, *shown: str) -> str:
+    store.add([Record(f"query {key}", f"answer {key}", id=f"choice-{key}")])
+    store.put_choice(key, "chat", key, [Candidate("x")], shown, 0, "x", f"choice-{key}")
+    return f"choice-{key}"
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_record_made_private_takes_along_what_was_made_from_it(store: Store, again: bool) -> None:
+    store.add([JAN, MAR])
+    first = keep(store, "first", "42")
+    second = keep(store, "second", first)
+    keep(store, "other", name(MAR))
+    if again:
+        assert store.add([replace(JAN, private=True)]) == AddResult(updated=1)
+    else:
+        assert store.set_private(["42"], True) == 3
+    hidden = {record.id for record in store.records() if record.private}
+    assert hidden == {"42", first, second}
+    assert store.set_private(["42"], False) == 1
+    assert store.get(first).private, "it may have been marked for another reason"
