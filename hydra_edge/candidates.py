@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -38,20 +38,24 @@ def complete_within_context(
     ------
     ContextLengthError
         If even the bare query does not fit.
+    BackendError
+        If it gave what is no ``Completion`` with text.
     """
     choices = prompt.task.labels if prompt.task.kind != "text" else None
     listening: dict[str, Any] = {}  # an application's LLM need not know these two
     if should_stop is not None:
         listening["should_stop"] = should_stop
     if on_candidate is not None:
-        listening["on_candidate"] = lambda c: on_candidate(_unfolded(c))
+        listening["on_candidate"] = lambda c: on_candidate(_taken(c))
     while True:
         try:
             completions = llm.complete(
                 prompt, n=n, temperature=temperature, max_tokens=max_tokens,
                 choices=choices or None, seed=seed, on_token=on_token, **listening,
             )  # fmt: skip
-            return prompt, [_unfolded(c) for c in completions]
+            if not isinstance(completions, Iterable):
+                raise _no_completion(completions, "a list of them")
+            return prompt, [_taken(c) for c in completions]
         except ContextLengthError:
             if not prompt.shots:
                 raise
@@ -60,8 +64,28 @@ def complete_within_context(
                 on_cut(len(prompt.shots))
 
 
-def _unfolded(completion: Completion) -> Completion:
-    return replace(completion, text=unfold(completion.text))
+def _taken(given: object) -> Completion:
+    """Return a completion in plain types, whatever numbers an application's LLM counts in."""
+    if not isinstance(given, Completion) or not isinstance(given.text, str):
+        raise _no_completion(given, "one with text")
+    try:
+        return replace(
+            given,
+            text=unfold(given.text),
+            greedy=bool(given.greedy),
+            tokens=int(given.tokens),
+            prompt_tokens=int(given.prompt_tokens),
+            logprob=None if given.logprob is None else float(given.logprob),
+        )
+    except (TypeError, ValueError, OverflowError) as err:
+        raise _no_completion(given, "numbers in tokens, prompt_tokens and logprob") from err
+
+
+def _no_completion(given: object, expected: str) -> BackendError:
+    return BackendError(
+        f"The LLM returned what is no hydra_edge.types.Completion: got {given!r:.120}; expected "
+        f"{expected}. Have its complete() return a list of Completion(text)."
+    )
 
 
 def sample_pool(

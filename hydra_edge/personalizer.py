@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Self
 
 from hydra_edge.active import check_base
-from hydra_edge.answering import Pieces, Question, ask, decide, outgoing, votes_on
+from hydra_edge.answering import Pieces, Question, ask, decide, logged, outgoing, votes_on
 from hydra_edge.arguments import check_count, check_seconds, check_text
 from hydra_edge.bundle import Bundle
 from hydra_edge.config import (
@@ -28,21 +28,14 @@ from hydra_edge.config import (
 from hydra_edge.encoder import TextEncoder
 from hydra_edge.engine import Engine
 from hydra_edge.errors import ConfigError, HydraError, UnknownModelError
-from hydra_edge.fitting import fit_adapter, fit_prompts, fit_task
+from hydra_edge.fitting import fit_prompts, fit_task, learn
 from hydra_edge.headfile import head_from_json, head_to_json
-from hydra_edge.learning import (
-    find_answer,
-    find_choice,
-    kept_record,
-    learn_choice,
-    record_choice,
-    step,
-)
+from hydra_edge.learning import take
 from hydra_edge.llm import LLM
 from hydra_edge.pools import Budget, Sampling
 from hydra_edge.records import checked
 from hydra_edge.resources import Resources
-from hydra_edge.store import Store, StoredChoice
+from hydra_edge.store import Store
 from hydra_edge.tasks import TaskSpec, canonical_name
 from hydra_edge.turns import StopSignal
 from hydra_edge.types import (
@@ -375,20 +368,21 @@ class Personalizer:
         system: str = "",
         private: bool = False,
         seed: int = 0,
+        stream: bool = False,
     ) -> list[str]:
         """Return byte for byte what ``generate`` would send, and send nothing.
 
         One prompt, or a second one without records where the base draws a part of the
-        candidates so.
+        candidates so. ``stream``: what it would send if it were given an ``on_token``.
         """
         sampling = self._sampling(n, k)
-        question, llm = self._question(query, task), self.llm
+        question, llm = self._question(query, task), self._resources.llm
         with self.working():
             out = outgoing(question, sampling.shown, system, remote=llm.is_remote, private=private)
             prompts = [out.prompt]
             if self.engine.zero_shot_draws(out.prompt, sampling.n):
                 prompts.append(out.prompt.without_shots())
-            return [llm.render(p, max_tokens=max_tokens, seed=seed) for p in prompts]
+            return [llm.render(p, max_tokens=max_tokens, seed=seed, stream=stream) for p in prompts]
 
     def generate(
         self,
@@ -469,7 +463,7 @@ class Personalizer:
         with self.working():
             generation = decide(asked)
             if self.config.log:
-                self.store.log_generation(generation, llm.name)
+                generation = logged(self.store, generation, llm.name)
         if pieces is not None:
             pieces.finish(generation.text)
         return generation
@@ -510,38 +504,17 @@ class Personalizer:
         if text is not None:
             check_text("text", text)
         with self.working():
-            answered = find_answer(self.store, generation_id, pick, text)
-            before = find_choice(self.store, answered)
-            kept = kept_record(self.store, answered, before, source, keep=keep)
+            taken = take(self.engine, generation_id, pick, text, source, keep=keep)
             started = time.monotonic()
-            choice = record_choice(self.store, answered, kept)
-            state = self._learn(choice, before)
+            state = learn(self.engine, taken)
             return ChoiceResult(
-                generation_id=answered.generation.id,
-                task=answered.generation.task,
-                text=answered.text,
+                generation_id=taken.choice.generation_id,
+                task=taken.choice.task,
+                text=taken.choice.text,
                 head_version=state.version,
-                record_id=kept,
+                record_id=taken.choice.record_id,
                 update_ms=(time.monotonic() - started) * 1000.0,
             )
-
-    def _learn(self, choice: StoredChoice, before: StoredChoice | None) -> HeadState:
-        """Let the adapter's head learn from a choice, once for each answer."""
-        state = self.store.head(choice.task, "adapter")
-        if before is None or state is None or state.stale:
-            return learn_choice(self.engine, choice)
-        if (before.picked, before.text) == (choice.picked, choice.text):
-            return state
-        if state.report.get("choice") == choice.generation_id:
-            earlier = {head.version: head for head in self.store.heads(choice.task)
-                       if head.role == "adapter"}  # fmt: skip
-            origin = state.report.get("origin")
-            if origin is None or origin in earlier:
-                return step(self.engine, choice, earlier.get(origin or 0))
-        fit_adapter(self.engine, self.engine.history(self.engine.task(choice.task)), None)
-        fitted = self.store.head(choice.task, "adapter") or state
-        # The gate's last word stands: it is asked again by the next fit.
-        return self.store.save_head(replace(fitted, switch=state.switch))
 
     def export_head(self, task: str | None, role: Role) -> str:
         """Return a head as JSON text: weights and evidence, no text of the history."""

@@ -73,7 +73,7 @@ class Resources:
             return self._engine
 
     @property
-    def llm(self) -> LLM:
+    def llm(self) -> OneAtATime:
         """The LLM, for one thread at a time; see ``Personalizer.llm``."""
         with self._opening:
             self.check_open()

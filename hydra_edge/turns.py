@@ -59,9 +59,22 @@ class OneAtATime:
         """See ``LLM.is_remote``."""
         return self.inner.is_remote
 
-    def render(self, prompt: Prompt, *, max_tokens: int | None = None, seed: int = 0) -> str:
-        """See ``LLM.render``."""
-        return self.inner.render(prompt, max_tokens=max_tokens, seed=seed)
+    @property
+    def n_ctx(self) -> int | None:
+        """Context window in tokens, prompt and answer together; None if the LLM does not say."""
+        size = getattr(self.inner, "n_ctx", None)
+        return size if isinstance(size, int) else None
+
+    def render(
+        self, prompt: Prompt, *, max_tokens: int | None = None, seed: int = 0, stream: bool = False
+    ) -> str:
+        """See ``LLM.render``; ``stream`` asks what a call with ``on_token`` would send.
+
+        Where the LLM's ``render`` does not name it, that is the same.
+        """
+        named = stream and "stream" in inspect.signature(self.inner.render).parameters
+        known: dict[str, Any] = {"stream": True} if named else {}
+        return self.inner.render(prompt, max_tokens=max_tokens, seed=seed, **known)
 
     def complete(
         self,
@@ -95,7 +108,8 @@ class OneAtATime:
                 seed=seed, on_token=on_token, **known,
             )  # fmt: skip
             if on_candidate is not None and "on_candidate" not in known:
-                for completion in completions:
+                # Whoever asked says what is wrong with a result that is no list.
+                for completion in completions if isinstance(completions, Sequence) else ():
                     on_candidate(completion)
             return completions
 

@@ -75,15 +75,15 @@ def generate(
     text = options.read_query(query)
     flags = {"model": model, "base_url": base_url}
     with open_user(ctx, user, create=user is None, offline=offline, **flags) as me:
+        wanted = n or me.config.candidates
+        streams = wanted == 1 and not (as_json or no_stream) and me.task(task).kind == "text"
         if dry_run:
             prompts = me.render_prompts(
                 text, task=task, n=n, k=k, max_tokens=max_tokens, system=system, private=private,
-                seed=seed,
+                seed=seed, stream=streams,
             )  # fmt: skip
             views.write_prompts(prompts, as_json=as_json)
             return
-        wanted = n or me.config.candidates
-        streams = wanted == 1 and not (as_json or no_stream) and me.task(task).kind == "text"
         stream = output.Stream() if streams else None
         with Interrupt("Stopping with the candidates that are finished") as stop:
             try:

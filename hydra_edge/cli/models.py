@@ -32,7 +32,7 @@ def list_models(as_json: options.AsJson = False) -> None:
                 "hydra-edge config set model NAME")  # fmt: skip
 
 
-def _is_file(name: str) -> bool:
+def is_file(name: str) -> bool:
     """Return whether a model's name is the path of a file that is there."""
     path = name.removeprefix("chat:")
     is_path = path != name or path.lower().endswith(".gguf") or os.sep in path
@@ -55,7 +55,7 @@ def name_to_keep(spec: str) -> str:
     name = spec.strip()
     named = name.lower() in {model.name for model in available_models()}
     remote = name.startswith("openai:") and name != "openai:"
-    if _is_file(name):
+    if is_file(name):
         chat = "chat:" if name.startswith("chat:") else ""
         return f"{chat}{Path(name.removeprefix('chat:')).expanduser().absolute()}"
     if name and not (named or remote):

@@ -93,10 +93,25 @@ def serve(
     ) as me:
         if task is not None:
             me.task(task)  # an unknown one is told now, not to the first app
+        _check_llm(me)
         _serve(
             me, _files(token_file), port=port, task=task, new_token=new_token, queue=queue,
             timeout_s=limit, open_page=open_page, as_json=as_json,
         )  # fmt: skip
+
+
+def _check_llm(me: Personalizer) -> None:
+    """Refuse now an LLM that could answer no app; a local one that is there is not opened.
+
+    With none named, the server does what needs none.
+    """
+    from hydra_edge.cli.models import is_file
+    from hydra_edge.llm.models import available_models
+
+    name = me.config.model.strip()
+    ready = {model.name for model in available_models() if model.installed}
+    if name and name.lower() not in ready and not is_file(name):
+        _ = me.llm  # sends nothing; it says what is wrong with a name, an address or a key
 
 
 def _need_server() -> None:
@@ -148,6 +163,9 @@ def _serve(
             output.note(f"Serving {me.user} on {url}/v1; token in {files.owner}", style="bold")
             output.note("Ctrl-C ends it.")
             if open_page:
+                if output.is_terminal(sys.stderr):
+                    # A browser that may not read our folder opens an empty page, and does not say.
+                    output.note(f"If the page does not open: {page}")
                 # On a thread: a browser in the terminal holds it until the person leaves.
                 threading.Thread(target=show, daemon=True).start()
 

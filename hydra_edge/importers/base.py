@@ -24,7 +24,7 @@ from typing import Any, BinaryIO, TextIO, cast
 
 from hydra_edge.errors import ConfigError, ImportFormatError
 from hydra_edge.importers.log import ImportLog
-from hydra_edge.records import clean_text, name_fault
+from hydra_edge.records import MOMENTS, clean_text, name_fault
 from hydra_edge.tasks import canonical_name, number
 from hydra_edge.types import Record, text_hash
 
@@ -32,8 +32,6 @@ FIELDS = ("input", "output", "id", "task", "time", "private")
 MAX_LINE_BYTES = 64 * 2**20  # a line beyond this is some other format, not a record
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_YEAR_1 = (datetime(1, 1, 1, tzinfo=UTC) - _EPOCH).total_seconds()
-_YEAR_9999 = (datetime(9999, 12, 31, tzinfo=UTC) - _EPOCH).total_seconds()
 _YEAR, _COMPACT_DATE = re.compile(r"[0-9]{4}"), re.compile(r"[0-9]{8}")
 _YES, _NO = frozenset({"true", "yes", "1"}), frozenset({"false", "no", "0", ""})
 
@@ -112,7 +110,7 @@ def parse_time(value: object) -> float | None:
         seconds = _seconds(value)
     except (ValueError, OverflowError) as err:
         raise ValueError(f"time is {shown(value)}; expected unix seconds or a date") from err
-    if not _YEAR_1 <= seconds <= _YEAR_9999:  # NaN compares false too
+    if not MOMENTS[0] <= seconds <= MOMENTS[1]:  # NaN compares false too
         raise ValueError(
             f"time is {shown(value)}; expected unix seconds (not milliseconds) or a date"
         )

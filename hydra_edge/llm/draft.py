@@ -80,7 +80,7 @@ class Draft:
         )
 
     def _choose(self, logits: Float1d) -> int | None:
-        if self._answer.text:
+        if self._answer.text or self._answer.thinks:
             if self._rng is None:
                 return int(logits.argmax())
             best = top_tokens(logits, TOP_K)

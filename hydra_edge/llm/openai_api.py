@@ -391,7 +391,7 @@ class OpenAIApi:
             finish = "cut"
         text = answer.finish()
         if not text:
-            raise self._nothing(1)
+            raise self._nothing(1, thinks=answer.thinks)
         only = Completion(text, greedy=True, tokens=tokens, finish=finish or "cut")
         return Reply((only,), 1, read)
 
@@ -418,9 +418,14 @@ class OpenAIApi:
         error = errors[0] if errors else None
         if isinstance(error, Refused):
             raise self._refused(error) from error
-        raise error or self._nothing(len(replies))
+        raise error or self._nothing(len(replies), thinks=any(reply.thinks for reply in replies))
 
-    def _nothing(self, replies: int) -> BackendError:
+    def _nothing(self, replies: int, *, thinks: bool) -> BackendError:
+        if thinks:
+            return BackendError(
+                f"{self.name} thinks aloud: got the beginning of its thoughts (<think>); expected "
+                "an answer. Turn the model's reasoning off, or use another model."
+            )
         return BackendError(
             f"{self.name} wrote nothing: got {replies} empty replies; expected text. Raise "
             "max_tokens, or rephrase the query."

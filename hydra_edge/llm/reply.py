@@ -30,12 +30,14 @@ class ReportedError(BackendError):
 class Reply:
     """What came of one request: ``offered`` choices, of which some had text.
 
-    ``prompt_tokens`` were billed for it, whatever became of the choices.
+    ``prompt_tokens`` were billed for it, whatever became of the choices. ``thinks``: the text of
+    some was a thought without an end.
     """
 
     completions: tuple[Completion, ...] = ()
     offered: int = 0
     prompt_tokens: int = 0
+    thinks: bool = False
     error: Exception | None = None
 
 
@@ -47,11 +49,15 @@ def parse_object(raw: bytes | str, who: str) -> JsonDict:
     BackendError
         If it is not whole, or not an object.
     """
+    size = len(raw)
+    if isinstance(raw, bytes):
+        # As in a stream: a broken character spoils itself, not the answers beside it.
+        raw = raw.decode("utf-8-sig", "replace")
     try:
         reply = json.loads(raw)
     except (ValueError, RecursionError) as err:
         raise BackendError(
-            f"{who} sent a reply that is not whole JSON: got {len(raw)} bytes. Try again, or "
+            f"{who} sent a reply that is not whole JSON: got {size} bytes. Try again, or "
             "check base_url."
         ) from err
     if not isinstance(reply, dict):
@@ -78,11 +84,13 @@ def read_reply(raw: bytes, who: str, *, n: int, greedy: bool, stop: Sequence[str
         )
     choices = choices[:n]
     written: list[tuple[str, str]] = []
+    thinks = False
     for choice in choices:
         answer = AnswerText(stop)
         finish = feed_choice(answer, choice, "message")
-        if answer.text:
-            written.append((answer.finish(), finish))
+        thinks = thinks or answer.thinks
+        if text := answer.finish():
+            written.append((text, finish))
     each, rest = divmod(spent(reply, "completion_tokens"), len(choices))
     # The sum is what was spent, also for choices without text and where it does not divide.
     rest += each * (len(choices) - len(written))
@@ -90,7 +98,7 @@ def read_reply(raw: bytes, who: str, *, n: int, greedy: bool, stop: Sequence[str
         Completion(text, greedy=greedy, tokens=each if i else each + rest, finish=finish)
         for i, (text, finish) in enumerate(written)
     ]
-    return Reply(tuple(completions), len(choices), spent(reply, "prompt_tokens"))
+    return Reply(tuple(completions), len(choices), spent(reply, "prompt_tokens"), thinks)
 
 
 def read_events(chunks: Iterable[bytes], who: str) -> Iterator[JsonDict]:

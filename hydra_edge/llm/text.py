@@ -1,13 +1,17 @@
 """An answer as it arrives: pieces in, readable text out, ended at the first stop string.
 
 Every backend streams through here, so that all agree on where an answer begins (leading
-white space is dropped before a stop is looked for) and ends. Knows nothing of models.
+white space, and what a model thinks aloud, is dropped before a stop is looked for) and ends.
+Knows nothing of models.
 """
 
 from __future__ import annotations
 
 import codecs
 from collections.abc import Callable, Sequence
+
+# What a model that thinks aloud puts around its thoughts, which may hold any stop string.
+_THOUGHT_BEGINS, _THOUGHT_ENDS = "<think>", "</think>"
 
 
 def well_formed(text: str) -> str:
@@ -19,21 +23,24 @@ class AnswerText:
     """One growing answer.
 
     ``on_text`` is told of each new part as soon as no stop string and no trailing white space
-    can still take it back: the parts put together are exactly ``text``.
+    can still take it back: the parts put together are exactly ``text``. ``thinks`` says that all
+    there is so far is a thought without an end.
     """
 
     def __init__(self, stop: Sequence[str], on_text: Callable[[str], None] | None = None) -> None:
         self.stopped = False
+        self.thinks = False
         self._stop = tuple(s for s in stop if s)
         self._on_text = on_text
         self._decode = codecs.getincrementaldecoder("utf-8")("replace").decode
         self._raw = ""
+        self._opening: str | None = ""  # what may be (of) a thought; None once that is behind
         self._told = 0
 
     @property
     def text(self) -> str:
         """The answer so far, stripped; a character whose bytes are incomplete is left out."""
-        return self._raw.strip()
+        return "" if self.thinks else (self._raw or self._opening or "").strip()
 
     def feed_bytes(self, piece: bytes) -> None:
         """Add the bytes of one token, which may end in the middle of a character."""
@@ -43,6 +50,28 @@ class AnswerText:
         """Add text; once ``stopped``, whatever comes later is ignored."""
         if self.stopped or not piece:
             return
+        if self._opening is not None:
+            piece = self._behind_thought(self._opening + piece)
+        self._add(piece)
+
+    def _behind_thought(self, opening: str) -> str:
+        """Return what of an answer's beginning is answer; keep what is not known to be."""
+        if not self.thinks:
+            opening = opening.lstrip()
+            if len(opening) < len(_THOUGHT_BEGINS) and _THOUGHT_BEGINS.startswith(opening):
+                self._opening = opening
+                return ""
+            self.thinks = opening.startswith(_THOUGHT_BEGINS)
+        if self.thinks:
+            _, end, answer = opening.partition(_THOUGHT_ENDS)
+            if not end:
+                self._opening = opening[1 - len(_THOUGHT_ENDS) :]  # the end may be cut in two
+                return ""
+            opening, self.thinks = answer, False
+        self._opening = None
+        return opening
+
+    def _add(self, piece: str) -> None:
         searched = max(0, len(self._raw) - max(map(len, self._stop), default=0))
         raw = (self._raw + piece).lstrip() if not self._raw else self._raw + piece
         ends = [end for s in self._stop if (end := raw.find(s, searched)) >= 0]
@@ -53,6 +82,9 @@ class AnswerText:
 
     def finish(self) -> str:
         """Say that nothing more will come; return the answer."""
+        opening, self._opening = self._opening, None
+        if opening and not self.thinks:
+            self._add(opening)
         self.stopped = True
         self._tell(len(self._raw))
         return self.text

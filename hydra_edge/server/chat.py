@@ -114,6 +114,20 @@ def _read_limit(fields: Fields) -> tuple[int | None, list[str]]:
     return MOST_TOKENS, [f"{name} was lowered from {limit} to {MOST_TOKENS}, the most there is"]
 
 
+def limit_to_context(limit: int, context: int | None) -> tuple[int, tuple[str, ...]]:
+    """Return the longest answer an LLM of such a context has room for, and what to say of it.
+
+    Many clients ask for some thousands of tokens whatever the LLM; half of its context is left
+    to the prompt. None: nobody knows how large it is.
+    """
+    if context is None or limit <= context // 2:
+        return limit, ()
+    most = max(1, context // 2)
+    return most, (
+        f"the longest answer was lowered from {limit} to {most} tokens: half of the LLM's context",
+    )
+
+
 def _read_model(name: str) -> str:
     if name != MODEL and not (name.startswith(f"{MODEL}/") and len(name) > len(MODEL) + 1):
         raise unknown_model(name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from contextlib import suppress
 from dataclasses import asdict, replace
@@ -14,8 +15,16 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from hydra_edge import __version__
-from hydra_edge.errors import CancelledError, RecordNotFoundError
-from hydra_edge.server.chat import ID_PREFIX, MODEL, ChatAnswer, ChatRequest, read_chat
+from hydra_edge.errors import CancelledError, ConfigError, RecordNotFoundError
+from hydra_edge.records import MOMENTS, checked, name_fault
+from hydra_edge.server.chat import (
+    ID_PREFIX,
+    MODEL,
+    ChatAnswer,
+    ChatRequest,
+    limit_to_context,
+    read_chat,
+)
 from hydra_edge.server.chat import unknown_model as _unknown_model
 from hydra_edge.server.fields import Fields, bad_field
 from hydra_edge.server.live import Live
@@ -106,14 +115,17 @@ async def _generate(
         return time.monotonic() > end
 
     async with service.llm.turn():
+        limit, lowered = asked.max_tokens, tuple[str, ...]()
+        if limit is not None:
+            limit, lowered = limit_to_context(limit, await asyncio.to_thread(service.context))
         try:
-            return await service.person.generate(
+            generation = await service.person.generate(
                 asked.query,
                 task=task,
                 n=n,
                 k=asked.records,
                 temperature=asked.temperature,
-                max_tokens=asked.max_tokens,
+                max_tokens=limit,
                 system=asked.system,
                 private=asked.private,
                 hide_private=hide_private,
@@ -125,6 +137,7 @@ async def _generate(
             if is_over():
                 raise service.too_late() from err
             raise
+    return replace(generation, notes=(*generation.notes, *lowered))
 
 
 async def rank(request: Request) -> Response:
@@ -210,12 +223,25 @@ def _read_record(service: Service, scope: Scope, entry: object, place: int) -> R
     task = service.task(scope, fields.text("task", "")) or DEFAULT_TASK
     record = Record(
         fields.text("input"), fields.text("output"), canonical_name(task), fields.text("id", ""),
-        fields.number("time", -1e11, 1e11), fields.flag("private"),
+        fields.number("time", *MOMENTS), fields.flag("private"),
         scope.source(fields.text("source", "api")),
     )  # fmt: skip
     if not record.input.strip() or not record.output.strip():
         raise bad_field(f"records[{place}]", "", "an input and an output with text")
-    return record
+    for name in ("id", "task"):
+        if fault := name_fault(getattr(record, name)):
+            field = f"records[{place}].{name}"
+            raise Refusal(
+                HTTPStatus.BAD_REQUEST, "invalid_value",
+                f"Field {field!r} cannot be used: it {fault}. Give it a short name.",
+                param=field,
+            )  # fmt: skip
+    try:
+        return checked(record)  # before any is stored: the store takes them batch by batch
+    except ConfigError as err:
+        raise Refusal(
+            HTTPStatus.BAD_REQUEST, "invalid_value", str(err), param=f"records[{place}]"
+        ) from err
 
 
 def api_routes() -> list[Route]:

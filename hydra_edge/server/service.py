@@ -57,6 +57,11 @@ class Service:
         """The personalizer itself, for reading its store; never for long work."""
         return self.person.personalizer
 
+    def context(self) -> int | None:
+        """Return the LLM's context in tokens, None if it does not say; it is opened for that."""
+        size: int | None = getattr(self.owner.llm, "n_ctx", None)
+        return size
+
     async def quickly(self, work: Callable[[Personalizer], T]) -> T:
         """Do something quick with the personalizer on a thread, in turn."""
         async with self.quick.turn():

@@ -73,15 +73,26 @@ def _digest(token: str) -> str:
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
 
 
+def _check_plain(path: Path) -> None:
+    """Refuse what cannot hold tokens, such as a folder; nothing may be there yet."""
+    if path.exists() and not path.is_file():
+        kind = "a folder" if path.is_dir() else "a device or a pipe"
+        raise ConfigError(
+            f"{path} is {kind}; expected a file for tokens, or nothing there yet. Give the path "
+            "of a file."
+        )
+
+
 def _read_private(path: Path) -> str | None:
     """Read a file that must be its owner's alone; None if there is none.
 
     Raises
     ------
     ConfigError
-        If others can read it, or it cannot be read.
+        If it is no plain file, others can read it, or it cannot be read.
     """
     try:
+        _check_plain(path)
         mode = path.stat().st_mode
         if os.name == "posix" and mode & (stat.S_IRWXG | stat.S_IRWXO):
             raise ConfigError(
@@ -96,8 +107,9 @@ def _read_private(path: Path) -> str | None:
 
 
 def _write(path: Path, text: str) -> None:
-    make_private_dir(path.parent)
     try:
+        _check_plain(path)
+        make_private_dir(path.parent)
         write_private(path, text)
     except OSError as err:
         raise ConfigError(

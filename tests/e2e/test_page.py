@@ -225,6 +225,17 @@ def test_page_without_a_token_asks_for_it_and_keeps_it_for_the_tab(browser, serv
         assert page.context.cookies() == []
 
 
+@pytest.mark.parametrize("remote", [False, True])
+def test_page_says_what_leaves_this_machine(browser, served, llm, remote):
+    llm.is_remote = remote
+    with opened(browser, served) as page:
+        footer = page.locator("footer")
+        sent = "What the LLM is sent leaves this machine."
+        expect(footer).to_contain_text(sent if remote else "Everything here stays on this machine.")
+        assert (sent in footer.inner_text()) is remote
+        expect(page.locator("#private-line")).to_be_visible(visible=remote)
+
+
 def test_server_that_is_gone_is_said_in_words(browser, me):
     with serving(me) as served, opened(browser, served) as page:
         served.stop()

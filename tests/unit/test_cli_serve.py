@@ -1,6 +1,7 @@
 """``serve`` and its tokens as they are called: what is refused before anybody is served."""
 
 import json
+from pathlib import Path
 
 import pytest
 from cli_runner import call
@@ -39,3 +40,47 @@ def test_serve_timeout_that_leaves_no_time_is_a_usage_error(timeout, monkeypatch
     assert refused.exit_code == 2
     assert f"'{timeout}' leaves no time for any request; expected 1ms or more" in refused.stderr
     assert call("serve", "--timeout", "1ms").exit_code == 0
+
+
+REMOTE = ("-m", "openai:m", "--base-url", "https://api.example/v1")
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (("-m", "nope"), "No model 'nope'. Known:"),
+        (("-m", "openai:"), "expected openai:MODEL"),
+        (("-m", "gone.gguf"), "No model file gone.gguf"),
+        (("-m", "openai:m", "--base-url", "foo"), "expected http(s)://host"),
+        ((*REMOTE, "--offline"), "nothing may leave this machine"),
+    ],
+)
+def test_serve_llm_that_could_answer_nobody_is_refused_at_once(flags, said, monkeypatch):
+    served = []
+    monkeypatch.setattr("hydra_edge.cli.serve._serve", lambda *_, **__: served.append(True))
+    refused = call("serve", *flags)
+    assert (refused.exit_code, refused.stdout, served) == (1, "", [])
+    assert said in refused.stderr
+
+
+@pytest.mark.parametrize(
+    "flags", [(), ("-m", "smollm2"), ("-m", "./own.gguf"), ("-m", "chat:own.gguf"), REMOTE]
+)
+def test_serve_opens_no_local_llm_before_anybody_asks(flags, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    Path("own.gguf").write_bytes(b"GGUF")
+    monkeypatch.setattr("hydra_edge.llm.models._open_gguf", lambda *_, **__: 1 / 0)
+    served = []
+    monkeypatch.setattr("hydra_edge.cli.serve._serve", lambda *_, **__: served.append(True))
+    started = call("serve", *flags)
+    assert (started.exit_code, served) == (0, [True]), started.stderr
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_serve_open_tells_a_person_the_address_should_no_page_open(monkeypatch, terminal):
+    monkeypatch.setattr("hydra_edge.server.run.serve", lambda *_, ready: ready(None))
+    monkeypatch.setattr("hydra_edge.server.run.open_page", lambda *_: True)
+    monkeypatch.setattr("hydra_edge.cli.output.is_terminal", lambda _: terminal)
+    said = call("serve", "--open", "--port", "0").stderr
+    assert ("If the page does not open: http://127.0.0.1:" in said) is terminal
+    assert ("/#token=he-" in said) is terminal

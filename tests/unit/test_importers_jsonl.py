@@ -211,3 +211,12 @@ def test_jsonl_good_lines_survive_any_neighbour(good, junk):
     kept = [record for record in records if record.id.startswith("good-")]
     assert [(record.input, record.output) for record in kept] == good
     assert log.read == len(records)
+
+
+def test_time_of_the_last_day_there_is_can_be_read(tmp_path):
+    """What one door takes another must: it comes back from an export."""
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"input": "a", "output": "b", "time": 253402300799.0}\n', encoding="utf-8")
+    log = ImportLog()
+    assert [record.time for record in read_jsonl(path, log)] == [253402300799.0]
+    assert not log.bad

@@ -63,6 +63,15 @@ def test_draft_may_begin_with_one_blank_only():
     assert draft.completion().text == "b"
 
 
+def test_draft_that_thinks_aloud_may_break_lines(monkeypatch):
+    pieces = [{B: b"<think>", C: b"</think>"}.get(i, piece) for i, piece in enumerate(PIECES)]
+    monkeypatch.setitem(globals(), "PIECES", pieces)
+    steps = [(B,), (NEWLINE,), (A,), (C,), (NEWLINE, A), (END,)]
+    draft = write(*(preferring(*step) for step in steps))
+    assert draft.tokens == [B, NEWLINE, A, C, A]
+    assert draft.completion().text == "a"
+
+
 def test_draft_of_one_token_does_not_spend_it_on_a_blank():
     assert write(preferring(BLANK, A), max_tokens=1).completion().text == "a"
 

@@ -434,6 +434,14 @@ def test_reply_without_an_answer_is_an_error(llm, server, reply, match):
     assert len(server.seen) == 1
 
 
+def test_reply_with_a_broken_character_is_read_as_a_stream_would_be(llm, server):
+    raw = json.dumps(completion("a caf@")).encode().replace(b"@", b"\xe9")
+    server.otherwise = answer(raw)
+    assert texts(llm.complete(SUBJECT)) == ["a caf\ufffd"]
+    server.otherwise = answer(b"\xef\xbb\xbf" + json.dumps(completion("fine")).encode())
+    assert texts(llm.complete(SUBJECT)) == ["fine"]
+
+
 @pytest.mark.parametrize("usage", [None, [], {"completion_tokens": "9"}, {"completion_tokens": -9}])
 def test_odd_usage_counts_nothing(llm, server, usage):
     server.otherwise = answer({"choices": [choice("fine")], "usage": usage})
@@ -489,6 +497,46 @@ def test_prompt_read_for_answers_that_are_dropped_is_counted(llm, server):
 def test_odd_usage_counts_no_prompt(llm, server, usage):
     server.otherwise = answer({"choices": [choice("fine")], "usage": usage})
     assert [c.prompt_tokens for c in llm.complete(SUBJECT)] == [0]
+
+
+# ---- models that think aloud
+
+THOUGHT = "<think>\nFirst, the parser.\n</think>\n\n"
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_thoughts_before_an_answer_are_no_part_of_it(llm, server, streaming):
+    told = []
+    parts = [THOUGHT[:4], THOUGHT[4:30], THOUGHT[30:] + "A sub", "ject"]
+    whole, pieces = answer(completion(f"{THOUGHT}A subject")), stream(*map(delta, parts))
+    server.otherwise = pieces if streaming else whole
+    (out,) = llm.complete(SUBJECT, on_token=told.append if streaming else None)
+    assert out.text == "A subject"
+    assert "".join(told) == ("A subject" if streaming else "")
+
+
+@pytest.mark.parametrize("text", ["<think>", "\n<think>\nFirst, the par", "<think>\n\n"])
+@pytest.mark.parametrize("prompt", [SUBJECT, SECTION])
+@pytest.mark.parametrize("streaming", [False, True])
+def test_thoughts_without_an_answer_are_an_error_that_says_so(llm, server, text, prompt, streaming):
+    streaming = streaming and prompt is SUBJECT  # a closed set is not streamed
+    server.otherwise = stream(delta(text, "stop")) if streaming else answer(completion(text, text))
+    with pytest.raises(BackendError, match=r"thinks aloud.*[Tt]urn .* off, or use another model"):
+        llm.complete(
+            prompt, n=1 if streaming else 3, on_token=[].append if streaming else None,
+            choices=prompt.task.labels or None,
+        )  # fmt: skip
+
+
+def test_one_answer_without_thoughts_is_enough(llm, server):
+    def act(handler, seen):
+        greedy = seen.body["temperature"] == 0
+        said = ["<think>"] if greedy else ["<think>\nHm", "A subject"]
+        answer(completion(*said, tokens=4))(handler, seen)
+
+    server.otherwise = act
+    out = llm.complete(SUBJECT, n=3)
+    assert [(c.text, c.greedy, c.tokens) for c in out] == [("A subject", False, 4)]
 
 
 # ---- closed sets

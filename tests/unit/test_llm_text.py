@@ -16,6 +16,8 @@ def in_pieces(text, cuts):
 
 def expected(text, stop):
     text = text.lstrip()
+    if text.startswith("<think>"):
+        text = text.partition("</think>")[2].lstrip()
     ends = [text.find(s) for s in stop if s in text]
     return (text[: min(ends)] if ends else text).strip()
 
@@ -33,6 +35,43 @@ def test_answer_in_any_pieces_is_the_answer_in_one(text, cuts, stop):
     whole = answer.finish()
     assert whole == expected(text, stop)
     assert "".join(told) == whole
+
+
+@given(
+    st.lists(
+        st.sampled_from(["<think>", "</think>", "<thin", "</", ">", "\n", " ", "a", "Input:", "é"]),
+        max_size=8,
+    ),
+    st.lists(st.integers(0, 40), max_size=8),
+    st.sampled_from(STOPS),
+)
+def test_what_is_thought_aloud_first_is_no_answer_in_any_pieces(parts, cuts, stop):
+    text, told = "".join(parts), []
+    answer = AnswerText(stop, told.append)
+    for piece in in_pieces(text, cuts):
+        answer.feed(piece)
+    assert answer.thinks is (text.lstrip().startswith("<think>") and "</think>" not in text)
+    assert expected(text, stop).startswith("".join(told))
+    assert answer.finish() == expected(text, stop) == "".join(told)
+
+
+def test_thought_without_an_end_takes_little_room_and_has_no_text():
+    answer = AnswerText(("\n",))
+    for _ in range(1000):
+        answer.feed("<think> Hm,\n let me see. ")
+    assert (answer.thinks, answer.text, answer.stopped) == (True, "", False)
+    assert len(answer._opening) < 10
+    answer.feed("</thi")
+    answer.feed("nk>\n\nA subject\nmore")
+    assert (answer.thinks, answer.finish()) == (False, "A subject")
+
+
+@pytest.mark.parametrize("text", ["<", "<think", "<thinking> is a word", "a <think> b</think> c"])
+def test_answer_that_only_looks_like_a_thought_is_kept(text):
+    answer = AnswerText(("\n",))
+    answer.feed(text)
+    assert answer.text == text
+    assert answer.finish() == text
 
 
 @given(st.text(alphabet="aé字🙂\n", max_size=20), st.lists(st.integers(0, 60), max_size=12))

@@ -76,6 +76,18 @@ def test_files_hold_no_markup_from_texts_and_ask_nobody_else():
         assert not re.search(r"https?://|\sstyle=|<script>|<style|\son[a-z]+=", text)
 
 
+def test_page_promises_that_all_stays_here_only_once_it_knows_the_llm():
+    files = {path.name: path.read_text(encoding="utf-8") for path in STATIC.iterdir()}
+    assert "stays on this machine" not in files["index.html"]
+    told = re.search(r'byId\("where"\)\.textContent = (.*?);', files["app.js"], re.DOTALL)
+    remote, local = re.fullmatch(
+        r'llm\.is_remote\s+\? "(.*)"\s+: "(.*)"', told[1], re.DOTALL
+    ).groups()
+    assert "leaves this machine" in remote
+    assert local == "Everything here stays on this machine."
+    assert 'id="where"' in files["index.html"]
+
+
 @pytest.mark.parametrize(
     "path",
     ["summary", "llm", "heads", "growth", "records", "records/private", "records/delete",

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from llm_server import Server
 
 from hydra_edge.answering import Pieces
 from hydra_edge.bundle import Bundle
@@ -26,6 +27,7 @@ from hydra_edge.errors import (
     UnknownTaskError,
     UnknownUserError,
 )
+from hydra_edge.llm.openai_api import OpenAIApi
 from hydra_edge.personalizer import Personalizer
 from hydra_edge.prompt import Prompt, unfold
 from hydra_edge.types import Completion, HeadState, Record
@@ -322,6 +324,59 @@ def test_generate_without_one_usable_answer_is_a_clear_error(
         person(llm=scripted(lambda _p, _n: answers)).generate("speech")
 
 
+class Given:
+    """An application's LLM that returns what it is given."""
+
+    name, is_remote = "given", False
+
+    def __init__(self, made: object) -> None:
+        self.made = made
+
+    def render(self, prompt: Prompt, *, max_tokens: int | None = None, seed: int = 0) -> str:
+        return prompt.completion_text()
+
+    def complete(self, prompt: Prompt, **options: object) -> object:
+        return self.made
+
+    def close(self) -> None: ...
+
+
+def test_generate_takes_an_llm_that_counts_in_numpy(person: Make) -> None:
+    numbers = {"tokens": np.int64(3), "prompt_tokens": np.int32(7), "logprob": np.float32(-1.5)}
+    made = [Completion(f"title {i}", greedy=np.bool_(i == 0), **numbers) for i in range(8)]  # type: ignore[arg-type]
+    heard: list[Completion] = []
+    p = person(llm=Given(made))
+    generation = p.generate("speech", on_candidate=heard.append)
+    assert (generation.usage.completion_tokens, generation.usage.prompt_tokens) == (24, 56)
+    assert {type(c.logprob) for c in generation.candidates} == {float}
+    assert {(type(c.tokens), type(c.greedy)) for c in heard} == {(int, bool)}
+    logged = p.store.generation(generation.id)
+    assert logged is not None
+    assert logged.text == generation.text
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        None,
+        3,
+        "title",
+        [None],
+        ["title"],
+        [Completion(None)],  # type: ignore[arg-type]
+        [Completion("title", tokens=None)],  # type: ignore[arg-type]
+        [Completion("title", logprob="low")],  # type: ignore[arg-type]
+    ],
+)
+@pytest.mark.parametrize("listens", [False, True])
+def test_generate_llm_that_returns_no_completions_is_told_in_words(
+    person: Make, made: object, listens: bool
+) -> None:
+    p = person(llm=Given(made))
+    with pytest.raises(BackendError, match=r"no hydra_edge.types.Completion: got .*; expected"):
+        p.generate("speech", on_candidate=(lambda _: None) if listens else None)
+
+
 def test_remote_llm_never_sees_a_private_record(person: Make, scripted) -> None:  # type: ignore[no-untyped-def]
     llm = scripted(titles, is_remote=True)
     p = person(history(private_every=2), llm=llm)
@@ -397,6 +452,25 @@ def test_render_prompts_are_what_generate_sends(person: Make, scripted) -> None:
     assert llm.prompts == []
     p.generate("a text about speech", system="Be brief.")
     assert [prompt.completion_text() for prompt in llm.prompts] == rendered
+
+
+@pytest.mark.parametrize("streams", [False, True])
+def test_render_prompts_are_what_an_api_is_sent_streamed_or_not(
+    person: Make, streams: bool
+) -> None:
+    with Server() as server:
+        p = person(llm=OpenAIApi("m", base_url=server.url))
+        (rendered,) = p.render_prompts("a text about speech", n=1, seed=3, stream=streams)
+        assert server.seen == []
+        p.generate("a text about speech", n=1, seed=3, on_token=[].append if streams else None)
+        assert server.seen[0].raw.decode() == rendered
+        assert ("stream" in server.seen[0].body) is streams
+        p.llm.close()
+
+
+def test_render_prompts_stream_of_an_llm_that_does_not_know_it_is_its_prompt(person: Make) -> None:
+    p = person()
+    assert p.render_prompts("speech", n=1, stream=True) == p.render_prompts("speech", n=1)
 
 
 def test_fit_head_without_llm_fits_the_reranker_only(person: Make) -> None:

@@ -14,7 +14,12 @@ import pytest
 from serving import LONG_S, EchoLLM, GatedLLM, chat, history, serving
 
 from hydra_edge.config import Config
-from hydra_edge.errors import BackendError, BackendRateLimitError, ContextLengthError
+from hydra_edge.errors import (
+    BackendError,
+    BackendRateLimitError,
+    ConfigError,
+    ContextLengthError,
+)
 from hydra_edge.personalizer import Personalizer
 
 CHAT = "/v1/chat/completions"
@@ -93,6 +98,28 @@ def test_chat_passes_its_wishes_on(person):
     assert prompt.system == "Be brief."
     assert (prompt.query, len(prompt.shots)) == ("parsers 1", 2)
     assert answer["hydra_edge"]["usage"]["requested"] == 3
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_chat_limit_an_llm_has_no_room_for_is_lowered_and_said_to_be(person, stream):
+    limits = []
+
+    class Small(EchoLLM):
+        n_ctx = 512
+
+        def complete(self, prompt, *, max_tokens=48, **options):
+            limits.append(max_tokens)
+            if max_tokens >= self.n_ctx:
+                raise ContextLengthError("no room")
+            return super().complete(prompt, max_tokens=max_tokens, **options)
+
+    with serving(person(Small())) as served, served.client() as client:
+        said = client.post(CHAT, json=chat("parsers 1", max_tokens=4096, stream=stream))
+        client.post(CHAT, json=chat("parsers 1", max_tokens=256))
+        client.post(CHAT, json=chat("parsers 1"))
+    assert said.status_code == 200
+    assert "lowered from 4096 to 256 tokens: half of the LLM's context" in said.text
+    assert limits == [256, 256, 32]
 
 
 def test_chat_streams_the_same_winner(person):
@@ -229,6 +256,37 @@ def test_records_are_added_all_or_none(person):
     assert (record.input, record.time, record.private, record.source) == (
         "a text", 5.0, True, "api",
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("wrong", "param"),
+    [
+        ({"id": "x" * 300}, "records[1200].id"),
+        ({"id": "two\nlines"}, "records[1200].id"),
+        ({"task": "t" * 300}, "records[1200].task"),
+        ({"time": -9e10}, "records[1200].time"),
+        ({"input": " "}, "records[1200]"),
+    ],
+)
+def test_record_that_cannot_be_one_keeps_all_before_it_out(person, wrong, param):
+    me = person(records=[])
+    given = [{"input": f"text {i}", "output": "a title"} for i in range(1200)]
+    with serving(me) as served, served.client() as client:
+        body = {"records": [*given, {"input": "text", "output": "a title"} | wrong]}
+        refused = client.post("/v1/records", json=body)
+        assert me.store.count() == 0
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, param)
+
+
+def test_record_the_history_refuses_for_any_reason_is_named(person, monkeypatch):
+    def refuse(record):
+        raise ConfigError("A record cannot be added: it is Tuesday.")
+
+    monkeypatch.setattr("hydra_edge.server.routes.checked", refuse)
+    with serving(person()) as served, served.client() as client:
+        body = {"records": [{"input": "a", "output": "b"}]}
+        refused = client.post("/v1/records", json=body).json()["error"]
+    assert (refused["param"], "Tuesday" in refused["message"]) == ("records[0]", True)
 
 
 def test_half_a_character_is_kept_in_no_record(person):

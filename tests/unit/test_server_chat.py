@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hydra_edge.server.chat import ChatAnswer, first_stop, read_chat
+from hydra_edge.server.chat import ChatAnswer, first_stop, limit_to_context, read_chat
 from hydra_edge.server.events import ChatEvents, Until
 from hydra_edge.server.fields import Fields
 from hydra_edge.server.refusal import Refusal
@@ -108,6 +108,18 @@ def test_chat_limit_beyond_the_most_is_lowered_and_said_to_be(name):
     assert request.max_tokens == 8192
     assert request.notes == (f"{name} was lowered from 128000 to 8192, the most there is",)
     assert asked(**{name: 8192}).notes == ()
+
+
+@pytest.mark.parametrize(
+    ("limit", "context", "expected"),
+    [(24, 2048, 24), (1024, 2048, 1024), (1025, 2048, 1024), (8192, 2048, 1024), (8192, None, 8192),
+     (9, 1, 1)],
+)  # fmt: skip
+def test_chat_limit_leaves_half_of_the_context_to_the_prompt(limit, context, expected):
+    lowered, notes = limit_to_context(limit, context)
+    assert lowered == expected
+    told = f"the longest answer was lowered from {limit} to {expected} tokens: half of the LLM's"
+    assert [note.startswith(told) for note in notes] == ([True] if lowered < limit else [])
 
 
 def test_chat_field_that_cannot_change_the_answer_is_taken_without_a_word():

@@ -57,6 +57,15 @@ def test_owner_token_readable_by_others_is_refused(files):
     assert mode(files.owner) == 0o600
 
 
+@pytest.mark.parametrize("renew", [False, True])
+@pytest.mark.parametrize(("place", "kind"), [("", "a folder"), ("/dev/null", "a device")])
+def test_owner_token_place_that_is_no_file_is_refused_in_words(tmp_path, place, kind, renew):
+    files = TokenFiles.of(find_paths(), tmp_path / place)
+    with pytest.raises(ConfigError, match=f"is {kind}.*; expected a file") as refused:
+        owner_token(files, renew=renew)
+    assert "remove" not in str(refused.value)
+
+
 @pytest.mark.parametrize("text", ["", "short", "two words of sufficient length", "\x00" * 40])
 def test_owner_token_file_that_holds_none_is_refused(files, text):
     owner_token(files)

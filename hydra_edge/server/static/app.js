@@ -68,6 +68,9 @@ async function showLlm() {
     line.textContent = llm.is_remote
       ? `${llm.name} answers. It is remote: the input and the records shown leave this machine.`
       : `${llm.name} answers, on this machine.`;
+    byId("where").textContent = llm.is_remote
+      ? "What the LLM is sent leaves this machine. Everything else here stays on it."
+      : "Everything here stays on this machine.";
     byId("private-line").hidden = !llm.is_remote;
   } catch (error) {
     if (!(error instanceof Problem) || error.status === 401) throw error;
