@@ -37,7 +37,8 @@ app()
 _MAIN = "from hydra_edge.cli import main; main()"
 _API = "from hydra_edge import Personalizer"
 _SESSION = """
-import json, sys, time
+import json, os, time
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # as the encoder does before it imports it
 started = time.perf_counter()
 import onnxruntime
 imported = time.perf_counter()

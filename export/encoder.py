@@ -24,6 +24,7 @@ import onnx
 
 from export.fuse import fuse
 from export.quantize import even_out, find_peaks, fix_scales, is_dense, scale_rows
+from hydra_edge.encoder import import_onnxruntime
 from hydra_edge.errors import BundleError
 from hydra_edge.types import JsonDict, Progress
 
@@ -116,6 +117,7 @@ def provenance(source: Path) -> JsonDict:
 
 def _to_onnx(source: Path, out: Path) -> Path:
     os.environ["HF_HUB_OFFLINE"] = "1"  # the weights are here; nothing is to be fetched
+    import_onnxruntime()  # before optimum does
     from optimum.exporters.onnx import main_export
 
     with _quiet():
@@ -132,6 +134,7 @@ def _to_onnx(source: Path, out: Path) -> Path:
 
 
 def _quantize(folder: Path, out: Path) -> Path:
+    import_onnxruntime()  # before optimum does
     from optimum.onnxruntime import ORTQuantizer
     from optimum.onnxruntime.configuration import AutoQuantizationConfig
 
@@ -155,8 +158,7 @@ def _fold(source: Path, out: Path) -> None:
 
     Only what ONNX Runtime calls basic. Fusions specific to this machine are left out.
     """
-    import onnxruntime
-
+    onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     options.optimized_model_filepath = str(out)

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
+from hydra_edge.encoder import import_onnxruntime
 from hydra_edge.errors import BundleError
 
 _RUNTIME = "com.microsoft"  # the domain of ONNX Runtime's own operators
@@ -241,8 +242,7 @@ def _run(
     model: onnx.ModelProto, names: Sequence[str] | None = None
 ) -> Iterator[list[npt.NDArray[np.generic]]]:
     """Yield a graph's outputs for each probe, without any rewrite of ONNX Runtime's own."""
-    import onnxruntime
-
+    onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 3

@@ -15,6 +15,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from hydra_edge.encoder import import_onnxruntime
 from hydra_edge.errors import BundleError
 from hydra_edge.types import Float1d, Progress
 
@@ -36,8 +37,7 @@ def find_peaks(
     dict
         The name of each such activation -> shape ``(channels,)``, above 0.
     """
-    import onnxruntime
-
+    onnxruntime = import_onnxruntime()
     model = onnx.load(graph)
     names = sorted(
         source

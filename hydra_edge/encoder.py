@@ -214,8 +214,7 @@ class Encoder:
         return tokenizer
 
     def _load_session(self) -> Any:
-        import onnxruntime
-
+        onnxruntime = import_onnxruntime()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = self.threads or min(_MAX_THREADS, _usable_cores())
         # Idle threads must not spin: the LLM runs on the same cores.
@@ -241,6 +240,22 @@ class Encoder:
             f"Cannot {what} {self.bundle.encoder_path}: {reason}; expected an encoder of width "
             f"{self.dim}. Get the base again from where it came from."
         )
+
+
+def import_onnxruntime() -> Any:
+    """Import ONNX Runtime with its telemetry off; nothing of ours imports it otherwise.
+
+    Some of its wheels report to their maker from the import on, and keep files for that in the
+    user's cache. Only a variable of the environment that is set before the first import prevents
+    both. It stays set, so that child processes report nothing either.
+    """
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+    import onnxruntime
+
+    # All that is left to do where the program we run in imported it before us.
+    if (disable := getattr(onnxruntime, "disable_telemetry_events", None)) is not None:
+        disable()
+    return onnxruntime
 
 
 def _shorten(text: str, max_tokens: int) -> str:

@@ -65,9 +65,16 @@ class Budget:
         return (f"one record takes {price} answers, more than the {self.calls} allowed",)
 
 
+@dataclass(slots=True)
+class _Asked:
+    """Answers asked for up to now, those that never came too."""
+
+    calls: int = 0
+
+
 @dataclass(frozen=True, eq=False)
 class PoolRun:
-    """What collecting pools cost."""
+    """What collecting pools cost; ``calls`` counts answers asked for, those that never came too."""
 
     calls: int = 0
     made: int = 0
@@ -220,8 +227,9 @@ def collect(
     reused = len(engine.store.pools(history.task.name, model=llm.name, purpose="pool"))
     if budget.calls is not None and budget.calls <= 0:
         return PoolRun(reused=reused)
-    calls = made = failures = skipped = 0
-    stopped = False
+    asked = _Asked()
+    made = failures = skipped = 0
+    stopped, failed = False, ""
     notes: list[str] = []
     started = time.monotonic()
     as_read = engine.store.revision().rewrites
@@ -232,7 +240,7 @@ def collect(
     plan = planned(
         engine, head, history, informative, sampling, model=llm.name, private=not llm.is_remote
     )
-    while True:
+    while failures < MAX_FAILURES:
         with turn:
             step = None if gone() else next(plan, None)
         if step is None:
@@ -240,12 +248,12 @@ def collect(
         record, requests = step
         price = sum(request.n for request in requests)
         spent = time.monotonic() - started
-        if not budget.allows(calls + price, spent):
+        if not budget.allows(asked.calls + price, spent):
             notes += budget.too_small_for(price)
             break
         try:
             for request in requests:
-                calls += _buy(engine, llm, record, request, sampling, history, should_stop, as_read)
+                _buy(engine, llm, record, request, sampling, history, should_stop, as_read, asked)
             made += 1
             failures = 0
         except ContextLengthError:
@@ -254,19 +262,19 @@ def collect(
             stopped = True
             break
         except BackendError as err:
-            failures += 1
-            if failures >= MAX_FAILURES:
-                notes.append(f"The LLM failed {failures} times in a row; stopped asking: {err}")
-                break
+            failures, failed = failures + 1, str(err)
         if progress is not None:
-            done, total = _progress(calls, spent, budget)
+            done, total = _progress(asked.calls, spent, budget)
             progress("candidates", done, total)
     if stopped or gone():
         why = "records were changed meanwhile" if gone() else "it was stopped"
         notes.append(f"{why}: {made} pools made; fit again to go on")
+    if failures:
+        often = f" {failures} times in a row" if failures > 1 else ""
+        notes.append(f"The LLM failed{often}; stopped asking: {failed}")
     if skipped:
         notes.append(f"{skipped} records are longer than {llm.name} has room for")
-    return PoolRun(calls, made, reused, tuple(notes))
+    return PoolRun(asked.calls, made, reused, tuple(notes))
 
 
 def _progress(calls: int, spent: float, budget: Budget) -> tuple[int, int]:
@@ -285,7 +293,8 @@ def _buy(
     history: History,
     should_stop: Callable[[], bool] | None,
     as_read: int,
-) -> int:
+    asked: _Asked,
+) -> None:
     def stopped() -> bool:
         return should_stop is not None and should_stop()
 
@@ -301,7 +310,7 @@ def _buy(
             query_id=record.id, record_ids=request.prompt.record_ids, completions=answered,
             rewrites=as_read,
         )  # fmt: skip
-        return 0
+        return
     # The same prompt may just have been sampled: its greedy answer then costs nothing more.
     whole = replace(request, purpose="pool", n=sampling.n)
     twin = engine.store.pool(
@@ -309,10 +318,16 @@ def _buy(
     )
     prompt, completions = request.prompt, list(twin or ())[: request.n]
     if not completions:
-        prompt, completions = sample_pool(
-            llm, prompt, n=request.n, zero_shot=draws, temperature=sampling.temperature,
-            max_tokens=history.task.max_tokens, should_stop=should_stop,
-        )  # fmt: skip
+        asked.calls += request.n  # now: what was sent counts, whatever comes of it
+        try:
+            prompt, completions = sample_pool(
+                llm, prompt, n=request.n, zero_shot=draws, temperature=sampling.temperature,
+                max_tokens=history.task.max_tokens, should_stop=should_stop,
+            )  # fmt: skip
+        except ContextLengthError:
+            if not llm.is_remote:  # it never began: only a remote LLM was sent what does not fit
+                asked.calls -= request.n
+            raise
         if len(completions) < request.n and stopped():
             raise _Stopped
     kept = engine.store.put_pool(
@@ -322,7 +337,6 @@ def _buy(
     )  # fmt: skip
     if not kept:
         raise _Stopped
-    return 0 if twin else request.n
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,4 +1,4 @@
-"""How other programs start this installation of hydra-edge: by absolute path, with its home."""
+"""How other programs start this installation of hydra-edge: by absolute path, with its folders."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 NAME = "hydra-edge"
+# Where the data, settings and cache are, unless we have a home of our own.
+_FOLDERS = ("XDG_DATA_HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME")
 
 
 def command(arguments: Sequence[str] = ()) -> list[str]:
@@ -22,6 +24,16 @@ def command(arguments: Sequence[str] = ()) -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    """Return what such a program must set: the home that is in force now, if one is set."""
-    home = os.environ.get("HYDRA_EDGE_HOME")
-    return {"HYDRA_EDGE_HOME": str(Path(home).expanduser().absolute())} if home else {}
+    """Return what such a program must set: where our folders are now, and whether to be offline.
+
+    Without it, it would find another history, an empty one.
+    """
+    made: dict[str, str] = {}
+    if home := os.environ.get("HYDRA_EDGE_HOME"):
+        made["HYDRA_EDGE_HOME"] = str(Path(home).expanduser().absolute())
+    else:  # one that is not absolute counts as not set
+        found = {name: os.environ.get(name, "") for name in _FOLDERS}
+        made |= {name: path for name, path in found.items() if Path(path).is_absolute()}
+    if offline := os.environ.get("HYDRA_EDGE_OFFLINE"):
+        made["HYDRA_EDGE_OFFLINE"] = offline
+    return made

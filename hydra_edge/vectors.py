@@ -53,7 +53,8 @@ class CachedEncoder:
     def fitting(self, as_read: int) -> Iterator[None]:
         """Within, keep vectors only while records are as they were after so many rewrites.
 
-        Once they are not, what would keep one raises StoreError: the fit is to begin anew.
+        Once they are not, what would keep one raises StoreError: the fit is to begin anew. A
+        cache that cannot be written raises it too.
         """
         before = self._as_read, self._fitting
         self._as_read, self._fitting = as_read, True
@@ -136,7 +137,18 @@ class CachedEncoder:
             self._passing.pop(next(iter(self._passing)))
 
     def _keep(self, vectors: dict[str, Half1d]) -> None:
-        """Write vectors to the cache, by text, but none of what may have been forgotten."""
+        """Write vectors to the cache, by text, but none of what may have been forgotten.
+
+        A cache that cannot be written costs time, not the answer: only a fit, which has its heads
+        to write, is told of it.
+        """
+        try:
+            self._write(vectors)
+        except StoreError:
+            if self._fitting:
+                raise
+
+    def _write(self, vectors: dict[str, Half1d]) -> None:
         by_hash = {text_hash(text): vector for text, vector in vectors.items()}
         if self.store.put_vectors(self.base_id, by_hash, rewrites=self._as_read):
             return

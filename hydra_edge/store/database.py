@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import sqlite3
 import threading
 import time
@@ -24,6 +25,8 @@ BUSY_TIMEOUT_S = 60.0
 # Most values bound at once in an IN (...) list.
 CHUNK = 500
 SIDE_FILES = ("-wal", "-shm", "-journal")
+# SQLite makes the -shm file in steps of 32 KB; where fewer bytes than this are free it may fail so.
+_FULL_BELOW = 64 * 1024
 
 _RESTORE = (
     "Nothing was overwritten. Restore the file from a backup, or remove it with its -wal and "
@@ -328,6 +331,14 @@ def _primary_code(err: sqlite3.Error) -> int:
     return int(getattr(err, "sqlite_errorcode", 0)) & 0xFF
 
 
+def _is_full(path: Path | None) -> bool:
+    """Tell whether the disk a file is on has no room left."""
+    try:
+        return path is not None and shutil.disk_usage(path.parent).free < _FULL_BELOW
+    except OSError:
+        return False
+
+
 def explain(err: Exception, path: Path | None) -> StoreError:
     """Say in words what SQLite, or a value it stored, has run into."""
     label = "the history in memory" if path is None else str(path)
@@ -342,6 +353,9 @@ def explain(err: Exception, path: Path | None) -> StoreError:
         return StoreError(f"{label} is damaged: a text in it is not UTF-8. {_RESTORE}")
     if code == sqlite3.SQLITE_CORRUPT or isinstance(err, DamagedValueError):
         return StoreError(f"{label} is damaged: {err}. {_RESTORE}")
+    # A full disk has SQLite say these two where it cannot make or enlarge the files beside it.
+    if code in {sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN} and _is_full(path):
+        code = sqlite3.SQLITE_FULL
     reason = _REASONS.get(code)
     if reason is None:
         return StoreError(

@@ -157,7 +157,8 @@ def _refuse_foreign(connection: sqlite3.Connection, label: str) -> int:
         mark, version = _pragma(connection, "application_id"), _pragma(connection, "user_version")
         tables = connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0]
     finally:
-        connection.execute("ROLLBACK")
+        if connection.in_transaction:  # else SQLite ended it for a fault, which is to be heard of
+            connection.execute("ROLLBACK")
     if mark != APPLICATION_ID and (mark or version or tables):
         raise StoreError(
             f"{label} is not a hydra-edge file: got an SQLite database of another program "

@@ -5,12 +5,15 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import shutil
 import sqlite3
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -276,6 +279,40 @@ def test_full_disk_stores_a_thing_wholly_or_not_at_all(
             write(store)
         assert (store.vector_count("b"), store.pool_count(), len(store.choices())) == before
         assert store.check() == []
+
+
+@pytest.mark.parametrize(
+    ("code", "free", "told"),
+    [
+        (sqlite3.SQLITE_FULL, 1 << 30, "no space is left on its disk"),
+        (sqlite3.SQLITE_IOERR | (19 << 8), 0, "no space is left on its disk"),  # of the -shm file
+        (sqlite3.SQLITE_CANTOPEN, 4096, "no space is left on its disk"),
+        (sqlite3.SQLITE_IOERR, 1 << 30, "its disk does not work as it should"),
+        (sqlite3.SQLITE_CANTOPEN, 1 << 30, "it cannot be opened"),
+        (sqlite3.SQLITE_CANTOPEN, None, "it cannot be opened"),
+    ],
+)
+def test_open_that_sqlite_gives_up_says_what_was_wrong(
+    filled: Path, monkeypatch: pytest.MonkeyPatch, code: int, free: int | None, told: str
+) -> None:
+    class Failing(sqlite3.Connection):
+        def execute(self, sql: str, *values: object) -> sqlite3.Cursor:  # type: ignore[override]
+            if sql == "PRAGMA application_id":
+                super().execute("ROLLBACK")  # SQLite does so by itself
+                error = sqlite3.OperationalError("what SQLite says")
+                error.sqlite_errorcode = code
+                raise error
+            return super().execute(sql, *values)  # type: ignore[arg-type]
+
+    def usage(_folder: Path) -> SimpleNamespace:
+        if free is None:
+            raise OSError("no such folder")
+        return SimpleNamespace(free=free)
+
+    monkeypatch.setattr(sqlite3, "connect", partial(sqlite3.connect, factory=Failing))
+    monkeypatch.setattr(shutil, "disk_usage", usage)
+    with pytest.raises(StoreError, match=told):
+        Store.open(filled)
 
 
 def test_file_held_by_another_program_is_told_after_waiting(filled: Path) -> None:

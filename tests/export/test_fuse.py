@@ -15,6 +15,7 @@ from export.encoder import _fold, _quantize
 from export.fuse import fold_shapes, fuse, fuse_products, merge_products
 from export.quantize import fix_scales, scale_rows
 from hydra_edge.bundle import default_bundle_path
+from hydra_edge.encoder import import_onnxruntime
 from hydra_edge.errors import BundleError
 
 pytestmark = pytest.mark.export
@@ -80,8 +81,7 @@ def quantized(tmp_path_factory: pytest.TempPathFactory) -> onnx.ModelProto:
 
 
 def run(model: onnx.ModelProto, ids: np.ndarray) -> np.ndarray:
-    import onnxruntime
-
+    onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(

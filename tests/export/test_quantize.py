@@ -19,6 +19,7 @@ from export.quantize import (
     scale_rows,
 )
 from hydra_edge.bundle import default_bundle_path
+from hydra_edge.encoder import import_onnxruntime
 from hydra_edge.errors import BundleError
 
 pytestmark = pytest.mark.export
@@ -57,8 +58,7 @@ def small_graph(seed: int = 0) -> onnx.ModelProto:
 
 
 def run(model: onnx.ModelProto, ids: np.ndarray) -> np.ndarray:
-    import onnxruntime
-
+    onnxruntime = import_onnxruntime()
     session = onnxruntime.InferenceSession(
         model.SerializeToString(), providers=["CPUExecutionProvider"]
     )

@@ -196,6 +196,8 @@ def test_generate_streams_only_one_text_answer_for_a_person(me, flags, streams):
     result = call(me, "q", *flags)
 
     assert me.asked("generate")[0]["streams"] is streams
+    call(me, "q", *flags, "--dry-run")
+    assert me.asked("render_prompts")[0]["stream"] is streams
     if "--json" not in flags:
         assert result.stdout == "Fix empty files\n"
 

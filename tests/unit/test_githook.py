@@ -24,6 +24,7 @@ from hydra_edge.githook.proposal import (
     wants_proposal,
 )
 from hydra_edge.importers import ImportLog, read_git
+from hydra_edge.program import environment
 
 HINTS = "\n# Please enter the commit message for your changes.\n#\n# On branch main\n"
 PARSER = '''\
@@ -568,6 +569,22 @@ def test_script_message_that_is_given_starts_nothing_and_ends_a_proposal(repo, t
     assert not (tmp_path / "started").exists()
     repo.git("commit", "-q", "--allow-empty", GIT_EDITOR="echo Next >")
     assert (tmp_path / "started").exists()
+
+
+def test_script_finds_the_folders_of_its_installation(repo, tmp_path, monkeypatch):
+    monkeypatch.delenv("HYDRA_EDGE_HOME")
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "da ta"))
+    monkeypatch.setenv("HYDRA_EDGE_OFFLINE", "1")
+    program = tmp_path / "hydra-edge"
+    program.write_text(f'#!/bin/sh\necho "$XDG_DATA_HOME $HYDRA_EDGE_OFFLINE" > {tmp_path}/told\n')
+    program.chmod(0o755)
+    hooks.install(Repository(repo.path), [str(program)], [], environment())
+    monkeypatch.delenv("XDG_DATA_HOME")
+    monkeypatch.delenv("HYDRA_EDGE_OFFLINE")
+    repo.write("a.py", PARSER)
+    repo.git("commit", "-q", GIT_EDITOR="echo Start >")
+
+    assert (tmp_path / "told").read_text() == f"{tmp_path}/da ta 1\n"
 
 
 def test_script_is_one_any_posix_shell_reads(repo):

@@ -205,11 +205,17 @@ def test_remove_server_no_file_makes_none(path):
 
 
 def test_entry_home_of_our_own_goes_with_it(monkeypatch):
+    for name in ("XDG_DATA_HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "HYDRA_EDGE_OFFLINE"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HYDRA_EDGE_HOME", "/data")
     assert entry(["mcp"])["env"] == {"HYDRA_EDGE_HOME": "/data"}
 
     monkeypatch.delenv("HYDRA_EDGE_HOME")
     assert "env" not in entry(["mcp"])
+
+    monkeypatch.setenv("XDG_DATA_HOME", "/elsewhere")
+    monkeypatch.setenv("HYDRA_EDGE_OFFLINE", "1")
+    assert entry(["mcp"])["env"] == {"XDG_DATA_HOME": "/elsewhere", "HYDRA_EDGE_OFFLINE": "1"}
 
 
 # ---- the commands

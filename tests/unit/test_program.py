@@ -3,7 +3,17 @@
 import sys
 from pathlib import Path
 
+import pytest
+
 from hydra_edge.program import command, environment
+
+FOLDERS = ("XDG_DATA_HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME")
+
+
+@pytest.fixture(autouse=True)
+def _nothing_set(monkeypatch):
+    for name in (*FOLDERS, "HYDRA_EDGE_OFFLINE"):
+        monkeypatch.delenv(name, raising=False)
 
 
 def test_command_is_absolute_and_there(monkeypatch, tmp_path):
@@ -34,3 +44,39 @@ def test_environment_home_that_is_set_is_absolute(monkeypatch, tmp_path):
 
     monkeypatch.delenv("HYDRA_EDGE_HOME")
     assert environment() == {}
+
+
+def test_environment_folders_that_are_set_go_along(monkeypatch, tmp_path):
+    monkeypatch.delenv("HYDRA_EDGE_HOME")
+    for name in FOLDERS:
+        monkeypatch.setenv(name, str(tmp_path / name))
+    assert environment() == {name: str(tmp_path / name) for name in FOLDERS}
+
+    monkeypatch.setenv("XDG_DATA_HOME", "not/absolute")
+    monkeypatch.setenv("XDG_CACHE_HOME", "")
+    assert environment() == {"XDG_CONFIG_HOME": str(tmp_path / "XDG_CONFIG_HOME")}
+
+    monkeypatch.setenv("HYDRA_EDGE_HOME", str(tmp_path))
+    assert environment() == {"HYDRA_EDGE_HOME": str(tmp_path)}
+
+
+@pytest.mark.parametrize("said", ["1", "0"])
+def test_environment_being_offline_goes_along(monkeypatch, tmp_path, said):
+    monkeypatch.setenv("HYDRA_EDGE_HOME", str(tmp_path))
+    monkeypatch.setenv("HYDRA_EDGE_OFFLINE", said)
+    assert environment() == {"HYDRA_EDGE_HOME": str(tmp_path), "HYDRA_EDGE_OFFLINE": said}
+
+
+def test_environment_is_what_finds_the_same_folders_again(monkeypatch, tmp_path):
+    from hydra_edge.config import find_paths
+
+    monkeypatch.delenv("HYDRA_EDGE_HOME")
+    for name in FOLDERS:
+        monkeypatch.setenv(name, str(tmp_path / name))
+    before, carried = find_paths(), environment()
+    for name in FOLDERS:
+        monkeypatch.delenv(name)
+    assert find_paths() != before
+    for name, value in carried.items():
+        monkeypatch.setenv(name, value)
+    assert find_paths() == before

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from hydra_edge.errors import StoreError
 from hydra_edge.history import History
 from hydra_edge.recall import Recall
 from hydra_edge.store import Store
@@ -182,6 +183,29 @@ def test_encoder_passing_vector_is_stored_once_its_text_becomes_a_record(
     assert hash_encoder.encoded == ["a query", "another"]
     np.testing.assert_array_equal(again[0], passing[0])
     np.testing.assert_array_equal(again[0], again[2])
+
+
+@pytest.mark.parametrize("passing", [False, True])
+def test_encoder_whose_cache_cannot_be_written_still_encodes_but_ends_a_fit(
+    store: Store, hash_encoder, passing: bool
+):
+    encoder = CachedEncoder(hash_encoder, store)
+    if passing:
+        encoder.encode(["a text"], keep=False)
+    connection = store._db.connection
+    pages = connection.execute("PRAGMA page_count").fetchone()[0]
+    connection.execute(f"PRAGMA max_page_count = {pages}")
+    texts = ["a text", *map(str, range(300))]
+    out = encoder.encode(texts)
+
+    np.testing.assert_allclose(np.linalg.norm(out, axis=1), 1.0, atol=1e-2)
+    assert store.vector_count(encoder.base_id) < len(texts)
+    with (
+        encoder.fitting(store.revision().rewrites),
+        pytest.raises(StoreError, match="no space is left"),
+    ):
+        encoder.encode(texts)
+    np.testing.assert_array_equal(encoder.encode(texts), out)
 
 
 def test_encoder_keeps_no_more_passing_vectors_than_it_says(store: Store, hash_encoder):

@@ -1,0 +1,142 @@
+"""What a fit may ask of an LLM is counted by what was asked, whatever came of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+
+import cli_runner
+import pytest
+from conftest import ScriptedLLM
+
+from hydra_edge.config import Config
+from hydra_edge.errors import BackendError, ContextLengthError
+from hydra_edge.personalizer import Personalizer
+from hydra_edge.prompt import Prompt
+from hydra_edge.types import Completion, Record
+
+TASKS = ("note_title", "paper_title", "commit_subject")
+FRUITS = ("apples", "pears", "plums", "figs", "dates", "limes", "kiwis", "nuts")
+Make = Callable[..., Personalizer]
+
+
+class Counting(ScriptedLLM):
+    """Counts the answers it is asked for, and fails with those that are told by ``fails``."""
+
+    def __init__(
+        self, fails: Callable[[Prompt, int], Exception | None], *, is_remote: bool = True
+    ) -> None:
+        super().__init__(lambda _prompt, n: ["a title"] * n, is_remote=is_remote)
+        self.fails = fails
+        self.asked = 0
+
+    def complete(self, prompt: Prompt, *, n: int = 1, **options: object) -> list[Completion]:
+        self.asked += n
+        if (error := self.fails(prompt, n)) is not None:
+            raise error
+        return super().complete(prompt, n=n, **options)  # type: ignore[arg-type]
+
+
+def broken(_prompt: Prompt, _n: int) -> Exception:
+    return BackendError("it is down")
+
+
+def broken_alone(_prompt: Prompt, n: int) -> Exception | None:
+    return BackendError("it is down") if n == 1 else None
+
+
+def no_room(_prompt: Prompt, _n: int) -> Exception:
+    return ContextLengthError("no room")
+
+
+def history(task: str) -> list[Record]:
+    return [
+        Record(f"a text of {word} for {task}", f"{word} it is", task, id=f"{task}-{i}", time=i)
+        for i, word in enumerate(FRUITS)
+    ]
+
+
+@pytest.fixture
+def person(hash_encoder) -> Iterator[Make]:  # type: ignore[no-untyped-def]
+    made: list[Personalizer] = []
+
+    def make(llm: Counting, **config: object) -> Personalizer:
+        p = Personalizer.from_records(
+            history(TASKS[0]), llm=llm, encoder=hash_encoder,
+            config=Config(**config),  # type: ignore[arg-type]
+        )  # fmt: skip
+        made.append(p)
+        return p
+
+    yield make
+    for p in made:
+        p.close()
+
+
+@pytest.mark.parametrize("fails", [broken, broken_alone])
+@pytest.mark.parametrize(
+    ("calls", "often"), [(10, ""), (24, " 2 times in a row"), (34, " 3 times in a row")]
+)
+def test_fit_asks_no_more_than_allowed_of_an_llm_that_fails(
+    person: Make, fails: Callable, calls: int, often: str
+) -> None:
+    llm = Counting(fails)
+    report = person(llm).fit_head(TASKS[0], calls=calls)
+    assert 0 < llm.asked <= calls
+    assert report.llm_calls == llm.asked
+    assert f"The LLM failed{often}; stopped asking: it is down" in report.notes
+
+
+def test_fit_asks_no_more_than_allowed_of_a_remote_llm_without_room(person: Make) -> None:
+    llm = Counting(no_room)
+    report = person(llm, records=0).fit_head(TASKS[0], calls=24)
+    assert report.llm_calls == llm.asked <= 24
+    assert llm.asked > 0
+
+
+def test_fit_prompts_too_long_for_a_local_llm_cost_nothing(person: Make) -> None:
+    llm = Counting(no_room, is_remote=False)
+    report = person(llm, records=0).fit_head(TASKS[0], calls=10)
+    assert report.llm_calls == 0
+    assert f"{len(FRUITS) - 2} records are longer than scripted has room for" in report.notes
+
+
+def test_fit_stopped_in_the_middle_of_a_pool_says_what_was_asked(person: Make) -> None:
+    class Slow(Counting):
+        def complete(  # type: ignore[override]
+            self, prompt: Prompt, *, n: int = 1, should_stop: object = None, **options: object
+        ) -> list[Completion]:
+            return super().complete(prompt, n=n, **options)[:1]
+
+    llm = Slow(lambda _prompt, _n: None)
+    p = person(llm)
+    report = p.fit_head(TASKS[0], calls=100, should_stop=lambda: llm.asked > 0)
+    assert report.llm_calls == llm.asked > 0
+    assert p.store.pool_count() == 0
+
+
+def test_fit_records_forgotten_while_it_asks_are_counted_all_the_same(person: Make) -> None:
+    def forgetting(_prompt: Prompt, _n: int) -> None:
+        p.store.forget([f"{TASKS[0]}-0"])
+
+    llm = Counting(forgetting)
+    p = person(llm)
+    report = p.fit_head(TASKS[0], calls=100)
+    assert report.llm_calls == llm.asked > 0
+
+
+def test_fit_head_of_all_tasks_shares_what_is_allowed_though_the_llm_fails() -> None:
+    llm = Counting(broken)
+
+    def opener(user, *, create, config, paths):  # type: ignore[no-untyped-def]
+        return Personalizer.open(user, create=create, config=config, paths=paths, llm=llm)
+
+    with Personalizer.open(create=True) as me:
+        for task in TASKS:
+            me.add(history(task))
+    done = cli_runner.call("fit-head", "--calls", "34", "--yes", "--json", opener=opener)
+
+    assert done.exit_code == 0, done.stderr
+    reports = json.loads(done.stdout)["reports"]
+    assert len(reports) == len(TASKS)
+    assert sum(report["llm_calls"] for report in reports) == llm.asked <= 34
