@@ -389,6 +389,18 @@ def test_commit_as_proposed_is_a_pick(repo, person, llm):
     assert not learn_from_commit(Repository(), Kept(person))
 
 
+def test_commit_of_a_proposal_chosen_before_teaches_once(repo, person):
+    repo.write("parser.py", PARSER)
+    proposed = commit(repo, person)
+    made = person.store.last_generation()
+    place = [candidate.text for candidate in made.candidates].index(proposed) + 1
+    person.choose(generation_id=made.id, pick=place, keep=False)
+    assert learn_from_commit(Repository(), Kept(person))
+    assert person.store.head("commit_subject", "adapter").n_queries == 1
+    (choice,) = person.store.choices("commit_subject")
+    assert choice.record_id == repo.git("rev-parse", "HEAD")
+
+
 def test_commit_edited_is_a_text_and_its_record_the_importers(repo, person):
     repo.write("parser.py", PARSER)
     commit(repo, person, "Accept empty headers\n\nThey are\nvalid.\n\nSigned-off-by: A <a@b>\n")
