@@ -249,13 +249,6 @@ class Taken:
     before: StoredChoice | None
 
 
-def find_choice(store: Store, answered: Answered) -> StoredChoice | None:
-    """Return what was chosen of this answer before, if anything was."""
-    generation = answered.generation
-    choices = store.choices(generation.task)
-    return next((c for c in choices if c.generation_id == generation.id), None)
-
-
 def record_choice(
     store: Store, answered: Answered, before: StoredChoice | None, record_id: str | None
 ) -> Taken:
@@ -291,7 +284,7 @@ def take(
     with store.together():
         answered = find_answer(store, generation_id, pick, text)
         answered = _same_answer(answered, engine.task(answered.generation.task).kind)
-        before = find_choice(store, answered)
+        before = store.choice(answered.generation.id)
         kept = _kept_record(engine, answered, before, source, keep=keep)
         return record_choice(store, answered, before, kept)
 
@@ -317,7 +310,7 @@ def learn_choice(engine: Engine, taken: Taken) -> HeadState | None:
     store, choice = engine.store, taken.choice
     for _ in range(_TRIES):
         as_read = store.revision().rewrites
-        if choice not in store.choices(choice.task):
+        if store.choice(choice.generation_id) != choice:
             raise CancelledError(
                 "Nothing was learned from the choice: got one that was forgotten meanwhile, or "
                 "made anew; expected it still there. Ask again."

@@ -32,7 +32,7 @@ from hydra_edge.githook.repository import Repository
 from hydra_edge.importers import ImportLog
 from hydra_edge.importers.base import Origin, build_record
 from hydra_edge.importers.git import drop_trailers
-from hydra_edge.learning import Answered, find_answer, find_choice, record_choice
+from hydra_edge.learning import Answered, find_answer, record_choice
 from hydra_edge.personalizer import Personalizer
 from hydra_edge.types import Record
 
@@ -168,7 +168,7 @@ def learn_from_commit(repository: Repository, open_person: Callable[[], Personal
             answered = find_answer(person.store, pending.generation_id, None, subject)
             answered = _as_proposed(answered)
             record = _record(repository, person, answered, fields)
-            before = find_choice(person.store, answered)
+            before = person.store.choice(answered.generation.id)
             if record is not None:
                 person.add([record])
             record_id = None if record is None else record.id

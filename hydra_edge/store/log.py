@@ -251,6 +251,14 @@ def choices(connection: Connection, task: str | None) -> list[StoredChoice]:
     return [_choice_of(row) for row in rows]
 
 
+def choice_of(connection: Connection, generation_id: str) -> StoredChoice | None:
+    """Return what was chosen of one answer; see ``Store.choice``."""
+    row = connection.execute(
+        f"SELECT {_CHOICE_COLUMNS} FROM choices WHERE generation_id = ?", (bind(generation_id),)
+    ).fetchone()
+    return None if row is None else _choice_of(row)
+
+
 class Helped:
     """How often each record was shown and helped, of choices that are read but once.
 

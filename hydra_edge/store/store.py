@@ -447,6 +447,11 @@ class Store:
         with self._db.writing() as connection:
             return log.put_choice(connection, choice)
 
+    def choice(self, generation_id: str) -> StoredChoice | None:
+        """Return what was chosen of one answer, if anything was."""
+        with self._db.reading() as connection:
+            return log.choice_of(connection, generation_id)
+
     def choices(self, task: str | None = None) -> list[StoredChoice]:
         """Return the choices, of one task if given, oldest first."""
         with self._db.reading() as connection:
