@@ -225,6 +225,7 @@ class _Adding:
     def __init__(self) -> None:
         self._met: set[str] = set()  # ids
         self._replaced: dict[str, Record] = {}
+        self._hidden: list[str] = []  # ids of those this batch made private
         self._known: dict[str, _Stored | None] = {}  # of the batch's ids, as they are stored
         self._beside: dict[str, _Beside] = {}  # of ids that were taken
         self._left: set[str] = set()  # of the batch's ids: others stand beside one nobody has
@@ -235,7 +236,7 @@ class _Adding:
         now = time.time()
         wanted = [record.id or record.content_hash[:16] for record in batch]
         self._known = _find_all(connection, wanted)
-        self._replaced = {}
+        self._replaced, self._hidden = {}, []
         free = [name for name, stored in self._known.items() if stored is None]
         self._left = _with_others_beside(connection, free)
         # Kept from batch to batch: all records of a source may ask for one id.
@@ -245,6 +246,8 @@ class _Adding:
             self._put(connection, record, name, now)
             for record, name in zip(batch, wanted, strict=True)
         )
+        if self._hidden:
+            hide(connection, self._hidden)
         if counts.keys() - {"unchanged"}:
             mark_changed(connection, rewritten="updated" in counts)
         self._as_left = revision(connection)
@@ -333,7 +336,7 @@ class _Adding:
     def _replace(self, connection: Connection, stored: _Stored, record: Record) -> str:
         _update(connection, stored, record)
         if record.private and not stored.record.private:
-            hide(connection, [stored.record.id])
+            self._hidden.append(stored.record.id)
         if stored.record.task != record.task:  # heads of that task have learned from it
             heads.mark_stale(connection, [stored.record.task])
         if _texts(stored.record) != _texts(record):
@@ -343,7 +346,8 @@ class _Adding:
     def _keep(self, connection: Connection, stored: _Stored, record: Record) -> str:
         hides = record.private and not stored.record.private
         if hides:
-            hide(connection, [stored.record.id])
+            connection.execute("UPDATE records SET private = 1 WHERE seq = ?", (stored.seq,))
+            self._hidden.append(stored.record.id)
         dates = stored.record.time is None and _time(record) is not None
         if dates:
             connection.execute(
