@@ -1,7 +1,8 @@
 """Whom to measure: users from data files or LaMP folders, by task, with the task's spec.
 
-Owns which records are queries (each user's last), and inferring a task never seen from what
-came before them. Refuses files that are not in the data sets' line format.
+Owns which records are queries (each user's last), inferring a task never seen from what came
+before them, and that one person is one user. Refuses files that are not in the data sets' line
+format; what of a LaMP folder cannot be measured is left out with the reason.
 """
 
 from __future__ import annotations
@@ -9,31 +10,61 @@ from __future__ import annotations
 import json
 import random
 import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 from bench.guard import BenchError
 from export.data import UserHistory, read_users, sample_users
 from hydra_edge.importers import ImportLog, read_lamp
-from hydra_edge.tasks import BUILTIN, TaskSpec, canonical_name, infer_task, read_task_file
-from hydra_edge.types import Record
+from hydra_edge.tasks import (
+    BUILTIN,
+    TaskSpec,
+    canonical_name,
+    find_task,
+    infer_task,
+    number,
+    read_task_file,
+)
+from hydra_edge.types import Record, text_hash
 
 LEAST_HISTORY = 3  # records before a user's first query: people begin with few
+MAX_LEVELS = 60  # of a rating in a prompt: no larger set is inferred to be closed
+_TRIED = 20  # people of a LaMP file who are looked at for its task
+_SHORT_WORDS = 6  # of an answer that might be a label
 _FORMAT = "one JSON object a line with user, task, input and output"
+
+
+@dataclass(eq=False)
+class LampUsers:
+    """Who was read from LaMP folders: ``users``, of those drawn, and who was not, and why.
+
+    ``left_out`` says by file what cannot be measured; ``too_short`` counts by task the people who
+    have too few records.
+    """
+
+    users: list[UserHistory] = field(default_factory=list)
+    left_out: dict[str, str] = field(default_factory=dict)
+    too_short: Counter[str] = field(default_factory=Counter)
 
 
 @dataclass(frozen=True, eq=False)
 class TaskData:
     """The ``users`` drawn for one task, of those ``able``: with enough records.
 
-    ``custom`` holds the spec if it is not built in: what an ``Engine`` must be told.
+    ``custom`` holds the spec if it is not built in: what an ``Engine`` must be told. ``too_short``
+    counts the users who are not able; ``note`` says what should be known of the spec.
     """
 
     spec: TaskSpec
     custom: dict[str, TaskSpec]
     users: tuple[UserHistory, ...]
     able: tuple[UserHistory, ...]
+    too_short: int = 0
+    note: str = ""
 
     @property
     def name(self) -> str:
@@ -92,56 +123,159 @@ def questions(folder: Path) -> list[Path]:
     return paths
 
 
-def read_lamp_folder(folder: Path, *, users: int, least: int, seed: int) -> list[UserHistory]:
-    """Read up to ``users`` people of every LaMP questions file below a folder.
+def read_lamp_folders(folders: Sequence[Path], *, users: int, least: int, seed: int) -> LampUsers:
+    """Read up to ``users`` people of every task that LaMP folders hold.
 
-    Each file is parsed once; a person's profile is the history, its last records the queries.
-    The question itself is not used: its wording differs from the profile's.
+    A profile is the history, its last records the queries. The question itself is not used: its
+    wording differs from the profile's. Questions of one person, in one file or several, are one
+    user, who has the longest of their profiles.
 
     Raises
     ------
     BenchError
-        If there is no questions file.
+        If there is no questions file, or one cannot be read.
     ImportFormatError
         If a file is not LaMP's, or its task is unclear.
     """
-    found: list[UserHistory] = []
-    for path in questions(folder):
-        outputs = path.with_name(path.name.replace("questions", "outputs"))
-        people = _people(path, least)
-        drawn = random.Random(seed).sample(people, min(users, len(people)))
-        for person in sorted(drawn, key=lambda p: str(p["id"])):
-            user = _person(person, path, outputs if outputs.exists() else None)
-            if user is not None:
-                found.append(user)
+    found = LampUsers()
+    by_task: dict[str, list[_Profile]] = defaultdict(list)
+    for folder in folders:
+        for path in questions(folder):
+            file = path.relative_to(folder.parent).as_posix()
+            people = _load(path)
+            task, why = _task_of(path, people)
+            if why:
+                found.left_out[file] = why
+            else:
+                by_task[task] += [_Profile.of(person, path, file) for person in people]
+    drawn: list[_Profile] = []
+    for task, profiles in sorted(by_task.items()):
+        everyone = _one_each(profiles)
+        able = [one for one in everyone if one.size >= least]
+        found.too_short[task] = len(everyone) - len(able)
+        if not able:
+            longest = max(one.size for one in everyone)
+            found.left_out |= {
+                one.file: f"nobody has {least} records; the longest profile of {task} has {longest}"
+                for one in everyone
+            }
+        drawn += random.Random(seed).sample(able, min(users, len(able)))
+    _read_drawn(found, drawn)
     return found
 
 
-def _people(path: Path, least: int) -> list[dict[str, object]]:
+@dataclass(frozen=True, slots=True)
+class _Profile:
+    """One question of a LaMP file: whose it is, how many items it has, and marks of these.
+
+    The items themselves are not kept: such a folder may be larger than memory.
+    """
+
+    path: Path
+    file: str
+    id: str
+    size: int
+    items: frozenset[int]
+
+    @classmethod
+    def of(cls, person: Mapping[str, object], path: Path, file: str) -> _Profile:
+        """Mark a profile's items: the same mark if they say the same, whatever their ids.
+
+        Profiles that number their items from 1 share ids, and are different people's.
+        """
+        profile: Any = person["profile"]
+        said = [item | {"id": None} if isinstance(item, dict) else item for item in profile]
+        marks = frozenset(int(text_hash(json.dumps(i, sort_keys=True))[:16], 16) for i in said)
+        return cls(path, file, str(person["id"]), len(profile), marks)
+
+
+def _load(path: Path) -> list[dict[str, object]]:
+    """Return a file's questions that have a profile."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as err:
         raise BenchError(f"{path} cannot be read: {err}. Expected LaMP's questions.") from err
     return [
         {"id": str(position), **item}
         for position, item in enumerate(value if isinstance(value, list) else [])
-        if isinstance(item, dict) and len(item.get("profile") or ()) >= least
+        if isinstance(item, dict) and isinstance(item.get("profile"), list) and item["profile"]
     ]
 
 
-def _person(person: dict[str, object], path: Path, outputs: Path | None) -> UserHistory | None:
-    """Read one question by the importer, from a file of its own: it parses whole files."""
+def _person(person: dict[str, object], path: Path) -> tuple[UserHistory | None, Counter[str]]:
+    """Read one question by the importer, from a file of its own: it parses whole files.
+
+    Returns
+    -------
+    tuple of UserHistory or None, and Counter
+        The user, if there is any record; how many items were left out for which reason.
+    """
+    log, outputs = ImportLog(), path.with_name(path.name.replace("questions", "outputs"))
     with tempfile.TemporaryDirectory() as home:
         single = Path(home) / path.name
         single.write_text(json.dumps([person]), encoding="utf-8")
-        records = list(read_lamp(single, outputs, ImportLog()))
+        records = list(read_lamp(single, outputs if outputs.exists() else None, log))
+    lost = log.skipped + Counter(bad.reason for bad in log.bad)
     if not records:
-        return None
+        return None, lost
     if all(record.time is not None for record in records):
         records.sort(key=lambda record: record.time or 0.0)
     named = [replace(r, id=r.id or f"{person['id']}-{i}", source="")
              for i, r in enumerate(records)]  # fmt: skip
-    return _tidy(UserHistory(f"{path.stem}-{person['id']}", named[0].task, tuple(named)))
+    return _tidy(UserHistory(f"{path.stem}-{person['id']}", named[0].task, tuple(named))), lost
+
+
+def _task_of(path: Path, people: Sequence[dict[str, object]]) -> tuple[str, str]:
+    """Return a file's task, or why there is nobody in it who could be measured."""
+    lost: Counter[str] = Counter()
+    for person in people[:_TRIED]:
+        user, of_person = _person(person, path)
+        lost += of_person
+        if user is not None and user.task == "citation":
+            return "", (
+                "a LaMP-1 profile holds the papers its author wrote, not the references they "
+                "chose, so that no answer could be right"
+            )
+        if user is not None:
+            return user.task, ""
+    return "", "; ".join(sorted(lost)) or "it holds no question with a profile"
+
+
+def _one_each(profiles: Sequence[_Profile]) -> list[_Profile]:
+    """Keep one profile of every person, the longest; in the order they came in.
+
+    Two profiles are one person's if they share half of the shorter one. One item proves nothing:
+    two people may give a film the same tag.
+    """
+    holders: dict[int, list[int]] = defaultdict(list)
+    kept: set[int] = set()
+    for place in sorted(range(len(profiles)), key=lambda i: -profiles[i].size):
+        items = profiles[place].items
+        shared = Counter(other for item in items if item in holders for other in holders[item])
+        if any(2 * n >= min(len(items), len(profiles[o].items)) for o, n in shared.items()):
+            continue
+        kept.add(place)
+        for item in items:
+            holders[item].append(place)
+    return [profiles[place] for place in sorted(kept)]
+
+
+def _read_drawn(found: LampUsers, drawn: Sequence[_Profile]) -> None:
+    """Read the people drawn, each file once, and note what the importer leaves out of them."""
+    wanted: dict[Path, dict[str, str]] = defaultdict(dict)
+    for one in drawn:
+        wanted[one.path][one.id] = one.file
+    for path, files in wanted.items():
+        lost: Counter[str] = Counter()
+        people = {str(p["id"]): p for p in _load(path) if str(p["id"]) in files}
+        for _, person in sorted(people.items()):
+            user, of_person = _person(person, path)
+            lost += of_person
+            if user is not None:
+                found.users.append(user)
+        if lost:
+            told = "; ".join(f"{why} ({n} items)" for why, n in sorted(lost.items()))
+            found.left_out[next(iter(files.values()))] = f"of the people drawn: {told}"
 
 
 def read_specs(paths: Sequence[Path], everyone: Sequence[UserHistory]) -> dict[str, TaskSpec]:
@@ -171,12 +305,56 @@ def spec_for(
 ) -> TaskSpec:
     """Return a task's spec: the one given, the built-in one, or one inferred.
 
-    Inferred from the answers of all users, but for their queries': those are the targets.
+    Inferred from the answers of all users, but for their queries': those are the targets. A
+    rating, known or not, has every number answered before them, so that all users are measured on
+    one scale.
     """
-    known = BUILTIN | specs
-    if name in known:
-        return known[name]
-    return infer_task(name, [r.output for user in users for r in user.records[:-queries]])
+    answers = _earlier(users, queries)
+    known = (BUILTIN | specs).get(name)
+    if known is not None:
+        return known if known.kind != "rating" else _on_one_scale(known, answers)
+    inferred = infer_task(name, answers)
+    if inferred.kind != "rating" and answers and all(number(one) is not None for one in answers):
+        # Too few or too different for a device that sees one person's answers; here are everyone's.
+        levels = _levels(answers)
+        return infer_task(name, levels * 8)  # as often as it wants to hear each
+    return inferred
+
+
+def _earlier(users: Sequence[UserHistory], queries: int) -> list[str]:
+    return [record.output for user in users for record in user.records[:-queries]]
+
+
+def _levels(answers: Iterable[str]) -> list[str]:
+    """Return the levels of a scale; of more than a prompt should list, its two ends.
+
+    A user's own answers complete them, as they do where a task file names no labels.
+    """
+    once = {number(one): one.strip() for one in sorted(answers, reverse=True)}
+    levels = [once[value] for value in sorted(value for value in once if value is not None)]
+    return levels if len(levels) <= MAX_LEVELS else [levels[0], levels[-1]]
+
+
+def _on_one_scale(spec: TaskSpec, answers: Sequence[str]) -> TaskSpec:
+    """Complete a rating's labels; a spec that knows them all stays as it is."""
+    numbers = [one for one in answers if number(one) is not None]
+    known = {number(label) for label in spec.labels}
+    added = [one for one in _levels([*spec.labels, *numbers]) if number(one) not in known]
+    if not added:
+        return spec
+    return find_task(spec.name, custom={spec.name: spec}, outputs=added)
+
+
+def _note(spec: TaskSpec, answers: Sequence[str]) -> str:
+    """Say so where free text was inferred from answers that might be labels: many come again."""
+    distinct = {answer.strip() for answer in answers}
+    short = all(len(one.split()) <= _SHORT_WORDS and "\n" not in one for one in distinct)
+    if spec.kind != "text" or not short or 5 * len(distinct) > 4 * len(answers):
+        return ""
+    return (
+        f"inferred as text from {len(answers)} answers, {len(distinct)} distinct; give --task-spec "
+        "to say otherwise"
+    )
 
 
 def draw_tasks(
@@ -187,6 +365,7 @@ def draw_tasks(
     seed: int,
     specs: dict[str, TaskSpec],
     only: Sequence[str] = (),
+    too_short: Mapping[str, int] = MappingProxyType({}),
 ) -> list[TaskData]:
     """Put the users of each task together and draw some of them; same seed, same users.
 
@@ -196,6 +375,8 @@ def draw_tasks(
         Task specs given, by name; they win over the built-in ones.
     only
         Names of the tasks wanted; all, if empty.
+    too_short
+        Users by task who were left out before for they have too few records.
 
     Raises
     ------
@@ -223,7 +404,10 @@ def draw_tasks(
         spec = spec_for(name, of_task, queries, specs)
         custom = {} if spec is BUILTIN.get(name) else {name: spec}
         able = tuple(user for user in of_task if len(user.records) >= least)
-        tasks.append(TaskData(spec, custom, tuple(drawn), able))
+        short = len(of_task) - len(able) + too_short.get(name, 0)
+        is_inferred = name not in BUILTIN | specs
+        note = _note(spec, _earlier(of_task, queries)) if is_inferred else ""
+        tasks.append(TaskData(spec, custom, tuple(drawn), able, short, note))
     if not tasks:
         raise BenchError(f"There is nobody to measure. Expected --data files with {_FORMAT}.")
     return tasks

@@ -17,6 +17,16 @@ from hydra_edge.tasks import TaskSpec
 from hydra_edge.types import Record
 from hydra_edge.utility import tokens
 
+# A base built before packed files had two fingerprints states that of their packed bytes alone, and
+# the shipped one is such: here is that of what its files hold, by the one it states.
+UNPACKED = {
+    "fa24990a47ac370f": "9411b598f8e7b2fb",  # commit_subject.train.jsonl.gz
+    "7271eaa41ad0cbca": "fba28d5a8a0828c1",  # film_rating.train.jsonl.gz
+    "ace2fafcef06b6e7": "5fbb32499a305638",  # movie_tag.train.jsonl.gz
+    "9609b1e6aeefd8d3": "c1f532e5665d517b",  # news_category.train.jsonl.gz
+    "85082f045029d80d": "877a01da07c021c6",  # news_headline.train.jsonl.gz
+    "935f0ede3357bc8a": "d2e84b99fb534f02",  # paper_title.train.jsonl.gz
+}
 # An input may hold a word or two of its target by chance, hardly three in a row.
 LEAST_WORDS = 3
 
@@ -137,7 +147,9 @@ def _trained_on(value: object) -> Iterator[tuple[str, str]]:
 
 
 def refuse_seen(files: Sequence[Path], seen: Mapping[str, str], what: str) -> None:
-    """Refuse files that something was trained on, whatever they are called now.
+    """Refuse files that something was trained on, whatever they are called and however packed.
+
+    A part of such a file, or its lines in another order, is not recognised.
 
     Parameters
     ----------
@@ -151,11 +163,11 @@ def refuse_seen(files: Sequence[Path], seen: Mapping[str, str], what: str) -> No
     BenchError
         If a file's fingerprint is among them.
     """
+    known = dict(seen) | {UNPACKED[mark]: name for mark, name in seen.items() if mark in UNPACKED}
     for path in files:
-        (mark,) = fingerprint([path]).values()
-        if mark in seen:
+        if found := [known[mark] for mark in fingerprint([path]).values() if mark in known]:
             raise BenchError(
-                f"{path} cannot measure {what}: trained on it (as {seen[mark]}); expected users "
+                f"{path} cannot measure {what}: trained on it (as {found[0]}); expected users "
                 "never seen. Give another file."
             )
 

@@ -4,7 +4,8 @@
 
 A query is one of a user's last records; its history is what came before. The heads are fitted
 on records before the user's first query, with an LLM asked about a few of them. All rows come
-from one run and one cache of answers; with ``--replay`` no LLM is needed.
+from one run and one cache of answers; with ``--replay`` no LLM is needed. Users whose answers such
+a cache lacks are not measured: the result says that it is not complete, and has no mean.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import json
 import platform
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -26,15 +27,15 @@ from bench.datasets import (
     draw_tasks,
     questions,
     read_files,
-    read_lamp_folder,
+    read_lamp_folders,
     read_specs,
 )
 from bench.guard import BenchError, check_not_trained_on
 from bench.published import Published
 from bench.report import Stages, can_plot, plot, show, write_json
 from bench.rows import ROWS
-from bench.run import Bench, grow, run_task
-from bench.summary import mean_of, summarise
+from bench.run import GROWTH, Bench, grow, run_task
+from bench.summary import is_complete, mean_of, summarise
 from export.cache import CachedLLM, answers_file, open_cached
 from export.data import UserHistory
 from export.published.labels import Allowance
@@ -81,13 +82,19 @@ def measure(
     only: Sequence[str],
     sizes: Sequence[int],
     published: Published | None = None,
+    too_short: Mapping[str, int] | None = None,
 ) -> dict[str, JsonDict]:
     """Measure every task of the users given; return each one's figures."""
     tasks: dict[str, JsonDict] = {}
     rows = ROWS if published is None else (*ROWS, *published.rows)
     drawn = draw_tasks(
-        everyone, users=users, queries=bench.queries, seed=bench.seed, specs=specs, only=only
-    )
+        everyone, users=users, queries=bench.queries, seed=bench.seed, specs=specs, only=only,
+        too_short=too_short or {},
+    )  # fmt: skip
+    for data in drawn:
+        if data.note:
+            said = f"{data.name}: {data.note}"
+            console.print(said, highlight=False, markup=False, soft_wrap=True)
     for data in drawn:
         with Stages(console) as report:
             report.name = data.name
@@ -127,6 +134,24 @@ def kept_tasks(path: Path | None, measured: JsonDict) -> dict[str, JsonDict]:
             f"{', '.join(f'{name} {measured[name]}' for name in odd)}. Measure its tasks again."
         )
     return tasks
+
+
+def uncovered(tasks: Mapping[str, JsonDict]) -> str:
+    """Say how many users of which tasks a replay has no answers of; nothing if it has all."""
+    missing = everyone = grown = 0
+    for task in tasks.values():
+        lost = [user for user, why in task["users_failed"].items() if not why.startswith(GROWTH)]
+        everyone += task["users"] + len(lost)
+        missing += len(set(lost).intersection(task["users_missing"]))
+        grown += len(set(task["users_missing"]).difference(lost))
+    if not missing + grown:
+        return ""
+    odd = ", ".join(name for name, task in tasks.items() if not is_complete(task))
+    of_growth = f" and {grown} of those for growth" if grown else ""
+    return (
+        f"{missing} of {everyone} users{of_growth} not covered ({odd}); run without --replay on a "
+        "copy of the cache"
+    )
 
 
 def command_of(options: dict[str, object]) -> str:
@@ -193,20 +218,29 @@ def main(
     check_not_trained_on(base, measured)
     allowance = Allowance(published_calls, published_pools)
     rival = Published.open(published, measured, allowance, seed) if published else None
-    for folder in lamps:
-        everyone += read_lamp_folder(folder, users=users, least=queries + LEAST_HISTORY, seed=seed)
+    lamp_users = read_lamp_folders(lamps, users=users, least=queries + LEAST_HISTORY, seed=seed)
+    everyone += lamp_users.users
+    for name, why in lamp_users.left_out.items():
+        console.print(f"LEFT OUT: {name}: {why}", highlight=False, markup=False, soft_wrap=True)
+    if not everyone and lamp_users.left_out:
+        reasons = "; ".join(f"{name}: {why}" for name, why in lamp_users.left_out.items())
+        raise BenchError(
+            f"There is nobody to measure: got {reasons}; expected profiles of inputs with the "
+            "person's own answers. Give the files of another LaMP task."
+        )
     model = cached_llm(llm, cache, replay=replay, threads=threads)
-    bench = Bench(base, Encoder(base), model, queries, fit_pools, seed)
+    bench = Bench(base, Encoder(base), model, queries, fit_pools, seed, replay)
     figures: JsonDict = {
         "version": __version__, "base_id": base.base_id, "llm": model.name, "seed": seed,
         "candidates": SAMPLING.n, "shown": SAMPLING.shown, "fit_pools": fit_pools,
         "queries": queries,
     }  # fmt: skip
     kept = kept_tasks(keep, figures)  # before the hours of measuring, not after
-    tasks = kept | measure(
+    measured_now = measure(
         bench, everyone, console, users=users, specs=read_specs(task_spec or [], everyone),
-        only=task or (), sizes=sizes, published=rival,
+        only=task or (), sizes=sizes, published=rival, too_short=lamp_users.too_short,
     )  # fmt: skip
+    tasks = kept | measured_now
     model.close()
     options: dict[str, object] = {
         "data": files, "lamp": lamps, "task": task or [], "task-spec": task_spec or [],
@@ -221,13 +255,18 @@ def main(
         "command": command_of(options), "machine": platform.processor() or platform.machine(),
         "mean_relative_gain": mean_of(of_base, "relative_gain"),
         "mean_relative_gain_any": mean_of(of_base, "relative_gain_any"), "tasks": tasks,
+        "complete": all(map(is_complete, tasks.values())), "left_out": lamp_users.left_out,
     }  # fmt: skip
     slug = re.sub(r"[^A-Za-z0-9.-]+", "_", llm)
     path = json_path or RESULTS / f"quality-{'-'.join(tasks)}-{slug}.json"
     write_json(figures, path)
-    written = [path, *(plot(figures, path) if draw or (draw is None and can_plot()) else [])]
+    drawing = draw or (draw is None and can_plot() and figures["complete"])
+    written = [path, *(plot(figures, path) if drawing else [])]
     console.print(f"{model.asked:,} prompts were answered anew, the others from {model.path}")
     console.print(f"written to {', '.join(map(str, written))}", soft_wrap=True)
+    if said := uncovered(measured_now):
+        console.print(said, highlight=False, markup=False, soft_wrap=True)
+        raise typer.Exit(1)
 
 
 if __name__ == "__main__":

@@ -76,6 +76,10 @@ def _bounds(low_high: list[float | None]) -> str:
 def show(name: str, task: JsonDict, console: Console) -> None:
     """Print one task's table and what follows from it."""
     drawn = f"{task['users']} of {task['users_available']} users, {task['queries']} queries"
+    if short := task["users_too_short"]:
+        drawn += f", {short} more with too few records"
+    if missing := len(task["users_missing"]):
+        drawn += f", NOT COMPLETE: answers of {missing} missing"
     table = Table(title=f"{name} ({task['kind']}): {drawn}")
     table.add_column("row")
     metrics = list(task["rows"]["gated"]["metrics"])

@@ -32,13 +32,14 @@ from hydra_edge.types import Completion, Double1d, JsonDict, Record
 
 # Told of progress as (stage, done, total).
 Report = Callable[[str, int, int], None]
+GROWTH = "growth: "  # before why a user is not in the curve of growth alone
 GROWTH_USERS = 5  # a curve of fewer tells nothing
 GATED = tuple(row for row in ROWS if row.name == "gated")
 
 
 @dataclass(frozen=True, eq=False)
 class Bench:
-    """What every user is measured with."""
+    """What every user is measured with; in a ``replay`` the LLM is its kept answers alone."""
 
     bundle: Bundle
     encoder: TextEncoder
@@ -46,11 +47,15 @@ class Bench:
     queries: int
     fit_pools: int
     seed: int
+    replay: bool = False
 
 
 @dataclass(frozen=True, eq=False)
 class QueryResult:
-    """One query's truth and what every row answered, the oracle's already resolved."""
+    """One query's truth and what every row answered, the oracle's already resolved.
+
+    ``task`` is what utilities are of: a rating's span is that of all users, not of one's answers.
+    """
 
     truth: str
     task: TaskSpec
@@ -78,12 +83,23 @@ class UserResult:
 
 @dataclass(eq=False)
 class TaskRun:
-    """What measuring one task gave: results, and who failed with the reason."""
+    """What measuring one task gave: results, and who failed with the reason.
+
+    ``missing`` are those of them who failed for answers that a replay does not have, so that with
+    the LLM itself there are other figures.
+    """
 
     data: TaskData
     results: list[UserResult] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
+    missing: set[str] = field(default_factory=set)
     growth: list[JsonDict] = field(default_factory=list)
+
+    def fail(self, user: str, err: BackendError, *, replay: bool, stage: str = "") -> None:
+        """Note whom the LLM failed; what first failed a user stays."""
+        self.failed.setdefault(user, f"{stage}{err}")
+        if replay and not isinstance(err, ContextLengthError):
+            self.missing.add(user)
 
 
 class Watched:
@@ -177,16 +193,17 @@ def answer_query(subject: Subject, position: int, rows: Sequence[Row]) -> QueryR
     case = Case(subject, position)
     given = {row.name: row(case) for row in rows}
     truth = subject.user.records[position].output
+    # The span that the user's own answers so far make would be another one for every user.
+    of_all = subject.declared.kind == "rating" and subject.declared.labels
+    task = subject.declared if of_all else case.task
     answers = {
-        name: answer.resolved(truth, case.task)
-        for name, answer in given.items()
-        if answer is not None
+        name: answer.resolved(truth, task) for name, answer in given.items() if answer is not None
     }
     return QueryResult(
         truth,
-        case.task,
+        task,
         answers,
-        {name: answer.utility(truth, case.task) for name, answer in answers.items()},
+        {name: answer.utility(truth, task) for name, answer in answers.items()},
         target_in_input(subject.user.records[position], subject.declared),
     )
 
@@ -232,14 +249,14 @@ def run_task(bench: Bench, data: TaskData, report: Report, rows: Sequence[Row] =
         try:
             subjects.append(fit_user(bench, data, user))
         except BackendError as err:
-            run.failed[user.user] = str(err)
+            run.fail(user.user, err, replay=bench.replay)
         report("fit", done, len(data.users))
     lend_heads(subjects)
     for done, subject in enumerate(subjects, start=1):
         try:
             run.results.append(answer_user(subject, rows))
         except BackendError as err:
-            run.failed[subject.user.user] = str(err)
+            run.fail(subject.user.user, err, replay=bench.replay)
         report("answer", done, len(subjects))
     for subject in subjects:
         subject.engine.store.close()
@@ -275,7 +292,7 @@ def grow(bench: Bench, run: TaskRun, sizes: Sequence[int], report: Report) -> No
                 of_user.append(answer_user(subject, GATED, growing=False))
                 subject.engine.store.close()
         except BackendError as err:
-            run.failed.setdefault(user.user, f"growth: {err}")
+            run.fail(user.user, err, replay=bench.replay, stage=GROWTH)
         else:
             for size, result in zip(able, of_user, strict=True):
                 rows[size].append(result)

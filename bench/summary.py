@@ -100,7 +100,11 @@ def _difference(utilities: dict[str, PerUser], a: str, b: str, seed: int) -> Jso
 
 
 def summarise(run: TaskRun, seed: int, rows: Sequence[Row] = ROWS) -> JsonDict:
-    """Put a task's figures together; intervals are over users, 90 %."""
+    """Put a task's figures together; intervals are over users, 90 %.
+
+    All are of the ``users`` who were measured. Where a replay lacked answers of some it is not
+    ``complete``: with these the figures would be others, and they enter no mean.
+    """
     results = run.results
     spec = overall_spec(results)
     utilities = {
@@ -116,9 +120,12 @@ def summarise(run: TaskRun, seed: int, rows: Sequence[Row] = ROWS) -> JsonDict:
     switches = [result.switch for result in results]
     return {
         "kind": spec.kind,
+        "complete": not run.missing,
         "users": len(results),
         "users_available": len(run.data.able),
+        "users_too_short": run.data.too_short,
         "users_failed": run.failed,
+        "users_missing": sorted(run.missing),
         "queries": sum(len(result.queries) for result in results),
         "targets_in_input": sum(q.target_in_input for r in results for q in r.queries),
         "best_prompt_only": best,
@@ -146,7 +153,14 @@ def _bounds(interval: Interval) -> list[float | None]:
     return [finite(interval.low), finite(interval.high)]
 
 
+def is_complete(task: JsonDict) -> bool:
+    """Tell whether a task has all of its users; results from before that was noted have."""
+    return bool(task.get("complete", True))
+
+
 def mean_of(tasks: dict[str, JsonDict], key: str) -> float | None:
-    """Return the mean of a figure over tasks; None if one of them lacks it."""
+    """Return the mean of a figure over tasks; None if one of them lacks it, or is not complete."""
+    if not all(map(is_complete, tasks.values())):
+        return None
     values = [task[key] for task in tasks.values()]
     return None if not values or None in values else float(np.mean(values))

@@ -2,7 +2,7 @@
 
 One JSON object a line: ``user``, ``id``, ``seq``, ``time`` (unix seconds or null), ``task``,
 ``input``, ``output``. Within a user, ``seq`` is the order of time; where it is missing ``time`` is,
-and where that is missing too the order of the lines.
+and where that is missing too the order of the lines. Two spellings of a task's name are one task.
 """
 
 from __future__ import annotations
@@ -11,11 +11,13 @@ import gzip
 import hashlib
 import json
 import random
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from hydra_edge.errors import HydraError
+from hydra_edge.tasks import canonical_name
 from hydra_edge.types import Record
 
 LEAST_RECORDS = 12  # a user with fewer has no past to speak of
@@ -36,23 +38,46 @@ class UserHistory:
     records: tuple[Record, ...]
 
 
-def _lines(path: Path) -> Iterator[dict[str, object]]:
+def _is_packed(path: Path) -> bool:
+    return path.suffix == ".gz"
+
+
+def _lines(path: Path) -> Iterator[tuple[str, dict[str, object]]]:
+    """Read a file's lines, each with where it stands; some editors begin a file with a mark."""
     with (
-        gzip.open(path, "rt", encoding="utf-8")
-        if path.suffix == ".gz"
-        else path.open(encoding="utf-8") as stream
+        gzip.open(path, "rt", encoding="utf-8-sig")
+        if _is_packed(path)
+        else path.open(encoding="utf-8-sig") as stream
     ):
-        for line in stream:
+        for number, line in enumerate(stream, start=1):
             if line.strip():
-                yield json.loads(line)
+                yield f"{path.name}, line {number}", json.loads(line)
 
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """One line as it was read: ``place`` is its place among all lines."""
+    """One line as it was read: ``place`` is its place among all lines, ``at`` that in its file."""
 
     line: dict[str, object]
     place: int
+    at: str
+
+    def text(self, name: str) -> str:
+        """Return what a line cannot be without, as text; numbers are written out.
+
+        Raises
+        ------
+        HydraError
+            If it is null, a list or an object: written out, that is no answer of anybody's.
+        """
+        value = self.line[name]
+        if value is None or isinstance(value, list | dict):
+            got = "null" if value is None else "a list" if isinstance(value, list) else "an object"
+            raise HydraError(
+                f"{self.at}: got {got} as {name}; expected text or a number. Correct the line, or "
+                "take it out."
+            )
+        return str(value)
 
     def number(self, name: str) -> float | None:
         """Return ``seq`` or ``time``; None if the line has none.
@@ -96,18 +121,18 @@ def read_users(paths: Sequence[Path]) -> list[UserHistory]:
     Raises
     ------
     HydraError
-        If a line's ``seq`` or ``time`` is no number.
+        If a line's ``seq`` or ``time`` is no number, or its user, task, input or output no text.
     """
-    lines = [_Row(line, i) for i, line in enumerate(one for path in paths for one in _lines(path))]
     of_user: dict[tuple[str, str], list[_Row]] = {}
-    for row in lines:
-        of_user.setdefault((str(row.line["user"]), str(row.line["task"])), []).append(row)
+    for place, (at, line) in enumerate(one for path in paths for one in _lines(path)):
+        row = _Row(line, place, at)
+        of_user.setdefault((row.text("user"), canonical_name(row.text("task"))), []).append(row)
     return [
         UserHistory(
             user, task,
             tuple(
                 Record(
-                    input=str(row.line["input"]), output=str(row.line["output"]), task=task,
+                    input=row.text("input"), output=row.text("output"), task=task,
                     id=str(row.line.get("id") or f"{user}-{row.place}"), time=moment,
                 )
                 for moment, row in _ordered(of_user[user, task])
@@ -138,6 +163,33 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def _content_sha256(path: Path) -> str:
+    """Return the sha256 of what a packed file holds.
+
+    Raises
+    ------
+    HydraError
+        If it cannot be unpacked.
+    """
+    try:
+        with gzip.open(path) as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except (gzip.BadGzipFile, EOFError, zlib.error) as err:
+        raise HydraError(
+            f"{path} cannot be unpacked: {err}. Expected a whole gzip file. Give it anew, or "
+            "without .gz if it is not packed."
+        ) from err
+
+
 def fingerprint(paths: Sequence[Path]) -> dict[str, str]:
-    """Return each input's sha256, cut to 16 digits: what a base was trained on."""
-    return {path.name: sha256_of(path)[:16] for path in sorted(paths)}
+    """Return each input's sha256, cut to 16 digits: what a base was trained on.
+
+    A packed file is followed by what it holds (``<name> unpacked``): packed anew, or not at all,
+    it has other bytes and is still the same data.
+    """
+    marks: dict[str, str] = {}
+    for path in sorted(paths):
+        marks[path.name] = sha256_of(path)[:16]
+        if _is_packed(path):
+            marks[f"{path.name} unpacked"] = _content_sha256(path)[:16]
+    return marks

@@ -154,7 +154,7 @@ def speed(result: dict[str, Any]) -> str:
         )
         met = "yes" if row["met"] else "**no**"
         lines.append(f"| {row['figure']} | {measured} | {row['target']} | {met} |")
-    return "\n".join(lines)
+    return "\n".join([*lines, *measured_with(result)])
 
 
 DECODING = {
@@ -182,7 +182,7 @@ def decoding(result: dict[str, Any]) -> str:
     for name, (title, target) in DECODING.items():
         cells = [title, target, *(f"{found[name]:.2f}" for found in models.values())]
         lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    return "\n".join([*lines, *measured_with(result)])
 
 
 GROWTH = {
@@ -207,7 +207,7 @@ def growth(result: dict[str, Any]) -> str:
         values = [found[name] for found in sizes.values()]
         cells = [title, *(f"{v:,.0f}" if v >= 100 else f"{v:.3g}" for v in values)]
         lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    return "\n".join([*lines, *measured_with(result)])
 
 
 HEADINGS = (
@@ -348,6 +348,16 @@ def marked(name: str, result: dict[str, Any]) -> str:
 def explained(result: dict[str, Any]) -> list[str]:
     """Say what the stars mean, if there are any."""
     return [EARLIER] if any(is_earlier(name, result) for name in result["tasks"]) else []
+
+
+def measured_with(result: dict[str, Any]) -> list[str]:
+    """Say which base a table of costs is of, if not of the one that is shipped."""
+    if result["base_id"] == SHIPPED:
+        return []
+    return [
+        f"\nMeasured with base {result['base_id'][:8]}, an earlier one; the shipped one is "
+        f"{SHIPPED[:8]}."
+    ]
 
 
 def percent(gain: float | None) -> str:

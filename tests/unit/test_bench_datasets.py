@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from bench_users import LABELS, label_rows, text_rows, write
 
-from bench.datasets import draw_tasks, read_files, read_lamp_folder, read_specs
+from bench.datasets import draw_tasks, read_files, read_lamp_folders, read_specs
 from bench.guard import BenchError
+from hydra_edge.tasks import BUILTIN
 
 
 def draw(users, queries=4, **options):
@@ -108,29 +109,161 @@ def test_read_files_foreign_line_says_what_is_expected(tmp_path: Path, line: str
         read_files([path])
 
 
-def test_read_lamp_folder_makes_every_profile_a_user_in_time_order(tmp_path: Path) -> None:
-    def profile(n: int) -> list[dict[str, str]]:
-        days = range(n, 0, -1)
-        return [{"id": str(d), "title": f"T{d}", "abstract": f"A{d}", "date": f"2020-01-{d:02d}"}
-                for d in days]  # fmt: skip
+def rated(answers: list[list[str]], task: str = "stars") -> list[list[dict[str, object]]]:
+    """Make users who gave these answers."""
+    return [
+        [row | {"task": task, "output": answer}
+         for row, answer in zip(label_rows(i, len(of_user)), of_user, strict=True)]
+        for i, of_user in enumerate(answers)
+    ]  # fmt: skip
 
-    question = 'Generate a title for the following abstract of a paper: "X"'
-    people = [{"id": str(i), "input": question, "profile": profile(n)}
-              for i, n in enumerate((12, 3, 15))]  # fmt: skip
-    folder = tmp_path / "LaMP_5"
-    folder.mkdir()
-    (folder / "dev_questions.json").write_text(json.dumps(people))
-    golds = {"task": "LaMP_5", "golds": [{"id": "0", "output": "GOLD"}]}
-    (folder / "dev_outputs.json").write_text(json.dumps(golds))
-    users = read_lamp_folder(tmp_path, users=5, least=12, seed=0)
+
+@pytest.mark.parametrize(
+    ("answers", "labels"),
+    [
+        # Half stars: 16 answers, too few to call ten different ones a closed set.
+        ([[str((i * 3 + u * 5) % 10 / 2 + 0.5) for i in range(12)] for u in range(2)],
+         tuple(str(i / 2) for i in range(1, 11))),
+        ([["1", "2", "3", "4", "5"] + ["3"] * 4], ("1", "2", "3", "4", "5")),
+        ([["4.0", "4", "1", "2", "3"] + ["1"] * 4], ("1", "2", "3", "4")),  # 4.0 is 4
+        # More levels than a prompt lists: the ends, which a user's own answers complete.
+        ([[str((i * 37 + u * 11) % 101) for i in range(24)] for u in range(9)], ("0", "100")),
+    ],
+)  # fmt: skip
+def test_draw_tasks_earlier_answers_all_numbers_make_a_rating(
+    tmp_path: Path, answers: list[list[str]], labels: tuple[str, ...]
+) -> None:
+    for of_user in answers:
+        of_user[-4:] = ["7000"] * 4  # only ever a target
+    (data,) = draw(read_files([write(tmp_path / "a.jsonl", *rated(answers))]))
+    assert (data.spec.kind, data.spec.labels, data.note) == ("rating", labels, "")
+
+
+def test_draw_tasks_one_earlier_answer_that_is_no_number_makes_no_rating(tmp_path: Path) -> None:
+    answers = [["1", "2", "3", "4", "n/a", "5", "1", "2", *"1234"] for _ in range(2)]
+    (data,) = draw(read_files([write(tmp_path / "a.jsonl", *rated(answers))]))
+    assert data.spec.kind == "text"
+    assert data.note.startswith("inferred as text from 16 answers, 6 distinct; give --task-spec")
+
+
+def test_draw_tasks_text_that_does_not_come_again_needs_no_note(tmp_path: Path) -> None:
+    answers = [[f"title {i} of {u}" for i in range(12)] for u in range(2)]
+    users = read_files([write(tmp_path / "a.jsonl", *rated(answers))])
+    (data,) = draw(users)
+    assert (data.spec.kind, data.note) == ("text", "")
+
+
+def test_draw_tasks_known_rating_has_one_scale_for_all_users(tmp_path: Path) -> None:
+    answers = [[*"1234512345", "70", "70"], ["9", *"234512345", "70", "70"]]
+    users = read_files([write(tmp_path / "a.jsonl", *rated(answers, "product_rating"))])
+    (data,) = draw(users, queries=2)
+    assert data.spec.labels == ("1", "2", "3", "4", "5", "9")
+    assert data.custom == {"product_rating": data.spec}
+    assert data.spec.instruction == BUILTIN["product_rating"].instruction
+    many = [[f"{i + 20 * u}.5" for i in range(20)] for u in range(4)]
+    users = read_files([write(tmp_path / "b.jsonl", *rated(many, "product_rating"))])
+    (data,) = draw(users, queries=2)
+    assert data.spec.labels == ("0.5", "1", "2", "3", "4", "5", "77.5")
+
+
+def test_draw_tasks_known_rating_within_its_scale_stays_as_it_is(tmp_path: Path) -> None:
+    answers = [[*"1234512345", "5.0", "70"]]
+    users = read_files([write(tmp_path / "a.jsonl", *rated(answers, "film_rating"))])
+    (data,) = draw(users, queries=1)
+    assert data.spec is BUILTIN["film_rating"]
+    assert data.custom == {}
+
+
+def test_draw_tasks_counts_those_with_too_few_records(tmp_path: Path) -> None:
+    users = [label_rows(i, n) for i, n in enumerate((20, 6, 20, 1))]
+    read = read_files([write(tmp_path / "a.jsonl", *users)])
+    (data,) = draw(read, too_short={"colour_of_day": 5})
+    assert (len(data.able), data.too_short) == (2, 2 + 5)
+
+
+PAPER = 'Generate a title for the following abstract of a paper: "X"'
+
+
+def profile(user: str, n: int, numbers: str = "") -> list[dict[str, str]]:
+    """Make a person's profile, the newest first; its items are numbered as everyone's are."""
+    return [{"id": f"{numbers}{d}", "title": f"T{d} {user}", "abstract": f"A{d} {user}",
+             "date": f"2020-01-{d:02d}"} for d in range(n, 0, -1)]  # fmt: skip
+
+
+def lamp(
+    folder: Path, *profiles: list[dict[str, str]], split: str = "dev", task: str = "LaMP_5"
+) -> Path:
+    """Write one split of a LaMP task with a question for every profile."""
+    folder.mkdir(exist_ok=True)
+    people = [{"id": f"{i}", "input": PAPER, "profile": p} for i, p in enumerate(profiles)]
+    (folder / f"{split}_questions.json").write_text(json.dumps(people))
+    golds = {"task": task, "golds": [{"id": "0", "output": "GOLD"}]}
+    (folder / f"{split}_outputs.json").write_text(json.dumps(golds))
+    return folder
+
+
+def read_lamp(folder: Path, least: int = 12, users: int = 5):
+    return read_lamp_folders([folder], users=users, least=least, seed=0)
+
+
+def test_read_lamp_folders_makes_every_person_a_user_in_time_order(tmp_path: Path) -> None:
+    lamp(tmp_path / "LaMP_5", profile("a", 12), profile("b", 3), profile("c", 15))
+    found = read_lamp(tmp_path)
+    users = found.users
     assert [(u.user, u.task, len(u.records)) for u in users] == [
         ("dev_questions-0", "paper_title", 12),
         ("dev_questions-2", "paper_title", 15),
     ]
-    assert [r.output for r in users[0].records] == [f"T{d}" for d in range(1, 13)]
+    assert [r.output for r in users[0].records] == [f"T{d} a" for d in range(1, 13)]
     assert not any("GOLD" in r.output for u in users for r in u.records)
+    assert (dict(found.too_short), found.left_out) == ({"paper_title": 1}, {})
 
 
-def test_read_lamp_folder_without_questions_is_an_error(tmp_path: Path) -> None:
+def test_read_lamp_folders_one_person_is_one_user_the_longest(tmp_path: Path) -> None:
+    # Three questions of a in one file, and the same person with more of the past in another.
+    lamp(tmp_path / "LaMP_5", profile("a", 12), profile("b", 14), profile("a", 12),
+         profile("a", 13)[1:])  # fmt: skip
+    lamp(tmp_path / "LaMP_5", profile("a", 15, numbers="9"), profile("b", 4), split="train")
+    found = read_lamp(tmp_path)
+    assert sorted((u.user, len(u.records)) for u in found.users) == [
+        ("dev_questions-1", 14),
+        ("train_questions-0", 15),
+    ]
+    assert found.too_short["paper_title"] == 0, "the short one of b is not somebody else"
+    (only,) = read_lamp(tmp_path, users=1).users
+    assert only.user in ("dev_questions-1", "train_questions-0")
+
+
+def test_read_lamp_folders_two_people_may_share_an_item(tmp_path: Path) -> None:
+    shared = profile("x", 1)
+    lamp(tmp_path / "LaMP_5", [*profile("a", 12), *shared], [*profile("b", 12), *shared])
+    assert len(read_lamp(tmp_path).users) == 2
+
+
+def test_read_lamp_folders_says_what_it_leaves_out(tmp_path: Path) -> None:
+    odd = profile("a", 14)
+    odd[3]["abstract"] = ""
+    lamp(tmp_path / "LaMP_5", odd)
+    lamp(tmp_path / "LaMP_1", profile("a", 14), profile("z", 14), task="LaMP_1")
+    tweets = [{"id": str(i), "text": f"tweet {i}"} for i in range(14)]
+    lamp(tmp_path / "LaMP_7", tweets, task="LaMP_7")
+    found = read_lamp(tmp_path)
+    assert [(u.task, len(u.records)) for u in found.users] == [("paper_title", 13)]
+    told = {name.split("/")[1]: why for name, why in found.left_out.items()}
+    assert list(told) == ["LaMP_1", "LaMP_7", "LaMP_5"]
+    assert "papers its author wrote, not the references they chose" in told["LaMP_1"]
+    assert told["LaMP_7"] == "a tweet has no input of its own"
+    assert told["LaMP_5"] == "of the people drawn: empty input (1 items)"
+
+
+def test_read_lamp_folders_histories_too_short_say_so(tmp_path: Path) -> None:
+    lamp(tmp_path / "LaMP_5", profile("a", 3), profile("b", 7))
+    found = read_lamp(tmp_path)
+    assert found.users == []
+    (why,) = found.left_out.values()
+    assert why == "nobody has 12 records; the longest profile of paper_title has 7"
+
+
+def test_read_lamp_folders_without_questions_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(BenchError, match="expected a folder of LaMP files"):
-        read_lamp_folder(tmp_path, users=5, least=3, seed=0)
+        read_lamp(tmp_path)

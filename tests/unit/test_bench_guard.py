@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
+import bench.guard
 from bench.guard import (
     BenchError,
     check_history,
@@ -16,7 +18,7 @@ from bench.guard import (
     check_prompt,
     target_in_input,
 )
-from export.data import UserHistory
+from export.data import UserHistory, fingerprint
 from hydra_edge.bundle import Bundle
 from hydra_edge.prompt import Prompt, build_prompt
 from hydra_edge.tasks import BUILTIN, find_task
@@ -117,6 +119,39 @@ def test_check_not_trained_on_finds_the_file_under_any_name(tmp_path: Path) -> N
         check_not_trained_on(base, [path])  # type: ignore[arg-type]
     path.write_text("{} \n")
     check_not_trained_on(base, [path])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("built", ["now", "before"])
+def test_check_not_trained_on_finds_the_file_however_packed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, built: str
+) -> None:
+    content = b'{"user": "u"}\n' * 500
+    trained, plain = tmp_path / "a.train.jsonl.gz", tmp_path / "plain.jsonl"
+    trained.write_bytes(gzip.compress(content, 9, mtime=0))
+    plain.write_bytes(content)
+    marks = fingerprint([trained])
+    if built == "before":  # the base states the packed bytes alone
+        packed, unpacked = marks.values()
+        marks = {trained.name: packed}
+        monkeypatch.setitem(bench.guard.UNPACKED, packed, unpacked)
+    manifest = SimpleNamespace(quality={"trained_on": marks}, provenance={})
+    base = SimpleNamespace(manifest=manifest, base_id="b" * 64)
+    again = tmp_path / "again.jsonl.gz"
+    again.write_bytes(gzip.compress(content, 1, mtime=7))
+    assert again.read_bytes() != trained.read_bytes()
+    for path in (trained, plain, again):
+        with pytest.raises(BenchError, match=r"trained on it \(as a\.train\.jsonl\.gz"):
+            check_not_trained_on(base, [path])  # type: ignore[arg-type]
+    again.write_bytes(gzip.compress(content[14:], 1))
+    check_not_trained_on(base, [again])  # type: ignore[arg-type]
+
+
+def test_what_the_shipped_bases_packed_files_hold_is_known(bundle: Bundle) -> None:
+    from bench.guard import _trained_on
+
+    found = dict(_trained_on(bundle.manifest.quality))
+    assert set(found.values()) <= {*bench.guard.UNPACKED, *bench.guard.UNPACKED.values()}
+    assert all(len(mark) == 16 for mark in bench.guard.UNPACKED.values())
 
 
 def test_shipped_manifest_lists_what_it_was_trained_on(bundle: Bundle) -> None:

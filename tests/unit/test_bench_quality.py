@@ -48,7 +48,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hash_encoder, llm):
     monkeypatch.setattr("export.cache.open_llm", open_llm)
     monkeypatch.setattr(bench.quality, "Encoder", lambda _bundle: hash_encoder)
 
-    def call(*options: object, out: str = "out.json"):
+    def call(*options: object, out: str = "out.json", code: int = 0):
         words = [
             "--llm", "scripted", "--users", "3", "--queries", "3", "--fit-pools", "3",
             "--cache", tmp_path / "cache", "--json", tmp_path / out, "--no-plot", *options,
@@ -56,7 +56,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hash_encoder, llm):
         result = CliRunner().invoke(app, [str(w) for w in words])
         if result.exception is not None and not isinstance(result.exception, SystemExit):
             raise result.exception
-        assert result.exit_code == 0, result.output
+        assert result.exit_code == code, result.output
         return json.loads((tmp_path / out).read_text()), result.output
 
     call.opened = opened  # type: ignore[attr-defined]
@@ -72,9 +72,11 @@ def check_schema(figures: dict) -> None:
     """Check the keys that readers of the JSON rely on."""
     assert {
         "version", "base_id", "llm", "seed", "candidates", "shown", "fit_pools", "command",
-        "machine", "mean_relative_gain", "mean_relative_gain_any", "tasks",
+        "machine", "mean_relative_gain", "mean_relative_gain_any", "tasks", "complete", "left_out",
     } <= set(figures)  # fmt: skip
+    assert figures["complete"]
     for task in figures["tasks"].values():
+        assert task["complete"]
         assert task["best_prompt_only"] in ROWS
         assert task["best_any"] in ROWS
         for key in ("relative_gain", "relative_gain_any", "headroom"):
@@ -186,9 +188,98 @@ def test_quality_replay_of_what_was_never_asked_says_so(run, labels: Path) -> No
         run("--data", labels, "--replay")
 
 
+def test_quality_replay_that_lacks_answers_has_no_mean_and_fails(run, tmp_path: Path, llm) -> None:
+    rows = [label_rows(i, 24) for i in range(3)]
+    texts = write(tmp_path / "texts.jsonl", *(text_rows(i, 20) for i in range(3)))
+    whole, _ = run("--data", write(tmp_path / "two.jsonl", *rows[:2]), texts)
+    assert whole["complete"]
+    assert whole["mean_relative_gain"] is not None
+    asked, three = len(llm.prompts), write(tmp_path / "three.jsonl", *rows)
+    part, output = run("--data", three, texts, "--replay", out="part.json", code=1)
+    assert len(llm.prompts) == asked
+    assert not part["complete"]
+    assert part["mean_relative_gain"] is part["mean_relative_gain_any"] is None
+    task, other = part["tasks"]["colour_of_day"], part["tasks"]["paper_title"]
+    # Whom it covers it covers as before, and says that these are not all.
+    assert (task["complete"], task["users"], task["users_missing"]) == (False, 2, ["u2"])
+    assert list(task["users_failed"]) == ["u2"]
+    assert task["rows"] == whole["tasks"]["colour_of_day"]["rows"]
+    assert other == whole["tasks"]["paper_title"]
+    assert "NOT MEASURED: user u2" in output
+    assert "NOT COMPLETE" in output
+    last = "1 of 6 users not covered (colour_of_day); run without --replay on a copy of the cache"
+    assert output.splitlines()[-1] == last
+    kept, _ = run("--data", texts, "--keep", tmp_path / "part.json", out="kept.json")
+    assert not kept["complete"]
+    assert kept["mean_relative_gain"] is None, "half a task enters no mean later either"
+    full, _ = run("--data", three, texts, out="full.json")
+    assert full["complete"]
+    assert full["mean_relative_gain"] is not None
+
+
+def test_quality_replay_that_lacks_a_growth_curve_says_so(run, labels: Path) -> None:
+    run("--data", labels)
+    figures, output = run("--data", labels, "--replay", "--history", "0,4", code=1)
+    assert not figures["complete"]
+    assert "0 of 3 users and 3 of those for growth not covered (colour_of_day)" in output
+
+
+def test_quality_counts_users_with_too_few_records(run, tmp_path: Path) -> None:
+    rows = [label_rows(i, n) for i, n in enumerate((24, 5, 24, 1, 24))]
+    figures, output = run("--data", write(tmp_path / "a.jsonl", *rows))
+    task = figures["tasks"]["colour_of_day"]
+    assert (task["users"], task["users_available"], task["users_too_short"]) == (3, 3, 2)
+    assert "2 more with too few records" in " ".join(output.split())
+
+
+def test_quality_says_that_text_was_inferred_from_answers_like_labels(run, tmp_path: Path) -> None:
+    moods = ("awful", "bad", "meh", "fine", "good", "great")
+    rows = [
+        [row | {"task": "mood", "output": moods[j % 6]} for j, row in enumerate(label_rows(i, 7))]
+        for i in range(2)
+    ]
+    figures, output = run("--data", write(tmp_path / "a.jsonl", *rows))
+    assert figures["tasks"]["mood"]["kind"] == "text"
+    assert (
+        "mood: inferred as text from 8 answers, 4 distinct; give --task-spec to say otherwise"
+        in output.splitlines()
+    )
+
+
+def lamp_of(folder: Path, task: str, *profiles: list[dict[str, object]]) -> Path:
+    """Write a LaMP folder with a question for every profile."""
+    (folder / task).mkdir(parents=True)
+    people = [{"id": str(i), "input": "?", "profile": p} for i, p in enumerate(profiles)]
+    (folder / task / "dev_questions.json").write_text(json.dumps(people))
+    golds = [{"id": str(i), "output": "?"} for i in range(len(profiles))]
+    (folder / task / "dev_outputs.json").write_text(json.dumps({"task": task, "golds": golds}))
+    return folder
+
+
+def test_quality_lamp_tasks_that_cannot_be_measured_enter_no_mean(run, tmp_path: Path) -> None:
+    papers = [[{"id": str(i), "title": f"Paper {i} of {u}", "abstract": f"On {i} of {u}"}
+               for i in range(12)] for u in range(3)]  # fmt: skip
+    tweets = [[{"id": str(i), "text": f"tweet {i} of {u}"} for i in range(12)] for u in range(3)]
+    folder = lamp_of(tmp_path / "lamp", "LaMP_5", *papers)
+    lamp_of(folder, "LaMP_1", *papers)
+    lamp_of(folder, "LaMP_7", *tweets)
+    figures, output = run("--lamp", folder)
+    assert list(figures["tasks"]) == ["paper_title"]
+    assert figures["tasks"]["paper_title"]["users"] == 3
+    assert list(figures["left_out"]) == [
+        "lamp/LaMP_1/dev_questions.json", "lamp/LaMP_7/dev_questions.json"
+    ]  # fmt: skip
+    for name, why in (("LaMP_1", "not the references they chose"), ("LaMP_7", "no input of its")):
+        assert why in figures["left_out"][f"lamp/{name}/dev_questions.json"]
+        assert f"LEFT OUT: lamp/{name}/dev_questions.json" in output
+        with pytest.raises(BenchError, match=f"nobody to measure: got {name}.*{why}"):
+            run("--lamp", folder / name)
+
+
 def test_quality_user_who_fails_is_shown_and_written(run, labels: Path, llm) -> None:
     llm.fail_next = 1
     figures, output = run("--data", labels)
+    assert figures["complete"], "nothing is missing: this is how the LLM answers"
     (failed,) = figures["tasks"]["colour_of_day"]["users_failed"].items()
     assert failed[1] == "scripted failure"
     assert f"NOT MEASURED: user {failed[0]}" in output

@@ -16,7 +16,7 @@ from bench.guard import BenchError
 from bench.rows import ROWS, Answer, Row
 from bench.run import Bench, Watched, answer_user, fit_user, grow, lend_heads, run_task
 from bench.summary import summarise
-from hydra_edge.errors import BackendError
+from hydra_edge.errors import BackendError, ContextLengthError
 from hydra_edge.prompt import build_prompt
 from hydra_edge.tasks import BUILTIN
 from hydra_edge.types import Completion, Record
@@ -324,6 +324,47 @@ def test_user_whom_the_llm_fails_is_reported_and_the_others_measured(
     assert run.failed == {"u1": "burnt"}
     assert [r.user for r in run.results] == ["u0", "u2"]
     assert summarise(run, 0)["users_failed"] == {"u1": "burnt"}
+
+
+@pytest.mark.parametrize(
+    ("task", "answers"),
+    [("product_rating", "1 9 3 4 8 6 7 2 10 5"), ("film_rating", "4 1 5 3 2"), ("half", "4.5 1 3")],
+)
+def test_relative_gain_of_a_rating_is_that_of_its_mean_error(
+    bench, tmp_path: Path, task: str, answers: str
+) -> None:
+    # Everyone but the first keeps to the low end: their own answers would be a shorter scale.
+    given = answers.split()
+    rows = [
+        [row | {"task": task, "output": given[(i * i + u) % len(given)] if not u else given[i % 2]}
+         for i, row in enumerate(label_rows(u, 20))]
+        for u in range(3)
+    ]  # fmt: skip
+    data = data_of(tmp_path, *rows)
+    run = run_task(bench, data, quiet)
+    found = summarise(run, 0)
+    mae = {name: row["metrics"].get("mae") for name, row in found["rows"].items()}
+    for baseline, gain in (
+        ("best_prompt_only", "relative_gain"),
+        ("best_any", "relative_gain_any"),
+    ):
+        assert mae[found[baseline]] > 0.0
+        assert found[gain] == pytest.approx(1.0 - mae["gated"] / mae[found[baseline]])
+    assert {q.task.span for r in run.results for q in r.queries} == {data.spec.span}
+
+
+def test_replay_tells_missing_answers_from_prompts_without_room(bench, labels, scripted) -> None:
+    def fails(prompt, n):
+        if prompt.task.labels and "of 1" in prompt.query:
+            raise BackendError("not kept")
+        if "of 2" in prompt.query:
+            raise ContextLengthError("no room")
+        return answer(prompt, n)
+
+    run = run_task(replace(bench, llm=scripted(fails), replay=True), labels, quiet)
+    assert sorted(run.failed) == ["u1", "u2"]
+    assert run.missing == {"u1"}
+    assert not summarise(run, 0)["complete"]
 
 
 def test_one_failure_in_fitting_fails_the_user(bench, labels, llm) -> None:

@@ -86,6 +86,39 @@ def test_read_users_with_a_seq_that_is_no_number_is_refused(tmp_path: Path) -> N
         read_users([write(tmp_path / "a.jsonl", rows)])
 
 
+@pytest.mark.parametrize("name", ["user", "task", "input", "output"])
+@pytest.mark.parametrize(("value", "got"), [(None, "null"), (["a"], "a list"), ({}, "an object")])
+def test_read_users_with_no_text_where_it_must_be_names_the_line(
+    tmp_path: Path, name: str, value: object, got: str
+) -> None:
+    rows = [row | ({name: value} if i == 2 else {}) for i, row in enumerate(lines("u1", 4))]
+    with pytest.raises(HydraError, match=rf"^b\.jsonl, line 3: got {got} as {name}; expected text"):
+        read_users([write(tmp_path / "a.jsonl", lines("u0", 3)), write(tmp_path / "b.jsonl", rows)])
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz"])
+def test_read_users_reads_past_a_byte_order_mark(tmp_path: Path, name: str) -> None:
+    path = write(tmp_path / name, lines("u1", 3))
+    packed = path.suffix == ".gz"
+    content = gzip.decompress(path.read_bytes()) if packed else path.read_bytes()
+    content = b"\xef\xbb\xbf" + content
+    path.write_bytes(gzip.compress(content) if packed else content)
+    (user,) = read_users([path])
+    assert (user.user, len(user.records)) == ("u1", 3)
+
+
+def test_read_users_takes_two_spellings_of_a_task_for_one(tmp_path: Path) -> None:
+    rows = [
+        row | {"task": name}
+        for row, name in zip(
+            lines("u1", 3), ("Paper-Title", "paper_title", "paper title "), strict=True
+        )
+    ]
+    (user,) = read_users([write(tmp_path / "a.jsonl", rows)])
+    assert user.task == "paper_title"
+    assert [record.task for record in user.records] == ["paper_title"] * 3
+
+
 def test_sample_users_same_seed_same_users(tmp_path: Path) -> None:
     rows = [row for i in range(9) for row in lines(f"u{i}", 3 + i)]
     users = read_users([write(tmp_path / "a.jsonl", rows)])
@@ -104,6 +137,27 @@ def test_by_task_sorts_tasks_and_keeps_the_order_of_users(tmp_path: Path) -> Non
 def test_fingerprint_is_of_the_bytes_and_under_the_files_name(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", lines("u", 1))
     assert fingerprint([path]) == {"a.jsonl": hashlib.sha256(path.read_bytes()).hexdigest()[:16]}
+
+
+def test_fingerprint_of_a_packed_file_tells_what_it_holds_too(tmp_path: Path) -> None:
+    plain = write(tmp_path / "a.jsonl", lines("u", 1))
+    path = write(tmp_path / "b.jsonl.gz", lines("u", 1))
+    marks = fingerprint([path])
+    assert list(marks) == ["b.jsonl.gz", "b.jsonl.gz unpacked"]
+    assert marks["b.jsonl.gz"] == hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    assert marks["b.jsonl.gz unpacked"] == fingerprint([plain])["a.jsonl"]
+
+
+@pytest.mark.parametrize("content", [b"plain", gzip.compress(b"text" * 99)[:-9]])
+def test_fingerprint_of_a_file_that_cannot_be_unpacked_is_refused(
+    tmp_path: Path, content: bytes
+) -> None:
+    path = tmp_path / "a.jsonl.gz"
+    path.write_bytes(content)
+    with pytest.raises(
+        HydraError, match=r"a\.jsonl\.gz cannot be unpacked: .*Expected a whole gzip"
+    ):
+        fingerprint([path])
 
 
 def test_cached_llm_asks_once_and_replays_without_a_model(

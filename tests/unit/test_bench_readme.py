@@ -1,0 +1,44 @@
+"""The README's tables say which base they were measured with, if not with the shipped one."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "readme.py"
+
+
+@pytest.fixture(scope="module")
+def readme() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("readme", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def costs(base: str) -> list[tuple[str, dict[str, Any]]]:
+    """Make a result for every table of costs."""
+    return [
+        ("speed", {"base_id": base, "targets": [],
+                   "machine": {"clock": "wall", "cores": 2, "processor": "P"}}),
+        ("decoding", {"base_id": base, "decode": {}}),
+        ("growth", {"base_id": base, "clock": "wall", "threads": 1, "scale": {}}),
+    ]  # fmt: skip
+
+
+def test_costs_of_another_base_name_it(readme: ModuleType) -> None:
+    for name, result in costs("0123456789" * 6):
+        assert getattr(readme, name)(result).endswith(
+            f"Measured with base 01234567, an earlier one; the shipped one is {readme.SHIPPED[:8]}."
+        ), name
+
+
+def test_costs_of_the_shipped_base_need_no_note(readme: ModuleType) -> None:
+    for name, result in costs(readme.SHIPPED):
+        assert "Measured with base" not in getattr(readme, name)(result), name
