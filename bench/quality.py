@@ -14,7 +14,7 @@ import json
 import platform
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Annotated
 
@@ -83,6 +83,7 @@ def measure(
     sizes: Sequence[int],
     published: Published | None = None,
     too_short: Mapping[str, int] | None = None,
+    seen: Set[str] | None = None,
 ) -> dict[str, JsonDict]:
     """Measure every task of the users given; return each one's figures."""
     tasks: dict[str, JsonDict] = {}
@@ -100,7 +101,7 @@ def measure(
             report.name = data.name
             run = run_task(bench, data, report, rows)
             grow(bench, run, sizes, report)
-        tasks[data.name] = summarise(run, bench.seed, rows)
+        tasks[data.name] = summarise(run, bench.seed, rows, seen)
         if published is not None:
             tasks[data.name]["published"] = published.costs(data.name)
         show(data.name, tasks[data.name], console)
@@ -186,6 +187,10 @@ def main(
     llm: Annotated[str, typer.Option(help="Local model, as for `hydra-edge -m`.")] = "smollm2",
     threads: Annotated[int, typer.Option(help="For the LLM; 0 lets the machine decide.")] = 0,
     seed: Annotated[int, typer.Option(help="Draws users and resamples them.")] = 0,
+    seen_in: Annotated[
+        list[Path] | None,
+        typer.Option(help="Training files: figures also by whether they hold a query's text."),
+    ] = None,
     cache: Annotated[Path, typer.Option(help="Where answers are kept.")] = Path(".cache/bench"),
     replay: Annotated[bool, typer.Option(help="Use cached answers only.")] = False,
     bundle: Annotated[Path | None, typer.Option(help="Another base than the shipped one.")] = None,
@@ -235,17 +240,20 @@ def main(
         "candidates": SAMPLING.n, "shown": SAMPLING.shown, "fit_pools": fit_pools,
         "queries": queries,
     }  # fmt: skip
+    seen = {r.input for u in read_files(seen_in) for r in u.records} if seen_in else None
     kept = kept_tasks(keep, figures)  # before the hours of measuring, not after
     measured_now = measure(
         bench, everyone, console, users=users, specs=read_specs(task_spec or [], everyone),
         only=task or (), sizes=sizes, published=rival, too_short=lamp_users.too_short,
+        seen=seen,
     )  # fmt: skip
     tasks = kept | measured_now
     model.close()
     options: dict[str, object] = {
         "data": files, "lamp": lamps, "task": task or [], "task-spec": task_spec or [],
         "llm": llm.rpartition("/")[2], "users": users, "queries": queries,
-        "fit-pools": fit_pools, "seed": seed, "history": history, "bundle": bundle,
+        "fit-pools": fit_pools, "seed": seed, "history": history,
+        "seen-in": seen_in or [], "bundle": bundle,
         "published": published, "published-calls": published_calls if published else None,
         "published-pools": published_pools if published else None, "keep": keep,
     }  # fmt: skip

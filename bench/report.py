@@ -111,6 +111,16 @@ def show(name: str, task: JsonDict, console: Console) -> None:
             f"heads take {cost['bytes_per_user']:,} bytes and "
             f"{(cost['record_calls'] + cost['pool_calls']) / cost['users']:.0f} LLM calls"
         )
+    if (seen := task["seen_in_training"]) and seen["queries"]["seen"]:
+        lines += [
+            f"{n} queries {how} by the base: "
+            + ", ".join(
+                f"{row} {_number(seen['rows'][row][part])}"
+                for row in (task["best_prompt_only"], "consensus", "gated")
+            )
+            for part, how in (("seen", "whose text was read"), ("unseen", "whose was not"))
+            if (n := seen["queries"][part])
+        ]
     if task["targets_in_input"]:
         lines.append(f"{task['targets_in_input']} targets stand word for word in their own input")
     lines += [

@@ -57,6 +57,7 @@ class QueryResult:
     ``task`` is what utilities are of: a rating's span is that of all users, not of one's answers.
     """
 
+    text: str
     truth: str
     task: TaskSpec
     answers: dict[str, Answer]
@@ -200,6 +201,7 @@ def answer_query(subject: Subject, position: int, rows: Sequence[Row]) -> QueryR
         name: answer.resolved(truth, task) for name, answer in given.items() if answer is not None
     }
     return QueryResult(
+        subject.user.records[position].input,
         truth,
         task,
         answers,

@@ -6,14 +6,14 @@ answer) are None, never a number in their place.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import replace
 
 import numpy as np
 
 from bench.metrics import metrics_of
 from bench.rows import ROWS, Row
-from bench.run import TaskRun, UserResult
+from bench.run import QueryResult, TaskRun, UserResult
 from bench.stats import (
     Interval,
     PerUser,
@@ -99,8 +99,38 @@ def _difference(utilities: dict[str, PerUser], a: str, b: str, seed: int) -> Jso
     return paired(utilities[a], utilities[b], seed=seed).as_dict()
 
 
-def summarise(run: TaskRun, seed: int, rows: Sequence[Row] = ROWS) -> JsonDict:
+def seen_or_not(results: Sequence[UserResult], seen: Set[str]) -> JsonDict:
+    """Give every row's utility on queries whose very text is among ``seen``, and on the others.
+
+    Other people may have answered the same text: a film is tagged by many. What a base knows of
+    a text it was trained on, it need not know of another.
+    """
+    queries = [query for result in results for query in result.queries]
+    parts = {
+        "seen": [query for query in queries if query.text in seen],
+        "unseen": [query for query in queries if query.text not in seen],
+    }
+    names = dict.fromkeys(name for query in queries for name in query.utilities)
+    return {
+        "queries": {part: len(of_part) for part, of_part in parts.items()},
+        "rows": {
+            name: {part: _mean(of_part, name) for part, of_part in parts.items()} for name in names
+        },
+    }
+
+
+def _mean(queries: Sequence[QueryResult], row: str) -> float | None:
+    if not queries or any(row not in query.utilities for query in queries):
+        return None
+    return float(np.mean([query.utilities[row] for query in queries]))
+
+
+def summarise(
+    run: TaskRun, seed: int, rows: Sequence[Row] = ROWS, seen: Set[str] | None = None
+) -> JsonDict:
     """Put a task's figures together; intervals are over users, 90 %.
+
+    ``seen`` are inputs the base was trained on; None if nobody says which.
 
     All are of the ``users`` who were measured. Where a replay lacked answers of some it is not
     ``complete``: with these the figures would be others, and they enter no mean.
@@ -128,6 +158,7 @@ def summarise(run: TaskRun, seed: int, rows: Sequence[Row] = ROWS) -> JsonDict:
         "users_missing": sorted(run.missing),
         "queries": sum(len(result.queries) for result in results),
         "targets_in_input": sum(q.target_in_input for r in results for q in r.queries),
+        "seen_in_training": None if seen is None else seen_or_not(results, seen),
         "best_prompt_only": best,
         "relative_gain": finite(gain.mean),
         "gain_interval": _bounds(gain),

@@ -256,6 +256,22 @@ def test_costs_are_what_each_row_alone_would_have_asked(bench, labels) -> None:
     assert 0 < task["fit_llm_calls"] <= 3 * 4 * 8
 
 
+def test_queries_the_base_has_read_are_told_apart(bench, labels) -> None:
+    """The texts of one user's queries were somebody else's, too."""
+    run = run_task(bench, labels, quiet)
+    first = run.results[0]
+    whole = summarise(run, 0)
+    assert whole["seen_in_training"] is None
+    told = summarise(run, 0, seen={query.text for query in first.queries})["seen_in_training"]
+    assert told["queries"] == {"seen": QUERIES, "unseen": whole["queries"] - QUERIES}
+    for name, values in whole["rows"].items():
+        if values["utility"] is None:
+            continue
+        parts = told["rows"][name]
+        assert parts["seen"] == pytest.approx(first.utilities(name).mean())
+        assert values["utility"] == pytest.approx((parts["seen"] + 2 * parts["unseen"]) / 3)
+
+
 def test_profile_is_asked_once_a_user_from_earlier_records_only(bench, labels, llm) -> None:
     run_task(bench, labels, quiet)
     asked = [p for p in llm.prompts if p.task.name == PROFILE_TASK.name]
