@@ -23,6 +23,7 @@ README, TRAINING = ROOT / "README.md", ROOT / "docs" / "training.md"
 MANIFEST = ROOT / "hydra_edge" / "bundles" / "default" / "manifest.json"
 BASE = json.loads(MANIFEST.read_text(encoding="utf-8"))
 SHIPPED = BASE["base_id"]
+LEAST_QUERIES = 5  # of a part of a task's queries that is worth a sentence
 EARLIER = "\n\\* Measured with an earlier base; the others with the one that is shipped."
 QUERY = (
     "Large language models answer questions about long stories poorly. We build a corpus of "
@@ -244,11 +245,31 @@ def table(result: dict[str, Any]) -> str:
         [
             *lines,
             *explained(result),
+            *read_before(result),
             f"\nMean relative gain: {percent(result['mean_relative_gain'])} over the best of the "
             f"paper's prompt-only answers, {percent(result['mean_relative_gain_any'])} over the "
             "best of all prompt-only answers.",
         ]
     )
+
+
+def read_before(result: dict[str, Any]) -> list[str]:
+    """Say for each task how it goes with texts the base was trained on, as others' records."""
+    lines = []
+    for name, task in result["tasks"].items():
+        seen = task.get("seen_in_training")
+        # A text or two that two people share tells nothing.
+        if not seen or min(seen["queries"].values()) < LEAST_QUERIES:
+            continue
+        best, n = task["best_prompt_only"], seen["queries"]
+        gated, paper = seen["rows"]["gated"], seen["rows"][best]
+        lines.append(
+            f"\nOf {name}'s {task['queries']} queries {n['seen']} are texts that other people's "
+            f"records in the training files have, too: gated {gated['seen']:.3f}, {best} "
+            f"{paper['seen']:.3f}. On the {n['unseen']} others: gated {gated['unseen']:.3f}, "
+            f"{best} {paper['unseen']:.3f}."
+        )
+    return lines
 
 
 def published(results: list[dict[str, Any]]) -> str:
