@@ -44,14 +44,14 @@ def test_costs_of_the_shipped_base_need_no_note(readme: ModuleType) -> None:
         assert "Measured with base" not in getattr(readme, name)(result), name
 
 
-@pytest.mark.parametrize(("seen", "told"), [(7, True), (3, False), (0, False)])
+@pytest.mark.parametrize(("seen", "told"), [(14, True), (3, False), (0, False)])
 def test_queries_the_base_has_read_have_a_sentence_where_they_are_many(
     readme: ModuleType, seen: int, told: bool
 ) -> None:
     rows = {"gated": {"seen": 0.9, "unseen": 0.4}, "pag": {"seen": 0.6, "unseen": 0.5}}
-    parts = {"queries": {"seen": seen, "unseen": 10 - seen}, "rows": rows}
-    task = {"best_prompt_only": "pag", "queries": 10, "seen_in_training": parts}
+    parts = {"queries": {"seen": seen, "unseen": 20 - seen}, "rows": rows}
+    task = {"best_prompt_only": "pag", "queries": 20, "seen_in_training": parts}
     lines = readme.read_before({"tasks": {"tags": task, "old": {"best_prompt_only": "pag"}}})
     assert bool(lines) is told
     if told:
-        assert "gated 0.900, pag 0.600. On the 3 others: gated 0.400, pag 0.500." in lines[0]
+        assert "gated 0.900, pag 0.600. On the 6 others: gated 0.400, pag 0.500." in lines[0]
