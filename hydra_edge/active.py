@@ -64,11 +64,20 @@ def gains_for(bundle: Bundle, task: TaskSpec, role: Role) -> PopulationGains | N
 SHARED_CONFIDENCE = 0.5
 
 
+def unjudged_switch(prior: Prior) -> Switch:
+    """Say what serves where nobody knows what the shared head gains.
+
+    Shared, unless the base was taught nothing of such answers: weights of 0 would choose whatever
+    comes first.
+    """
+    return "shared" if prior.mean.any() else "baseline"
+
+
 def unfitted_switch(bundle: Bundle, task: TaskSpec, role: Role) -> Switch:
     """Say what serves a user of whom nothing is known: shared, unless others were not helped."""
     gains = gains_for(bundle, task, role)
     if gains is None:
-        return "shared"
+        return unjudged_switch(prior_for(bundle, task, role))
     known = posterior_gain([], gains.shared_over_baseline, SHARED_CONFIDENCE)
     return "shared" if known.low > 0.0 else "baseline"
 

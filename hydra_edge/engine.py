@@ -21,7 +21,14 @@ from hydra_edge.recall import Recall
 from hydra_edge.reranker import rerank, shared_trust
 from hydra_edge.retrieval import LexicalIndex
 from hydra_edge.store import Store
-from hydra_edge.tasks import BUILTIN, TaskSpec, answer_key, canonical_name
+from hydra_edge.tasks import (
+    BUILTIN,
+    CustomTasks,
+    TaskSpec,
+    answer_key,
+    canonical_name,
+    closed_task,
+)
 from hydra_edge.types import Candidate, Float1d, Progress, RankedRecord, Record, Role
 from hydra_edge.vectors import CachedEncoder
 
@@ -53,7 +60,14 @@ class Engine:
             "reranker": FeatureMap(bundle, "reranker"),
             "adapter": FeatureMap(bundle, "adapter"),
         }
-        self.custom_tasks = custom_tasks or {}
+        # Sets that the base knows are closed, however few of their answers the user has given.
+        closed = {
+            name: spec
+            for name, labels in bundle.manifest.closed_sets.items()
+            if name not in BUILTIN and (spec := closed_task(name, labels)) is not None
+        }
+        broken = custom_tasks.broken if isinstance(custom_tasks, CustomTasks) else {}
+        self.custom_tasks = CustomTasks(closed | (custom_tasks or {}), broken)
         self._recall = Recall(store, self.encoder, self.custom_tasks)
 
     def task(self, name: str) -> TaskSpec:

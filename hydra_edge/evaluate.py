@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import numpy.typing as npt
 
-from hydra_edge.active import SHARED_CONFIDENCE, PopulationGains
+from hydra_edge.active import SHARED_CONFIDENCE, PopulationGains, unjudged_switch
 from hydra_edge.heads import (
     ConditionalLogit,
     Groups,
@@ -112,11 +112,17 @@ def _gain(
 
 
 def _decide(
-    over_shared: Gain, over_baseline: Gain, shared: Gain, *, collapsed: bool, informed: bool
+    over_shared: Gain,
+    over_baseline: Gain,
+    shared: Gain,
+    *,
+    collapsed: bool,
+    unjudged: Switch | None,
 ) -> tuple[Switch, str]:
+    """Choose; ``unjudged`` serves until there is enough to judge by, None if that is known."""
     n = shared.n
-    if n < MIN_HELD_OUT and not informed:
-        return "shared", (
+    if n < MIN_HELD_OUT and unjudged is not None:
+        return unjudged, (
             f"only {n} held-out queries; {MIN_HELD_OUT} are needed before the shared head is judged"
         )
     if collapsed:
@@ -171,8 +177,8 @@ def judge(
     n = n_groups - n_groups // 2
     if n == 0:
         return Verdict(
-            head, choice.scale, "shared", "no held-out queries yet", baseline_u, shared_u,
-            personal_u, held_out, None, None,
+            head, choice.scale, unjudged_switch(prior), "no held-out queries yet", baseline_u,
+            shared_u, personal_u, held_out, None, None,
         )  # fmt: skip
     known = (
         (None, None) if gains is None else (gains.personal_over_shared, gains.shared_over_baseline)
@@ -182,8 +188,9 @@ def judge(
     shared = _gain(shared_u[held_out], baseline_u[held_out], known[1], SHARED_CONFIDENCE)
     collapsed = is_collapsed(personal_scores, groups.offsets)
     switch, reason = _decide(
-        over_shared, over_baseline, shared, collapsed=collapsed, informed=gains is not None
-    )
+        over_shared, over_baseline, shared, collapsed=collapsed,
+        unjudged=unjudged_switch(prior) if gains is None else None,
+    )  # fmt: skip
     return Verdict(
         head, choice.scale, switch, reason, baseline_u, shared_u, personal_u, held_out,
         shared, over_shared,

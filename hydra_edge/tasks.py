@@ -205,6 +205,12 @@ def infer_task(name: str, outputs: Sequence[str]) -> TaskSpec:
     )
 
 
+def closed_task(name: str, labels: Sequence[str]) -> TaskSpec | None:
+    """Return the spec of a task whose answers are known to be these; None if they are too many."""
+    spec = infer_task(name, [*labels] * 8)
+    return None if spec.kind == "text" else spec
+
+
 class CustomTasks(dict[str, TaskSpec]):
     """The user's own specs by name; a file that cannot be used concerns its own task only.
 
