@@ -7,6 +7,7 @@ worth. All of it is computed by the code of the device. Knows nothing of graphs.
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -41,6 +42,9 @@ LIMITS = (
     Limit("reranker_kendall", 0.97, 1.0, "int8 orders records otherwise"),
     Limit("adapter_kendall", 0.97, 1.0, "int8 orders answers otherwise"),
 )
+
+
+_CHANGE = "_utility_change"  # figures of which only a loss is a fault
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,6 +151,36 @@ def compare(
             by_task.setdefault(task, {})[role] = _figures(of_task)
     overall = float(f"{np.mean(taus):.4g}") if taus else 1.0
     return {**figures, "kendall": overall, "by_task": by_task}
+
+
+def check_agreement(figures: JsonDict, within: Sequence[Limit] = LIMITS) -> None:
+    """Fail if int8 orders otherwise than float32, or what it chooses is worth less.
+
+    A gain is no fault. A loss beyond the limit is one even where its standard error is larger: too
+    few users prove nothing, and the message says how few they were.
+
+    Raises
+    ------
+    BundleError
+        Naming each figure that is not within its limits, and what to do.
+    """
+    missed = []
+    for limit in within:
+        found, low, high = figures[limit.figure], limit.low, limit.high
+        expected = f"{low} to {high}"
+        if limit.figure.endswith(_CHANGE):
+            high = math.inf
+            error = figures.get(f"{limit.figure}_error", 0.0)
+            expected = f"{low} or more, its standard error is {error}"
+        if not low <= found <= high:
+            missed.append(f"{limit.figure} = {found} (expected {expected}: {limit.why})")
+    if missed:
+        raise BundleError(
+            f"Parity is missed: {'; '.join(missed)}; int8 was compared with float32 on "
+            f"{figures['users']} users. Nothing was written. Give more users or records, for a "
+            "small sample misses by chance; if it stays, int8 does not suit this data. Then run "
+            "the build again, or only this stage: python -m export build --only agree."
+        )
 
 
 _Judge = Callable[[Engine, History, Sampled], list[Ordered]]

@@ -4,7 +4,8 @@
 what to ask, with a reranker that needs no LLM; ``label`` asks real LLMs; ``train`` learns maps
 and priors from their answers; ``agree`` checks that with them int8 still chooses as the model
 itself would; ``pack`` puts all into a bundle. Owns how the stages hang together; what each does
-is in a module of its own. Deterministic given the data, the answers that are kept, and the seed.
+is in a module of its own. Deterministic given the data, the answers that are kept, and the seed, on
+one kind of processor with one number of threads: sums are rounded otherwise on another.
 """
 
 from __future__ import annotations
@@ -319,8 +320,8 @@ class _Build:
         _write_json(folder / QUALITY_FILE, quality)
 
     def _agree(self, folder: Path) -> None:
-        from export.agreement import LIMITS, compare, draw_sample
-        from export.parity import check, limits
+        from export.agreement import LIMITS, check_agreement, compare, draw_sample
+        from export.parity import limits
 
         settings, shop = self.settings, self.shop
         within, seed = settings.agreement or LIMITS, settings.plan.seed
@@ -330,7 +331,7 @@ class _Build:
         figures = compare(trained, shop.float_encoder, shop.encoder, sample, progress=self.progress)
         shop.float_encoder.save()
         shop.encoder.save()
-        check(figures, within)
+        check_agreement(figures, within)
         stated = {"seed": seed, **figures, "limits": limits(within)}
         _write_json(folder / AGREEMENT_FILE, stated)
         drawn = by_task([one.user for one in sample])

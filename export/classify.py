@@ -22,6 +22,7 @@ from hydra_edge.types import Double2d, Float2d, Int1d, JsonDict
 RIDGES = (0.03, 0.1, 0.3, 1.0)  # strengths of the penalty, chosen by users left out
 # An answer is named in the bundle only if so many users gave it: a rare one could be a secret.
 LEAST_USERS = 3
+LEAST_LABELS = 2  # between fewer nothing is to be told apart, and no manifest may name them
 _STEPS = 200
 _BIAS_RIDGE = 1e-3
 
@@ -107,7 +108,7 @@ class Classifiers:
     Parameters
     ----------
     sets
-        Closed sets by task.
+        Closed sets by task, of ``LEAST_LABELS`` labels or more.
     folds
         Users who may have to be left out together.
     """
@@ -141,7 +142,7 @@ class Classifiers:
     def for_user(self, task: str, user: str, inside: frozenset[str]) -> Classifier | None:
         """Return what a fold may know of a user's answers: neither theirs nor its left-out ones'.
 
-        None for free text.
+        None for free text and for sets that are left out.
         """
         if task not in self._sets:
             return None

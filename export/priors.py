@@ -304,7 +304,10 @@ def fit_population(users: Sequence[Labelled], dim: int, role: Role, baseline: in
 def priors_of_role(
     labelled: Sequence[Labelled], role: Role, names: Sequence[str], baseline: str
 ) -> tuple[dict[str, Float2d], JsonDict]:
-    """Fit one prior per task and one per kind, as arrays of ``maps.safetensors``."""
+    """Fit one prior per task and one per kind, as arrays of ``maps.safetensors``.
+
+    A group of a single user has none: nobody is left to judge it on. A task's kind serves it.
+    """
     arrays: dict[str, Float2d] = {}
     report: JsonDict = {}
     kinds = {
@@ -315,6 +318,8 @@ def priors_of_role(
     }
     for group, tasks in sorted(groups.items()):
         users = [u for u in labelled if u.task in tasks and u.items]
+        if len({u.user for u in users}) < 2:
+            continue
         found = fit_population(users, len(names), role, names.index(baseline))
         arrays |= prior_arrays(role, group, found)
         report[group] = found.report

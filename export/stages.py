@@ -1,8 +1,8 @@
-"""Stages whose outputs are made once: fingerprints of inputs, skipping, outputs that appear whole.
+"""Stages whose outputs are made once: fingerprints of both, skipping, outputs that appear whole.
 
 Owns the order of stages, when one is skipped, and moving its outputs into place. A stage is a
 folder within a work folder: its outputs, and ``inputs.json``, which says what they were made
-from. Knows nothing of what a stage makes.
+from and what was left. Knows nothing of what a stage makes.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class Stage:
 def run_stages(
     stages: Sequence[Stage], work: Path, *, only: Sequence[str] = (), say: Say
 ) -> list[str]:
-    """Run the stages whose inputs have changed or whose outputs are missing, in order.
+    """Run the stages whose inputs have changed or whose outputs are not as left, in order.
 
     Parameters
     ----------
@@ -142,7 +142,8 @@ def _run_one(stage: Stage, earlier: Sequence[Stage], work: Path, say: Say) -> bo
             f"Stage {stage.name} failed: it left no {', '.join(missing)}; expected "
             f"{', '.join(stage.outputs)}. {folder} is as it was. Correct the stage."
         )
-    stated = {**inputs, "grown": stage.grown()}
+    left = {name: sha256_of(part / name) for name in stage.outputs}
+    stated = {**inputs, "grown": stage.grown(), "outputs": left}
     (part / INPUTS_FILE).write_text(
         json.dumps(stated, indent=1, sort_keys=True) + "\n", encoding="utf-8"
     )
@@ -184,6 +185,11 @@ def _reason(stage: Stage, folder: Path, inputs: JsonDict) -> str:
         return f"for {' and '.join(changed)}"
     if missing := [name for name in stage.outputs if not (folder / name).is_file()]:
         return f"for it has lost {', '.join(missing)}"
+    # Earlier releases have not stated what they left: their outputs are taken as they are.
+    left = before.get("outputs", {})
+    names = stage.outputs if left else ()
+    if other := [name for name in names if sha256_of(folder / name) != left.get(name)]:
+        return f"for its outputs are not what it left: {', '.join(other)}"
     return stage.open_ends(folder)
 
 

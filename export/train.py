@@ -25,7 +25,7 @@ from export.adapter_priors import (
     shared_weights,
     split_users,
 )
-from export.classify import Classifiers, ClosedSet
+from export.classify import LEAST_LABELS, Classifiers, ClosedSet
 from export.data import UserHistory, sample_users
 from export.episodes import (
     Maps,
@@ -44,6 +44,7 @@ from export.priors import (
 )
 from hydra_edge.bundle import Bundle
 from hydra_edge.encoder import TextEncoder
+from hydra_edge.errors import BundleError
 from hydra_edge.features import feature_names
 from hydra_edge.types import Float2d, JsonDict, Kind, Progress, Role
 
@@ -133,7 +134,17 @@ def train_maps(
         What LLMs answered to some of their records.
     recipe
         How maps are learned; the default is what the shipped base was made with.
+
+    Raises
+    ------
+    BundleError
+        If no query of these users was answered.
     """
+    if not pools:
+        raise BundleError(
+            "Nothing can be trained: found no answered pool; expected some. Ask an LLM first, "
+            "without --replay: python -m export build --only label."
+        )
     recipe = recipe or Recipe()
     by_name = {(task, u.user): u for task, users in users_by_task.items() for u in users}
     shares, stated_shares = choose_shares(pools, by_name, bundle, encoder, report)
@@ -148,14 +159,13 @@ def train_maps(
     ]
     closed = closed_episodes(drawn, bundle, encoder, CLOSED_QUERIES, report)
     folds = split_users([*answered, *closed])
-    known = Classifiers(
-        {
-            task: ClosedSet.of(task, everyone[task], encoder)
-            for task in sorted(kinds)
-            if kinds[task] != "text"
-        },
-        folds,
-    )
+    sets = {
+        task: ClosedSet.of(task, everyone[task], encoder)
+        for task in sorted(kinds)
+        if kinds[task] != "text"
+    }
+    # Of users who all have labels of their own nothing is shared that a classifier could tell.
+    known = Classifiers({t: of for t, of in sets.items() if len(of.labels) >= LEAST_LABELS}, folds)
 
     @cache
     def told(inside: frozenset[str], *, lent: bool = False) -> list[list[UserEpisodes]]:
