@@ -9,6 +9,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from hydra_edge.adapter import choose, merge
@@ -172,12 +173,17 @@ class Withdrawn:
         self._fault = ""
 
     def __call__(self) -> bool:
+        """Tell so of one that can be read; what cannot is told of when the answer is decided."""
+        with suppress(StoreError):
+            self._look()
+        return bool(self._fault)
+
+    def _look(self) -> None:
         """Look again only where records have changed since."""
         revision = self._store.revision()
         if not self._fault and revision != self._seen:
-            self._seen = revision
             self._fault = next(filter(None, map(self._fault_of, self._ids)), "")
-        return bool(self._fault)
+            self._seen = revision
 
     def _fault_of(self, record_id: str) -> str:
         try:
@@ -196,7 +202,8 @@ class Withdrawn:
         CancelledError
             If there is such a record.
         """
-        if self():
+        self._look()
+        if self._fault:
             raise CancelledError(
                 f"The answer was thrown away: got one that was shown {self._fault}; expected "
                 "records still there, and to be seen. Ask again."
@@ -263,7 +270,7 @@ def ask(
             on_candidate(completion)
 
     withdrawn = Withdrawn(out, remote=llm.is_remote)
-    enough = StopSignal(withdrawn, should_stop, None if votes is None else votes.settled)
+    enough = StopSignal(should_stop, withdrawn, None if votes is None else votes.settled)
     listening = votes is not None or on_candidate is not None
     started = time.monotonic()
     generation_id = secrets.token_hex(6)

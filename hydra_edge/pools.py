@@ -167,9 +167,12 @@ def planned(
 
 
 def _chosen(engine: Engine, history: History) -> set[str]:
-    """Return the records kept of choices: the choice itself teaches what they could."""
+    """Return the records kept of choices: the choice itself teaches what they could.
+
+    An application's own answer was chosen from nothing, and teaches as any record does.
+    """
     choices = engine.store.choices(history.task.name)
-    return {choice.record_id for choice in choices if choice.record_id}
+    return {c.record_id for c in choices if c.record_id and c.candidates}
 
 
 def preview(

@@ -91,7 +91,8 @@ class AnswerText:
 
     def _doubtful(self, raw: str) -> int:
         """Length of the longest end of ``raw`` that may be the beginning of a stop string."""
-        for size in range(max(map(len, self._stop), default=1) - 1, 0, -1):
+        longest = max(map(len, self._stop), default=1) - 1
+        for size in range(min(longest, len(raw)), 0, -1):
             if any(s.startswith(raw[-size:]) for s in self._stop if len(s) > size):
                 return size
         return 0

@@ -182,8 +182,9 @@ class Desk:
                 "with the answer the user took, and keep true."
             )
         made, person = self._prompted[prompt_id], self.person
+        engine = person.engine  # before the file is held: it may still have to be opened
         with person.working(), person.store.together():
-            private = from_private(person.engine, made.task, text, made.record_ids)
+            private = from_private(engine, made.task, text, made.record_ids)
             record = Record(
                 made.query, text, made.task, answer_id(prompt_id), time.time(), private, "choices"
             )

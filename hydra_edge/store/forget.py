@@ -201,9 +201,12 @@ def _repeats(connection: Connection, gone: Mapping[int, Record]) -> dict[int, Re
     """
     found: dict[int, Record] = {}
     known = {record.id: record for record in gone.values()}
-    traces = Traces((), _shown_texts(known.values()))
-    for answer in log.kept_answers(connection):  # oldest first: a later one may repeat this one
-        for record_id in () if answer.shown.isdisjoint(known) else answer.record_ids:
+    answers, before = log.kept_answers(connection), -1
+    while before < len(found):  # one that repeats may itself be repeated
+        before = len(found)
+        traces = Traces((), _shown_texts(known.values()))
+        shown = [answer for answer in answers if not answer.shown.isdisjoint(known)]
+        for record_id in dict.fromkeys(i for answer in shown for i in answer.record_ids):
             row = connection.execute(
                 f"SELECT seq, {records.COLUMNS} FROM records WHERE id = ?", (bind(record_id),)
             ).fetchone()
@@ -214,7 +217,6 @@ def _repeats(connection: Connection, gone: Mapping[int, Record]) -> dict[int, Re
             query, output = _plain(record.input), _plain(record.output)
             if any(text not in query for text in traces.long_ones_in(output)):
                 found[row[0]] = known[record_id] = record
-                traces = Traces((), _shown_texts(known.values()))
     return found
 
 

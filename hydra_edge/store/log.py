@@ -215,9 +215,10 @@ def answer_id(generation_id: str) -> str:
 
 
 def kept_answers(connection: Connection) -> list[KeptAnswer]:
-    """Return the answers that were kept as records, oldest first.
+    """Return the answers that were kept as records, by when they were last chosen.
 
-    An application and the user may each have kept what they made of one.
+    One may have been shown another that was chosen again after it. An application and the user
+    may each have kept what they made of one.
     """
     found = []
     for generation_id, record_id, shown in connection.execute(
@@ -236,12 +237,13 @@ def kept_answers(connection: Connection) -> list[KeptAnswer]:
 def answers_made_from(connection: Connection, ids: Iterable[str]) -> set[str]:
     """Return the records kept of answers that were shown one of these, or one made from it."""
     known = set(ids)
-    made: set[str] = set()
-    for answer in kept_answers(connection):  # oldest first: what is kept may be shown later
-        if not answer.shown.isdisjoint(known):
-            made.update(answer.record_ids)
-            known.update(answer.record_ids)
-    return made
+    answers, before = kept_answers(connection), -1
+    while before < len(known):  # what is kept may be shown for another answer
+        before = len(known)
+        for answer in answers:
+            if not answer.shown.isdisjoint(known):
+                known.update(answer.record_ids)
+    return known - set(ids)
 
 
 def choices(connection: Connection, task: str | None) -> list[StoredChoice]:

@@ -109,3 +109,11 @@ def test_stream_holds_back_what_may_become_a_stop():
 @pytest.mark.parametrize(("raw", "clean"), [("a\ud800b", "a?b"), ("é🙂", "é🙂")])
 def test_well_formed_replaces_only_lone_surrogates(raw, clean):
     assert well_formed(raw) == clean
+
+
+def test_stop_string_at_the_very_beginning_tells_nothing():
+    told = []
+    answer = AnswerText(["STOP"], told.append)
+    for letter in "STOP it":
+        answer.feed(letter)
+    assert (answer.finish(), told) == ("", [])

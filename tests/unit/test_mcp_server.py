@@ -221,6 +221,9 @@ def test_record_choice_own_answer_to_a_personalized_prompt_becomes_a_record(pers
     assert choice.record_ids, "what it was made from is known"
     person.fit_head("commit_subject", use_llm=False)
     assert person.store.head("commit_subject", "adapter") is None, "nothing was offered"
+    person.fit_head("commit_subject", calls=1000)
+    asked = {pool.query_id for pool in person.store.pools("commit_subject", purpose="pool")}
+    assert kept.id in asked, "it teaches as any record does"
     assert person.store.helped_counts("commit_subject") == {}
     assert "Repair the lexer" in one(desk, "personalize", query="the lexer fails")["prompt"]
 

@@ -222,6 +222,14 @@ def test_forget_takes_kept_answers_that_repeat_the_record_they_were_shown(
     assert store.check() == []
 
 
+def test_forget_follows_answers_whatever_was_chosen_again_last(store: Store) -> None:
+    store.add([Record(SECRET_IN, SECRET_OUT, task="t", id="secret")])
+    keep(store, "second", f"Again, as you say: {SECRET_OUT}", "choice-first")
+    keep(store, "first", f"As you say: {SECRET_OUT}", "secret")
+    assert store.forget(["secret"]).repeats == 2
+    assert store.records() == []
+
+
 def test_forget_keeps_own_answers_to_a_query_that_comes_again(store: Store) -> None:
     query = "Summarize the stand-up of today for me"
     store.add([Record(query, "We shipped the parser of the week", task="t", id="monday")])

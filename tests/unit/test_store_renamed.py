@@ -319,3 +319,12 @@ def test_record_made_private_takes_along_what_was_made_from_it(store: Store, aga
     assert hidden == {"42", first, second}
     assert store.set_private(["42"], False) == 1
     assert store.get(first).private, "it may have been marked for another reason"
+
+
+def test_record_made_private_reaches_answers_whatever_was_chosen_again_last(store: Store) -> None:
+    store.add([JAN])
+    second = keep(store, "second", "choice-first")
+    first = keep(store, "first", "42")
+    assert store.set_private(["42"], True) == 3
+    assert store.get(first).private
+    assert store.get(second).private
