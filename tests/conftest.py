@@ -75,7 +75,7 @@ def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
         host = address[0] if isinstance(address, tuple) else ""
         if self.family != socket.AF_UNIX and host not in ("127.0.0.1", "::1", "localhost"):
             raise OSError(f"a test tried to reach {host}")
-        connect(self, address)  # type: ignore[arg-type]
+        connect(self, address)
 
     monkeypatch.setattr(socket.socket, "connect", guarded)
 

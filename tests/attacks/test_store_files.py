@@ -296,13 +296,13 @@ def test_open_that_sqlite_gives_up_says_what_was_wrong(
     filled: Path, monkeypatch: pytest.MonkeyPatch, code: int, free: int | None, told: str
 ) -> None:
     class Failing(sqlite3.Connection):
-        def execute(self, sql: str, *values: object) -> sqlite3.Cursor:  # type: ignore[override]
+        def execute(self, sql: str, *values: object) -> sqlite3.Cursor:
             if sql == "PRAGMA application_id":
                 super().execute("ROLLBACK")  # SQLite does so by itself
                 error = sqlite3.OperationalError("what SQLite says")
                 error.sqlite_errorcode = code
                 raise error
-            return super().execute(sql, *values)  # type: ignore[arg-type]
+            return super().execute(sql, *values)
 
     def usage(_folder: Path) -> SimpleNamespace:
         if free is None:

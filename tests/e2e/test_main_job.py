@@ -17,7 +17,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 QUERY = "We present a neural parser that learns from few annotated sentences of a new language."
 
 
-def hydra(home: Path, *args: str, stdin: str | None = None, check: bool = True, **env: str):  # type: ignore[no-untyped-def]
+def hydra(home: Path, *args: str, stdin: str | None = None, check: bool = True, **env: str):
     command = [sys.executable, "-m", "hydra_edge", *args]
     result = subprocess.run(
         command, capture_output=True, text=True, input=stdin if stdin is not None else "",

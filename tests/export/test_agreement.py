@@ -58,7 +58,7 @@ def meaning(tmp_path: Path) -> Bundle:
     features: dict[Role, tuple[str, ...]] = {role: feature_names(role) for role in get_args(Role)}
     maps = neutral_maps(features)
     for role, name in (("reranker", "cos_input"), ("adapter", "cos_query")):
-        maps[f"{role}.prior.text.mean"][feature_names(role).index(name)] = 1.0  # type: ignore[arg-type]
+        maps[f"{role}.prior.text.mean"][feature_names(role).index(name)] = 1.0
     return pack(
         tmp_path / "base", encoder=tmp_path / "graph", tokenizer=tmp_path / "tokenizer",
         card=Card(DIM, "mean", 16, {}, {}), maps=maps, features=features,

@@ -160,18 +160,18 @@ class Site:
 
     def open_llm(self, spec: str, replay: bool) -> CachedLLM:
         path = answers_file(self.settings.answers, spec)
-        return CachedLLM(None if replay else self.llm, path, name="scripted")  # type: ignore[arg-type]
+        return CachedLLM(None if replay else self.llm, path, name="scripted")
 
     def run(self, *only: str, **changes: object) -> list[str]:
-        self.said, self.train = [], self.make_train()  # type: ignore[assignment]
+        self.said, self.train = [], self.make_train()
         return build(
-            replace(self.settings, **changes),  # type: ignore[arg-type]
+            replace(self.settings, **changes),
             progress=lambda stage, _done, _total: self.bars.add(stage),
             say=self.said.append, only=only, open_llm=self.open_llm, train=self.train,
         )  # fmt: skip
 
     def asked(self) -> int:
-        return len(self.llm.prompts)  # type: ignore[attr-defined]
+        return len(self.llm.prompts)
 
     def inputs(self, stage: str) -> JsonDict:
         loaded: JsonDict = json.loads((self.settings.work / stage / INPUTS_FILE).read_text())
@@ -239,7 +239,7 @@ def test_build_reruns_what_is_behind_a_change_and_no_more(site: Site) -> None:
     asked = site.asked()
 
     def plan(**changes: object) -> Plan:
-        return replace(site.settings.plan, **changes)  # type: ignore[arg-type]
+        return replace(site.settings.plan, **changes)
 
     # More pools: mined anew, but the graph is left alone, and only the new ones are asked for.
     (llm,) = site.settings.plan.llms
@@ -302,14 +302,14 @@ def test_build_stopped_while_asking_keeps_the_answers_and_the_last_bundle(site: 
     before = (site.settings.out / "manifest.json").read_bytes()
     asked, (llm,) = site.asked(), site.settings.plan.llms
     more = replace(site.settings.plan, llms=(replace(llm, queries=4),))
-    whole = site.llm.answer  # type: ignore[attr-defined]
+    whole = site.llm.answer
 
     def stops(prompt: Prompt, n: int) -> list[str]:
         if site.asked() > asked + 5:
             raise KeyboardInterrupt
-        return whole(prompt, n)  # type: ignore[no-any-return]
+        return whole(prompt, n)
 
-    site.llm.answer = stops  # type: ignore[attr-defined]
+    site.llm.answer = stops
     with pytest.raises(KeyboardInterrupt):
         site.run(plan=more)
     assert (site.settings.out / "manifest.json").read_bytes() == before
@@ -319,7 +319,7 @@ def test_build_stopped_while_asking_keeps_the_answers_and_the_last_bundle(site: 
     assert site.run(plan=more, replay=True) == ["label", "train", "agree", "pack"]
     assert len(site.train.pools) == 16 + 2
     assert any("14 not answered" in line for line in site.said)
-    site.llm.answer = whole  # type: ignore[attr-defined]
+    site.llm.answer = whole
     before_asking = site.asked()
     assert site.run(plan=more) == ["label", "train", "agree", "pack"]
     assert site.asked() == before_asking + 16 * 2 - 5

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import get_args
 
 import pytest
 from conftest import HashEncoder
+from neutral_base import DIM, neutral_base
 
 from export.data import UserHistory
 from export.episodes import pool_episodes
 from export.few import choose_half_at
 from export.labels import PoolLabel
-from export.pack import Card, neutral_maps, pack
 from hydra_edge.bundle import Bundle
 from hydra_edge.features import feature_names
-from hydra_edge.types import Completion, Record, Role
+from hydra_edge.types import Completion, Record
 
-DIM, RECORDS, FIRST = 64, 14, 8
+RECORDS, FIRST = 14, 8
 TASK = "news_headline"
 STORIES = ("red roses", "blue whales")
 USERS = [f"u{i:02}" for i in range(12)]
@@ -25,12 +24,7 @@ USERS = [f"u{i:02}" for i in range(12)]
 
 @pytest.fixture
 def base(tmp_path: Path) -> Bundle:
-    (tmp_path / "file").write_bytes(b"{}")
-    features: dict[Role, tuple[str, ...]] = {role: feature_names(role) for role in get_args(Role)}
-    return pack(
-        tmp_path / "neutral", encoder=tmp_path / "file", tokenizer=tmp_path / "file",
-        card=Card(DIM, "mean", 16, {}, {}), maps=neutral_maps(features), features=features,
-    )  # fmt: skip
+    return neutral_base(tmp_path)
 
 
 def writer(name: str, *, misled: bool) -> UserHistory:

@@ -13,12 +13,13 @@ pytest.importorskip("torch")
 pytest.importorskip("onnx")
 
 from conftest import HashEncoder
+from neutral_base import DIM, neutral_base
 
 from export.agreement import LIMITS, check_agreement
 from export.data import UserHistory
 from export.labels import PoolLabel
 from export.metalearn import Recipe
-from export.pack import Card, neutral_maps, pack
+from export.pack import Card, pack
 from export.priors import Labelled, priors_of_role
 from export.stages import INPUTS_FILE, Stage, run_stages
 from export.train import TrainedMaps, train_maps
@@ -29,18 +30,13 @@ from hydra_edge.types import Completion, JsonDict, Record, Role
 
 pytestmark = pytest.mark.export
 
-DIM, TASK = 64, "their_desk"
+TASK = "their_desk"
 ISSUES = ("printer", "network", "password", "screen")
 
 
 @pytest.fixture
 def base(tmp_path: Path) -> Bundle:
-    (tmp_path / "file").write_bytes(b"{}")
-    features: dict[Role, tuple[str, ...]] = {role: feature_names(role) for role in get_args(Role)}
-    return pack(
-        tmp_path / "neutral", encoder=tmp_path / "file", tokenizer=tmp_path / "file",
-        card=Card(DIM, "mean", 16, {}, {}), maps=neutral_maps(features), features=features,
-    )  # fmt: skip
+    return neutral_base(tmp_path)
 
 
 def clerk(number: int, shared: int) -> UserHistory:

@@ -32,7 +32,7 @@ def make(source: Path, out: Path, **changes: object) -> Bundle:
         "maps": neutral_maps(FEATURES),
         "features": FEATURES,
     }
-    return pack(out, **{**arguments, **changes})  # type: ignore[arg-type]
+    return pack(out, **{**arguments, **changes})
 
 
 def test_pack_makes_a_bundle_that_loads(source: Path, tmp_path: Path) -> None:

@@ -278,7 +278,7 @@ def test_head_without_any_pair_is_the_fresh_one_and_mismatched_labels_are_refuse
 def made(tmp_path: Path, source: Path, scripted: Callable[..., object]) -> Path:
     """Encoders of one task, trained on answers that are in ``cache.jsonl`` afterwards."""
     plan = Plan(users=3, allowance=Allowance(20, 2), max_tokens=32)
-    llm = CachedLLM(scripted(echo), tmp_path / "cache.jsonl")  # type: ignore[arg-type]
+    llm = CachedLLM(scripted(echo), tmp_path / "cache.jsonl")
     data = write(tmp_path / "some.train.jsonl", 4, 14)
     build([data], tmp_path / "out", llm, plan, source=source, progress=quiet)
     return tmp_path / "out" / "paper_title"
@@ -348,7 +348,7 @@ def test_build_refuses_unknown_tasks_short_histories_and_foreign_folders(
     out = tmp_path / "out"
 
     def run(path: Path, **options: object) -> None:
-        build([path], out, llm, Plan(), source=source, progress=quiet, **options)  # type: ignore[arg-type]
+        build([path], out, llm, Plan(), source=source, progress=quiet, **options)
 
     with pytest.raises(ConfigError, match="the data has paper_title"):
         run(data, only=["movie_tag"])
@@ -359,7 +359,7 @@ def test_build_refuses_unknown_tasks_short_histories_and_foreign_folders(
     with pytest.raises(ConfigError, match="is in the way"):
         run(data)
     assert (out / "paper_title" / "thesis.txt").read_text() == "mine"
-    assert llm.prompts == []  # type: ignore[attr-defined]
+    assert llm.prompts == []
 
 
 def test_fitting_a_new_user_changes_their_heads_only(
@@ -377,8 +377,8 @@ def test_fitting_a_new_user_changes_their_heads_only(
     before = {role: state_of(encoder) for role, encoder in encoders.items()}
     method = Published(lambda _task: encoders, fit_head, Allowance(20, 2), 0)
     subject = Subject(
-        UserHistory("new", "paper_title", records), None,  # type: ignore[arg-type]
-        BUILTIN["paper_title"], scripted(echo), 12, 0,  # type: ignore[arg-type]
+        UserHistory("new", "paper_title", records), None,
+        BUILTIN["paper_title"], scripted(echo), 12, 0,
     )  # fmt: skip
     fitted = method.fitted(subject)
     for role, encoder in encoders.items():

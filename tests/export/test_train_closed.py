@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 import pytest
@@ -12,20 +11,21 @@ import pytest
 pytest.importorskip("torch")
 
 from conftest import HashEncoder
+from neutral_base import DIM, neutral_base
 
 from export.classify import Classifiers
 from export.data import UserHistory
 from export.labels import PoolLabel
 from export.metalearn import Recipe
-from export.pack import Card, neutral_maps, pack
+from export.pack import Card, pack
 from export.train import FOLDS, TrainedMaps, train_maps
 from hydra_edge.bundle import Bundle, load_bundle
-from hydra_edge.features import FeatureMap, feature_names
+from hydra_edge.features import FeatureMap
 from hydra_edge.features.closed import Classifier
 from hydra_edge.tasks import BUILTIN
-from hydra_edge.types import Completion, Record, Role
+from hydra_edge.types import Completion, Record
 
-DIM, RECORDS = 64, 14
+RECORDS = 14
 TASK = "film_rating"
 WORDS = {"dull": "1", "dry": "2", "mild": "3", "fine": "4", "grand": "5"}
 USERS = [f"u{i:02}" for i in range(12)]
@@ -63,12 +63,7 @@ def pools(user: UserHistory) -> list[PoolLabel]:
 
 @pytest.fixture
 def base(tmp_path: Path) -> Bundle:
-    (tmp_path / "file").write_bytes(b"{}")
-    features: dict[Role, tuple[str, ...]] = {role: feature_names(role) for role in get_args(Role)}
-    return pack(
-        tmp_path / "neutral", encoder=tmp_path / "file", tokenizer=tmp_path / "file",
-        card=Card(DIM, "mean", 16, {}, {}), maps=neutral_maps(features), features=features,
-    )  # fmt: skip
+    return neutral_base(tmp_path)
 
 
 def passing(task: str) -> list[UserHistory]:

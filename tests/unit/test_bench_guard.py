@@ -116,9 +116,9 @@ def test_check_not_trained_on_finds_the_file_under_any_name(tmp_path: Path) -> N
     manifest = SimpleNamespace(quality=quality, provenance={})
     base = SimpleNamespace(manifest=manifest, base_id="b" * 64)
     with pytest.raises(BenchError, match=r"cannot measure base .*: trained on it"):
-        check_not_trained_on(base, [path])  # type: ignore[arg-type]
+        check_not_trained_on(base, [path])
     path.write_text("{} \n")
-    check_not_trained_on(base, [path])  # type: ignore[arg-type]
+    check_not_trained_on(base, [path])
 
 
 @pytest.mark.parametrize("built", ["now", "before"])
@@ -141,9 +141,9 @@ def test_check_not_trained_on_finds_the_file_however_packed(
     assert again.read_bytes() != trained.read_bytes()
     for path in (trained, plain, again):
         with pytest.raises(BenchError, match=r"trained on it \(as a\.train\.jsonl\.gz"):
-            check_not_trained_on(base, [path])  # type: ignore[arg-type]
+            check_not_trained_on(base, [path])
     again.write_bytes(gzip.compress(content[14:], 1))
-    check_not_trained_on(base, [again])  # type: ignore[arg-type]
+    check_not_trained_on(base, [again])
 
 
 def test_what_the_shipped_bases_packed_files_hold_is_known(bundle: Bundle) -> None:

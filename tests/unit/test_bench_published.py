@@ -291,7 +291,7 @@ def test_labelling_asks_at_temperature_zero_once_and_replays_or_fails(
 ) -> None:
     asked: list[tuple[int, float]] = []
 
-    class Watching(type(scripted(answer))):  # type: ignore[misc]
+    class Watching(type(scripted(answer))):
         def complete(self, prompt, *, n=1, temperature=0.8, **options):
             asked.append((n, temperature))
             return super().complete(prompt, n=n, temperature=temperature, **options)
@@ -466,7 +466,7 @@ def card_in(folder: Path, **changes: object) -> Card:
         (folder / name).write_text(name)
     files = {name: hashlib.sha256(name.encode()).hexdigest() for name in FILES}
     card = Card("paper_title", 128, "smollm2", 3, {}, {}, {}, {"a.jsonl": "0" * 16}, files)
-    card = replace(card, **changes)  # type: ignore[arg-type]
+    card = replace(card, **changes)
     card.save(folder)
     return card
 

@@ -59,7 +59,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hash_encoder, llm):
         assert result.exit_code == code, result.output
         return json.loads((tmp_path / out).read_text()), result.output
 
-    call.opened = opened  # type: ignore[attr-defined]
+    call.opened = opened
     return call
 
 

@@ -94,7 +94,7 @@ def test_published_bm25_counts_a_word_as_often_as_the_query_repeats_it() -> None
     )
     records = tuple(Record(text, "x", "t", id=text) for text in texts)
     best = [
-        Case.by_published_bm25.func(  # type: ignore[attr-defined]
+        Case.by_published_bm25.func(
             SimpleNamespace(history=SimpleNamespace(records=records), query=query)
         )[0].id
         for query in ("amber amber blue", "blue amber blue")
@@ -133,7 +133,7 @@ def test_case_whose_engine_puts_the_target_before_the_prompt_is_refused(bench, l
     case = Case(subject, subject.edge)
     engine = subject.engine
     build = engine.prompt
-    engine.prompt = lambda *args: replace(build(*args), system="It is amber.")  # type: ignore[method-assign]
+    engine.prompt = lambda *args: replace(build(*args), system="It is amber.")
     with pytest.raises(BenchError, match="more than the user's profile"):
         case.ask([])
 
@@ -188,17 +188,17 @@ def test_row_added_to_the_table_is_measured_like_the_others(bench, labels) -> No
 def test_shuffled_row_answers_with_another_users_heads(bench, labels) -> None:
     subjects = [fit_user(bench, labels, user) for user in labels.users]
     lend_heads(subjects)
-    assert [s.donor.user.user for s in subjects] == ["u1", "u2", "u0"]  # type: ignore[union-attr]
+    assert [s.donor.user.user for s in subjects] == ["u1", "u2", "u0"]
     case = Case(subjects[0], subjects[0].edge)
     own = case.head("adapter", "personal").weight
     lent = case.head("adapter", "personal", of=subjects[0].donor).weight
-    np.testing.assert_array_equal(lent, subjects[1].heads["adapter"].weight)  # type: ignore[union-attr]
+    np.testing.assert_array_equal(lent, subjects[1].heads["adapter"].weight)
     assert not np.array_equal(own, lent)
     # The row itself: with a donor whose head prefers the opposite, the answer turns.
     personal = next(row for row in ROWS if row.name == "personal")(case)
     head = subjects[0].heads["adapter"]
     assert head is not None
-    subjects[0].donor.heads = {"adapter": replace(head, weight=-head.weight)}  # type: ignore[union-attr]
+    subjects[0].donor.heads = {"adapter": replace(head, weight=-head.weight)}
     shuffled = next(row for row in ROWS if row.name == "shuffled")(case)
     assert personal is not None
     assert shuffled is not None
@@ -303,7 +303,7 @@ def test_consensus_of_labels_is_the_majority(bench, labels, scripted) -> None:
     subject = fit_user(replace(bench, llm=inner), labels, labels.users[0])
     case = Case(subject, subject.edge)
     rows = {row.name: row for row in ROWS}
-    assert rows["consensus"](case).texts == ("amber",)  # type: ignore[union-attr]
+    assert rows["consensus"](case).texts == ("amber",)
     spread = rows["random_of_b"](case)
     assert spread is not None
     assert dict(zip(spread.texts, spread.weights, strict=True)) == {

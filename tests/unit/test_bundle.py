@@ -91,7 +91,7 @@ def test_bundle_arrays_are_read_only_float32(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="read-only"):
         array[0] = 1
     with pytest.raises(TypeError, match="item assignment"):
-        bundle.maps["reranker.scale.mean"] = array  # type: ignore[index]
+        bundle.maps["reranker.scale.mean"] = array
 
 
 def test_bundle_names_its_features(tmp_path: Path) -> None:

@@ -90,9 +90,9 @@ def test_settings_above_their_greatest_value_are_refused_wherever_they_stand(
     monkeypatch: pytest.MonkeyPatch, name: str, most: float
 ) -> None:
     beyond, match = most + 1, f"{name} = .* cannot be used; expected .* and {most} at most"
-    assert getattr(Config(**{name: most}), name) == most  # type: ignore[arg-type]
+    assert getattr(Config(**{name: most}), name) == most
     with pytest.raises(ConfigError, match=match):
-        Config(**{name: beyond})  # type: ignore[arg-type]
+        Config(**{name: beyond})
     paths = find_paths()
     make_private_dir(paths.config)
     write_private(paths.config_file, f"{name} = {beyond}\n")

@@ -40,15 +40,15 @@ def titles(prompt: Prompt, n: int) -> list[str]:
 
 
 @pytest.fixture
-def person(hash_encoder, scripted):  # type: ignore[no-untyped-def]
+def person(hash_encoder, scripted):
     made: list[Personalizer] = []
 
-    def make(history: list[Record] | None = None, llm=None, **config: object) -> Personalizer:  # type: ignore[no-untyped-def]
+    def make(history: list[Record] | None = None, llm=None, **config: object) -> Personalizer:
         p = Personalizer.from_records(
             records() if history is None else history,
             llm=llm or scripted(titles),
             encoder=hash_encoder,
-            config=replace(Config(), **config),  # type: ignore[arg-type]
+            config=replace(Config(), **config),
         )
         made.append(p)
         return p
@@ -101,7 +101,7 @@ def test_a_record_answered_by_two_llms_counts_once(person: Make) -> None:
 
 def test_records_with_the_same_input_each_get_the_pool_paid_for_once(
     person: Make,
-    scripted,  # type: ignore[no-untyped-def]
+    scripted,
 ) -> None:
     same = [Record("the same text", f"title {i}", TASK, id=f"s{i}", time=100.0 + i)
             for i in range(2)]  # fmt: skip
@@ -116,8 +116,8 @@ def test_records_with_the_same_input_each_get_the_pool_paid_for_once(
     assert (again.pools_made, again.llm_calls) == (0, 0)
 
 
-def test_texts_too_long_for_the_llm_do_not_end_the_buying(person: Make, scripted) -> None:  # type: ignore[no-untyped-def]
-    class Small(scripted):  # type: ignore[misc, valid-type]
+def test_texts_too_long_for_the_llm_do_not_end_the_buying(person: Make, scripted) -> None:
+    class Small(scripted):
         def complete(self, prompt: Prompt, **options: object) -> list[Completion]:
             if "endless" in prompt.query:
                 raise ContextLengthError("no room")
@@ -135,7 +135,7 @@ def test_a_budget_below_one_record_says_so(person: Make) -> None:
     assert any("one record takes 10 answers, more than the 9 allowed" in n for n in report.notes)
 
 
-def test_records_forgotten_by_another_program_end_the_buying(person: Make, scripted) -> None:  # type: ignore[no-untyped-def]
+def test_records_forgotten_by_another_program_end_the_buying(person: Make, scripted) -> None:
     asked: list[Personalizer] = []
 
     def forgetful(prompt: Prompt, n: int) -> list[str]:
@@ -241,7 +241,7 @@ def test_choosing_another_instead_leaves_no_trace_of_the_first(person: Make) -> 
         p.choose(pick=3, keep=False)
         p.fit_head(TASK, use_llm=False)
     heads = [p.store.head(TASK, "adapter") for p in (once, twice)]
-    np.testing.assert_allclose(heads[0].weight, heads[1].weight, atol=1e-5)  # type: ignore[union-attr]
+    np.testing.assert_allclose(heads[0].weight, heads[1].weight, atol=1e-5)
     twice.choose(pick=2, keep=False)
     changed = twice.store.head(TASK, "adapter")
     assert changed is not None
@@ -268,7 +268,7 @@ def diary(**last: object) -> list[Record]:
     return [
         *known,
         *(
-            Record(f"the clinic, visit {i}", "illness", "diary", f"p{i}", 20.0 + i, **last)  # type: ignore[arg-type]
+            Record(f"the clinic, visit {i}", "illness", "diary", f"p{i}", 20.0 + i, **last)
             for i in range(6)
         ),
     ]
@@ -277,7 +277,7 @@ def diary(**last: object) -> list[Record]:
 @pytest.mark.parametrize("private", [True, False])
 def test_a_label_known_from_private_records_only_is_kept_private(
     person: Make,
-    scripted,  # type: ignore[no-untyped-def]
+    scripted,
     private: bool,
 ) -> None:
     llm = scripted(lambda _prompt, n: ["work"] * n, is_remote=True)
@@ -286,7 +286,7 @@ def test_a_label_known_from_private_records_only_is_kept_private(
     assert not any(r.record.private for r in made.records)
     place = [c.text for c in made.candidates].index("illness") + 1
     for choice in ({"pick": place}, {"text": "ILLNESS"}):
-        kept = p.choose(generation_id=made.id, **choice).record_id  # type: ignore[arg-type]
+        kept = p.choose(generation_id=made.id, **choice).record_id
         assert p.store.get(kept or "").private is private
     p.generate("entry of the work", task="diary", n=2)
     assert p.store.get(p.choose(text="work").record_id or "").private is False
@@ -294,7 +294,7 @@ def test_a_label_known_from_private_records_only_is_kept_private(
 
 def test_a_rating_written_otherwise_is_the_candidate_it_is(
     person: Make,
-    scripted,  # type: ignore[no-untyped-def]
+    scripted,
 ) -> None:
     rated = [Record(f"film {i}", str(i % 5 + 1), "film_rating", f"f{i}", float(i))
              for i in range(20)]  # fmt: skip
@@ -320,7 +320,7 @@ def test_a_choice_whose_step_was_interrupted_is_learned_when_it_is_made_again(
     assert head is not None
     assert head.n_queries == 1
     p.choose(pick=2)
-    assert p.store.head(TASK, "adapter").version == head.version  # type: ignore[union-attr]
+    assert p.store.head(TASK, "adapter").version == head.version
 
 
 def test_a_choice_made_while_a_step_is_prepared_is_not_lost(
@@ -332,7 +332,7 @@ def test_a_choice_made_while_a_step_is_prepared_is_not_lost(
     prepare = learning.choice_item
 
     def meanwhile(*given: object) -> ChoiceItem:
-        item = prepare(*given)  # type: ignore[arg-type]
+        item = prepare(*given)
         monkeypatch.setattr(learning, "choice_item", prepare)
         p.choose(generation_id=second.id, pick=2)
         return item
@@ -356,7 +356,7 @@ def test_a_choice_made_while_a_head_is_fitted_is_not_lost(
         if options["top"] == 1:
             monkeypatch.setattr(fitting, "judge", judge)
             p.choose(generation_id=second.id, pick=2)
-        return judge(*given, **options)  # type: ignore[arg-type]
+        return judge(*given, **options)
 
     monkeypatch.setattr(fitting, "judge", meanwhile)
     p.fit_head(TASK, use_llm=False)
@@ -373,7 +373,7 @@ def test_a_choice_forgotten_while_its_step_is_prepared_leaves_no_head(
     prepare = learning.choice_item
 
     def meanwhile(*given: object) -> ChoiceItem:
-        item = prepare(*given)  # type: ignore[arg-type]
+        item = prepare(*given)
         p.forget(made.records[0].record.id)
         return item
 
@@ -422,7 +422,7 @@ def test_a_fit_that_shows_no_record_is_judged_all_the_same(person: Make) -> None
 )  # fmt: skip
 def test_settings_below_their_least_value_are_refused(name: str, value: float) -> None:
     with pytest.raises(ConfigError, match=f"{name} = .* cannot be used; expected .* or more"):
-        replace(Config(), **{name: value})  # type: ignore[arg-type]
+        replace(Config(), **{name: value})
 
 
 def test_choosing_again_takes_the_step_before_back(person: Make) -> None:
@@ -430,14 +430,14 @@ def test_choosing_again_takes_the_step_before_back(person: Make) -> None:
     for p in (once, twice):
         p.fit_head(TASK, calls=100)
         p.generate("a text about speech today", task=TASK)
-    switch = twice.store.head(TASK, "adapter").switch  # type: ignore[union-attr]
+    switch = twice.store.head(TASK, "adapter").switch
     twice.choose(pick=1, keep=False)
     for p in (once, twice):
         p.choose(pick=3, keep=False)
     heads = [p.store.head(TASK, "adapter") for p in (once, twice)]
-    np.testing.assert_array_equal(heads[0].weight, heads[1].weight)  # type: ignore[union-attr]
-    assert [head.n_queries for head in heads] == [heads[0].n_queries] * 2  # type: ignore[union-attr]
-    assert [head.switch for head in heads] == [switch] * 2  # type: ignore[union-attr]
+    np.testing.assert_array_equal(heads[0].weight, heads[1].weight)
+    assert [head.n_queries for head in heads] == [heads[0].n_queries] * 2
+    assert [head.switch for head in heads] == [switch] * 2
 
 
 def test_choosing_again_later_leaves_the_gates_last_word(person: Make) -> None:
@@ -469,7 +469,7 @@ def test_a_fit_begins_anew_where_another_program_forgets_meanwhile(
     taken: list[str] = []
     proxy = fitting.reranker_evidence
 
-    def forgetting(*args, **options):  # type: ignore[no-untyped-def]
+    def forgetting(*args, **options):
         if not taken:
             taken.append("r20")
             p.store.forget(taken)
@@ -492,7 +492,7 @@ def test_a_pool_made_before_records_were_forgotten_is_not_kept(person: Make) -> 
     p = person()
     before = p.store.revision().rewrites
     pool = {"task": TASK, "model": "m", "query_id": "r1", "record_ids": (), "completions": ()}
-    assert p.store.put_pool("a", **pool, rewrites=before)  # type: ignore[arg-type]
+    assert p.store.put_pool("a", **pool, rewrites=before)
     p.store.forget(["r39"])
-    assert not p.store.put_pool("b", **pool, rewrites=before)  # type: ignore[arg-type]
+    assert not p.store.put_pool("b", **pool, rewrites=before)
     assert p.store.pool("b") is None

@@ -68,7 +68,7 @@ def echo(prompt: Prompt, n: int) -> list[str]:
 
 @pytest.fixture
 def asked(tmp_path: Path, scripted: Callable[..., object]) -> CachedLLM:
-    return CachedLLM(scripted(echo), tmp_path / "m.jsonl")  # type: ignore[arg-type]
+    return CachedLLM(scripted(echo), tmp_path / "m.jsonl")
 
 
 def test_pools_are_asked_once_and_replayed_from_the_cache_alone(
@@ -138,14 +138,14 @@ def test_leak_planted_in_the_ranking_stops_before_anything_is_asked(
     real = Engine.rank
 
     def leaky(self: Engine, *arguments: object, **options: object) -> tuple[RankedRecord, ...]:
-        ranked = real(self, *arguments, **options)  # type: ignore[arg-type]
+        ranked = real(self, *arguments, **options)
         return (*ranked[:3], RankedRecord(user.records[planted], 9.0, {}))
 
     monkeypatch.setattr(Engine, "rank", leaky)
     todo = [Job("m", user, "a-20"), Job("m", user, "a-8")]
     with pytest.raises(LeakError, match=f"a-8 shows {told}.*expected records before position 8"):
         ask_all(asked, prepare_pools(bundle, hash_encoder, todo[1:]), quiet, "pools")
-    assert asked.inner.prompts == []  # type: ignore[union-attr]
+    assert asked.inner.prompts == []
     if planted < 20:  # the same records are the past of a later query
         assert ask_all(asked, prepare_pools(bundle, hash_encoder, todo[:1]), quiet, "pools") == 2
 
@@ -215,7 +215,7 @@ def test_pool_of_a_cut_prompt_names_the_records_that_had_room(
                 raise ContextLengthError("no room")
             return [Completion("yes", greedy=i == 0) for i in range(n)]
 
-    cache = CachedLLM(Narrow(), tmp_path / "n.jsonl")  # type: ignore[arg-type]
+    cache = CachedLLM(Narrow(), tmp_path / "n.jsonl")
     todo = jobs(history("a", 9))
     (whole, *_) = prepare_pools(bundle, hash_encoder, todo)
     ask_all(cache, prepare_pools(bundle, hash_encoder, todo), quiet, "pools")

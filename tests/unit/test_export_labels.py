@@ -165,7 +165,7 @@ def test_cached_llm_asks_once_and_replays_without_a_model(
 ) -> None:
     inner = scripted(lambda _p, n: [f"answer {i}" for i in range(n)])
     path = tmp_path / "cache.jsonl"
-    llm = CachedLLM(inner, path)  # type: ignore[arg-type]
+    llm = CachedLLM(inner, path)
     first = llm.complete(PROMPT, n=3)
     assert llm.complete(PROMPT, n=3) == first
     assert llm.asked == 1
@@ -185,10 +185,10 @@ def test_cached_llm_survives_a_line_cut_off_by_a_crash(
 ) -> None:
     path = tmp_path / "cache.jsonl"
     inner = scripted(lambda _p, n: ["answer"] * n)
-    CachedLLM(inner, path).complete(PROMPT)  # type: ignore[arg-type]
+    CachedLLM(inner, path).complete(PROMPT)
     with path.open("a") as stream:
         stream.write('{"k":"half')
-    again = CachedLLM(inner, path)  # type: ignore[arg-type]
+    again = CachedLLM(inner, path)
     assert again.complete(PROMPT)[0].text == "answer"
     assert again.asked == 0
     # The next line must not be glued to the broken one.
@@ -208,7 +208,7 @@ def test_cached_llm_replays_what_the_first_run_saw_long_prompts_included(
             return [Completion("yes", greedy=True, tokens=1, logprob=-0.123456789)]
 
     path = tmp_path / "cache.jsonl"
-    llm = CachedLLM(Exact(), path)  # type: ignore[arg-type]
+    llm = CachedLLM(Exact(), path)
     first = llm.complete(PROMPT)
     assert CachedLLM(None, path, name="exact").complete(PROMPT) == first
     long = build_prompt(BUILTIN["paper_title"], "too long", [])
@@ -224,7 +224,7 @@ def test_cached_llm_reads_a_packed_cache_too(
     tmp_path: Path, scripted: Callable[..., object]
 ) -> None:
     path = tmp_path / "cache.jsonl"
-    CachedLLM(scripted(lambda _p, n: ["answer"] * n), path).complete(PROMPT)  # type: ignore[arg-type]
+    CachedLLM(scripted(lambda _p, n: ["answer"] * n), path).complete(PROMPT)
     (tmp_path / "cache.jsonl.gz").write_bytes(gzip.compress(path.read_bytes()))
     path.unlink()
     assert CachedLLM(None, path, name="scripted").complete(PROMPT)[0].text == "answer"
@@ -235,7 +235,7 @@ def test_answers_with_odd_line_ends_survive_a_replay(
 ) -> None:
     odd = "one\u2028two\x85three\x1cfour\rfive"
     path = tmp_path / "cache.jsonl"
-    CachedLLM(scripted(lambda _p, n: [odd] * n), path).complete(PROMPT)  # type: ignore[arg-type]
+    CachedLLM(scripted(lambda _p, n: [odd] * n), path).complete(PROMPT)
     assert CachedLLM(None, path, name="scripted").complete(PROMPT)[0].text == odd
     pack_answers(path)
     assert CachedLLM(None, path, name="scripted").complete(PROMPT)[0].text == odd
@@ -245,7 +245,7 @@ def test_replay_of_a_cache_never_asks_the_model(
     tmp_path: Path, scripted: Callable[..., object]
 ) -> None:
     inner = scripted(lambda _p, n: ["answer"] * n)
-    llm = CachedLLM(inner, tmp_path / "cache.jsonl")  # type: ignore[arg-type]
+    llm = CachedLLM(inner, tmp_path / "cache.jsonl")
     with pytest.raises(BackendError, match="run once"):
         llm.replay().complete(PROMPT)
     llm.complete(PROMPT)
@@ -260,7 +260,7 @@ def test_pack_answers_gives_equal_bytes_whatever_the_order(
     for name, order in (("one", prompts), ("two", prompts[::-1])):
         path = tmp_path / f"{name}.jsonl"
         inner = scripted(lambda p, n: [f"to {p.query}"] * n)
-        llm = CachedLLM(inner, path)  # type: ignore[arg-type]
+        llm = CachedLLM(inner, path)
         for prompt in order:
             llm.complete(prompt)
         assert pack_answers(path) == 4
@@ -274,9 +274,9 @@ def test_pack_answers_adds_to_what_is_packed_and_drops_a_broken_line(
 ) -> None:
     path = tmp_path / "cache.jsonl"
     inner = scripted(lambda _p, n: ["answer"] * n)
-    CachedLLM(inner, path).complete(PROMPT)  # type: ignore[arg-type]
+    CachedLLM(inner, path).complete(PROMPT)
     pack_answers(path)
-    CachedLLM(inner, path).complete(PROMPT, n=2)  # type: ignore[arg-type]
+    CachedLLM(inner, path).complete(PROMPT, n=2)
     with path.open("a") as stream:
         stream.write('{"k":"half')
     before = answer_rows(path)

@@ -41,7 +41,7 @@ def tags(n: int = 12) -> list[Record]:
 
 def test_a_base_that_knows_no_labels_leaves_them_to_the_llm(
     text_only: Bundle,
-    hash_encoder,  # type: ignore[no-untyped-def]
+    hash_encoder,
 ) -> None:
     with Store.in_memory() as store:
         store.add(tags())
@@ -90,7 +90,7 @@ def knowing(bundle: Bundle) -> Bundle:
 
 def test_a_set_the_base_knows_is_closed_from_the_first_record(
     bundle: Bundle,
-    hash_encoder,  # type: ignore[no-untyped-def]
+    hash_encoder,
 ) -> None:
     with Store.in_memory() as store:
         store.add([Record("it is full", "disk full", "ticket", "a", 1.0)])
@@ -108,7 +108,7 @@ def test_a_set_the_base_knows_is_closed_from_the_first_record(
 
 def test_a_task_of_the_users_own_wins_over_what_the_base_knows(
     bundle: Bundle,
-    hash_encoder,  # type: ignore[no-untyped-def]
+    hash_encoder,
 ) -> None:
     mine = TaskSpec("ticket", "text", instruction="Answer the ticket.")
     with Store.in_memory() as store:

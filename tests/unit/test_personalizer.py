@@ -58,15 +58,15 @@ def titles(prompt: Prompt, n: int) -> list[str]:
 
 
 @pytest.fixture
-def person(hash_encoder, scripted):  # type: ignore[no-untyped-def]
+def person(hash_encoder, scripted):
     made: list[Personalizer] = []
 
-    def make(records: list[Record] | None = None, llm=None, **config: object) -> Personalizer:  # type: ignore[no-untyped-def]
+    def make(records: list[Record] | None = None, llm=None, **config: object) -> Personalizer:
         p = Personalizer.from_records(
             history() if records is None else records,
             llm=llm or scripted(titles),
             encoder=hash_encoder,
-            config=replace(Config(), **config),  # type: ignore[arg-type]
+            config=replace(Config(), **config),
         )
         made.append(p)
         return p
@@ -136,7 +136,7 @@ def test_generate_tells_its_id_before_the_llm_is_asked(person: Make, scripted) -
 
 
 def test_generate_counts_the_prompts_that_were_read(person: Make, scripted) -> None:
-    class Billing(scripted):  # type: ignore[misc, valid-type]
+    class Billing(scripted):
         def complete(self, prompt: Prompt, **options: object) -> list[Completion]:
             made = super().complete(prompt, **options)
             return [replace(made[0], prompt_tokens=len(prompt.query.split())), *made[1:]]
@@ -166,7 +166,7 @@ class Streaming:
     def complete(self, prompt: Prompt, **options: object) -> list[Completion]:
         if on_token := options["on_token"]:
             for piece in self.pieces:
-                on_token(piece)  # type: ignore[operator]
+                on_token(piece)
         return [Completion(self.text, greedy=True)]
 
     def close(self) -> None:
@@ -203,7 +203,7 @@ def test_generate_tells_each_piece_at_once(person: Make) -> None:
     at: list[int] = []
 
     class Watching(Streaming):
-        def complete(self, prompt: Prompt, *, on_token: Callable[[str], None], **_: object):  # type: ignore[no-untyped-def, override]
+        def complete(self, prompt: Prompt, *, on_token: Callable[[str], None], **_: object):
             for piece in self.pieces:
                 on_token(piece)
                 at.append(len("".join(told)))
@@ -263,7 +263,7 @@ def test_generate_empty_history_uses_the_shared_head(person: Make) -> None:
     assert generation.text
 
 
-def test_generate_shows_the_records_it_names(person: Make, scripted) -> None:  # type: ignore[no-untyped-def]
+def test_generate_shows_the_records_it_names(person: Make, scripted) -> None:
     llm = scripted(titles)
     generation = person(llm=llm).generate("a text about speech", k=3)
     assert [s.record_id for s in llm.prompts[-1].shots] == [
@@ -271,7 +271,7 @@ def test_generate_shows_the_records_it_names(person: Make, scripted) -> None:  #
     ]
 
 
-def test_generate_label_task_always_answers_with_a_member(person: Make, scripted) -> None:  # type: ignore[no-untyped-def]
+def test_generate_label_task_always_answers_with_a_member(person: Make, scripted) -> None:
     records = [
         Record(f"film {i}", ["action", "comedy"][i % 2], "movie_tag", id=f"m{i}", time=i)
         for i in range(20)
@@ -287,8 +287,8 @@ def test_generate_label_task_always_answers_with_a_member(person: Make, scripted
 
 def test_generate_context_overflow_drops_the_weakest_records_and_says_so(
     person: Make, scripted
-) -> None:  # type: ignore[no-untyped-def]
-    class Narrow(scripted(titles).__class__):  # type: ignore[misc,name-defined]
+) -> None:
+    class Narrow(scripted(titles).__class__):
         def complete(self, prompt: Prompt, **options: object) -> list[Completion]:
             if len(prompt.shots) > 1:
                 raise ContextLengthError("too long")
@@ -301,7 +301,7 @@ def test_generate_context_overflow_drops_the_weakest_records_and_says_so(
     assert generation.records[0].record.id == best
 
 
-def test_generate_says_how_much_of_a_long_query_the_llm_was_shown(person: Make, scripted) -> None:  # type: ignore[no-untyped-def]
+def test_generate_says_how_much_of_a_long_query_the_llm_was_shown(person: Make, scripted) -> None:
     llm = scripted(titles)
     p = person(llm=llm)
     assert not p.generate(" ".join(["speech"] * 120)).notes
@@ -310,7 +310,7 @@ def test_generate_says_how_much_of_a_long_query_the_llm_was_shown(person: Make, 
     assert len(llm.prompts[-1].query.split()) == 120
 
 
-def test_generate_partial_pool_is_a_result(person: Make, scripted) -> None:  # type: ignore[no-untyped-def]
+def test_generate_partial_pool_is_a_result(person: Make, scripted) -> None:
     generation = person(llm=scripted(lambda _p, _n: ["one", "two", "three"])).generate("speech")
     assert generation.usage.received == 3
     assert "3 of 8 candidates arrived" in generation.notes
@@ -319,7 +319,7 @@ def test_generate_partial_pool_is_a_result(person: Make, scripted) -> None:  # t
 @pytest.mark.parametrize("answers", [[], ["", "  "]])
 def test_generate_without_one_usable_answer_is_a_clear_error(
     person: Make, scripted, answers: list[str]
-) -> None:  # type: ignore[no-untyped-def]
+) -> None:
     with pytest.raises(BackendError, match="no usable answer"):
         person(llm=scripted(lambda _p, _n: answers)).generate("speech")
 
@@ -343,7 +343,7 @@ class Given:
 
 def test_generate_takes_an_llm_that_counts_in_numpy(person: Make) -> None:
     numbers = {"tokens": np.int64(3), "prompt_tokens": np.int32(7), "logprob": np.float32(-1.5)}
-    made = [Completion(f"title {i}", greedy=np.bool_(i == 0), **numbers) for i in range(8)]  # type: ignore[arg-type]
+    made = [Completion(f"title {i}", greedy=np.bool_(i == 0), **numbers) for i in range(8)]
     heard: list[Completion] = []
     p = person(llm=Given(made))
     generation = p.generate("speech", on_candidate=heard.append)
@@ -363,9 +363,9 @@ def test_generate_takes_an_llm_that_counts_in_numpy(person: Make) -> None:
         "title",
         [None],
         ["title"],
-        [Completion(None)],  # type: ignore[arg-type]
-        [Completion("title", tokens=None)],  # type: ignore[arg-type]
-        [Completion("title", logprob="low")],  # type: ignore[arg-type]
+        [Completion(None)],
+        [Completion("title", tokens=None)],
+        [Completion("title", logprob="low")],
     ],
 )
 @pytest.mark.parametrize("listens", [False, True])
@@ -377,7 +377,7 @@ def test_generate_llm_that_returns_no_completions_is_told_in_words(
         p.generate("speech", on_candidate=(lambda _: None) if listens else None)
 
 
-def test_remote_llm_never_sees_a_private_record(person: Make, scripted) -> None:  # type: ignore[no-untyped-def]
+def test_remote_llm_never_sees_a_private_record(person: Make, scripted) -> None:
     llm = scripted(titles, is_remote=True)
     p = person(history(private_every=2), llm=llm)
     p.generate("a text about speech")
@@ -392,13 +392,13 @@ def test_remote_llm_never_sees_a_private_record(person: Make, scripted) -> None:
     assert any(r.record.private for r in p.rank("a text about speech", k=40).records)
 
 
-def test_local_llm_may_see_private_records(person: Make, scripted) -> None:  # type: ignore[no-untyped-def]
+def test_local_llm_may_see_private_records(person: Make, scripted) -> None:
     llm = scripted(titles)
     person([replace(r, private=True) for r in history()], llm=llm).generate("about speech")
     assert len(llm.prompts[-1].shots) == 4
 
 
-def test_generate_private_shows_a_remote_llm_no_history(person: Make, scripted) -> None:  # type: ignore[no-untyped-def]
+def test_generate_private_shows_a_remote_llm_no_history(person: Make, scripted) -> None:
     llm = scripted(titles, is_remote=True)
     generation = person(llm=llm).generate("about speech", private=True)
     assert llm.prompts[-1].shots == ()
@@ -409,7 +409,7 @@ def test_generate_private_shows_a_remote_llm_no_history(person: Make, scripted) 
 @pytest.mark.parametrize("private", [False, True])
 def test_remote_llm_never_sees_an_answer_known_from_private_records_only(
     person: Make, scripted, private: bool
-) -> None:  # type: ignore[no-untyped-def]
+) -> None:
     """A closed set is part of the prompt: the user's own additions to it are history too."""
     labels = ["action", "hidden tag", "open tag", "comedy"]
     records = [
@@ -429,7 +429,7 @@ def test_remote_llm_never_sees_an_answer_known_from_private_records_only(
     assert "hidden tag" in {c.text for c in generation.candidates}, "it may still be the answer"
 
 
-def test_private_inferred_closed_set_is_not_told_to_a_remote_llm(person: Make, scripted) -> None:  # type: ignore[no-untyped-def]
+def test_private_inferred_closed_set_is_not_told_to_a_remote_llm(person: Make, scripted) -> None:
     records = [Record(f"a {i}", ["mine", "yours"][i % 2], "mood", time=i) for i in range(20)]
     llm = scripted(lambda _prompt, n: ["who knows"] * n, is_remote=True)
     generation = person(records, llm=llm).generate("a 3", task="mood", private=True)
@@ -437,7 +437,7 @@ def test_private_inferred_closed_set_is_not_told_to_a_remote_llm(person: Make, s
     assert generation.text in {"mine", "yours"}
 
 
-def test_offline_refuses_a_remote_llm_before_anything_is_sent(person: Make, scripted) -> None:  # type: ignore[no-untyped-def]
+def test_offline_refuses_a_remote_llm_before_anything_is_sent(person: Make, scripted) -> None:
     llm = scripted(titles, is_remote=True)
     p = person(llm=llm, offline=True)
     with pytest.raises(EgressDeniedError, match="--offline forbids every remote call"):
@@ -445,7 +445,7 @@ def test_offline_refuses_a_remote_llm_before_anything_is_sent(person: Make, scri
     assert llm.prompts == []
 
 
-def test_render_prompts_are_what_generate_sends(person: Make, scripted) -> None:  # type: ignore[no-untyped-def]
+def test_render_prompts_are_what_generate_sends(person: Make, scripted) -> None:
     llm = scripted(titles)
     p = person(llm=llm)
     rendered = p.render_prompts("a text about speech", system="Be brief.")
@@ -485,7 +485,7 @@ def test_fit_head_without_llm_fits_the_reranker_only(person: Make) -> None:
     assert report.llm_calls == 0
 
 
-def test_fit_head_spends_no_more_than_its_calls_and_resumes(person: Make, scripted) -> None:  # type: ignore[no-untyped-def]
+def test_fit_head_spends_no_more_than_its_calls_and_resumes(person: Make, scripted) -> None:
     llm = scripted(titles)
     p = person(llm=llm)
     first = p.fit_head(calls=50)
@@ -499,8 +499,8 @@ def test_fit_head_spends_no_more_than_its_calls_and_resumes(person: Make, script
     assert third.roles[1].n_queries == first.pools_made + second.pools_made
 
 
-def test_fit_head_stopped_in_the_middle_pays_for_nothing_twice(person: Make, scripted) -> None:  # type: ignore[no-untyped-def]
-    class Stopping(scripted(titles).__class__):  # type: ignore[misc,name-defined]
+def test_fit_head_stopped_in_the_middle_pays_for_nothing_twice(person: Make, scripted) -> None:
+    class Stopping(scripted(titles).__class__):
         left = 5
 
         def complete(self, prompt: Prompt, **options: object) -> list[Completion]:
@@ -521,7 +521,7 @@ def test_fit_head_stopped_in_the_middle_pays_for_nothing_twice(person: Make, scr
     assert len(asked) == len(set(asked))
 
 
-def test_fit_head_never_shows_the_answer_nor_a_later_record(person: Make, scripted) -> None:  # type: ignore[no-untyped-def]
+def test_fit_head_never_shows_the_answer_nor_a_later_record(person: Make, scripted) -> None:
     llm = scripted(titles)
     p = person(llm=llm)
     p.fit_head(calls=300)
@@ -535,7 +535,7 @@ def test_fit_head_never_shows_the_answer_nor_a_later_record(person: Make, script
             assert position[shot.record_id] < position[record.id]
 
 
-def test_fit_head_llm_that_keeps_failing_is_left_alone(person: Make, scripted) -> None:  # type: ignore[no-untyped-def]
+def test_fit_head_llm_that_keeps_failing_is_left_alone(person: Make, scripted) -> None:
     llm = scripted(titles)
     llm.fail_next = 100
     report = person(llm=llm).fit_head(calls=500)
@@ -543,14 +543,14 @@ def test_fit_head_llm_that_keeps_failing_is_left_alone(person: Make, scripted) -
     assert llm.fail_next == 97
 
 
-def test_fit_head_remote_llm_is_asked_nothing_unless_told(person: Make, scripted) -> None:  # type: ignore[no-untyped-def]
+def test_fit_head_remote_llm_is_asked_nothing_unless_told(person: Make, scripted) -> None:
     llm = scripted(titles, is_remote=True)
     report = person(llm=llm).fit_head()
     assert llm.prompts == []
     assert "give --calls N" in " ".join(report.notes)
 
 
-def test_fit_head_reuses_every_cached_vector(person: Make, hash_encoder) -> None:  # type: ignore[no-untyped-def]
+def test_fit_head_reuses_every_cached_vector(person: Make, hash_encoder) -> None:
     p = person()
     assert p.fit_head(use_llm=False).texts_embedded == 80
     hash_encoder.encoded.clear()
@@ -569,7 +569,7 @@ def test_everything_works_with_almost_no_records(person: Make, n: int) -> None:
     assert len(p.rank("about speech", task="paper_title").records) == min(n, 4)
 
 
-def test_fit_prompts_sends_nothing_and_shows_all(person: Make, scripted) -> None:  # type: ignore[no-untyped-def]
+def test_fit_prompts_sends_nothing_and_shows_all(person: Make, scripted) -> None:
     llm = scripted(titles)
     p = person(llm=llm)
     prompts = p.fit_prompts(calls=20)
@@ -593,7 +593,7 @@ def test_choose_takes_one_step_toward_the_pick(person: Make) -> None:
     p.store.save_head(replace(state, switch="personal"))
     again = p.generate("a text about speech")
 
-    def lead(candidates) -> float:  # type: ignore[no-untyped-def]
+    def lead(candidates) -> float:
         scores = {c.text: c.score for c in candidates}
         return scores[picked] - max(s for t, s in scores.items() if t != picked)
 
@@ -702,7 +702,7 @@ def test_open_unknown_user_lists_those_that_exist(home: Path) -> None:
     assert not (home / "users" / "bob.db").exists()
 
 
-def test_close_closes_only_an_llm_of_its_own(person: Make, scripted) -> None:  # type: ignore[no-untyped-def]
+def test_close_closes_only_an_llm_of_its_own(person: Make, scripted) -> None:
     llm = scripted(titles)
     p = person(llm=llm)
     p.generate("about speech")
@@ -710,7 +710,7 @@ def test_close_closes_only_an_llm_of_its_own(person: Make, scripted) -> None:  #
     assert llm.closed == 0
 
 
-def test_unknown_model_lists_what_exists(hash_encoder) -> None:  # type: ignore[no-untyped-def]
+def test_unknown_model_lists_what_exists(hash_encoder) -> None:
     p = Personalizer.from_records(
         history(), encoder=hash_encoder, config=replace(Config(), model="gpt-nonsense")
     )
@@ -740,7 +740,7 @@ def test_unknown_model_lists_what_exists(hash_encoder) -> None:  # type: ignore[
 )
 def test_add_refuses_what_is_no_record(person: Make, wrong: dict[str, object]) -> None:
     p = person()
-    record = replace(Record("a text", "a title", "paper_title", time=5.0), **wrong)  # type: ignore[arg-type]
+    record = replace(Record("a text", "a title", "paper_title", time=5.0), **wrong)
     message = r"A record cannot be added: its .*(; expected|control characters)"
     with pytest.raises(ConfigError, match=message):
         p.add([record])

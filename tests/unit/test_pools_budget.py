@@ -34,7 +34,7 @@ class Counting(ScriptedLLM):
         self.asked += n
         if (error := self.fails(prompt, n)) is not None:
             raise error
-        return super().complete(prompt, n=n, **options)  # type: ignore[arg-type]
+        return super().complete(prompt, n=n, **options)
 
 
 def broken(_prompt: Prompt, _n: int) -> Exception:
@@ -57,13 +57,13 @@ def history(task: str) -> list[Record]:
 
 
 @pytest.fixture
-def person(hash_encoder) -> Iterator[Make]:  # type: ignore[no-untyped-def]
+def person(hash_encoder) -> Iterator[Make]:
     made: list[Personalizer] = []
 
     def make(llm: Counting, **config: object) -> Personalizer:
         p = Personalizer.from_records(
             history(TASKS[0]), llm=llm, encoder=hash_encoder,
-            config=Config(**config),  # type: ignore[arg-type]
+            config=Config(**config),
         )  # fmt: skip
         made.append(p)
         return p
@@ -103,7 +103,7 @@ def test_fit_prompts_too_long_for_a_local_llm_cost_nothing(person: Make) -> None
 
 def test_fit_stopped_in_the_middle_of_a_pool_says_what_was_asked(person: Make) -> None:
     class Slow(Counting):
-        def complete(  # type: ignore[override]
+        def complete(
             self, prompt: Prompt, *, n: int = 1, should_stop: object = None, **options: object
         ) -> list[Completion]:
             return super().complete(prompt, n=n, **options)[:1]
@@ -128,7 +128,7 @@ def test_fit_records_forgotten_while_it_asks_are_counted_all_the_same(person: Ma
 def test_fit_head_of_all_tasks_shares_what_is_allowed_though_the_llm_fails() -> None:
     llm = Counting(broken)
 
-    def opener(user, *, create, config, paths):  # type: ignore[no-untyped-def]
+    def opener(user, *, create, config, paths):
         return Personalizer.open(user, create=create, config=config, paths=paths, llm=llm)
 
     with Personalizer.open(create=True) as me:

@@ -44,7 +44,7 @@ def sample(llm: object, prompt: Prompt, n: int, zero_shot: int) -> list[Completi
         n=n,
         zero_shot=zero_shot,
         temperature=0.8,
-        max_tokens=16,  # type: ignore[arg-type]
+        max_tokens=16,
     )
     return completions
 

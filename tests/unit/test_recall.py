@@ -20,7 +20,7 @@ TASK = "paper_title"
 
 def record(i: int, **fields: object) -> Record:
     given = {"id": f"r{i}", "time": float(i), "task": TASK} | fields
-    return Record(f"text {i} of parsers", f"title {i}", **given)  # type: ignore[arg-type]
+    return Record(f"text {i} of parsers", f"title {i}", **given)
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 
 @pytest.fixture
-def recall(store: Store, hash_encoder) -> Recall:  # type: ignore[no-untyped-def]
+def recall(store: Store, hash_encoder) -> Recall:
     return Recall(store, CachedEncoder(hash_encoder, store), {})
 
 
@@ -60,7 +60,7 @@ def same(a: History, b: History) -> None:
     np.testing.assert_array_equal(a.profile.centroid, b.profile.centroid)
 
 
-def fresh(store: Store, hash_encoder) -> History:  # type: ignore[no-untyped-def]
+def fresh(store: Store, hash_encoder) -> History:
     anew = Recall(store, CachedEncoder(hash_encoder, store), {})
     return anew.history(anew.task(TASK))
 

@@ -220,12 +220,12 @@ LIKINGS = [
 
 
 def ask(llm: OneByOne, hash_encoder: object, **config: object) -> Generation:
-    settings = replace(Config(), log=False, **config)  # type: ignore[arg-type]
+    settings = replace(Config(), log=False, **config)
     with Personalizer.from_records(
         LIKINGS,
         llm=llm,
         config=settings,
-        encoder=hash_encoder,  # type: ignore[arg-type]
+        encoder=hash_encoder,
     ) as person:
         return person.generate("a film about love number 77", task="film_rating")
 
@@ -247,7 +247,7 @@ def test_generate_text_is_never_stopped_by_votes(hash_encoder: object) -> None:
     llm = OneByOne(["War", "Love", "Peace"])
     with Personalizer.from_records(
         [replace(r, task="paper_title") for r in LIKINGS], llm=llm,
-        config=replace(Config(), log=False), encoder=hash_encoder,  # type: ignore[arg-type]
+        config=replace(Config(), log=False), encoder=hash_encoder,
     ) as person:  # fmt: skip
         made = person.generate("a film about love number 77", task="paper_title")
     assert llm.paid == 8
@@ -259,7 +259,7 @@ def test_generate_stopped_by_its_caller_says_so(hash_encoder: object) -> None:
     heard: list[Completion] = []
     with Personalizer.from_records(
         [replace(r, task="paper_title") for r in LIKINGS], llm=llm,
-        config=replace(Config(), log=False), encoder=hash_encoder,  # type: ignore[arg-type]
+        config=replace(Config(), log=False), encoder=hash_encoder,
     ) as person:  # fmt: skip
         made = person.generate(
             "a film about love number 77", task="paper_title",
