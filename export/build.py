@@ -167,21 +167,24 @@ class _Build:
             Stage(
                 "mine", self._mine, (RERANKER_FILE, PLAN_FILE), self._data_files, ("onnx",),
                 parameters={"plan": plan.as_json(), "features": names["reranker"], **version},
+                version=2,
             ),
             Stage(
                 "label", self._label, (POOLS_FILE, RECORDS_FILE, REPORT_FILE), self._data_files,
-                ("onnx", "mine"), version, grown=self._answers, open_ends=self._unanswered,
+                ("onnx", "mine"), version, version=2, grown=self._answers,
+                open_ends=self._unanswered,
             ),
             Stage(
                 "train", self._train, (MAPS_FILE, FEATURES_FILE, CLOSED_FILE, QUALITY_FILE),
                 self._data_files,
                 ("onnx", "mine", "label"), {"seed": plan.seed, "features": names, **version},
-                version=4,
+                version=5,
             ),
             Stage(
                 "agree", self._agree, (AGREEMENT_FILE, SAMPLE_FILE), self._model_files,
                 ("onnx", "label", "train"),
                 {"seed": plan.seed, "limits": _bounds(settings.agreement or ()), **version},
+                version=2,
             ),
             Stage(
                 "pack", self._pack,

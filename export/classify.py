@@ -7,21 +7,18 @@ user's own answers (``hydra_edge.features.closed``). Users are left out, never r
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from export.data import UserHistory
+from export.data import UserHistory, shared_labels
 from hydra_edge.encoder import TextEncoder
 from hydra_edge.features.closed import Classifier, borrow
-from hydra_edge.tasks import BUILTIN, TaskSpec, answer_key, find_task, number
+from hydra_edge.tasks import TaskSpec, answer_key, find_task, number
 from hydra_edge.types import Double2d, Float2d, Int1d, JsonDict
 
 RIDGES = (0.03, 0.1, 0.3, 1.0)  # strengths of the penalty, chosen by users left out
-# An answer is named in the bundle only if so many users gave it: a rare one could be a secret.
-LEAST_USERS = 3
 LEAST_LABELS = 2  # between fewer nothing is to be told apart, and no manifest may name them
 _STEPS = 200
 _BIAS_RIDGE = 1e-3
@@ -46,15 +43,7 @@ class ClosedSet:
         """Collect a task's records; those with an answer that hardly anybody gives are left."""
         records = [(user.user, record) for user in users for record in user.records]
         spec = find_task(task, outputs=[record.output for _, record in records])
-        kind = spec.kind
-        given = {(user, answer_key(record.output, kind)) for user, record in records}
-        givers = Counter(answer for _, answer in given)
-        declared = {answer_key(a, kind) for a in (BUILTIN[task].labels if task in BUILTIN else ())}
-        labels = tuple(
-            label
-            for label in spec.labels
-            if (key := answer_key(label, kind)) in declared or givers[key] >= LEAST_USERS
-        )
+        kind, labels = spec.kind, shared_labels(spec, users)
         place = {answer_key(label, kind): i for i, label in enumerate(labels)}
         kept = [(u, r) for u, r in records if answer_key(r.output, kind) in place]
         return cls(

@@ -12,15 +12,26 @@ import hashlib
 import json
 import random
 import zlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hydra_edge.errors import HydraError
-from hydra_edge.tasks import canonical_name
+from hydra_edge.tasks import (
+    BUILTIN,
+    TaskSpec,
+    answer_key,
+    canonical_name,
+    find_task,
+    infer_task,
+)
 from hydra_edge.types import Record
 
 LEAST_RECORDS = 12  # a user with fewer has no past to speak of
+# An answer is shared, and may be named in a bundle, if so many users gave it: a rare one could be
+# a secret.
+LEAST_USERS = 3
 
 
 class LeakError(HydraError):
@@ -31,11 +42,27 @@ class LeakError(HydraError):
 
 @dataclass(frozen=True)
 class UserHistory:
-    """One pseudonymous user's records of one task, oldest first."""
+    """One pseudonymous user's records of one task, oldest first.
+
+    ``spec`` is what all users' answers show of a task that is not built in (``with_specs``); None
+    leaves it to this user's own answers.
+    """
 
     user: str
     task: str
     records: tuple[Record, ...]
+    spec: TaskSpec | None = None
+
+    @property
+    def custom_tasks(self) -> dict[str, TaskSpec]:
+        """What an ``Engine`` must be told of the task."""
+        return {} if self.spec is None else {self.task: self.spec}
+
+    @property
+    def full_spec(self) -> TaskSpec:
+        """The task's spec, its closed set completed by this user's answers."""
+        outputs = [record.output for record in self.records]
+        return find_task(self.task, custom=self.custom_tasks, outputs=outputs)
 
 
 def _is_packed(path: Path) -> bool:
@@ -155,6 +182,46 @@ def by_task(users: Sequence[UserHistory]) -> dict[str, list[UserHistory]]:
     """Sort users by task, tasks by name; within a task the order stays."""
     tasks = sorted({user.task for user in users})
     return {task: [user for user in users if user.task == task] for task in tasks}
+
+
+def shared_labels(spec: TaskSpec, users: Sequence[UserHistory]) -> tuple[str, ...]:
+    """Return which of a closed set's answers are declared or given by ``LEAST_USERS`` or more."""
+    kind = spec.kind
+    given = {(u.user, answer_key(r.output, kind)) for u in users for r in u.records}
+    givers = Counter(answer for _, answer in given)
+    built_in = BUILTIN.get(spec.name)
+    declared = {answer_key(a, kind) for a in (built_in.labels if built_in else ())}
+    return tuple(
+        label
+        for label in spec.labels
+        if (key := answer_key(label, kind)) in declared or givers[key] >= LEAST_USERS
+    )
+
+
+def with_specs(
+    users_by_task: Mapping[str, Sequence[UserHistory]],
+) -> dict[str, list[UserHistory]]:
+    """Give all users of a task that is not built in one spec.
+
+    Of users with few records alone, a closed set looks like free text: what they are asked and
+    what is learned from them would be of another kind than everybody else's.
+    """
+    specs = {t: None if t in BUILTIN else _spec_of(t, of) for t, of in users_by_task.items()}
+    return {t: [replace(u, spec=specs[t]) for u in of] for t, of in users_by_task.items()}
+
+
+def _spec_of(task: str, users: Sequence[UserHistory]) -> TaskSpec:
+    """Infer a task from all users' answers; where all have a set of their own, from each one's."""
+    spec = infer_task(task, [record.output for user in users for record in user.records])
+    if spec.kind != "text":
+        return replace(spec, labels=shared_labels(spec, users))
+    able = [user for user in users if len(user.records) >= LEAST_RECORDS]
+    own = [s for user in able if (s := user.full_spec).kind != "text"]
+    if 2 * len(own) <= len(able):
+        return spec
+    kinds = Counter(s.kind for s in own)
+    usual = max(sorted(kinds), key=kinds.__getitem__)
+    return replace(next(s for s in own if s.kind == usual), labels=())
 
 
 def sha256_of(path: Path) -> str:

@@ -23,7 +23,6 @@ from hydra_edge.encoder import TextEncoder
 from hydra_edge.errors import BundleError, ConfigError
 from hydra_edge.features import feature_names
 from hydra_edge.features.scaling import LIMIT
-from hydra_edge.tasks import find_task
 from hydra_edge.types import Float2d, JsonDict, Progress, Role
 
 LEAST_EARLIER = 2  # records before a pseudo-query: fewer leave nothing to choose from
@@ -168,8 +167,7 @@ class Questions:
 def _asked_users(users: UsersByTask, llm: LlmPlan, plan: Plan) -> list[UserHistory]:
     drawn: list[UserHistory] = []
     for task in sorted(users):
-        outputs = [record.output for user in users[task] for record in user.records]
-        text = find_task(task, outputs=outputs).kind == "text"
+        text = users[task][0].full_spec.kind == "text"
         n = llm.text_users if text else llm.label_users
         drawn += sample_users(users[task], n, least=plan.least_records, seed=plan.seed)
     return drawn

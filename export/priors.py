@@ -49,7 +49,7 @@ def engine_for(history: UserHistory, bundle: Bundle, encoder: TextEncoder) -> En
     """Hold one user's records in memory."""
     store = Store.in_memory()
     store.add(history.records)
-    return Engine(store, bundle, encoder)
+    return Engine(store, bundle, encoder, history.custom_tasks)
 
 
 def label_reranker(

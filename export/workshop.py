@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from export.cache import CachedLLM, answers_file, open_cached
-from export.data import UserHistory, by_task, read_users, sha256_of
+from export.data import UserHistory, by_task, read_users, sha256_of, with_specs
 from export.mine import Plan
 from export.pack import CARD_FILE, Card, load_maps, neutral_maps, pack
 from export.priors import with_maps
@@ -68,7 +68,7 @@ class Workshop:
     @cached_property
     def everyone(self) -> dict[str, list[UserHistory]]:
         """All users of the training files, by task."""
-        return by_task(read_users(self.settings.files))
+        return with_specs(by_task(read_users(self.settings.files)))
 
     @cached_property
     def users(self) -> dict[str, list[UserHistory]]:

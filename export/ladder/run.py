@@ -37,7 +37,6 @@ from export.workshop import PLAN_FILE, Settings, Workshop
 from hydra_edge.bundle import Bundle
 from hydra_edge.encoder import TextEncoder
 from hydra_edge.errors import ConfigError
-from hydra_edge.tasks import find_task
 from hydra_edge.types import Float2d, JsonDict, Progress
 
 RERANKER_TRIAL = Trial(TAUS, RIDGES)
@@ -99,8 +98,7 @@ def closed_users(shop: Workshop, pools: Sequence[PoolLabel], size: Size) -> list
     out = []
     for task in sorted({p.task for p in pools}):
         users = shop.users[task]
-        outputs = [r.output for u in users for r in u.records]
-        if find_task(task, outputs=outputs).kind != "text":
+        if users[0].full_spec.kind != "text":
             out += sample_users(users, size.closed_users, least=12, seed=size.seed)
     return out
 
@@ -204,11 +202,7 @@ def climb_tuned(
     inside = split_people(material, size)[0]
     some = few_users(material, inside, size)
     encoder.keep(texts_of(some), progress=report)
-    learners = [
-        (u, find_task(u.task, outputs=[r.output for r in u.records]))
-        for u in some.records
-        if u.user not in inside
-    ]
+    learners = [(u, u.full_spec) for u in some.records if u.user not in inside]
     before = encoder.snapshot("before")
     losses = tune_encoder(encoder, learners, how, seed=size.seed, progress=report)
     judged: dict[str, list[Judged]] = {}
@@ -243,11 +237,7 @@ def texts_of(material: Climb) -> set[str]:
     """Return every text that features of this material may ask a vector of."""
     users = [*material.records, *material.answers.closed]
     answers = [c for p in material.answers.pools for c in (*p.completions, *p.plain)]
-    labels = {
-        label
-        for u in users
-        for label in find_task(u.task, outputs=[r.output for r in u.records]).labels
-    }
+    labels = {label for u in users for label in u.full_spec.labels}
     of_records = {text for u in users for r in u.records for text in (r.input, r.output)}
     return of_records | {c.text.strip() for c in answers} | labels
 

@@ -19,10 +19,12 @@ from safetensors.torch import save_file
 from export.data import (
     LEAST_RECORDS,
     UserHistory,
+    by_task,
     fingerprint,
     read_users,
     sample_users,
     sha256_of,
+    with_specs,
 )
 from export.encoder import SOURCE_NAME
 from export.published.card import CARD_FILE, FILES, ROLES, Card, read_card, verify
@@ -85,14 +87,13 @@ def build(
     BackendError
         If the LLM does not answer; in a replay, if it was not asked before.
     """
-    everyone = read_users(paths)
-    present = sorted({user.task for user in everyone})
+    everyone = with_specs(by_task(read_users(paths)))
+    present = sorted(everyone)
     if unknown := sorted(set(only) - set(present)):
         raise ConfigError(f"No users of task {unknown[0]!r}; the data has {', '.join(present)}.")
     cards = []
     for task in [name for name in present if name in only or not only]:
-        of_task = [user for user in everyone if user.task == task]
-        users = sample_users(of_task, plan.users, least=LEAST_RECORDS, seed=plan.seed)
+        users = sample_users(everyone[task], plan.users, least=LEAST_RECORDS, seed=plan.seed)
         if not users:
             raise ConfigError(
                 f"Nobody of {task} has {LEAST_RECORDS} records; expected users to train on. "
@@ -109,7 +110,7 @@ def label_users(
     found: dict[Role, list[Labelled]] = {"reranker": [], "adapter": []}
     for done, user in enumerate(users, start=1):
         edge = len(user.records)
-        task = task_before(user, edge, {})
+        task = task_before(user, edge, user.custom_tasks)
         queries = draw(user, edge, plan.allowance.queries, seed=plan.seed)
         tried = affordable(queries, plan.allowance.record_calls)
         sampled = queries[: plan.allowance.pools]

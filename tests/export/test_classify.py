@@ -9,14 +9,13 @@ import numpy as np
 import pytest
 
 from export.classify import (
-    LEAST_USERS,
     RIDGES,
     Classifiers,
     ClosedSet,
     fit_classifier,
     log_softmax,
 )
-from export.data import UserHistory
+from export.data import LEAST_USERS, UserHistory
 from export.episodes import Episode, UserEpisodes, informed
 from hydra_edge.adapter import merge
 from hydra_edge.features import ADAPTER_FEATURES, Pool, adapter_features
