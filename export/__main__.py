@@ -43,7 +43,12 @@ def encoder_command(
         ),
     ],
     source: Annotated[
-        Path | None, typer.Option(help="Model folder; default: the installed all-MiniLM-L6-v2.")
+        Path | None,
+        typer.Option(
+            exists=True,
+            file_okay=False,
+            help="Model folder; default: the installed all-MiniLM-L6-v2.",
+        ),
     ] = None,
     max_tokens: Annotated[int, typer.Option(min=8, max=512, help="Longer texts are cut.")] = 128,
 ) -> None:
@@ -90,7 +95,12 @@ def build_command(
         list[str] | None, typer.Option(help="Only these of: onnx mine label train agree pack.")
     ] = None,
     source: Annotated[
-        Path | None, typer.Option(help="Model folder; default: the installed all-MiniLM-L6-v2.")
+        Path | None,
+        typer.Option(
+            exists=True,
+            file_okay=False,
+            help="Model folder; default: the installed all-MiniLM-L6-v2.",
+        ),
     ] = None,
     max_tokens: Annotated[int, typer.Option(min=8, max=512, help="Longer texts are cut.")] = 128,
     threads: Annotated[int, typer.Option(help="For the LLM; 0 lets the machine decide.")] = 0,
@@ -140,7 +150,12 @@ def ladder_command(
         bool, typer.Option(help="Also train the encoder's last layer, on the first fold.")
     ] = True,
     source: Annotated[
-        Path | None, typer.Option(help="Model folder; default: the installed all-MiniLM-L6-v2.")
+        Path | None,
+        typer.Option(
+            exists=True,
+            file_okay=False,
+            help="Model folder; default: the installed all-MiniLM-L6-v2.",
+        ),
     ] = None,
     max_tokens: Annotated[int, typer.Option(min=8, max=512, help="As the base was built.")] = 128,
     seed: Annotated[int, typer.Option(help="Splits users, and what training draws.")] = 0,
@@ -193,11 +208,20 @@ def published_command(
     out: Annotated[Path, typer.Option(help="Where each task gets a folder with its encoders.")],
     task: Annotated[list[str] | None, typer.Option(help="Only these tasks.")] = None,
     source: Annotated[
-        Path | None, typer.Option(help="Model folder; default: the installed all-MiniLM-L6-v2.")
+        Path | None,
+        typer.Option(
+            exists=True,
+            file_okay=False,
+            help="Model folder; default: the installed all-MiniLM-L6-v2.",
+        ),
     ] = None,
     cache: Annotated[
-        Path, typer.Option(help="Answers of the LLM, kept so that nobody asks twice (.jsonl).")
-    ] = Path("export/answers/smollm2.jsonl"),
+        Path | None,
+        typer.Option(
+            help="Answers of the LLM, kept so that nobody asks twice (.jsonl); default: in "
+            "export/answers, by the LLM's name."
+        ),
+    ] = None,
     llm: Annotated[str, typer.Option(help="Local model, as for `hydra-edge -m`.")] = "smollm2",
     replay: Annotated[bool, typer.Option(help="Use kept answers only.")] = False,
     users: Annotated[int, typer.Option(min=1, help="Training users of each task.")] = 30,
@@ -219,7 +243,7 @@ def published_command(
     files = _files(data)
     import torch
 
-    from export.cache import open_cached
+    from export.cache import answers_file, open_cached
     from export.encoder import source_folder
     from export.published.build import Plan, build
     from export.published.labels import Allowance
@@ -227,6 +251,7 @@ def published_command(
 
     if threads:
         torch.set_num_threads(threads)
+    cache = cache or answers_file(Path("export/answers"), llm)
     model = open_cached(llm, cache, replay=replay, threads=threads)
     plan = Plan(
         users, Allowance(record_calls, pools), Recipe(least_steps=least_steps), max_tokens, seed
@@ -317,7 +342,10 @@ def _files(paths: Sequence[Path]) -> list[Path]:
     """Expand folders into their training files; users kept back must not be looked at."""
     files: list[Path] = []
     for path in paths:
-        files += sorted(path.glob("*.train.jsonl*")) if path.is_dir() else [path]
+        if path.is_dir():
+            files += sorted([*path.glob("*.train.jsonl"), *path.glob("*.train.jsonl.gz")])
+        else:
+            files.append(path)
     missing = [str(path) for path in files if not path.is_file()]
     if missing or not files:
         raise ConfigError(
@@ -399,12 +427,22 @@ def _bars() -> Iterator[Progress]:
 
 
 def main() -> None:
-    """Run; our own errors are one line on stderr, exit code 1."""
+    """Run; what a user can put right is one line on stderr, exit code 1."""
     try:
         app()
     except HydraError as err:
-        typer.echo(f"Error: {err}", err=True)
-        raise SystemExit(1) from err
+        line = str(err)
+    except ModuleNotFoundError as err:
+        line = (
+            f"{err.name} is not installed; expected the export extra. Run pip install "
+            "'.[export,local]' in a clone of hydra-edge."
+        )
+    except OSError as err:  # a full disk, say
+        line = f"{err}. What was done so far is kept: put it right and run the same again."
+    else:
+        return
+    typer.echo(f"Error: {line}", err=True)
+    raise SystemExit(1)
 
 
 if __name__ == "__main__":

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from export.data import UserHistory
+from export.data import LEAST_EARLIER, UserHistory
 from export.labels import PoolLabel
-from export.mine import LEAST_EARLIER, UsersByTask
+from export.mine import UsersByTask
 from export.parity import TOP, Limit, TorchEncoder
 from export.priors import engine_for
 from hydra_edge.active import zero_shot_share
@@ -32,9 +32,6 @@ from hydra_edge.utility import utility
 TEXTS = 30_000  # embedded in float32, some five minutes on two cores; fewer decide by chance
 QUERIES = 30  # of each user, whose records are ranked
 
-# The order is bounded at .97 over the queries of both roles together, and at .96 in each alone:
-# set after measuring .972 for records and .968 for answers, whose closed sets hold many that
-# nobody would give. The adapter alone would miss .97; together, records are most of the queries.
 LIMITS = (
     Limit("reranker_utility_change", -0.005, 0.005, "int8 shows other records, of other worth"),
     Limit("adapter_utility_change", -0.005, 0.005, "int8 gives other answers, of other worth"),

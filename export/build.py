@@ -129,10 +129,11 @@ def build(
     refuse_other(settings.out)
     with tempfile.TemporaryDirectory() as scratch:
         made = _Build(Workshop(settings, Path(scratch)), progress, say, open_llm, train)
-        ran = run_stages(made.stages(), settings.work, only=only, say=say)
-        if not only or "pack" in only:
-            made.deliver()
-    return ran
+        packs = not only or "pack" in only
+        return run_stages(
+            made.stages(), settings.work, only=only, say=say,
+            deliver=made.deliver if packs else None,
+        )  # fmt: skip
 
 
 class _Build:

@@ -14,10 +14,11 @@ import json
 import os
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from hydra_edge.config import Config, find_paths
-from hydra_edge.errors import BackendError, ContextLengthError
+from hydra_edge.config import find_paths, load_config
+from hydra_edge.errors import BackendError, ConfigError, ContextLengthError
 from hydra_edge.llm import LLM
 from hydra_edge.llm.models import open_llm
 from hydra_edge.prompt import Prompt
@@ -45,7 +46,14 @@ def open_cached(spec: str, path: Path, *, replay: bool, threads: int = 0) -> Cac
     if replay:
         own = named.read_text(encoding="utf-8").strip() if named.exists() else ""
         return CachedLLM(None, path, name=own or _OWN_NAMES.get(spec, spec))
-    model = CachedLLM(open_llm(spec, Config(threads=threads), find_paths()), path)
+    paths = find_paths()
+    config = load_config(paths)
+    model = CachedLLM(open_llm(spec, replace(config, threads=threads), paths), path)
+    if named.exists() and (of := named.read_text(encoding="utf-8").strip()) != model.name:
+        raise ConfigError(
+            f"{path} keeps the answers of {of}; got {model.name}. Give another file, or remove "
+            "it and its .name."
+        )
     if model.name != spec:
         named.parent.mkdir(parents=True, exist_ok=True)
         named.write_text(model.name + "\n", encoding="utf-8")

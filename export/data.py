@@ -11,6 +11,7 @@ import gzip
 import hashlib
 import json
 import random
+import warnings
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,6 +30,7 @@ from hydra_edge.tasks import (
 from hydra_edge.types import Record
 
 LEAST_RECORDS = 12  # a user with fewer has no past to speak of
+LEAST_EARLIER = 2  # records before a pseudo-query: fewer leave nothing to choose from
 # An answer is shared, and may be named in a bundle, if so many users gave it: a rare one could be
 # a secret.
 LEAST_USERS = 3
@@ -70,15 +72,40 @@ def _is_packed(path: Path) -> bool:
 
 
 def _lines(path: Path) -> Iterator[tuple[str, dict[str, object]]]:
-    """Read a file's lines, each with where it stands; some editors begin a file with a mark."""
-    with (
-        gzip.open(path, "rt", encoding="utf-8-sig")
-        if _is_packed(path)
-        else path.open(encoding="utf-8-sig") as stream
-    ):
-        for number, line in enumerate(stream, start=1):
-            if line.strip():
-                yield f"{path.name}, line {number}", json.loads(line)
+    """Read a file's lines, each with where it stands; some editors begin a file with a mark.
+
+    Raises
+    ------
+    HydraError
+        If the file cannot be read to its end, or a line holds no JSON object.
+    """
+    number = 0
+    try:
+        with (
+            gzip.open(path, "rt", encoding="utf-8-sig")
+            if _is_packed(path)
+            else path.open(encoding="utf-8-sig") as stream
+        ):
+            for number, line in enumerate(stream, start=1):
+                if line.strip():
+                    yield f"{path.name}, line {number}", _object(line)
+    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as err:
+        raise HydraError(
+            f"{path} cannot be read after line {number}: {err}. Expected a whole file of lines in "
+            "UTF-8, packed by gzip if it ends in .gz. Give it anew."
+        ) from err
+    except ValueError as err:
+        raise HydraError(
+            f"{path.name}, line {number}: {err}; expected one JSON object a line. Correct the "
+            "line, or take it out."
+        ) from err
+
+
+def _object(line: str) -> dict[str, object]:
+    found = json.loads(line)
+    if not isinstance(found, dict):
+        raise ValueError(f"got {line.strip()[:40]}")
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +122,14 @@ class _Row:
         Raises
         ------
         HydraError
-            If it is null, a list or an object: written out, that is no answer of anybody's.
+            If it is missing, null, a list or an object: written out, that is no answer of
+            anybody's.
         """
+        if name not in self.line:
+            raise HydraError(
+                f"{self.at}: found no {name}; expected user, task, input and output in every "
+                "line. Correct the line, or take it out."
+            )
         value = self.line[name]
         if value is None or isinstance(value, list | dict):
             got = "null" if value is None else "a list" if isinstance(value, list) else "an object"
@@ -143,17 +176,30 @@ def read_users(paths: Sequence[Path]) -> list[UserHistory]:
     """Read every user of the files, ordered by name; ``seq`` becomes the records' time.
 
     Time proper is often missing or coarse, and the rule of the data is that a query sees
-    only records of smaller ``seq``.
+    only records of smaller ``seq``. Lines with a blank input or output are left out, with a
+    warning: a device takes no such record.
 
     Raises
     ------
     HydraError
-        If a line's ``seq`` or ``time`` is no number, or its user, task, input or output no text.
+        If a file cannot be read or is there twice, a line's ``seq`` or ``time`` is no number, or
+        its user, task, input or output no text.
     """
+    check_distinct(paths)
     of_user: dict[tuple[str, str], list[_Row]] = {}
+    blank: list[str] = []
     for place, (at, line) in enumerate(one for path in paths for one in _lines(path)):
         row = _Row(line, place, at)
+        if not (row.text("input").strip() and row.text("output").strip()):
+            blank.append(at)
+            continue
         of_user.setdefault((row.text("user"), canonical_name(row.text("task"))), []).append(row)
+    if blank:
+        warnings.warn(
+            f"{len(blank)} lines with a blank input or output are left out; the first is "
+            f"{blank[0]}.",
+            stacklevel=2,
+        )
     return [
         UserHistory(
             user, task,
@@ -187,7 +233,8 @@ def by_task(users: Sequence[UserHistory]) -> dict[str, list[UserHistory]]:
 def shared_labels(spec: TaskSpec, users: Sequence[UserHistory]) -> tuple[str, ...]:
     """Return which of a closed set's answers are declared or given by ``LEAST_USERS`` or more."""
     kind = spec.kind
-    given = {(u.user, answer_key(r.output, kind)) for u in users for r in u.records}
+    answers = ((u.user, r.output) for u in users for r in u.records)
+    given = {(user, answer_key(output, kind)) for user, output in answers}
     givers = Counter(answer for _, answer in given)
     built_in = BUILTIN.get(spec.name)
     declared = {answer_key(a, kind) for a in (built_in.labels if built_in else ())}
@@ -248,15 +295,36 @@ def _content_sha256(path: Path) -> str:
         ) from err
 
 
+def check_distinct(paths: Sequence[Path]) -> None:
+    """Refuse the same lines twice, packed or not: a query would find its twin in its past.
+
+    Raises
+    ------
+    HydraError
+        At the second of two files that hold the same.
+    """
+    seen: dict[str, Path] = {}
+    for path in paths:
+        mark = _content_sha256(path) if _is_packed(path) else sha256_of(path)
+        if (first := seen.setdefault(mark, path)) is not path:
+            raise HydraError(
+                f"{path} holds the same as {first}; expected every record once. Give one of them."
+            )
+
+
 def fingerprint(paths: Sequence[Path]) -> dict[str, str]:
     """Return each input's sha256, cut to 16 digits: what a base was trained on.
 
     A packed file is followed by what it holds (``<name> unpacked``): packed anew, or not at all,
-    it has other bytes and is still the same data.
+    it has other bytes and is still the same data. Of files of one name the later are numbered.
     """
     marks: dict[str, str] = {}
     for path in sorted(paths):
-        marks[path.name] = sha256_of(path)[:16]
+        name, n = path.name, 1
+        while name in marks:
+            n += 1
+            name = f"{path.name} ({n})"
+        marks[name] = sha256_of(path)[:16]
         if _is_packed(path):
-            marks[f"{path.name} unpacked"] = _content_sha256(path)[:16]
+            marks[f"{name} unpacked"] = _content_sha256(path)[:16]
     return marks

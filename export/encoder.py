@@ -105,14 +105,31 @@ def provenance(source: Path) -> JsonDict:
     """Say what a conversion is made from and with; the same inputs give the same answer."""
     tools = ("torch", "transformers", "optimum", "optimum-onnx", "onnx", "onnxruntime")
     return {
-        "model": SOURCE_NAME,
-        "package": f"{SOURCE_PACKAGE} {importlib.metadata.version(SOURCE_PACKAGE)}",
-        "license": "Apache-2.0",
+        **_origin(source),
         "weights_sha256": _sha256(source / "model.safetensors"),
         "quantization": "int8 weights per channel in 7 bits, uint8 activations per token, "
         "channels evened out",
         "tools": {name: importlib.metadata.version(name) for name in tools},
     }
+
+
+def source_name(source: Path) -> str:
+    """Return what a model folder is called: the installed one by its name, another by its own."""
+    return SOURCE_NAME if _is_installed(source) else source.resolve().name
+
+
+def _is_installed(source: Path) -> bool:
+    spec = importlib.util.find_spec(SOURCE_MODULE)
+    return spec is not None and source.resolve() == source_folder().resolve()
+
+
+def _origin(source: Path) -> JsonDict:
+    if not _is_installed(source):
+        return {"model": source_name(source), "license": "not stated"}
+    version = importlib.metadata.version(SOURCE_PACKAGE)
+    return {
+        "model": SOURCE_NAME, "package": f"{SOURCE_PACKAGE} {version}", "license": "Apache-2.0",
+    }  # fmt: skip
 
 
 def _to_onnx(source: Path, out: Path) -> Path:

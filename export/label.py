@@ -23,10 +23,10 @@ from hydra_edge.encoder import TextEncoder
 from hydra_edge.engine import Engine
 from hydra_edge.errors import BackendError, BundleError, ContextLengthError
 from hydra_edge.history import History
-from hydra_edge.pools import Sampling
+from hydra_edge.pools import MAX_FAILURES, Sampling
 from hydra_edge.prompt import Prompt
 from hydra_edge.retrieval import first_stage
-from hydra_edge.tasks import BUILTIN
+from hydra_edge.tasks import TaskSpec
 from hydra_edge.types import Completion, Int1d, Progress, Record
 
 SAMPLING = Sampling(n=8, shown=4, temperature=0.8)
@@ -85,8 +85,13 @@ def jobs_of(questions: Questions, users: UsersByTask, *, by_record: bool = False
     return [Job(questions.llm, known[q.task, q.user], q.record_id) for q in asked]
 
 
-def check_shown(prompt: Prompt, history: History, position: int) -> None:
+def check_shown(prompt: Prompt, history: History, position: int, declared: TaskSpec | None) -> None:
     """Refuse a prompt that shows the query's own record or a later one, or a label of them.
+
+    Parameters
+    ----------
+    declared
+        The task as it is known without this user's answers, if it is.
 
     Raises
     ------
@@ -104,7 +109,6 @@ def check_shown(prompt: Prompt, history: History, position: int) -> None:
                 f"{what}; expected records before position {position} only. Correct what chose "
                 "it; nothing was asked."
             )
-    declared = BUILTIN.get(prompt.task.name)
     allowed = {label.casefold() for label in declared.labels} if declared else set()
     allowed |= {record.output.strip().casefold() for record in history.records[:position]}
     for label in prompt.task.labels:
@@ -180,18 +184,31 @@ def _prompt(engine: Engine, history: History, position: int, shown: Sequence[Rec
     # A closed set is part of the prompt: of the user's own answers only the earlier are in it.
     task = engine.shown_task(history.task, past)
     prompt = engine.prompt(task, history.records[position].input, shown)
-    check_shown(prompt, history, position)
+    check_shown(prompt, history, position, engine.declared(history.task.name))
     return prompt
 
 
 def ask_all(llm: CachedLLM, asks: Sequence[Ask], progress: Progress, stage: str) -> int:
     """Put every prompt to an LLM that has not been answered; return how many that were.
 
-    Each answer is kept at once: whoever is stopped goes on where they stopped.
+    Each answer is kept at once: whoever is stopped goes on where they stopped. A prompt that the
+    LLM will not answer (a filter of a remote one, say) is passed over.
+
+    Raises
+    ------
+    BackendError
+        If ``MAX_FAILURES`` in a row have no answer.
     """
-    before = llm.asked
+    before, failures = llm.asked, 0
     for done, ask in enumerate(asks, start=1):
-        _answer(llm, ask)
+        try:
+            _answer(llm, ask)
+        except BackendError:
+            failures += 1
+            if failures == MAX_FAILURES:
+                raise
+        else:
+            failures = 0
         progress(stage, done, len(asks))
     return llm.asked - before
 

@@ -12,10 +12,11 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 
-from export.data import LEAST_RECORDS, UserHistory, sample_users
+from export.data import LEAST_EARLIER, LEAST_RECORDS, UserHistory, sample_users
 from export.priors import Labelled, fit_scale, label_reranker, priors_of_role, scaled
 from hydra_edge.active import BASELINE_FEATURE
 from hydra_edge.bundle import Bundle
@@ -23,9 +24,7 @@ from hydra_edge.encoder import TextEncoder
 from hydra_edge.errors import BundleError, ConfigError
 from hydra_edge.features import feature_names
 from hydra_edge.features.scaling import LIMIT
-from hydra_edge.types import Float2d, JsonDict, Progress, Role
-
-LEAST_EARLIER = 2  # records before a pseudo-query: fewer leave nothing to choose from
+from hydra_edge.types import Float2d, JsonDict, Kind, Progress, Role
 
 UsersByTask = Mapping[str, Sequence[UserHistory]]
 
@@ -138,8 +137,24 @@ def mine_reranker(
         Training users by task; none of them may be used for measuring.
     neutral
         A bundle of the encoder with neutral maps for this release's features.
+
+    Raises
+    ------
+    BundleError
+        If there are fewer than two users, or a task is named like a kind of task.
     """
     drawn = reranker_users(users, plan)
+    if len({user.user for user in drawn}) < 2:
+        raise BundleError(
+            f"Nothing can be trained: found {len(drawn)} users with {plan.least_records} records "
+            "of a task; expected two or more, for what is learned is judged on others. Give more "
+            "histories."
+        )
+    if taken := sorted(set(users).intersection(get_args(Kind))):
+        raise BundleError(
+            f"Got the task name {taken[0]!r}, which is that of a kind of task; expected another. "
+            "Rename it in the data."
+        )
     return role_maps(
         "reranker", label_reranker(drawn, neutral, encoder, plan.reranker_queries, progress)
     )

@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from export.data import UserHistory, read_users, sample_users
+from export.data import LEAST_RECORDS, UserHistory, read_users, sample_users
 from export.encoder import MAX_WEIGHT
 from export.fuse import FUSED, PLAIN
 from export.pack import Card, neutral_maps, pack
@@ -99,20 +99,23 @@ def parity_histories(files: Sequence[Path], *, seed: int = 0) -> list[UserHistor
     drawn: list[UserHistory] = []
     for task in sorted({user.task for user in users}):
         of_task = [user for user in users if user.task == task]
-        drawn += sample_users(of_task, USERS_PER_TASK, least=12, seed=seed)
+        drawn += sample_users(of_task, USERS_PER_TASK, least=LEAST_RECORDS, seed=seed)
     if not drawn:
         raise BundleError(
-            f"No user with 12 records in {', '.join(map(str, files)) or 'no file'}; expected real "
-            "histories to measure parity on. Give them with --data."
+            f"No user with {LEAST_RECORDS} records in {', '.join(map(str, files)) or 'no file'}; "
+            "expected real histories to measure parity on. Give them with --data."
         )
     return drawn
 
 
 def calibration_texts(files: Sequence[Path], *, besides: Sequence[UserHistory]) -> list[str]:
-    """Draw texts of other users than those whose parity is measured: inputs and outputs."""
+    """Draw texts of other users than those whose parity is measured: inputs and outputs.
+
+    Of the same users where there are no others: better than none.
+    """
     taken = {user.user for user in besides}
     texts: list[str] = []
-    users = [user for user in read_users(files) if user.user not in taken]
+    users = [user for user in read_users(files) if user.user not in taken] or list(besides)
     for task in sorted({user.task for user in users}):
         of_task = [user for user in users if user.task == task]
         for user in sample_users(of_task, USERS_PER_TASK, least=1, seed=0):

@@ -1,8 +1,8 @@
 """Scaling and head priors of a base, fitted on a small labelled set of training users.
 
-Stage one needs no LLM: reranker pairs with proxy utilities. Stage two shows a local LLM the
-records that the reranker of stage one chooses, and labels its candidates by what the user
-really wrote. Users are split, never records: every figure reported is on users left out.
+The reranker's need no LLM: pairs of records with proxy utilities. The adapter's are fitted by
+``export.adapter_priors`` with what is here. Users are split, never records: every figure reported
+is on users left out.
 """
 
 from __future__ import annotations

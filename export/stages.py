@@ -80,7 +80,12 @@ class Stage:
 
 
 def run_stages(
-    stages: Sequence[Stage], work: Path, *, only: Sequence[str] = (), say: Say
+    stages: Sequence[Stage],
+    work: Path,
+    *,
+    only: Sequence[str] = (),
+    say: Say,
+    deliver: Callable[[], None] | None = None,
 ) -> list[str]:
     """Run the stages whose inputs have changed or whose outputs are not as left, in order.
 
@@ -92,6 +97,8 @@ def run_stages(
         Run no others than these; what the others left is taken as it is.
     say
         Told one line about each stage.
+    deliver
+        Called once all have run, while no other build may work in the folder.
 
     Returns
     -------
@@ -123,6 +130,8 @@ def run_stages(
             earlier = [known[name] for name in stage.after]
             if _run_one(stage, earlier, work, say):
                 ran.append(stage.name)
+        if deliver is not None:
+            deliver()
     return ran
 
 

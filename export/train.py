@@ -26,7 +26,7 @@ from export.adapter_priors import (
     split_users,
 )
 from export.classify import LEAST_LABELS, Classifiers, ClosedSet
-from export.data import UserHistory, sample_users
+from export.data import LEAST_RECORDS, UserHistory, sample_users
 from export.episodes import (
     Maps,
     UserEpisodes,
@@ -107,6 +107,24 @@ def choose_shares(
     return chosen, {group: {"share": chosen[group], "utility": tried[group]} for group in found}
 
 
+def usable(users: Sequence[UserEpisodes]) -> list[UserEpisodes]:
+    """Return those who have a query with an answer.
+
+    Raises
+    ------
+    BundleError
+        If there are fewer than two.
+    """
+    found = [user for user in users if user.episodes]
+    if (n := len({user.user for user in found})) < 2:
+        raise BundleError(
+            f"Nothing can be trained: found usable answers for {n} users; expected two or more, "
+            "for what is learned is judged on others. Label more users: python -m export build "
+            "--only label."
+        )
+    return found
+
+
 def train_maps(
     *,
     bundle: Bundle,
@@ -138,7 +156,7 @@ def train_maps(
     Raises
     ------
     BundleError
-        If no query of these users was answered.
+        If no query of these users was answered, or those of one user alone.
     """
     if not pools:
         raise BundleError(
@@ -149,20 +167,21 @@ def train_maps(
     by_name = {(task, u.user): u for task, users in users_by_task.items() for u in users}
     shares, stated_shares = choose_shares(pools, by_name, bundle, encoder, report)
     half_at, stated_half = choose_half_at(pools, by_name, bundle, encoder, report, shares)
-    answered = pool_episodes(pools, by_name, bundle, encoder, report, shares)
+    answered = usable(pool_episodes(pools, by_name, bundle, encoder, report, shares))
     kinds = {u.task: u.kind for u in answered}
     drawn = [
         user
         for task in sorted(kinds)
         if kinds[task] != "text"
-        for user in sample_users(users_by_task[task], CLOSED_USERS, least=12, seed=seed)
+        for user in sample_users(users_by_task[task], CLOSED_USERS, least=LEAST_RECORDS, seed=seed)
     ]
     closed = closed_episodes(drawn, bundle, encoder, CLOSED_QUERIES, report)
     folds = split_users([*answered, *closed])
+    # Whoever has too few records to be asked about teaches, too, what everyone answers.
     sets = {
-        task: ClosedSet.of(task, everyone[task], encoder)
-        for task in sorted(kinds)
-        if kinds[task] != "text"
+        task: ClosedSet.of(task, users, encoder)
+        for task, users in sorted(everyone.items())
+        if kinds.get(task, users[0].full_spec.kind) != "text"
     }
     # Of users who all have labels of their own nothing is shared that a classifier could tell.
     known = Classifiers({t: of for t, of in sets.items() if len(of.labels) >= LEAST_LABELS}, folds)
@@ -172,7 +191,7 @@ def train_maps(
         return [informed(users, known, inside, lent=lent) for users in (answered, closed)]
 
     interpretable = labelled(told(frozenset())[0], None)
-    first = Scale(*fit_scale(interpretable, interpretable[0].items[0][0].shape[1]))
+    first = Scale(*fit_scale(interpretable, len(feature_names("adapter"))))
     taus = dict.fromkeys(get_args(Kind), MAP_TAU)
 
     def learn(inside: frozenset[str], stage: str) -> Maps:
@@ -217,7 +236,7 @@ def train_maps(
         "classifiers": known.report, "left_out": f"{FOLDS} folds of users",
     }  # fmt: skip
     for task in known.labels:
-        everyone = known.without(task, frozenset())
-        arrays[f"adapter.classifier.{task}.weight"] = everyone.weight
-        arrays[f"adapter.classifier.{task}.bias"] = everyone.bias
+        of_all = known.without(task, frozenset())
+        arrays[f"adapter.classifier.{task}.weight"] = of_all.weight
+        arrays[f"adapter.classifier.{task}.bias"] = of_all.bias
     return TrainedMaps(arrays, features, stated, known.labels)

@@ -74,13 +74,17 @@ class Engine:
         """Return a task's spec, its closed set completed by what the user has answered."""
         return self._recall.task(canonical_name(name))
 
+    def declared(self, name: str) -> TaskSpec | None:
+        """Return a task as it is known without the user's answers; None if it is not."""
+        return (BUILTIN | self.custom_tasks).get(name)
+
     def shown_task(self, task: TaskSpec, records: Iterable[Record]) -> TaskSpec:
         """Return a task as an LLM may see it that may see only these records.
 
         A closed set is part of every prompt, and the user's own answers complete it: those
         known from other records only (private ones, say) are left out.
         """
-        declared = (BUILTIN | self.custom_tasks).get(task.name)
+        declared = self.declared(task.name)
         allowed = {answer_key(label, task.kind) for label in declared.labels} if declared else set()
         allowed |= {answer_key(record.output, task.kind) for record in records}
         labels = tuple(label for label in task.labels if answer_key(label, task.kind) in allowed)

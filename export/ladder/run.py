@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from export import adapter_priors
-from export.data import UserHistory, fingerprint, sample_users
+from export.data import LEAST_RECORDS, UserHistory, fingerprint, sample_users
 from export.labels import PoolLabel, read_pools
 from export.ladder.climb import Fold, Judged, Material, Trial, split
 from export.ladder.material import (
@@ -86,8 +86,14 @@ def gather(shop: Workshop, size: Size) -> Climb:
     drawn = json.loads(plan_file.read_text(encoding="utf-8"))["reranker"]
     zero_shot = json.loads(quality_file.read_text(encoding="utf-8"))["zero_shot"]
     by_name = {(task, u.user): u for task, users in shop.users.items() for u in users}
-    records = [by_name[task, name] for task in sorted(drawn) for name in drawn[task]]
     pools = read_pools(pools_file)
+    places = [(task, name) for task in sorted(drawn) for name in drawn[task]]
+    if missing := sorted({*places, *((p.task, p.user) for p in pools)} - set(by_name)):
+        raise ConfigError(
+            f"The build had user {missing[0][1]} ({missing[0][0]}), who is not in the data; "
+            "expected the histories it was made from. Give the same --data."
+        )
+    records = [by_name[place] for place in places]
     closed = closed_users(shop, pools, size)
     shares = {task: zero_shot[task]["share"] for task in drawn if task in zero_shot}
     return Climb(shop, records, Answers(pools, by_name, closed, size.closed_queries, shares))
@@ -99,7 +105,7 @@ def closed_users(shop: Workshop, pools: Sequence[PoolLabel], size: Size) -> list
     for task in sorted({p.task for p in pools}):
         users = shop.users[task]
         if users[0].full_spec.kind != "text":
-            out += sample_users(users, size.closed_users, least=12, seed=size.seed)
+            out += sample_users(users, size.closed_users, least=LEAST_RECORDS, seed=size.seed)
     return out
 
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from export.data import UserHistory
+from export.data import LEAST_EARLIER, UserHistory
 from hydra_edge.encoder import plan_batches
 from hydra_edge.errors import ShapeError
 from hydra_edge.tasks import TaskSpec
@@ -26,7 +26,6 @@ from hydra_edge.types import Float2d, Progress
 from hydra_edge.utility import utility
 
 _TOKENS = 2048  # padded, of one batch
-LEAST_EARLIER = 2  # records before a query
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ from export.data import (
     sha256_of,
     with_specs,
 )
-from export.encoder import SOURCE_NAME
+from export.encoder import source_name
 from export.published.card import CARD_FILE, FILES, ROLES, Card, read_card, verify
 from export.published.labels import (
     Allowance,
@@ -154,7 +154,7 @@ def _build_task(
     card = Card(
         task=task, max_tokens=plan.max_tokens, llm=llm.name, users=len(users),
         plan=json.loads(json.dumps(asdict(plan))), roles=roles,
-        source={"model": SOURCE_NAME, "weights_sha256": sha256_of(source / SOURCE_WEIGHTS)},
+        source={"model": source_name(source), "weights_sha256": sha256_of(source / SOURCE_WEIGHTS)},
         trained_on=fingerprint(paths),
         files={name: sha256_of(work / name) for name in FILES},
     )  # fmt: skip

@@ -11,7 +11,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from export.data import LeakError, UserHistory
+from export.data import LEAST_EARLIER, LeakError, UserHistory
 from export.label import SAMPLING
 from hydra_edge.candidates import complete_within_context
 from hydra_edge.llm import LLM
@@ -23,7 +23,6 @@ from hydra_edge.types import Progress, Record, text_hash
 from hydra_edge.utility import utility
 
 LISTED = 10  # of BM25's best: the candidates the reranker chooses from
-LEAST_EARLIER = 2  # records before a pseudo-query: fewer leave nothing to compare
 
 
 @dataclass(frozen=True, slots=True)

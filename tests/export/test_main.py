@@ -52,6 +52,30 @@ def test_export_encoder_without_data_says_what_to_give(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+def test_export_that_cannot_write_says_so_on_one_line(encoder_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    done = export("pack", "--encoder", encoder_folder, "--out", tmp_path / "file" / "base")
+    assert done.returncode == 1
+    assert done.stderr.startswith("Error: ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_export_without_a_package_names_the_extra(tmp_path: Path) -> None:
+    (tmp_path / "a.train.jsonl").write_text("{}")
+    code = (
+        "import sys; sys.modules['torch'] = None; sys.modules['onnx'] = None; "
+        "import export.__main__ as e; "
+        f"sys.argv = ['export', 'encoder', '--out', {str(tmp_path / 'out')!r}, "
+        f"'--data', {str(tmp_path)!r}]; e.main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert "is not installed; expected the export extra" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize(
     ("options", "told"),
     [

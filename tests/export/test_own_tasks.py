@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
@@ -89,6 +90,28 @@ def test_set_with_fewer_than_two_shared_labels_has_no_classifier(
 def test_train_without_an_answer_says_what_is_needed(base: Bundle) -> None:
     with pytest.raises(BundleError, match=r"found no answered pool.*without --replay.*only label"):
         train(base, [clerk(0, 2)], [])
+
+
+@pytest.mark.parametrize("shared", [0, 4])
+def test_train_on_answers_of_one_user_says_what_is_needed(base: Bundle, shared: int) -> None:
+    users = [clerk(i, shared) for i in range(2)]
+    with pytest.raises(BundleError, match=r"usable answers for 1 users.*two or more"):
+        train(base, users, pools(users[0]))
+
+
+def test_closed_set_nobody_was_asked_about_teaches_what_everyone_answers(base: Bundle) -> None:
+    asked = [clerk(i, 4) for i in range(4)]
+    other = [
+        replace(user, task="floor", records=tuple(replace(r, task="floor") for r in user.records))
+        for user in asked
+    ]
+    made = train_maps(
+        bundle=base, encoder=HashEncoder(base.base_id, DIM), users_by_task={TASK: asked},
+        everyone={"floor": other, TASK: asked}, pools=[p for user in asked for p in pools(user)],
+        seed=0, report=lambda *_: None, recipe=Recipe(k=2, steps=2, users=3, queries=6),
+    )  # fmt: skip
+    assert set(made.closed_sets) == {"floor", TASK}
+    assert "adapter.classifier.floor.weight" in made.arrays
 
 
 def test_task_of_a_single_user_is_served_by_its_kind() -> None:

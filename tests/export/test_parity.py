@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 pytest.importorskip("onnx")
+from export.encoder import provenance, source_folder
 from export.parity import (
     LIMITS,
     calibration_texts,
@@ -86,6 +87,30 @@ def test_calibration_looks_at_other_users_than_parity(tmp_path: Path) -> None:
     assert texts[0] == ""
     assert len(texts) > 1
     assert not measured & set(texts)
+
+
+def test_calibration_of_few_users_looks_at_them_rather_than_at_nothing(tmp_path: Path) -> None:
+    rows = [
+        {"user": f"u{i}", "id": f"{i}-{j}", "seq": j, "time": None, "task": "paper_title",
+         "input": f"text {i} {j}", "output": "title"}
+        for i in range(3) for j in range(12)
+    ]  # fmt: skip
+    path = tmp_path / "a.train.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    measured = parity_histories([path])
+    assert len(measured) == 3, "nobody else is there"
+    assert "text 0 11" in calibration_texts([path], besides=measured)
+
+
+def test_source_that_is_not_the_installed_model_is_stated_as_what_it_is(tmp_path: Path) -> None:
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "model.safetensors").write_bytes(b"weights")
+    stated = provenance(tmp_path / "theirs")
+    assert (stated["model"], stated["license"]) == ("theirs", "not stated")
+    assert "package" not in stated
+    installed = provenance(source_folder())
+    assert installed["model"] == "sentence-transformers/all-MiniLM-L6-v2"
+    assert installed["license"] == "Apache-2.0"
 
 
 def test_parity_without_histories_says_what_is_needed(tmp_path: Path) -> None:

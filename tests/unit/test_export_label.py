@@ -31,7 +31,7 @@ from export.mine import LlmPlan, Plan, Question, Questions, questions_for
 from export.vectors import RememberingEncoder, encoder_key
 from hydra_edge.bundle import Bundle
 from hydra_edge.engine import Engine
-from hydra_edge.errors import BundleError, ContextLengthError
+from hydra_edge.errors import BackendError, BundleError, ContextLengthError
 from hydra_edge.prompt import Prompt
 from hydra_edge.types import Completion, RankedRecord, Record
 
@@ -157,7 +157,7 @@ def test_record_of_another_user_in_a_prompt_is_a_leak(bundle: Bundle, hash_encod
     task = engine.task("paper_title")
     prompt = engine.prompt(task, "query", history("b", 3).records)
     with pytest.raises(LeakError, match="shows b-"):
-        check_shown(prompt, engine.history(task), 8)
+        check_shown(prompt, engine.history(task), 8, task)
 
 
 def test_closed_set_holds_no_answer_that_is_first_given_later(bundle: Bundle, hash_encoder) -> None:
@@ -173,7 +173,9 @@ def test_closed_set_holds_no_answer_that_is_first_given_later(bundle: Bundle, ha
     task = engine.task("movie_tag")
     assert "my own tag" in task.labels, "the user's whole history would tell it"
     with pytest.raises(LeakError, match="offers 'my own tag'"):
-        check_shown(engine.prompt(task, "query", []), engine.history(task), 8)
+        check_shown(
+            engine.prompt(task, "query", []), engine.history(task), 8, engine.declared("movie_tag")
+        )
 
 
 def test_what_was_never_answered_is_left_out_and_counted(
@@ -223,6 +225,41 @@ def test_pool_of_a_cut_prompt_names_the_records_that_had_room(
     assert pool.record_id == "a-8", "the other query has no room at all"
     assert pool.shown_ids == whole.prompt.record_ids[-1:]
     assert unanswered(cache, prepare_pools(bundle, hash_encoder, todo)) == 0
+
+
+class Prim:
+    """Refuses what names a topic, as a filter of a remote LLM may."""
+
+    name, is_remote = "prim", True
+
+    def __init__(self, *topics: str) -> None:
+        self.topics = topics
+
+    def complete(self, prompt: Prompt, *, n: int = 1, **_options: object) -> list[Completion]:
+        if any(f"text on {topic} " in prompt.query for topic in self.topics):
+            raise BackendError("refused by a filter")
+        return [Completion("yes", greedy=i == 0) for i in range(n)]
+
+
+def test_prompt_an_llm_refuses_is_passed_over_and_counted(
+    bundle: Bundle, hash_encoder, tmp_path: Path
+) -> None:
+    cache = CachedLLM(Prim("vision"), tmp_path / "p.jsonl")
+    asks = prepare_pools(bundle, hash_encoder, jobs(history("a", 9), history("b", 9)))
+    ask_all(cache, asks, quiet, "pools")
+    assert [p.record_id for p in pools_kept({"m": cache}, asks)] == ["a-7", "b-7"]
+    assert unanswered(cache, asks) == 2
+
+
+def test_llm_that_answers_nothing_ends_the_labelling(
+    bundle: Bundle, hash_encoder, tmp_path: Path
+) -> None:
+    cache = CachedLLM(Prim(*TOPICS), tmp_path / "p.jsonl")
+    asks = prepare_pools(bundle, hash_encoder, jobs(history("a", 9), history("b", 9)))
+    done: list[int] = []
+    with pytest.raises(BackendError, match="refused by a filter"):
+        ask_all(cache, asks, lambda _stage, n, _total: done.append(n), "pools")
+    assert done == [1, 2]
 
 
 def test_single_records_are_spread_and_earlier(

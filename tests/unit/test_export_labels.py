@@ -14,7 +14,7 @@ import pytest
 from export.cache import CachedLLM, answer_rows, answers_file, open_cached, pack_answers
 from export.data import by_task, fingerprint, read_users, sample_users
 from export.priors import Labelled, _folds, fit_population, fit_scale, scaled
-from hydra_edge.errors import BackendError, ContextLengthError, HydraError
+from hydra_edge.errors import BackendError, ConfigError, ContextLengthError, HydraError
 from hydra_edge.prompt import Prompt, build_prompt
 from hydra_edge.tasks import BUILTIN
 from hydra_edge.types import Completion
@@ -158,6 +158,67 @@ def test_fingerprint_of_a_file_that_cannot_be_unpacked_is_refused(
         HydraError, match=r"a\.jsonl\.gz cannot be unpacked: .*Expected a whole gzip"
     ):
         fingerprint([path])
+
+
+def test_fingerprint_of_files_of_one_name_names_both(tmp_path: Path) -> None:
+    places = [tmp_path / site for site in "ab"]
+    for place in places:
+        place.mkdir()
+    paths = [write(place / "x.jsonl", lines(place.name, 1)) for place in places]
+    marks = fingerprint(paths)
+    assert list(marks) == ["x.jsonl", "x.jsonl (2)"]
+    assert set(marks.values()) == {mark for path in paths for mark in fingerprint([path]).values()}
+
+
+def test_read_users_refuses_the_same_lines_twice(tmp_path: Path) -> None:
+    paths = [write(tmp_path / name, lines("u", 3)) for name in ("a.jsonl", "a.jsonl.gz")]
+    with pytest.raises(HydraError, match=r"a\.jsonl\.gz holds the same as .*a\.jsonl;"):
+        read_users(paths)
+
+
+def test_read_users_leaves_out_blank_answers_and_says_so(tmp_path: Path) -> None:
+    rows = lines("u", 5)
+    rows[1] |= {"output": " "}
+    rows[3] |= {"input": ""}
+    with pytest.warns(UserWarning, match=r"2 lines with a blank .* first is a\.jsonl, line 2"):
+        (user,) = read_users([write(tmp_path / "a.jsonl", rows)])
+    assert len(user.records) == 3
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("{half", r"a\.jsonl, line 2: .*expected one JSON object"),
+        ("[1]", r"a\.jsonl, line 2: got \[1\]; expected one JSON object"),
+        ('{"user": "u", "task": "t", "input": "i"}', "line 2: found no output"),
+    ],
+)
+def test_read_users_damaged_line_is_named(tmp_path: Path, line: str, told: str) -> None:
+    path = write(tmp_path / "a.jsonl", lines("u", 1))
+    path.write_text(path.read_text() + "\n" + line)
+    with pytest.raises(HydraError, match=told):
+        read_users([path])
+
+
+def test_read_users_damaged_file_is_named(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl.gz", [row for i in range(50) for row in lines(f"u{i}", 9)])
+    whole = path.read_bytes()
+    for damaged in (whole[:-200], whole[:200] + bytes(20) + whole[220:]):
+        path.write_bytes(damaged)
+        with pytest.raises(HydraError, match=r"a\.jsonl\.gz cannot be (read|unpacked)"):
+            read_users([path])
+
+
+def test_cache_of_another_model_is_left_alone(
+    tmp_path: Path, scripted: Callable[..., object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "cache.jsonl"
+    path.with_suffix(".name").write_text("other\n")
+    inner = scripted(lambda _p, n: ["answer"] * n)
+    monkeypatch.setattr("export.cache.open_llm", lambda *_: inner)
+    with pytest.raises(ConfigError, match="keeps the answers of other; got scripted"):
+        open_cached("scripted", path, replay=False)
+    assert path.with_suffix(".name").read_text() == "other\n"
 
 
 def test_cached_llm_asks_once_and_replays_without_a_model(

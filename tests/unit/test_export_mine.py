@@ -147,6 +147,16 @@ def test_question_is_hashable_and_plain() -> None:
     assert len({Question("t", "u", "r"), Question("t", "u", "r")}) == 1
 
 
+def test_mine_reranker_of_one_user_says_what_is_needed(bundle: Bundle, hash_encoder) -> None:
+    with pytest.raises(BundleError, match=r"found 1 users with 12 records.*two or more"):
+        mine_reranker(users(1), bundle, hash_encoder, Plan(), quiet)
+
+
+def test_mine_reranker_refuses_a_task_named_like_a_kind(bundle: Bundle, hash_encoder) -> None:
+    with pytest.raises(BundleError, match=r"the task name 'rating'.*Rename it"):
+        mine_reranker(users(3, 14, "rating"), bundle, hash_encoder, Plan(), quiet)
+
+
 def test_mine_reranker_learns_what_users_have_in_common(bundle: Bundle, hash_encoder) -> None:
     names = {role: feature_names(role) for role in ("reranker", "adapter")}
     neutral = with_maps(bundle, neutral_maps(names))

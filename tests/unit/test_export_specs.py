@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from export.data import LEAST_USERS, UserHistory, by_task, with_specs
+from export.label import Job, prepare_pools
 from export.priors import engine_for
 from hydra_edge.bundle import Bundle
 from hydra_edge.encoder import TextEncoder
@@ -43,6 +44,17 @@ def test_user_with_few_records_is_asked_for_what_everybody_is(
     assert {kind(user) for user in users} == {"label", "text"}, "this is what few records look like"
     assert {kind(user) for user in specs(users)} == {"label"}
     assert set(specs(users)[-1].full_spec.labels) == set(DESKS)
+
+
+def test_prompt_offers_what_others_answer_before_the_user_does(
+    bundle: Bundle, hash_encoder: TextEncoder
+) -> None:
+    late = of("late", [*["printer"] * 13, "network", "own way"])
+    told = next(user for user in specs([*clerks(), late]) if user.user == "late")
+    asks = prepare_pools(
+        bundle, hash_encoder, [Job("m", told, told.records[-1 - i].id) for i in range(2)]
+    )
+    assert all(set(ask.prompt.task.labels) == set(DESKS) for ask in asks)
 
 
 def test_answer_of_few_people_is_shown_to_nobody_else() -> None:

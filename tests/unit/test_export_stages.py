@@ -185,6 +185,16 @@ def test_second_build_in_the_same_folder_is_refused(chain: Chain) -> None:
     assert chain.run()
 
 
+def test_delivery_is_made_while_no_other_build_may_work(chain: Chain) -> None:
+    def deliver() -> None:
+        with pytest.raises(ConfigError, match="another build is at work"):
+            chain.run()
+        chain.said.append("delivered")
+
+    run_stages(chain.stages(), chain.work, say=chain.said.append, deliver=deliver)
+    assert chain.said[-1] == "delivered"
+
+
 def test_work_that_is_no_folder_is_refused(chain: Chain) -> None:
     chain.work.write_text("a file")
     with pytest.raises(ConfigError, match=r"Cannot work in .*; expected a folder"):
