@@ -13,6 +13,7 @@ from hydra_edge.types import DEFAULT_TASK, Record
 MAX_NAME_CHARS = 200
 # UTF-8 cannot store lone surrogates, and SQLite's text functions stop at NUL.
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+_NO_IMPORTS = {"app"}  # what an application adds under its name
 MOMENTS = (-62135596800.0, 253402300799.0)  # the years 1 to 9999
 
 
@@ -33,6 +34,12 @@ def name_fault(text: str) -> str | None:
 def from_stream(source: str) -> bool:
     """Tell whether a source is a pipe, which says nothing of where its records came from."""
     return source.endswith(":-")
+
+
+def is_import(source: str) -> bool:
+    """Tell whether a source is a file or folder that was imported, and can be again."""
+    kind, colon, place = source.partition(":")
+    return bool(colon and place) and kind not in _NO_IMPORTS
 
 
 def _refuse(reason: str) -> ConfigError:

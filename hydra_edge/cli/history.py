@@ -28,6 +28,13 @@ OfSource = Annotated[
     str | None, typer.Option("--source", metavar="SOURCE", help="Only from this source.")
 ]
 Ids = Annotated[list[str], typer.Argument(metavar="RECORD_ID...", help="Ids of records.")]
+IdsOrNone = Annotated[
+    list[str] | None, typer.Argument(metavar="[RECORD_ID]...", help="Ids of records.")
+]
+WholeSource = Annotated[
+    str | None,
+    typer.Option("--source", metavar="SOURCE", help="All from this source: see `history sources`."),
+]
 Limit = Annotated[int, typer.Option("--limit", "-n", metavar="N", min=1, help="At most so many.")]
 
 
@@ -177,18 +184,38 @@ def list_sources(
 
 def mark_private(
     ctx: typer.Context,
-    record_ids: Ids,
+    record_ids: IdsOrNone = None,
+    source: WholeSource = None,
     off: Annotated[bool, typer.Option("--off", help="Let remote LLMs see them again.")] = False,
     user: options.User = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Keep records from ever being shown to a remote LLM."""
+    """Keep records from ever being shown to a remote LLM.
+
+    Answers you kept that were made from them become private with them; --off changes only the
+    records named.
+    """
+    if bool(record_ids) == (source is not None):
+        raise typer.BadParameter("expected ids of records, or --source.", param_hint="RECORD_ID")
     with open_user(ctx, user) as me:
-        changed = me.store.set_private(record_ids, not off)
+        if source is not None and not (found := me.store.records(source=source)):
+            raise _no_records(me.store, None, source)
+        names = record_ids or [record.id for record in found]
+        changed = me.store.set_private(names, not off)
     if as_json:
         output.write_json({"changed": changed})
         return
     output.plain(f"{views.plural(changed, 'record')} now {'public' if off else 'private'}")
+
+
+def reindex(ctx: typer.Context, user: options.User = None, as_json: options.AsJson = False) -> None:
+    """Make the search index anew from your records, where `doctor` finds it damaged."""
+    with open_user(ctx, user) as me:
+        indexed = me.store.reindex()
+    if as_json:
+        output.write_json({"indexed": indexed})
+        return
+    output.plain(f"{views.plural(indexed, 'record')} indexed")
 
 
 def clear_log(
@@ -196,7 +223,11 @@ def clear_log(
     user: options.User = None,
     choices: Annotated[
         bool,
-        typer.Option("--choices", help="Erase choices made with --no-keep, too; heads forget."),
+        typer.Option(
+            "--choices",
+            help="Erase choices made with --no-keep, too; heads that may have learned from them "
+            "are not used until `fit-head` has fitted them without.",
+        ),
     ] = False,
     yes: options.Yes = False,
     as_json: options.AsJson = False,
@@ -225,15 +256,8 @@ def delete_records(
 
 def forget(
     ctx: typer.Context,
-    record_ids: Annotated[
-        list[str] | None, typer.Argument(metavar="[RECORD_ID]...", help="Ids of records.")
-    ] = None,
-    source: Annotated[
-        str | None,
-        typer.Option(
-            "--source", metavar="SOURCE", help="All from this source: see `history sources`."
-        ),
-    ] = None,
+    record_ids: IdsOrNone = None,
+    source: WholeSource = None,
     everything: Annotated[
         bool, typer.Option("--all", help="The whole user: records, heads, log, the file itself.")
     ] = False,
@@ -244,7 +268,8 @@ def forget(
     """Erase records for good, and all that was made of them.
 
     Vectors, answers and log entries go with them, and answers you kept that copy their text;
-    afterwards the file holds none of their bytes. Heads that learned from them are fitted again.
+    afterwards the file holds none of their bytes, nor that they were there: importing the same
+    source again brings them back. Heads that learned from them are fitted again.
     """
     if bool(record_ids) + (source is not None) + everything != 1:
         raise typer.BadParameter(
@@ -266,8 +291,8 @@ def _forget(
     as_json: bool,
 ) -> None:
     with open_user(ctx, user) as me:
-        for record_id in record_ids:
-            me.store.get(record_id)  # unknown ids are told before anything is asked
+        # Unknown ids are told before anything is asked.
+        sources = {me.store.get(record_id).source for record_id in record_ids} | {source or ""}
         what = (
             f"all records from {output.one_line(source)}"
             if source is not None
@@ -279,6 +304,14 @@ def _forget(
         output.write_json(asdict(receipt))
         return
     output.plain(views.receipt_line(receipt))
+    from hydra_edge.records import is_import
+
+    if again := sorted(name for name in sources if is_import(name)):
+        names = ", ".join(output.one_line(name) for name in again)
+        output.note(
+            f"Importing {names} again brings them back: take them out there first, or import them "
+            "and mark them private instead."
+        )
 
 
 def _forget_user(user: str | None, *, yes: bool, as_json: bool) -> None:
@@ -317,8 +350,10 @@ def register(app: typer.Typer) -> None:
         group, "private", mark_private,
         "hydra-edge history private 0f3a9c6d12b45e78",
         "hydra-edge history private 0f3a9c6d12b45e78 --off",
+        "hydra-edge history private --source mbox:/home/ada/mail/sent.mbox",
     )  # fmt: skip
     put(group, "delete", delete_records, "hydra-edge history delete 0f3a9c6d12b45e78")
+    put(group, "reindex", reindex, "hydra-edge history reindex")
     put(group, "clear-log", clear_log, "hydra-edge history clear-log --yes")
     app.add_typer(group, name="history")
     put(

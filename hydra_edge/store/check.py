@@ -23,7 +23,7 @@ def _index(connection: Connection) -> list[str]:
     try:
         connection.execute("INSERT INTO records_fts (records_fts) VALUES ('integrity-check')")
     except sqlite3.DatabaseError:
-        problems.append("The search index is damaged. Export the history and import it anew.")
+        problems.append("The search index is damaged.")
     missing, extra = connection.execute(
         "SELECT (SELECT COUNT(*) FROM records WHERE seq NOT IN "
         "(SELECT id FROM records_fts_docsize)), "
@@ -33,7 +33,7 @@ def _index(connection: Connection) -> list[str]:
         problems.append(f"{missing} records are missing from the search index.")
     if extra:
         problems.append(f"{extra} entries of the search index belong to no record.")
-    return problems
+    return [f"{problem} Run `hydra-edge history reindex`." for problem in problems]
 
 
 def _schema(connection: Connection) -> list[str]:

@@ -200,6 +200,12 @@ def prepare(connection: sqlite3.Connection, label: str) -> None:
     _reindex_if_needed(connection)
 
 
+def reindex(connection: sqlite3.Connection) -> None:
+    """Make the word index anew from the records, within a transaction."""
+    for statement in _REINDEX:
+        connection.execute(statement)
+
+
 def _reindex_if_needed(connection: sqlite3.Connection) -> None:
     """Index every record again if words are found differently now.
 
@@ -211,8 +217,7 @@ def _reindex_if_needed(connection: sqlite3.Connection) -> None:
         return
     connection.execute("BEGIN IMMEDIATE")
     try:
-        for statement in _REINDEX:
-            connection.execute(statement)
+        reindex(connection)
         connection.execute("REPLACE INTO meta VALUES (?, ?)", (META_WORDS, mark))
         connection.execute("COMMIT")
     except BaseException:

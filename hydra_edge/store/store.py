@@ -23,6 +23,7 @@ from hydra_edge.store.database import Database
 from hydra_edge.store.log import Helped, LoggedGeneration, StoredChoice
 from hydra_edge.store.pools import StoredPool
 from hydra_edge.store.records import Revision
+from hydra_edge.store.schema import reindex
 from hydra_edge.types import (
     AddResult,
     Candidate,
@@ -180,6 +181,19 @@ class Store:
         """
         with self._db.writing() as connection:
             return records.set_private(connection, list(ids), private)
+
+    def reindex(self) -> int:
+        """Make the word index anew from the records; return how many there are.
+
+        Raises
+        ------
+        StoreError
+            If the records themselves cannot be read.
+        """
+        with self._db.writing() as connection:
+            reindex(connection)
+            records.mark_changed(connection, rewritten=True)
+            return records.count(connection, None)
 
     def together(self) -> AbstractContextManager[object]:
         """Let no other program write meanwhile: what is stored inside is, all of it or nothing."""

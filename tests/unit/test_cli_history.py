@@ -159,6 +159,45 @@ def test_history_unknown_user_lists_those_that_exist(history):
     assert "Known users: me" in result.stderr
 
 
+@pytest.mark.usefixtures("history")
+def test_history_private_takes_a_whole_source():
+    told = call("history", "private", "--source", "b", "--json")
+    assert json.loads(told.stdout) == {"changed": 3}
+    assert [r.id for r in records() if r.private] == ["r2", "r3", "r4", "r5"]
+    call("history", "private", "--source", "b", "--off")
+    assert [r.id for r in records() if r.private] == ["r2"]
+
+
+@pytest.mark.usefixtures("history")
+@pytest.mark.parametrize(
+    ("args", "code", "said"),
+    [
+        ((), 2, "expected ids of records, or --source"),
+        (("r1", "--source", "a"), 2, "expected ids of records, or --source"),
+        (("--source", "c"), 1, "No record comes from 'c'; sources: b, a."),
+    ],
+)
+def test_history_private_unclear_orders_change_nothing(args, code, said):
+    result = call("history", "private", *args)
+    assert result.exit_code == code
+    assert said in " ".join(result.stderr.split())
+    assert [r.id for r in records() if r.private] == ["r2"]
+
+
+@pytest.mark.usefixtures("history")
+def test_history_reindex_mends_what_doctor_finds():
+    with Personalizer.open() as me:
+        me.store._db.connection.execute("DELETE FROM records_fts_data WHERE id > 10")
+        me.store._db.connection.commit()
+        (problem,) = me.store.check()
+        assert "hydra-edge history reindex" in problem
+    assert call("history", "reindex").stdout == "5 records indexed\n"
+    with Personalizer.open() as me:
+        assert me.store.check() == []
+    found = json.loads(call("history", "search", "third", "--json").stdout)
+    assert [r["id"] for r in found["records"]] == ["r3"]
+
+
 # ---- forget
 
 
@@ -182,6 +221,18 @@ def test_forget_records_prints_the_receipt(args):
 
     assert result.stdout.startswith("Forgotten: 2 records, ")
     assert [r.id for r in records()] == ["r3", "r4", "r5"]
+
+
+def test_forget_says_that_an_import_brings_records_back():
+    with Personalizer.open(create=True) as me:
+        me.add([
+            Record("text", "One", "note_title", "r1", source="markdown:/home/ada/notes"),
+            Record("other", "Two", "note_title", "r2", source="add"),
+            Record("more", "Three", "note_title", "r3", source="app:mail"),
+        ])  # fmt: skip
+    told = call("forget", "r1", "--yes")
+    assert "Importing markdown:/home/ada/notes again brings them back" in told.stderr
+    assert "again" not in call("forget", "r2", "r3", "--yes").stderr
 
 
 @pytest.mark.usefixtures("history")
