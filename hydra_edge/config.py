@@ -237,6 +237,20 @@ def load_config(paths: Paths) -> Config:
     return replace(Config(), **values)
 
 
+def way_online(paths: Paths) -> str:
+    """Say what switches ``offline`` off: wherever it was switched on, setting, variable or flag."""
+    try:
+        stays = load_config(paths).offline
+    except ConfigError:  # an application that has settings of its own need not have a sound file
+        stays = False
+    if not stays:
+        return "leave --offline out"
+    variable = f"{ENV_PREFIX}OFFLINE"
+    if variable in os.environ:
+        return f"unset {variable}"
+    return "run `hydra-edge config set offline false`"
+
+
 def save_setting(paths: Paths, name: str, value: str) -> None:
     """Write one setting to ``config.toml``, keeping the file's comments.
 

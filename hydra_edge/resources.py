@@ -9,7 +9,7 @@ import threading
 from pathlib import Path
 
 from hydra_edge.bundle import Bundle, load_bundle
-from hydra_edge.config import Config, Paths
+from hydra_edge.config import Config, Paths, way_online
 from hydra_edge.encoder import Encoder, TextEncoder
 from hydra_edge.engine import Engine
 from hydra_edge.errors import ClosedError, EgressDeniedError
@@ -84,7 +84,7 @@ class Resources:
             if self._llm.is_remote and self.config.offline:
                 raise EgressDeniedError(
                     f"{self._llm.name} is remote and --offline forbids every remote call. "
-                    "Use a local model with -m, or leave --offline out."
+                    f"Use a local model with -m, or {way_online(self.paths)}."
                 )
             return self._llm
 

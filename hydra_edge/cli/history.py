@@ -209,7 +209,10 @@ def mark_private(
 
 
 def reindex(ctx: typer.Context, user: options.User = None, as_json: options.AsJson = False) -> None:
-    """Make the search index anew from your records, where `doctor` finds it damaged."""
+    """Make a damaged search index anew.
+
+    `doctor` tells whether it is; your records hold all it is made of.
+    """
     with open_user(ctx, user) as me:
         indexed = me.store.reindex()
     if as_json:

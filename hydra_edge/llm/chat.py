@@ -15,6 +15,7 @@ from hydra_edge.errors import BackendError
 
 # Private-use characters: no template writes them, and messages are kept out of the rendering.
 _HOLE = re.compile("\ue000([0-9]+)\ue001")
+WITHOUT = "Leave `chat:` out before the file's path (in Python: chat=False)."
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,5 +74,5 @@ class ChatTemplate:
     def _broken(self, why: object) -> BackendError:
         return BackendError(
             f"The chat template of {self._model} cannot be used: {str(why)[:200]}. Expected one "
-            "that takes a user message. Open the model with chat=False."
+            f"that takes a user message. {WITHOUT}"
         )

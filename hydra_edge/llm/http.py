@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 MAX_REPLY_BYTES = 4 << 20
 _MAX_ERROR_BYTES = 64 << 10
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.5, 30.0
+_MORE_TIME = "wait longer: `hydra-edge config set timeout_s SECONDS`"
 # How an API says that it does not know a parameter, and how it names one.
 _UNKNOWN = re.compile(
     r"unknown|unrecogni[sz]ed|unsupported|not support|unexpected|extra[_ ]|not permitted|forbidden",
@@ -106,7 +107,7 @@ def split_base_url(base_url: str) -> SplitResult:
         # Not repeated in the message: it holds a secret.
         raise ConfigError(
             "base_url carries a user name or password; expected a plain address. Store the key "
-            "with `hydra-edge keys set openai` instead."
+            "with `hydra-edge keys set HOST` instead."
         )
     if parts.scheme not in {"http", "https"} or not parts.hostname or not port_ok or parts.query:
         raise ConfigError(
@@ -187,7 +188,8 @@ class ApiClient:
         if key is not None and not (key.isascii() and key.isprintable() and " " not in key):
             raise BackendAuthError(
                 "The API key holds characters no key has (a blank, a line break, or beyond "
-                "ASCII). Set it again with `hydra-edge keys set openai`."
+                "ASCII). Set it again with `hydra-edge keys set`, under its name in `hydra-edge "
+                "keys list`."
             )
         self.host = parts.netloc
         self.is_remote = not is_loopback(parts.hostname or "")
@@ -396,7 +398,7 @@ class ApiClient:
             if isinstance(err, x.TimeoutException | TimeoutError):
                 raise BackendTimeoutError(
                     f"{self.host} did not answer: waited {self._timeout_s:g} s. Try again, or "
-                    "raise timeout_s."
+                    f"{_MORE_TIME}."
                 ) from err
             if isinstance(err, x.HTTPError | x.InvalidURL | OSError | RuntimeError):
                 raise BackendError(
@@ -423,12 +425,12 @@ class ApiClient:
         except x.TimeoutException as err:
             raise BackendTimeoutError(
                 f"{self.host} stopped in the middle of a reply: waited {self._timeout_s:g} s. "
-                "Try again, or raise timeout_s."
+                f"Try again, or {_MORE_TIME}."
             ) from err
         except TimeoutError as err:
             raise BackendTimeoutError(
                 f"{self.host} took over {2 * self._timeout_s:g} s for one reply. Try again, or "
-                "raise timeout_s."
+                f"{_MORE_TIME}."
             ) from err
         except (x.HTTPError, x.StreamError, OSError, RuntimeError) as err:
             raise BackendError(

@@ -1,5 +1,6 @@
 """API keys: from the environment, the system's keyring, or a file only its owner can read.
 
+A key is named by the host it is for; that of ``openai`` serves all hosts that have none.
 Hands keys to whoever sends them and shows them to nobody: no message of this module holds one.
 """
 
@@ -11,7 +12,7 @@ import re
 import stat
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from hydra_edge.config import ENV_PREFIX, Paths, changing, write_private
@@ -19,15 +20,31 @@ from hydra_edge.errors import ConfigError
 
 _SERVICE = "hydra-edge"
 _KEYRING_WAIT_S = 10.0  # a locked keyring may ask for its password, or wait for a desktop for ever
-_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
+_HOST = re.compile(r"[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63}){0,31}(:[0-9]{1,5})?")
+_HOST_VARIABLE = re.compile(r"[a-z0-9]+(_+[a-z0-9]+)+|localhost")  # what follows the prefix
 _IN_KEYRING = ""  # what the file holds for a key that the keyring keeps
+_NONE = ""  # what the keyring is said to hold where it answers that it has no such key
 
 
 def key_variable(name: str) -> str:
     """Return the environment variable that wins over a stored key."""
     if name == "openai":
         return "OPENAI_API_KEY"
-    return f"{ENV_PREFIX}KEY_{name.upper().replace('-', '_')}"
+    return f"{ENV_PREFIX}KEY_{re.sub('[^A-Z0-9]', '_', name.upper())}"
+
+
+def key_for(host: str, port: int | None, paths: Paths) -> str | None:
+    """Return the key for an address: its host's with this port, its host's, or that of openai.
+
+    Raises
+    ------
+    ConfigError
+        As ``get_key``.
+    """
+    for name in (f"{host}:{port}", host) if port else (host,):
+        if _is_host(name) and (key := get_key(name, paths)):
+            return key
+    return get_key("openai", paths)
 
 
 def get_key(name: str, paths: Paths) -> str | None:
@@ -39,7 +56,7 @@ def get_key(name: str, paths: Paths) -> str | None:
         If the name is not one, the keys file is readable by others or damaged, or the keyring
         that has the key does not give it.
     """
-    _check_name(name)
+    check_name(name)
     from_env = os.environ.get(key_variable(name), "").strip()
     if from_env:
         return from_env
@@ -49,7 +66,7 @@ def get_key(name: str, paths: Paths) -> str | None:
     if stored[name] != _IN_KEYRING:
         return stored[name]
     value = _keyring("get", name)
-    if value is None:
+    if not value:
         raise ConfigError(
             f"The key {name!r} is in the system's keyring, which does not give it. Unlock the "
             f"keyring, set it again with `hydra-edge keys set {name}`, or set {key_variable(name)}."
@@ -65,7 +82,7 @@ def set_key(name: str, value: str, paths: Paths) -> str:
     ConfigError
         If name or value cannot be one, or the file cannot be written.
     """
-    _check_name(name)
+    check_name(name)
     value = value.strip()
     if not value or not (value.isascii() and value.isprintable() and " " not in value):
         raise ConfigError(
@@ -88,25 +105,30 @@ def list_keys(paths: Paths) -> dict[str, str]:
         for name, value in _read(paths).items()
     }
     prefix = f"{ENV_PREFIX}KEY_"
-    names = {key_variable(name): name for name in ("openai", *origins)}
+    names = {key_variable(name): name for name in ("openai", *filter(_is_host, origins))}
     for variable in os.environ:
-        if variable.startswith(prefix):
-            names.setdefault(variable, variable.removeprefix(prefix).lower())
+        rest = variable.removeprefix(prefix).lower()
+        if variable.startswith(prefix) and _HOST_VARIABLE.fullmatch(rest):
+            names.setdefault(variable, rest)
     for variable, name in names.items():
-        if os.environ.get(variable, "").strip() and _NAME.fullmatch(name):
+        if os.environ.get(variable, "").strip():
             origins[name] = f"environment {variable}"
     return dict(sorted(origins.items()))
 
 
+def unused_keys(paths: Paths) -> list[str]:
+    """Return the names of stored keys that are sent to no address."""
+    return sorted(name for name in _read(paths) if name != "openai" and not _is_host(name))
+
+
 def remove_key(name: str, paths: Paths) -> str:
-    """Forget a stored key; return where it was.
+    """Forget a stored key, whatever its name; return where it was.
 
     Raises
     ------
     ConfigError
-        If no key of that name is stored.
+        If no key of that name is stored, or the keyring may still have it.
     """
-    _check_name(name)
     stored = _read(paths)
     if name not in stored:
         variable = key_variable(name)
@@ -116,18 +138,37 @@ def remove_key(name: str, paths: Paths) -> str:
         )
     where = f"file {paths.keys_file}"
     if stored[name] == _IN_KEYRING:
-        _keyring("delete", name)
+        left = _keyring("delete", name)
+        if left != _NONE:
+            state = "cannot be asked whether it still has it" if left is None else "still has it"
+            raise ConfigError(
+                f"Key {name!r} is not removed: the system's keyring {state}; expected it gone. "
+                "Unlock the keyring (install the package keyring if that is gone), then run "
+                f"`hydra-edge keys remove {name}` again."
+            )
         where = "keyring"
     with _editing(paths) as stored:
         stored.pop(name, None)
     return where
 
 
-def _check_name(name: str) -> None:
-    if not _NAME.fullmatch(name):
+def _is_host(name: str) -> bool:
+    """Return whether a name can only be that of a host, and so is of use for an address."""
+    return bool(_HOST.fullmatch(name)) and (name == "localhost" or "." in name or ":" in name)
+
+
+def check_name(name: str) -> None:
+    """Refuse a name under which no key would be looked for.
+
+    Raises
+    ------
+    ConfigError
+        With the names there can be.
+    """
+    if name != "openai" and not _is_host(name):
         raise ConfigError(
-            f"Key name {name!r} cannot be used; expected 1-32 lower-case letters, digits, '-' or "
-            "'_', such as 'openai'."
+            f"Key name {name!r} cannot be used; expected openai, or the host of an API's address "
+            "in lower case, as in `hydra-edge keys set api.mistral.ai` or `... set localhost:8080`."
         )
 
 
@@ -172,8 +213,11 @@ def _editing(paths: Paths) -> Iterator[dict[str, str]]:
 
 
 def _keyring(action: str, name: str, value: str = "") -> str | None:
-    """Ask the system's keyring; None whenever it is missing, broken, or does not answer."""
-    found: list[str | None] = []
+    """Return what the system's keyring has afterwards, ``_NONE`` if nothing.
+
+    None whenever it is missing, broken, or does not answer.
+    """
+    found: list[str] = []
 
     def ask() -> None:
         try:
@@ -182,9 +226,9 @@ def _keyring(action: str, name: str, value: str = "") -> str | None:
             if action == "set":
                 keyring.set_password(_SERVICE, name, value)
             if action == "delete":
-                keyring.delete_password(_SERVICE, name)
-            else:
-                found.append(keyring.get_password(_SERVICE, name))
+                with suppress(Exception):  # what it refused is still there to be read
+                    keyring.delete_password(_SERVICE, name)
+            found.append(keyring.get_password(_SERVICE, name) or _NONE)
         except Exception:  # noqa: S110 - headless, locked, misconfigured: the file serves
             pass
 

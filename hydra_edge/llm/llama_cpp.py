@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from hydra_edge.errors import BackendError, ContextLengthError
-from hydra_edge.llm.chat import ChatTemplate
+from hydra_edge.llm.chat import WITHOUT, ChatTemplate
 from hydra_edge.llm.draft import Draft
 from hydra_edge.llm.engine import Engine, Feed
 from hydra_edge.llm.request import check_request, repeated
@@ -122,8 +122,8 @@ class LlamaCpp:
                 self._template = ChatTemplate(source, model=path.name)
             elif chat:
                 raise BackendError(
-                    f"Model {path.name} has no chat template; chat=True needs one. Open it with "
-                    "chat=False for few-shot completion."
+                    f"Model {path.name} has no chat template; expected one to prompt it by. "
+                    f"{WITHOUT} It is then prompted by examples."
                 )
         except BackendError:
             self._engine.close()

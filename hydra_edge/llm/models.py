@@ -12,11 +12,11 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from hydra_edge.config import Config, Paths, make_private_dir
+from hydra_edge.config import Config, Paths, make_private_dir, way_online
 from hydra_edge.errors import BackendError, EgressDeniedError, UnknownModelError
 from hydra_edge.llm.engine import INSTALL
 from hydra_edge.llm.http import is_loopback, split_base_url
-from hydra_edge.llm.keys import get_key
+from hydra_edge.llm.keys import key_for
 from hydra_edge.llm.protocol import LLM
 
 _SMOLLM2 = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -215,16 +215,18 @@ def _open_gguf(
 def _open_api(model: str, config: Config, paths: Paths) -> LLM:
     if not model:
         raise UnknownModelError("No model named behind 'openai:'; expected openai:MODEL.")
-    if config.offline and not is_loopback(split_base_url(config.base_url).hostname or ""):
+    address = split_base_url(config.base_url)
+    host = address.hostname or ""
+    if config.offline and not is_loopback(host):
         raise EgressDeniedError(
             f"Model {_REMOTE}{model} is remote ({config.base_url}) and offline is set: nothing "
-            "may leave this machine. Use a local model, or leave --offline out."
+            f"may leave this machine. Use a local model, or {way_online(paths)}."
         )
     from hydra_edge.llm.openai_api import OpenAIApi
 
     return OpenAIApi(
         model,
         base_url=config.base_url,
-        api_key=get_key("openai", paths),
+        api_key=key_for(host, address.port, paths),
         timeout_s=config.timeout_s,
     )

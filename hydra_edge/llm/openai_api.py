@@ -439,8 +439,9 @@ class OpenAIApi:
             )
         if refusal.status in {401, 403}:
             return BackendAuthError(
-                f"{self.name} refused the key: got {refusal.status} ({refusal.message}). Set one "
-                "with `hydra-edge keys set openai`, or in OPENAI_API_KEY."
+                f"{self.name} refused the key: got {refusal.status} ({refusal.message}). Set it "
+                "again under its name in `hydra-edge keys list`; without one: `hydra-edge keys set "
+                "openai`."
             )
         if refusal.status == 200:
             return BackendError(

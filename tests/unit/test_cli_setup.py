@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import stat
+import sys
 import tempfile
 from contextlib import contextmanager
 from dataclasses import replace
@@ -59,6 +60,47 @@ def test_keys_remove_forgets_it():
     assert call("keys", "remove", "openai").exit_code == 0
     assert get_key("openai", find_paths()) is None
     assert call("keys", "remove", "openai").exit_code == 1
+
+
+def test_keys_set_name_of_no_host_is_refused_before_the_key_is_read(home):
+    result = call("keys", "set", "mistral", text="sk-secret\n")
+
+    assert result.exit_code == 1
+    assert "expected openai, or the host of an API's address" in result.stderr
+    assert not (home / "keys.json").exists()
+
+
+def test_keys_set_without_the_keyring_package_names_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "keyring", None)
+    result = call("keys", "set", "api.mistral.ai", text="sk-secret\n")
+
+    assert "keys.json" in result.stderr
+    assert "mode 0600" in result.stderr
+    assert "pip install keyring" in result.stderr
+    assert "extra `keyring`" in result.stderr
+
+
+def test_keys_set_with_the_keyring_package_advises_nothing():
+    assert "pip install" not in call("keys", "set", "openai", text="sk-secret\n").stderr
+
+
+def test_keys_stored_under_the_name_of_no_host_are_told_and_can_be_removed(home):
+    call("keys", "set", "openai", text="sk-secret\n")
+    (home / "keys.json").write_text('{"mistral": "sk-old", "openai": "sk-secret"}')
+
+    assert "Key mistral is sent nowhere" in call("keys", "list").stderr
+    assert call("keys", "remove", "mistral").exit_code == 0
+    assert "sent nowhere" not in call("keys", "list").stderr
+
+
+def test_keys_remove_of_a_key_the_keyring_keeps_is_exit_1(home):
+    call("keys", "set", "openai", text="sk-secret\n")
+    (home / "keys.json").write_text('{"openai": ""}')
+    result = call("keys", "remove", "openai")
+
+    assert result.exit_code == 1
+    assert "not removed" in result.stderr
+    assert "openai" in call("keys", "list").stdout
 
 
 def test_models_are_listed_with_how_to_get_them():
@@ -214,6 +256,71 @@ def test_heads_rollback_uses_the_version_before():
     assert loaded("heads", "rollback", "-r", "reranker", "--json")["version"] == 1
     assert "v1*" in call("heads", "list").stdout
     assert call("heads", "rollback", "-r", "reranker", "--version", "9").exit_code == 1
+
+
+@pytest.mark.usefixtures("fitted")
+def test_heads_rollback_of_the_first_leaves_no_head_of_ones_own():
+    back = ("heads", "rollback", "-r", "reranker")
+    first = loaded(*back, "--json")
+    none = loaded(*back, "--json")
+
+    assert set(none) == set(first)
+    assert (none["version"], none["current"], none["switch"]) == (None, False, "shared")
+    assert "*" not in call("heads", "list").stdout
+    assert "no head of your own" in call("rank", "The clock failed").stderr
+    assert "there is no earlier version (in use: none; kept: 1, 2)" in call(*back).stderr
+    assert call(*back, "--version", "1").exit_code == 0
+    told = call(*back)
+    assert told.stdout == "commit_subject reranker: no head of your own any more (shared)\n"
+    assert "--version N" in told.stderr
+
+
+@pytest.fixture
+def _other_base(fitted):
+    """The same user, whose head was fitted with a base that is in use no more."""
+    with Personalizer.open() as me:
+        state = me.store.head("commit_subject", "reranker")
+        me.store.save_head(replace(state, base_id="f" * 64))
+
+
+@pytest.mark.usefixtures("_other_base")
+def test_heads_list_and_doctor_say_that_a_head_of_another_base_does_not_serve():
+    listed = call("heads", "list")
+    [in_use] = [h for h in loaded("heads", "list", "--json")["heads"] if h["current"]]
+    user = {f["name"]: f for f in loaded("doctor", "--json")["findings"]}["user me"]
+
+    assert "outdated: was fitted with another base" in listed.stdout
+    assert "Outdated heads do not serve. Next: hydra-edge fit-head" in listed.stderr
+    assert in_use["outdated"] == "was fitted with another base"
+    assert user["state"] == "advice"
+    assert "commit_subject reranker was fitted with another base" in user["detail"]
+    assert user["detail"].endswith("hydra-edge fit-head --user me")
+    back = ("heads", "rollback", "-r", "reranker", "--version")
+    assert call(*back, "2").stderr == ""
+    assert "does not serve" in call(*back, "3").stderr
+    assert call("fit-head", "--no-llm").exit_code == 0
+    assert "Next" not in call("heads", "list").stderr
+    assert states(loaded("doctor", "--json")["findings"])["user me"] == "ok"
+
+
+@pytest.mark.usefixtures("_other_base")
+def test_doctor_without_a_base_says_nothing_of_heads(home, monkeypatch):
+    monkeypatch.setenv("HYDRA_EDGE_BUNDLE", str(home))
+    found = states(json.loads(call("doctor", "--json").stdout)["findings"])
+
+    assert (found["base"], found["user me"]) == ("broken", "ok")
+
+
+@pytest.mark.usefixtures("fitted")
+def test_heads_import_says_how_it_serves_and_how_to_take_it_back(tmp_path):
+    path = tmp_path / "head.json"
+    call("heads", "export", str(path), "-r", "reranker")
+    told = call("heads", "import", str(path), "-u", "ada").stderr
+    command = told.partition("take it back: ")[2].strip()
+
+    assert "serves as the file says" in told
+    assert command.endswith("--task commit_subject --role reranker --user ada")
+    assert "no head of your own" in call(*command.split()[1:]).stdout
 
 
 @pytest.mark.usefixtures("fitted")

@@ -63,6 +63,16 @@ def test_file_that_is_no_gguf_is_refused_before_native_code(tmp_path, content):
         LlamaCpp(path)
 
 
+@pytest.mark.model
+@pytest.mark.parametrize(
+    ("template", "said"), [(None, "has no chat template"), ("{% if", "cannot be used")]
+)
+def test_chat_template_that_does_not_serve_says_how_to_go_without(monkeypatch, template, said):
+    monkeypatch.setattr(Engine, "template", lambda _engine: template)
+    with pytest.raises(BackendError, match=rf"{said}.*Leave `chat:` out .*chat=False"):
+        LlamaCpp(smollm2(), n_ctx=64, threads=1, chat=True)
+
+
 def test_file_that_is_missing_is_named(tmp_path):
     with pytest.raises(BackendError, match=r"none\.gguf cannot be read"):
         LlamaCpp(tmp_path / "none.gguf")

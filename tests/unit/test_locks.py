@@ -61,21 +61,21 @@ def test_settings_saved_at_once_are_all_kept(paths: Paths) -> None:
 
 def test_keys_set_and_removed_at_once_are_all_kept(paths: Paths) -> None:
     for i in range(3):
-        keys.set_key(f"old{i}", "sk-old", paths)
+        keys.set_key(f"old{i}.example", "sk-old", paths)
     at_once(
         [
-            *(lambda i=i: keys.set_key(f"new{i}", f"sk-{i}", paths) for i in range(6)),
-            *(lambda i=i: keys.remove_key(f"old{i}", paths) for i in range(3)),
+            *(lambda i=i: keys.set_key(f"new{i}.example", f"sk-{i}", paths) for i in range(6)),
+            *(lambda i=i: keys.remove_key(f"old{i}.example", paths) for i in range(3)),
         ]
     )
     assert {name: keys.get_key(name, paths) for name in keys.list_keys(paths)} == {
-        f"new{i}": f"sk-{i}" for i in range(6)
+        f"new{i}.example": f"sk-{i}" for i in range(6)
     }
 
 
 SETTING = (lambda paths: save_setting(paths, "records", "2"), "config")
-KEY = (lambda paths: keys.set_key("two", "sk-two", paths), "keys")
-REMOVAL = (lambda paths: keys.remove_key("one", paths), "keys")
+KEY = (lambda paths: keys.set_key("two.example", "sk-two", paths), "keys")
+REMOVAL = (lambda paths: keys.remove_key("one.example", paths), "keys")
 
 
 @pytest.mark.parametrize(("change", "name"), [SETTING, KEY, REMOVAL])
@@ -86,7 +86,7 @@ def test_file_that_another_program_is_changing_is_left_with_an_error(
     name: str,
 ) -> None:
     monkeypatch.setattr(config, "_LOCK_WAIT_S", 0.01)
-    keys.set_key("one", "sk-one", paths)
+    keys.set_key("one.example", "sk-one", paths)
     save_setting(paths, "records", "1")
     files = {file: file.read_bytes() for file in (paths.keys_file, paths.config_file)}
     with (
@@ -107,7 +107,7 @@ def test_file_is_read_only_while_no_other_program_writes_it(
     name: str,
 ) -> None:
     """What the other wrote before it let go of the file is still there afterwards."""
-    keys.set_key("one", "sk-one", paths)
+    keys.set_key("one.example", "sk-one", paths)
     save_setting(paths, "records", "1")
     waits = threading.Event()
     acquire = FileLock.acquire
@@ -122,10 +122,10 @@ def test_file_is_read_only_while_no_other_program_writes_it(
             done = other.submit(change, paths)
             assert waits.wait(timeout=60)
             paths.config_file.write_text("candidates = 3\nrecords = 1\n")
-            paths.keys_file.write_text('{"one": "sk-one", "late": "sk-late"}')
+            paths.keys_file.write_text('{"one.example": "sk-one", "late.example": "sk-late"}')
         done.result(timeout=60)
     assert load_config(paths).candidates == 3
-    assert keys.get_key("late", paths) == "sk-late"
+    assert keys.get_key("late.example", paths) == "sk-late"
 
 
 def test_keyring_that_takes_its_time_keeps_nobody_from_the_file(
@@ -134,15 +134,15 @@ def test_keyring_that_takes_its_time_keeps_nobody_from_the_file(
     monkeypatch.setattr(config, "_LOCK_WAIT_S", 0.01)
 
     def slow(_action: str, name: str, value: str = "") -> str | None:
-        if name == "slow":
+        if name == "slow.example":
             with ThreadPoolExecutor(1) as other:
-                other.submit(keys.set_key, "quick", "sk-quick", paths).result(timeout=60)
+                other.submit(keys.set_key, "quick.example", "sk-quick", paths).result(timeout=60)
         return None
 
     monkeypatch.setattr(keys, "_keyring", slow)
-    keys.set_key("slow", "sk-slow", paths)
-    assert keys.get_key("quick", paths) == "sk-quick"
-    assert keys.get_key("slow", paths) == "sk-slow"
+    keys.set_key("slow.example", "sk-slow", paths)
+    assert keys.get_key("quick.example", paths) == "sk-quick"
+    assert keys.get_key("slow.example", paths) == "sk-slow"
 
 
 def test_lock_files_are_their_owners_only_even_under_umask_zero(
@@ -150,7 +150,7 @@ def test_lock_files_are_their_owners_only_even_under_umask_zero(
 ) -> None:
     umask(0)
     save_setting(paths, "records", "1")
-    keys.set_key("one", "sk-one", paths)
+    keys.set_key("one.example", "sk-one", paths)
     files = [file for file in paths.config.iterdir() if file.is_file()]
     assert {file.name for file in files} >= {"config.toml", "keys.json"}
     assert {mode(file) for file in files} == {0o600}
