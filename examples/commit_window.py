@@ -21,7 +21,7 @@ from typing import Any
 
 from hydra_edge import Personalizer
 from hydra_edge.errors import ConfigError, HydraError
-from hydra_edge.githook import Repository, describe_staged
+from hydra_edge.githook import Repository, as_before, describe_staged, is_private
 from hydra_edge.importers import ImportLog, read_git
 from hydra_edge.types import ChoiceResult, FitReport, Generation
 from hydra_edge.words import reasons
@@ -120,7 +120,8 @@ class CommitWindow(ttk.Frame):
         self._said = " ".join(map(str, words))  # _wait shows it
 
     def _learn(self) -> str:
-        added = self.person.add(read_git(self.git.root, ImportLog(), limit=NEWEST, task=TASK)).added
+        commits = read_git(self.git.root, ImportLog(), limit=NEWEST, task=TASK)
+        added = self.person.add(as_before(commits, self.git, self.person.store)).added
         if added or self.person.store.head(TASK, "reranker") is None:
             self.person.fit_head(TASK, use_llm=False, progress=self._say)
         return f"{self.person.store.tasks().get(TASK, 0)} commits of yours are known, {added} new"
@@ -164,6 +165,8 @@ class CommitWindow(ttk.Frame):
             raise ConfigError(f"git did not commit: {(done.stderr or done.stdout).strip()}")
         # A commit with a body becomes a record when it is read like the others, next time.
         choice = self.person.choose(generation_id=asked.id, text=subject, keep=not body)
+        if choice.record_id and is_private(self.git, self.person.store):
+            self.person.store.set_private([choice.record_id], True)
         fit = self.person.fit_head(TASK, use_llm=False, progress=self._say)
         return asked.head.version, choice, fit
 
@@ -188,12 +191,8 @@ class CommitWindow(ttk.Frame):
             self.root.destroy()
 
 
-def main() -> None:
+if __name__ == "__main__":
     try:
         CommitWindow(tk.Tk(), Personalizer.open(create=True), Path(*sys.argv[1:2])).mainloop()
     except HydraError as err:
         sys.exit(f"error: {err}")
-
-
-if __name__ == "__main__":
-    main()

@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from hydra_edge import Personalizer, Record
+from hydra_edge.config import write_private
 from hydra_edge.importers import ImportLog, read_git, read_jsonl
 from hydra_edge.types import DEFAULT_TASK
 
@@ -49,7 +50,7 @@ def write_jsonl(records: list[Record], path: Path) -> None:
     """Write records as `hydra-edge import jsonl` reads them."""
     keys = ("id", "task", "time", "input", "output")
     lines = [json.dumps({k: getattr(r, k) for k in keys}, ensure_ascii=False) for r in records]
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    write_private(path, "\n".join(lines) + "\n")
 
 
 def main() -> None:
@@ -76,7 +77,10 @@ def main() -> None:
     os.environ["HYDRA_EDGE_HOME"] = str(args.home.absolute())
     file = args.home / "history.jsonl"
     write_jsonl(past, file)
-    run(["hydra-edge", "import", "jsonl", str(file), "--user", "me"])
+    try:
+        run(["hydra-edge", "import", "jsonl", str(file), "--user", "me"])
+    finally:
+        file.unlink()  # it may be your own history, which is in your file now
     run(["hydra-edge", "fit-head", "--user", "me", "--budget", args.budget])
 
     table = Table(title="Held back: never seen by the model or the heads", show_lines=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -12,7 +13,7 @@ import typer
 
 from hydra_edge.cli import options, output
 from hydra_edge.cli.group import new_group, put
-from hydra_edge.cli.session import check_named, open_user
+from hydra_edge.cli.session import check_named, open_user, settings
 from hydra_edge.errors import CancelledError, EgressDeniedError, HydraError
 
 if TYPE_CHECKING:
@@ -28,7 +29,12 @@ Subjects = Annotated[
     str, typer.Option("--task", "-t", metavar="TASK", help="Which kind of query a subject is.")
 ]
 Limit = Annotated[
-    str, typer.Option("--limit", metavar="TIME", help="Longest a commit may wait, as 15s or 1m.")
+    str,
+    typer.Option(
+        "--limit",
+        metavar="TIME",
+        help="Longest a proposal may take, and again what is learned, as 15s or 1m.",
+    ),
 ]
 AllowRemote = Annotated[
     bool,
@@ -50,8 +56,9 @@ def install(
     """Propose a subject at every commit that has no message yet.
 
     The proposal is made of what is staged, in your style; which subject you commit teaches
-    your head. No commit is ever refused or kept waiting for longer than --limit. A hook that
-    is there already is kept, and runs first.
+    your head. No commit is ever refused. One waits for --limit at most before it and as long
+    again after it, and for Python to start. A hook that is there already is kept, and runs first.
+    Installing again renews ours, with the options given then.
     """
     from hydra_edge.githook import Repository, hooks
     from hydra_edge.program import command, environment
@@ -65,12 +72,19 @@ def install(
     with open_user(ctx, user, create=user is None):
         pass
     check_named(ctx, user, [task])  # a name mistyped is said now, not at every commit
-    words = ["--task", task, "--limit", limit]
-    words += [*(["--user", user] if user else []), *(["--model", model] if model else [])]
-    words += ["--allow-remote"] if allow_remote else []
+    words = _words(user, task, model, limit, allow_remote=allow_remote)
     _tell(hooks.install(repository, command([]), words, environment()), as_json=as_json)
     for remark in hooks.remarks(repository):
         output.note(remark, style="yellow")
+
+
+def _words(
+    user: str | None, task: str, model: str | None, limit: str, *, allow_remote: bool
+) -> list[str]:
+    """Return the options to install a hook with, which it then runs with."""
+    words = ["--allow-remote"] if allow_remote else []
+    words += [*(["--user", user] if user else []), *(["--model", model] if model else [])]
+    return [*words, "--task", task, "--limit", limit]
 
 
 def uninstall(repo: Repo = Path(), as_json: options.AsJson = False) -> None:
@@ -126,6 +140,7 @@ def run(
 
     It always ends well; what goes wrong is one line on stderr.
     """
+    from hydra_edge.config import way_online
     from hydra_edge.githook.limit import within
     from hydra_edge.githook.proposal import be_hook
 
@@ -145,9 +160,15 @@ def run(
     except CancelledError:
         output.note(f"hydra-edge: {failed} within {limit}.")
     except EgressDeniedError:
+        words = _words(user, task, model, limit, allow_remote=True)
+        again = shlex.join(["hydra-edge", "git-hook", "install", *words])
+        config, paths = settings()
+        # Offline may have been on when the hook was installed, which it keeps: hence both steps.
+        why = " and offline is on" if config.offline else ""
+        way = f"{way_online(paths)}, then run: " if config.offline else ""
         output.note(
-            f"hydra-edge: {failed}: the LLM is remote. To let it see what is staged, in words: "
-            "hydra-edge git-hook install --allow-remote"
+            f"hydra-edge: {failed}: the LLM is remote{why}. To let it see what is staged, in "
+            f"words: {way}{again}"
         )
     except HydraError as err:
         output.note(f"hydra-edge: {failed}: {output.one_line(str(err))}")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, TextIO
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
@@ -12,12 +13,18 @@ from hydra_edge.cli import options
 from hydra_edge.cli.group import new_group, put
 from hydra_edge.cli.intake import run
 
+if TYPE_CHECKING:
+    from hydra_edge.importers import ImportLog
+    from hydra_edge.store import Store
+    from hydra_edge.types import Record
+
 Private = Annotated[
     bool | None,
     typer.Option(
         "--private/--public",
         help="Whether remote LLMs may never see these records. Default: mail and chats are "
-        "private, all else is public; a record that says it is private stays so.",
+        "private, commits as those of their repository before, all else is public; a record "
+        "that says it is private stays so.",
     ),
 ]
 DryRun = Annotated[
@@ -29,6 +36,13 @@ Task = Annotated[
         "--task", "-t", metavar="TASK", help="Task of these records; default: the source's own."
     ),
 ]
+LineTask = Annotated[
+    str | None,
+    typer.Option(
+        "--task", "-t", metavar="TASK",
+        help="Task of the records that name none themselves; default: general.",
+    ),
+]  # fmt: skip
 InputColumn = Annotated[
     str, typer.Option("--input", metavar="NAME", help="Column that holds what was asked.")
 ]
@@ -60,7 +74,7 @@ def import_jsonl(
     ctx: typer.Context,
     file: Annotated[str, typer.Argument(metavar="FILE", help="File to read; - is stdin.")],
     user: options.User = None,
-    task: Task = None,
+    task: LineTask = None,
     input_column: InputColumn = "input",
     output_column: OutputColumn = "output",
     id_column: IdColumn = "id",
@@ -82,6 +96,7 @@ def import_jsonl(
         ctx,
         lambda log: read_jsonl(_place(file), log, columns=columns, **extra),
         user=user,
+        private=private,
         dry_run=dry_run,
         as_json=as_json,
     )
@@ -91,7 +106,7 @@ def import_csv(
     ctx: typer.Context,
     file: Annotated[str, typer.Argument(metavar="FILE", help="File to read; - is stdin.")],
     user: options.User = None,
-    task: Task = None,
+    task: LineTask = None,
     input_column: InputColumn = "input",
     output_column: OutputColumn = "output",
     id_column: IdColumn = "id",
@@ -112,6 +127,7 @@ def import_csv(
         ctx,
         lambda log: read_csv(_place(file), log, columns=columns, **extra),
         user=user,
+        private=private,
         dry_run=dry_run,
         as_json=as_json,
     )
@@ -133,16 +149,26 @@ def import_git(
     dry_run: DryRun = False,
     as_json: options.AsJson = False,
 ) -> None:
-    """Import your own commits: body -> subject line."""
+    """Import your own commits: body -> subject line.
+
+    New ones are private if you have private records of this repository, unless you say --public.
+    """
     from hydra_edge.importers import read_git
+
+    def as_before(records: Iterable[Record], store: Store) -> Iterator[Record]:
+        from hydra_edge import githook
+
+        return githook.as_before(records, githook.Repository(repo, bare=True), store)
 
     extra = _given(author=author, limit=limit, task=task, private=private)
     run(
         ctx,
         lambda log: read_git(repo.expanduser(), log, **extra),
         user=user,
+        private=private,
         dry_run=dry_run,
         as_json=as_json,
+        as_before=as_before if private is None else None,
     )
 
 
@@ -154,7 +180,11 @@ def import_mbox(
     ] = False,
     me: Annotated[
         str | None,
-        typer.Option("--me", metavar="ADDRESS", help="Your address, or a part of it."),
+        typer.Option(
+            "--me",
+            metavar="ADDRESS",
+            help="Your address, or a part of it; '*' is everybody's. Default: the only sender's.",
+        ),
     ] = None,
     user: options.User = None,
     task: Task = None,
@@ -165,17 +195,23 @@ def import_mbox(
     """Import mail you wrote: body -> subject, or mail -> reply.
 
     Subjects are read from mails that begin a conversation: those of replies and forwards are
-    somebody else's. Its records are private unless you say --public.
+    somebody else's. Without --me the mail has to be one sender's. Its records are private unless
+    you say --public.
     """
-    from hydra_edge.importers import read_mbox
+    from hydra_edge.importers.mbox import only_sender, read_mbox
 
-    extra = _given(me=me, task=task, private=private)
+    extra = _given(task=task, private=private)
+
+    def read(log: ImportLog) -> Iterator[Record]:
+        path = file.expanduser()
+        mine = None if me == "*" else me or only_sender(path, log)
+        yield from read_mbox(path, log, mode="reply" if replies else "subject", me=mine, **extra)
+
     run(
         ctx,
-        lambda log: read_mbox(
-            file.expanduser(), log, mode="reply" if replies else "subject", **extra
-        ),
+        read,
         user=user,
+        private=private,
         dry_run=dry_run,
         as_json=as_json,
     )
@@ -198,6 +234,7 @@ def import_markdown(
         ctx,
         lambda log: read_markdown(folder.expanduser(), log, **extra),
         user=user,
+        private=private,
         dry_run=dry_run,
         as_json=as_json,
     )
@@ -225,6 +262,7 @@ def import_chatgpt(
         ctx,
         lambda log: read_chatgpt(file.expanduser(), log, **extra),
         user=user,
+        private=private,
         dry_run=dry_run,
         as_json=as_json,
     )
@@ -253,6 +291,7 @@ def import_lamp(
         ctx,
         lambda log: read_lamp(questions, outputs, log, **extra),
         user=user,
+        private=private,
         dry_run=dry_run,
         as_json=as_json,
     )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from itertools import chain, islice
 from typing import TYPE_CHECKING
@@ -14,10 +15,11 @@ from hydra_edge.cli import output
 from hydra_edge.cli.interrupt import Interrupt
 from hydra_edge.cli.session import open_user
 from hydra_edge.cli.views import plural, record_json
-from hydra_edge.errors import HydraError
+from hydra_edge.errors import HydraError, RecordNotFoundError, UnknownUserError
 
 if TYPE_CHECKING:
     from hydra_edge.importers import ImportLog
+    from hydra_edge.store import Store
     from hydra_edge.types import AddResult, JsonDict, Progress, Record
 
 SAMPLES = 3
@@ -52,14 +54,32 @@ def run(
     read: Callable[[ImportLog], Iterator[Record]],
     *,
     user: str | None,
+    private: bool | None,
     dry_run: bool,
     as_json: bool,
+    as_before: Callable[[Iterable[Record], Store], Iterator[Record]] | None = None,
 ) -> None:
-    """Read a source to its end into a user's file and report; no file is made for nothing."""
+    """Read a source to its end into a user's file and report; no file is made for nothing.
+
+    Parameters
+    ----------
+    private
+        What the user said of these records: private, public, or nothing.
+    as_before
+        Marks records private that are to be so like earlier ones, where nothing was said.
+    """
     from hydra_edge.importers import ImportLog
     from hydra_edge.types import AddResult
 
     log, result, samples, name = ImportLog(), AddResult(), [], ""
+    counts = Counter[str]()
+
+    def as_wanted(new: Iterable[Record], store: Store) -> Iterator[Record]:
+        for record in new if as_before is None else as_before(new, store):
+            counts["marked"] += as_before is not None and record.private
+            counts["stay"] += private is False and _is_hidden(store, record)
+            yield record
+
     with Interrupt("Stopping after this record") as stop, output.progress(quiet=as_json) as bar:
         reading = Reading(read(log), log, bar, stop)
         records = iter(reading)
@@ -69,11 +89,19 @@ def run(
         if dry_run and first is not None:
             samples = [first, *islice(records, SAMPLES - 1)]
             deque(records, maxlen=0)  # read to the end, for the counts
+            if as_before is not None:
+                with suppress(UnknownUserError), open_user(ctx, user) as me:
+                    samples = list(as_wanted(samples, me.store))
         elif first is not None:
             with open_user(ctx, user, create=True) as me:
                 name = me.user
-                result = me.add(chain([first], records))
-    report = Report(name, log, result, samples, dry_run, stop.wanted, reading.error)
+                result = me.add(as_wanted(chain([first], records), me.store))
+    if counts["marked"]:
+        output.note(
+            "Kept private, as records of this repository are already; --public keeps new ones "
+            "public."
+        )
+    report = Report(name, log, result, counts["stay"], samples, dry_run, stop.wanted, reading.error)
     if as_json:
         output.write_json(report.json())
     else:
@@ -84,6 +112,14 @@ def run(
         raise typer.Exit(1)
 
 
+def _is_hidden(store: Store, record: Record) -> bool:
+    """Tell whether the record that has this one's id is private, and so keeps it private."""
+    try:
+        return store.get(record.id or record.content_hash[:16]).private
+    except RecordNotFoundError:
+        return False
+
+
 @dataclass(frozen=True)
 class Report:
     """What came of an import."""
@@ -91,6 +127,7 @@ class Report:
     user: str  # empty: nobody's file was opened
     log: ImportLog
     result: AddResult
+    stay_private: int  # said to be public now, but there already as private
     samples: list[Record]
     dry_run: bool
     stopped: bool
@@ -121,6 +158,11 @@ class Report:
             parts = [f"{self.user}: {counts}" if self.user else counts]
         if result.renamed:
             parts.append(f"{result.renamed} added under another id, theirs being taken")
+        if self.stay_private:
+            parts.append(
+                f"{self.stay_private} there already as private stay so (`hydra-edge history "
+                "private --off ID...` changes that)"
+            )
         reasons = ", ".join(f"{count} {reason}" for reason, count in log.skipped.most_common())
         parts.append(f"{log.skipped.total()} skipped" + (f" ({reasons})" if reasons else ""))
         if log.bad_total:
@@ -134,6 +176,7 @@ class Report:
             "user": self.user or None,
             "read": self.log.read,
             **asdict(self.result),
+            "stay_private": self.stay_private,
             "skipped": dict(self.log.skipped),
             "bad": [asdict(bad) for bad in self.log.bad],
             "bad_total": self.log.bad_total,

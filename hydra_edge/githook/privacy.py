@@ -1,4 +1,4 @@
-"""Whether what is committed here is private: it is where an import of this repository was.
+"""Whether what is committed here is private: it is where records of this repository are.
 
 One repository has many places (linked worktrees, folders in it, clones, and where it was before
 it was moved), and any of them may be what was imported. So it is known by the folder git keeps
@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import PurePath
 
 from hydra_edge.errors import RecordNotFoundError
 from hydra_edge.githook.repository import Repository
 from hydra_edge.records import clean_text
 from hydra_edge.store import Store
+from hydra_edge.types import Record
 
 _SOURCE = "git:"
 _RECENT = 500  # commits of this repository that are sought among the records of other sources
@@ -37,6 +39,24 @@ def is_private(repository: Repository, store: Store) -> bool:
     if ids and repository.has_any(ids):
         return True
     return _any_private(store, repository.recent_commits(_RECENT))
+
+
+def as_before(records: Iterable[Record], repository: Repository, store: Store) -> Iterator[Record]:
+    """Mark records of a repository private that are new to a store, if any there is private.
+
+    Those it holds already are as their owner wants them.
+    """
+    private = is_private(repository, store)
+    for record in records:
+        new = private and not _is_stored(store, record)
+        yield replace(record, private=True) if new else record
+
+
+def _is_stored(store: Store, record: Record) -> bool:
+    try:
+        return store.get(record.id).content_hash == record.content_hash
+    except RecordNotFoundError:
+        return False
 
 
 def _is_here(repository: Repository, folder: str) -> bool:

@@ -17,21 +17,23 @@ _QUIET = {"LC_ALL": "C", "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0"}
 
 
 class Repository:
-    """A git repository with a working tree.
+    """A git repository, with a working tree unless told otherwise.
 
     Parameters
     ----------
     path
         The repository, or a folder inside it. None: the one whose hook we are; git then says
         by its environment which index is being committed, and that is kept.
+    bare
+        Whether one without a working tree will do.
 
     Raises
     ------
     ConfigError
-        If there is no git, or no repository with a working tree.
+        If there is no git, or no such repository.
     """
 
-    def __init__(self, path: Path | None = None) -> None:
+    def __init__(self, path: Path | None = None, *, bare: bool = False) -> None:
         program = shutil.which("git")
         if program is None:
             raise ConfigError(
@@ -45,12 +47,13 @@ class Repository:
         self.root = Path.cwd() if path is None else path.expanduser()
         if not self.root.is_dir():
             raise ConfigError(f"{self.root} is no folder. Expected a git repository. Check it.")
-        if not self.ask("rev-parse", "--show-toplevel"):
+        has_files = bool(self.ask("rev-parse", "--show-toplevel"))
+        if not has_files and not (bare and self.ask("rev-parse", "--git-dir")):
             raise ConfigError(
                 f"{self.root} is not in a git repository with files. Expected a folder of one. "
                 "Check the path, or run: git init"
             )
-        if path is not None:
+        if path is not None and has_files:
             self.root = self._place("--show-toplevel")
 
     def _command(self, *arguments: str) -> list[str]:

@@ -7,7 +7,9 @@ into. Mail is private unless the caller says otherwise.
 from __future__ import annotations
 
 import mailbox
+from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from email import message_from_bytes
 from email.message import Message
@@ -92,9 +94,7 @@ def read_mbox(
             "Replies need your own address: got none; expected a part of it, such as "
             "ada@example.org. Say which mails are yours."
         )
-    with readable(path, _EXPECTED):
-        _check_mbox(path)
-        box = mailbox.mbox(path, create=False)
+    box = _open(path)
     try:
         with readable(path, _EXPECTED):
             keys = box.keys()  # finds where every mail starts
@@ -112,14 +112,59 @@ def read_mbox(
         box.close()
 
 
-def _check_mbox(path: Path) -> None:
-    with path.open("rb") as handle:
-        start = handle.read(4096).lstrip()
-    if start and not start.startswith(b"From "):
+def only_sender(path: Path, log: ImportLog) -> str | None:
+    """Return the address all mails of an mbox file are from, reading headers only.
+
+    Parameters
+    ----------
+    path
+        The mbox file.
+    log
+        Shows progress in mails.
+
+    Returns
+    -------
+    str or None
+        None if no mail says whom it is from.
+
+    Raises
+    ------
+    ImportFormatError
+        If the file cannot be opened or is not an mbox, or its mails are from several senders.
+    """
+    box = _open(path)
+    senders: Counter[str] = Counter()
+    try:
+        with readable(path, _EXPECTED):
+            keys = box.keys()
+            log.begin(item="mail", unit="mails looked at", total=len(keys))
+            for key in keys:
+                log.done += 1
+                header = _header(box, key)
+                with suppress(Exception):  # reported when the mail itself is read
+                    senders.update(_senders(message_from_bytes(header)))
+    finally:
+        box.close()
+    if len(senders) > 1:
+        listed = ", ".join(f"{ascii(name)[1:-1]} ({n})" for name, n in senders.most_common(5))
         raise ImportFormatError(
-            f"{path} is not a mailbox this can read. Expected {_EXPECTED}. "
-            "Most mail programs can export a folder as mbox."
+            f"Whose mail in {path} is meant is unknown: got mail of {len(senders)} senders; "
+            f"expected one, or to be told your address. The most frequent are {listed}. Say which "
+            "is yours: --me ADDRESS (a part of it will do), or --me '*' for all mail."
         )
+    return next(iter(senders), None)
+
+
+def _open(path: Path) -> mailbox.mbox:
+    with readable(path, _EXPECTED):
+        with path.open("rb") as handle:
+            start = handle.read(4096).lstrip()
+        if start and not start.startswith(b"From "):
+            raise ImportFormatError(
+                f"{path} is not a mailbox this can read. Expected {_EXPECTED}. "
+                "Most mail programs can export a folder as mbox."
+            )
+        return mailbox.mbox(path, create=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,10 +247,7 @@ def _index(box: mailbox.mbox, log: ImportLog) -> dict[bytes, str]:
     index: dict[bytes, str] = {}
     for key in keys:
         log.done += 1
-        header = b""
-        with box.get_file(key) as handle:
-            while (line := handle.readline()).strip():
-                header += line
+        header = _header(box, key)
         try:
             message_id = _message_id(message_from_bytes(header))
         except Exception:  # noqa: S112 - reported when the mail itself is read
@@ -213,6 +255,15 @@ def _index(box: mailbox.mbox, log: ImportLog) -> dict[bytes, str]:
         if message_id:
             index.setdefault(_digest(message_id), key)
     return index
+
+
+def _header(box: mailbox.mbox, key: str) -> bytes:
+    """Return what stands above a mail's body, which is not even read."""
+    header = b""
+    with box.get_file(key) as handle:
+        while (line := handle.readline()).strip():
+            header += line
+    return header
 
 
 def _digest(message_id: str) -> bytes:
@@ -228,9 +279,14 @@ def _answers(mail: Message) -> bool:
     return any(header_text(mail[name]) for name in ("In-Reply-To", "References"))
 
 
+def _senders(mail: Message) -> list[str]:
+    """Return the addresses a mail says it is from."""
+    named = getaddresses([str(mail["From"] or "")])
+    return [address.casefold() for _, address in named if address]
+
+
 def _is_from(mail: Message, me: str) -> bool:
-    addresses = getaddresses([str(mail["From"] or "")])
-    return any(me in address.casefold() for _, address in addresses)
+    return any(me in address for address in _senders(mail))
 
 
 def _date(mail: Message) -> float | None:

@@ -20,6 +20,7 @@ import pytest
 
 from hydra_edge.config import Config, find_paths
 from hydra_edge.errors import StoreError
+from hydra_edge.importers import ImportLog, read_git
 from hydra_edge.llm import LLM
 from hydra_edge.llm.models import open_llm
 from hydra_edge.personalizer import Personalizer
@@ -416,6 +417,22 @@ def test_window_with_a_real_llm_proposes_and_learns(
         picture.parent.mkdir(parents=True, exist_ok=True)
         subprocess.run(["import", "-display", display, "-window", "root", picture], check=True)
     llm.close()
+
+
+def test_window_commits_of_a_private_repository_are_private(
+    open_window: OpenWindow, repo: Repo
+) -> None:
+    with Personalizer.open("ada", create=True) as person:
+        person.add(read_git(repo.path, ImportLog(), limit=1, private=True))
+    window = open_window(answering())
+    assert "14 commits of yours are known, 13 new" in window.status.get()
+    propose(window)
+    window.commit_button.invoke()
+    until_idle(window)
+
+    found = window.person.store.records()
+    assert len(found) == len(COMMITS) + 1
+    assert all(record.private for record in found)
 
 
 def test_window_example_stays_below_two_hundred_lines() -> None:

@@ -6,6 +6,7 @@ import signal
 
 import pytest
 from cli_runner import call, records
+from git_repository import GitRepository
 
 from hydra_edge.errors import ImportFormatError
 from hydra_edge.personalizer import Personalizer
@@ -111,6 +112,18 @@ def test_import_csv_needs_no_columns_of_ids_and_times(options, header):
     assert [(r.input, r.output) for r in records()] == [("We study it.", "A Study")]
 
 
+@pytest.mark.parametrize("kind", ["jsonl", "csv"])
+def test_import_task_given_is_of_the_records_that_name_none_and_help_says_so(kind):
+    lines = {
+        "csv": "input,output,task\na,b,own\nc,d,\n",
+        "jsonl": '{"input": "a", "output": "b", "task": "own"}\n{"input": "c", "output": "d"}\n',
+    }
+    call("import", kind, "-", "--task", "given", text=lines[kind])
+
+    assert {r.output: r.task for r in records()} == {"b": "own", "d": "given"}
+    assert "Task of the records that name none" in call("import", kind, "--help").stdout
+
+
 def test_import_csv_column_that_was_asked_for_has_to_be_there():
     result = call("import", "csv", "-", "--id", "doi", text="input,output\na,b\n")
 
@@ -182,3 +195,115 @@ def test_import_source_breaking_off_keeps_what_came_before(tmp_path, monkeypatch
     assert "error: The disk went away." in result.stderr
     assert "3 added" in result.stdout
     assert len(records()) == 3
+
+
+# ---- private as before
+
+
+@pytest.fixture
+def repo(tmp_path):
+    made = GitRepository(tmp_path / "repo")
+    begin(made, "Start")
+    return made
+
+
+def begin(repo, subject):
+    repo.git("commit", "-q", "--allow-empty", "-m", subject, "-m", f"Why we {subject}.")
+
+
+def private_of(user="me"):
+    return {record.output: record.private for record in records(user)}
+
+
+def test_import_git_again_keeps_new_commits_as_private_as_before_and_says_so(repo):
+    call("import", "git", "repo", "--private")
+    begin(repo, "Next")
+    result = call("import", "git", "repo")
+
+    assert "1 added, 0 updated, 1 unchanged" in result.stdout
+    assert "Kept private, as records of this repository are already; --public" in result.stderr
+    assert private_of() == {"Start": True, "Next": True}
+    assert "Kept private" not in call("import", "git", "repo").stderr
+
+
+def test_import_git_public_said_wins_over_what_was_before(repo):
+    call("import", "git", "repo", "--private")
+    begin(repo, "Next")
+    result = call("import", "git", "repo", "--public")
+
+    assert "Kept private" not in result.stderr
+    assert private_of() == {"Start": True, "Next": False}
+    begin(repo, "Last")
+    call("import", "git", "repo/.git")
+    assert private_of() == {"Start": True, "Next": False, "Last": True}
+
+
+def test_import_git_dry_run_shows_what_would_be_private(repo, home):
+    first = json.loads(call("import", "git", "repo", "--dry-run", "--json").stdout)
+    assert [sample["private"] for sample in first["samples"]] == [False]
+    assert not home.exists()
+
+    call("import", "git", "repo", "--private")
+    begin(repo, "Next")
+    again = call("import", "git", "repo", "--dry-run", "--json")
+    shown = {sample["output"]: sample["private"] for sample in json.loads(again.stdout)["samples"]}
+    assert shown["Next"] is True
+    assert "Kept private" in again.stderr
+    assert private_of() == {"Start": True}
+
+
+def test_import_public_of_records_already_private_says_that_they_stay_so_and_how_to_change_it(repo):
+    call("import", "git", "repo", "--private")
+    begin(repo, "Next")
+    result = call("import", "git", "repo", "--public")
+    (stays,) = [record.id for record in records() if record.private]
+
+    assert result.stdout.startswith(
+        "me: 1 added, 0 updated, 1 unchanged; 1 there already as private stay so "
+        "(`hydra-edge history private --off ID...` changes that); "
+    )
+    call("history", "private", "--off", stays)
+    again = json.loads(call("import", "git", "repo", "--public", "--json").stdout)
+    assert (again["unchanged"], again["stay_private"]) == (2, 0)
+
+
+def test_import_public_without_ids_is_told_of_private_records_too(tmp_path):
+    (tmp_path / "h.jsonl").write_text('{"input": "a text", "output": "a title"}\n')
+    call("import", "jsonl", "h.jsonl", "--private")
+    again = json.loads(call("import", "jsonl", "h.jsonl", "--public", "--json").stdout)
+
+    assert (again["unchanged"], again["stay_private"]) == (1, 1)
+
+
+# ---- whose mail
+
+
+def mail(sender, subject, *headers):
+    lines = [f"From {sender} Mon Jan  1 00:00:00 2024", f"Subject: {subject}", *headers]
+    return "\n".join([*lines, "", f"Some words on {subject}.", "> Quoted?", "", ""])
+
+
+def test_import_mail_of_several_senders_asks_which_one_is_meant(tmp_path, home):
+    bob = [mail("b", f"Bob {i}", "From: Bob <BOB@example.org>") for i in range(3)]
+    ada = [mail("a", "Ada", "From: ada@example.org")]
+    (tmp_path / "All").write_text("".join(ada + bob))
+    result = call("import", "mbox", "All")
+
+    assert result.exit_code == 1
+    assert "bob@example.org (3), ada@example.org (1)" in result.stderr
+    assert "--me ADDRESS" in result.stderr
+    assert not home.exists()
+    assert "several" not in call("import", "mbox", "All", "--me", "ada").stderr
+    assert [record.output for record in records()] == ["Ada"]
+    assert call("import", "mbox", "All", "--me", "*", "-u", "all").exit_code == 0
+    assert len(records("all")) == 4
+
+
+@pytest.mark.parametrize(("options", "written"), [((), "Lunch"), (("--replies",), "Some words on")])
+def test_import_mail_of_one_sender_needs_no_address(tmp_path, options, written):
+    mails = [mail("a", "Lunch", f"From: {name} <ada@example.org>") for name in ("Ada", "A.")]
+    (tmp_path / "Sent").write_text("".join(mails))
+    result = call("import", "mbox", "Sent", *options)
+
+    assert result.exit_code == 0, result.output
+    assert all(record.output.startswith(written) for record in records())

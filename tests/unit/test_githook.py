@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import stat
 import subprocess
 import threading
@@ -12,7 +13,7 @@ from git_repository import QUIET, GitRepository
 
 from hydra_edge import Personalizer, Record
 from hydra_edge.config import Config
-from hydra_edge.errors import ConfigError
+from hydra_edge.errors import ConfigError, EgressDeniedError
 from hydra_edge.githook import Repository, describe_staged, hooks
 from hydra_edge.githook.limit import within
 from hydra_edge.githook.message import is_empty, one_line, propose, spelled
@@ -672,3 +673,33 @@ def test_command_run_anything_wrong_is_one_line_and_exit_0(repo):
         assert result.stderr.startswith("hydra-edge: nothing proposed: ")
         assert len(result.stderr.splitlines()) == 1
     assert (repo.path / ".git" / "COMMIT_EDITMSG").read_text() == HINTS
+
+
+@pytest.mark.parametrize("offline", [False, True])
+def test_command_run_remote_llm_is_refused_with_the_command_that_allows_it(
+    repo, monkeypatch, offline
+):
+    if offline:
+        monkeypatch.setenv("HYDRA_EDGE_OFFLINE", "1")
+    refusing = cli_runner.FakePersonalizer(error=EgressDeniedError("It is remote."))
+    (repo.path / ".git" / "COMMIT_EDITMSG").write_text(HINTS)
+    Personalizer.open("ada", create=True).close()
+    result = cli_runner.call(
+        "git-hook", "run", "--user", "ada", "-m", "openai:x y", "--limit", "5m", "--",
+        "prepare-commit-msg", ".git/COMMIT_EDITMSG", opener=refusing.open,
+    )  # fmt: skip
+
+    said, _, command = result.stderr.strip().rpartition(": ")
+    assert len(result.stderr.splitlines()) == 1
+    assert ("offline is on" in said) is offline
+    assert ("unset HYDRA_EDGE_OFFLINE, then run" in said) is offline
+    monkeypatch.delenv("HYDRA_EDGE_OFFLINE", raising=False)
+    words = shlex.split(command)
+    assert words[0] == "hydra-edge"
+    assert cli_runner.call(*words[1:]).exit_code == 0
+    script = (repo.path / ".git" / "hooks" / "post-commit").read_text()
+    assert (
+        "git-hook run --allow-remote --user ada --model 'openai:x y' --task commit_subject "
+        "--limit 5m -- post-commit"
+    ) in script
+    assert "OFFLINE" not in script

@@ -7,8 +7,7 @@ import pytest
 from git_repository import QUIET, GitRepository
 
 from hydra_edge import Record
-from hydra_edge.githook import Repository
-from hydra_edge.githook.privacy import is_private
+from hydra_edge.githook import Repository, as_before, is_private
 from hydra_edge.importers import ImportLog, read_git
 from hydra_edge.importers.base import Origin
 from hydra_edge.store import Store
@@ -210,3 +209,58 @@ def test_commit_in_a_folder_whose_name_is_no_text_is_private_like_its_import(
 
 def test_commit_before_any_other_in_an_empty_store_is_public(store, tmp_path):
     assert not is_private(Repository(GitRepository(tmp_path / "new").path), store)
+
+
+# ---- what is read of a repository again
+
+
+def read_again(store, path):
+    repository = Repository(path, bare=True)
+    return store.add(as_before(read_git(path, ImportLog()), repository, store))
+
+
+def private_of(store):
+    return {record.output: record.private for record in store.records()}
+
+
+def test_read_again_new_commits_of_a_private_repository_are_private(repo, store):
+    imported(store, repo.path)
+    repo.git("commit", "-q", "--allow-empty", "-m", "Next", "-m", "Why it is next.")
+    result = read_again(store, repo.path)
+
+    assert (result.added, result.unchanged) == (1, 1)
+    assert private_of(store) == {"Start": True, "Next": True}
+
+
+def test_read_again_commits_made_public_stay_so(repo, store):
+    imported(store, repo.path)
+    for name in ("Next", "Last"):
+        repo.git("commit", "-q", "--allow-empty", "-m", name, "-m", f"Why it is {name}.")
+        imported(store, repo.path)
+    store.set_private([record.id for record in store.records() if record.output == "Next"], False)
+    result = read_again(store, repo.path)
+
+    assert (result.updated, result.unchanged) == (0, 3)
+    assert private_of(store) == {"Start": True, "Next": False, "Last": True}
+
+
+def test_read_again_new_commits_of_a_public_repository_are_public(repo, other, store):
+    imported(store, repo.path, private=False)
+    imported(store, other.path)
+    repo.git("commit", "-q", "--allow-empty", "-m", "Next", "-m", "Why it is next.")
+    (newest, *_) = as_before(read_git(repo.path, ImportLog()), Repository(repo.path), store)
+
+    assert not newest.private
+
+
+@pytest.mark.parametrize("place", [".git", "bare"])
+def test_read_again_a_place_without_files_is_known_like_any_other(repo, store, tmp_path, place):
+    path = repo.path / ".git"
+    if place == "bare":
+        path = tmp_path / "bare"
+        repo.git("clone", "-q", "--bare", str(repo.path), str(path))
+    imported(store, repo.path)
+    found = read_git(path, ImportLog(), author="ada", task="headline")
+    (record,) = as_before(found, Repository(path, bare=True), store)
+
+    assert record.private

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hydra_edge.errors import ConfigError, ImportFormatError
 from hydra_edge.importers import ImportLog, read_mbox
 from hydra_edge.importers.mailtext import html_text, is_taken_over, split_quotes
+from hydra_edge.importers.mbox import only_sender
 
 ME = "Ada <ada@example.org>"
 
@@ -295,3 +296,34 @@ def test_quotes_are_split_from_own_words(text, own, quoted):
 @given(st.text())
 def test_html_of_any_kind_becomes_text(html):
     assert isinstance(html_text(html), str)
+
+
+def sender_of(path):
+    return only_sender(path, ImportLog())
+
+
+def test_only_sender_is_one_address_however_it_is_written(path):
+    write(path, mail(), mail(sender="ADA@example.org"), mail(sender=""))
+    assert sender_of(path) == "ada@example.org"
+
+
+def test_only_sender_without_any_is_none(path):
+    path.write_text("From x\nSubject: s\n\nFrom: in the body\n")
+    assert sender_of(path) is None
+
+
+def test_only_sender_several_are_listed_the_most_frequent_first(path):
+    others = [mail(sender=f"p{i}@example.org") for i in range(9)]
+    write(path, *others, mail(), mail())
+    with pytest.raises(ImportFormatError, match="mail of 10 senders") as caught:
+        sender_of(path)
+    assert "frequent are ada@example.org (2), p0@example.org (1)" in str(caught.value)
+    assert "p4" not in str(caught.value)
+
+
+def test_only_sender_of_what_is_no_mbox_is_an_error(path):
+    with pytest.raises(ImportFormatError, match="cannot be read"):
+        sender_of(path)
+    path.write_text("no mail")
+    with pytest.raises(ImportFormatError, match="not a mailbox"):
+        sender_of(path)
