@@ -216,7 +216,8 @@ class _Build:
         if importlib.util.find_spec("onnx") is None:
             raise HydraError(
                 "Stages onnx and agree cannot run: package onnx is not installed; expected the "
-                "export extra. Run pip install 'hydra-edge[export]', or leave them out with --only."
+                "export extra. Run pip install '.[export]' in a clone, or leave them out with "
+                "--only."
             )
         from export.encoder import source_folder
 

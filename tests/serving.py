@@ -127,7 +127,7 @@ def serving(person: Personalizer, **options: Any) -> Iterator[Served]:
     token = owner_token(files)
     with run.bind(0) as sock:
         port = sock.getsockname()[1]
-        settings = Settings(port=port, doorkeeper=Doorkeeper(files, [token]), **options)
+        settings = Settings(port=port, doorkeeper=Doorkeeper(files), **options)
         ready = threading.Event()
         made: list[run.Server] = []
 

@@ -57,7 +57,7 @@ def serve(
     except ModuleNotFoundError as err:
         raise ConfigError(
             f"MCP needs a package that is not installed: got no {err.name}; expected the extra "
-            "`mcp`. Install it: pip install 'hydra-edge[mcp]'"
+            "`mcp` of hydra-edge. Install it, in a clone: pip install '.[mcp]'"
         ) from err
     if task:
         task_spec(ctx, task, user)  # an unknown one is told now, not at the first call

@@ -119,7 +119,7 @@ def _need_server() -> None:
     if missing:
         raise ConfigError(
             f"The server needs {' and '.join(missing)}, which is not installed; expected the "
-            'extra `server`. Run: pip install "hydra-edge[server]"'
+            "extra `server` of hydra-edge. Install it, in a clone: pip install '.[server]'"
         )
 
 
@@ -145,11 +145,11 @@ def _serve(
     sock = run.bind(DEFAULT_PORT if port is None else port)
     with sock:
         # Not before the port is ours: another server there has clients with the old token.
-        token = owner_token(files, renew=new_token)
+        owner_token(files, renew=new_token)
         bound = sock.getsockname()[1]
         url = f"http://{run.HOST}:{bound}"
         page = f"{url}/#token={page_token}"
-        doorkeeper = Doorkeeper(files, [t for t in (token, page_token) if t])
+        doorkeeper = Doorkeeper(files, [page_token] if open_page else [])
 
         def show() -> None:
             if not run.open_page(page, folder):

@@ -29,7 +29,7 @@ _BATCH = 512  # most tokens evaluated at once
 # logits the same to the last bit whatever was evaluated before it. Larger portions were no
 # faster (SmolLM2, 406 tokens, one thread: 16 tokens 1.82 s, 32 1.72 s, 64 1.72 s, 512 1.76 s).
 PORTION = 32
-INSTALL = 'pip install "hydra-edge[local]"'
+INSTALL = "pip install '.[local]' in a clone of hydra-edge"
 
 
 def import_llama_cpp() -> ModuleType:

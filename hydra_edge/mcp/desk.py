@@ -78,6 +78,7 @@ class Desk:
         self.allow_private = allow_private
         self._made: OrderedDict[str, Generation | None] = OrderedDict()  # None: thrown away
         self._prompted: OrderedDict[str, _Prompted] = OrderedDict()
+        self._prompted_last = False  # whether a prompt was handed out since the last answer
 
     def search(self, query: str, *, task: str | None, limit: int) -> shapes.Found:
         """Find records by their words, in all tasks unless one is named."""
@@ -98,6 +99,7 @@ class Desk:
         prompt_id = secrets.token_hex(6)
         made = _Prompted(query, out.prompt.task.name, out.prompt.record_ids)
         _remember(self._prompted, prompt_id, made)
+        self._prompted_last = True
         return shapes.Personalized(
             generation_id=prompt_id,
             task=out.prompt.task.name,
@@ -133,6 +135,7 @@ class Desk:
         if person.config.log:
             made = logged(person.store, made, llm.name)
         _remember(self._made, made.id, made)
+        self._prompted_last = False
         return shapes.Generated(
             generation_id=made.id,
             task=made.task,
@@ -157,6 +160,13 @@ class Desk:
         Of an answer the host's own LLM wrote to a prompt of ``personalize`` there are no
         candidates to learn from: it becomes a record, which ranks from now on and is fitted on.
         """
+        if generation_id is None and self._prompted_last:
+            # To guess could teach that one answer was made into another, of another query.
+            raise ConfigError(
+                "It is not clear which answer was taken: got no generation_id, and personalize "
+                "was called after the last answer of generate; expected one. Give the "
+                "generation_id of the personalize or generate the answer belongs to."
+            )
         if generation_id is not None and generation_id in self._prompted:
             return self._keep(generation_id, pick, text, keep)
         made = self._recall(generation_id)

@@ -159,8 +159,8 @@ class Guard:
         except ConfigError:
             raise Refusal(
                 HTTPStatus.INTERNAL_SERVER_ERROR, "apps_unusable",
-                "The file of the apps' tokens cannot be used, so nobody is let in. Run "
-                "`hydra-edge serve token list` to see why.",
+                "A file of tokens, the owner's or the apps', cannot be used, so nobody is let in. "
+                "Run `hydra-edge serve token list` to see why, or else start the server again.",
             ) from None  # fmt: skip
         if found is None:
             raise Refusal(
@@ -241,7 +241,10 @@ def as_known(error: Exception) -> HydraError:
         return error
     if isinstance(error, HTTPException):
         code = HTTPStatus(error.status_code).name.lower()
-        message = "The server has no such path or method. Its paths are listed in docs/server.md."
+        message = (
+            "The server has no such path or method; expected GET /health, GET /v1/models, or POST "
+            "/v1/chat/completions, /v1/rank, /v1/feedback or /v1/records. Check the base URL."
+        )
         allowed = (error.headers or {}).get("Allow")
         return Refusal(
             error.status_code, code, message, headers={"Allow": allowed} if allowed else {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import asdict, replace
 from functools import partial
@@ -73,9 +74,26 @@ async def model(request: Request) -> Response:
 
 async def _model_names(request: Request) -> list[str]:
     scope = scope_of(request)
-    tasks = await service_of(request).quickly(lambda person: list(person.store.tasks()))
-    shown = scope.tasks or tasks
+    shown = scope.tasks or await service_of(request).quickly(
+        lambda person: tuple(_tasks_seen(person.store, scope))
+    )
     return [MODEL, *(f"{MODEL}/{task}" for task in shown)]
+
+
+def _tasks_seen(store: Store, scope: Scope) -> Iterable[str]:
+    """Return the tasks of the history, the most used first; an app's have a record it may see."""
+    return store.tasks() if scope.is_owner else store.public_tasks()
+
+
+async def _task(request: Request, wanted: str | None) -> str | None:
+    """Return the task to serve; an app that names none gets one whose name it may know."""
+    service, scope = service_of(request), scope_of(request)
+    name = service.task(scope, wanted)
+    if name or scope.is_owner or service.owner.config.task:
+        return name
+    return await service.quickly(
+        lambda person: next(iter(_tasks_seen(person.store, scope)), DEFAULT_TASK)
+    )
 
 
 def _model_json(request: Request, name: str) -> JsonDict:
@@ -87,7 +105,7 @@ async def chat_completions(request: Request) -> Response:
     """Answer a chat: records chosen, candidates sampled, the one that fits returned."""
     service = service_of(request)
     asked = read_chat(Fields.parse(await request.body()))
-    task = service.task(scope_of(request), asked.task)
+    task = await _task(request, asked.task)
     wanted = max(asked.candidates or service.owner.config.candidates, asked.choices)
     make = partial(
         _generate, service, asked, task, n=wanted, hide_private=not scope_of(request).is_owner
@@ -146,7 +164,7 @@ async def rank(request: Request) -> Response:
     fields = Fields.parse(await request.body())
     fields.refuse_others(("query", "task", "k"))
     query, k = fields.text("query"), fields.whole("k", 1, MOST_SHOWN)
-    task = service.task(scope, fields.text("task", ""))
+    task = await _task(request, fields.text("task", ""))
     ranking = await service.quickly(
         lambda person: person.rank(query, task=task, k=k, hide_private=not scope.is_owner)
     )

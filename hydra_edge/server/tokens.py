@@ -2,7 +2,7 @@
 
 The owner's token is kept as it is, since its clients must read it; of an app's token only the
 sha256 is kept, and the token itself is shown once. Both files are of mode 0600. A running
-server sees apps come and go at once.
+server sees at once that apps come and go, and that the owner's token is another.
 """
 
 from __future__ import annotations
@@ -118,18 +118,27 @@ def _write(path: Path, text: str) -> None:
 
 
 def owner_token(files: TokenFiles, *, renew: bool = False) -> str:
-    """Return the owner's token, made on first use; ``renew`` makes the old one worthless.
+    """Return the owner's token, made on first use.
+
+    ``renew`` makes the old one worthless, also to a server that is running.
 
     Raises
     ------
     ConfigError
         If the file can be read by others, holds no token, or cannot be written.
     """
-    kept = None if renew else _read_private(files.owner)
-    if kept is None:
+    token = None if renew else _read_owner(files)
+    if token is None:
         token = new_token()
         _write(files.owner, f"{token}\n")
-        return token
+    return token
+
+
+def _read_owner(files: TokenFiles) -> str | None:
+    """Return the owner's token, None if there is none yet."""
+    kept = _read_private(files.owner)
+    if kept is None:
+        return None
     token = kept.strip()
     if len(token) < 16 or not (token.isascii() and token.isprintable() and " " not in token):
         raise ConfigError(
@@ -224,14 +233,32 @@ def remove_app(files: TokenFiles, app: str) -> None:
             del apps[digest]
 
 
-class Doorkeeper:
-    """Tells whose token a request carries, comparing in constant time."""
+def _state(path: Path) -> tuple[int, int, int] | None:
+    """Return what changes with a file's content; None if there is no file."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_mtime_ns, status.st_size, status.st_ino
 
-    def __init__(self, files: TokenFiles, owner: Sequence[str]) -> None:
+
+class Doorkeeper:
+    """Tells whose token a request carries, comparing in constant time.
+
+    Parameters
+    ----------
+    further
+        More tokens of the owner's, which are in no file and end with the server.
+    """
+
+    def __init__(self, files: TokenFiles, further: Sequence[str] = ()) -> None:
         self._files = files
-        self._owner = tuple(_digest(token) for token in owner)
+        self._further = tuple(_digest(token) for token in further)
+        self._owner: tuple[str, ...] = ()
         self._apps: dict[str, Scope] = {}
-        self._seen: tuple[int, int, int] | None = None
+        self._owner_seen: tuple[int, int, int] | None = None
+        self._apps_seen: tuple[int, int, int] | None = None
+        self._owners()
 
     def scope(self, token: str) -> Scope | None:
         """Return what a token allows, or None if it is nobody's.
@@ -239,11 +266,11 @@ class Doorkeeper:
         Raises
         ------
         ConfigError
-            If the apps' file has become unusable.
+            If a file of tokens has become unusable.
         """
         digest = _digest(token)
         found: Scope | None = None
-        for known in self._owner:
+        for known in self._owners():
             if hmac.compare_digest(digest, known):
                 found = Scope()
         for known, scope in self._current().items():
@@ -251,15 +278,23 @@ class Doorkeeper:
                 found = scope
         return found
 
+    def _owners(self) -> tuple[str, ...]:
+        """Return the digests of the owner's tokens; the kept one read again if it has changed.
+
+        One whose file is gone is good until another is there: a client may have taken it along.
+        """
+        seen = _state(self._files.owner)
+        if seen != self._owner_seen:
+            token = _read_owner(self._files)
+            if token is not None:
+                self._owner = (_digest(token),)
+            self._owner_seen = seen
+        return (*self._owner, *self._further)
+
     def _current(self) -> dict[str, Scope]:
         """Return the apps, read again if their file has changed."""
-        try:
-            status = self._files.apps.stat()
-        except FileNotFoundError:
-            seen = None
-        else:
-            seen = (status.st_mtime_ns, status.st_size, status.st_ino)
-        if seen != self._seen:
+        seen = _state(self._files.apps)
+        if seen != self._apps_seen:
             self._apps = read_apps(self._files)
-            self._seen = seen
+            self._apps_seen = seen
         return self._apps

@@ -63,13 +63,14 @@ def ranking_json(ranking: Ranking) -> JsonDict:
     }
 
 
-def _candidate_json(candidate: Candidate, pick: int, *, explain: bool) -> JsonDict:
+def _candidate_json(candidate: Candidate, pick: int, *, chosen: bool, explain: bool) -> JsonDict:
     told: JsonDict = {
         "pick": pick,
         "text": candidate.text,
         "score": candidate.score,
         "count": candidate.count,
         "greedy": candidate.greedy,
+        "chosen": chosen,
     }
     return told | ({"contributions": candidate.contributions} if explain else {})
 
@@ -80,8 +81,8 @@ def generation_json(generation: Generation, *, explain: bool, notes: tuple[str, 
         "generation_id": generation.id,
         "task": generation.task,
         "candidates": [
-            _candidate_json(candidate, pick, explain=explain)
-            for pick, candidate in enumerate(generation.candidates[:SHOWN_CANDIDATES], start=1)
+            _candidate_json(c, pick, chosen=c.text == generation.text, explain=explain)
+            for pick, c in enumerate(generation.candidates[:SHOWN_CANDIDATES], start=1)
         ],
         "records": [
             {"id": r.record.id, "score": r.score}

@@ -420,10 +420,17 @@ def count(connection: Connection, task: str | None) -> int:
     return int(row[0])
 
 
-def counts_by(connection: Connection, column: str) -> dict[str, int]:
-    """Count the records for each value of ``task`` or ``source``, most frequent first."""
+def counts_by(connection: Connection, column: str, *, public: bool = False) -> dict[str, int]:
+    """Count the records, or the public ones, for each value of ``task`` or ``source``.
+
+    Returns
+    -------
+    dict
+        The most frequent first.
+    """
     rows = connection.execute(
-        f"SELECT {column}, COUNT(*) AS n FROM records GROUP BY {column} ORDER BY n DESC, {column}"
+        f"SELECT {column}, COUNT(*) AS n FROM records {'WHERE NOT private' * public} "
+        f"GROUP BY {column} ORDER BY n DESC, {column}"
     )
     return {text_of(value): int(n) for value, n in rows}
 

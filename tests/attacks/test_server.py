@@ -13,7 +13,7 @@ from starlette.routing import Route
 from hydra_edge.config import find_paths
 from hydra_edge.personalizer import Personalizer
 from hydra_edge.server import guard, run
-from hydra_edge.server.tokens import TokenFiles, add_app
+from hydra_edge.server.tokens import TokenFiles, add_app, owner_token
 from hydra_edge.types import Record
 
 SECRET = "a secret of mine"
@@ -382,6 +382,34 @@ def test_app_is_never_shown_a_private_record(served, app_token, person):
     assert SECRET not in "".join(shown)
 
 
+def test_app_learns_no_name_of_a_task_whose_records_are_all_private(served, app_token, person):
+    person.add(
+        Record(f"a text {i}", f"an answer {i}", "illness_diary", private=True) for i in range(120)
+    )
+    assert next(iter(person.store.tasks())) == "illness_diary", "what a query is taken for"
+    ask, path = chat("parsers"), "/v1/chat/completions"
+    with served.client(app_token()) as client, served.client() as owner:
+        assert "illness_diary" in owner.get("/v1/models").text
+        assert owner.post(path, json=ask).json()["hydra_edge"]["task"] == "illness_diary"
+        answers = [
+            client.get("/v1/models"),
+            client.post("/v1/rank", json={"query": "parsers"}),
+            client.post(path, json=ask),
+            client.post(path, json=ask | {"stream": True}),
+        ]
+        one = client.get("/v1/models/hydra-edge/illness_diary")
+        person.store.set_private([person.store.records(task="illness_diary")[0].id], False)
+        assert "illness_diary" in client.get("/v1/models").text, "one it may see is enough"
+
+    assert [answer.status_code for answer in answers] == [200] * 4
+    assert "illness_diary" not in "".join(answer.text for answer in answers)
+    assert [m["id"] for m in answers[0].json()["data"]] == [
+        "hydra-edge", "hydra-edge/paper_title", "hydra-edge/note_title",
+    ]  # fmt: skip
+    assert answers[1].json()["task"] == "paper_title"
+    assert one.status_code == 404
+
+
 def test_app_cannot_change_a_record_of_another_source(served, app_token, person):
     entry = {"id": "r1", "input": "hostile", "output": "hostile", "task": "paper_title"}
     with served.client(app_token()) as client:
@@ -449,6 +477,19 @@ def test_apps_file_damaged_lets_nobody_in_and_shows_nothing(served, app_token):
         response = client.get("/v1/models")
     assert response.status_code == 500
     assert token not in response.text
+
+
+def test_owner_token_made_anew_shuts_the_old_one_out_of_a_running_server(served):
+    with served.client() as client:
+        assert client.get("/v1/models").status_code == 200
+        new = owner_token(served.files, renew=True)
+        assert client.get("/v1/models").status_code == 401
+    with served.client(new) as client:
+        assert client.get("/v1/models").status_code == 200
+        served.files.owner.write_text("")
+        response = client.get("/v1/models")
+    assert response.status_code == 500
+    assert "owner's" in response.json()["error"]["message"]
 
 
 def test_server_listens_on_loopback_only(served):

@@ -346,7 +346,8 @@ def test_command_without_the_extra_says_how_to_get_it(home):
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 1
-    assert 'pip install "hydra-edge[server]"' in done.stderr
+    assert "extra `server` of hydra-edge" in done.stderr
+    assert "pip install '.[server]'" in done.stderr
 
 
 # A real LLM.

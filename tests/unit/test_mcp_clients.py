@@ -2,12 +2,14 @@
 
 import json
 import stat
+import sys
 from pathlib import Path
 
 import cli_runner
 import pytest
 
 from hydra_edge.errors import ConfigError
+from hydra_edge.mcp import clients
 from hydra_edge.mcp.clients import (
     add_server,
     config_path,
@@ -17,6 +19,9 @@ from hydra_edge.mcp.clients import (
 )
 
 SERVER = {"command": "/opt/hydra-edge", "args": ["mcp"]}
+OURS = {
+    "HYDRA_EDGE_HOME", "HYDRA_EDGE_OFFLINE", "XDG_DATA_HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME",
+}  # fmt: skip
 OTHERS = """{
     "theme": "dark",
     "mcpServers": {
@@ -125,6 +130,21 @@ def test_add_server_what_the_person_added_to_ours_stays(path):
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("now", [{}, {"HYDRA_EDGE_HOME": "/new"}], ids=["plain", "moved"])
+def test_add_server_variables_of_an_earlier_entry_go(path, monkeypatch, now):
+    for name in OURS:
+        monkeypatch.delenv(name, raising=False)
+    mine = {"A": "1", "HYDRA_EDGE_DEBUG": "1"}
+    old = {**SERVER, "env": {**mine, **dict.fromkeys(OURS, "/old")}}
+    path.write_text(json.dumps({"mcpServers": {"hydra-edge": old}}), encoding="utf-8")
+    for name, value in now.items():
+        monkeypatch.setenv(name, value)
+
+    assert add_server(path, entry(["mcp"])).changed
+
+    assert read(path)["mcpServers"]["hydra-edge"]["env"] == mine | now
+
+
 @pytest.mark.parametrize("text", ["", "\n", "{}", '{"mcpServers": {}}'])
 def test_add_server_empty_file_is_filled(path, text):
     path.write_text(text, encoding="utf-8")
@@ -218,7 +238,25 @@ def test_entry_home_of_our_own_goes_with_it(monkeypatch):
     assert entry(["mcp"])["env"] == {"XDG_DATA_HOME": "/elsewhere", "HYDRA_EDGE_OFFLINE": "1"}
 
 
+def test_entry_sets_no_variable_that_another_entry_would_leave(monkeypatch):
+    for name in OURS:
+        monkeypatch.setenv(name, "/x")
+    with_home = entry(["mcp"])["env"]
+    monkeypatch.delenv("HYDRA_EDGE_HOME")
+
+    assert set(with_home | entry(["mcp"])["env"]) == OURS == set(clients._OUR_VARIABLES)
+
+
 # ---- the commands
+
+
+def test_serving_without_the_extra_says_how_to_get_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "hydra_edge.mcp.server", None)
+    result = cli_runner.call("mcp")
+
+    assert result.exit_code == 1
+    assert "the extra `mcp` of hydra-edge" in result.stderr
+    assert "pip install '.[mcp]'" in result.stderr
 
 
 def test_install_print_writes_nothing(path):

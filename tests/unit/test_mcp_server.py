@@ -241,6 +241,36 @@ def test_record_choice_prompt_without_a_text_to_keep_is_refused(person, given):
     assert person.store.count() == before
 
 
+@pytest.mark.parametrize("given", [{"text": "Repair the lexer"}, {"pick": 1}])
+def test_record_choice_without_an_id_after_a_prompt_is_refused(person, given):
+    desk, before = Desk(person), person.store.count()
+    made, prompt, refusal = call(
+        desk,
+        ("generate", {"query": "the parser fails"}),
+        ("personalize", {"query": "the lexer fails"}),
+        ("record_choice", given),
+    )
+
+    assert refusal.is_error
+    assert "personalize was called after the last answer" in refusal.content[0].text
+    assert person.store.count() == before
+    assert not person.store.choices()
+    made_id = made.structured_content["generation_id"]
+    assert one(desk, "explain")["generation_id"] == made_id, "it changes nothing"
+    assert one(desk, "record_choice", generation_id=made_id, pick=1)["generation_id"] == made_id
+    again = one(desk, "generate", query="the lexer fails")["generation_id"]
+    assert one(desk, "record_choice", pick=1)["generation_id"] == again, "it is clear once more"
+    assert prompt.structured_content["generation_id"] not in {made_id, again}
+
+
+def test_record_choice_without_an_id_after_prompts_only_names_the_way(person):
+    message = refused(
+        Desk(person), ("personalize", {"query": "q"}), ("record_choice", {"text": "an answer"})
+    )
+
+    assert "Give the generation_id of the personalize or generate" in message
+
+
 def test_generate_progress_is_told_for_each_candidate(person):
     told = []
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +22,7 @@ from hydra_edge.errors import (
     ContextLengthError,
 )
 from hydra_edge.personalizer import Personalizer
+from hydra_edge.server.routes import api_routes
 
 CHAT = "/v1/chat/completions"
 JSON = {"Content-Type": "application/json"}
@@ -310,6 +312,10 @@ def test_path_and_method_unknown_are_said_in_openais_shape(person):
     with serving(person()) as served, served.client() as client:
         nothing, wrong = client.get("/v1/nothing"), client.get("/v1/rank")
     assert nothing.json()["error"]["code"] == "not_found"
+    said = nothing.json()["error"]["message"]
+    assert {route.path for route in api_routes() if "{" not in route.path} <= set(
+        re.findall(r"/[\w/]+", said)
+    )
     assert (wrong.status_code, wrong.headers["Allow"]) == (405, "POST")
     assert wrong.json()["error"]["code"] == "method_not_allowed"
 

@@ -271,6 +271,8 @@ def test_answer_abstained_puts_the_answer_that_stands_first():
     whole = answer(asked(n=2), generation("one", "two", "three", text="two")).whole()
 
     assert [c["message"]["content"] for c in whole["choices"]] == ["two", "one"]
+    told = [(c["pick"], c["text"], c["chosen"]) for c in whole["hydra_edge"]["candidates"]]
+    assert told == [(1, "one", False), (2, "two", True), (3, "three", False)]
 
 
 def test_answer_says_how_each_choice_ended():

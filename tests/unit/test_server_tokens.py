@@ -42,9 +42,44 @@ def test_owner_token_renewed_makes_the_old_one_worthless(files):
     new = owner_token(files, renew=True)
 
     assert new != old
-    doorkeeper = Doorkeeper(files, [owner_token(files)])
+    doorkeeper = Doorkeeper(files)
     assert doorkeeper.scope(old) is None
     assert doorkeeper.scope(new) == Scope()
+
+
+def test_owner_token_renewed_is_known_to_a_running_doorkeeper_at_once(files):
+    old = owner_token(files)
+    doorkeeper = Doorkeeper(files, ["the page's own token"])
+    assert doorkeeper.scope(old) == Scope()
+
+    new = owner_token(files, renew=True)
+
+    assert doorkeeper.scope(old) is None
+    assert doorkeeper.scope(new) == doorkeeper.scope("the page's own token") == Scope()
+
+
+def test_owner_token_whose_file_is_gone_is_good_until_there_is_another(files):
+    old = owner_token(files)
+    doorkeeper = Doorkeeper(files)
+    files.owner.unlink()
+    assert doorkeeper.scope(old) == Scope()
+
+    new = owner_token(files)
+
+    assert doorkeeper.scope(old) is None
+    assert doorkeeper.scope(new) == Scope()
+
+
+def test_owner_token_file_emptied_lets_nobody_in_until_it_holds_one(files):
+    old = owner_token(files)
+    doorkeeper = Doorkeeper(files)
+    files.owner.write_text("")
+
+    for _ in range(2):
+        with pytest.raises(ConfigError, match="holds no token"):
+            doorkeeper.scope(old)
+    files.owner.write_text(f"{old}\n")
+    assert doorkeeper.scope(old) == Scope()
 
 
 def test_owner_token_readable_by_others_is_refused(files):
@@ -148,7 +183,8 @@ def test_apps_file_readable_by_others_opens_nothing(files):
 
 @pytest.mark.parametrize("token", ["", " ", "he-", "\udc80", "None"])
 def test_doorkeeper_knows_nobody_by_an_empty_or_odd_token(files, token):
-    assert Doorkeeper(files, [owner_token(files)]).scope(token) is None
+    owner_token(files)
+    assert Doorkeeper(files).scope(token) is None
 
 
 def test_scope_without_tasks_allows_all_and_with_tasks_only_those():

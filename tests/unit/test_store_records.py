@@ -391,6 +391,18 @@ def test_any_records_round_trip_are_findable_and_forgettable(
             assert store.check() == []
 
 
+def test_public_tasks_leave_out_what_is_private() -> None:
+    with Store.in_memory() as store:
+        store.add([
+            Record("a", "1", "open", "r1"), Record("b", "2", "open", "r2", private=True),
+            Record("c", "3", "shut", "r3", private=True), Record("d", "4", "wide", "r4"),
+            Record("e", "5", "wide", "r5"),
+        ])  # fmt: skip
+        assert store.public_tasks() == {"wide": 2, "open": 1}
+        store.set_private(["r3"], False)
+        assert store.public_tasks() == {"wide": 2, "open": 1, "shut": 1}
+
+
 def test_tasks_counted_before_another_program_added_and_forgot_are_counted_again(
     tmp_path: Path,
 ) -> None:
