@@ -21,9 +21,19 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.case import Case, Sampled
-from bench.kept import Base, Cache, Figures, Model, Seed, Users, cases, draw, open_bench
-from bench.quality import RESULTS
-from bench.report import write_json
+from bench.kept import (
+    Base,
+    Cache,
+    Figures,
+    Model,
+    Seed,
+    Tasks,
+    Users,
+    cases,
+    draw,
+    open_bench,
+    write,
+)
 from hydra_edge.adapter import choose, pool_utilities
 from hydra_edge.config import Config, find_paths
 from hydra_edge.errors import HydraError
@@ -94,6 +104,7 @@ def summed_up(pairs: Sequence[Pair]) -> JsonDict:
 @app.command()
 def main(
     data: Annotated[list[Path], typer.Option(help="Files of users whose answers are kept.")],
+    task: Tasks = None,
     users: Users = 20,
     queries: Annotated[
         int, typer.Option(min=1, help="A user's last records, as in the run that is kept.")
@@ -114,8 +125,7 @@ def main(
         "task", "pools", "answers", "same answers", "same pools", "same choice",
         "utility, kept", "utility, again", title=f"{live.name}, asked again",
     )  # fmt: skip
-    for path in data:
-        drawn = draw(bench, path, users)
+    for drawn in draw(bench, data, users, task):
         pairs = [
             compare(case, live)
             for case in cases(bench, drawn)
@@ -127,15 +137,11 @@ def main(
         table.add_row(drawn.name, str(found["pools"]), str(found["answers"]), *shares, *worth)
     live.close()
     console.print(table)
-    path = json_path or RESULTS / f"again-{llm}.json"
-    write_json(
-        {
-            "base_id": bench.bundle.base_id, "llm": live.name, "seed": seed, "users": users,
-            "queries": queries, "of_user": of_user, "tasks": tasks,
-        },
-        path,
-    )  # fmt: skip
-    console.print(f"written to {path}")
+    figures: JsonDict = {
+        "base_id": bench.bundle.base_id, "llm": live.name, "seed": seed, "users": users,
+        "queries": queries, "of_user": of_user, "tasks": tasks,
+    }  # fmt: skip
+    write(figures, "again", llm, json_path, console)
 
 
 if __name__ == "__main__":

@@ -21,10 +21,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from bench.datasets import TaskData, draw_tasks, read_files
+from bench.datasets import TaskData, draw_tasks, parse_sizes, read_files
 from bench.guard import BenchError, check_history, check_not_trained_on
 from bench.kept import Base, Figures, Queries, Seed
-from bench.quality import RESULTS, parse_sizes
+from bench.quality import RESULTS
 from bench.report import Stages, write_json
 from bench.stats import PerUser, bootstrap, means, paired
 from export.data import UserHistory
@@ -118,7 +118,7 @@ def main(
     check_not_trained_on(base, data)
     encoder, tasks = Encoder(base), {}
     for drawn in draw_tasks(
-        read_files(data), users=users, queries=queries, seed=seed, specs={}, only=()
+        read_files(data), users=users, queries=queries, seed=seed, specs={}, bundle=base
     ):
         if drawn.spec.kind == "text":
             raise BenchError(f"{drawn.name} is of kind text; expected a label or rating task.")

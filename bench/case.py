@@ -12,7 +12,7 @@ from functools import cached_property
 
 import numpy as np
 
-from bench.guard import check_history, check_prompt
+from bench.guard import Watched, check_history, check_prompt
 from export.data import UserHistory
 from export.label import SAMPLING
 from hydra_edge.active import ActiveHead
@@ -189,9 +189,20 @@ class Case:
         return tuple(self.history.records[i] for i in drawn.tolist())
 
     def ask(
-        self, records: Sequence[Record], *, n: int = 1, with_profile: bool = False
+        self,
+        records: Sequence[Record],
+        *,
+        n: int = 1,
+        with_profile: bool = False,
+        always_shown: bool = False,
     ) -> tuple[tuple[Record, ...], list[Completion]]:
         """Ask the LLM with records shown, best first.
+
+        Parameters
+        ----------
+        always_shown
+            Whether every answer sees the records; else part of a pool is drawn without, as on a
+            device.
 
         Returns
         -------
@@ -202,15 +213,20 @@ class Case:
         ------
         BenchError
             If the prompt would tell the target.
+        BackendError
+            If the LLM fails, be it for a part of the pool.
         """
         about = self.subject.about if with_profile else ""
         prompt = self.engine.prompt(self.task, self.query, records, about)
-        draws = self.engine.zero_shot_draws(prompt, n)
+        draws = 0 if always_shown else self.engine.zero_shot_draws(prompt, n)
         check_prompt(prompt, self.subject.user, self.position, self.subject.declared, about)
+        llm = Watched(self.subject.llm)
         asked, completions = sample_pool(
-            self.subject.llm, prompt, n=n, zero_shot=draws, temperature=SAMPLING.temperature,
+            llm, prompt, n=n, zero_shot=draws, temperature=SAMPLING.temperature,
             max_tokens=self.task.max_tokens,
         )  # fmt: skip
+        if llm.failure is not None:
+            raise llm.failure
         return tuple(records[: len(asked.shots)]), completions
 
     def sampled(self, name: str) -> Sampled:

@@ -148,13 +148,17 @@ def _processor() -> str:
     return names[0] if names else platform.machine()
 
 
+def cores() -> int | None:
+    """Return how many cores this process may use; None if the system does not tell."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
 def machine() -> JsonDict:
     """Return what a figure depends on besides the code."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
         "processor": _processor(),
         "clock": _chosen[0],
-        "cores": cores,
+        "cores": cores(),
         "load_1min": round(os.getloadavg()[0], 2),
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),

@@ -10,20 +10,22 @@ from __future__ import annotations
 import json
 import random
 import tempfile
+import zlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from bench.guard import BenchError
 from export.data import UserHistory, read_users, sample_users
+from hydra_edge.bundle import Bundle
 from hydra_edge.importers import ImportLog, read_lamp
 from hydra_edge.tasks import (
     BUILTIN,
     TaskSpec,
     canonical_name,
+    closed_task,
     find_task,
     infer_task,
     number,
@@ -32,6 +34,7 @@ from hydra_edge.tasks import (
 from hydra_edge.types import Record, text_hash
 
 LEAST_HISTORY = 3  # records before a user's first query: people begin with few
+GROWTH_USERS = 5  # a curve of growth of fewer tells nothing
 MAX_LEVELS = 60  # of a rating in a prompt: no larger set is inferred to be closed
 _TRIED = 20  # people of a LaMP file who are looked at for its task
 _SHORT_WORDS = 6  # of an answer that might be a label
@@ -42,13 +45,16 @@ _FORMAT = "one JSON object a line with user, task, input and output"
 class LampUsers:
     """Who was read from LaMP folders: ``users``, of those drawn, and who was not, and why.
 
+    ``long`` are more people, with enough records for the largest size of a curve of growth.
     ``left_out`` says by file what cannot be measured; ``too_short`` counts by task the people who
-    have too few records.
+    have too few records, ``unread`` those who have enough and were not drawn.
     """
 
     users: list[UserHistory] = field(default_factory=list)
+    long: list[UserHistory] = field(default_factory=list)
     left_out: dict[str, str] = field(default_factory=dict)
     too_short: Counter[str] = field(default_factory=Counter)
+    unread: Counter[str] = field(default_factory=Counter)
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +62,8 @@ class TaskData:
     """The ``users`` drawn for one task, of those ``able``: with enough records.
 
     ``custom`` holds the spec if it is not built in: what an ``Engine`` must be told. ``too_short``
-    counts the users who are not able; ``note`` says what should be known of the spec.
+    counts the users who are not able, ``unread`` those who are and whose records were not read;
+    ``note`` says what should be known of the spec.
     """
 
     spec: TaskSpec
@@ -64,6 +71,7 @@ class TaskData:
     users: tuple[UserHistory, ...]
     able: tuple[UserHistory, ...]
     too_short: int = 0
+    unread: int = 0
     note: str = ""
 
     @property
@@ -99,11 +107,13 @@ def read_files(paths: Sequence[Path]) -> list[UserHistory]:
     Raises
     ------
     BenchError
-        If a file cannot be read, or a line is not of the format.
+        If a file cannot be read.
+    HydraError
+        If a line is not of the format.
     """
     try:
         return [_tidy(user) for user in read_users(paths)]
-    except (OSError, EOFError, ValueError, KeyError, TypeError) as err:
+    except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError) as err:
         why = f"{err} is missing" if isinstance(err, KeyError) else err
         names = ", ".join(path.name for path in paths)
         raise BenchError(f"{names} cannot be read: {why}. Expected {_FORMAT}.") from err
@@ -123,12 +133,45 @@ def questions(folder: Path) -> list[Path]:
     return paths
 
 
-def read_lamp_folders(folders: Sequence[Path], *, users: int, least: int, seed: int) -> LampUsers:
+def parse_sizes(text: str, option: str = "--history", least: int = 0) -> tuple[int, ...]:
+    """Read sizes of history, ``0,1,4``.
+
+    Raises
+    ------
+    BenchError
+        If one is not a whole number of at least ``least``, or there is none and ``least`` is not 0.
+    """
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    good = [part.isdecimal() and int(part) >= least for part in parts]
+    if not all(good) or (least and not good):
+        raise BenchError(
+            f"{option} is {text!r}; expected whole numbers of at least {least}: {option} "
+            f"{'0,1,4,16,64' if not least else '1000,10000'}"
+        )
+    return tuple(sorted({int(part) for part in parts}))
+
+
+def growth_sizes(edges: Sequence[int], sizes: Sequence[int], users: int) -> list[int]:
+    """Return which sizes of history enough people have for a curve of ``users`` of them.
+
+    Parameters
+    ----------
+    edges
+        How many records everyone has before their queries.
+    """
+    least = max(2, min(GROWTH_USERS, users))
+    return [size for size in sorted(set(sizes)) if sum(e >= size for e in edges) >= least]
+
+
+def read_lamp_folders(
+    folders: Sequence[Path], *, users: int, queries: int, seed: int, sizes: Sequence[int] = ()
+) -> LampUsers:
     """Read up to ``users`` people of every task that LaMP folders hold.
 
-    A profile is the history, its last records the queries. The question itself is not used: its
-    wording differs from the profile's. Questions of one person, in one file or several, are one
-    user, who has the longest of their profiles.
+    A profile is the history, its last records the ``queries``. The question itself is not used:
+    its wording differs from the profile's. Questions of one person, in one file or several, are
+    one user, who has the longest of their profiles. For the largest of the ``sizes`` of history
+    that enough people have, up to ``users`` who have it are read as well.
 
     Raises
     ------
@@ -137,7 +180,7 @@ def read_lamp_folders(folders: Sequence[Path], *, users: int, least: int, seed: 
     ImportFormatError
         If a file is not LaMP's, or its task is unclear.
     """
-    found = LampUsers()
+    found, least = LampUsers(), queries + LEAST_HISTORY
     by_task: dict[str, list[_Profile]] = defaultdict(list)
     for folder in folders:
         for path in questions(folder):
@@ -149,6 +192,7 @@ def read_lamp_folders(folders: Sequence[Path], *, users: int, least: int, seed: 
             else:
                 by_task[task] += [_Profile.of(person, path, file) for person in people]
     drawn: list[_Profile] = []
+    long: list[_Profile] = []
     for task, profiles in sorted(by_task.items()):
         everyone = _one_each(profiles)
         able = [one for one in everyone if one.size >= least]
@@ -159,8 +203,14 @@ def read_lamp_folders(folders: Sequence[Path], *, users: int, least: int, seed: 
                 one.file: f"nobody has {least} records; the longest profile of {task} has {longest}"
                 for one in everyone
             }
-        drawn += random.Random(seed).sample(able, min(users, len(able)))
-    _read_drawn(found, drawn)
+        of_task = random.Random(seed).sample(able, min(users, len(able)))
+        drawn += of_task
+        grown = growth_sizes([one.size - queries for one in able], sizes, len(of_task))
+        reach = [one for one in able if grown and one.size - queries >= grown[-1]]
+        more = set(random.Random(seed).sample(reach, min(users, len(reach)))) - set(of_task)
+        long += [one for one in able if one in more]
+        found.unread[task] = len(able) - len(of_task) - len(more)
+    _read_drawn(found, drawn, long)
     return found
 
 
@@ -260,22 +310,23 @@ def _one_each(profiles: Sequence[_Profile]) -> list[_Profile]:
     return [profiles[place] for place in sorted(kept)]
 
 
-def _read_drawn(found: LampUsers, drawn: Sequence[_Profile]) -> None:
+def _read_drawn(found: LampUsers, drawn: Sequence[_Profile], long: Sequence[_Profile]) -> None:
     """Read the people drawn, each file once, and note what the importer leaves out of them."""
-    wanted: dict[Path, dict[str, str]] = defaultdict(dict)
-    for one in drawn:
-        wanted[one.path][one.id] = one.file
-    for path, files in wanted.items():
+    wanted: dict[Path, dict[str, tuple[str, list[UserHistory]]]] = defaultdict(dict)
+    for people, into in ((drawn, found.users), (long, found.long)):
+        for one in people:
+            wanted[one.path][one.id] = one.file, into
+    for path, of_file in wanted.items():
         lost: Counter[str] = Counter()
-        people = {str(p["id"]): p for p in _load(path) if str(p["id"]) in files}
-        for _, person in sorted(people.items()):
+        asked = {str(p["id"]): p for p in _load(path) if str(p["id"]) in of_file}
+        for name, person in sorted(asked.items()):
             user, of_person = _person(person, path)
             lost += of_person
             if user is not None:
-                found.users.append(user)
+                of_file[name][1].append(user)
         if lost:
             told = "; ".join(f"{why} ({n} items)" for why, n in sorted(lost.items()))
-            found.left_out[next(iter(files.values()))] = f"of the people drawn: {told}"
+            found.left_out[next(iter(of_file.values()))[0]] = f"of the people drawn: {told}"
 
 
 def read_specs(paths: Sequence[Path], everyone: Sequence[UserHistory]) -> dict[str, TaskSpec]:
@@ -300,19 +351,29 @@ def read_specs(paths: Sequence[Path], everyone: Sequence[UserHistory]) -> dict[s
     return specs
 
 
+def known_specs(specs: Mapping[str, TaskSpec], bundle: Bundle | None) -> dict[str, TaskSpec]:
+    """Return every task known before anybody answers: those given, built in, and closed sets.
+
+    The sets are those of the base, which an ``Engine`` takes for closed as well.
+    """
+    sets = {} if bundle is None else bundle.manifest.closed_sets
+    closed = {name: s for name, of in sets.items() if (s := closed_task(name, of)) is not None}
+    return closed | BUILTIN | dict(specs)
+
+
 def spec_for(
-    name: str, users: Sequence[UserHistory], queries: int, specs: dict[str, TaskSpec]
+    name: str, users: Sequence[UserHistory], queries: int, known: Mapping[str, TaskSpec]
 ) -> TaskSpec:
-    """Return a task's spec: the one given, the built-in one, or one inferred.
+    """Return a task's spec: the one ``known``, or one inferred.
 
     Inferred from the answers of all users, but for their queries': those are the targets. A
     rating, known or not, has every number answered before them, so that all users are measured on
     one scale.
     """
     answers = _earlier(users, queries)
-    known = (BUILTIN | specs).get(name)
-    if known is not None:
-        return known if known.kind != "rating" else _on_one_scale(known, answers)
+    spec = known.get(name)
+    if spec is not None:
+        return spec if spec.kind != "rating" else _on_one_scale(spec, answers)
     inferred = infer_task(name, answers)
     if inferred.kind != "rating" and answers and all(number(one) is not None for one in answers):
         # Too few or too different for a device that sees one person's answers; here are everyone's.
@@ -365,7 +426,8 @@ def draw_tasks(
     seed: int,
     specs: dict[str, TaskSpec],
     only: Sequence[str] = (),
-    too_short: Mapping[str, int] = MappingProxyType({}),
+    bundle: Bundle | None = None,
+    lamp: LampUsers | None = None,
 ) -> list[TaskData]:
     """Put the users of each task together and draw some of them; same seed, same users.
 
@@ -375,8 +437,10 @@ def draw_tasks(
         Task specs given, by name; they win over the built-in ones.
     only
         Names of the tasks wanted; all, if empty.
-    too_short
-        Users by task who were left out before for they have too few records.
+    bundle
+        The base, whose closed sets are known before what is answered to a task is looked at.
+    lamp
+        Who of ``everyone`` was drawn from LaMP folders, and how many others there are.
 
     Raises
     ------
@@ -387,8 +451,8 @@ def draw_tasks(
     wanted = {canonical_name(name) for name in only}
     if unknown := sorted(wanted - set(names)):
         raise BenchError(f"No users of task {unknown[0]!r}; the data has {', '.join(names)}.")
-    least = queries + LEAST_HISTORY
-    tasks = []
+    least, lamp = queries + LEAST_HISTORY, lamp or LampUsers()
+    known, tasks = known_specs(specs, bundle), []
     for name in names:
         if wanted and name not in wanted:
             continue
@@ -401,13 +465,13 @@ def draw_tasks(
                 f"expected {least} ({queries} queries and {LEAST_HISTORY} before them). "
                 "Lower --queries, or leave the task out with --task."
             )
-        spec = spec_for(name, of_task, queries, specs)
+        spec = spec_for(name, of_task, queries, known)
         custom = {} if spec is BUILTIN.get(name) else {name: spec}
-        able = tuple(user for user in of_task if len(user.records) >= least)
-        short = len(of_task) - len(able) + too_short.get(name, 0)
-        is_inferred = name not in BUILTIN | specs
-        note = _note(spec, _earlier(of_task, queries)) if is_inferred else ""
-        tasks.append(TaskData(spec, custom, tuple(drawn), able, short, note))
+        read = [*of_task, *(user for user in lamp.long if user.task == name)]
+        able = tuple(user for user in read if len(user.records) >= least)
+        short = len(read) - len(able) + lamp.too_short[name]
+        note = _note(spec, _earlier(of_task, queries)) if name not in known else ""
+        tasks.append(TaskData(spec, custom, tuple(drawn), able, short, lamp.unread[name], note))
     if not tasks:
         raise BenchError(f"There is nobody to measure. Expected --data files with {_FORMAT}.")
     return tasks

@@ -29,7 +29,7 @@ from bench.bare import BareLoop
 from bench.clock import LEAST_PAIRS, Sample, machine, spent_ms, use_clock
 from bench.guard import BenchError
 from hydra_edge.config import find_paths
-from hydra_edge.errors import HydraError
+from hydra_edge.errors import HydraError, UnknownModelError
 from hydra_edge.llm.llama_cpp import LlamaCpp
 from hydra_edge.llm.models import gemma3_file, smollm2_file
 from hydra_edge.llm.recode import recode_q8
@@ -89,6 +89,19 @@ def model_file(name: str) -> Path:
     if name not in MODELS or shipped is None:
         raise BenchError(f"No model {name!r} here; expected one of {', '.join(MODELS)}, installed")
     return shipped if name == "smollm2" else recode_q8(shipped, paths.cache / "models")
+
+
+def models_here(names: Sequence[str], note: Callable[[str], None]) -> list[str]:
+    """Return which of some models are installed; ``note`` is told of every other."""
+    found = []
+    for name in names:
+        try:
+            model_file(name)
+        except (BenchError, UnknownModelError) as err:
+            note(f"decoding of {name} was not measured: {err}")
+        else:
+            found.append(name)
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,10 +304,11 @@ def measure_in_full(
 ) -> dict[str, Timings]:
     """Time all contestants of every model; ``threads`` 0 means one a core that is free."""
     threads = threads or Threads().now()
+    files = {name: model_file(name) for name in models}  # one that is missing is told of now
     out: dict[str, Timings] = {}
-    for name in models:
+    for name, file in files.items():
         tell(f"{name}: finding answers of full length")
-        contest = Contest(model_file(name), threads)
+        contest = Contest(file, threads)
         try:
             out[name] = contest.timings(pairs, lambda what, name=name: tell(f"{name}: {what}"))
         finally:
@@ -333,7 +347,9 @@ def show(console: Console, timed: dict[str, Timings]) -> None:
 
 @app.command()
 def main(
-    models: Annotated[str, typer.Option(help="Names, comma-separated.")] = ",".join(MODELS),
+    models: Annotated[
+        str, typer.Option(help=f"Some of {','.join(MODELS)}; default: those installed.")
+    ] = "",
     pairs: Annotated[int, typer.Option(min=1, help="Rounds; a ratio is their median.")] = 7,
     threads: Annotated[int, typer.Option(min=0, help="0: one a core that is free.")] = 0,
     clock: Annotated[
@@ -344,12 +360,20 @@ def main(
     """Measure decoding against one answer, eight answers, and llama.cpp alone."""
     console, status = Console(width=120), Console(stderr=True)
     threads = threads or Threads().now()
+
+    def tell(text: str) -> None:
+        status.print(text, markup=False, highlight=False)
+
     try:
         use_clock(clock)
-        timed = measure_in_full(
-            models.split(","), pairs=pairs, threads=threads,
-            tell=lambda text: status.print(text, markup=False, highlight=False),
-        )  # fmt: skip
+        wanted = [name.strip() for name in models.split(",") if name.strip()]
+        wanted = wanted or models_here(MODELS, tell)
+        if not wanted:
+            raise BenchError(
+                f"Nothing was measured: found none of {', '.join(MODELS)}; expected one. Run pip "
+                "install '.[local]' first."
+            )
+        timed = measure_in_full(wanted, pairs=pairs, threads=threads, tell=tell)
     except HydraError as err:
         status.print(str(err), style="red", markup=False)
         sys.exit(1)

@@ -5,16 +5,17 @@ Owns what counts as a leak. Refuses to repair: a run with a leak has no result.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from export.data import UserHistory, fingerprint
 from hydra_edge.bundle import Bundle
-from hydra_edge.errors import HydraError
+from hydra_edge.errors import BackendError, ContextLengthError, HydraError
+from hydra_edge.llm import LLM
 from hydra_edge.prompt import Prompt, build_prompt, cut, query_words
 from hydra_edge.tasks import TaskSpec
-from hydra_edge.types import Record
+from hydra_edge.types import Completion, Record
 from hydra_edge.utility import tokens
 
 # A base built before packed files had two fingerprints states that of their packed bytes alone, and
@@ -123,6 +124,61 @@ def check_prompt(
             raise _leak(user, position, f"the closed set holds {label!r}, not answered before")
     if prompt.system != about:
         raise _leak(user, position, "the prompt begins with more than the user's profile")
+
+
+class Watched:
+    """An LLM that is measured: what it fails is remembered, what it must not see is refused.
+
+    A device carries on when an LLM fails, with fewer pools or candidates; a measurement must not.
+    """
+
+    def __init__(self, inner: LLM, held_out: Iterable[str] = ()) -> None:
+        self.inner = inner
+        self.name = inner.name
+        self.is_remote = inner.is_remote
+        self.held_out = frozenset(held_out)
+        self.failure: BackendError | None = None
+
+    def render(self, prompt: Prompt, *, max_tokens: int | None = None, seed: int = 0) -> str:
+        """See the protocol."""
+        return self.inner.render(prompt, max_tokens=max_tokens, seed=seed)
+
+    def complete(
+        self,
+        prompt: Prompt,
+        *,
+        n: int = 1,
+        temperature: float = 0.8,
+        max_tokens: int = 48,
+        choices: Sequence[str] | None = None,
+        seed: int = 0,
+        on_token: Callable[[str], None] | None = None,
+    ) -> list[Completion]:
+        """See the protocol.
+
+        Raises
+        ------
+        BenchError
+            If the prompt shows a record that is a query of the measurement.
+        """
+        if leaked := self.held_out.intersection(prompt.record_ids):
+            raise BenchError(
+                f"Leak in fitting: a prompt shows {sorted(leaked)[0]}, a query of the "
+                "measurement. Expected the history before the queries. The run is void."
+            )
+        try:
+            return self.inner.complete(
+                prompt, n=n, temperature=temperature, max_tokens=max_tokens, choices=choices,
+                seed=seed, on_token=on_token,
+            )  # fmt: skip
+        except ContextLengthError:
+            raise  # the prompt is cut and asked again
+        except BackendError as err:
+            self.failure = self.failure or err
+            raise
+
+    def close(self) -> None:
+        """Leave the inner LLM open: it is not ours."""
 
 
 def target_in_input(record: Record, declared: TaskSpec) -> bool:

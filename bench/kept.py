@@ -1,6 +1,7 @@
-"""What commands over kept pools share: their options, the bench they open, each query in turn.
+"""What commands over kept pools share: options, the bench they open, each query, what they write.
 
-Owns no figure. ``picks``, ``stopping`` and ``votes`` stand on it; nobody is fitted with an LLM.
+Owns no figure. ``picks``, ``stopping``, ``votes`` and ``again`` stand on it; nobody is fitted with
+an LLM.
 """
 
 from __future__ import annotations
@@ -10,15 +11,19 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
 from bench.case import Case
 from bench.datasets import TaskData, draw_tasks, read_files
 from bench.guard import check_not_trained_on
-from bench.quality import cached_llm
+from bench.quality import RESULTS, cached_llm
+from bench.report import slug, write_json
 from bench.run import Bench, fit_user
 from hydra_edge.bundle import load_bundle
 from hydra_edge.encoder import Encoder
+from hydra_edge.types import JsonDict
 
+Tasks = Annotated[list[str] | None, typer.Option("--task", help="Only these tasks.")]
 Users = Annotated[int, typer.Option(min=1, help="Users drawn of each task.")]
 Queries = Annotated[int, typer.Option(min=1, help="A user's last records, as queries.")]
 Model = Annotated[str, typer.Option(help="Local model, as for `hydra-edge -m`.")]
@@ -54,12 +59,14 @@ def open_bench(
     return Bench(base, Encoder(base), model, queries, 0, seed)
 
 
-def draw(bench: Bench, path: Path, users: int) -> TaskData:
-    """Read one file and draw its users."""
-    (data,) = draw_tasks(
-        read_files([path]), users=users, queries=bench.queries, seed=bench.seed, specs={}, only=()
-    )
-    return data
+def draw(
+    bench: Bench, paths: Sequence[Path], users: int, only: Sequence[str] | None
+) -> list[TaskData]:
+    """Read files and draw the users of each of their tasks, or of those in ``only``."""
+    return draw_tasks(
+        read_files(paths), users=users, queries=bench.queries, seed=bench.seed, specs={},
+        only=only or (), bundle=bench.bundle,
+    )  # fmt: skip
 
 
 def cases(bench: Bench, data: TaskData) -> Iterator[Case]:
@@ -70,3 +77,10 @@ def cases(bench: Bench, data: TaskData) -> Iterator[Case]:
             yield Case(subject, position)
             subject.engine.store.add([user.records[position]])
         subject.engine.store.close()
+
+
+def write(figures: JsonDict, kind: str, llm: str, path: Path | None, console: Console) -> None:
+    """Write a command's figures, where nothing else is said beside those of the documentation."""
+    path = path or RESULTS / f"{kind}-{slug(llm)}.json"
+    write_json(figures, path)
+    console.print(f"written to {path}", soft_wrap=True)

@@ -3,19 +3,18 @@
     python -m bench.latency --quick --only rank,fit
     python -m bench.latency --json bench/results/latency.json
 
-Each ratio is the median of at least seven pairs taken by turns. Use a machine at rest: the
-result notes the load it was measured under.
+Ratios are medians of at least seven pairs taken by turns, but for two: those of decoding with
+``--quick`` are medians of three rounds, and the paper's head runs after ours, in another process
+(``paper_head_over_fit``: one median over the other). Use a machine at rest: the result notes the
+load it was measured under. Each section is written once it is measured.
 """
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated
-
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # as the command line does, before numpy
 
 import typer
 from rich.console import Console
@@ -24,12 +23,13 @@ from rich.table import Table
 from bench import fits, ranking, starts
 from bench.clock import machine, use_clock
 from bench.guard import BenchError
-from bench.report import write_json
+from bench.report import need, write_json
 from hydra_edge.bundle import load_bundle
 from hydra_edge.errors import HydraError
 from hydra_edge.types import JsonDict
 
 SECTIONS = ("decode", "rank", "fit", "startup", "import")
+NEEDED = {"fit": ("sklearn",), "startup": ("psutil",)}  # modules, by section
 EXPORT_PYTHON = Path(__file__).parent.parent / ".venv-export" / "bin" / "python"
 
 # What each figure should be at most (or, for ratios over a rival, at least).
@@ -121,7 +121,10 @@ def _decode(quick: bool, threads: int, note: Callable[[str], None]) -> JsonDict 
     except ImportError as err:
         note(f"decoding was not measured: {err}")
         return None
-    found: JsonDict = decode.measure(quick=quick, threads=threads)
+    models = decode.models_here(("smollm2-q8",) if quick else decode.MODELS, note)
+    if not models:
+        return None
+    found: JsonDict = decode.measure(models, quick=quick, threads=threads)
     return found
 
 
@@ -132,7 +135,9 @@ def main(
     ] = None,
     only: Annotated[str, typer.Option(help=f"Some of {','.join(SECTIONS)}.")] = "",
     quick: Annotated[bool, typer.Option("--quick", help="Fewer runs of each.")] = False,
-    threads: Annotated[int, typer.Option(help="Of the encoder; 0: chosen for the machine.")] = 0,
+    threads: Annotated[
+        int, typer.Option(help="Of the encoder and of the LLM; 0: chosen for the machine.")
+    ] = 0,
     clock: Annotated[
         str, typer.Option(help="wall; cpu on a busy machine, with --threads 1")
     ] = "wall",
@@ -147,6 +152,10 @@ def main(
     """Measure latencies and print each against its target."""
     files, wanted, console = data or [], sections_of(only), Console()
     use_clock(clock)
+    needed = [module for name in wanted for module in NEEDED.get(name, ())]
+    need(*needed, *(["matplotlib"] if draw else []))
+    if "rank" in wanted:
+        ranking.asked_of(files, quick=quick)  # too few are refused before anything is measured
     bundle = load_bundle()
 
     def note(text: str) -> None:
@@ -169,13 +178,14 @@ def main(
         found = measures[name]()
         if found is not None:
             figures[name] = found
-    figures["targets"] = [
-        {"figure": name, "measured": value, "target": target, "met": met}
-        for name, value, target, met in verdicts(figures)
-    ]
+        figures["targets"] = [
+            {"figure": name, "measured": value, "target": target, "met": met}
+            for name, value, target, met in verdicts(figures)
+        ]
+        if json_path is not None:  # now: of a run that is stopped, what is measured is kept
+            write_json(figures, json_path)
     show(figures, console)
     if json_path is not None:
-        write_json(figures, json_path)
         note(f"written to {json_path}")
         if draw:
             note(f"drawn in {plot(figures, json_path.with_suffix('.png'))}")

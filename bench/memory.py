@@ -20,8 +20,9 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.clock import machine
+from bench.datasets import parse_sizes
 from bench.pasts import queries
-from bench.report import write_json
+from bench.report import need, write_json
 from bench.starts import prepare, run_python
 from hydra_edge.bundle import load_bundle
 from hydra_edge.errors import HydraError
@@ -102,8 +103,8 @@ def main(
     draw: Annotated[bool, typer.Option("--plot", help="Draw them beside the JSON.")] = False,
 ) -> None:
     """Measure memory by stage."""
-    console = Console()
-    wanted = [int(size) for size in sizes.split(",")]
+    console, wanted = Console(), parse_sizes(sizes, "--sizes", least=1)
+    need("psutil", *(["matplotlib"] if draw else []))
     figures: JsonDict = {
         "machine": machine(), "base_id": load_bundle().base_id, "threads": threads,
         "memory": measure(wanted, data or [], threads=threads),

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from bench.datasets import read_files
+from bench.guard import BenchError
 from hydra_edge.config import Config, Paths
 from hydra_edge.personalizer import Personalizer
 from hydra_edge.store import Store
@@ -86,9 +87,23 @@ def past(n: int, paths: Sequence[Path], seed: int = 0) -> list[Record]:
 
 
 def queries(n: int, paths: Sequence[Path], seed: int = 1) -> list[str]:
-    """Return ``n`` queries: the last records' inputs of the files, else ``QUERY_WORDS`` words."""
+    """Return ``n`` queries: the last records' inputs of the files, else ``QUERY_WORDS`` words.
+
+    No text is a record's: the vectors of those are stored, and a ranking would not encode it.
+
+    Raises
+    ------
+    BenchError
+        If the files have fewer records.
+    """
     if paths:
-        return [record.input for record in real(paths)[-n:]]
+        records = real(paths)
+        if len(records) < n:
+            raise BenchError(
+                f"{', '.join(path.name for path in paths)}: got {len(records)} records; expected "
+                f"{n}, one for each query. Give more files, or none: texts are then made up."
+            )
+        return [f"{record.input} q{i}" for i, record in enumerate(records[len(records) - n :])]
     texts = Texts(seed)
     return [f"{texts.words(QUERY_WORDS, QUERY_WORDS)} q{i}" for i in range(n)]
 

@@ -19,7 +19,7 @@ from rich.table import Table
 
 from bench import fits, ranking, starts
 from bench.clock import LEAST_PAIRS, machine, use_clock
-from bench.report import write_json
+from bench.report import need, write_json
 from hydra_edge.bundle import load_bundle
 from hydra_edge.errors import HydraError
 from hydra_edge.types import JsonDict
@@ -105,6 +105,7 @@ def main(
 ) -> None:
     """Measure beside the peers."""
     use_clock(clock)
+    need("sklearn", *(["matplotlib"] if draw else []))
     console = Console()
     figures: JsonDict = {
         "machine": machine(), "base_id": load_bundle().base_id, "threads": threads,

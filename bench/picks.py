@@ -21,6 +21,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from bench.datasets import TaskData
 from bench.kept import (
     CACHE,
     Base,
@@ -30,13 +31,13 @@ from bench.kept import (
     Queries,
     Replay,
     Seed,
+    Tasks,
     Users,
     cases,
     draw,
     open_bench,
+    write,
 )
-from bench.quality import RESULTS
-from bench.report import write_json
 from bench.run import Bench
 from hydra_edge.active import prior_for
 from hydra_edge.adapter import pool_features
@@ -126,9 +127,8 @@ def simulate(prior: Prior, offers: Sequence[Offer], seed: int) -> dict[str, list
     return found
 
 
-def offers_of(bench: Bench, path: Path, users: int) -> tuple[str, Prior, list[Offer]]:
-    """Read one file's users and put their queries' pools in an order drawn by the seed."""
-    data = draw(bench, path, users)
+def offers_of(bench: Bench, data: TaskData) -> tuple[Prior, list[Offer]]:
+    """Put the pools of a task's queries in an order drawn by the seed."""
     offers: list[Offer] = []
     for case in cases(bench, data):
         pool = case.sampled("gated").pool
@@ -136,12 +136,13 @@ def offers_of(bench: Bench, path: Path, users: int) -> tuple[str, Prior, list[Of
         offers.append(Offer(tuple(c.text for c in pool.candidates), phi))
     order = np.random.default_rng(bench.seed).permutation(len(offers))
     kept = [offers[i] for i in order if len(offers[i].texts) > 1]
-    return data.name, prior_for(bench.bundle, case.task, "adapter"), kept
+    return prior_for(bench.bundle, case.task, "adapter"), kept
 
 
 @app.command()
 def main(
     data: Annotated[list[Path], typer.Option(help="Files of users, of free-text tasks.")],
+    task: Tasks = None,
     users: Users = 20,
     queries: Queries = 5,
     llm: Model = "smollm2",
@@ -155,11 +156,11 @@ def main(
     bench = open_bench(data, llm, cache, replay=replay, bundle=bundle, queries=queries, seed=seed)
     base, model = bench.bundle, bench.llm
     console, tasks = Console(), {}
-    for path in data:
-        name, prior, offers = offers_of(bench, path, users)
+    for drawn in draw(bench, data, users, task):
+        name, (prior, offers) = drawn.name, offers_of(bench, drawn)
         if len(offers) <= STEPS[-1]:
             raise typer.BadParameter(
-                f"{path.name} gives {len(offers)} pools; more than {STEPS[-1]} are needed. Draw "
+                f"{name} gives {len(offers)} pools; more than {STEPS[-1]} are needed. Draw "
                 "more --users or --queries."
             )
         found = simulate(prior, offers, seed)
@@ -176,9 +177,7 @@ def main(
         "base_id": base.base_id, "llm": model.name, "seed": seed, "picks": list(STEPS),
         "users": users, "queries": queries, "tasks": tasks,
     }  # fmt: skip
-    path = json_path or RESULTS / f"picks-{llm}.json"
-    write_json(figures, path)
-    console.print(f"written to {path}")
+    write(figures, "picks", llm, json_path, console)
 
 
 if __name__ == "__main__":

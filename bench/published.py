@@ -9,6 +9,7 @@ when the first user is fitted.
 
 from __future__ import annotations
 
+import importlib.util
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,9 +21,8 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from bench.case import SAMPLING, Case, Sampled, Subject
-from bench.guard import BenchError, check_history, refuse_seen
+from bench.guard import BenchError, Watched, check_history, refuse_seen
 from bench.rows import Answer, Row
-from bench.run import Watched
 from export.data import UserHistory
 from export.published.card import Card, read_cards
 from export.published.head import Head, PairEncoder, best_first
@@ -143,12 +143,6 @@ class Published:
         loaded: dict[str, Encoders] = {}
 
         def encoders(task: str) -> Encoders:
-            if task not in places:
-                raise BenchError(
-                    f"{folder} has no published encoders of {task}; it has "
-                    f"{', '.join(sorted(places))}. Train them (python -m export published), or "
-                    "leave the task out with --task."
-                )
             if task not in loaded:
                 from export.published.build import load_encoders
 
@@ -161,6 +155,26 @@ class Published:
             for card in cards.values()
         }
         return cls(encoders, _fit_head, allowance, seed, trained)
+
+    def check(self, tasks: Sequence[str]) -> None:
+        """Refuse to measure what would fail once a task's users are fitted.
+
+        Raises
+        ------
+        BenchError
+            If there are no encoders of a task, or torch is missing.
+        """
+        if without := [task for task in tasks if task not in self.trained]:
+            raise BenchError(
+                f"There are no published encoders of {', '.join(without)}; there are those of "
+                f"{', '.join(sorted(self.trained))}. Train them (python -m export published), or "
+                "leave the task out with --task."
+            )
+        if importlib.util.find_spec("torch") is None:
+            raise BenchError(
+                "HYDRA as published cannot be measured: found no torch; expected an environment "
+                "with the export extra (make test-export makes one). Run this by its Python."
+            )
 
     @property
     def rows(self) -> tuple[Row, ...]:
@@ -229,7 +243,10 @@ class Published:
         return int(text_hash(name)[:8], 16)
 
     def shown(self, case: Case) -> tuple[Record, ...]:
-        """Return the records shown, best first: of BM25's 10, those with the highest p(1)."""
+        """Return the records shown, best first: of BM25's 10, those with the highest p(1).
+
+        That BM25 is ours, by which its encoders were trained; the baselines' is rank-bm25's own.
+        """
         records = case.history.records
         lexical = case.engine.lexical(case.history)
         listed = [records[i] for i in shortlist(lexical, case.query, len(records), LISTED)]
@@ -249,9 +266,12 @@ class Published:
         return best_first(fitted.heads[role].probability(vectors)).tolist()
 
     def _sampled(self, case: Case) -> tuple[Completion, ...]:
-        """Return the answers to the records shown, asked once for all rows."""
+        """Return the answers to the records shown, asked once for all rows.
+
+        None is drawn without records, as is none of those its adapter's head was fitted on.
+        """
         if case not in self._asked:
-            _, completions = case.ask(self.shown(case), n=SAMPLING.n)
+            _, completions = case.ask(self.shown(case), n=SAMPLING.n, always_shown=True)
             self._asked[case] = tuple(completions)
         return self._asked[case]
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import platform
-import re
 import sys
 from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
@@ -23,8 +22,9 @@ from rich.console import Console
 
 from bench.case import SAMPLING
 from bench.datasets import (
-    LEAST_HISTORY,
+    LampUsers,
     draw_tasks,
+    parse_sizes,
     questions,
     read_files,
     read_lamp_folders,
@@ -32,7 +32,7 @@ from bench.datasets import (
 )
 from bench.guard import BenchError, check_not_trained_on
 from bench.published import Published
-from bench.report import Stages, can_plot, plot, show, write_json
+from bench.report import Stages, can_plot, plot, show, slug, write_json
 from bench.rows import ROWS
 from bench.run import GROWTH, Bench, grow, run_task
 from bench.summary import is_complete, mean_of, summarise
@@ -44,9 +44,10 @@ from hydra_edge.bundle import load_bundle
 from hydra_edge.encoder import Encoder
 from hydra_edge.errors import HydraError
 from hydra_edge.tasks import TaskSpec
-from hydra_edge.types import JsonDict
+from hydra_edge.types import JsonDict, text_hash
 
 RESULTS = Path(__file__).parent / "results"
+RUNS = RESULTS / "runs"  # what is no figure of the documentation, and no file of the repository
 # Figures of tasks stand beside each other only if these are the same.
 SAME = ("llm", "seed", "candidates", "shown", "fit_pools", "queries")
 
@@ -56,20 +57,6 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 def cached_llm(llm: str, folder: Path, *, replay: bool, threads: int) -> CachedLLM:
     """Open an LLM behind the cache of its answers; to replay, the cache alone."""
     return open_cached(llm, answers_file(folder, llm), replay=replay, threads=threads)
-
-
-def parse_sizes(text: str) -> tuple[int, ...]:
-    """Read sizes of history, ``0,1,4``.
-
-    Raises
-    ------
-    BenchError
-        If one is not a whole number of at least 0.
-    """
-    parts = [part.strip() for part in text.split(",") if part.strip()]
-    if not all(part.isdecimal() for part in parts):
-        raise BenchError(f"--history is {text!r}; expected whole numbers: --history 0,1,4,16,64")
-    return tuple(sorted({int(part) for part in parts}))
 
 
 def measure(
@@ -82,16 +69,24 @@ def measure(
     only: Sequence[str],
     sizes: Sequence[int],
     published: Published | None = None,
-    too_short: Mapping[str, int] | None = None,
+    lamp: LampUsers | None = None,
     seen: Set[str] | None = None,
 ) -> dict[str, JsonDict]:
-    """Measure every task of the users given; return each one's figures."""
+    """Measure every task of the users given; return each one's figures, or why there are none.
+
+    Raises
+    ------
+    BenchError
+        If there is nobody to measure, or a leak.
+    """
     tasks: dict[str, JsonDict] = {}
     rows = ROWS if published is None else (*ROWS, *published.rows)
     drawn = draw_tasks(
         everyone, users=users, queries=bench.queries, seed=bench.seed, specs=specs, only=only,
-        too_short=too_short or {},
+        bundle=bench.bundle, lamp=lamp,
     )  # fmt: skip
+    if published is not None:
+        published.check([data.name for data in drawn])
     for data in drawn:
         if data.note:
             said = f"{data.name}: {data.note}"
@@ -100,7 +95,8 @@ def measure(
         with Stages(console) as report:
             report.name = data.name
             run = run_task(bench, data, report, rows)
-            grow(bench, run, sizes, report)
+            if run.results:
+                grow(bench, run, sizes, report)
         tasks[data.name] = summarise(run, bench.seed, rows, seen)
         if published is not None:
             tasks[data.name]["published"] = published.costs(data.name)
@@ -202,7 +198,8 @@ def main(
     ] = 40,
     published_pools: Annotated[int, typer.Option(min=0, help="The same, in pools.")] = 5,
     json_path: Annotated[
-        Path | None, typer.Option("--json", help="Write the figures here.")
+        Path | None,
+        typer.Option("--json", help="Write the figures here; default: in bench/results/runs."),
     ] = None,
     keep: Annotated[
         Path | None, typer.Option(help="Earlier figures to keep of tasks not measured now.")
@@ -215,7 +212,7 @@ def main(
     """Measure answers on users never trained on."""
     console, files, lamps = Console(), [*(data or ()), *(more or ())], lamp or []
     if draw and not can_plot():
-        raise BenchError("--plot needs matplotlib; run pip install 'hydra-edge[bench]' first.")
+        raise BenchError("--plot needs matplotlib; run pip install '.[bench]' first.")
     sizes = parse_sizes(history)
     base = load_bundle(bundle)
     everyone = read_files(files)
@@ -223,7 +220,7 @@ def main(
     check_not_trained_on(base, measured)
     allowance = Allowance(published_calls, published_pools)
     rival = Published.open(published, measured, allowance, seed) if published else None
-    lamp_users = read_lamp_folders(lamps, users=users, least=queries + LEAST_HISTORY, seed=seed)
+    lamp_users = read_lamp_folders(lamps, users=users, queries=queries, seed=seed, sizes=sizes)
     everyone += lamp_users.users
     for name, why in lamp_users.left_out.items():
         console.print(f"LEFT OUT: {name}: {why}", highlight=False, markup=False, soft_wrap=True)
@@ -244,8 +241,7 @@ def main(
     kept = kept_tasks(keep, figures)  # before the hours of measuring, not after
     measured_now = measure(
         bench, everyone, console, users=users, specs=read_specs(task_spec or [], everyone),
-        only=task or (), sizes=sizes, published=rival, too_short=lamp_users.too_short,
-        seen=seen,
+        only=task or (), sizes=sizes, published=rival, lamp=lamp_users, seen=seen,
     )  # fmt: skip
     tasks = kept | measured_now
     model.close()
@@ -265,8 +261,8 @@ def main(
         "mean_relative_gain_any": mean_of(of_base, "relative_gain_any"), "tasks": tasks,
         "complete": all(map(is_complete, tasks.values())), "left_out": lamp_users.left_out,
     }  # fmt: skip
-    slug = re.sub(r"[^A-Za-z0-9.-]+", "_", llm)
-    path = json_path or RESULTS / f"quality-{'-'.join(tasks)}-{slug}.json"
+    stamp = text_hash(f"{figures['command']} {base.base_id}")[:8]  # the same run, the same file
+    path = json_path or RUNS / f"quality-{slug(llm)}-{stamp}.json"
     write_json(figures, path)
     drawing = draw or (draw is None and can_plot() and figures["complete"])
     written = [path, *(plot(figures, path) if drawing else [])]
@@ -274,6 +270,7 @@ def main(
     console.print(f"written to {', '.join(map(str, written))}", soft_wrap=True)
     if said := uncovered(measured_now):
         console.print(said, highlight=False, markup=False, soft_wrap=True)
+    if said or any("reason" in of_task for of_task in measured_now.values()):
         raise typer.Exit(1)
 
 

@@ -32,6 +32,23 @@ SCANNED = 44_000  # records of the full scan
 CANDIDATES = 50
 
 
+def _runs(*, quick: bool) -> tuple[int, int, int]:
+    """Return how many rankings warm up, how many are timed, and the pairs against each rival."""
+    return (20, 40, LEAST_PAIRS) if quick else (50, 200, 2 * LEAST_PAIRS + 1)
+
+
+def asked_of(data: Sequence[Path], *, quick: bool) -> list[str]:
+    """Return the queries of a measurement.
+
+    Raises
+    ------
+    BenchError
+        If the files have too few records for them.
+    """
+    warm, timed, pairs = _runs(quick=quick)
+    return queries(warm + timed + 4 * pairs, data)
+
+
 def _cross_encoder(person: Personalizer, asked: Sequence[str], pairs: int) -> Pairs:
     records = person.store.records(limit=CANDIDATES)
     encoder = person.engine.encoder.encoder
@@ -86,10 +103,10 @@ def measure(
     sizes, scanned
         Records at which rankings are timed, and at which rank-bm25 scans.
     """
-    warm, timed, pairs = (20, 40, LEAST_PAIRS) if quick else (50, 200, 2 * LEAST_PAIRS + 1)
+    warm, timed, pairs = _runs(quick=quick)
+    asked = asked_of(data, quick=quick)
     steps = sorted({*sizes, scanned})
     records = past(steps[-1], data)
-    asked = queries(warm + timed + 4 * pairs, data)
     out: JsonDict = {"p50_ms": {}, "sizes": {}, "queries": timed, "warm_up": warm}
     with tempfile.TemporaryDirectory() as home:
         for done, (low, high) in enumerate(pairwise((0, *steps)), start=1):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -74,7 +75,11 @@ def _bounds(low_high: list[float | None]) -> str:
 
 
 def show(name: str, task: JsonDict, console: Console) -> None:
-    """Print one task's table and what follows from it."""
+    """Print one task's table and what follows from it; of one nobody was measured for, why."""
+    if "reason" in task:
+        line = f"NOT MEASURED: {task['reason']}"
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        return
     drawn = f"{task['users']} of {task['users_available']} users, {task['queries']} queries"
     if short := task["users_too_short"]:
         drawn += f", {short} more with too few records"
@@ -141,6 +146,26 @@ def write_json(figures: JsonDict, path: Path) -> None:
     path.write_text(text, encoding="utf-8")
 
 
+def need(*modules: str) -> None:
+    """Refuse to begin without modules of the bench extra: hours later they would be missed.
+
+    Raises
+    ------
+    BenchError
+        If one is not installed.
+    """
+    if missing := [name for name in modules if importlib.util.find_spec(name) is None]:
+        raise BenchError(
+            f"Nothing was measured: found no {', '.join(missing)}; expected the packages of the "
+            "bench extra. Run pip install '.[bench]' first."
+        )
+
+
+def slug(llm: str) -> str:
+    """Return an LLM's name as a part of a file's: without its folder, and not too long."""
+    return re.sub(r"[^A-Za-z0-9.-]+", "_", llm.rpartition("/")[2])[:40]
+
+
 def can_plot() -> bool:
     """Whether matplotlib is there."""
     return importlib.util.find_spec("matplotlib") is not None
@@ -156,11 +181,12 @@ def plot(figures: JsonDict, path: Path) -> list[Path]:
     """
     if not can_plot():
         raise BenchError(
-            "Plots need matplotlib, which is not installed. Run pip install 'hydra-edge[bench]', "
+            "Plots need matplotlib, which is not installed. Run pip install '.[bench]', "
             "or leave --plot out."
         )
-    written = [_plot_rows(figures["tasks"], path.with_suffix(".rows.png"))]
-    grown = {name: task["growth"] for name, task in figures["tasks"].items() if task["growth"]}
+    tasks = {name: task for name, task in figures["tasks"].items() if "reason" not in task}
+    written = [_plot_rows(tasks, path.with_suffix(".rows.png"))] if tasks else []
+    grown = {name: task["growth"] for name, task in tasks.items() if task["growth"]}
     if grown:
         written.append(_plot_growth(grown, path.with_suffix(".growth.png")))
     return written

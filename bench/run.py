@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from bench.case import SAMPLING, Case, Subject
-from bench.datasets import TaskData
-from bench.guard import BenchError, check_history, target_in_input
+from bench.datasets import TaskData, growth_sizes
+from bench.guard import Watched, check_history, target_in_input
 from bench.rows import ROWS, Answer, Row
 from bench.stats import PerUser, bootstrap
 from export.data import UserHistory, sample_users
@@ -25,7 +25,6 @@ from hydra_edge.errors import BackendError, ContextLengthError
 from hydra_edge.fitting import fit_task
 from hydra_edge.llm import LLM
 from hydra_edge.pools import Budget
-from hydra_edge.prompt import Prompt
 from hydra_edge.store import Store
 from hydra_edge.tasks import TaskSpec
 from hydra_edge.types import Completion, Double1d, JsonDict, Record
@@ -33,7 +32,6 @@ from hydra_edge.types import Completion, Double1d, JsonDict, Record
 # Told of progress as (stage, done, total).
 Report = Callable[[str, int, int], None]
 GROWTH = "growth: "  # before why a user is not in the curve of growth alone
-GROWTH_USERS = 5  # a curve of fewer tells nothing
 GATED = tuple(row for row in ROWS if row.name == "gated")
 
 
@@ -87,7 +85,7 @@ class TaskRun:
     """What measuring one task gave: results, and who failed with the reason.
 
     ``missing`` are those of them who failed for answers that a replay does not have, so that with
-    the LLM itself there are other figures.
+    the LLM itself there are other figures. Without any result ``why`` says what failed the first.
     """
 
     data: TaskData
@@ -96,66 +94,21 @@ class TaskRun:
     missing: set[str] = field(default_factory=set)
     growth: list[JsonDict] = field(default_factory=list)
 
+    @property
+    def why(self) -> str:
+        """Why nobody was measured; empty if somebody was."""
+        if self.results:
+            return ""
+        return (
+            f"Nobody of {self.data.name} could be measured; the first of {len(self.failed)} users "
+            f"failed with: {next(iter(self.failed.values()))}"
+        )
+
     def fail(self, user: str, err: BackendError, *, replay: bool, stage: str = "") -> None:
         """Note whom the LLM failed; what first failed a user stays."""
         self.failed.setdefault(user, f"{stage}{err}")
         if replay and not isinstance(err, ContextLengthError):
             self.missing.add(user)
-
-
-class Watched:
-    """An LLM for fitting: what it fails is remembered, what it must not see is refused.
-
-    Fitting carries on when an LLM fails, as it should on a device; a measurement must not.
-    """
-
-    def __init__(self, inner: LLM, held_out: set[str]) -> None:
-        self.inner = inner
-        self.name = inner.name
-        self.is_remote = inner.is_remote
-        self.held_out = held_out
-        self.failure: BackendError | None = None
-
-    def render(self, prompt: Prompt, *, max_tokens: int | None = None, seed: int = 0) -> str:
-        """See the protocol."""
-        return self.inner.render(prompt, max_tokens=max_tokens, seed=seed)
-
-    def complete(
-        self,
-        prompt: Prompt,
-        *,
-        n: int = 1,
-        temperature: float = 0.8,
-        max_tokens: int = 48,
-        choices: Sequence[str] | None = None,
-        seed: int = 0,
-        on_token: Callable[[str], None] | None = None,
-    ) -> list[Completion]:
-        """See the protocol.
-
-        Raises
-        ------
-        BenchError
-            If the prompt shows a record that is a query of the measurement.
-        """
-        if leaked := self.held_out.intersection(prompt.record_ids):
-            raise BenchError(
-                f"Leak in fitting: a prompt shows {sorted(leaked)[0]}, a query of the "
-                "measurement. Expected the history before the queries. The run is void."
-            )
-        try:
-            return self.inner.complete(
-                prompt, n=n, temperature=temperature, max_tokens=max_tokens, choices=choices,
-                seed=seed, on_token=on_token,
-            )  # fmt: skip
-        except ContextLengthError:
-            raise  # the prompt is cut and asked again
-        except BackendError as err:
-            self.failure = self.failure or err
-            raise
-
-    def close(self) -> None:
-        """Leave the inner LLM open: it is not ours."""
 
 
 def fit_user(
@@ -243,7 +196,7 @@ def run_task(bench: Bench, data: TaskData, report: Report, rows: Sequence[Row] =
     Raises
     ------
     BenchError
-        If there is a leak, or nobody could be measured.
+        If there is a leak.
     """
     run = TaskRun(data)
     subjects: list[Subject] = []
@@ -262,11 +215,6 @@ def run_task(bench: Bench, data: TaskData, report: Report, rows: Sequence[Row] =
         report("answer", done, len(subjects))
     for subject in subjects:
         subject.engine.store.close()
-    if not run.results:
-        raise BenchError(
-            f"Nobody of {data.name} could be measured; the first of {len(run.failed)} users "
-            f"failed with: {next(iter(run.failed.values()))}"
-        )
     return run
 
 
@@ -277,8 +225,7 @@ def grow(bench: Bench, run: TaskRun, sizes: Sequence[int], report: Report) -> No
     largest, as many as were drawn for the rows; sizes for which too few have enough are left out.
     """
     edges = {u.user: len(u.records) - bench.queries for u in run.data.able}
-    least = max(2, min(GROWTH_USERS, len(run.data.users)))
-    able = [s for s in sorted(set(sizes)) if sum(e >= s for e in edges.values()) >= least]
+    able = growth_sizes([*edges.values()], sizes, len(run.data.users))
     if not able:
         return
     users = sample_users(

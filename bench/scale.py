@@ -20,8 +20,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from bench.clock import machine
-from bench.report import write_json
+from bench.clock import machine, use_clock
+from bench.datasets import parse_sizes
+from bench.pasts import queries
+from bench.report import need, write_json
 from bench.starts import run_python
 from hydra_edge.bundle import load_bundle
 from hydra_edge.errors import HydraError
@@ -42,6 +44,7 @@ ROWS = {
     "db_over_text": "file without 900 B a distinct text, over text",
     "vectors_bytes_per_text": "bytes of vectors a distinct text",
 }
+ASKED = 121  # rankings: the first of a process, 40 to warm up, and those timed
 _LIFE = """
 import json, resource, sys, time
 from pathlib import Path
@@ -87,7 +90,7 @@ from bench.clock import now_s, sample, use_clock
 use_clock(sys.argv[5])
 data = [Path(name) for name in json.loads(sys.argv[3])]
 with open_person(Path(sys.argv[1]), threads=int(sys.argv[4])) as person:
-    asked = queries(121, data)
+    asked = queries(int(sys.argv[6]), data)
     started = now_s()
     person.rank(asked[0], k=4)
     first = (now_s() - started) * 1e3
@@ -110,7 +113,7 @@ def life(size: int, data: Sequence[Path], *, threads: int, clock: str) -> JsonDi
     with tempfile.TemporaryDirectory() as home:
         arguments = (home, str(size), files, str(threads), clock)
         lived: JsonDict = json.loads(run_python(_LIFE, *arguments))
-        ranked: JsonDict = json.loads(run_python(_RANK, *arguments))
+        ranked: JsonDict = json.loads(run_python(_RANK, *arguments, str(ASKED)))
     ranked["peak_mb"] = max(lived["peak_mb"], ranked["peak_mb"])
     return {name: round(value, 3) for name, value in (lived | ranked).items()}
 
@@ -155,9 +158,14 @@ def main(
 ) -> None:
     """Measure how costs grow."""
     console, found = Console(), {}
-    for size in sizes.split(","):
-        console.print(f"{int(size):,} records")
-        found[str(int(size))] = life(int(size), data or [], threads=threads, clock=clock)
+    wanted = parse_sizes(sizes, "--sizes", least=1)
+    use_clock(clock)
+    if draw:
+        need("matplotlib")
+    queries(ASKED, data or [])  # files with too few records are refused now, not after the fits
+    for size in wanted:
+        console.print(f"{size:,} records")
+        found[str(size)] = life(size, data or [], threads=threads, clock=clock)
     figures: JsonDict = {
         "machine": machine(), "base_id": load_bundle().base_id, "threads": threads,
         "clock": clock, "data": [path.name for path in data or []] or ["synthetic"],

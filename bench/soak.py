@@ -27,8 +27,10 @@ from typing import Annotated, Any
 
 import httpx2
 import numpy as np
+import psutil
 import typer
 
+from bench.clock import cores
 from hydra_edge import __version__
 from hydra_edge.config import find_paths, load_config
 from hydra_edge.llm import LLM, open_llm
@@ -176,8 +178,7 @@ def _check(response: httpx2.Response, word: str, tally: Tally, *, stream: bool) 
 
 
 def _rss_mb() -> float:
-    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+    return psutil.Process().memory_info().rss / 1e6
 
 
 def soak(
@@ -270,7 +271,7 @@ def main(
     result = {
         "command": f"python -m bench.soak {' '.join(sys.argv[1:])}".strip(),
         "machine": platform.processor() or platform.machine(),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": cores(),
         "load_before": load,
         "python": platform.python_version(),
         "version": __version__,

@@ -25,6 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.case import SAMPLING, Case
+from bench.datasets import TaskData
 from bench.guard import BenchError
 from bench.kept import (
     CACHE,
@@ -35,14 +36,13 @@ from bench.kept import (
     Queries,
     Replay,
     Seed,
+    Tasks,
     Users,
     cases,
     draw,
     open_bench,
+    write,
 )
-from bench.quality import RESULTS
-from bench.report import write_json
-from bench.run import Bench
 from hydra_edge.adapter import choose, merge
 from hydra_edge.errors import HydraError
 from hydra_edge.types import Completion, JsonDict
@@ -218,21 +218,25 @@ def rules() -> dict[str, Rule]:
     return by_number | {f"chance to be beaten < {b}": unlikely(b) for b in BOUNDS}
 
 
-def courses_of(bench: Bench, path: Path, users: int) -> tuple[str, list[Course]]:
-    """Read one file's users and follow their queries' pools."""
-    data = draw(bench, path, users)
-    if data.spec.kind != "text":
+def check_text(tasks: Sequence[TaskData]) -> None:
+    """Refuse closed sets.
+
+    Raises
+    ------
+    BenchError
+        If there is one.
+    """
+    if closed := [data for data in tasks if data.spec.kind != "text"]:
         raise BenchError(
-            f"{path.name} is of kind {data.spec.kind}; expected a task of free text. For closed "
-            "sets there is python -m bench.votes."
+            f"{closed[0].name} is of kind {closed[0].spec.kind}; expected tasks of free text. "
+            "Leave it out with --task; for closed sets there is python -m bench.votes."
         )
-    courses = [course_of(case) for case in cases(bench, data)]
-    return data.name, [course for course in courses if course.moments]
 
 
 @app.command()
 def main(
     data: Annotated[list[Path], typer.Option(help="Files of users, of free-text tasks.")],
+    task: Tasks = None,
     users: Users = 20,
     queries: Queries = 5,
     llm: Model = "smollm2",
@@ -246,8 +250,12 @@ def main(
     bench = open_bench(data, llm, cache, replay=replay, bundle=bundle, queries=queries, seed=seed)
     base, model = bench.bundle, bench.llm
     console, tasks = Console(), {}
-    for path in data:
-        name, courses = courses_of(bench, path, users)
+    drawn = draw(bench, data, users, task)
+    check_text(drawn)
+    for of_task in drawn:
+        name = of_task.name
+        followed = (course_of(case) for case in cases(bench, of_task))
+        courses = [course for course in followed if course.moments]
         found = {title: apply(rule, courses) for title, rule in rules().items()}
         found |= {f"all but {k} of each prompt": trim(k, courses) for k in STRAGGLERS}
         table = Table(
@@ -259,15 +267,11 @@ def main(
         console.print(table)
         tasks[name] = {"pools": len(courses), "rules": found}
     model.close()
-    path = json_path or RESULTS / f"stopping-{llm}.json"
-    write_json(
-        {
-            "base_id": base.base_id, "llm": model.name, "seed": seed, "users": users,
-            "queries": queries, "tasks": tasks,
-        },
-        path,
-    )  # fmt: skip
-    console.print(f"written to {path}")
+    result: JsonDict = {
+        "base_id": base.base_id, "llm": model.name, "seed": seed, "users": users,
+        "queries": queries, "tasks": tasks,
+    }  # fmt: skip
+    write(result, "stopping", llm, json_path, console)
 
 
 if __name__ == "__main__":

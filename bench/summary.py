@@ -133,9 +133,20 @@ def summarise(
     ``seen`` are inputs the base was trained on; None if nobody says which.
 
     All are of the ``users`` who were measured. Where a replay lacked answers of some it is not
-    ``complete``: with these the figures would be others, and they enter no mean.
+    ``complete``: with these the figures would be others, and they enter no mean. Where nobody was
+    measured there is a ``reason``, and no figure but counts of people.
     """
     results = run.results
+    people: JsonDict = {
+        "complete": bool(results) and not run.missing,
+        "users": len(results),
+        "users_available": len(run.data.able) + run.data.unread,
+        "users_too_short": run.data.too_short,
+        "users_failed": run.failed,
+        "users_missing": sorted(run.missing),
+    }
+    if not results:
+        return people | {"kind": run.data.spec.kind, "reason": run.why}
     spec = overall_spec(results)
     utilities = {
         row.name: values for row in rows if (values := _per_user(results, row.name)) is not None
@@ -148,14 +159,8 @@ def summarise(
     shares = helped_and_harmed(gated, utilities[best])
     mean = {name: float(means(values).mean()) for name, values in utilities.items()}
     switches = [result.switch for result in results]
-    return {
+    return people | {
         "kind": spec.kind,
-        "complete": not run.missing,
-        "users": len(results),
-        "users_available": len(run.data.able),
-        "users_too_short": run.data.too_short,
-        "users_failed": run.failed,
-        "users_missing": sorted(run.missing),
         "queries": sum(len(result.queries) for result in results),
         "targets_in_input": sum(q.target_in_input for r in results for q in r.queries),
         "seen_in_training": None if seen is None else seen_or_not(results, seen),

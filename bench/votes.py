@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.case import SAMPLING
+from bench.datasets import TaskData
 from bench.guard import BenchError
 from bench.kept import (
     CACHE,
@@ -32,13 +33,13 @@ from bench.kept import (
     Queries,
     Replay,
     Seed,
+    Tasks,
     Users,
     cases,
     draw,
     open_bench,
+    write,
 )
-from bench.quality import RESULTS
-from bench.report import write_json
 from bench.run import Bench
 from hydra_edge.active import ActiveHead
 from hydra_edge.adapter import choose, merge
@@ -90,31 +91,35 @@ def summed_up(counts: Sequence[Count]) -> JsonDict:
     }
 
 
-def counts_of(bench: Bench, path: Path, users: int) -> tuple[str, list[Count]]:
-    """Read one file's users and count the answers their queries need.
+def check_closed(tasks: Sequence[TaskData]) -> None:
+    """Refuse free text.
 
     Raises
     ------
     BenchError
-        If the file is of a task without a closed set.
+        If a task is without a closed set.
     """
-    data = draw(bench, path, users)
-    if data.spec.kind == "text":
+    if texts := [data.name for data in tasks if data.spec.kind == "text"]:
         raise BenchError(
-            f"{path.name} is of kind text; expected a label or rating task. Free text is "
-            "measured by python -m bench.stopping."
+            f"{texts[0]} is of kind text; expected label or rating tasks. Leave it out with "
+            "--task; free text is measured by python -m bench.stopping."
         )
+
+
+def counts_of(bench: Bench, data: TaskData) -> list[Count]:
+    """Count the answers that a task's queries need."""
     counts = []
     for case in cases(bench, data):
         sampled = case.sampled("gated")
         as_served = [replace(c, logprob=None) for c in sampled.completions]
         counts.append(count(case.head("adapter"), sampled.pool, case.history, as_served))
-    return data.name, counts
+    return counts
 
 
 @app.command()
 def main(
     data: Annotated[list[Path], typer.Option(help="Files of users, of label or rating tasks.")],
+    task: Tasks = None,
     users: Users = 20,
     queries: Queries = 5,
     llm: Model = "smollm2",
@@ -132,22 +137,20 @@ def main(
         "task", "pools", "settled by one", "saved, one by one", "saved, four together",
         "same choice", title=f"{model.name}: answers of {SAMPLING.n}",
     )  # fmt: skip
-    for path in data:
-        name, counts = counts_of(bench, path, users)
+    drawn = draw(bench, data, users, task)
+    check_closed(drawn)
+    for of_task in drawn:
+        name, counts = of_task.name, counts_of(bench, of_task)
         tasks[name] = summed_up(counts)
         shares = [f"{v:.1%}" for k, v in tasks[name].items() if k != "pools"]
         table.add_row(name, str(len(counts)), *shares)
     model.close()
     console.print(table)
-    path = json_path or RESULTS / f"votes-{llm}.json"
-    write_json(
-        {
-            "base_id": base.base_id, "llm": model.name, "seed": seed, "users": users,
-            "queries": queries, "candidates": SAMPLING.n, "tasks": tasks,
-        },
-        path,
-    )  # fmt: skip
-    console.print(f"written to {path}")
+    figures: JsonDict = {
+        "base_id": base.base_id, "llm": model.name, "seed": seed, "users": users,
+        "queries": queries, "candidates": SAMPLING.n, "tasks": tasks,
+    }  # fmt: skip
+    write(figures, "votes", llm, json_path, console)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,8 @@ from hydra_edge.types import Float1d, Float2d, HeadInfo, HeadState, Int1d, Role,
 
 # The feature that alone orders things as a system without hydra-edge would.
 BASELINE_FEATURE: dict[Role, str] = {"reranker": "bm25_rank", "adapter": "greedy"}
+# Why the population's weights serve whoever has none of their own.
+NO_HEAD = "no head of your own yet"
 
 
 def prior_for(bundle: Bundle, task: TaskSpec, role: Role) -> Prior:
@@ -111,6 +113,19 @@ def check_base(state: HeadState, bundle: Bundle) -> None:
         )
 
 
+def outdated(state: HeadState, base_id: str) -> str:
+    """Say what keeps a stored head from serving with a base; empty if nothing does."""
+    if state.base_id != base_id:
+        return "was fitted with another base"
+    return "learned from something that was forgotten" if state.stale else ""
+
+
+def idle_notes(*heads: HeadInfo) -> tuple[str, ...]:
+    """Return why heads of one's own do not serve; nothing of a head that never was."""
+    idle = (h.reason for h in heads if h.version is None and h.reason not in ("", NO_HEAD))
+    return tuple(dict.fromkeys(idle))
+
+
 @dataclass(frozen=True, eq=False)
 class ActiveHead:
     """The weights in force, ready to score and explain.
@@ -131,15 +146,16 @@ class ActiveHead:
         role = features.role
         prior = prior_for(bundle, task, role)
         switch = unfitted_switch(bundle, task, role)
-        reason = "no head fitted yet"
-        if state is not None and state.base_id != bundle.base_id:
-            state, reason = None, "the head belongs to another base; run fit-head"
-        elif state is not None and state.features != features.names:
-            state, reason = None, "the head was fitted on other features; run fit-head"
-        elif state is not None and state.report.get("kind", task.kind) != task.kind:
-            state, reason = None, "the head was fitted to another kind of answers; run fit-head"
-        elif state is not None and state.stale:
-            state, reason = None, "records it was learned from were forgotten; run fit-head"
+        reason, why = NO_HEAD, ""
+        if state is not None:
+            why = outdated(state, bundle.base_id)
+            if not why and state.features != features.names:
+                why = "was fitted on other features"
+            elif not why and state.report.get("kind", task.kind) != task.kind:
+                why = "was fitted to another kind of answers"
+        if why:
+            state = None
+            reason = f"your own head {why} and does not serve; run hydra-edge fit-head"
         posterior = None
         weight = prior.mean.astype(np.float32)
         if state is not None:

@@ -73,7 +73,8 @@ class AsyncPersonalizer:
     """One person's personalization for an event loop; see ``Personalizer``.
 
     Answers are written one at a time, in the order they were asked for; everything else goes
-    on beside. Cancelling a task that awaits ``generate`` or ``fit_head`` tells the work to
+    on beside, and beside a fit while it asks the LLM. While a fit embeds and judges, all but
+    ``add`` waits. Cancelling a task that awaits ``generate`` or ``fit_head`` tells the work to
     stop. Callbacks are called on the loop, but ``should_stop`` by the thread that works.
 
     Parameters
@@ -147,6 +148,7 @@ class AsyncPersonalizer:
 
     add = _coroutine(Personalizer.add)
     forget = _coroutine(Personalizer.forget)
+    clear_log = _coroutine(Personalizer.clear_log)
     task = _coroutine(Personalizer.task)
     fit_head = _coroutine(Personalizer.fit_head)
     fit_prompts = _coroutine(Personalizer.fit_prompts)

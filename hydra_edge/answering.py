@@ -12,6 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
+from hydra_edge.active import idle_notes
 from hydra_edge.adapter import choose, merge
 from hydra_edge.candidates import sample_pool
 from hydra_edge.engine import Engine
@@ -343,6 +344,7 @@ def decide(asked: Asked) -> Generation:
         notes.append(f"{why}{len(completions)} of {n} candidates arrived")
     engine = question.engine
     head = engine.active(task, "adapter")
+    notes += idle_notes(out.ranking.head, head.info)
     shown = [r.record for r in kept]
     candidates = merge(completions, task)
     if not candidates and asked.stopped:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
@@ -65,17 +66,21 @@ def complete_within_context(
 
 
 def _taken(given: object) -> Completion:
-    """Return a completion in plain types, whatever numbers an application's LLM counts in."""
+    """Return a completion in plain types, whatever numbers an application's LLM counts in.
+
+    A log-probability that is not finite is none: its answer is one nevertheless.
+    """
     if not isinstance(given, Completion) or not isinstance(given.text, str):
         raise _no_completion(given, "one with text")
     try:
+        logprob = None if given.logprob is None else float(given.logprob)
         return replace(
             given,
             text=unfold(given.text),
             greedy=bool(given.greedy),
             tokens=int(given.tokens),
             prompt_tokens=int(given.prompt_tokens),
-            logprob=None if given.logprob is None else float(given.logprob),
+            logprob=logprob if logprob is not None and math.isfinite(logprob) else None,
         )
     except (TypeError, ValueError, OverflowError) as err:
         raise _no_completion(given, "numbers in tokens, prompt_tokens and logprob") from err

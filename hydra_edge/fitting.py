@@ -10,9 +10,9 @@ from typing import TypeVar
 
 import numpy as np
 
-from hydra_edge.active import ActiveHead, gains_for, prior_for, unfitted_switch
+from hydra_edge.active import ActiveHead, gains_for, prior_for
 from hydra_edge.engine import Engine
-from hydra_edge.errors import CancelledError, StoreError
+from hydra_edge.errors import CancelledError, ConfigError, StoreError
 from hydra_edge.evaluate import Verdict, informative, judge
 from hydra_edge.heads import Groups
 from hydra_edge.history import History
@@ -91,7 +91,13 @@ def _role_report(
 
 def _nothing(engine: Engine, task: TaskSpec, role: Role, why: str) -> RoleReport:
     rows = tuple(ReportRow(name, None, 0, why) for name in ROWS)
-    switch = unfitted_switch(engine.bundle, task, role)
+    kept = engine.store.head(task.name, role)
+    if kept is not None and not kept.stale:  # one imported, or taught by what is there no more
+        why += (
+            f"; your head v{kept.version} stays; hydra-edge heads rollback --task {task.name} "
+            f"--role {role} takes it back"
+        )
+    switch = engine.active(task, role).info.switch
     return RoleReport(role, switch, why, rows, None, None, 0, 1.0, None)
 
 
@@ -289,8 +295,25 @@ def fit_prompts(
     return preview(engine, llm, head, history, fitted.informative, sampling, calls)
 
 
+def check_budget(budget: Budget, llm: LLM) -> None:
+    """Refuse a time alone for a remote LLM: nobody can be shown first what that would send.
+
+    Raises
+    ------
+    ConfigError
+        If there is a time, and no number of answers.
+    """
+    if llm.is_remote and budget.seconds and budget.calls is None:
+        raise ConfigError(
+            f"{llm.name} is remote and was asked nothing: got a time alone; expected how many "
+            "answers it may be asked for, too. Add --calls N (in Python: calls=N); --dry-run "
+            "prints what that sends."
+        )
+
+
 def _allowed(budget: Budget, llm: LLM) -> tuple[Budget, tuple[str, ...]]:
     """Say what may be spent where nothing was said: sending history away takes a word."""
+    check_budget(budget, llm)
     if budget.calls is not None or budget.seconds is not None:
         return budget, ()
     if not llm.is_remote:
@@ -372,8 +395,13 @@ def fit_task(
     ------
     CancelledError
         If it was told to stop before a head was fitted.
+    ConfigError
+        If a time alone is what may be spent on a remote LLM.
     """
     started = time.monotonic()
+    notes: tuple[str, ...] = ()
+    if llm is not None:
+        budget, notes = _allowed(budget, llm)
     watched = _stopping(progress, should_stop)
     with turn:
         embedded, reused = engine.encoder.embedded, engine.encoder.reused
@@ -388,9 +416,7 @@ def fit_task(
         reused = engine.encoder.reused - reused
         head = fitted.active(engine, history)
     run = PoolRun(reused=len(engine.store.pools(task.name, purpose="pool")))
-    notes: tuple[str, ...] = ()
     if llm is not None:
-        budget, notes = _allowed(budget, llm)
         run = collect(
             engine, llm, head, history, fitted.informative, sampling, budget,
             progress=progress, should_stop=should_stop, turn=turn,

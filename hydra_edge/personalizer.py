@@ -233,20 +233,46 @@ class Personalizer:
         self._stop_fit.set()
         with self._fitting, self.working():
             receipt = self.store.forget(names, source=source)
-            failed: dict[str, HydraError] = {}
-            for task in receipt.tasks:
-                try:
-                    self._fit_again(task)
-                except HydraError as err:
-                    failed[task] = err
-            if failed:
-                why = next(iter(failed.values()))
-                fits = "; ".join(f"hydra-edge fit-head --task {task}" for task in failed)
-                raise type(why)(
-                    f"The records are erased ({receipt.records}), but the heads of "
-                    f"{', '.join(failed)} could not be fitted again: {why} Then run: {fits}"
-                ) from why
+            self._fit_all_again(receipt.tasks, f"The records are erased ({receipt.records})")
             return receipt
+
+    def clear_log(self, *, choices: bool = False) -> int:
+        """Erase the log of answers given, down to the bytes; return how many there were.
+
+        ``choices`` erases those no record was kept of, too, and counts them; the heads they may
+        have taught are fitted again without them.
+
+        Raises
+        ------
+        HydraError
+            What kept heads from being fitted again; its message says that all is erased
+            nevertheless.
+        """
+        if not choices:
+            with self.working():
+                return self.store.clear_log()
+        self._stop_fit.set()
+        with self._fitting, self.working():
+            cleared = self.store.clear_log(choices=True)
+            stale = dict.fromkeys(head.task for head in self.store.heads() if head.stale)
+            self._fit_all_again(stale, f"The log is erased ({cleared} answers)")
+            return cleared
+
+    def _fit_all_again(self, tasks: Iterable[str], done: str) -> None:
+        """Fit the heads of tasks without what was erased; ``done`` is said if one cannot be."""
+        failed: dict[str, HydraError] = {}
+        for task in tasks:
+            try:
+                self._fit_again(task)
+            except HydraError as err:
+                failed[task] = err
+        if failed:
+            why = next(iter(failed.values()))
+            fits = "; ".join(f"hydra-edge fit-head --task {task}" for task in failed)
+            raise type(why)(
+                f"{done}, but the heads of {', '.join(failed)} could not be fitted again: {why} "
+                f"Then run: {fits}"
+            ) from why
 
     def _fit_again(self, task: str) -> None:
         """Fit the heads of a task without what was forgotten; drop them if no record is left."""
@@ -298,8 +324,9 @@ class Personalizer:
         calls
             Answers that may be asked of the LLM now, 0 or more.
         budget_s
-            Seconds that may be spent asking. With neither, a local LLM gets 60 s and a
-            remote one is asked nothing: sending history away takes an explicit word.
+            Seconds that may be spent asking; for a remote LLM beside ``calls`` only. With
+            neither, a local LLM gets 60 s and a remote one is asked nothing: sending history
+            away takes an explicit word.
         use_llm
             False: no LLM is opened.
         should_stop
@@ -315,6 +342,8 @@ class Personalizer:
         ------
         CancelledError
             If it was stopped before there was anything to fit a head on.
+        ConfigError
+            If the LLM is remote and a time is all that was said.
         """
         check_count("calls", calls)
         check_seconds("budget_s", budget_s)
@@ -330,13 +359,19 @@ class Personalizer:
             return replace(report, notes=(*report.notes, note)) if note else report
 
     def fit_prompts(self, task: str | None = None, *, calls: int | None = None) -> list[str]:
-        """Return byte for byte what a fit would send to the LLM, and send nothing."""
+        """Return byte for byte what a fit would send to the LLM, and send nothing.
+
+        Without ``calls`` a remote LLM is sent nothing, and a local one as many as it has time
+        for: these are the first of them.
+        """
+        check_count("calls", calls)
         llm = self.llm
+        if calls is None:
+            calls = 0 if llm.is_remote else 10 * self.config.candidates
         with self.working():
             return fit_prompts(
-                self.engine, self.task(task).name, llm=llm, sampling=self._sampling(),
-                calls=10 * self.config.candidates if calls is None else calls,
-            )  # fmt: skip
+                self.engine, self.task(task).name, llm=llm, sampling=self._sampling(), calls=calls
+            )
 
     def rank(
         self,
@@ -523,6 +558,9 @@ class Personalizer:
 
     def import_head(self, text: str) -> HeadState:
         """Store a head exported elsewhere as the newest version.
+
+        It serves at once, as its ``switch`` says: it is meant for one's own from another device.
+        ``store.rollback_head`` takes it back.
 
         Raises
         ------

@@ -231,7 +231,9 @@ def collect(
     if budget.calls is not None and budget.calls <= 0:
         return PoolRun(reused=reused)
     asked = _Asked()
-    made = failures = skipped = 0
+    # To a remote LLM a record costs its whole price, whatever comes of it, as in ``preview``:
+    # answers that were there already, or never asked for, buy none that nobody was shown.
+    paid = made = failures = skipped = 0
     stopped, failed = False, ""
     notes: list[str] = []
     started = time.monotonic()
@@ -249,9 +251,9 @@ def collect(
         if step is None:
             break
         record, requests = step
-        price = sum(request.n for request in requests)
+        price, before = sum(request.n for request in requests), asked.calls
         spent = time.monotonic() - started
-        if not budget.allows(asked.calls + price, spent):
+        if not budget.allows(paid + price, spent):
             notes += budget.too_small_for(price)
             break
         try:
@@ -266,6 +268,7 @@ def collect(
             break
         except BackendError as err:
             failures, failed = failures + 1, str(err)
+        paid += price if llm.is_remote else asked.calls - before
         if progress is not None:
             done, total = _progress(asked.calls, spent, budget)
             progress("candidates", done, total)

@@ -59,7 +59,7 @@ class Record:
 class Completion:
     """One answer of an LLM, as it came.
 
-    ``logprob`` is the mean log-probability (nats) of a token where the backend gives it.
+    ``logprob`` is the mean log-probability (nats) of a token where the backend gives a finite one.
     ``finish`` is ``stop``, ``length``, or ``cut`` (the reply broke off). ``zero_shot``: the LLM
     was shown no record, though others of the pool were. ``tokens`` and ``prompt_tokens`` are what
     writing it and reading the prompt were billed; of several answers to one request one carries

@@ -139,12 +139,14 @@ def rank(
     query: Query = None,
     user: options.User = None,
     task: options.Task = None,
-    k: options.Records = None,
+    k: options.Ranked = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Show which records would be used for a query, and why.
 
-    Each reason carries its exact share of the score; all shares (--json) add up to it.
+    Each reason carries its exact share of the score; all shares (--json) add up to it. Private
+    records are ranked and marked, too: they are shown to a local LLM only; a remote one is shown
+    the next best in their place.
     """
     text = options.read_query(query)
     with open_user(ctx, user, create=user is None) as me:

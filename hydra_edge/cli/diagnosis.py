@@ -6,6 +6,7 @@ import platform
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -21,6 +22,7 @@ from hydra_edge.errors import ConfigError, HydraError, UnknownModelError
 if TYPE_CHECKING:
     from hydra_edge.bundle import Bundle
     from hydra_edge.config import Config, Paths
+    from hydra_edge.store import Store
     from hydra_edge.types import JsonDict
 
 LOW_DISK_BYTES = 200_000_000
@@ -141,14 +143,32 @@ def _look_at_llm(config: Config, paths: Paths) -> Finding:
     return Finding("llm", "ok", detail)
 
 
-def _look_at_user(path: Path) -> Finding:
+def _idle_heads(store: Store, config: Config) -> str:
+    """Say which heads in use do not serve, and why; nothing where the base itself is broken."""
+    from hydra_edge.active import outdated
+
+    names = dict.fromkeys((head.task, head.role) for head in store.heads())
+    used = [head for name in names if (head := store.head(*name)) is not None]
+    with suppress(HydraError):
+        base_id = _load(None, config)[0].base_id if used else ""
+        idle = [(head, why) for head in used if (why := outdated(head, base_id))]
+        return ", ".join(f"{head.task} {head.role} {why}" for head, why in idle)
+    return ""
+
+
+def _look_at_user(path: Path, config: Config) -> Finding:
     from hydra_edge.store import Store
 
     name = f"user {path.stem}"
     with Store.open(path, create=False) as store:
         faults = store.check()
+        if faults:
+            return Finding(name, "broken", " ".join(faults))
         detail = f"{views.plural(store.count(), 'record')}, {views.size(store.size_bytes())}"
-    return Finding(name, "broken", " ".join(faults)) if faults else Finding(name, "ok", detail)
+        if not (idle := _idle_heads(store, config)):
+            return Finding(name, "ok", detail)
+    detail += f"; heads that do not serve: {idle}. Fit them again: hydra-edge fit-head --user "
+    return Finding(name, "advice", detail + path.stem)
 
 
 def _look_at_tasks(paths: Paths) -> list[Finding]:
@@ -185,7 +205,7 @@ def _findings() -> list[Finding]:
     ]
     found += _look_at_tasks(paths)
     for path in sorted(paths.users.glob("*.db")):
-        found.append(_try(f"user {path.stem}", partial(_look_at_user, path)))
+        found.append(_try(f"user {path.stem}", partial(_look_at_user, path, config)))
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -15,7 +16,7 @@ from hydra_edge.cli.session import open_user, read_text, write_text
 if TYPE_CHECKING:
     from hydra_edge.personalizer import Personalizer
     from hydra_edge.portrait import Weight
-    from hydra_edge.types import HeadState, JsonDict
+    from hydra_edge.types import HeadInfo, HeadState, JsonDict
 
 WEIGHTS_SHOWN = 8
 
@@ -64,11 +65,15 @@ def list_heads(
     as_json: options.AsJson = False,
 ) -> None:
     """List all versions of your heads; * marks those in use."""
+    from hydra_edge.active import outdated
+
     with open_user(ctx, user) as me:
         states = me.store.heads(me.task(task).name if task else None)
-        listed = [(state, _is_current(me, state)) for state in states]
+        base_id = me.bundle.base_id if states else ""
+        listed = [(s, _is_current(me, s), outdated(s, base_id)) for s in states]
     if as_json:
-        output.write_json({"heads": [_head_json(s, current=c) for s, c in listed]})
+        heads = [_head_json(s, current=c) | {"outdated": why} for s, c, why in listed]
+        output.write_json({"heads": heads})
         return
     rows = [
         (
@@ -77,13 +82,15 @@ def list_heads(
             f"v{state.version}{'*' if current else ''}",
             views.when(state.created),
             str(state.n_queries),
-            state.switch + (", outdated" if state.stale else ""),
+            state.switch + (f", outdated: {why}" if why else ""),
         )
-        for state, current in listed
+        for state, current, why in listed
     ]
     output.table(("task", "role", "version", "fitted", "queries", "switched on"), rows)
     if not rows:
         output.note("No heads yet: the shared head serves. Next: hydra-edge fit-head")
+    if any(current and why for _, current, why in listed):
+        output.note("Outdated heads do not serve. Next: hydra-edge fit-head", style="yellow")
 
 
 def show_head(
@@ -160,13 +167,37 @@ def roll_back(
     ] = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Use another version of a head; later ones are kept."""
+    """Use another version of a head; later ones are kept.
+
+    Before the first there was none: to go back from it leaves you with no head of your own, and
+    the shared one serves.
+    """
     with open_user(ctx, user) as me:
-        state = me.store.rollback_head(me.task(task).name, role, version)
+        spec = me.task(task)
+        state = me.store.rollback_head(spec.name, role, version)
+        info = me.engine.active(spec, role).info
+    if state is None:
+        _write_none(info, as_json=as_json)
+        return
     if as_json:
         output.write_json(_head_json(state, current=True))
         return
     output.plain(f"{state.task} {state.role}: now v{state.version} ({state.switch})")
+    if info.version is None:  # another base is in use by now
+        output.note(info.reason, style="yellow")
+
+
+def _write_none(info: HeadInfo, *, as_json: bool) -> None:
+    """Say that no head of one's own is in use, in the same JSON as a head."""
+    if as_json:
+        output.write_json({
+            "task": info.task, "role": info.role, "version": None, "current": False,
+            "created": None, "switch": info.switch, "n_queries": 0, "prior_scale": None,
+            "base_id": info.base_id, "stale": False, "report": {},
+        })  # fmt: skip
+        return
+    output.plain(f"{info.task} {info.role}: no head of your own any more ({info.switch})")
+    output.note("Those there were are kept; --version N takes one of them again")
 
 
 def export_head(
@@ -191,7 +222,10 @@ def import_head(
     user: options.User = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Take over a head exported elsewhere, as the newest version."""
+    """Take over a head exported elsewhere, as the newest version.
+
+    It serves at once, as the file says: it is meant for your own head from another device.
+    """
     text = read_text(file)
     with open_user(ctx, user, create=True) as me:
         state = me.import_head(text)
@@ -199,6 +233,12 @@ def import_head(
         output.write_json(_head_json(state, current=True))
         return
     output.plain(f"{state.task} {state.role}: now v{state.version} ({state.switch})")
+    back = ["hydra-edge", "heads", "rollback", "--task", state.task, "--role", state.role]
+    back += ["--user", user] if user else []
+    output.note(
+        f"It serves as the file says ({state.switch}), whether it helps you or not. To take it "
+        f"back: {shlex.join(back)}"
+    )
 
 
 def register(app: typer.Typer) -> None:

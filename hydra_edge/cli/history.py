@@ -229,7 +229,7 @@ def clear_log(
         typer.Option(
             "--choices",
             help="Erase choices made with --no-keep, too; heads that may have learned from them "
-            "are not used until `fit-head` has fitted them without.",
+            "are fitted again without.",
         ),
     ] = False,
     yes: options.Yes = False,
@@ -239,7 +239,7 @@ def clear_log(
     with open_user(ctx, user) as me:
         what = "the log, and choices no record was kept of," if choices else "the log"
         ask(f"Erase {what} of {me.user}?", yes=yes)
-        cleared = me.store.clear_log(choices=choices)
+        cleared = me.clear_log(choices=choices)
     if as_json:
         output.write_json({"cleared": cleared})
         return

@@ -36,7 +36,7 @@ def add(
     input_text: Annotated[str, typer.Argument(metavar="INPUT", help="What was asked.")],
     output_text: Annotated[str, typer.Argument(metavar="OUTPUT", help="What you wrote.")],
     user: options.User = None,
-    task: options.Task = None,
+    task: options.RecordTask = None,
     private: Annotated[
         bool, typer.Option("--private", help="Never show it to a remote LLM.")
     ] = False,
@@ -107,6 +107,14 @@ def _tasks(me: Personalizer, task: str | None) -> list[str]:
 
 def _why_nothing(me: Personalizer, tasks: list[str], calls: int | None) -> str:
     """Say why an LLM would be sent no prompt."""
+    if calls is None and me.llm.is_remote:
+        many = 10 * me.config.candidates
+        count = sum(len(me.fit_prompts(task, calls=many)) for task in tasks)
+        if count:
+            return (
+                f"nothing is sent: {me.llm.name} is remote and is asked nothing without --calls; "
+                f"with --calls {many} it would be sent {_at_most(count)}, printed here then"
+            )
     enough = me.config.candidates + _COMPARISONS
     few = calls is not None and calls < enough
     if few and any(me.fit_prompts(task, calls=enough) for task in tasks):
@@ -118,7 +126,21 @@ def _why_nothing(me: Personalizer, tasks: list[str], calls: int | None) -> str:
     return f"nothing is sent: there is no record left to ask about{never}"
 
 
-def _consent(me: Personalizer, tasks: list[str], calls: int | None, *, yes: bool) -> str:
+def _at_most(count: int) -> str:
+    return f"at most {views.plural(count, 'prompt')}"
+
+
+def _check_budget(me: Personalizer, calls: int | None, budget_s: float | None) -> None:
+    """Refuse what no fit would take, before anything is shown or asked."""
+    from hydra_edge.fitting import check_budget
+    from hydra_edge.pools import Budget
+
+    check_budget(Budget(calls, budget_s), me.llm)
+
+
+def _consent(
+    me: Personalizer, tasks: list[str], calls: int | None, budget_s: float | None, *, yes: bool
+) -> str:
     """Ask before records are sent to a remote LLM for fitting.
 
     Returns
@@ -132,19 +154,37 @@ def _consent(me: Personalizer, tasks: list[str], calls: int | None, *, yes: bool
         return ""
     if not llm.is_remote:
         return ""
+    _check_budget(me, calls, budget_s)
     count = sum(len(me.fit_prompts(task, calls=calls)) for task in tasks)
     if not count:
         return _why_nothing(me, tasks, calls)
     host = urlsplit(me.config.base_url).hostname or me.config.base_url
     name = llm.name if host in llm.name else f"{llm.name} at {host}"
-    about = "at most" if calls is not None else "about"
     ask(
-        f"{name} would be sent {about} {views.plural(count, 'prompt')} that quote "
+        f"{name} would be sent {_at_most(count)} that quote "
         "your records (private ones never), once for the LLM's first answer and once for all "
         "others. --dry-run prints them. Send?",
         yes=yes,
     )
     return ""
+
+
+def _dry_run(
+    me: Personalizer,
+    tasks: list[str],
+    calls: int | None,
+    budget_s: float | None,
+    *,
+    as_json: bool,
+) -> None:
+    """Print what a fit would send."""
+    _check_budget(me, calls, budget_s)
+    prompts = [prompt for name in tasks for prompt in me.fit_prompts(name, calls=calls)]
+    views.write_prompts(prompts, as_json=as_json)
+    if tasks and not prompts:
+        output.note(_why_nothing(me, tasks, calls))
+    elif prompts and calls is None:
+        output.note("These are the first: a local LLM is asked as many as it has time for.")
 
 
 def _fit(
@@ -200,7 +240,10 @@ def fit_head(
     ] = None,
     budget: Annotated[
         str | None,
-        typer.Option(metavar="TIME", help="Time the LLM may take, in all: 60s, 2m, 500ms."),
+        typer.Option(
+            metavar="TIME",
+            help="Time the LLM may take, in all: 60s, 2m, 500ms; a remote one needs --calls, too.",
+        ),
     ] = None,
     no_llm: Annotated[bool, typer.Option("--no-llm", help="Ask no LLM.")] = False,
     dry_run: Annotated[
@@ -227,14 +270,11 @@ def fit_head(
         with open_user(ctx, user, model=model, base_url=base_url, offline=offline) as me:
             tasks = _tasks(me, task)
             if dry_run:
-                prompts = [prompt for name in tasks for prompt in me.fit_prompts(name, calls=calls)]
-                views.write_prompts(prompts, as_json=as_json)
-                if tasks and not prompts:
-                    output.note(_why_nothing(me, tasks, calls))
+                _dry_run(me, tasks, calls, budget_s, as_json=as_json)
                 return
             remark = ""
             if not no_llm and (calls or budget_s):
-                remark = _consent(me, tasks, calls, yes=yes)
+                remark = _consent(me, tasks, calls, budget_s, yes=yes)
             if remark:
                 calls = 0  # nobody agreed to what may come to be meanwhile
             with stop:

@@ -34,6 +34,13 @@ Task = Annotated[
         "--task", "-t", metavar="TASK", help="Which kind of query; default: the one used most."
     ),
 ]
+RecordTask = Annotated[
+    str | None,
+    typer.Option(
+        "--task", "-t", metavar="TASK",
+        help="Which kind of query it answers; default: setting `task`, else general.",
+    ),
+]  # fmt: skip
 Force = Annotated[bool, typer.Option("--force", help="Replace FILE if it is there already.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object, for programs.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
@@ -49,6 +56,10 @@ Offline = Annotated[bool, typer.Option("--offline", help="Refuse to ask any remo
 Records = Annotated[
     int | None,
     typer.Option("-k", "--records", metavar="K", min=0, help="Records to show to the LLM."),
+]
+Ranked = Annotated[
+    int | None,
+    typer.Option("-k", "--records", metavar="K", min=1, help="Records to list."),
 ]
 
 _DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|)\s*", re.ASCII)

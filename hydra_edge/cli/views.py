@@ -73,6 +73,7 @@ def _ranked_json(ranked: RankedRecord) -> JsonDict:
         "score": ranked.score,
         "input": ranked.record.input,
         "output": ranked.record.output,
+        "private": ranked.record.private,
         "contributions": ranked.contributions,
     }
 

@@ -143,8 +143,10 @@ def versions(connection: Connection, task: str | None) -> list[HeadState]:
     return [_state_of(row) for row in rows]
 
 
-def roll_back(connection: Connection, task: str, role: Role, version: int | None) -> HeadState:
-    """Make another version current; see ``Store.rollback_head``."""
+def roll_back(
+    connection: Connection, task: str, role: Role, version: int | None
+) -> HeadState | None:
+    """Make another version current, or none; see ``Store.rollback_head``."""
     rows = connection.execute(
         "SELECT version, current, stale FROM heads WHERE task = ? AND role = ? ORDER BY version",
         (bind(task), role),
@@ -154,6 +156,9 @@ def roll_back(connection: Connection, task: str, role: Role, version: int | None
     in_use = next((number for number, flag, _ in rows if flag), 0)
     if version is None:
         wanted = max((number for number in kept if number < in_use), default=None)
+        if wanted is None and in_use:  # before the first there was none
+            _make_current(connection, task, role, 0)
+            return None
     else:
         wanted = version if version in kept else None
     if wanted is None:

@@ -148,6 +148,11 @@ class Store:
                 self._tasks = known
             return dict(known[1])
 
+    def public_tasks(self) -> dict[str, int]:
+        """Count the records of each task that are not private, the most frequent first."""
+        with self._db.reading() as connection:
+            return records.counts_by(connection, "task", public=True)
+
     def sources(self) -> dict[str, int]:
         """Count the records of each source, the most frequent first."""
         with self._db.reading() as connection:
@@ -384,8 +389,13 @@ class Store:
         with self._db.reading() as connection:
             return heads.versions(connection, task)
 
-    def rollback_head(self, task: str, role: Role, version: int | None = None) -> HeadState:
+    def rollback_head(self, task: str, role: Role, version: int | None = None) -> HeadState | None:
         """Use another version (None: the one before); later ones stay, to go forward again.
+
+        Returns
+        -------
+        HeadState or None
+            The one in use now; None if that was the first: from now on none is.
 
         Raises
         ------

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import zlib
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from bench_users import LABELS, label_rows, text_rows, write
 
-from bench.datasets import draw_tasks, read_files, read_lamp_folders, read_specs
+from bench.datasets import LampUsers, draw_tasks, read_files, read_lamp_folders, read_specs
 from bench.guard import BenchError
+from hydra_edge.bundle import Bundle
+from hydra_edge.engine import Engine
+from hydra_edge.errors import HydraError
+from hydra_edge.store import Store
 from hydra_edge.tasks import BUILTIN
 
 
-def draw(users, queries=4, **options):
+def draw(everyone, queries=4, **options):
     given = {"users": 3, "queries": queries, "seed": 0, "specs": {}} | options
-    return draw_tasks(users, **given)
+    return draw_tasks(everyone, **given)
 
 
 def test_draw_tasks_unknown_labels_are_inferred_without_the_queries(tmp_path: Path) -> None:
@@ -41,6 +50,51 @@ def test_draw_tasks_given_spec_wins_over_inference(tmp_path: Path) -> None:
     data, other = draw(users, specs=read_specs([path], users))
     assert (data.spec.kind, data.spec.instruction) == ("text", "Name it.")
     assert other.custom == {}
+
+
+def base_that_knows(bundle: Bundle, **sets: tuple[str, ...]) -> Bundle:
+    """Make a base of closed sets it has nothing to say of."""
+    maps = dict(bundle.maps)
+    for name, labels in sets.items():
+        maps[f"adapter.classifier.{name}.weight"] = np.zeros((len(labels), 384), np.float32)
+        maps[f"adapter.classifier.{name}.bias"] = np.zeros(len(labels), np.float32)
+    return replace(bundle, maps=maps, manifest=replace(bundle.manifest, closed_sets=sets))
+
+
+def test_draw_tasks_closed_set_of_the_base_is_measured_as_a_device_serves_it(
+    tmp_path: Path, bundle: Bundle, hash_encoder
+) -> None:
+    rows = [row | {"output": f"{row['output']} {i}"} for i, row in enumerate(label_rows(0, 20))]
+    users = read_files([write(tmp_path / "a.jsonl", rows)])
+    base = base_that_knows(bundle, colour_of_day=("amber", "blue", "zinc"))
+    assert draw(users)[0].spec.kind == "text", "what the answers alone would show"
+    (data,) = draw(users, bundle=base)
+    assert (data.spec.kind, data.spec.labels) == ("label", ("amber", "blue", "zinc"))
+    assert data.note == ""
+    with Store.in_memory() as store:
+        served = Engine(store, base, hash_encoder).declared("colour_of_day")
+    assert data.spec == served
+
+
+def test_draw_tasks_rating_of_the_base_has_one_scale_for_all_users(
+    tmp_path: Path, bundle: Bundle
+) -> None:
+    answers = [[*"121212121212"], [*"151212121212"]]
+    users = read_files([write(tmp_path / "a.jsonl", *rated(answers))])
+    (data,) = draw(users, bundle=base_that_knows(bundle, stars=("1", "2", "3")))
+    assert (data.spec.kind, data.spec.labels) == ("rating", ("1", "2", "3", "5"))
+
+
+def test_draw_tasks_given_and_built_in_specs_win_over_the_base(
+    tmp_path: Path, bundle: Bundle
+) -> None:
+    path = tmp_path / "colour_of_day.toml"
+    path.write_text('kind = "text"\ninstruction = "Name it."\n')
+    users = read_files([write(tmp_path / "a.jsonl", label_rows(0, 20), text_rows(0, 20))])
+    base = base_that_knows(bundle, colour_of_day=("a", "b"), paper_title=("a", "b"))
+    given, built_in = draw(users, specs=read_specs([path], users), bundle=base)
+    assert given.spec.instruction == "Name it."
+    assert built_in.spec is BUILTIN["paper_title"]
 
 
 def test_read_specs_one_file_for_one_task_is_meant_for_it(tmp_path: Path) -> None:
@@ -100,13 +154,36 @@ def test_read_files_repeated_line_is_one_record_and_a_shared_id_two(tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("line", "why"), [("{oops", "cannot be read"), ('{"user": "u"}', "'task' is missing")]
+    ("line", "why"),
+    [("{oops", "expected one JSON object a line"), ('{"user": "u"}', "expected user, task, input")],
 )
-def test_read_files_foreign_line_says_what_is_expected(tmp_path: Path, line: str, why: str) -> None:
+def test_read_files_foreign_line_says_where_and_what_is_expected(
+    tmp_path: Path, line: str, why: str
+) -> None:
     path = tmp_path / "a.jsonl"
-    path.write_text(line)
-    with pytest.raises(BenchError, match=f"{why}.*Expected one JSON object a line"):
+    path.write_text(f"{json.dumps(label_rows(0, 1)[0])}\n{line}")
+    with pytest.raises(HydraError, match=rf"^a\.jsonl, line 2: .*{why}"):
         read_files([path])
+
+
+def test_read_files_damaged_or_missing_file_is_an_error_of_ours(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl.gz"
+    whole = gzip.compress(json.dumps(label_rows(0, 20)).encode())
+    path.write_bytes(whole[:30] + bytes(30) + whole[60:])
+    for name in ("a.jsonl.gz", "none.jsonl"):
+        with pytest.raises(HydraError, match=rf"{name} cannot be"):
+            read_files([tmp_path / name])
+
+
+def test_read_files_what_unpacking_raises_besides_is_an_error_of_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def damaged(_paths: object) -> None:
+        raise zlib.error("invalid distance")
+
+    monkeypatch.setattr("bench.datasets.read_users", damaged)
+    with pytest.raises(BenchError, match=r"a\.gz cannot be read: invalid distance"):
+        read_files([tmp_path / "a.gz"])
 
 
 def rated(answers: list[list[str]], task: str = "stars") -> list[list[dict[str, object]]]:
@@ -177,8 +254,9 @@ def test_draw_tasks_known_rating_within_its_scale_stays_as_it_is(tmp_path: Path)
 def test_draw_tasks_counts_those_with_too_few_records(tmp_path: Path) -> None:
     users = [label_rows(i, n) for i, n in enumerate((20, 6, 20, 1))]
     read = read_files([write(tmp_path / "a.jsonl", *users)])
-    (data,) = draw(read, too_short={"colour_of_day": 5})
-    assert (len(data.able), data.too_short) == (2, 2 + 5)
+    lamp = LampUsers(too_short=Counter(colour_of_day=5), unread=Counter(colour_of_day=7))
+    (data,) = draw(read, lamp=lamp)
+    assert (len(data.able), data.too_short, data.unread) == (2, 2 + 5, 7)
 
 
 PAPER = 'Generate a title for the following abstract of a paper: "X"'
@@ -187,7 +265,7 @@ PAPER = 'Generate a title for the following abstract of a paper: "X"'
 def profile(user: str, n: int, numbers: str = "") -> list[dict[str, str]]:
     """Make a person's profile, the newest first; its items are numbered as everyone's are."""
     return [{"id": f"{numbers}{d}", "title": f"T{d} {user}", "abstract": f"A{d} {user}",
-             "date": f"2020-01-{d:02d}"} for d in range(n, 0, -1)]  # fmt: skip
+             "date": f"{2020 + d // 28}-01-{1 + d % 28:02d}"} for d in range(n, 0, -1)]  # fmt: skip
 
 
 def lamp(
@@ -202,8 +280,8 @@ def lamp(
     return folder
 
 
-def read_lamp(folder: Path, least: int = 12, users: int = 5):
-    return read_lamp_folders([folder], users=users, least=least, seed=0)
+def read_lamp(folder: Path, queries: int = 9, users: int = 5, sizes: tuple[int, ...] = ()):
+    return read_lamp_folders([folder], users=users, queries=queries, seed=0, sizes=sizes)
 
 
 def test_read_lamp_folders_makes_every_person_a_user_in_time_order(tmp_path: Path) -> None:
@@ -232,6 +310,22 @@ def test_read_lamp_folders_one_person_is_one_user_the_longest(tmp_path: Path) ->
     assert found.too_short["paper_title"] == 0, "the short one of b is not somebody else"
     (only,) = read_lamp(tmp_path, users=1).users
     assert only.user in ("dev_questions-1", "train_questions-0")
+
+
+def test_read_lamp_folders_counts_everyone_and_reads_more_for_growth(tmp_path: Path) -> None:
+    sizes = [12] * 6 + [30] * 6 + [90]
+    lamp(tmp_path / "LaMP_5", *(profile(f"p{i}", n) for i, n in enumerate(sizes)))
+    plain = read_lamp(tmp_path, queries=2, users=3)
+    (data,) = draw(plain.users, queries=2, users=3, lamp=plain)
+    assert (len(data.users), len(data.able) + data.unread) == (3, 13)
+    found = read_lamp(tmp_path, queries=2, users=3, sizes=(4, 20, 64))
+    names = [user.user for user in plain.users]
+    assert [user.user for user in found.users] == names, "who is measured stays the same"
+    (data,) = draw(found.users, queries=2, users=3, lamp=found)
+    assert [user.user for user in data.users] == sorted(names)
+    assert len(data.able) + data.unread == 13
+    # One has 64, too few for a curve; three have the 20.
+    assert sum(len(user.records) >= 22 for user in data.able) >= 3
 
 
 def test_read_lamp_folders_two_people_may_share_an_item(tmp_path: Path) -> None:

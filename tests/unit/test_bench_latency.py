@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import typer
+from typer.testing import CliRunner
 
-from bench import clock, fits, latency, memory, pasts, peers, ranking, scale, starts
+from bench import clock, fits, latency, memory, pasts, peers, ranking, scale, soak, starts
 from bench.guard import BenchError
+from bench.report import need
 from hydra_edge.bundle import Bundle
+from hydra_edge.errors import UnknownModelError
 from hydra_edge.personalizer import Personalizer
 from hydra_edge.store import Store
 
@@ -55,6 +62,36 @@ def test_clock_cpu_counts_work_of_child_processes():
     assert clock.now_s() > started
 
 
+def test_bench_has_one_thread_of_blas_before_numpy_is_there():
+    code = (
+        "import os, sys, bench\n"
+        "assert 'numpy' not in sys.modules\n"
+        "assert os.environ['OPENBLAS_NUM_THREADS'] == '1'"
+    )
+    env = {name: value for name, value in os.environ.items() if name != "OPENBLAS_NUM_THREADS"}
+    root = Path(__file__).parents[2]
+    assert subprocess.run([sys.executable, "-c", code], env=env, cwd=root).returncode == 0
+
+
+def test_soak_tells_cores_and_memory_where_there_is_no_linux(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.delattr(os, "sysconf")  # asked for the size of /proc's pages
+    counted = {"lost": 0, "crossed": 0, "failed": 0, "left_running": 0}
+    counted |= {"answered": 4, "served_by_the_llm": 4}
+    monkeypatch.setattr(
+        soak, "soak", lambda *_, **__: counted | {"rss_mb": {"after": soak._rss_mb()}}
+    )
+    with pytest.raises(typer.Exit) as stopped:
+        soak.main(out=tmp_path / "soak.json")
+    found = json.loads((tmp_path / "soak.json").read_text())
+
+    assert stopped.value.exit_code == 0
+    assert found["cores"] == clock.machine()["cores"] == os.cpu_count()
+    assert found["rss_mb"]["after"] > 10
+
+
 def test_clock_unknown_is_refused():
     with pytest.raises(BenchError, match="expected one of wall, cpu"):
         clock.use_clock("sun")
@@ -80,6 +117,91 @@ def test_verdicts_ratios_must_reach_and_times_must_stay_below():
     ]
 
 
+def run_latency(*options: object):
+    return CliRunner().invoke(latency.app, [str(option) for option in options])
+
+
+def test_latency_stopped_run_keeps_the_sections_it_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def stopped(*_, **__):
+        raise BenchError("a process to be timed failed")
+
+    monkeypatch.setattr(starts, "measure", stopped)
+    monkeypatch.setattr(fits, "measure", lambda *_, **__: {"warm_ms": 50.0})
+    path = tmp_path / "latency.json"
+    done = run_latency("--only", "fit,startup", "--json", path)
+    found = json.loads(path.read_text())
+
+    assert isinstance(done.exception, BenchError)
+    assert found["fit"] == {"warm_ms": 50.0}
+    assert [row["figure"] for row in found["targets"]] == ["fit.warm_ms"]
+
+
+@pytest.mark.parametrize(
+    ("options", "missing"),
+    [(("--only", "fit"), "sklearn"), (("--only", "startup"), "psutil"),
+     (("--only", "import", "--plot"), "matplotlib")],
+)  # fmt: skip
+def test_latency_missing_packages_are_told_before_anything_is_measured(
+    monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], missing: str
+):
+    find = latency.need.__globals__["importlib"].util.find_spec
+    monkeypatch.setattr("importlib.util.find_spec", lambda n: None if n == missing else find(n))
+    done = run_latency(*options)
+
+    assert isinstance(done.exception, BenchError)
+    assert f"found no {missing}; expected the packages of the bench extra" in str(done.exception)
+    assert "measuring" not in done.output
+
+
+def test_need_of_what_is_there_is_met():
+    need("numpy", "json")
+    need()
+
+
+def test_latency_data_too_short_is_told_before_anything_is_measured(tmp_path: Path):
+    done = run_latency("--quick", "--data", lines_in(tmp_path, 87))
+
+    assert isinstance(done.exception, BenchError)
+    assert "got 87 records; expected 88, one for each query" in str(done.exception)
+    assert "measuring" not in done.output
+
+
+def test_decode_measures_the_models_that_are_there(monkeypatch: pytest.MonkeyPatch):
+    decode = pytest.importorskip("bench.decode")
+    asked: list[list[str]] = []
+
+    def file_of(name: str) -> Path:
+        if name == "gemma3":
+            raise UnknownModelError("Model 'gemma3' is not installed.")
+        if name == "smollm2":
+            raise BenchError("No model 'smollm2' here")
+        return Path(name)
+
+    monkeypatch.setattr(decode, "model_file", file_of)
+    monkeypatch.setattr(decode, "measure", lambda models, **_: asked.append([*models]) or {})
+    told: list[str] = []
+
+    assert latency._decode(False, 0, told.append) == {}
+    assert asked == [["smollm2-q8"]]
+    assert [line.split(" was not measured")[0] for line in told] == [
+        "decoding of smollm2", "decoding of gemma3"
+    ]  # fmt: skip
+    monkeypatch.setattr(decode, "MODELS", ("gemma3",))
+    assert latency._decode(False, 0, told.append) is None
+
+
+def test_decode_model_asked_for_that_is_missing_is_told_before_any_contest(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    decode = pytest.importorskip("bench.decode")
+    monkeypatch.setattr(decode, "Contest", lambda *_: pytest.fail("a contest began"))
+    monkeypatch.setattr(decode, "smollm2_file", lambda: Path("smollm2.gguf"))
+    with pytest.raises(BenchError, match="No model 'llama'"):
+        decode.measure_in_full(["smollm2", "llama"])
+
+
 def test_plot_of_figures_is_written(tmp_path: Path):
     pytest.importorskip("matplotlib")
     path = latency.plot({"import": {"records_per_s": 9000.0}}, tmp_path / "a.png")
@@ -95,19 +217,37 @@ def test_synthetic_same_seed_same_texts_all_different():
     assert len({text for r in records for text in (r.input, r.output)}) == 600
 
 
-def test_past_real_records_come_first_and_synthetic_ones_fill_up(tmp_path: Path):
+def lines_in(folder: Path, n: int) -> Path:
+    """Write a file of ``n`` records."""
     lines = [
         {"user": "u", "id": f"x{i}", "seq": i, "task": "t", "input": f"in {i}", "output": "o"}
-        for i in range(3)
+        for i in range(n)
     ]
-    path = tmp_path / "some.jsonl"
+    path = folder / "some.jsonl"
     path.write_text("\n".join(map(json.dumps, lines)))
+    return path
+
+
+def test_past_real_records_come_first_and_synthetic_ones_fill_up(tmp_path: Path):
+    path = lines_in(tmp_path, 3)
     records = pasts.past(5, [path])
 
     assert [r.input for r in records[:3]] == ["in 0", "in 1", "in 2"]
     assert [r.time for r in records] == [0.0, 1.0, 2.0, 3.0, 4.0]
     assert len({r.id for r in records}) == 5
-    assert pasts.queries(2, [path]) == ["in 1", "in 2"]
+
+
+def test_queries_of_real_records_are_no_texts_of_the_past(tmp_path: Path):
+    path = lines_in(tmp_path, 3)
+
+    assert pasts.queries(2, [path]) == ["in 1 q0", "in 2 q1"]
+    texts = {text for r in pasts.past(5, [path]) for text in (r.input, r.output)}
+    assert texts.isdisjoint(pasts.queries(3, [path]))
+
+
+def test_queries_more_than_there_are_records_are_refused(tmp_path: Path):
+    with pytest.raises(BenchError, match=r"some\.jsonl: got 3 records; expected 4, one for each"):
+        pasts.queries(4, [lines_in(tmp_path, 3)])
 
 
 def test_random_vectors_are_there_for_every_text(tmp_path: Path, bundle: Bundle):
@@ -194,6 +334,43 @@ def test_scale_of_a_small_person_has_every_row():
 
     assert set(scale.ROWS) <= found.keys()
     assert found["text_mb"] < found["db_mb"]
+
+
+def run_scale(*options: object, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(
+        scale, "life", lambda *_, **__: dict.fromkeys((*scale.ROWS, "text_mb"), 1.0)
+    )
+    return CliRunner().invoke(scale.app, [str(option) for option in options])
+
+
+def test_scale_machine_tells_the_clock_that_was_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    path = tmp_path / "scale.json"
+    done = run_scale("--sizes", "20,10,", "--clock", "cpu", "--json", path, monkeypatch=monkeypatch)
+    found = json.loads(path.read_text())
+
+    assert done.exit_code == 0, done.output
+    assert found["clock"] == found["machine"]["clock"] == "cpu"
+    assert sorted(found["scale"]) == ["10", "20"]
+
+
+def test_scale_data_too_short_is_told_before_anybody_lives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    done = run_scale("--data", lines_in(tmp_path, 120), monkeypatch=monkeypatch)
+
+    assert isinstance(done.exception, BenchError)
+    assert "expected 121" in str(done.exception)
+    assert "records" not in done.output
+
+
+@pytest.mark.parametrize("app", [scale.app, memory.app])
+def test_sizes_that_are_none_are_refused(app: typer.Typer):
+    done = CliRunner().invoke(app, ["--sizes", "1000,many"])
+
+    assert isinstance(done.exception, BenchError)
+    assert "--sizes is '1000,many'; expected whole numbers" in str(done.exception)
 
 
 def test_memory_grows_from_stage_to_stage():

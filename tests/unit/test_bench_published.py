@@ -437,6 +437,20 @@ def test_chosen_is_the_sample_the_adapters_head_prefers_and_no_member_nobody_sam
     assert {pool for row in method.rows for pool in row.pools} <= set(POOLS)
 
 
+def test_no_answer_is_drawn_without_records_where_ours_in_part_are(
+    bench_of, labels, method, llm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hydra_edge.engine.zero_shot_share", lambda _bundle, _task: 0.25)
+    subject = fit_user(bench_of, labels, labels.users[0])
+    method.fitted(subject)
+    llm.prompts.clear()
+    case = Case(subject, subject.edge)
+    method.answer(case)
+    assert [len(prompt.shots) for prompt in llm.prompts] == [SAMPLING.shown]
+    case.sampled("bm25")
+    assert [len(prompt.shots) for prompt in llm.prompts[1:]] == [SAMPLING.shown, 0]
+
+
 def test_blank_samples_are_answered_with_nothing(bench_of, tmp_path: Path, method, scripted):
     data = data_of(tmp_path, *(text_rows(i, 20) for i in range(2)))
     inner = scripted(lambda _p, n: [""] * n)
@@ -517,8 +531,8 @@ def test_files_trained_on_are_refused_whatever_they_are_called(tmp_path: Path, l
     other = write(tmp_path / "b.jsonl", label_rows(7, 20))
     check_not_trained_on([card], [other])
     opened = Published.open(tmp_path / "out", [other], Allowance(), 0)
-    with pytest.raises(BenchError, match="no published encoders of movie_tag; it has paper_title"):
-        opened.encoders("movie_tag")
+    with pytest.raises(BenchError, match="of movie_tag; there are those of paper_title"):
+        opened.check(["paper_title", "movie_tag"])
 
 
 def test_folder_without_any_card_says_how_to_train(tmp_path: Path) -> None:

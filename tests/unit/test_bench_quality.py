@@ -17,8 +17,10 @@ from typer.testing import CliRunner
 
 import bench.quality
 from bench.guard import BenchError
+from bench.published import Published
 from bench.quality import app, cached_llm, command_of, parse_sizes
 from bench.report import Stages, can_plot
+from export.published.labels import Allowance
 from hydra_edge.errors import BackendError
 from hydra_edge.prompt import build_prompt
 from hydra_edge.tasks import BUILTIN
@@ -184,8 +186,70 @@ def test_quality_keeps_nothing_that_was_measured_otherwise(
 
 
 def test_quality_replay_of_what_was_never_asked_says_so(run, labels: Path) -> None:
-    with pytest.raises(BenchError, match="run once with the model itself"):
-        run("--data", labels, "--replay")
+    figures, output = run("--data", labels, "--replay", code=1)
+    reason = figures["tasks"]["colour_of_day"]["reason"]
+    assert "run once with the model itself" in reason
+    assert f"NOT MEASURED: {reason}" in output
+    assert output.splitlines()[-1].startswith("3 of 3 users not covered (colour_of_day)")
+    assert figures["mean_relative_gain"] is None
+
+
+def test_quality_task_that_cannot_be_measured_leaves_the_others_theirs(
+    run, tmp_path: Path, labels: Path
+) -> None:
+    texts = write(tmp_path / "texts.jsonl", *(text_rows(i, 20) for i in range(3)))
+    whole, _ = run("--data", texts, out="first.json")
+    draw = ["--plot"] if can_plot() else []
+    figures, _ = run("--data", labels, texts, "--replay", *draw, code=1)
+    assert figures["tasks"]["paper_title"] == whole["tasks"]["paper_title"]
+    assert not figures["complete"]
+    assert not figures["tasks"]["colour_of_day"]["complete"]
+    assert figures["mean_relative_gain"] is None
+
+
+def test_quality_llm_that_fails_everybody_is_a_failure(run, labels: Path, llm) -> None:
+    llm.fail_next = 10**6
+    figures, output = run("--data", labels, code=1)
+    assert figures["tasks"]["colour_of_day"]["reason"].endswith("scripted failure")
+    assert "not covered" not in output, "no replay lacks anything"
+
+
+def test_quality_published_encoders_are_looked_for_before_anybody_is_asked(
+    run, labels: Path, llm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rival = Published(lambda _task: {}, None, Allowance(), 0, {"paper_title": {}})
+    monkeypatch.setattr(Published, "open", lambda *_: rival)
+    with pytest.raises(BenchError, match="no published encoders of colour_of_day; there are those"):
+        run("--data", labels, "--published", "enc")
+    rival.trained = {"colour_of_day": {}}
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
+    with pytest.raises(BenchError, match="found no torch"):
+        run("--data", labels, "--published", "enc")
+    assert llm.prompts == []
+
+
+def test_quality_figures_without_a_name_have_a_short_one_of_their_own(
+    run, tmp_path: Path, labels: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench.quality, "RUNS", tmp_path / "runs")
+    many = [
+        write(tmp_path / f"{i}.jsonl", label_rows(0, 12, f"{i}_{'long' * 30}")) for i in range(3)
+    ]
+
+    def name_of(*options: object) -> str:
+        words = ["--llm", "/models/my own.gguf", "--queries", "3", "--fit-pools", "0", "--no-plot"]
+        words += ["--cache", tmp_path / "cache", *options]
+        result = CliRunner().invoke(app, [str(word) for word in words])
+        assert result.exit_code == 0, result.output
+        return Path(result.output.splitlines()[-1].removeprefix("written to ")).name
+
+    first = name_of("--data", *many)
+    assert first.startswith("quality-my_own.gguf-")
+    assert len(first) < 60
+    assert name_of("--data", *many) == first
+    names = {first, name_of("--data", *many, "--seed", "1"), name_of("--data", *many[:2])}
+    assert {path.name for path in (tmp_path / "runs").iterdir()} == names
+    assert len(names) == 3
 
 
 def test_quality_replay_that_lacks_answers_has_no_mean_and_fails(run, tmp_path: Path, llm) -> None:
@@ -276,6 +340,16 @@ def test_quality_lamp_tasks_that_cannot_be_measured_enter_no_mean(run, tmp_path:
             run("--lamp", folder / name)
 
 
+def test_quality_lamp_counts_everyone_and_grows_on_those_with_enough(run, tmp_path: Path) -> None:
+    papers = [[{"id": str(i), "title": f"Paper {i} of {u}", "abstract": f"On {i} of {u}"}
+               for i in range(n)] for u, n in enumerate((8, 8, 8, 30, 30, 3))]  # fmt: skip
+    folder = lamp_of(tmp_path / "lamp", "LaMP_5", *papers)
+    figures, _ = run("--lamp", folder, "--users", "2", "--history", "0,20,64")
+    task = figures["tasks"]["paper_title"]
+    assert (task["users"], task["users_available"], task["users_too_short"]) == (2, 5, 1)
+    assert [(p["records"], p["users"]) for p in task["growth"]] == [(0, 2), (20, 2)]
+
+
 def test_quality_user_who_fails_is_shown_and_written(run, labels: Path, llm) -> None:
     llm.fail_next = 1
     figures, output = run("--data", labels)
@@ -336,8 +410,12 @@ def test_quality_training_file_is_refused(
 def test_parse_sizes_accepts_whole_numbers_only() -> None:
     assert parse_sizes("16, 0,4,4") == (0, 4, 16)
     assert parse_sizes("") == ()
-    with pytest.raises(BenchError, match="expected whole numbers"):
+    assert parse_sizes("1000,", "--sizes", least=1) == (1000,)
+    with pytest.raises(BenchError, match="--history is '0,-4'; expected whole numbers"):
         parse_sizes("0,-4")
+    for text in ("0,4", "4,x", ",", ""):
+        with pytest.raises(BenchError, match=f"--sizes is '{text}'; .* of at least 1: --sizes"):
+            parse_sizes(text, "--sizes", least=1)
 
 
 def test_command_of_names_files_without_their_folders() -> None:

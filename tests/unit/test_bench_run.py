@@ -12,9 +12,9 @@ from bench_users import LABELS, answer, label_rows, text_rows, write
 
 from bench.case import POOLS, PROFILE_TASK, SAMPLING, Case, Sampled, profile_prompt
 from bench.datasets import TaskData, draw_tasks, read_files
-from bench.guard import BenchError
+from bench.guard import BenchError, Watched
 from bench.rows import ROWS, Answer, Row
-from bench.run import Bench, Watched, answer_user, fit_user, grow, lend_heads, run_task
+from bench.run import Bench, answer_user, fit_user, grow, lend_heads, run_task
 from bench.summary import summarise
 from hydra_edge.errors import BackendError, ContextLengthError
 from hydra_edge.prompt import build_prompt
@@ -390,10 +390,31 @@ def test_one_failure_in_fitting_fails_the_user(bench, labels, llm) -> None:
     assert run.failed == {"u0": "scripted failure"}
 
 
-def test_nobody_measured_is_an_error(bench, labels, llm) -> None:
+def test_user_whose_answers_without_records_are_missing_is_not_measured(
+    bench, labels, scripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A device takes the pool without them; here that would be another measurement.
+    monkeypatch.setattr("hydra_edge.engine.zero_shot_share", lambda _bundle, _task: 0.25)
+
+    def fails(prompt, n):
+        if n == 2 and not prompt.shots and "of 1" in prompt.query:
+            raise BackendError("not kept")
+        return answer(prompt, n)
+
+    given = replace(bench, llm=scripted(fails), fit_pools=0, replay=True)
+    run = run_task(given, labels, quiet)
+    assert run.failed == {"u1": "not kept"}
+    assert run.missing == {"u1"}
+    assert not summarise(run, 0)["complete"]
+
+
+def test_task_nobody_was_measured_for_is_not_complete_and_says_why(bench, labels, llm) -> None:
     llm.fail_next = 10**6
-    with pytest.raises(BenchError, match="failed with: scripted failure"):
-        run_task(bench, labels, quiet)
+    run = run_task(bench, labels, quiet)
+    found = summarise(run, 0)
+    assert (found["complete"], found["users"], found["users_available"]) == (False, 0, 3)
+    assert found["reason"].startswith("Nobody of colour_of_day could be measured; the first of 3")
+    assert found["reason"].endswith("failed with: scripted failure")
 
 
 def test_growth_is_measured_on_the_same_users_at_every_size(bench, tmp_path: Path, llm) -> None:

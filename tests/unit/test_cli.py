@@ -2,13 +2,15 @@
 
 import json
 import os
+from dataclasses import replace
 
 import cli_runner
 import pytest
-from cli_runner import RECORD, FakePersonalizer
+from cli_runner import HEAD, RANKED, RECORD, FakePersonalizer
 
 from hydra_edge import __version__
 from hydra_edge.errors import EgressDeniedError, UnknownModelError, UnknownUserError
+from hydra_edge.types import Ranking
 
 
 @pytest.fixture(autouse=True)
@@ -127,6 +129,15 @@ def test_generate_every_flag_reaches_the_engine(me):
     )  # fmt: skip
 
 
+def test_add_help_names_the_task_a_record_gets_by_default(me):
+    assert "setting `task`, else general" in " ".join(call(me, "add", "--help").stdout.split())
+
+
+def test_generate_no_records_may_be_asked_for(me):
+    assert call(me, "generate", "q", "-k", "0").exit_code == 0
+    assert me.asked("generate")[0]["k"] == 0
+
+
 def test_generate_flags_left_out_keep_the_settings(me, monkeypatch):
     monkeypatch.setenv("HYDRA_EDGE_MODEL", "mine.gguf")
     monkeypatch.setenv("HYDRA_EDGE_OFFLINE", "true")
@@ -162,7 +173,7 @@ def test_generate_json_has_the_promised_shape(me):
     }  # fmt: skip
     assert payload["records"] == [
         {"id": "r1", "score": 1.25, "input": RECORD.input, "output": RECORD.output,
-         "contributions": {"bm25": 1.0, "recency": 0.25}}
+         "private": False, "contributions": {"bm25": 1.0, "recency": 0.25}}
     ]  # fmt: skip
     assert payload["head"]["role"] == "adapter"
     assert payload["head"]["reranker"]["role"] == "reranker"
@@ -222,11 +233,23 @@ def test_rank_shows_records_with_reasons_and_no_escape(me):
     assert "\x1b" not in result.stdout
 
 
+def test_rank_marks_private_records_and_its_help_says_who_sees_them(me, monkeypatch):
+    private = replace(RANKED, record=replace(RANKED.record, private=True))
+    monkeypatch.setattr(
+        me, "rank", lambda query, **_: Ranking(query, "commit_subject", (private,), HEAD)
+    )
+
+    assert "Fix [bold]empty[/] files (private)" in call(me, "rank", "q").stdout
+    assert "a local LLM only" in " ".join(call(me, "rank", "--help").stdout.split())
+
+
 def test_rank_json_has_the_promised_shape(me):
     payload = json.loads(call(me, "rank", "q", "--json").stdout)
 
     assert list(payload) == ["query", "task", "records", "head"]
-    assert set(payload["records"][0]) == {"id", "score", "input", "output", "contributions"}
+    assert set(payload["records"][0]) == {
+        "id", "score", "input", "output", "private", "contributions",
+    }  # fmt: skip
     assert payload["head"]["switch"] == "personal"
 
 
@@ -313,7 +336,8 @@ def test_usage_error_is_exit_2(me, args):
     ("args", "said"),
     [
         (("add", "", "b"), "Invalid value for INPUT: is empty; expected text."),
-        (("rank", "hi", "-k", "-1"), "should be greater than or equal to 0"),
+        (("rank", "hi", "-k", "0"), "should be greater than or equal to 1"),
+        (("generate", "hi", "-k", "-1"), "should be greater than or equal to 0"),
         (("generate",), "no query"),
         (("rank", "q", "--nonsense"), "No such option: --nonsense"),
         (("import", "jsonl"), "Missing argument 'FILE'"),

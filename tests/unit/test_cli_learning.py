@@ -49,6 +49,14 @@ def test_add_again_is_unchanged(me):
     assert me.store.count() == 1
 
 
+def test_add_without_a_task_is_general_whatever_is_used_most(me):
+    me.store.add([Record(f"text {i}", "a title", "note_title") for i in range(3)])
+    call(me, "add", "a text", "a title", "--id", "mine")
+
+    assert me.store.get("mine").task == "general"
+    assert "else general" in " ".join(call(me, "add", "--help").stdout.split())
+
+
 def test_add_id_taken_prints_the_id_it_really_got(me):
     call(me, "add", "a", "b", "--id", "mine")
     me.store.add([Record("x", "y", id="theirs", source="elsewhere")])
@@ -185,9 +193,40 @@ def test_fit_head_too_few_calls_for_a_record_says_so_and_asks_for_no_consent():
 def test_fit_head_nothing_that_may_be_sent_says_so_and_asks_for_no_consent():
     llm, opener = remote_user(private=True)
     why = "there is no record left to ask about; private ones are never sent"
-    for flags in (("--calls", "8"), ("--budget", "1h")):
+    for flags in (("--calls", "8"), ("--calls", "8", "--budget", "1h")):
         done = cli_runner.call("fit-head", *flags, opener=opener)
         assert done.exit_code == 0, done.stderr
         assert why in done.stdout
     assert why in cli_runner.call("fit-head", "--dry-run", opener=opener).stderr
     assert llm.prompts == []
+
+
+@pytest.mark.parametrize("flags", [("--yes",), ("--dry-run",)])
+def test_fit_head_remote_llm_with_a_time_alone_is_refused_and_sent_nothing(flags):
+    llm, opener = remote_user()
+    done = cli_runner.call("fit-head", "--budget", "10m", *flags, opener=opener)
+
+    assert done.exit_code == 1
+    assert "got a time alone; expected how many answers" in done.stderr
+    assert "--calls N" in done.stderr
+    assert (done.stdout, llm.prompts) == ("", [])
+
+
+def test_fit_head_dry_run_of_a_remote_llm_without_calls_shows_nothing_and_what_calls_would():
+    llm, opener = remote_user()
+    planned = cli_runner.call("fit-head", "--dry-run", opener=opener)
+    with_calls = cli_runner.call("fit-head", "--dry-run", "--calls", "80", "--json", opener=opener)
+    count = len(json.loads(with_calls.stdout)["prompts"])
+
+    assert (planned.exit_code, planned.stdout) == (0, "")
+    assert "is remote and is asked nothing without --calls" in planned.stderr
+    assert f"with --calls 80 it would be sent at most {count} prompts" in planned.stderr
+    assert count > 0
+    assert cli_runner.call("fit-head", opener=opener).exit_code == 0
+    assert llm.prompts == []
+
+
+def test_fit_head_dry_run_of_a_local_llm_without_calls_says_there_may_be_more(me):
+    said = "a local LLM is asked as many as it has time for"
+    assert said in call(me, "fit-head", "-t", "chat", "--dry-run").stderr
+    assert said not in call(me, "fit-head", "-t", "chat", "--dry-run", "--calls", "2").stderr

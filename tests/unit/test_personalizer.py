@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -355,6 +356,16 @@ def test_generate_takes_an_llm_that_counts_in_numpy(person: Make) -> None:
     assert logged.text == generation.text
 
 
+@pytest.mark.parametrize("logprob", [math.nan, math.inf, -math.inf])
+def test_generate_log_probability_that_is_not_finite_is_none(person: Make, logprob: float) -> None:
+    made = [Completion("one", greedy=True, logprob=-1.5), Completion("two", logprob=logprob)]
+    p = person(llm=Given(made))
+    generation = p.generate("speech", n=2)
+    assert {c.text: c.logprob for c in generation.candidates} == {"one": -1.5, "two": None}
+    assert all(math.isfinite(c.score) for c in generation.candidates)
+    assert p.choose(generation_id=generation.id, pick=2).head_version == 1
+
+
 @pytest.mark.parametrize(
     "made",
     [
@@ -667,6 +678,22 @@ def test_forget_everything_leaves_no_head_in_force(person: Make) -> None:
     assert p.rank("speech", task="paper_title").head.version is None
 
 
+def test_clear_log_with_choices_fits_the_heads_again_without_them(person: Make) -> None:
+    p = person()
+    for i in range(3):
+        p.generate(f"a text about speech {i}")
+        p.choose(pick=2, keep=i == 0)
+    p.fit_head(use_llm=False)
+    assert p.clear_log() == 3
+    p.generate("about speech")
+    p.choose(pick=2, keep=False)
+    assert p.clear_log(choices=True) == 4  # one answer, and three choices
+    assert p.generate("about speech").notes == ()
+    adapter = p.store.head("paper_title", "adapter")
+    assert adapter is not None
+    assert (adapter.stale, adapter.n_queries) == (False, 1)
+
+
 def test_head_of_another_base_does_not_serve(person: Make, bundle: Bundle) -> None:
     p = person()
     p.fit_head(use_llm=False)
@@ -676,6 +703,45 @@ def test_head_of_another_base_does_not_serve(person: Make, bundle: Bundle) -> No
     info = p.rank("speech").head
     assert info.version is None
     assert "another base" in info.reason
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"base_id": "f" * 64}, "was fitted with another base"),
+        ({"stale": True}, "learned from something that was forgotten"),
+        ({"features": ("x",), "weight": np.ones(1, np.float32),
+          "precision": np.ones((1, 1), np.float32)}, "was fitted on other features"),
+    ],
+)  # fmt: skip
+def test_generate_own_head_that_does_not_serve_is_told_until_it_is_fitted_again(
+    person: Make, change: dict[str, Any], why: str
+) -> None:
+    p = person()
+    assert p.generate("about speech").notes == (), "nobody misses a head that never was"
+    p.fit_head(calls=30)
+    assert p.generate("about speech").notes == ()
+    for state in p.store.heads():
+        p.store.save_head(replace(state, **change))
+    note = f"your own head {why} and does not serve; run hydra-edge fit-head"
+    assert p.generate("about speech").notes == (note,)
+    p.fit_head(use_llm=False)
+    assert p.generate("about speech").notes == ()
+
+
+def test_import_head_with_nothing_to_fit_on_stays_until_it_is_taken_back(person: Make) -> None:
+    p, q = person(), person(history(1))
+    p.fit_head(use_llm=False)
+    state = p.store.head("paper_title", "reranker")
+    assert state is not None
+    p.store.save_head(replace(state, switch="personal"))
+    q.import_head(p.export_head("paper_title", "reranker"))
+    report = q.fit_head("paper_title", use_llm=False).roles[0]
+    assert report.switch == q.rank("speech", task="paper_title").head.switch == "personal"
+    assert "your head v1 stays; hydra-edge heads rollback --task paper_title" in report.reason
+    assert q.store.rollback_head("paper_title", "reranker") is None
+    head = q.rank("speech", task="paper_title").head
+    assert (head.switch, head.version) == ("shared", None)
 
 
 def test_export_and_import_head_round_trip(person: Make) -> None:

@@ -10,7 +10,7 @@ import pytest
 from conftest import ScriptedLLM
 
 from hydra_edge.config import Config
-from hydra_edge.errors import BackendError, ContextLengthError
+from hydra_edge.errors import BackendError, ConfigError, ContextLengthError
 from hydra_edge.personalizer import Personalizer
 from hydra_edge.prompt import Prompt
 from hydra_edge.types import Completion, Record
@@ -29,9 +29,11 @@ class Counting(ScriptedLLM):
         super().__init__(lambda _prompt, n: ["a title"] * n, is_remote=is_remote)
         self.fails = fails
         self.asked = 0
+        self.sent: set[str] = set()
 
     def complete(self, prompt: Prompt, *, n: int = 1, **options: object) -> list[Completion]:
         self.asked += n
+        self.sent.add(self.render(prompt))
         if (error := self.fails(prompt, n)) is not None:
             raise error
         return super().complete(prompt, n=n, **options)
@@ -92,6 +94,39 @@ def test_fit_asks_no_more_than_allowed_of_a_remote_llm_without_room(person: Make
     report = person(llm, records=0).fit_head(TASKS[0], calls=24)
     assert report.llm_calls == llm.asked <= 24
     assert llm.asked > 0
+
+
+def works(_prompt: Prompt, _n: int) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("fails", "calls", "config"),
+    [(works, 26, {}), (works, 26, {"records": 0}), (broken, 28, {}), (broken_alone, 29, {})],
+)
+def test_fit_sends_a_remote_llm_nothing_that_fit_prompts_had_not_shown(
+    person: Make, fails: Callable, calls: int, config: dict[str, int]
+) -> None:
+    llm = Counting(fails)
+    p = person(llm, **config)
+    shown = set(p.fit_prompts(TASKS[0], calls=calls))
+    p.fit_head(TASKS[0], calls=calls)
+    assert llm.sent
+    assert llm.sent <= shown
+
+
+def test_fit_remote_llm_with_a_time_alone_is_refused_before_anything_is_learned(
+    person: Make,
+) -> None:
+    llm = Counting(works)
+    p = person(llm)
+    with pytest.raises(ConfigError, match=r"got a time alone; expected .* calls=N"):
+        p.fit_head(TASKS[0], budget_s=600.0)
+    assert p.store.heads() == []
+    assert p.fit_prompts(TASKS[0]) == []
+    p.fit_head(TASKS[0], budget_s=0.0)
+    assert llm.asked == 0
+    assert p.fit_head(TASKS[0], budget_s=600.0, calls=10).llm_calls == llm.asked > 0
+    assert p.store.heads()
 
 
 def test_fit_prompts_too_long_for_a_local_llm_cost_nothing(person: Make) -> None:

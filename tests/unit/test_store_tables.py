@@ -239,7 +239,10 @@ def test_rollback_head_goes_back_and_forward_and_saving_goes_on_from_the_last(
         store.save_head(make_head(seed=i))
     assert store.rollback_head("t", "adapter").version == 2
     assert store.rollback_head("t", "adapter").version == 1
-    with pytest.raises(StoreError, match="there is no earlier version"):
+    assert store.rollback_head("t", "adapter") is None
+    assert store.head("t", "adapter") is None
+    assert [h.version for h in store.heads("t")] == [1, 2, 3]
+    with pytest.raises(StoreError, match=r"no earlier version .*in use: none; kept: 1, 2, 3"):
         store.rollback_head("t", "adapter")
     assert store.rollback_head("t", "adapter", 3).version == 3
     store.rollback_head("t", "adapter", 1)
