@@ -19,14 +19,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from export.cache import CachedLLM, answer_rows, answers_file
-from export.data import UserHistory, by_task, fingerprint
+from export.data import UserHistory, by_task, fingerprint, sha256_of
 from export.label import (
+    Ask,
+    Job,
     ask_all,
     jobs_of,
     pools_kept,
     prepare_pools,
     prepare_records,
     records_kept,
+    shown_by,
     unanswered,
 )
 from export.labels import PoolLabel, RecordLabel, read_pools, write_labels
@@ -38,6 +41,7 @@ from export.pack import (
     pack,
     refuse_other,
 )
+from export.shown import SHOWN_FILE, add_shown, read_shown
 from export.stages import Say, Stage, run_stages
 from export.workshop import PLAN_FILE, RERANKER_FILE, ROLES, Settings, Workshop
 from hydra_edge.bundle import Bundle, load_bundle
@@ -261,12 +265,11 @@ class _Build:
     ) -> JsonDict:
         """Ask one LLM what it has not been asked, and add all that is kept to the lists."""
         spec, base = questions.llm, self.shop.first_base()
-        jobs = jobs_of(questions, self.shop.users)
-        asks = prepare_pools(base, self.shop.encoder, jobs, self.progress)
+        llm, asked = self.open_llm(spec, True), 0
+        asks = self._asks(llm, jobs_of(questions, self.shop.users))
         jobs = jobs_of(questions, self.shop.users, by_record=True)
         singles = prepare_records(base, self.shop.encoder, jobs, questions.records, self.progress)
         self.shop.encoder.save()
-        llm, asked = self.open_llm(spec, True), 0
         if not self.settings.replay and unanswered(llm, [*asks, *singles]):
             llm = self.open_llm(spec, False)
             try:
@@ -277,7 +280,11 @@ class _Build:
         kept, single = list(pools_kept({spec: llm}, asks)), list(records_kept({spec: llm}, singles))
         pools += kept
         records += single
-        left = unanswered(llm, [*asks, *singles])
+        if not self.settings.replay:
+            missing = set(unanswered(llm, asks))
+            answered = shown_by(ask for i, ask in enumerate(asks) if i not in missing)
+            add_shown(self.settings.answers, answered)
+        left = len(unanswered(llm, [*asks, *singles]))
         self.say(
             f"label: {spec} answered {asked:,} prompts anew; {len(kept):,} pools of {len(asks):,} "
             f"planned, {len(single):,} single records of {len(singles):,}, {left:,} not answered"
@@ -287,11 +294,29 @@ class _Build:
             "records_planned": len(singles), "records": len(single), "unanswered": left,
         }  # fmt: skip
 
+    def _asks(self, llm: CachedLLM, jobs: Sequence[Job]) -> list[Ask]:
+        """Build the prompts of pools; in a replay, those that were answered on another processor.
+
+        There the encoder's last bits were others, and for part of the queries the records chosen.
+        """
+        base, encoder = self.shop.first_base(), self.shop.encoder
+        asks = prepare_pools(base, encoder, jobs, self.progress)
+        if not self.settings.replay:
+            return asks
+        missing = unanswered(llm, asks)
+        shown = read_shown(self.settings.answers)
+        others = prepare_pools(base, encoder, [jobs[i] for i in missing], self.progress, shown)
+        for i, other in zip(missing, others, strict=True):
+            asks[i] = other
+        return asks
+
     def _answers(self) -> JsonDict:
-        """Describe the answers that are kept, packed or not."""
+        """Describe what is kept of LLMs: their answers, packed or not, and what they were shown."""
         folder, llms = self.settings.answers, self.settings.plan.llms
         rows = {llm.name: answer_rows(answers_file(folder, llm.name)) for llm in llms}
-        return {name: text_hash("\n".join(kept.values())) for name, kept in rows.items()}
+        marks: JsonDict = {name: text_hash("\n".join(kept.values())) for name, kept in rows.items()}
+        shown = folder / SHOWN_FILE
+        return marks | ({SHOWN_FILE: sha256_of(shown)} if shown.exists() else {})
 
     def _unanswered(self, folder: Path) -> str:
         """Say what an LLM could still be asked; a replay leaves that open."""

@@ -7,8 +7,9 @@ query could not have seen. What an answer is worth is judged elsewhere.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from export.data import LeakError, UserHistory
 from export.labels import PoolLabel, RecordLabel
 from export.mine import Questions, UsersByTask
 from export.priors import engine_for
+from export.shown import Shown
 from hydra_edge.bundle import Bundle
 from hydra_edge.candidates import complete_within_context
 from hydra_edge.encoder import TextEncoder
@@ -150,7 +152,7 @@ def _prepare(
     encoder: TextEncoder,
     jobs: Sequence[Job],
     sampling: Sampling,
-    choose: Callable[[Engine, History, int], list[list[Record]]],
+    choose: Callable[[UserHistory, Engine, History, int], list[list[Record]]],
     progress: Progress | None,
 ) -> list[Ask]:
     """Build every prompt, user by user, and return them in the order of the jobs."""
@@ -170,7 +172,7 @@ def _prepare(
             if position not in prompts:
                 prompts[position] = [
                     _prompt(engine, history, position, shown)
-                    for shown in choose(engine, history, position)
+                    for shown in choose(user, engine, history, position)
                 ]
             asks[i] = [Ask(jobs[i], position, prompt, sampling) for prompt in prompts[position]]
         engine.store.close()
@@ -239,28 +241,55 @@ def _kept(caches: Mapping[str, CachedLLM], asks: Sequence[Ask]) -> Iterator[tupl
             yield ask, answered
 
 
-def unanswered(llm: CachedLLM, asks: Sequence[Ask]) -> int:
-    """Count the prompts an LLM has not been asked yet."""
-    replay, missing = llm.replay(), 0
-    for ask in asks:
+def unanswered(llm: CachedLLM, asks: Sequence[Ask]) -> list[int]:
+    """Return the places of the prompts an LLM has not been asked yet."""
+    replay, missing = llm.replay(), []
+    for i, ask in enumerate(asks):
         try:
             _answer(replay, ask)
         except BackendError:
-            missing += 1
+            missing.append(i)
     return missing
 
 
 def prepare_pools(
-    bundle: Bundle, encoder: TextEncoder, jobs: Sequence[Job], progress: Progress | None = None
+    bundle: Bundle,
+    encoder: TextEncoder,
+    jobs: Sequence[Job],
+    progress: Progress | None = None,
+    shown: Shown = MappingProxyType({}),
 ) -> list[Ask]:
     """Build the prompts of pools, with the records a base's reranker chooses.
+
+    Parameters
+    ----------
+    shown
+        What to show instead, for the queries it names.
 
     Raises
     ------
     LeakError
         If one would show a record that its query could not have seen.
     """
-    return _prepare(bundle, encoder, jobs, SAMPLING, _best, progress)
+
+    def choose(
+        user: UserHistory, engine: Engine, history: History, position: int
+    ) -> list[list[Record]]:
+        ids = shown.get((user.task, user.user, history.records[position].id))
+        known = {record.id: record for record in history.records}
+        if ids is None or not known.keys() >= set(ids):
+            return _best(engine, history, position)
+        return [[known[record_id] for record_id in ids]]
+
+    return _prepare(bundle, encoder, jobs, SAMPLING, choose, progress)
+
+
+def shown_by(asks: Iterable[Ask]) -> dict[tuple[str, str, str], tuple[str, ...]]:
+    """Return which records prompts show, best first, by task, user and query."""
+    return {
+        (ask.job.user.task, ask.job.user.user, ask.job.record_id): ask.prompt.record_ids[::-1]
+        for ask in asks
+    }
 
 
 def prepare_records(
@@ -272,7 +301,9 @@ def prepare_records(
 ) -> list[Ask]:
     """Build the prompts that show one record each: ``records`` for every job."""
 
-    def choose(engine: Engine, history: History, position: int) -> list[list[Record]]:
+    def choose(
+        _user: UserHistory, engine: Engine, history: History, position: int
+    ) -> list[list[Record]]:
         return _one_by_one(engine, history, position, records)
 
     return _prepare(bundle, encoder, jobs, SINGLE, choose, progress)

@@ -25,6 +25,7 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import BertConfig, BertModel
 
+import export.label
 from bench.guard import BenchError, check_not_trained_on
 from export.agreement import LIMITS as AGREEMENT
 from export.build import STAGES, build
@@ -35,6 +36,7 @@ from export.labels import PoolLabel, read_pools, read_records
 from export.mine import LlmPlan, Plan
 from export.pack import neutral_maps
 from export.parity import LIMITS, Limit, limits
+from export.shown import SHOWN_FILE
 from export.stages import INPUTS_FILE
 from export.workshop import Settings
 from hydra_edge.bundle import Bundle, load_bundle
@@ -232,6 +234,20 @@ def test_build_end_to_end_makes_a_bundle_and_the_second_time_nothing(site: Site)
     assert site.asked() == asked
     for path, content in before.items():
         assert (site.folder / "again" / path.name).read_bytes() == content, path.name
+
+
+def test_replay_where_other_records_would_be_chosen_replays_every_pool(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.run()
+    real = export.label._best
+    monkeypatch.setattr(export.label, "_best", lambda *args: [real(*args)[0][::-1]])
+    elsewhere = {"out": site.folder / "again", "work": site.folder / "again-work", "replay": True}
+    site.run(**elsewhere)
+    assert len(site.train.pools) == 16
+    (site.settings.answers / SHOWN_FILE).unlink()
+    with pytest.raises(BundleError, match="found no answered pool"):
+        site.run(**elsewhere)
 
 
 def test_build_reruns_what_is_behind_a_change_and_no_more(site: Site) -> None:

@@ -23,15 +23,17 @@ from export.label import (
     prepare_pools,
     prepare_records,
     records_kept,
+    shown_by,
     spread,
     unanswered,
 )
 from export.labels import PoolLabel, RecordLabel, read_pools, read_records, write_labels
 from export.mine import LlmPlan, Plan, Question, Questions, questions_for
+from export.shown import SHOWN_FILE, add_shown, read_shown
 from export.vectors import RememberingEncoder, encoder_key
 from hydra_edge.bundle import Bundle
 from hydra_edge.engine import Engine
-from hydra_edge.errors import BackendError, BundleError, ContextLengthError
+from hydra_edge.errors import BackendError, BundleError, ContextLengthError, HydraError
 from hydra_edge.prompt import Prompt
 from hydra_edge.types import Completion, RankedRecord, Record
 
@@ -186,7 +188,7 @@ def test_what_was_never_answered_is_left_out_and_counted(
     replay = CachedLLM(None, asked.path, name="scripted")
     pools = list(pools_kept({"m": replay}, prepare_pools(bundle, hash_encoder, todo)))
     assert [p.record_id for p in pools] == ["a-8", "b-8", "a-7"]
-    assert unanswered(replay, prepare_pools(bundle, hash_encoder, todo)) == 1
+    assert unanswered(replay, prepare_pools(bundle, hash_encoder, todo)) == [3]
     live = list(pools_kept({"m": asked}, prepare_pools(bundle, hash_encoder, todo)))
     assert live == pools, "a replay never asks, not even where the model is at hand"
 
@@ -224,7 +226,53 @@ def test_pool_of_a_cut_prompt_names_the_records_that_had_room(
     (pool,) = pools_kept({"m": cache}, prepare_pools(bundle, hash_encoder, todo))
     assert pool.record_id == "a-8", "the other query has no room at all"
     assert pool.shown_ids == whole.prompt.record_ids[-1:]
-    assert unanswered(cache, prepare_pools(bundle, hash_encoder, todo)) == 0
+    assert unanswered(cache, prepare_pools(bundle, hash_encoder, todo)) == []
+
+
+def test_prompts_show_what_was_shown_elsewhere(
+    bundle: Bundle, hash_encoder, asked: CachedLLM, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    todo = jobs(history("a", 9), history("b", 9))
+    asks = prepare_pools(bundle, hash_encoder, todo)
+    ask_all(asked, asks, quiet, "pools")
+    add_shown(tmp_path, shown_by(asks))
+    real = Engine.rank
+    monkeypatch.setattr(Engine, "rank", lambda *a, **k: real(*a, **k)[::-1])  # rounded otherwise
+    replay = CachedLLM(None, asked.path, name="scripted")
+    assert unanswered(replay, prepare_pools(bundle, hash_encoder, todo)) == [0, 1, 2, 3]
+    again = prepare_pools(bundle, hash_encoder, todo, shown=read_shown(tmp_path))
+    assert [ask.prompt for ask in again] == [ask.prompt for ask in asks]
+    assert unanswered(replay, again) == []
+
+
+@pytest.mark.parametrize("planted", ["a-8", "a-7"])
+def test_prompt_that_is_noted_to_have_shown_a_later_record_is_a_leak(
+    bundle: Bundle, hash_encoder, planted: str
+) -> None:
+    todo = [Job("m", history("a", 9), "a-7")]
+    with pytest.raises(LeakError, match="expected records before position 7"):
+        prepare_pools(bundle, hash_encoder, todo, shown={("paper_title", "a", "a-7"): (planted,)})
+
+
+def test_note_of_records_that_are_gone_is_passed_over(bundle: Bundle, hash_encoder) -> None:
+    todo = jobs(history("a", 9), back=1)
+    asks = prepare_pools(bundle, hash_encoder, todo)
+    gone = {("paper_title", "a", "a-8"): ("a-1", "gone")}
+    assert prepare_pools(bundle, hash_encoder, todo, shown=gone) == asks
+
+
+def test_notes_of_what_was_shown_add_up_and_give_equal_bytes(tmp_path: Path) -> None:
+    one, two = {("t", "u", "q1"): ("b", "a")}, {("t", "u", "q2"): ("a",)}
+    for folder, order in (("x", (one, two)), ("y", (two, one, one))):
+        for shown in order:
+            add_shown(tmp_path / folder, shown)
+        assert read_shown(tmp_path / folder) == {**one, **two}
+    contents = {(tmp_path / folder / SHOWN_FILE).read_bytes() for folder in "xy"}
+    assert len(contents) == 1
+    assert read_shown(tmp_path / "nowhere") == {}
+    (tmp_path / "x" / SHOWN_FILE).write_bytes(contents.pop()[:-9])
+    with pytest.raises(HydraError, match=r"shown\.jsonl\.gz cannot be read.*Remove it"):
+        read_shown(tmp_path / "x")
 
 
 class Prim:
@@ -248,7 +296,7 @@ def test_prompt_an_llm_refuses_is_passed_over_and_counted(
     asks = prepare_pools(bundle, hash_encoder, jobs(history("a", 9), history("b", 9)))
     ask_all(cache, asks, quiet, "pools")
     assert [p.record_id for p in pools_kept({"m": cache}, asks)] == ["a-7", "b-7"]
-    assert unanswered(cache, asks) == 2
+    assert unanswered(cache, asks) == [0, 1]
 
 
 def test_llm_that_answers_nothing_ends_the_labelling(

@@ -1,0 +1,60 @@
+"""Which records prompts showed when LLMs were asked, so that a replay asks the same anywhere.
+
+Another kind of processor rounds an encoder's last bits otherwise, and a reranker fitted with it
+chooses other records for part of the queries, which nobody has asked. Users and records are named
+by id only.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from hydra_edge.errors import HydraError
+
+SHOWN_FILE = "shown.jsonl.gz"
+
+# Of a task, a user and the record that is the query: the records shown, best first.
+Shown = Mapping[tuple[str, str, str], tuple[str, ...]]
+
+
+def read_shown(folder: Path) -> dict[tuple[str, str, str], tuple[str, ...]]:
+    """Read what was shown; nothing where no file is.
+
+    Raises
+    ------
+    HydraError
+        If the file is damaged.
+    """
+    path = folder / SHOWN_FILE
+    if not path.exists():
+        return {}
+    try:
+        with gzip.open(path, "rt", encoding="utf-8") as stream:
+            rows = [json.loads(line) for line in stream]
+        return {(r["task"], r["user"], r["query"]): tuple(r["shown"]) for r in rows}
+    except (OSError, EOFError, ValueError, KeyError, TypeError) as err:
+        raise HydraError(
+            f"{path} cannot be read: {err}. Expected what stage label leaves. Remove it: then "
+            "only prompts that are the same here are replayed."
+        ) from err
+
+
+def add_shown(folder: Path, shown: Shown) -> None:
+    """Note what was shown, beside what was noted before; equal notes give equal bytes."""
+    known = read_shown(folder)
+    if all(known.get(question) == ids for question, ids in shown.items()):
+        return
+    content = io.BytesIO()
+    with gzip.GzipFile(filename="", fileobj=content, mode="wb", mtime=0) as stream:
+        for (task, user, query), ids in sorted({**known, **shown}.items()):
+            row = {"task": task, "user": user, "query": query, "shown": ids}
+            line = json.dumps(row, ensure_ascii=False, separators=(",", ":"))
+            stream.write(f"{line}\n".encode())
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / f".{SHOWN_FILE}.tmp"
+    temporary.write_bytes(content.getvalue())
+    temporary.replace(folder / SHOWN_FILE)
