@@ -164,9 +164,10 @@ class CommitWindow(ttk.Frame):
         if done.returncode:
             raise ConfigError(f"git did not commit: {(done.stderr or done.stdout).strip()}")
         # A commit with a body becomes a record when it is read like the others, next time.
-        choice = self.person.choose(generation_id=asked.id, text=subject, keep=not body)
-        if choice.record_id and is_private(self.git, self.person.store):
-            self.person.store.set_private([choice.record_id], True)
+        with self.person.working(), self.person.store.together():
+            choice = self.person.choose(generation_id=asked.id, text=subject, keep=not body)
+            if choice.record_id and is_private(self.git, self.person.store):
+                self.person.store.set_private([choice.record_id], True)
         fit = self.person.fit_head(TASK, use_llm=False, progress=self._say)
         return asked.head.version, choice, fit
 

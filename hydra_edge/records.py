@@ -39,7 +39,7 @@ def from_stream(source: str) -> bool:
 def is_import(source: str) -> bool:
     """Tell whether a source is a file or folder that was imported, and can be again."""
     kind, colon, place = source.partition(":")
-    return bool(colon and place) and kind not in _NO_IMPORTS
+    return bool(colon and place) and kind not in _NO_IMPORTS and not from_stream(source)
 
 
 def _refuse(reason: str) -> ConfigError:

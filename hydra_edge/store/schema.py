@@ -30,6 +30,8 @@ META_ERASING = "erasing"
 META_REVISION = "revision"
 
 _REINDEX = (
+    # The structure record (row 10): without a sound one the index does not even open to be emptied.
+    "REPLACE INTO records_fts_data VALUES (10, x'00000000000000')",
     "INSERT INTO records_fts (records_fts) VALUES ('delete-all')",
     "INSERT INTO records_fts (rowid, input, output) "
     "SELECT seq, hydra_words(input), hydra_words(output) FROM records",

@@ -128,10 +128,10 @@ def test_environment_wins(paths, monkeypatch):
     keys.set_key("openai", "stored", paths)
     keys.set_key("my-own.example:8080", "stored", paths)
     monkeypatch.setenv("OPENAI_API_KEY", SECRET)
-    monkeypatch.setenv("HYDRA_EDGE_KEY_MY_OWN_EXAMPLE_8080", SECRET)
+    monkeypatch.setenv("HYDRA_EDGE_KEY_MY__OWN_EXAMPLE_8080", SECRET)
     assert keys.get_key("openai", paths) == keys.get_key("my-own.example:8080", paths) == SECRET
     assert keys.list_keys(paths) == {
-        "my-own.example:8080": "environment HYDRA_EDGE_KEY_MY_OWN_EXAMPLE_8080",
+        "my-own.example:8080": "environment HYDRA_EDGE_KEY_MY__OWN_EXAMPLE_8080",
         "openai": "environment OPENAI_API_KEY",
     }
 
@@ -141,8 +141,8 @@ def test_environment_for_no_host_is_not_listed(paths, monkeypatch):
     monkeypatch.setenv("HYDRA_EDGE_KEY_MISTRAL", SECRET)
     monkeypatch.setenv("HYDRA_EDGE_KEY_API_EXAMPLE", SECRET)
     assert keys.list_keys(paths) == {"api_example": "environment HYDRA_EDGE_KEY_API_EXAMPLE"}
-    assert keys.key_for("api.example", None, paths) == SECRET
-    assert keys.key_for("mistral.example", None, paths) is None
+    assert keys.key_for("api.example", 443, paths) == SECRET
+    assert keys.key_for("mistral.example", 443, paths) is None
 
 
 def test_environment_alone_is_listed_but_cannot_be_removed(paths, monkeypatch):
@@ -252,12 +252,12 @@ def test_name_of_no_host_is_refused_with_an_example(paths, name):
 def test_name_of_a_host_is_taken(paths, name):
     keys.set_key(name, SECRET, paths)
     host, _, port = name.partition(":")
-    assert keys.key_for(host, int(port) if port else None, paths) == SECRET
+    assert keys.key_for(host, int(port or 443), paths) == SECRET
     assert keys.unused_keys(paths) == []
 
 
 def test_key_for_an_address_is_the_nearest_there_is(paths):
-    def found(host, port=None):
+    def found(host, port=443):
         return keys.key_for(host, port, paths)
 
     assert found("a.example") is None
@@ -266,6 +266,9 @@ def test_key_for_an_address_is_the_nearest_there_is(paths):
     keys.set_key("a.example:81", "of-port", paths)
     assert found("a.example", 81) == "of-port"
     assert found("a.example", 82) == found("a.example") == "of-host"
+    assert found("a.example.") == "of-host"
+    keys.set_key("a.example:443", "of-its-scheme", paths)
+    assert found("a.example") == "of-its-scheme"
     assert found("b.example") == found("xa.example", 81) == found("::1", 81) == "of-all"
 
 
@@ -275,7 +278,24 @@ def test_key_for_a_host_the_keyring_does_not_give_is_not_replaced_by_another(pat
     use(LockedKeyring())
     keys.set_key("openai", "of-all", paths)
     with pytest.raises(ConfigError, match=r"'a\.example' is in the system's keyring"):
-        keys.key_for("a.example", None, paths)
+        keys.key_for("a.example", 443, paths)
+
+
+def test_variable_of_a_host_is_no_other_hosts(paths, monkeypatch):
+    monkeypatch.setenv(keys.key_variable("api-x.example"), SECRET)
+    assert keys.key_for("api-x.example", 443, paths) == SECRET
+    assert keys.key_for("api.x.example", 443, paths) is None
+
+
+def test_remove_key_takes_the_one_the_keyring_kept_while_it_was_locked(paths, use):
+    open_one = MemoryKeyring()
+    use(open_one)
+    keys.set_key("openai", "old", paths)
+    use(LockedKeyring())
+    assert keys.set_key("openai", "new", paths).startswith("file")
+    use(open_one)
+    keys.remove_key("openai", paths)
+    assert open_one.get_password("hydra-edge", "openai") is None
 
 
 def test_folder_that_cannot_be_made_is_named(paths):

@@ -188,9 +188,15 @@ def test_remote_key_of_its_host_wins_and_goes_nowhere_else(paths, monkeypatch):
     )
     keys.set_key("api.mistral.ai", "sk-mistral", paths)
     monkeypatch.setenv("OPENAI_API_KEY", "sk-openai")
-    for url in ("https://API.mistral.ai/v1", "https://api.mistral.ai:8443/v1", "https://b.example"):
+    keys.set_key("box:80", "sk-box", paths)
+    for url in (
+        "https://API.mistral.ai/v1", "https://api.mistral.ai:8443/v1", "https://b.example",
+        "http://box/v1", "https://box/v1",
+    ):  # fmt: skip
         open_llm("openai:m", Config(base_url=url), paths)
-    assert list(sent.values()) == ["sk-mistral", "sk-mistral", "sk-openai"]
+    assert list(sent.values()) == [
+        "sk-mistral", "sk-mistral", "sk-openai", "sk-box", "sk-openai",
+    ]  # fmt: skip
 
 
 def offline_message(paths):
