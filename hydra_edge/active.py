@@ -113,11 +113,20 @@ def check_base(state: HeadState, bundle: Bundle) -> None:
         )
 
 
-def outdated(state: HeadState, base_id: str) -> str:
-    """Say what keeps a stored head from serving with a base; empty if nothing does."""
-    if state.base_id != base_id:
+def outdated(state: HeadState, bundle: Bundle | None, kind: str = "") -> str:
+    """Say what keeps a stored head from serving; empty if nothing does.
+
+    Without a base, or the kind of its task's answers, what only these can tell is left out.
+    """
+    if bundle is not None and state.base_id != bundle.base_id:
         return "was fitted with another base"
-    return "learned from something that was forgotten" if state.stale else ""
+    if state.stale:
+        return "learned from something that was forgotten"
+    if bundle is not None and state.features != bundle.features(state.role):
+        return "was fitted on other features"
+    if kind and state.report.get("kind", kind) != kind:
+        return "was fitted to another kind of answers"
+    return ""
 
 
 def idle_notes(*heads: HeadInfo) -> tuple[str, ...]:
@@ -146,14 +155,8 @@ class ActiveHead:
         role = features.role
         prior = prior_for(bundle, task, role)
         switch = unfitted_switch(bundle, task, role)
-        reason, why = NO_HEAD, ""
-        if state is not None:
-            why = outdated(state, bundle.base_id)
-            if not why and state.features != features.names:
-                why = "was fitted on other features"
-            elif not why and state.report.get("kind", task.kind) != task.kind:
-                why = "was fitted to another kind of answers"
-        if why:
+        reason = NO_HEAD
+        if state is not None and (why := outdated(state, bundle, task.kind)):
             state = None
             reason = f"your own head {why} and does not serve; run hydra-edge fit-head"
         posterior = None

@@ -5,7 +5,7 @@
 
     HydraError
     ├── ConfigError            a setting or a command's argument cannot be used
-    │   ├── UnknownTaskError   no such task; the message lists those that exist
+    │   ├── UnknownTaskError   no such task; the message lists those that exist, but to an app
     │   ├── UnknownUserError   no such user; the message lists those that exist
     │   └── UnknownModelError  no such LLM; the message lists those that exist
     ├── BundleError            a base on disk cannot be trusted or used

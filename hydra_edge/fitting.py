@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from hydra_edge.active import ActiveHead, gains_for, prior_for
+from hydra_edge.active import ActiveHead, gains_for, outdated, prior_for
 from hydra_edge.engine import Engine
 from hydra_edge.errors import CancelledError, ConfigError, StoreError
 from hydra_edge.evaluate import Verdict, informative, judge
@@ -47,6 +47,8 @@ from hydra_edge.types import (
     RoleReport,
 )
 
+# With fewer records of a task there is no earlier one to show for a later one, and to judge by.
+FEWEST_RECORDS = 3
 # How often a fit begins anew because another program has forgotten records it was reading.
 MAX_ATTEMPTS = 3
 # Seconds a fit may spend on a local LLM when nothing else is said.
@@ -93,10 +95,8 @@ def _nothing(engine: Engine, task: TaskSpec, role: Role, why: str) -> RoleReport
     rows = tuple(ReportRow(name, None, 0, why) for name in ROWS)
     kept = engine.store.head(task.name, role)
     if kept is not None and not kept.stale:  # one imported, or taught by what is there no more
-        why += (
-            f"; your head v{kept.version} stays; hydra-edge heads rollback --task {task.name} "
-            f"--role {role} takes it back"
-        )
+        idle = outdated(kept, engine.bundle, task.kind)
+        why += f"; your head v{kept.version} {f'{idle} and does not serve' if idle else 'stays'}"
     switch = engine.active(task, role).info.switch
     return RoleReport(role, switch, why, rows, None, None, 0, 1.0, None)
 
@@ -153,7 +153,7 @@ def fit_reranker(
 ) -> FittedReranker:
     """Fit and judge the reranker's head from proxy utilities (design 5.4); store nothing."""
     role: Role = "reranker"
-    if len(history) < 3:
+    if len(history) < FEWEST_RECORDS:
         why = _nothing(engine, history.task, role, "fewer than three records")
         return FittedReranker(None, why, np.zeros(0, dtype=np.int64))
     data = reranker_evidence(engine, history, progress=progress)

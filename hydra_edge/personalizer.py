@@ -240,7 +240,8 @@ class Personalizer:
         """Erase the log of answers given, down to the bytes; return how many there were.
 
         ``choices`` erases those no record was kept of, too, and counts them; the heads they may
-        have taught are fitted again without them.
+        have taught are fitted again without them, or dropped where nothing is left to fit on: the
+        newest stored before them then serves again.
 
         Raises
         ------
@@ -255,7 +256,7 @@ class Personalizer:
         with self._fitting, self.working():
             cleared = self.store.clear_log(choices=True)
             stale = dict.fromkeys(head.task for head in self.store.heads() if head.stale)
-            self._fit_all_again(stale, f"The log is erased ({cleared} answers)")
+            self._fit_all_again(stale, f"The log is erased ({cleared})")
             return cleared
 
     def _fit_all_again(self, tasks: Iterable[str], done: str) -> None:

@@ -10,6 +10,8 @@ from pathlib import Path
 NAME = "hydra-edge"
 # Where the data, settings and cache are, unless we have a home of our own.
 _FOLDERS = ("XDG_DATA_HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME")
+# All that `environment` may return.
+VARIABLES = ("HYDRA_EDGE_HOME", *_FOLDERS, "HYDRA_EDGE_OFFLINE")
 
 
 def command(arguments: Sequence[str] = ()) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import shlex
 import shutil
 import time
 from collections.abc import Callable
@@ -17,13 +18,14 @@ import typer
 from hydra_edge import __version__
 from hydra_edge.cli import options, output, views
 from hydra_edge.cli.group import new_group, put
+from hydra_edge.cli.heads import rollback_command, why_idle
 from hydra_edge.errors import ConfigError, HydraError, UnknownModelError
 
 if TYPE_CHECKING:
     from hydra_edge.bundle import Bundle
     from hydra_edge.config import Config, Paths
     from hydra_edge.store import Store
-    from hydra_edge.types import JsonDict
+    from hydra_edge.types import HeadState, JsonDict
 
 LOW_DISK_BYTES = 200_000_000
 
@@ -77,6 +79,14 @@ def _look_at_disk(paths: Paths) -> Finding:
     return Finding("disk", "advice" if free < LOW_DISK_BYTES else "ok", f"{views.size(free)} free")
 
 
+def _look_at_cache(paths: Paths) -> Finding:
+    used = 0
+    with suppress(OSError):  # a part of it is gone meanwhile
+        for file in paths.cache.rglob("*"):
+            used += file.stat().st_size if file.is_file() else 0
+    return Finding("cache", "ok", f"{paths.cache}, {views.size(used)}")
+
+
 def _bundle_bytes(bundle: Bundle) -> int:
     return sum(file.size for file in bundle.manifest.files.values())
 
@@ -100,17 +110,29 @@ def _check_runs(bundle: Bundle, config: Config) -> None:
     Encoder(bundle, threads=config.threads).encode(["Is this thing on?"])
 
 
-def _look_at_base(config: Config) -> Finding:
-    bundle, load_ms = _load(None, config)
+def _look_at_base(config: Config) -> tuple[list[Finding], Bundle | None]:
+    """Look at the base and its encoder; return it, too, as it is loaded once for all looks."""
+    try:
+        bundle, load_ms = _load(None, config)
+    except HydraError as err:
+        return [Finding(name, "broken", str(err)) for name in ("base", "encoder")], None
+    found = [
+        _try("base", partial(_look_at_runs, bundle, load_ms, config)),
+        _try("encoder", partial(_look_at_encoder, bundle, config)),
+    ]
+    return found, bundle
+
+
+def _look_at_runs(bundle: Bundle, load_ms: float, config: Config) -> Finding:
     _check_runs(bundle, config)
     detail = f"{bundle.base_id[:12]}, {views.size(_bundle_bytes(bundle))}, {load_ms:.0f} ms"
     return Finding("base", "ok", f"{detail}, {bundle.path}")
 
 
-def _look_at_encoder(config: Config) -> Finding:
+def _look_at_encoder(bundle: Bundle, config: Config) -> Finding:
     from hydra_edge.encoder import Encoder
 
-    encoder = Encoder(_load(None, config)[0], threads=config.threads)
+    encoder = Encoder(bundle, threads=config.threads)
     started = time.perf_counter()
     encoder.encode(["Is this thing on?"])
     first_ms = (time.perf_counter() - started) * 1000.0
@@ -143,32 +165,52 @@ def _look_at_llm(config: Config, paths: Paths) -> Finding:
     return Finding("llm", "ok", detail)
 
 
-def _idle_heads(store: Store, config: Config) -> str:
-    """Say which heads in use do not serve, and why; nothing where the base itself is broken."""
-    from hydra_edge.active import outdated
+def _idle_heads(store: Store, paths: Paths, bundle: Bundle | None) -> list[tuple[HeadState, str]]:
+    """Return the heads in use that do not serve, and why; see ``why_idle``."""
+    from hydra_edge.encoder import Encoder
+    from hydra_edge.engine import Engine
+    from hydra_edge.tasks import read_task_dir
 
     names = dict.fromkeys((head.task, head.role) for head in store.heads())
     used = [head for name in names if (head := store.head(*name)) is not None]
+    engine = None
     with suppress(HydraError):
-        base_id = _load(None, config)[0].base_id if used else ""
-        idle = [(head, why) for head in used if (why := outdated(head, base_id))]
-        return ", ".join(f"{head.task} {head.role} {why}" for head, why in idle)
-    return ""
+        if bundle is not None and used:
+            engine = Engine(store, bundle, Encoder(bundle), read_task_dir(paths.tasks))
+    return [(head, why) for head, why in zip(used, why_idle(engine, used), strict=True) if why]
 
 
-def _look_at_user(path: Path, config: Config) -> Finding:
+def _fit_sees_to(store: Store, head: HeadState) -> bool:
+    """Tell whether a fit replaces a head, or drops it; an adapter learns from choices, too."""
+    from hydra_edge.fitting import FEWEST_RECORDS
+
+    enough = store.count(head.task) >= FEWEST_RECORDS
+    return enough or head.stale or (head.role == "adapter" and bool(store.choices(head.task)))
+
+
+def _look_at_user(path: Path, paths: Paths, bundle: Bundle | None) -> Finding:
     from hydra_edge.store import Store
 
-    name = f"user {path.stem}"
+    user = path.stem
+    name = f"user {user}"
     with Store.open(path, create=False) as store:
         faults = store.check()
+        if any("search index" in fault for fault in faults):
+            faults.append(f"Run hydra-edge history reindex --user {shlex.quote(user)}.")
         if faults:
             return Finding(name, "broken", " ".join(faults))
         detail = f"{views.plural(store.count(), 'record')}, {views.size(store.size_bytes())}"
-        if not (idle := _idle_heads(store, config)):
+        if not (idle := _idle_heads(store, paths, bundle)):
             return Finding(name, "ok", detail)
-    detail += f"; heads that do not serve: {idle}. Fit them again: hydra-edge fit-head --user "
-    return Finding(name, "advice", detail + path.stem)
+        few = [head for head, _ in idle if not _fit_sees_to(store, head)]
+    detail += "; heads that do not serve: "
+    detail += ", ".join(f"{head.task} {head.role} {why}" for head, why in idle)
+    if few:
+        backs = "; ".join(rollback_command(head.task, head.role, user) for head in few)
+        detail += f". Too few records to fit again; take back: {backs}"
+    if len(few) < len(idle):
+        detail += f". Fit them again: hydra-edge fit-head --user {shlex.quote(user)}"
+    return Finding(name, "advice", detail)
 
 
 def _look_at_tasks(paths: Paths) -> list[Finding]:
@@ -189,6 +231,7 @@ def _findings() -> list[Finding]:
         Finding("hydra-edge", "ok", __version__),
         Finding("python", "ok", f"{platform.python_version()} on {platform.platform()}"),
         Finding("data", "ok", str(paths.data)),
+        _look_at_cache(paths),
     ]
     try:
         config = load_config(paths)
@@ -199,13 +242,12 @@ def _findings() -> list[Finding]:
     found += [
         _try("home", lambda: _look_at_home(paths)),
         _try("disk", lambda: _look_at_disk(paths)),
-        _try("base", lambda: _look_at_base(config)),
-        _try("encoder", lambda: _look_at_encoder(config)),
-        _try("llm", lambda: _look_at_llm(config, paths)),
     ]
+    looks, bundle = _look_at_base(config)
+    found += [*looks, _try("llm", lambda: _look_at_llm(config, paths))]
     found += _look_at_tasks(paths)
     for path in sorted(paths.users.glob("*.db")):
-        found.append(_try(f"user {path.stem}", partial(_look_at_user, path, config)))
+        found.append(_try(f"user {path.stem}", partial(_look_at_user, path, paths, bundle)))
     return found
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -12,8 +13,10 @@ from hydra_edge import words
 from hydra_edge.cli import options, output, views
 from hydra_edge.cli.group import new_group, put
 from hydra_edge.cli.session import open_user, read_text, write_text
+from hydra_edge.errors import HydraError
 
 if TYPE_CHECKING:
+    from hydra_edge.engine import Engine
     from hydra_edge.personalizer import Personalizer
     from hydra_edge.portrait import Weight
     from hydra_edge.types import HeadInfo, HeadState, JsonDict
@@ -58,6 +61,28 @@ def _is_current(me: Personalizer, state: HeadState) -> bool:
     return current is not None and current.version == state.version
 
 
+def why_idle(engine: Engine | None, states: Sequence[HeadState]) -> list[str]:
+    """Say of each head what keeps it from serving; empty if nothing does.
+
+    Without an engine, for want of a base, only what is written of the heads themselves.
+    """
+    from hydra_edge.active import outdated
+
+    if engine is None:
+        return [outdated(state, None) for state in states]
+    kinds: dict[str, str] = {}
+    for name in {state.task for state in states}:
+        with suppress(HydraError):  # a task nobody knows any more, or whose file is broken
+            kinds[name] = engine.task(name).kind
+    return [outdated(state, engine.bundle, kinds.get(state.task, "")) for state in states]
+
+
+def rollback_command(task: str, role: str, user: str | None) -> str:
+    """Return the command that goes back to the version before."""
+    back = ["hydra-edge", "heads", "rollback", "--task", task, "--role", role]
+    return shlex.join(back + (["--user", user] if user else []))
+
+
 def list_heads(
     ctx: typer.Context,
     user: options.User = None,
@@ -65,12 +90,17 @@ def list_heads(
     as_json: options.AsJson = False,
 ) -> None:
     """List all versions of your heads; * marks those in use."""
-    from hydra_edge.active import outdated
+    from hydra_edge.tasks import canonical_name
 
     with open_user(ctx, user) as me:
-        states = me.store.heads(me.task(task).name if task else None)
-        base_id = me.bundle.base_id if states else ""
-        listed = [(s, _is_current(me, s), outdated(s, base_id)) for s in states]
+        states = me.store.heads(canonical_name(task) if task else None)
+        if task and not states:
+            me.task(task)  # refuses a name nobody knows
+        engine = None
+        with suppress(HydraError):  # what is wrong with the base is for `doctor` to say
+            engine = me.engine if states else None
+        idle = why_idle(engine, states)
+        listed = [(s, _is_current(me, s), why) for s, why in zip(states, idle, strict=True)]
     if as_json:
         heads = [_head_json(s, current=c) | {"outdated": why} for s, c, why in listed]
         output.write_json({"heads": heads})
@@ -233,11 +263,9 @@ def import_head(
         output.write_json(_head_json(state, current=True))
         return
     output.plain(f"{state.task} {state.role}: now v{state.version} ({state.switch})")
-    back = ["hydra-edge", "heads", "rollback", "--task", state.task, "--role", state.role]
-    back += ["--user", user] if user else []
     output.note(
         f"It serves as the file says ({state.switch}), whether it helps you or not. To take it "
-        f"back: {shlex.join(back)}"
+        f"back: {rollback_command(state.task, state.role, user)}"
     )
 
 

@@ -239,11 +239,18 @@ def clear_log(
     with open_user(ctx, user) as me:
         what = "the log, and choices no record was kept of," if choices else "the log"
         ask(f"Erase {what} of {me.user}?", yes=yes)
+        before = me.store.heads()
         cleared = me.clear_log(choices=choices)
+        left = {(head.task, head.role, head.version) for head in me.store.heads()}
+    dropped = [h for h in before if (h.task, h.role, h.version) not in left]
     if as_json:
-        output.write_json({"cleared": cleared})
+        heads = [{"task": h.task, "role": h.role, "version": h.version} for h in dropped]
+        output.write_json({"cleared": cleared} | ({"heads_dropped": heads} if choices else {}))
         return
-    output.plain(f"{views.plural(cleared, 'answer')} erased from the log")
+    output.plain(f"{views.plural(cleared, 'entry', 'entries')} erased")
+    if dropped:
+        names = ", ".join(f"{h.task} {h.role} v{h.version}" for h in dropped)
+        output.note(f"Heads that may have learned from them are erased, too: {names}")
 
 
 def delete_records(

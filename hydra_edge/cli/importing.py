@@ -15,6 +15,7 @@ from hydra_edge.cli.intake import run
 
 if TYPE_CHECKING:
     from hydra_edge.importers import ImportLog
+    from hydra_edge.importers.mbox import Mode
     from hydra_edge.store import Store
     from hydra_edge.types import Record
 
@@ -183,7 +184,8 @@ def import_mbox(
         typer.Option(
             "--me",
             metavar="ADDRESS",
-            help="Your address, or a part of it; '*' is everybody's. Default: the only sender's.",
+            help="Your address, or a part of it; '*' is everybody's, for subjects only. Default: "
+            "the only sender's.",
         ),
     ] = None,
     user: options.User = None,
@@ -200,12 +202,19 @@ def import_mbox(
     """
     from hydra_edge.importers.mbox import only_sender, read_mbox
 
+    if replies and me == "*":
+        raise typer.BadParameter(
+            "'*' is everybody's mail, whose replies are not yours; expected your address, or a "
+            "part of it, with --replies.",
+            param_hint="--me",
+        )
+    mode: Mode = "reply" if replies else "subject"
     extra = _given(task=task, private=private)
 
     def read(log: ImportLog) -> Iterator[Record]:
         path = file.expanduser()
-        mine = None if me == "*" else me or only_sender(path, log)
-        yield from read_mbox(path, log, mode="reply" if replies else "subject", me=mine, **extra)
+        mine = None if me == "*" else me or only_sender(path, log, mode=mode)
+        yield from read_mbox(path, log, mode=mode, me=mine, **extra)
 
     run(
         ctx,

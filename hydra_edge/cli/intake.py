@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from itertools import chain, islice
 from typing import TYPE_CHECKING
@@ -15,7 +15,7 @@ from hydra_edge.cli import output
 from hydra_edge.cli.interrupt import Interrupt
 from hydra_edge.cli.session import open_user
 from hydra_edge.cli.views import plural, record_json
-from hydra_edge.errors import HydraError, RecordNotFoundError, UnknownUserError
+from hydra_edge.errors import CancelledError, HydraError, RecordNotFoundError, UnknownUserError
 
 if TYPE_CHECKING:
     from hydra_edge.importers import ImportLog
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 SAMPLES = 3
 BAD_SHOWN = 20
-_EVERY = 50  # records between two looks at the progress bar
+_EVERY = 50  # records or items between two looks at the progress bar
 
 
 class Reading:
@@ -35,18 +35,32 @@ class Reading:
     ) -> None:
         self.error: HydraError | None = None
         self._records, self._log, self._bar, self._stop = records, log, bar, stop
+        log.watch = self._step
 
     def __iter__(self) -> Iterator[Record]:
         """Pass records on until the end, a fault, or Ctrl-C; move the progress bar."""
         try:
             for count, record in enumerate(self._records):
-                if self._bar and count % _EVERY == 0:
-                    self._bar(f"reading {self._log.unit}", self._log.done, self._log.total or 0)
+                if count % _EVERY == 0:
+                    self._show()
                 if self._stop.wanted:
                     return
                 yield record
+        except CancelledError:
+            return
         except HydraError as err:
             self.error = err
+
+    def _step(self) -> None:
+        """Look up between two items: it may be long until one of them becomes a record."""
+        if self._stop.wanted:
+            raise CancelledError("Reading was interrupted.")
+        if self._log.done % _EVERY == 0:
+            self._show()
+
+    def _show(self) -> None:
+        if self._bar:
+            self._bar(f"reading {self._log.unit}", self._log.done, self._log.total or 0)
 
 
 def run(
@@ -87,11 +101,13 @@ def run(
         if first is None and reading.error:
             raise reading.error
         if dry_run and first is not None:
-            samples = [first, *islice(records, SAMPLES - 1)]
-            deque(records, maxlen=0)  # read to the end, for the counts
-            if as_before is not None:
-                with suppress(UnknownUserError), open_user(ctx, user) as me:
-                    samples = list(as_wanted(samples, me.store))
+            records = chain([first], records)
+            with ExitStack() as opened:
+                with suppress(UnknownUserError):  # nobody is there yet whose records matter
+                    me = opened.enter_context(open_user(ctx, user))
+                    records = as_wanted(records, me.store)
+                samples = list(islice(records, SAMPLES))
+                deque(records, maxlen=0)  # read to the end, for the counts
         elif first is not None:
             with open_user(ctx, user, create=True) as me:
                 name = me.user

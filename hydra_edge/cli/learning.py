@@ -13,6 +13,7 @@ import typer
 
 from hydra_edge.cli import options, output, views
 from hydra_edge.cli.group import put
+from hydra_edge.cli.heads import rollback_command
 from hydra_edge.cli.interrupt import Interrupt
 from hydra_edge.cli.session import ask, open_user
 from hydra_edge.errors import (
@@ -23,10 +24,10 @@ from hydra_edge.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from hydra_edge.personalizer import Personalizer
-    from hydra_edge.types import FitReport, Record
+    from hydra_edge.types import FitReport, Record, Role
 
 _COMPARISONS = 2  # answers a record may take beside its candidates: with no records, and by BM25
 
@@ -95,13 +96,17 @@ def _stored_id(me: Personalizer, record: Record) -> str:
     return next(r.id for r in alike if (r.input, r.output) == texts and r.id.startswith(record.id))
 
 
-def _tasks(me: Personalizer, task: str | None) -> list[str]:
+def _tasks(me: Personalizer, task: str | None, user: str | None) -> list[str]:
     """Return the tasks to fit: the one named, else all present, the largest first."""
     if task:
         return [task]
     counts = me.store.tasks()
     if not counts:
-        output.note("No records yet: the shared head serves. Next: hydra-edge import --help")
+        taught = dict.fromkeys(head.task for head in me.store.heads())  # imported, or by choices
+        serves = "" if taught else ": the shared head serves"
+        output.note(f"No records yet{serves}. Next: hydra-edge import --help")
+        for name in taught:
+            _note_kept(me, name, ("reranker", "adapter"), user)
     return sorted(counts, key=lambda name: -counts[name])
 
 
@@ -175,16 +180,32 @@ def _dry_run(
     calls: int | None,
     budget_s: float | None,
     *,
+    use_llm: bool,
     as_json: bool,
 ) -> None:
     """Print what a fit would send."""
+    if not use_llm:
+        views.write_prompts((), as_json=as_json)
+        output.note("With --no-llm no LLM is asked.")
+        return
     _check_budget(me, calls, budget_s)
     prompts = [prompt for name in tasks for prompt in me.fit_prompts(name, calls=calls)]
-    views.write_prompts(prompts, as_json=as_json)
+    # What a task does not spend of the calls is left to the next, each seems to have them all.
+    views.write_prompts(prompts, as_json=as_json, at_most=calls is not None)
     if tasks and not prompts:
         output.note(_why_nothing(me, tasks, calls))
     elif prompts and calls is None:
         output.note("These are the first: a local LLM is asked as many as it has time for.")
+
+
+def _note_kept(me: Personalizer, task: str, roles: Iterable[Role], user: str | None) -> None:
+    """Say how to go back from heads in use that could not be fitted again."""
+    for role in roles:
+        if state := me.store.head(task, role):
+            output.note(
+                f"To take back v{state.version} of the {role} for {task}: "
+                f"{rollback_command(task, role, user)}"
+            )
 
 
 def _fit(
@@ -193,6 +214,7 @@ def _fit(
     calls: int | None,
     budget_s: float | None,
     *,
+    user: str | None,
     use_llm: bool,
     as_json: bool,
     stop: Interrupt,
@@ -221,6 +243,8 @@ def _fit(
         if not as_json:
             views.write_fit(report)
             sys.stdout.flush()
+            unfitted = (role.role for role in report.roles if role.version is None)
+            _note_kept(me, report.task, unfitted, user)
         if stop.wanted:
             if left := tasks[position:]:
                 output.note(f"Not fitted: {', '.join(left)}.")
@@ -268,9 +292,9 @@ def fit_head(
     fault: HydraError | None = None
     try:
         with open_user(ctx, user, model=model, base_url=base_url, offline=offline) as me:
-            tasks = _tasks(me, task)
+            tasks = _tasks(me, task, user)
             if dry_run:
-                _dry_run(me, tasks, calls, budget_s, as_json=as_json)
+                _dry_run(me, tasks, calls, budget_s, use_llm=not no_llm, as_json=as_json)
                 return
             remark = ""
             if not no_llm and (calls or budget_s):
@@ -279,8 +303,8 @@ def fit_head(
                 calls = 0  # nobody agreed to what may come to be meanwhile
             with stop:
                 fitted = _fit(
-                    me, tasks, calls, budget_s, use_llm=not no_llm, as_json=as_json, stop=stop,
-                    remark=remark,
+                    me, tasks, calls, budget_s, user=user, use_llm=not no_llm, as_json=as_json,
+                    stop=stop, remark=remark,
                 )  # fmt: skip
                 reports.extend(fitted)
     except CancelledError as err:

@@ -208,14 +208,17 @@ def add_token(
     output.note(f"Give this token to {app}; it is not kept and will not be shown again.")
 
 
-def list_tokens(as_json: options.AsJson = False) -> None:
+def list_tokens(token_file: TokenFile = None, as_json: options.AsJson = False) -> None:
     """List the apps that have a token.
 
-    With what each may do, not the tokens themselves.
+    With what each may do, not the tokens themselves. A file of tokens that cannot be used, yours
+    or the apps', is an error that says why.
     """
-    from hydra_edge.server.tokens import read_apps
+    from hydra_edge.server.tokens import read_apps, read_owner
 
-    apps = sorted(read_apps(_files()).values(), key=lambda scope: scope.app)
+    files = _files(token_file)
+    read_owner(files)  # a server that can use neither file sends its owner here to see why
+    apps = sorted(read_apps(files).values(), key=lambda scope: scope.app)
     if as_json:
         output.write_json({"apps": [asdict(scope) for scope in apps]})
         return

@@ -154,15 +154,19 @@ def write_candidates(generation: Generation, *, stream: IO[str]) -> None:
     output.table(("#", "score", "drawn", "answer"), rows, stream=stream)
 
 
-def write_prompts(prompts: Sequence[str], *, as_json: bool) -> None:
-    """Write prompts as they would be sent; what stands between them goes to stderr."""
+def write_prompts(prompts: Sequence[str], *, as_json: bool, at_most: bool = False) -> None:
+    """Write prompts as they would be sent; what stands between them goes to stderr.
+
+    ``at_most`` says that fewer may be.
+    """
     if as_json:
         output.write_json({"prompts": list(prompts)})
         return
     for place, prompt in enumerate(prompts, start=1):
         output.note(f"--- prompt {place} of {len(prompts)}")
         output.answer(prompt)
-    output.note(f"{plural(len(prompts), 'prompt')} would be sent; nothing was.")
+    most = "At most " if prompts and at_most else ""
+    output.note(f"{most}{plural(len(prompts), 'prompt')} would be sent; nothing was.")
 
 
 def write_explanation(generation: Generation, *, stream: IO[str]) -> None:

@@ -8,6 +8,7 @@ nothing and never holds the text of a record.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 # A file of another format may hold millions of bad lines; the first ones tell the story.
@@ -38,6 +39,8 @@ class ImportLog:
         What ``BadLine.number`` counts: ``line``, ``mail``, ``note``, ``conversation`` ...
     unit, done, total
         Progress within the current source; ``total`` is None where it cannot be known.
+    watch
+        Called at every ``step``, also while no record is found; what it raises ends the reading.
     """
 
     read: int = 0
@@ -48,10 +51,17 @@ class ImportLog:
     unit: str = "bytes"
     done: int = 0
     total: int | None = None
+    watch: Callable[[], None] | None = field(default=None, repr=False, compare=False)
 
     def begin(self, *, item: str, unit: str, total: int | None) -> None:
         """Start a source: set what is counted and restart the progress."""
         self.item, self.unit, self.total, self.done = item, unit, total, 0
+
+    def step(self) -> None:
+        """Go on to the next item."""
+        self.done += 1
+        if self.watch is not None:
+            self.watch()
 
     def skip(self, reason: str) -> None:
         """Count one well-formed item that is of no use."""

@@ -103,7 +103,7 @@ def read_mbox(
         origin = Origin.of("mbox", path, task or _TASKS[mode], private=private)
         reader = _Reader(box, mode, me.casefold() if me else None, parents, origin, log)
         for position, key in enumerate(keys, start=1):
-            log.done = position
+            log.step()
             record = reader.read(position, key)
             if record is not None:
                 log.read += 1
@@ -112,7 +112,7 @@ def read_mbox(
         box.close()
 
 
-def only_sender(path: Path, log: ImportLog) -> str | None:
+def only_sender(path: Path, log: ImportLog, *, mode: Mode = "subject") -> str | None:
     """Return the address all mails of an mbox file are from, reading headers only.
 
     Parameters
@@ -121,6 +121,8 @@ def only_sender(path: Path, log: ImportLog) -> str | None:
         The mbox file.
     log
         Shows progress in mails.
+    mode
+        What is read afterwards; for replies it has to be said whose mail is meant.
 
     Returns
     -------
@@ -137,9 +139,9 @@ def only_sender(path: Path, log: ImportLog) -> str | None:
     try:
         with readable(path, _EXPECTED):
             keys = box.keys()
-            log.begin(item="mail", unit="mails looked at", total=len(keys))
+            log.begin(item="mail", unit="senders of mails", total=len(keys))
             for key in keys:
-                log.done += 1
+                log.step()
                 header = _header(box, key)
                 with suppress(Exception):  # reported when the mail itself is read
                     senders.update(_senders(message_from_bytes(header)))
@@ -147,10 +149,11 @@ def only_sender(path: Path, log: ImportLog) -> str | None:
         box.close()
     if len(senders) > 1:
         listed = ", ".join(f"{ascii(name)[1:-1]} ({n})" for name, n in senders.most_common(5))
+        or_all = ", or --me '*' for all mail" if mode == "subject" else ""
         raise ImportFormatError(
             f"Whose mail in {path} is meant is unknown: got mail of {len(senders)} senders; "
             f"expected one, or to be told your address. The most frequent are {listed}. Say which "
-            "is yours: --me ADDRESS (a part of it will do), or --me '*' for all mail."
+            f"is yours: --me ADDRESS (a part of it will do){or_all}."
         )
     return next(iter(senders), None)
 
@@ -243,10 +246,10 @@ def _parse(box: mailbox.mbox, key: str) -> Message:
 def _index(box: mailbox.mbox, log: ImportLog) -> dict[bytes, str]:
     """Map the digest of every Message-ID to its mail, reading headers only."""
     keys = box.keys()
-    log.begin(item="mail", unit="mails indexed", total=len(keys))
+    log.begin(item="mail", unit="Message-IDs of mails", total=len(keys))
     index: dict[bytes, str] = {}
     for key in keys:
-        log.done += 1
+        log.step()
         header = _header(box, key)
         try:
             message_id = _message_id(message_from_bytes(header))

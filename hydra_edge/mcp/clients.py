@@ -19,16 +19,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hydra_edge.errors import ConfigError
-from hydra_edge.program import NAME, command, environment
+from hydra_edge.program import NAME, VARIABLES, command, environment
 from hydra_edge.types import JsonDict
 
 _SERVERS = "mcpServers"
 CLIENTS = {"claude": "Claude Desktop", "cursor": "Cursor", "lmstudio": "LM Studio"}
 _BOM = "\ufeff"
-# What `entry` may set: those of an earlier installation must not outlive it.
-_OUR_VARIABLES = (
-    "HYDRA_EDGE_HOME", "HYDRA_EDGE_OFFLINE", "XDG_DATA_HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME",
-)  # fmt: skip
 
 
 def config_path(client: str, *, platform: str, home: Path, environment: Mapping[str, str]) -> Path:
@@ -105,7 +101,8 @@ def _merged(old: JsonDict, new: JsonDict) -> JsonDict:
     """Lay our entry over the one there is; what the person added to that one stays."""
     environment = old.get("env")
     if isinstance(environment, dict):
-        others = {name: value for name, value in environment.items() if name not in _OUR_VARIABLES}
+        # Ours of an earlier installation must not outlive it.
+        others = {name: value for name, value in environment.items() if name not in VARIABLES}
         new = {**new, "env": {**others, **new.get("env", {})}}
     return {**old, **new}
 

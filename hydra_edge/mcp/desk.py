@@ -19,12 +19,13 @@ from typing import TypeVar
 
 from hydra_edge import types
 from hydra_edge.answering import Outgoing, Question, answer, logged, outgoing
+from hydra_edge.apptasks import app_task
 from hydra_edge.errors import CancelledError, ConfigError, RecordNotFoundError
 from hydra_edge.learning import from_private
 from hydra_edge.mcp import shapes
 from hydra_edge.personalizer import Personalizer
 from hydra_edge.store import answer_id
-from hydra_edge.tasks import canonical_name
+from hydra_edge.tasks import TaskSpec, canonical_name
 from hydra_edge.types import Completion, Generation, HeadInfo, JsonDict, Record, Role
 from hydra_edge.words import in_words
 
@@ -61,7 +62,8 @@ class Desk:
     person
         Whose history; it stays the caller's to close.
     task
-        What a query is taken for unless it says; the person's default if None.
+        What a query is taken for unless it says; None: the setting ``task``, else the most used
+        one, which has to have a record the host may see.
     allow_private
         Whether the host may see private records. A remote LLM of our own never does.
     """
@@ -95,7 +97,7 @@ class Desk:
         self, query: str, *, task: str | None, records: int | None
     ) -> shapes.Personalized:
         """Choose records for a query and build the prompt that shows them."""
-        out = self._outgoing(query, task, records, remote=False)
+        out = self._outgoing(query, self._task(task), records, remote=False)
         prompt_id = secrets.token_hex(6)
         made = _Prompted(query, out.prompt.task.name, out.prompt.record_ids)
         _remember(self._prompted, prompt_id, made)
@@ -121,12 +123,13 @@ class Desk:
         """Answer a query with our own LLM, and remember the answer for a choice."""
         person = self.person
         llm = person.llm  # first: an LLM that is refused costs no work
+        spec = self._task(task)
         made = answer(
-            self._outgoing(query, task, None, remote=llm.is_remote),
+            self._outgoing(query, spec, None, remote=llm.is_remote),
             llm,
             n=self.wanted(candidates),
             temperature=person.config.temperature,
-            max_tokens=person.task(task or self.task).max_tokens,
+            max_tokens=spec.max_tokens,
             should_stop=should_stop,
             on_candidate=on_candidate,
         )
@@ -232,12 +235,19 @@ class Desk:
         """Tell whether a generation was written from what the host may not see, or not any more."""
         return not self.allow_private and any(r.record.private for r in made.records)
 
+    def _task(self, wanted: str | None) -> TaskSpec:
+        """Return the task of a query, one that the host may know of."""
+        wanted = wanted or self.task
+        if not self.allow_private:
+            wanted = app_task(self.person, wanted, (self.task,))
+        return self.person.task(wanted)
+
     def _outgoing(
-        self, query: str, task: str | None, records: int | None, *, remote: bool
+        self, query: str, task: TaskSpec, records: int | None, *, remote: bool
     ) -> Outgoing:
         """Choose what is shown; ``remote``: an LLM of ours that is will read it, not the host."""
         person = self.person
-        question = Question.of(person.engine, person.task(task or self.task), query)
+        question = Question.of(person.engine, task, query)
         shown = person.config.records if records is None else records
         hide = not self.allow_private  # the host's own LLM may be remote, whatever ours is
         return outgoing(

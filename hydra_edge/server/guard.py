@@ -160,7 +160,8 @@ class Guard:
             raise Refusal(
                 HTTPStatus.INTERNAL_SERVER_ERROR, "apps_unusable",
                 "A file of tokens, the owner's or the apps', cannot be used, so nobody is let in. "
-                "Run `hydra-edge serve token list` to see why, or else start the server again.",
+                "Run `hydra-edge serve token list`, with the server's --token-file if it has one, "
+                "to see why.",
             ) from None  # fmt: skip
         if found is None:
             raise Refusal(

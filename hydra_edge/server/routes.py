@@ -16,6 +16,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from hydra_edge import __version__
+from hydra_edge.apptasks import app_task
 from hydra_edge.errors import CancelledError, ConfigError, RecordNotFoundError
 from hydra_edge.records import MOMENTS, checked, name_fault
 from hydra_edge.server.chat import (
@@ -86,14 +87,13 @@ def _tasks_seen(store: Store, scope: Scope) -> Iterable[str]:
 
 
 async def _task(request: Request, wanted: str | None) -> str | None:
-    """Return the task to serve; an app that names none gets one whose name it may know."""
+    """Return the task to serve; an app gets one whose name it may know, or is refused."""
     service, scope = service_of(request), scope_of(request)
     name = service.task(scope, wanted)
-    if name or scope.is_owner or service.owner.config.task:
+    if scope.is_owner:
         return name
-    return await service.quickly(
-        lambda person: next(iter(_tasks_seen(person.store, scope)), DEFAULT_TASK)
-    )
+    named = (service.settings.task, *scope.tasks)
+    return await service.quickly(lambda person: app_task(person, name, named))
 
 
 def _model_json(request: Request, name: str) -> JsonDict:

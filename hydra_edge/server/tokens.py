@@ -127,15 +127,21 @@ def owner_token(files: TokenFiles, *, renew: bool = False) -> str:
     ConfigError
         If the file can be read by others, holds no token, or cannot be written.
     """
-    token = None if renew else _read_owner(files)
+    token = None if renew else read_owner(files)
     if token is None:
         token = new_token()
         _write(files.owner, f"{token}\n")
     return token
 
 
-def _read_owner(files: TokenFiles) -> str | None:
-    """Return the owner's token, None if there is none yet."""
+def read_owner(files: TokenFiles) -> str | None:
+    """Return the owner's token, None if there is none yet.
+
+    Raises
+    ------
+    ConfigError
+        If the file can be read by others or holds no token.
+    """
     kept = _read_private(files.owner)
     if kept is None:
         return None
@@ -285,7 +291,7 @@ class Doorkeeper:
         """
         seen = _state(self._files.owner)
         if seen != self._owner_seen:
-            token = _read_owner(self._files)
+            token = read_owner(self._files)
             if token is not None:
                 self._owner = (_digest(token),)
             self._owner_seen = seen

@@ -33,7 +33,7 @@ def _index(connection: Connection) -> list[str]:
         problems.append(f"{missing} records are missing from the search index.")
     if extra:
         problems.append(f"{extra} entries of the search index belong to no record.")
-    return [f"{problem} Run `hydra-edge history reindex`." for problem in problems]
+    return problems
 
 
 def _schema(connection: Connection) -> list[str]:

@@ -181,18 +181,30 @@ def roll_back(
     return state
 
 
-def mark_stale(connection: Connection, tasks: Iterable[str]) -> tuple[str, ...]:
-    """Mark every head of these tasks; return the tasks that had any."""
+def mark_stale(
+    connection: Connection, tasks: Iterable[str], *, since: float = 0.0
+) -> tuple[str, ...]:
+    """Mark the heads of these tasks, or those made since; return the tasks that had any."""
     return tuple(
         task
         for task in dict.fromkeys(tasks)
-        if connection.execute("UPDATE heads SET stale = 1 WHERE task = ?", (bind(task),)).rowcount
+        if connection.execute(
+            "UPDATE heads SET stale = 1 WHERE task = ? AND created >= ?", (bind(task), since)
+        ).rowcount
     )
 
 
 def drop_stale(connection: Connection, task: str) -> int:
     """Delete the marked heads of a task; see ``Store.drop_stale_heads``."""
-    return connection.execute(
-        "DELETE FROM heads WHERE stale AND (task = ? OR task NOT IN (SELECT task FROM records))",
-        (bind(task),),
-    ).rowcount
+    marked = "stale AND (task = ? OR task NOT IN (SELECT task FROM records))"
+    used = connection.execute(
+        f"SELECT task, role FROM heads WHERE current AND {marked}", (bind(task),)
+    ).fetchall()
+    dropped = connection.execute(f"DELETE FROM heads WHERE {marked}", (bind(task),)).rowcount
+    for key in used:  # what is left is marked no more
+        newest = connection.execute(
+            "SELECT MAX(version) FROM heads WHERE task = ? AND role = ?", key
+        ).fetchone()[0]
+        if newest is not None:
+            _make_current(connection, text_of(key[0]), key[1], newest)
+    return dropped

@@ -150,13 +150,20 @@ def clear(connection: Connection) -> int:
     return connection.execute("DELETE FROM log").rowcount
 
 
-def clear_choices(connection: Connection) -> tuple[int, set[str]]:
-    """Delete the choices no record was kept of; return how many, and their tasks."""
-    tasks = {
-        text_of(row[0])
-        for row in connection.execute("SELECT DISTINCT task FROM choices WHERE record_id IS NULL")
+def clear_choices(connection: Connection) -> tuple[int, dict[str, float]]:
+    """Delete the choices no record was kept of; return how many, and since when by task.
+
+    A choice may have taken the place of an earlier one of the same answer, which taught as well:
+    what counts is when the answer was given, and 0 where the log tells no more.
+    """
+    since = {
+        text_of(task): moment
+        for task, moment in connection.execute(
+            "SELECT choices.task, MIN(COALESCE(log.time, 0)) FROM choices "
+            "LEFT JOIN log ON log.id = generation_id WHERE record_id IS NULL GROUP BY choices.task"
+        )
     }
-    return connection.execute("DELETE FROM choices WHERE record_id IS NULL").rowcount, tasks
+    return connection.execute("DELETE FROM choices WHERE record_id IS NULL").rowcount, since
 
 
 def put_choice(connection: Connection, choice: StoredChoice) -> StoredChoice:

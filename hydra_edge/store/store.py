@@ -433,14 +433,15 @@ class Store:
         """Erase every log entry, down to the bytes; return how many there were.
 
         ``choices`` erases those no record was kept of, too, and counts them; heads that may have
-        learned from them are marked stale.
+        learned from them are marked stale, but none stored before.
         """
         with self._db.writing() as connection:
-            cleared = log.clear(connection)
-            if choices:
-                unkept, tasks = log.clear_choices(connection)
-                heads.mark_stale(connection, sorted(tasks))
-                cleared += unkept
+            cleared = 0
+            if choices:  # first: the log tells since when heads may have learned from them
+                cleared, since = log.clear_choices(connection)
+                for task, moment in since.items():
+                    heads.mark_stale(connection, [task], since=moment)
+            cleared += log.clear(connection)
             forget.mark_erasing(connection)
         forget.erase_bytes(self._db)
         return cleared

@@ -410,6 +410,40 @@ def test_app_learns_no_name_of_a_task_whose_records_are_all_private(served, app_
     assert one.status_code == 404
 
 
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/rank", lambda task: {"query": "parsers", "task": task}),
+        ("/v1/chat/completions", lambda task: chat("parsers", f"hydra-edge/{task}")),
+        (
+            "/v1/chat/completions",
+            lambda task: chat("parsers", f"hydra-edge/{task}", stream=True),
+        ),
+    ],
+    ids=["rank", "chat", "stream"],
+)
+def test_app_task_of_private_records_is_refused_as_an_unknown_one_is(
+    served, app_token, person, path, body
+):
+    person.add([Record("a text", "an answer", "illness_diary", private=True)])
+    with served.client(app_token()) as client, served.client() as owner:
+        private = client.post(path, json=body("Illness-Diary"))
+        unknown = client.post(path, json=body("no_such_task"))
+        built_in = client.post(path, json=body("email_reply"))
+        seen = client.post(path, json=body("Note-Title"))
+        assert owner.post(path, json=body("illness_diary")).status_code == 200
+    with served.client(app_token("gone", tasks=["no_such_task"])) as client:
+        named_but_gone = client.post(path, json=body("no_such_task"))
+    with served.client(app_token("diary", tasks=["illness_diary"])) as client:
+        named = client.post(path, json=body("illness_diary"))
+
+    assert (private.status_code, code(private)) == (404, "unknown_task")
+    assert private.text == unknown.text == named_but_gone.text
+    for task in ("diary", "no_such_task", "paper_title", "commit_subject"):
+        assert task not in private.text
+    assert (built_in.status_code, seen.status_code, named.status_code) == (200, 200, 200)
+
+
 def test_app_cannot_change_a_record_of_another_source(served, app_token, person):
     entry = {"id": "r1", "input": "hostile", "output": "hostile", "task": "paper_title"}
     with served.client(app_token()) as client:
@@ -489,7 +523,9 @@ def test_owner_token_made_anew_shuts_the_old_one_out_of_a_running_server(served)
         served.files.owner.write_text("")
         response = client.get("/v1/models")
     assert response.status_code == 500
-    assert "owner's" in response.json()["error"]["message"]
+    message = response.json()["error"]["message"]
+    assert "owner's" in message
+    assert "start the server again" not in message, "that would end with the same fault"
 
 
 def test_server_listens_on_loopback_only(served):

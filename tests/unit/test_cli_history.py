@@ -281,7 +281,7 @@ def test_clear_log_with_choices_erases_those_nothing_was_kept_of():
         me.store.put_choice("g", "chat", "asked", [Candidate("x")], (), None, "taken", None)
     assert json.loads(call("history", "clear-log", "--yes", "--json").stdout) == {"cleared": 0}
     told = call("history", "clear-log", "--choices", "--yes", "--json")
-    assert json.loads(told.stdout) == {"cleared": 1}
+    assert json.loads(told.stdout) == {"cleared": 1, "heads_dropped": []}
 
 
 # ---- with a real terminal, and a real pipe

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+from contextlib import contextmanager
 
 import pytest
 from cli_runner import call, records
@@ -267,6 +268,20 @@ def test_import_public_of_records_already_private_says_that_they_stay_so_and_how
     assert (again["unchanged"], again["stay_private"]) == (2, 0)
 
 
+def test_import_dry_run_tells_all_records_that_would_stay_private_and_stores_nothing(tmp_path):
+    lines = [{"input": f"text {i}", "output": f"title {i}"} for i in range(7)]
+    (tmp_path / "h.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (tmp_path / "old.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines[2:]))
+    call("import", "jsonl", "old.jsonl", "--private")
+    planned = call("import", "jsonl", "h.jsonl", "--public", "--dry-run")
+
+    assert planned.stdout.count("->") == 3
+    assert "Would read 7 records; 5 there already as private stay so" in planned.stdout
+    assert len(records()) == 5
+    done = json.loads(call("import", "jsonl", "h.jsonl", "--public", "--json").stdout)
+    assert done["stay_private"] == 5
+
+
 def test_import_public_without_ids_is_told_of_private_records_too(tmp_path):
     (tmp_path / "h.jsonl").write_text('{"input": "a text", "output": "a title"}\n')
     call("import", "jsonl", "h.jsonl", "--private")
@@ -293,10 +308,64 @@ def test_import_mail_of_several_senders_asks_which_one_is_meant(tmp_path, home):
     assert "bob@example.org (3), ada@example.org (1)" in result.stderr
     assert "--me ADDRESS" in result.stderr
     assert not home.exists()
-    assert "several" not in call("import", "mbox", "All", "--me", "ada").stderr
+    assert "senders" not in call("import", "mbox", "All", "--me", "ada").stderr
     assert [record.output for record in records()] == ["Ada"]
     assert call("import", "mbox", "All", "--me", "*", "-u", "all").exit_code == 0
     assert len(records("all")) == 4
+
+
+def test_import_replies_of_several_senders_does_not_advise_what_would_be_refused(tmp_path):
+    mails = [mail(name, "Lunch", f"From: {name}@example.org") for name in ("ada", "bob")]
+    (tmp_path / "All").write_text("".join(mails))
+    result = call("import", "mbox", "All", "--replies")
+
+    assert result.exit_code == 1
+    assert "--me ADDRESS" in result.stderr
+    assert "'*'" not in result.stderr
+    everybody = call("import", "mbox", "All", "--replies", "--me", "*")
+    assert everybody.exit_code == 2
+    assert "'*' is everybody's mail" in everybody.stderr
+
+
+@pytest.mark.parametrize("options", [(), ("--me", "nobody")])
+def test_import_interrupted_before_the_first_record_stops_and_says_so(
+    tmp_path, home, monkeypatch, options
+):
+    from hydra_edge.importers import mbox
+
+    looked_at = []
+    senders = mbox._senders
+
+    def interrupted(found):
+        looked_at.append(found)
+        signal.raise_signal(signal.SIGINT)  # twice would end it at once
+        return senders(found)
+
+    monkeypatch.setattr(mbox, "_senders", interrupted)
+    (tmp_path / "Sent").write_text("".join(mail("a", f"Lunch {i}", "From: ada") for i in range(9)))
+    result = call("import", "mbox", "Sent", *options)
+
+    assert result.exit_code == 130
+    assert len(looked_at) == 1
+    assert "Interrupted" in result.stderr
+    assert not home.exists()
+
+
+def test_import_progress_moves_while_no_mail_becomes_a_record(tmp_path, monkeypatch):
+    shown = []
+
+    @contextmanager
+    def progress(*, quiet=False):
+        yield lambda stage, done, total: shown.append((stage, done, total))
+
+    monkeypatch.setattr("hydra_edge.cli.output.progress", progress)
+    (tmp_path / "Sent").write_text("".join(mail("a", f"Lunch {i}", "From: ada") for i in range(60)))
+    call("import", "mbox", "Sent", "--dry-run")
+    assert ("reading senders of mails", 50, 60) in shown
+
+    shown.clear()
+    call("import", "mbox", "Sent", "--me", "nobody", "--dry-run")
+    assert shown == [("reading mails", 50, 60)]
 
 
 @pytest.mark.parametrize(("options", "written"), [((), "Lunch"), (("--replies",), "Some words on")])

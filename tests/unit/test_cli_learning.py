@@ -120,6 +120,24 @@ def test_fit_head_dry_run_prints_prompts_and_fits_nothing(me):
     assert not me.asked("fit_head")
 
 
+def test_fit_head_dry_run_without_an_llm_prints_nothing_and_says_so(me):
+    me.llm = FakeLLM("gpt", is_remote=True)
+    fit = ("fit-head", "-t", "chat", "--dry-run", "--no-llm", "--budget", "60s")
+    result = call(me, *fit)
+
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert "no LLM is asked" in result.stderr
+    assert json.loads(call(me, *fit, "--json").stdout) == {"prompts": []}
+    assert not me.asked("fit_prompts")
+
+
+def test_fit_head_dry_run_under_calls_says_at_most_how_many_would_be_sent(me):
+    fit = ("fit-head", "-t", "chat", "--dry-run")
+
+    assert "At most 2 prompts would be sent" in call(me, *fit, "--calls", "2").stderr
+    assert "\n2 prompts would be sent" in call(me, *fit).stderr
+
+
 def test_fit_head_remote_llm_without_a_person_to_ask_is_refused(me):
     me.llm = FakeLLM("gpt", is_remote=True)
     result = call(

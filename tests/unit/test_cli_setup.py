@@ -20,6 +20,7 @@ from hydra_edge.config import find_paths, load_config, save_setting
 from hydra_edge.features import FEATURE_VERSION
 from hydra_edge.llm.keys import get_key
 from hydra_edge.personalizer import Personalizer
+from hydra_edge.store import Store
 from hydra_edge.types import Record
 
 
@@ -130,11 +131,32 @@ def test_doctor_sound_installation_is_exit_0(home):
 
     assert report["ok"] is True
     assert states(report["findings"]) | {"llm": "", "disk": ""} == {
-        "hydra-edge": "ok", "python": "ok", "data": "ok", "settings": "ok", "home": "ok",
-        "disk": "", "base": "ok", "encoder": "ok", "llm": "", "user me": "ok",
+        "hydra-edge": "ok", "python": "ok", "data": "ok", "cache": "ok", "settings": "ok",
+        "home": "ok", "disk": "", "base": "ok", "encoder": "ok", "llm": "", "user me": "ok",
     }  # fmt: skip
     # An LLM that is there is opened, which may write its faster copy into the cache.
     assert {p.name for p in home.iterdir()} - {"cache"} == {"users"}
+
+
+def test_doctor_says_where_the_cache_is_and_how_large(home):
+    (home / "cache").mkdir(parents=True)
+    (home / "cache" / "copy.gguf").write_bytes(b"0" * 1_500_000)
+    found = {f["name"]: f for f in loaded("doctor", "--json")["findings"]}
+
+    assert found["cache"]["detail"] == f"{home / 'cache'}, 1.5 MB"
+
+
+def test_doctor_of_a_damaged_search_index_says_whose_to_make_anew():
+    call("add", "a text", "a title", "-u", "ada")
+    path = find_paths().user_file("ada")
+    with Store.open(path, create=False) as store, store._db.writing() as connection:
+        connection.execute("DELETE FROM records_fts_docsize")
+    found = json.loads(call("doctor", "--json").stdout)["findings"]
+    user = {f["name"]: f for f in found}["user ada"]
+
+    assert user["state"] == "broken"
+    assert user["detail"].count("hydra-edge history reindex") == 1
+    assert user["detail"].endswith("Run hydra-edge history reindex --user ada.")
 
 
 def test_doctor_every_fault_is_found_in_one_go(home, monkeypatch):
@@ -301,6 +323,74 @@ def test_heads_list_and_doctor_say_that_a_head_of_another_base_does_not_serve():
     assert call("fit-head", "--no-llm").exit_code == 0
     assert "Next" not in call("heads", "list").stderr
     assert states(loaded("doctor", "--json")["findings"])["user me"] == "ok"
+
+
+@pytest.mark.usefixtures("fitted")
+def test_heads_list_and_doctor_say_that_a_head_of_another_kind_of_answers_does_not_serve():
+    with Personalizer.open() as me:
+        state = me.store.head("commit_subject", "reranker")
+        me.store.save_head(replace(state, report={"kind": "rating"}))
+    listed = call("heads", "list")
+    user = {f["name"]: f for f in loaded("doctor", "--json")["findings"]}["user me"]
+
+    assert "outdated: was fitted to another kind of answers" in listed.stdout
+    assert "Outdated heads do not serve" in listed.stderr
+    assert user["state"] == "advice"
+    assert "commit_subject reranker was fitted to another kind of answers" in user["detail"]
+
+
+@pytest.mark.usefixtures("_other_base")
+def test_heads_list_without_a_base_says_only_what_is_marked(home, monkeypatch):
+    with Personalizer.open() as me:
+        me.store.save_head(replace(me.store.head("commit_subject", "reranker"), stale=True))
+    monkeypatch.setenv("HYDRA_EDGE_BUNDLE", str(home / "nowhere"))
+    for flags in ((), ("-t", "commit-subject")):
+        heads = loaded("heads", "list", "--json", *flags)["heads"]
+        assert [head["outdated"] for head in heads] == [
+            "", "", "", "learned from something that was forgotten",
+        ]  # fmt: skip
+
+
+def test_heads_list_of_a_task_nobody_knows_is_refused():
+    call("add", "a text", "a title")
+    refused = call("heads", "list", "-t", "nonsense")
+    assert (refused.exit_code, "nonsense" in refused.stderr) == (1, True)
+
+
+@pytest.mark.usefixtures("_other_base")
+def test_head_that_does_not_serve_and_cannot_be_fitted_again_can_be_taken_back():
+    with Personalizer.open("ada", create=True) as ada, Personalizer.open() as me:
+        ada.store.save_head(me.store.head("commit_subject", "reranker"))
+    back = "hydra-edge heads rollback --task commit_subject --role reranker --user ada"
+    user = {f["name"]: f for f in loaded("doctor", "--json")["findings"]}["user ada"]
+
+    assert user["detail"].endswith(f"Too few records to fit again; take back: {back}")
+    told = call("fit-head", "-u", "ada").stderr
+    assert f"To take back v1 of the reranker for commit_subject: {back}" in told
+    assert "the shared head serves" not in told
+    fitted = call("fit-head", "-u", "ada", "-t", "commit_subject", "--no-llm")
+    assert "your head v1 was fitted with another base and does not serve" in fitted.stdout
+    assert back in fitted.stderr
+    assert call(*back.split()[1:]).exit_code == 0
+    assert states(loaded("doctor", "--json")["findings"])["user ada"] == "ok"
+    assert "rollback" not in call("fit-head", "-u", "ada").stderr
+
+
+def test_doctor_loads_the_base_once_for_all_users(monkeypatch):
+    loads = []
+
+    def counted(path):
+        loads.append(path)
+        return load_bundle(path)
+
+    for user in ("ada", "me"):
+        with Personalizer.open(user, create=True) as one:
+            one.add(Record(f"text {i}", f"title {i}", "note_title") for i in range(4))
+            one.fit_head("note_title", use_llm=False)
+    monkeypatch.setattr("hydra_edge.bundle.load_bundle", counted)
+
+    assert states(loaded("doctor", "--json")["findings"])["user ada"] == "ok"
+    assert len(loads) == 1
 
 
 @pytest.mark.usefixtures("_other_base")

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hydra_edge.errors import ConfigError, ImportFormatError
+from hydra_edge.errors import CancelledError, ConfigError, ImportFormatError
 from hydra_edge.importers import ImportLog, read_mbox
 from hydra_edge.importers.mailtext import html_text, is_taken_over, split_quotes
 from hydra_edge.importers.mbox import only_sender
@@ -319,6 +319,37 @@ def test_only_sender_several_are_listed_the_most_frequent_first(path):
         sender_of(path)
     assert "frequent are ada@example.org (2), p0@example.org (1)" in str(caught.value)
     assert "p4" not in str(caught.value)
+    assert "--me '*'" in str(caught.value)
+
+
+def test_only_sender_for_replies_does_not_advise_all_mail(path):
+    write(path, mail(), mail(sender="bob@example.org"))
+    with pytest.raises(ImportFormatError, match=r"--me ADDRESS \(a part of it will do\)\.$"):
+        only_sender(path, ImportLog(), mode="reply")
+
+
+@pytest.mark.parametrize(
+    "scan",
+    [
+        only_sender,
+        lambda path, log: next(read_mbox(path, log, mode="reply", me="nobody"), None),
+        lambda path, log: next(read_mbox(path, log, me="nobody"), None),
+    ],
+    ids=["senders", "replies", "mails of others"],
+)
+def test_mails_that_give_no_record_are_watched_one_by_one(path, scan):
+    write(path, *(mail() for _ in range(5)))
+    seen = []
+
+    def stop_at_the_third():
+        seen.append(log.done)
+        if log.done == 3:
+            raise CancelledError
+
+    log = ImportLog(watch=stop_at_the_third)
+    with pytest.raises(CancelledError):
+        scan(path, log)
+    assert seen == [1, 2, 3]
 
 
 def test_only_sender_of_what_is_no_mbox_is_an_error(path):

@@ -9,7 +9,6 @@ import cli_runner
 import pytest
 
 from hydra_edge.errors import ConfigError
-from hydra_edge.mcp import clients
 from hydra_edge.mcp.clients import (
     add_server,
     config_path,
@@ -17,11 +16,9 @@ from hydra_edge.mcp.clients import (
     own_config_path,
     remove_server,
 )
+from hydra_edge.program import VARIABLES
 
 SERVER = {"command": "/opt/hydra-edge", "args": ["mcp"]}
-OURS = {
-    "HYDRA_EDGE_HOME", "HYDRA_EDGE_OFFLINE", "XDG_DATA_HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME",
-}  # fmt: skip
 OTHERS = """{
     "theme": "dark",
     "mcpServers": {
@@ -132,10 +129,10 @@ def test_add_server_what_the_person_added_to_ours_stays(path):
 
 @pytest.mark.parametrize("now", [{}, {"HYDRA_EDGE_HOME": "/new"}], ids=["plain", "moved"])
 def test_add_server_variables_of_an_earlier_entry_go(path, monkeypatch, now):
-    for name in OURS:
+    for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)
     mine = {"A": "1", "HYDRA_EDGE_DEBUG": "1"}
-    old = {**SERVER, "env": {**mine, **dict.fromkeys(OURS, "/old")}}
+    old = {**SERVER, "env": {**mine, **dict.fromkeys(VARIABLES, "/old")}}
     path.write_text(json.dumps({"mcpServers": {"hydra-edge": old}}), encoding="utf-8")
     for name, value in now.items():
         monkeypatch.setenv(name, value)
@@ -236,15 +233,6 @@ def test_entry_home_of_our_own_goes_with_it(monkeypatch):
     monkeypatch.setenv("XDG_DATA_HOME", "/elsewhere")
     monkeypatch.setenv("HYDRA_EDGE_OFFLINE", "1")
     assert entry(["mcp"])["env"] == {"XDG_DATA_HOME": "/elsewhere", "HYDRA_EDGE_OFFLINE": "1"}
-
-
-def test_entry_sets_no_variable_that_another_entry_would_leave(monkeypatch):
-    for name in OURS:
-        monkeypatch.setenv(name, "/x")
-    with_home = entry(["mcp"])["env"]
-    monkeypatch.delenv("HYDRA_EDGE_HOME")
-
-    assert set(with_home | entry(["mcp"])["env"]) == OURS == set(clients._OUR_VARIABLES)
 
 
 # ---- the commands

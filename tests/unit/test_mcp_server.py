@@ -151,6 +151,45 @@ def test_private_records_are_used_when_allowed(person, llm):
     assert "mallory" in llm.prompts[0].completion_text()
 
 
+@pytest.fixture
+def diary(person):
+    """A person most of whose records are private, and of one task."""
+    person.add(Record(f"text {i}", f"answer {i}", "diary", f"d{i}", private=True) for i in range(9))
+    assert person.task().name == "diary"
+    return person
+
+
+@pytest.mark.parametrize("tool", ["personalize", "generate"])
+def test_task_nobody_names_is_the_most_used_that_the_host_may_know(diary, tool):
+    assert one(Desk(diary), tool, query="the parser fails")["task"] == "commit_subject"
+    for desk in (Desk(diary, allow_private=True), Desk(diary, task="Diary")):
+        assert one(desk, tool, query="the parser fails")["task"] == "diary"
+
+
+def test_task_nobody_names_is_that_of_the_setting_where_there_is_one(hash_encoder, llm):
+    config = Config(candidates=3, task="email_reply")
+    with Personalizer.from_records(RECORDS, llm=llm, encoder=hash_encoder, config=config) as person:
+        assert one(Desk(person), "personalize", query="q")["task"] == "email_reply"
+
+
+def test_task_nobody_names_is_the_plain_one_where_all_is_private(person):
+    person.store.set_private(["r1", "r2"], True)
+    assert one(Desk(person), "personalize", query="q")["task"] == "general"
+
+
+@pytest.mark.parametrize("tool", ["personalize", "generate"])
+def test_task_of_private_records_is_refused_as_an_unknown_one_is(diary, tool):
+    private = refused(Desk(diary), (tool, {"query": "q", "task": "diary"}))
+    unknown = refused(Desk(diary), (tool, {"query": "q", "task": "no such"}))
+    gone = refused(Desk(diary, task="no such"), (tool, {"query": "q"}))
+
+    assert private == unknown == gone
+    assert "diary" not in private
+    assert "commit_subject" not in private
+    host = Desk(diary, allow_private=True)
+    assert one(host, tool, query="q", task="diary")["task"] == "diary"
+
+
 def test_private_label_is_no_candidate(hash_encoder, scripted):
     records = [
         Record(f"text {i}", "mallory" if i == 3 else ("red", "blue")[i % 2], "colour", f"c{i}",
@@ -303,7 +342,7 @@ def test_record_choice_answer_of_another_door_is_refused(person):
     ("name", "given", "message"),
     [
         ("personalize", {"query": "  "}, "The query is empty"),
-        ("personalize", {"query": "q", "task": "no such"}, "No task 'no_such'"),
+        ("personalize", {"query": "q", "task": "no such"}, "This task cannot be used"),
         ("search_history", {"query": "q", "limit": 0}, "greater than or equal to 1"),
         ("generate", {}, "query"),
     ],

@@ -694,6 +694,17 @@ def test_clear_log_with_choices_fits_the_heads_again_without_them(person: Make) 
     assert (adapter.stale, adapter.n_queries) == (False, 1)
 
 
+def test_clear_log_with_choices_leaves_a_head_imported_before_them(person: Make) -> None:
+    p, q = person(), person([])
+    p.fit_head(use_llm=False)
+    q.import_head(p.export_head("paper_title", "reranker"))
+    q.generate("about speech", task="paper_title")
+    assert q.choose(pick=2, keep=False).head_version == 1
+    assert q.clear_log(choices=True) == 2
+    assert [(h.role, h.version, h.stale) for h in q.store.heads()] == [("reranker", 1, False)]
+    assert q.rank("speech", task="paper_title").head.version == 1
+
+
 def test_head_of_another_base_does_not_serve(person: Make, bundle: Bundle) -> None:
     p = person()
     p.fit_head(use_llm=False)
@@ -712,6 +723,7 @@ def test_head_of_another_base_does_not_serve(person: Make, bundle: Bundle) -> No
         ({"stale": True}, "learned from something that was forgotten"),
         ({"features": ("x",), "weight": np.ones(1, np.float32),
           "precision": np.ones((1, 1), np.float32)}, "was fitted on other features"),
+        ({"report": {"kind": "rating"}}, "was fitted to another kind of answers"),
     ],
 )  # fmt: skip
 def test_generate_own_head_that_does_not_serve_is_told_until_it_is_fitted_again(
@@ -738,10 +750,24 @@ def test_import_head_with_nothing_to_fit_on_stays_until_it_is_taken_back(person:
     q.import_head(p.export_head("paper_title", "reranker"))
     report = q.fit_head("paper_title", use_llm=False).roles[0]
     assert report.switch == q.rank("speech", task="paper_title").head.switch == "personal"
-    assert "your head v1 stays; hydra-edge heads rollback --task paper_title" in report.reason
+    assert report.reason == "fewer than three records; your head v1 stays"
     assert q.store.rollback_head("paper_title", "reranker") is None
     head = q.rank("speech", task="paper_title").head
     assert (head.switch, head.version) == ("shared", None)
+
+
+def test_fit_head_that_cannot_replace_one_of_another_base_says_that_it_does_not_serve(
+    person: Make,
+) -> None:
+    p, q = person(), person(history(1))
+    p.fit_head(use_llm=False)
+    state = p.store.head("paper_title", "reranker")
+    assert state is not None
+    q.store.save_head(replace(state, base_id="f" * 64))
+    report = q.fit_head("paper_title", use_llm=False).roles[0]
+    assert report.reason == (
+        "fewer than three records; your head v1 was fitted with another base and does not serve"
+    )
 
 
 def test_export_and_import_head_round_trip(person: Make) -> None:

@@ -51,6 +51,20 @@ def test_token_added_for_a_program_is_json():
     assert (app["app"], app["user"], app["tasks"]) == ("editor", "ada", [])
 
 
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_token_list_says_why_the_owners_token_cannot_be_used(tmp_path, elsewhere):
+    place = tmp_path / "mine" if elsewhere else None
+    files = TokenFiles.of(find_paths(), place)
+    owner_token(files)
+    flags = ["--token-file", str(place)] if elsewhere else []
+    assert call("serve", "token", "list", *flags).exit_code == 0
+    files.owner.write_text("")
+    listed = call("serve", "token", "list", *flags)
+
+    assert listed.exit_code == 1
+    assert f"{files.owner} holds no token" in listed.stderr.replace("\n", " ")
+
+
 def test_token_removed_or_named_wrongly_says_so():
     call("serve", "token", "add", "editor")
     assert "opens nothing" in call("serve", "token", "remove", "editor").stderr

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, fields, replace
@@ -275,6 +277,22 @@ def test_drop_stale_heads_keeps_only_what_learned_from_nothing_forgotten(store: 
     assert store.head("u", make_head("u").role) is None
 
 
+def test_drop_stale_heads_of_the_one_in_use_goes_back_to_the_newest_left(store: Store) -> None:
+    for seed in range(2):
+        store.save_head(make_head(seed=seed))
+    store.save_head(replace(make_head(), stale=True))
+    store.save_head(make_head(role="reranker"))
+    store.save_head(make_head(role="reranker"))
+    store.save_head(replace(make_head("gone", role="reranker"), stale=True))
+    store.rollback_head("t", "reranker")
+    assert store.drop_stale_heads("t") == 2
+    current = {role: store.head("t", role) for role in ("adapter", "reranker")}
+    assert {role: head and head.version for role, head in current.items()} == {
+        "adapter": 2, "reranker": 1,
+    }  # fmt: skip
+    assert store.head("gone", "reranker") is None
+
+
 @pytest.mark.parametrize(
     ("change", "match"),
     [
@@ -351,6 +369,40 @@ def test_clear_log_empties_it_and_keeps_the_rest(store: Store) -> None:
     assert store.last_generation() is None
     assert store.clear_log() == 0
     assert store.count() == 1
+
+
+@pytest.fixture
+def _ticking(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock that never says the same twice."""
+    monkeypatch.setattr(time, "time", itertools.count(1.0).__next__)
+
+
+@pytest.mark.usefixtures("_ticking")
+def test_clear_log_with_choices_marks_the_heads_stored_since_their_answers(store: Store) -> None:
+    store.save_head(make_head())
+    store.save_head(make_head("u"))
+    for task in ("t", "u"):
+        store.log_generation(make_generation(task, task), "m")
+    store.put_choice("t", "t", "q", CANDIDATES, [], 0, "first thought", None)
+    store.save_head(make_head())  # learned from the first
+    store.put_choice("t", "t", "q", CANDIDATES, [], 1, "second thought", None)
+    store.save_head(make_head())
+    store.put_choice("u", "u", "q", CANDIDATES, [], 0, "kept", "r1")
+    store.save_head(make_head("u"))
+    assert store.clear_log(choices=True) == 3
+    assert [(h.task, h.version) for h in store.heads() if h.stale] == [("t", 2), ("t", 3)]
+
+
+@pytest.mark.usefixtures("_ticking")
+def test_clear_log_with_choices_whose_answers_are_not_logged_marks_every_head(
+    store: Store,
+) -> None:
+    store.save_head(make_head())
+    store.log_generation(make_generation(), "m")
+    store.put_choice("g1", "t", "q", CANDIDATES, [], 0, "taken", None)
+    store.clear_log()
+    assert store.clear_log(choices=True) == 1
+    assert [h.stale for h in store.heads()] == [True]
 
 
 def test_choices_come_back_oldest_first_by_task(store: Store) -> None:
