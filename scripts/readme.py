@@ -278,8 +278,7 @@ def published(results: list[dict[str, Any]]) -> str:
     lines = [
         "Against HYDRA as published (a cross-encoder for each role from the same MiniLM, a "
         "two-layer head for each user and role; `python -m export published` trains it, on 30 "
-        "users a task by default, which may be too few for it; rows of two epochs, some forty "
-        f"steps, understate it), LLM **{one['llm']}** "
+        f"users a task by default, which may be too few for it), LLM **{one['llm']}** "
         f"(for each task `{one['command'].replace(next(iter(one['tasks'])), 'TASK')}`):\n",
         "| task | HYDRA as published | its reranker, greedy | its adapter, BM25's records "
         "| **gated** | ours over it | its bytes a user | its LLM calls to fit a user | ours "
@@ -291,8 +290,7 @@ def published(results: list[dict[str, Any]]) -> str:
             rows = {row: figures["utility"] for row, figures in task["rows"].items()}
             gain, cost = task["gain_over_published"], task["published"]
             calls = (cost["record_calls"] + cost["pool_calls"]) / cost["users"]
-            trained = cost.get("trained")
-            steps = [role["steps"] for role in trained["roles"].values()] if trained else []
+            steps = [role["steps"] for role in cost["trained"]["roles"].values()]
             cells = [
                 marked(name, result),
                 *(f"{rows[r]:.3f}" for r in ("hydra_published", "published_reranker",
@@ -301,7 +299,7 @@ def published(results: list[dict[str, Any]]) -> str:
                 f"{gain['mean']:+.3f} [{gain['low']:+.3f}, {gain['high']:+.3f}]",
                 f"{cost['bytes_per_user']:,}", f"{calls:.0f}",
                 f"{task['fit_llm_calls'] / task['users']:.0f}",
-                " and ".join(map(str, steps)) or "two epochs",
+                " and ".join(map(str, steps)),
             ]  # fmt: skip
             lines.append("| " + " | ".join(cells) + " |")
     stars = [line for result in results for line in explained(result)]
