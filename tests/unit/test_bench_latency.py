@@ -155,9 +155,10 @@ def test_latency_missing_packages_are_told_before_anything_is_measured(
     assert "measuring" not in done.output
 
 
-def test_need_of_what_is_there_is_met():
+def test_need_names_only_what_is_not_there():
     need("numpy", "json")
-    need()
+    with pytest.raises(BenchError, match="found no nowhere_to_be_found; expected"):
+        need("numpy", "nowhere_to_be_found")
 
 
 def test_latency_data_too_short_is_told_before_anything_is_measured(tmp_path: Path):

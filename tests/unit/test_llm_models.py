@@ -214,7 +214,7 @@ def test_offline_message_names_what_switches_it_off(paths, monkeypatch, scripted
     llm = scripted(lambda _prompt, n: ["none"] * n, is_remote=True)
     held = Resources(Store.in_memory(), Config(offline=True), paths, llm=llm)
     with pytest.raises(EgressDeniedError, match="with -m, or unset HYDRA_EDGE_OFFLINE"):
-        held.llm  # noqa: B018 - a property
+        _ = held.llm
     held.store.close()
     paths.config_file.write_text("no TOML at all")
     assert offline_message(paths).endswith("or leave --offline out.")
