@@ -12,14 +12,18 @@ from functools import lru_cache
 import numpy as np
 
 from hydra_edge.bundle import Bundle
-from hydra_edge.errors import BaseMismatchError
-from hydra_edge.features import FeatureMap
+from hydra_edge.errors import BaseMismatchError, ConfigError, ShapeError
+from hydra_edge.features import FeatureMap, is_within
 from hydra_edge.heads import ConditionalLogit, PopulationGain, Prior, posterior_gain
 from hydra_edge.tasks import TaskSpec
 from hydra_edge.types import Float1d, Float2d, HeadInfo, HeadState, Int1d, Role, Switch
 
 # The feature that alone orders things as a system without hydra-edge would.
 BASELINE_FEATURE: dict[Role, str] = {"reranker": "bm25_rank", "adapter": "greedy"}
+# Orders what that leaves equal: where the first answer of a closed set could not be used, the
+# votes of the others count.
+_TIE_FEATURE = "votes"
+_TIE = 1e-3
 # Why the population's weights serve whoever has none of their own.
 NO_HEAD = "no head of your own yet"
 
@@ -30,8 +34,14 @@ def prior_for(bundle: Bundle, task: TaskSpec, role: Role) -> Prior:
 
 
 def _group(bundle: Bundle, task: TaskSpec, role: Role) -> str:
-    """Return whose arrays serve a task: its own, or its kind's."""
-    return task.name if f"{role}.prior.{task.name}.mean" in bundle.maps else task.kind
+    """Return whose arrays serve a task: its own, or its kind's.
+
+    Ratings on another scale than the base knows of their task are answers it has never seen.
+    """
+    known = bundle.manifest.closed_sets.get(task.name)
+    other = role == "adapter" and known is not None and not is_within(task, known)
+    own = f"{role}.prior.{task.name}.mean" in bundle.maps and not other
+    return task.name if own else task.kind
 
 
 @lru_cache(maxsize=64)
@@ -91,9 +101,14 @@ def zero_shot_share(bundle: Bundle, task: TaskSpec) -> float:
 
 
 def baseline_weight(names: tuple[str, ...], role: Role) -> Float1d:
-    """Return the weights of the baseline: 1 on its one feature."""
+    """Return the weights of the baseline, shape ``(d,)``: 1 on its one feature.
+
+    An adapter's has next to nothing on the votes, which decide where there is no first answer.
+    """
     weight = np.zeros(len(names), dtype=np.float32)
     weight[names.index(BASELINE_FEATURE[role])] = 1.0
+    if role == "adapter":
+        weight[names.index(_TIE_FEATURE)] = _TIE
     return weight
 
 
@@ -111,6 +126,31 @@ def check_base(state: HeadState, bundle: Bundle) -> None:
             f"base is {bundle.base_id[:12]}. Records and answers are kept. Fit it again with: "
             f"hydra-edge fit-head --task {state.task}"
         )
+
+
+def check_usable(state: HeadState, bundle: Bundle) -> None:
+    """Refuse a head from elsewhere that no answer could be given with.
+
+    Raises
+    ------
+    BaseMismatchError
+        If it belongs to another base.
+    ConfigError
+        If it is of other features, or its numbers cannot be a head's.
+    """
+    check_base(state, bundle)
+    d = len(state.features)
+    try:
+        if state.features != bundle.features(state.role):
+            raise ShapeError(f"it has {d} features, not those of this base.")
+        neutral = Prior(np.zeros(d), np.eye(d), 1.0)
+        ConditionalLogit.from_state(
+            state.weight, state.precision, neutral, prior_scale=state.prior_scale
+        )
+    except ShapeError as err:
+        raise ConfigError(
+            f"The {state.role} head for {state.task} cannot be used: {err} Export it again."
+        ) from err
 
 
 def outdated(state: HeadState, bundle: Bundle | None, kind: str = "") -> str:

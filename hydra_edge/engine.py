@@ -6,7 +6,7 @@ features and prompts are computed by the same code everywhere (design 3).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -44,6 +44,8 @@ class Engine:
         The base and its encoder.
     custom_tasks
         The user's own task specs by name.
+    check
+        Called again and again while texts are encoded; what it raises ends the work.
     """
 
     def __init__(
@@ -52,10 +54,11 @@ class Engine:
         bundle: Bundle,
         encoder: TextEncoder,
         custom_tasks: dict[str, TaskSpec] | None = None,
+        check: Callable[[], None] | None = None,
     ) -> None:
         self.store = store
         self.bundle = bundle
-        self.encoder = CachedEncoder(encoder, store)
+        self.encoder = CachedEncoder(encoder, store, check)
         self.features: dict[Role, FeatureMap] = {
             "reranker": FeatureMap(bundle, "reranker"),
             "adapter": FeatureMap(bundle, "adapter"),

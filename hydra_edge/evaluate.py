@@ -88,12 +88,8 @@ def top_utility(scores: Double1d, groups: Groups, top: int) -> Double1d:
 
 
 def informative(groups: Groups) -> npt.NDArray[np.bool_]:
-    """Say which queries teach something: those whose utilities differ. Shape ``(n_groups,)``."""
-    if not groups.n_groups:
-        return np.zeros(0, dtype=bool)
-    starts = groups.offsets[:-1]
-    highest = np.maximum.reduceat(groups.utilities, starts)
-    return np.asarray(highest > np.minimum.reduceat(groups.utilities, starts))
+    """Say which queries teach something: those whose candidates differ. Shape ``(n_groups,)``."""
+    return np.asarray(groups.spread() > 0.0)
 
 
 def _gain(
@@ -153,8 +149,8 @@ def judge(
     Parameters
     ----------
     groups
-        The user's queries, oldest first; those whose utilities are all equal teach the head
-        nothing and are judged without being fitted on.
+        The user's queries, oldest first; those whose candidates are all worth the same teach the
+        head nothing and are judged without being fitted on.
     prior
         The population's.
     baseline

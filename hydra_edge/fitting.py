@@ -17,7 +17,10 @@ from hydra_edge.evaluate import Verdict, informative, judge
 from hydra_edge.heads import Groups
 from hydra_edge.history import History
 from hydra_edge.learning import (
+    CHOICES_UNTIL,
     UPDATED,
+    ChoiceItem,
+    StepLostError,
     Taken,
     choice_item,
     helped_by_then,
@@ -37,6 +40,7 @@ from hydra_edge.pools import (
 )
 from hydra_edge.reranker import ProxyData, proxy_data
 from hydra_edge.tasks import TaskSpec
+from hydra_edge.turns import stoppable
 from hydra_edge.types import (
     FitReport,
     HeadState,
@@ -49,6 +53,8 @@ from hydra_edge.types import (
 
 # With fewer records of a task there is no earlier one to show for a later one, and to judge by.
 FEWEST_RECORDS = 3
+# The user's latest choices a head is fitted on, at most: as many as there are pseudo-queries.
+CHOICES = 500
 # How often a fit begins anew because another program has forgotten records it was reading.
 MAX_ATTEMPTS = 3
 # Seconds a fit may spend on a local LLM when nothing else is said.
@@ -138,11 +144,14 @@ class FittedReranker:
 
 
 def reranker_evidence(
-    engine: Engine, history: History, *, progress: Progress | None = None
+    engine: Engine, history: History, *, shown: int, progress: Progress | None = None
 ) -> ProxyData:
-    """Return what the reranker's head learns from: pseudo-queries with proxy utilities."""
+    """Return what the reranker's head learns from: pseudo-queries with proxy utilities.
+
+    ``shown`` is how many records a prompt shows.
+    """
     return proxy_data(
-        engine.features["reranker"], history, engine.lexical(history),
+        engine.features["reranker"], history, engine.lexical(history), shown=shown,
         helped=helped_by_then(history, engine.store.choices(history.task.name)),
         progress=progress,
     )  # fmt: skip
@@ -156,7 +165,7 @@ def fit_reranker(
     if len(history) < FEWEST_RECORDS:
         why = _nothing(engine, history.task, role, "fewer than three records")
         return FittedReranker(None, why, np.zeros(0, dtype=np.int64))
-    data = reranker_evidence(engine, history, progress=progress)
+    data = reranker_evidence(engine, history, shown=shown, progress=progress)
     prior = prior_for(engine.bundle, history.task, role)
     gains = gains_for(engine.bundle, history.task, role)
     # With no record shown at all, a head is judged by the one it would have shown.
@@ -205,14 +214,19 @@ def _adapter_rows(data: PoolData, verdict: Verdict) -> tuple[ReportRow, ...]:
 
 
 def adapter_evidence(
-    engine: Engine, history: History, model: str | None
+    engine: Engine, history: History, model: str | None, *, progress: Progress | None = None
 ) -> tuple[PoolData, Groups]:
     """Return what the adapter's head learns from: the stored pools, and after them the choices.
+
+    Choices of answers the task no longer has (it was free text once, and is a rating now) teach
+    nothing.
 
     Parameters
     ----------
     model
         Only this LLM's pools; None for all.
+    progress
+        Told of the choices, each of which is looked at as it was made.
 
     Returns
     -------
@@ -221,11 +235,14 @@ def adapter_evidence(
     """
     data = pool_data(engine, history, model)
     tau = prior_for(engine.bundle, history.task, "adapter").tau
-    choices = [
-        choice_item(engine, history, choice, tau)
-        for choice in engine.store.choices(history.task.name)
-        if choice.candidates  # an application's own answer has none to learn from
-    ]
+    # An application's own answer has no candidates to learn from.
+    made = [c for c in engine.store.choices(history.task.name) if c.candidates][-CHOICES:]
+    choices: list[ChoiceItem] = []
+    for done, choice in enumerate(made, start=1):
+        if (item := choice_item(engine, history, choice, tau)) is not None:
+            choices.append(item)
+        if progress is not None and (done % 20 == 0 or done == len(made)):
+            progress("choices", done, len(made))
     groups = Groups.stack(
         [*data.items, *((item.features, item.utilities) for item in choices)],
         dim=len(engine.features["adapter"].names),
@@ -238,7 +255,12 @@ def adapter_evidence(
 
 
 def fit_adapter(
-    engine: Engine, history: History, model: str | None, *, as_read: int | None = None
+    engine: Engine,
+    history: History,
+    model: str | None,
+    *,
+    as_read: int | None = None,
+    progress: Progress | None = None,
 ) -> RoleReport:
     """Fit, judge and store the adapter's head from stored pools and the user's choices.
 
@@ -249,13 +271,15 @@ def fit_adapter(
     prior, gains = prior_for(engine.bundle, task, role), gains_for(engine.bundle, task, role)
     for attempt in range(MAX_ATTEMPTS):
         choices = store.choices(task.name)
-        data, groups = adapter_evidence(engine, history, model)
+        data, groups = adapter_evidence(engine, history, model, progress=progress)
         if not groups.n_groups:
             why = "no candidates yet: they need an LLM, or choices of yours"
             return _nothing(engine, task, role, why)
         verdict = judge(groups, prior, engine.baseline(role), top=1, gains=gains)
         rows = _adapter_rows(data, verdict)
         head = _unsaved(engine, history, role, verdict, rows)
+        if choices:
+            head = replace(head, report=head.report | {CHOICES_UNTIL: max(c.time for c in choices)})
         with store.together():  # a choice made meanwhile would be lost in the head it replaces
             if attempt == MAX_ATTEMPTS - 1 or store.choices(task.name) == choices:
                 version = store.save_head(head, rewrites=as_read).version
@@ -263,34 +287,51 @@ def fit_adapter(
     raise AssertionError("unreachable")
 
 
-def learn(engine: Engine, taken: Taken) -> HeadState:
+def learn(engine: Engine, taken: Taken) -> HeadState | None:
     """Let the adapter's head learn from a choice, once for each answer; see ``learn_choice``.
 
     Where the earlier step cannot be taken back the head is fitted anew. The gate's last word
     stands: it is asked again by the next fit.
+
+    Returns
+    -------
+    HeadState or None
+        The head in use; None where there is none, and the choice cannot teach one.
     """
-    state = learn_choice(engine, taken)
-    if state is not None:
-        return state
+    try:
+        return learn_choice(engine, taken)
+    except StepLostError:
+        pass
     name = taken.choice.task
     served = engine.store.head(name, "adapter")
-    fit_adapter(engine, engine.history(engine.task(name)), None)
+
+    def again(history: History, now: int) -> RoleReport:
+        return fit_adapter(engine, history, None, as_read=now)
+
+    as_read, _, _ = _as_it_is(engine, name, again, None)
     fitted = engine.store.head(name, "adapter")
-    if served is None or fitted is None:  # forgotten meanwhile: the choice with it
+    if served is None or fitted is None or fitted.stale:  # forgotten: the choice with it
         raise CancelledError(
             f"Nothing was learned from the choice: got no head for {name} any more; expected the "
             "one it was to be taken back from. Fit again."
         )
     report = fitted.report | {"reason": UPDATED}
-    return engine.store.save_head(replace(fitted, switch=served.switch, report=report))
+    head = replace(fitted, switch=served.switch, report=report)
+    return engine.store.save_head(head, rewrites=as_read)
 
 
 def fit_prompts(
-    engine: Engine, task_name: str, *, llm: LLM, sampling: Sampling, calls: int
+    engine: Engine,
+    task_name: str,
+    *,
+    llm: LLM,
+    sampling: Sampling,
+    calls: int,
+    progress: Progress | None = None,
 ) -> list[str]:
     """Return byte for byte what ``fit_task`` would send for so many answers; send nothing."""
-    history = engine.history(engine.task(task_name))
-    fitted = fit_reranker(engine, history, shown=sampling.shown)
+    history = engine.history(engine.task(task_name), progress=progress)
+    fitted = fit_reranker(engine, history, shown=sampling.shown, progress=progress)
     head = fitted.active(engine, history)
     return preview(engine, llm, head, history, fitted.informative, sampling, calls)
 
@@ -320,23 +361,6 @@ def _allowed(budget: Budget, llm: LLM) -> tuple[Budget, tuple[str, ...]]:
         return Budget(None, LOCAL_BUDGET_S), ()
     note = f"{llm.name} is remote and was asked nothing; give --calls N to let it see records"
     return Budget(0, None), (f"{note} that are not private",)
-
-
-def _stopping(progress: Progress | None, should_stop: Callable[[], bool] | None) -> Progress | None:
-    """Let work be stopped wherever it tells of its progress."""
-    if should_stop is None:
-        return progress
-
-    def tell(stage: str, done: int, total: int) -> None:
-        if progress is not None:
-            progress(stage, done, total)
-        if should_stop():
-            raise CancelledError(
-                f"The fit was stopped: got {done} of {total} done of stage {stage!r}; expected "
-                "all. The heads are what they were, vectors made are kept. Fit again to go on."
-            )
-
-    return tell
 
 
 def _as_it_is(
@@ -402,7 +426,7 @@ def fit_task(
     notes: tuple[str, ...] = ()
     if llm is not None:
         budget, notes = _allowed(budget, llm)
-    watched = _stopping(progress, should_stop)
+    watched = stoppable(progress, should_stop, "The fit")
     with turn:
         embedded, reused = engine.encoder.embedded, engine.encoder.reused
 
@@ -430,7 +454,9 @@ def fit_task(
             if now != as_read:  # some of what the first head learned from is gone
                 reranker = fit_reranker(engine, history, shown=sampling.shown, progress=progress)
                 reranker = _store_reranker(engine, reranker, now)
-            return reranker.report, fit_adapter(engine, history, model, as_read=now)
+            return reranker.report, fit_adapter(
+                engine, history, model, as_read=now, progress=progress
+            )
 
         _, history, roles = _as_it_is(engine, task_name, second, progress, known=(as_read, history))
         engine.store.drop_stale_heads(task.name)

@@ -9,10 +9,13 @@ from typing import Any
 import numpy as np
 
 from hydra_edge.errors import ConfigError
+from hydra_edge.records import name_fault
+from hydra_edge.tasks import canonical_name
 from hydra_edge.types import Float2d, HeadState
 
 FORMAT = "hydra-edge-head"
 VERSION = 1
+_MOST_QUERIES = 10**9
 _LONGEST = 1_000_000  # characters; a head of 100 features takes 60,000
 
 
@@ -50,6 +53,8 @@ def head_to_json(state: HeadState) -> str:
 def head_from_json(text: str) -> HeadState:
     """Read a head, trusting nothing in it.
 
+    Whether it can serve only a base can tell: see ``hydra_edge.active.check_usable``.
+
     Raises
     ------
     ConfigError
@@ -68,21 +73,24 @@ def head_from_json(text: str) -> HeadState:
             raise ValueError(f"switch {raw['switch']!r}")
         if not isinstance(raw["report"], dict):
             raise ValueError("a report that is not an object")
-        precision = _unpack(raw["precision"], (d, d))
-        np.linalg.cholesky(precision.astype(np.float64))
+        task, n_queries = canonical_name(str(raw["task"])), int(raw["n_queries"])
+        if not task or (fault := name_fault(task)):
+            raise ValueError(f"a task that {fault}" if task else "a task without a name")
+        if not 0 <= n_queries <= _MOST_QUERIES:
+            raise ValueError(f"{n_queries} queries")
         return HeadState(
-            task=str(raw["task"]),
+            task=task,
             role=raw["role"],
             base_id=str(raw["base_id"]),
             features=tuple(str(name) for name in raw["features"]),
             weight=_unpack(raw["weight"], (d,)),
-            precision=precision,
+            precision=_unpack(raw["precision"], (d, d)),
             switch=raw["switch"],
-            n_queries=int(raw["n_queries"]),
+            n_queries=n_queries,
             prior_scale=float(raw["prior_scale"]),
             report=raw["report"],
         )
-    except (ValueError, KeyError, TypeError, RecursionError, np.linalg.LinAlgError) as err:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as err:
         raise ConfigError(
             f"This is not a head file: got {type(err).__name__}: {err}; expected JSON of format "
             f"{FORMAT} version {VERSION}. Write one with: hydra-edge heads export"

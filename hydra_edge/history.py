@@ -141,6 +141,18 @@ class History:
         return {record.id: i for i, record in enumerate(self.records)}
 
     @cached_property
+    def firsts(self) -> Int1d:
+        """Positions of the records that repeat no earlier one, ``(m,)``, ascending.
+
+        A record that is there twice (a note under a new name, commits after a rebase) would show
+        a query its own answer: only the first of them can be learned from or judged by.
+        """
+        seen: dict[tuple[str, str], int] = {}
+        for i, record in enumerate(self.records):
+            seen.setdefault((record.input, record.output), i)
+        return np.array(list(seen.values()), dtype=np.int64)
+
+    @cached_property
     def recency(self) -> Float1d:
         """Weights of records by age, shape ``(n,)``, newest 1, half after ``HALF_LIFE``."""
         age = np.arange(len(self) - 1, -1, -1, dtype=np.float32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -9,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from hydra_edge.active import prior_for, unfitted_switch
+from hydra_edge.active import outdated, prior_for, unfitted_switch
 from hydra_edge.adapter import pool_features
 from hydra_edge.engine import Engine
 from hydra_edge.errors import CancelledError, ConfigError, RecordNotFoundError, StoreError
@@ -17,15 +18,23 @@ from hydra_edge.heads import ConditionalLogit, target_distribution
 from hydra_edge.history import History
 from hydra_edge.records import checked
 from hydra_edge.store import LoggedGeneration, Store, StoredChoice, answer_id
-from hydra_edge.tasks import answer_key
-from hydra_edge.types import Double1d, Float1d, Float2d, HeadState, Kind, Record
+from hydra_edge.tasks import TaskSpec, answer_key
+from hydra_edge.types import Candidate, Double1d, Float1d, Float2d, HeadState, Kind, Record
 from hydra_edge.utility import utility
 
 # Why a head serves that has learned from a choice since it was judged.
 UPDATED = "updated by a choice; fit-head judges it again"
+# In a head's report: that it was brought from elsewhere.
+IMPORTED = "imported"
+# In a head's report: when the last of the choices it was fitted on was made.
+CHOICES_UNTIL = "choices_until"
 
 
 _TRIES = 5  # to learn from a choice while other programs rewrite records
+
+
+class StepLostError(Exception):
+    """A step is to be taken back that others followed: only a fit can."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,29 +93,51 @@ def helped_by_then(
     return by_then
 
 
-def choice_item(engine: Engine, history: History, choice: StoredChoice, tau: float) -> ChoiceItem:
+def choice_item(
+    engine: Engine, history: History, choice: StoredChoice, tau: float
+) -> ChoiceItem | None:
     """Turn a choice into a query the adapter's head can learn from.
 
     A candidate taken as it was is a one-hot target; an edited answer spreads the target by
     each candidate's agreement with what the user made of it.
+
+    Returns
+    -------
+    ChoiceItem or None
+        None if what was taken is no answer of the task any more: it was free text once.
     """
+    offered, picked = _still_answers(choice, history.task)
+    if not offered or (choice.picked is not None and picked is None):
+        return None
     place = history.place
     past = history.before(_moment(history, choice))
     shown = [history.records[place[r]] for r in choice.record_ids if r in place]
     vector = engine.encode_query(choice.query)
     pool = engine.pool(
-        choice.query, vector, choice.candidates, shown, past, engine.lexical(history), keep=True
+        choice.query, vector, offered, shown, past, engine.lexical(history), keep=True
     )
     utilities = np.array(
-        [utility(c.text, choice.text, history.task) for c in choice.candidates], dtype=np.float32
+        [utility(c.text, choice.text, history.task) for c in offered], dtype=np.float32
     )
-    if choice.picked is not None:
+    if picked is not None:
         target = np.zeros(len(utilities))
-        target[choice.picked] = 1.0
+        target[picked] = 1.0
     else:
         target = spread_target(utilities, tau)
     phi = pool_features(engine.features["adapter"], pool, past)
     return ChoiceItem(phi, utilities, target)
+
+
+def _still_answers(
+    choice: StoredChoice, task: TaskSpec
+) -> tuple[tuple[Candidate, ...], int | None]:
+    """Return the candidates that are answers of the task as it is, and which one was taken."""
+    if task.kind == "text":
+        return choice.candidates, choice.picked
+    known = {answer_key(label, task.kind) for label in task.labels}
+    kept = [i for i, c in enumerate(choice.candidates) if answer_key(c.text, task.kind) in known]
+    picked = kept.index(choice.picked) if choice.picked in kept else None
+    return tuple(choice.candidates[i] for i in kept), picked
 
 
 @dataclass(frozen=True, eq=False)
@@ -298,12 +329,14 @@ def learn_choice(engine: Engine, taken: Taken) -> HeadState | None:
     Returns
     -------
     HeadState or None
-        The head in use; None where others followed the step to take back: only a fit can.
+        The head in use; None where there is none, and the choice cannot teach one.
 
     Raises
     ------
     CancelledError
         If the choice was forgotten meanwhile, with a record it was made from.
+    StepLostError
+        If others followed the step to take back: only a fit can.
     StoreError
         If other programs rewrite records without end.
     """
@@ -322,15 +355,17 @@ def learn_choice(engine: Engine, taken: Taken) -> HeadState | None:
             if store.revision().rewrites != as_read:
                 continue
             state = store.head(choice.task, "adapter")
-            if taken.before is not None and state is not None and not state.stale:
-                again = (taken.before.picked, taken.before.text) == (choice.picked, choice.text)
-                if again and state.created >= taken.before.time:
-                    return state
-                if not again:
-                    origins = _origins(store, state, choice)
-                    if not origins:
-                        return None
-                    (state,) = origins
+            if item is None:
+                return state
+            if state is not None and not state.stale:
+                if state.report.get(CHOICES_UNTIL, -math.inf) >= choice.time:
+                    return state  # fitted since the choice was made, and on it
+                if taken.before is not None:
+                    again = (taken.before.picked, taken.before.text) == (choice.picked, choice.text)
+                    if again and state.created >= taken.before.time:
+                        return state
+                    if not again:
+                        state = _without_step(store, state, choice, taken.before)
             return store.save_head(_stepped(engine, choice, item, state))
     raise StoreError(
         f"Nothing was learned from the choice: got records of {store.path} that other programs "
@@ -338,18 +373,30 @@ def learn_choice(engine: Engine, taken: Taken) -> HeadState | None:
     )
 
 
-def _origins(store: Store, state: HeadState, choice: StoredChoice) -> list[HeadState | None]:
-    """Return the head before its last step, None if there was none, if it was of this answer.
+def _without_step(
+    store: Store, state: HeadState, choice: StoredChoice, before: StoredChoice
+) -> HeadState | None:
+    """Return a head as it was before it learned what was chosen of an answer first.
 
-    Nothing is returned if another step was the last, or that head is not kept any more.
+    None if there was none. One that never learned it (another version was made current since)
+    stays, and so does one that was brought from elsewhere: a fit here would lose what it knows,
+    so that it has learned from both.
+
+    Raises
+    ------
+    StepLostError
+        If another step was the last, or the head before it is not kept any more.
     """
-    if state.report.get("choice") != choice.generation_id:
-        return []
-    origin = state.report.get("origin")
-    if origin is None:
-        return [None]
-    heads = store.heads(choice.task)
-    return [head for head in heads if (head.role, head.version) == ("adapter", origin)]
+    if state.report.get("choice") == choice.generation_id:
+        origin = state.report.get("origin")
+        if origin is None:
+            return None
+        for head in store.heads(choice.task):
+            if (head.role, head.version) == ("adapter", origin):
+                return head
+    if state.created < before.time or state.report.get(IMPORTED):
+        return state
+    raise StepLostError
 
 
 def _stepped(
@@ -362,13 +409,7 @@ def _stepped(
     task = engine.task(choice.task)
     prior = prior_for(engine.bundle, task, "adapter")
     names = engine.features["adapter"].names
-    if (
-        state is None
-        or state.base_id != engine.bundle.base_id
-        or state.features != names
-        or state.report.get("kind", task.kind) != task.kind
-        or state.stale
-    ):
+    if state is None or outdated(state, engine.bundle, task.kind):
         state = HeadState(
             task=task.name,
             role="adapter",

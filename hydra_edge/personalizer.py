@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Self
 
-from hydra_edge.active import check_base
+from hydra_edge.active import check_usable
 from hydra_edge.answering import Pieces, Question, ask, decide, logged, outgoing, votes_on
 from hydra_edge.arguments import check_count, check_seconds, check_text
 from hydra_edge.bundle import Bundle
@@ -30,14 +30,14 @@ from hydra_edge.engine import Engine
 from hydra_edge.errors import ConfigError, HydraError, UnknownModelError
 from hydra_edge.fitting import fit_prompts, fit_task, learn
 from hydra_edge.headfile import head_from_json, head_to_json
-from hydra_edge.learning import take
+from hydra_edge.learning import IMPORTED, take
 from hydra_edge.llm import LLM
 from hydra_edge.pools import Budget, Sampling
 from hydra_edge.records import checked
 from hydra_edge.resources import Resources
 from hydra_edge.store import Store
-from hydra_edge.tasks import TaskSpec, canonical_name
-from hydra_edge.turns import StopSignal
+from hydra_edge.tasks import TaskSpec
+from hydra_edge.turns import StopSignal, stoppable
 from hydra_edge.types import (
     DEFAULT_TASK,
     AddResult,
@@ -359,7 +359,13 @@ class Personalizer:
             )  # fmt: skip
             return replace(report, notes=(*report.notes, note)) if note else report
 
-    def fit_prompts(self, task: str | None = None, *, calls: int | None = None) -> list[str]:
+    def fit_prompts(
+        self,
+        task: str | None = None,
+        *,
+        calls: int | None = None,
+        progress: Progress | None = None,
+    ) -> list[str]:
         """Return byte for byte what a fit would send to the LLM, and send nothing.
 
         Without ``calls`` a remote LLM is sent nothing, and a local one as many as it has time
@@ -371,8 +377,9 @@ class Personalizer:
             calls = 0 if llm.is_remote else 10 * self.config.candidates
         with self.working():
             return fit_prompts(
-                self.engine, self.task(task).name, llm=llm, sampling=self._sampling(), calls=calls
-            )
+                self.engine, self.task(task).name, llm=llm, sampling=self._sampling(), calls=calls,
+                progress=progress,
+            )  # fmt: skip
 
     def rank(
         self,
@@ -381,17 +388,22 @@ class Personalizer:
         task: str | None = None,
         k: int | None = None,
         hide_private: bool = False,
+        progress: Progress | None = None,
     ) -> Ranking:
-        """Return the records that would be shown for a query, best first, and why."""
+        """Return the records that would be shown for a query, best first, and why.
+
+        The first time, and after an import, this embeds records: ``progress`` is told.
+        """
         check_count("k", k, 1)
         with self.working():
             shown = self.config.records if k is None else k
-            return self._question(query, task).rank(shown, private=not hide_private)
+            question = self._question(query, task, progress)
+            return question.rank(shown, private=not hide_private)
 
-    def _question(self, query: str, task: str | None) -> Question:
+    def _question(self, query: str, task: str | None, progress: Progress | None) -> Question:
         check_text("query", query)
         with self.working():
-            return Question.of(self.engine, self.task(task), query)
+            return Question.of(self.engine, self.task(task), query, progress=progress)
 
     def render_prompts(
         self,
@@ -405,6 +417,7 @@ class Personalizer:
         private: bool = False,
         seed: int = 0,
         stream: bool = False,
+        progress: Progress | None = None,
     ) -> list[str]:
         """Return byte for byte what ``generate`` would send, and send nothing.
 
@@ -412,7 +425,7 @@ class Personalizer:
         candidates so. ``stream``: what it would send if it were given an ``on_token``.
         """
         sampling = self._sampling(n, k)
-        question, llm = self._question(query, task), self._resources.llm
+        question, llm = self._question(query, task, progress), self._resources.llm
         with self.working():
             out = outgoing(question, sampling.shown, system, remote=llm.is_remote, private=private)
             prompts = [out.prompt]
@@ -437,6 +450,7 @@ class Personalizer:
         should_stop: Callable[[], bool] | None = None,
         on_candidate: Callable[[Completion], None] | None = None,
         on_start: Callable[[str], None] | None = None,
+        progress: Progress | None = None,
     ) -> Generation:
         """Answer a query: choose records, sample candidates, choose the one that fits.
 
@@ -454,12 +468,14 @@ class Personalizer:
             where ``n`` is 1. An answer of a closed set is told whole, once it is chosen.
         should_stop
             Asked again and again while the LLM writes. Once it says True, the candidates that
-            are finished are all there will be.
+            are finished are all there will be. It also ends the embedding of records.
         on_candidate
             Called with each candidate as the LLM finishes it, before any is chosen.
         on_start
             Called once with the id the generation will have, as the LLM begins to be asked:
             whatever could be refused without it has not been.
+        progress
+            Told while records are embedded that never were: the first time, and after an import.
 
         Raises
         ------
@@ -475,7 +491,8 @@ class Personalizer:
         sampling = self._sampling(n, k, temperature)
         if on_token is not None and sampling.n != 1:
             raise ConfigError(f"Streaming shows one answer: got n = {sampling.n}; expected 1.")
-        question, llm = self._question(query, task), self.llm
+        watched = stoppable(progress, should_stop, "The answer")
+        question, llm = self._question(query, task, watched), self.llm
         with self.working():
             out = outgoing(
                 question, sampling.shown, system, remote=llm.is_remote, private=private,
@@ -534,7 +551,7 @@ class Personalizer:
         ChoiceResult
             The adapter head's new version: one Newton step from the one before. To choose again
             takes the step before back, or fits the head anew where others followed it; to say
-            the same again changes nothing.
+            the same again changes nothing. None where the task no longer has such answers.
         """
         check_count("pick", pick)
         if text is not None:
@@ -547,13 +564,19 @@ class Personalizer:
                 generation_id=taken.choice.generation_id,
                 task=taken.choice.task,
                 text=taken.choice.text,
-                head_version=state.version,
+                head_version=None if state is None else state.version,
                 record_id=taken.choice.record_id,
                 update_ms=(time.monotonic() - started) * 1000.0,
             )
 
     def export_head(self, task: str | None, role: Role) -> str:
-        """Return a head as JSON text: weights and evidence, no text of the history."""
+        """Return a head as JSON text: weights and evidence, no text of the history.
+
+        Raises
+        ------
+        ConfigError
+            If there is none, or it has learned from something that was forgotten.
+        """
         with self.working():
             return head_to_json(self._head(self.task(task).name, role))
 
@@ -567,16 +590,23 @@ class Personalizer:
         ------
         BaseMismatchError
             If it belongs to another base.
+        ConfigError
+            If the text is no head, or one no answer could be given with.
         """
         state = head_from_json(text)
-        check_base(state, self.bundle)
+        check_usable(state, self.bundle)
         with self.working():
-            return self.store.save_head(replace(state, task=canonical_name(state.task)))
+            return self.store.save_head(replace(state, report=state.report | {IMPORTED: True}))
 
     def _head(self, task: str, role: Role) -> HeadState:
         state = self.store.head(task, role)
         if state is None:
             raise ConfigError(f"No {role} head for {task} yet. Fit one: hydra-edge fit-head")
+        if state.stale:
+            raise ConfigError(
+                f"The {role} head for {task} is not exported: got one that learned from something "
+                f"that was forgotten. Fit it again: hydra-edge fit-head --task {task}"
+            )
         return state
 
     def close(self) -> None:
@@ -586,7 +616,7 @@ class Personalizer:
         """
         self._resources.closing.set()
         with self._fitting:
-            self._resources.close_llm()
+            self._resources.close_llm(self._turn)
             with self._turn:
                 self.store.close()
 

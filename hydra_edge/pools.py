@@ -100,12 +100,17 @@ def pool_key(request: Request, llm: LLM, sampling: Sampling, zero_shot: int) -> 
 
 
 def _order(history: History, informative: Int1d, have: set[str], *, private: bool) -> list[int]:
-    """Order pseudo-queries: the latest first, those the reranker learned from before others."""
+    """Order pseudo-queries: the latest first, those the reranker learned from before others.
+
+    None repeats an earlier record, which would be shown to the LLM with the answer.
+    """
     known = set(informative.tolist())
     usable = [
         i
-        for i in range(len(history) - 1, 1, -1)
-        if history.records[i].id not in have and (private or not history.records[i].private)
+        for i in reversed(history.firsts.tolist())
+        if i > 1
+        and history.records[i].id not in have
+        and (private or not history.records[i].private)
     ]
     # In blocks, so that recency still rules over the whole.
     block = 32
@@ -156,7 +161,8 @@ def planned(
 ) -> Iterator[tuple[Record, list[Request]]]:
     """Yield the pseudo-queries to ask about, in order of worth, with their prompts."""
     stored = engine.store.pools(history.task.name, model=model)
-    have = {pool.query_id for pool in stored if pool.purpose == "pool"} | _chosen(engine, history)
+    have = {p.query_id for p in stored if p.purpose == "pool" and _saw_only_earlier(p, history)}
+    have |= _chosen(engine, history)
     compared = len({pool.query_id for pool in stored if pool.purpose == "rag"})
     for i in _order(history, informative, have, private=private):
         requests = requests_for(
@@ -164,6 +170,15 @@ def planned(
         )
         compared += 1
         yield history.records[i], requests
+
+
+def _saw_only_earlier(pool: StoredPool, history: History) -> bool:
+    """Say whether a pool's prompt showed no record that is later than its query, as times are now.
+
+    Times can be told after a pool was made: by an import of what had none.
+    """
+    query = history.place.get(pool.query_id, -1)
+    return all(history.place.get(shown, -1) < query for shown in pool.record_ids)
 
 
 def _chosen(engine: Engine, history: History) -> set[str]:
@@ -361,10 +376,11 @@ class PoolData:
 def _single(
     pools: Sequence[StoredPool], history: History, truths: dict[str, str]
 ) -> dict[str, float]:
+    """Return the utility of single answers, by query."""
     return {
         pool.query_id: utility(pool.completions[0].text, truths[pool.query_id], history.task)
         for pool in pools
-        if pool.query_id in truths and pool.completions
+        if pool.query_id in truths and pool.completions and _saw_only_earlier(pool, history)
     }
 
 
@@ -374,18 +390,19 @@ def pool_data(engine: Engine, history: History, model: str | None) -> PoolData:
     Parameters
     ----------
     model
-        Only this LLM's pools; None for those of any. A record counts once, by its latest pool,
-        and not at all if it was kept of a choice, which teaches by itself: leaving one of two out
-        would not leave its truth out.
+        Only this LLM's pools; None for those of any. A record counts once, by its latest pool
+        that showed earlier records only, and not at all if it was kept of a choice, which teaches
+        by itself, or repeats an earlier record: leaving one of two out would not leave its truth
+        out.
     """
     store, task = engine.store, history.task
     position = {record.id: i for i, record in enumerate(history.records)}
     truths = {record.id: record.output for record in history.records}
-    chosen = _chosen(engine, history)
+    queries = {history.records[i].id for i in history.firsts.tolist()} - _chosen(engine, history)
     latest = {
         pool.query_id: pool
         for pool in store.pools(task.name, model=model, purpose="pool")
-        if pool.query_id in position and pool.query_id not in chosen
+        if pool.query_id in queries and _saw_only_earlier(pool, history)
     }
     pools = sorted(latest.values(), key=lambda pool: position[pool.query_id])
     plain = {

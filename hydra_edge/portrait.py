@@ -107,7 +107,7 @@ def growth(engine: Engine, task: TaskSpec, role: Role, *, shown: int) -> Growth 
     """
     history = engine.history(task)
     if role == "reranker":
-        groups, top = reranker_evidence(engine, history).groups, shown
+        groups, top = reranker_evidence(engine, history, shown=shown).groups, shown
     else:
         groups, top = adapter_evidence(engine, history, None)[1], 1
     if groups.n_groups < MIN_QUERIES:

@@ -16,7 +16,8 @@ from hydra_edge.types import Bool1d, Float1d, Float2d, Int1d, Progress, RankedRe
 from hydra_edge.utility import utility
 
 PSEUDO_QUERIES = 500  # the user's most recent records used as queries, at most
-PAIRS = 16  # records of a shortlist that one pseudo-query is fitted on
+PAIRS = 16  # records of a shortlist that one pseudo-query is fitted on, at least
+_PAIRS_FOR_SHOWN = 4  # as many for each record a prompt shows: the best must have rivals
 Helped = Mapping[str, tuple[int, int]]
 
 
@@ -111,15 +112,15 @@ class ProxyData:
     position: Int1d
 
 
-def _spread(m: int) -> Int1d:
-    """Choose ``PAIRS`` of ``m`` rows: the best half of them, and the others evenly from the rest.
+def _spread(m: int, pairs: int) -> Int1d:
+    """Choose ``pairs`` of ``m`` rows: the best half of them, and the others evenly from the rest.
 
     A head fitted on the nearest records only would not know how a far one looks.
     """
-    if m <= PAIRS:
+    if m <= pairs:
         return np.arange(m)
-    rest = np.linspace(PAIRS // 2, m - 1, PAIRS - PAIRS // 2)
-    return np.concatenate((np.arange(PAIRS // 2), rest.round().astype(np.int64)))
+    rest = np.linspace(pairs // 2, m - 1, pairs - pairs // 2)
+    return np.concatenate((np.arange(pairs // 2), rest.round().astype(np.int64)))
 
 
 def proxy_data(
@@ -128,28 +129,32 @@ def proxy_data(
     lexical: LexicalIndex,
     *,
     limit: int = PSEUDO_QUERIES,
+    shown: int = 0,
     helped: Callable[[int], Helped] | None = None,
     progress: Progress | None = None,
 ) -> ProxyData:
     """Make pseudo-queries of a user's own records; needs no LLM (design 5.4).
 
-    Each of the latest ``limit`` records is a query that sees only earlier records; the
-    utility of record r is the agreement of its output with the pseudo-query's own.
+    Each of the latest ``limit`` records is a query that sees only earlier records, unless it
+    repeats one of them; the utility of record r is the agreement of its output with the
+    pseudo-query's own.
 
     Parameters
     ----------
+    shown
+        How many records a prompt shows, where the head is judged by its first so many.
     helped
         Given a pseudo-query's position: what was known by then of how records helped. Positions
         are asked for in order.
     """
-    positions = range(max(2, len(history) - limit), len(history))
+    positions = [i for i in history.firsts.tolist() if i >= max(2, len(history) - limit)]
     items: list[tuple[Float2d, Float1d]] = []
     for done, i in enumerate(positions, start=1):
         query, vector = history.records[i], history.inputs[i]
         past = history.before(i)
         shortlist = first_stage(query.input, vector, past, lexical, before=i)
         phi = pair_features(features, vector, past, shortlist, helped(i) if helped else None)
-        rows = _spread(len(shortlist))
+        rows = _spread(len(shortlist), max(PAIRS, _PAIRS_FOR_SHOWN * shown))
         truths = [
             utility(past.records[int(j)].output, query.output, history.task)
             for j in shortlist.index[rows]
@@ -158,4 +163,4 @@ def proxy_data(
         if progress is not None and (done % 20 == 0 or done == len(positions)):
             progress("pseudo-queries", done, len(positions))
     groups = Groups.stack(items, dim=len(features.names))
-    return ProxyData(groups, np.array(list(positions), dtype=np.int64))
+    return ProxyData(groups, np.array(positions, dtype=np.int64))

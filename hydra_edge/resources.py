@@ -6,6 +6,7 @@ Opens each when it is first needed, whichever thread needs it first.
 from __future__ import annotations
 
 import threading
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from hydra_edge.bundle import Bundle, load_bundle
@@ -69,7 +70,9 @@ class Resources:
             if self._engine is None:
                 encoder = self._encoder or Encoder(self.bundle, threads=self.config.threads)
                 tasks = read_task_dir(self.paths.tasks)
-                self._engine = Engine(self.store, self.bundle, encoder, tasks)
+                self._engine = Engine(
+                    self.store, self.bundle, encoder, tasks, check=self.check_open
+                )
             return self._engine
 
     @property
@@ -96,11 +99,14 @@ class Resources:
                 "Open it again."
             )
 
-    def close_llm(self) -> None:
-        """Wait until nobody asks the LLM, and close it if it was opened here."""
+    def close_llm(self, turn: AbstractContextManager[object]) -> None:
+        """Wait until nobody asks the LLM, and close it if it was opened here.
+
+        ``turn`` is taken for that, too: prompts are rendered within it, beside an answer.
+        """
         with self._opening:
             llm = self._llm
         if llm is not None:
-            with llm.turn():
+            with llm.turn(), turn:
                 if self._owns_llm:
                     llm.inner.close()

@@ -8,10 +8,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from hydra_edge.errors import ConfigError
+from hydra_edge.errors import CancelledError, ConfigError
 from hydra_edge.llm import LLM
 from hydra_edge.prompt import Prompt
-from hydra_edge.types import Completion
+from hydra_edge.types import Completion, Progress
+
+# Between two questions whether one who waits for the LLM still wants it.
+_PATIENCE_S = 0.2
 
 
 class StopSignal:
@@ -25,6 +28,35 @@ class StopSignal:
         """Whether to stop."""
         self._said = self._said or any(source() for source in self._sources)
         return self._said
+
+
+def stoppable(
+    progress: Progress | None, should_stop: Callable[[], bool] | None, work: str
+) -> Progress | None:
+    """Let work be stopped wherever it tells of its progress.
+
+    Parameters
+    ----------
+    progress
+        Told of it first; None if nobody looks.
+    should_stop
+        None: it cannot be stopped.
+    work
+        What it is called in the message of the ``CancelledError`` it then ends with.
+    """
+    if should_stop is None:
+        return progress
+
+    def tell(stage: str, done: int, total: int) -> None:
+        if progress is not None:
+            progress(stage, done, total)
+        if should_stop():
+            raise CancelledError(
+                f"{work} was stopped: got {done} of {total} done of stage {stage!r}; expected "
+                "all. Vectors made are kept, all else is as it was. Begin again to go on."
+            )
+
+    return tell
 
 
 class OneAtATime:
@@ -100,8 +132,8 @@ class OneAtATime:
         known: dict[str, Any] = {
             name: wish for name, wish in wishes.items() if wish is not None and name in self._knows
         }
-        with self.turn():
-            if should_stop is not None and should_stop():
+        with self.turn(should_stop) as mine:
+            if not mine or (should_stop is not None and should_stop()):
                 return []
             completions = self.inner.complete(
                 prompt, n=n, temperature=temperature, max_tokens=max_tokens, choices=choices,
@@ -114,20 +146,27 @@ class OneAtATime:
             return completions
 
     @contextmanager
-    def turn(self) -> Iterator[None]:
-        """Wait until no thread asks the LLM, and keep it so."""
+    def turn(self, should_stop: Callable[[], bool] | None = None) -> Iterator[bool]:
+        """Wait until no thread asks the LLM, and keep it so.
+
+        It is told whether it is so: no more is waited once ``should_stop`` says True.
+        """
         if self._holder == threading.get_ident():
             raise ConfigError(
                 "Cannot use the LLM from a callback of its own answer: got a call while the "
                 "answer is being written; expected one afterwards. Return from the callback "
                 "first; to end the answer, let should_stop return True."
             )
-        with self._turn:
-            self._holder = threading.get_ident()
-            try:
-                yield
-            finally:
-                self._holder = None
+        while not self._turn.acquire(timeout=_PATIENCE_S):
+            if should_stop is not None and should_stop():
+                yield False
+                return
+        self._holder = threading.get_ident()
+        try:
+            yield True
+        finally:
+            self._holder = None
+            self._turn.release()
 
     def close(self) -> None:
         """Close the inner LLM once nobody asks it."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -100,23 +100,26 @@ def agreement_matrix(answers: Sequence[str], task: TaskSpec) -> Float2d:
         Shape ``(n, n)``, float32, symmetric, range ``[0, 1]``, ones on the diagonal.
     """
     n = len(answers)
+    if task.kind == "label":
+        names = {key: i for i, key in enumerate({a.strip().casefold(): None for a in answers})}
+        which = np.array([names[a.strip().casefold()] for a in answers], dtype=np.int64)
+        return np.asarray(which[:, None] == which, dtype=np.float32)
+    if task.kind == "rating":
+        read = [number(a) for a in answers]
+        value = np.array([np.nan if v is None else v for v in read], dtype=np.float64)
+        near = np.maximum(0.0, 1.0 - np.abs(value[:, None] - value) / task.span)
+        near[np.isnan(near)] = 0.0
+        np.fill_diagonal(near, 1.0)
+        return near.astype(np.float32)
     out = np.eye(n, dtype=np.float32)
-    compare: Callable[[int, int], float]
-    if task.kind == "text":
-        words = [tokens(a) for a in answers]
-
-        def compare(i: int, j: int) -> float:
-            if words[i] and words[j]:
-                return token_agreement(words[i], words[j])
-            return text_agreement(answers[i], answers[j])
-    else:
-
-        def compare(i: int, j: int) -> float:
-            return utility(answers[i], answers[j], task)
-
+    words = [tokens(a) for a in answers]
     for i in range(n):
         for j in range(i):
-            out[i, j] = out[j, i] = compare(i, j)
+            if words[i] and words[j]:
+                alike = token_agreement(words[i], words[j])
+            else:
+                alike = text_agreement(answers[i], answers[j])
+            out[i, j] = out[j, i] = alike
     return out
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -13,8 +13,12 @@ from hydra_edge.errors import StoreError
 from hydra_edge.store import Store
 from hydra_edge.types import Float2d, Progress, text_hash
 
-# Texts encoded between two writes to the cache: what a crash or Ctrl-C can cost at most.
+# What is encoded between two writes to the cache: so many texts, or fewer long ones, of which
+# only the beginning is read. A second's work at most: it is what a crash or Ctrl-C can cost, and
+# how long whoever wants it stopped has to wait.
 CHUNK = 256
+_CHUNK_LETTERS = 16_384
+_READ_LETTERS = 1_024
 # Vectors read from the cache at once: bounds the memory a long history takes in passing.
 READ = 4096
 # Texts of which no vector is stored (queries, candidates) whose vectors stay in memory.
@@ -22,16 +26,33 @@ PASSING = 512
 Half1d = npt.NDArray[np.float16]
 
 
+def _portion(texts: list[str]) -> list[str]:
+    """Return the first texts, as many as are encoded between two writes."""
+    letters = np.cumsum([min(len(text), _READ_LETTERS) for text in texts])
+    return texts[: max(1, int(np.searchsorted(letters, _CHUNK_LETTERS, side="right")))]
+
+
 class CachedEncoder:
     """An encoder that remembers, in the user's store, by text hash and ``base_id``.
 
     Vectors pass through float16 whether they come from the cache or not, so that a head is
     fitted on exactly what it will be used with.
+
+    Parameters
+    ----------
+    encoder, store
+        What encodes, and the user's file.
+    check
+        Called before each portion of texts is encoded; what it raises ends the work. Vectors made
+        by then are kept.
     """
 
-    def __init__(self, encoder: TextEncoder, store: Store) -> None:
+    def __init__(
+        self, encoder: TextEncoder, store: Store, check: Callable[[], None] | None = None
+    ) -> None:
         self.encoder = encoder
         self.store = store
+        self._check = check
         self.embedded = 0
         self.reused = 0
         self._passing: dict[str, Half1d] = {}
@@ -75,6 +96,9 @@ class CachedEncoder:
         keep
             Whether new vectors are written to the cache (a passing query's are not). Those of a
             text that may have been forgotten meanwhile never are.
+        progress
+            Told after every portion, as ``("embed", texts done, texts not cached)``; what it
+            raises ends the work.
 
         Returns
         -------
@@ -90,16 +114,20 @@ class CachedEncoder:
         missing = self._recollect(texts, place, out, keep=keep)
         # Longest first: a progress bar that speeds up, and batches of like length.
         missing.sort(key=lambda key: len(texts[place[key]]), reverse=True)
-        for start in range(0, len(missing), CHUNK):
-            chunk = missing[start : start + CHUNK]
-            rows = [place[key] for key in chunk]
-            part = [texts[row] for row in rows]
+        done = 0
+        while done < len(missing):
+            if self._check is not None:
+                self._check()
+            rows = [place[key] for key in missing[done : done + CHUNK]]
+            part = _portion([texts[row] for row in rows])
+            rows = rows[: len(part)]
             encoded = self.encoder.encode(part).astype(np.float16)
             self._remember(part, encoded, keep=keep)
             out[rows] = encoded
-            self.embedded += len(chunk)
+            self.embedded += len(part)
+            done += len(part)
             if progress is not None:
-                progress("embed", start + len(chunk), len(missing))
+                progress("embed", done, len(missing))
         if len(place) < len(texts):
             repeats = [row for row, known in enumerate(first) if known != row]
             out[repeats] = out[[first[row] for row in repeats]]

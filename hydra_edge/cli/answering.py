@@ -78,14 +78,16 @@ def generate(
         wanted = n or me.config.candidates
         streams = wanted == 1 and not (as_json or no_stream) and me.task(task).kind == "text"
         if dry_run:
-            prompts = me.render_prompts(
-                text, task=task, n=n, k=k, max_tokens=max_tokens, system=system, private=private,
-                seed=seed, stream=streams,
-            )  # fmt: skip
+            with output.Reading(quiet=as_json) as bar:
+                prompts = me.render_prompts(
+                    text, task=task, n=n, k=k, max_tokens=max_tokens, system=system,
+                    private=private, seed=seed, stream=streams, progress=bar,
+                )  # fmt: skip
             views.write_prompts(prompts, as_json=as_json)
             return
         stream = output.Stream() if streams else None
-        with Interrupt("Stopping with the candidates that are finished") as stop:
+        stopping = Interrupt("Stopping with the candidates that are finished")
+        with stopping as stop, output.Reading(quiet=as_json) as bar:
             try:
                 generation = me.generate(
                     text,
@@ -100,6 +102,7 @@ def generate(
                     on_token=stream,
                     should_stop=stop,
                     on_candidate=_tell if explain and not as_json else None,
+                    progress=bar,
                 )
             except CancelledError as err:
                 output.write_error(err.code, str(err), as_json=as_json)
@@ -149,8 +152,8 @@ def rank(
     the next best in their place.
     """
     text = options.read_query(query)
-    with open_user(ctx, user, create=user is None) as me:
-        ranking = me.rank(text, task=task, k=k)
+    with open_user(ctx, user, create=user is None) as me, output.Reading(quiet=as_json) as bar:
+        ranking = me.rank(text, task=task, k=k, progress=bar)
     if as_json:
         output.write_json(views.ranking_json(ranking))
         return

@@ -141,17 +141,19 @@ def show_head(
         for one in roles:
             state = me.store.head(name, one)
             if state is not None:
-                shown.append((state, _weights(me, state)))
+                (why,) = why_idle(me.engine, [state])
+                shown.append((state, why, _weights(me, state)))
     if as_json:
         heads = [
             _head_json(state, current=True)
+            | {"outdated": why}
             | {"weights": {w.feature: {"mine": w.mine, "population": w.population} for w in ws}}
-            for state, ws in shown
+            for state, why, ws in shown
         ]
         output.write_json({"heads": heads})
         return
-    for state, weights in shown:
-        _write_head(state, weights)
+    for state, why, weights in shown:
+        _write_head(state, why, weights)
     if not shown:
         output.note(f"No head for {name} yet: the shared head serves. Next: hydra-edge fit-head")
 
@@ -166,8 +168,8 @@ def _report_rows(report: JsonDict) -> Iterator[tuple[str, str, str, str]]:
             yield str(row.get("name")), shown, str(row.get("n")), str(row.get("note") or "")
 
 
-def _write_head(state: HeadState, weights: list[Weight]) -> None:
-    outdated = ", outdated: fit again" if state.stale else ""
+def _write_head(state: HeadState, why_idle: str, weights: list[Weight]) -> None:
+    outdated = f", outdated: {why_idle}; fit again" if why_idle else ""
     output.heading(f"{state.task} {state.role} v{state.version} ({state.switch}{outdated})")
     output.plain(
         f"  fitted {views.when(state.created)} on "

@@ -131,6 +131,12 @@ def _why_nothing(me: Personalizer, tasks: list[str], calls: int | None) -> str:
     return f"nothing is sent: there is no record left to ask about{never}"
 
 
+def _prompts(me: Personalizer, tasks: list[str], calls: int | None) -> list[str]:
+    """Return what an LLM would be sent; the first time this embeds the records."""
+    with output.Reading() as bar:
+        return [p for name in tasks for p in me.fit_prompts(name, calls=calls, progress=bar)]
+
+
 def _at_most(count: int) -> str:
     return f"at most {views.plural(count, 'prompt')}"
 
@@ -160,7 +166,7 @@ def _consent(
     if not llm.is_remote:
         return ""
     _check_budget(me, calls, budget_s)
-    count = sum(len(me.fit_prompts(task, calls=calls)) for task in tasks)
+    count = len(_prompts(me, tasks, calls))
     if not count:
         return _why_nothing(me, tasks, calls)
     host = urlsplit(me.config.base_url).hostname or me.config.base_url
@@ -189,7 +195,7 @@ def _dry_run(
         output.note("With --no-llm no LLM is asked.")
         return
     _check_budget(me, calls, budget_s)
-    prompts = [prompt for name in tasks for prompt in me.fit_prompts(name, calls=calls)]
+    prompts = _prompts(me, tasks, calls)
     # What a task does not spend of the calls is left to the next, each seems to have them all.
     views.write_prompts(prompts, as_json=as_json, at_most=calls is not None)
     if tasks and not prompts:

@@ -13,7 +13,7 @@ import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import IO, Any
 
 # C0 and C1 controls but tab and line feed, DEL, and the marks that override text direction.
@@ -160,6 +160,35 @@ class Stream:
         answer("")
         note("The text above was cut short or revised; the answer is:")
         answer(text)
+
+
+class Reading:
+    """A progress bar that comes with the first word of something long, and goes as it ends.
+
+    Until then it costs nothing, and nothing else may be written meanwhile. Within a context, so
+    that it goes even where the work fails.
+    """
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self._quiet = quiet
+        self._open = ExitStack()
+        self._bar: Callable[[str, int, int], None] | None = None
+
+    def __enter__(self) -> Reading:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._open.close()
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        """Show how far it is."""
+        if self._bar is None and done < total:
+            self._bar = self._open.enter_context(progress(quiet=self._quiet))
+        if self._bar is not None:
+            self._bar(stage, done, total)
+        if done >= total:
+            self._open.close()
+            self._bar = None
 
 
 @contextmanager

@@ -92,6 +92,18 @@ def _on_scale(labels: Sequence[str], answers: Sequence[str]) -> Double2d:
     return out
 
 
+def is_within(task: TaskSpec, labels: Sequence[str]) -> bool:
+    """Say whether a base that knows these labels of a task knows what its answers mean.
+
+    A rating beyond them is on another scale, whatever the task is called: 4 of 10 is not 4 of 5.
+    A label beyond them is one more.
+    """
+    if task.kind != "rating":
+        return True
+    numbers = {number(label) for label in labels}
+    return all(number(label) in numbers for label in task.labels)
+
+
 def borrow(known: Mapping[str, Classifier], task: TaskSpec) -> Classifier | None:
     """Find the classifier of the known set that is most like one the base has never seen.
 

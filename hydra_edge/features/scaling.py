@@ -11,7 +11,7 @@ import numpy as np
 from hydra_edge.bundle import Bundle
 from hydra_edge.errors import BundleVersionError
 from hydra_edge.features.adapter import ADAPTER_FEATURES
-from hydra_edge.features.closed import Classifier, borrow
+from hydra_edge.features.closed import Classifier, borrow, is_within
 from hydra_edge.features.reranker import RERANKER_FEATURES
 from hydra_edge.tasks import TaskSpec
 from hydra_edge.types import Float1d, Float2d, Role
@@ -95,7 +95,10 @@ class FeatureMap:
         """Return what the base knows of a task's closed set, or of one like it; else None."""
         if task.kind == "text":
             return None
-        return self._classifiers.get(task.name) or borrow(self._classifiers, task)
+        own = self._classifiers.get(task.name)
+        if own is not None and is_within(task, own.labels):
+            return own
+        return borrow(self._classifiers, task)
 
     def scale(self, raw: Float2d) -> Float2d:
         """Scale raw features, shape ``(m, d)``, into roughly [-3, 3]."""

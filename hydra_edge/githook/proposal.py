@@ -34,7 +34,7 @@ from hydra_edge.importers.base import Origin, build_record
 from hydra_edge.importers.git import drop_trailers
 from hydra_edge.learning import Answered, find_answer, record_choice
 from hydra_edge.personalizer import Personalizer
-from hydra_edge.types import Record
+from hydra_edge.types import Progress, Record
 
 PENDING = "hydra-edge-proposal.json"
 # What git says of where a message comes from: nothing yet, or a template below the subject.
@@ -58,8 +58,11 @@ def be_hook(
     task: str,
     open_person: Callable[[], Personalizer],
     should_stop: Callable[[], bool],
+    progress: Progress | None = None,
 ) -> None:
     """Do what one of git's hooks is there for, in the repository git is at.
+
+    ``progress`` is told while records are embedded that never were.
 
     Raises
     ------
@@ -74,8 +77,9 @@ def be_hook(
         if wants_proposal(repository, message, source):
             with open_person() as person:
                 propose_subject(
-                    repository, person, message, source, task=task, should_stop=should_stop
-                )
+                    repository, person, message, source, task=task, should_stop=should_stop,
+                    progress=progress,
+                )  # fmt: skip
     else:
         raise ConfigError(
             f"No hook {hook!r} with {len(arguments)} arguments; expected prepare-commit-msg with "
@@ -104,6 +108,7 @@ def propose_subject(
     *,
     task: str,
     should_stop: Callable[[], bool],
+    progress: Progress | None = None,
 ) -> str | None:
     """Write a subject for what is staged into a message.
 
@@ -115,7 +120,7 @@ def propose_subject(
     query = describe_staged(repository)
     if not query:
         return None
-    made = person.generate(query, task=task, should_stop=should_stop)
+    made = person.generate(query, task=task, should_stop=should_stop, progress=progress)
     lines = dict.fromkeys(
         one_line(text) for text in (made.text, *(c.text for c in made.candidates))
     )

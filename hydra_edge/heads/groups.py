@@ -244,6 +244,17 @@ class Groups:
             weights=None if self.weights is None else self.weights[chosen],
         )
 
+    def spread(self) -> Double1d:
+        """Return how far apart each query's candidates are in worth, shape ``(n_groups,)``.
+
+        What a head is fitted to counts: the targets where they are given, else the utilities.
+        """
+        if self.n_groups == 0:
+            return np.zeros(0)
+        worth = self.utilities if self.targets is None else self.targets
+        starts = self.offsets[:-1]
+        return np.asarray(np.maximum.reduceat(worth, starts) - np.minimum.reduceat(worth, starts))
+
     def informative(self) -> Groups:
         """Drop queries that teach nothing (design 5.4).
 
@@ -256,12 +267,7 @@ class Groups:
         >>> Groups.stack([flat, told], dim=1).informative().utilities
         array([0.5, 0.7])
         """
-        if self.n_groups == 0:
-            return self
-        worth = self.utilities if self.targets is None else self.targets
-        starts = self.offsets[:-1]
-        spread = np.maximum.reduceat(worth, starts) - np.minimum.reduceat(worth, starts)
-        return self.take(spread > _SAME_UTILITY)
+        return self.take(self.spread() > _SAME_UTILITY) if self.n_groups else self
 
 
 def target_distribution(utilities: Double1d, offsets: Int1d, tau: float) -> Double1d:

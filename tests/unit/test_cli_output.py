@@ -152,6 +152,20 @@ def test_progress_terminal_draws_a_bar(monkeypatch):
     assert "reading [bold]" in stream.getvalue()
 
 
+def test_reading_draws_a_bar_only_while_something_is_left(monkeypatch):
+    stream = Terminal()
+    monkeypatch.setattr("sys.stderr", stream)
+    with output.Reading() as bar:
+        bar("embed", 1, 1)
+        assert stream.getvalue() == "", "what was done at once needs no bar"
+        bar("embed", 1, 2)
+        assert "embed" in stream.getvalue()
+        bar("embed", 2, 2)
+        done = stream.getvalue()
+        bar("embed", 3, 3)
+        assert stream.getvalue() == done
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [("60s", 60.0), ("2m", 120.0), ("500ms", 0.5), ("1.5h", 5400.0), (" 7 ", 7.0), ("0", 0.0)],

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import stat
 import sys
@@ -464,6 +465,17 @@ def test_heads_show_counts_a_single_query_as_one():
     assert " on 1 query, base" in call("heads", "show", "-r", "reranker").stdout
 
 
+@pytest.mark.usefixtures("fitted")
+def test_heads_show_says_what_keeps_a_head_from_serving():
+    with Personalizer.open() as me:
+        state = me.store.head("commit_subject", "reranker")
+        me.store.save_head(replace(state, report=state.report | {"kind": "rating"}))
+    why = "was fitted to another kind of answers"
+    assert f"outdated: {why}" in call("heads", "show", "-r", "reranker").stdout
+    shown = loaded("heads", "show", "-r", "reranker", "--json")["heads"][0]
+    assert shown["outdated"] == why
+
+
 def test_heads_none_yet_says_what_to_do():
     call("add", "a text", "a title")
 
@@ -495,6 +507,32 @@ def test_git_hook_that_could_propose_nothing_is_not_installed(tmp_path, option, 
     assert said in result.stderr
     hooks = loaded("git-hook", "status", *place, "--json")["hooks"]
     assert not any(hook["installed"] for hook in hooks)
+
+
+@pytest.mark.parametrize("door", ["mcp", "git-hook"])
+def test_install_model_file_is_named_absolutely_and_an_unknown_one_refused(
+    tmp_path, monkeypatch, door
+):
+    repo, config = GitRepository(tmp_path / "repo"), tmp_path / "mcp.json"
+    place = {
+        "mcp": ("mcp", "install", "--client", "cursor", "--path", str(config), "--write"),
+        "git-hook": ("git-hook", "install", "--repo", str(repo.path)),
+    }[door]
+    written = {"mcp": config, "git-hook": repo.path / ".git/hooks/prepare-commit-msg"}[door]
+    (tmp_path / "mine.gguf").touch()
+    monkeypatch.chdir(tmp_path)
+    for name, said in (("nonsense", "No model 'nonsense'"), ("./none.gguf", "No model file")):
+        refused = call(*place, "-m", name)
+        assert refused.exit_code == 1
+        assert said in refused.stderr
+        assert not written.exists()
+    for name, kept in (
+        ("./mine.gguf", str(tmp_path / "mine.gguf")),
+        ("chat:mine.gguf", f"chat:{tmp_path / 'mine.gguf'}"),
+        ("openai:some", "openai:some"),
+    ):
+        assert call(*place, "-m", name).exit_code == 0
+        assert re.search(rf"--model\W+{re.escape(kept)}\b", written.read_text())
 
 
 # ---- settings

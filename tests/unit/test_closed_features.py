@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from export.pack import Card, neutral_maps, pack
+from hydra_edge.active import gains_for, prior_for
 from hydra_edge.adapter import pool_features
 from hydra_edge.bundle import Bundle, load_bundle
 from hydra_edge.features import (
@@ -437,6 +438,27 @@ def test_the_shipped_base_knows_its_closed_sets_and_no_others(bundle: Bundle) ->
     assert lent.labels == ("1", "2", "3", "4", "5")
     assert features.classifier(BUILTIN["paper_title"]) is None
     assert features.classifier(LABELS) is None
+
+
+@pytest.mark.parametrize("beyond", ["6", "4.5"])
+def test_a_rating_on_another_scale_borrows_whatever_its_name(bundle: Bundle, beyond: str) -> None:
+    """Four of ten is not four of five: neither what is known of it nor its weights apply."""
+    films, features = BUILTIN["film_rating"], FeatureMap(bundle, "adapter")
+    own = features.classifier(replace(films, labels=("1.0", "2", "3", "4", "5")))
+    assert own is not None
+    assert own.doubt == 0.0
+    other = replace(films, labels=("2", "4", beyond))
+    lent = features.classifier(other)
+    assert lent is not None
+    assert lent.doubt > 0.0
+    unseen = replace(other, name="imdb")
+    for role in ("adapter", "reranker"):
+        means = [prior_for(bundle, task, role).mean for task in (films, other, unseen)]
+        expected = means[2] if role == "adapter" else means[0]
+        np.testing.assert_array_equal(means[1], expected)
+    assert gains_for(bundle, other, "adapter") == gains_for(bundle, unseen, "adapter")
+    tag = BUILTIN["movie_tag"]
+    assert features.classifier(replace(tag, labels=(*tag.labels, "noir"))).doubt == 0.0
 
 
 def test_pool_features_ask_the_bases_classifier_of_that_task(tmp_path: Path) -> None:

@@ -454,6 +454,165 @@ def test_choosing_again_later_leaves_the_gates_last_word(person: Make) -> None:
     assert (after.switch, after.n_queries) == (before.switch, 2)
 
 
+def test_choosing_again_keeps_what_an_imported_head_knows(person: Make) -> None:
+    p, q = person(), person()
+    p.fit_head(TASK, calls=100)
+    state = p.store.head(TASK, "adapter")
+    known = state.weight.copy()
+    known[0] += 3.0
+    p.store.save_head(replace(state, weight=known, n_queries=500, switch="personal"))
+    q.import_head(p.export_head(TASK, "adapter"))
+    made = [q.generate(f"a text about {t} today", task=TASK) for t in TOPICS[:2]]
+    for generation in made:
+        q.choose(generation_id=generation.id, pick=1, keep=False)
+    q.choose(generation_id=made[0].id, pick=3, keep=False)
+    head = q.store.head(TASK, "adapter")
+    assert (head.n_queries, head.switch) == (503, "personal")
+    assert abs(head.weight[0] - known[0]) < 0.5
+
+
+def test_choosing_again_after_a_rollback_does_not_bring_back_what_was_rolled_back(
+    person: Make,
+) -> None:
+    p = person()
+    p.fit_head(TASK, calls=30)
+    first = p.store.head(TASK, "adapter")
+    made = [p.generate(f"a text about {t} today", task=TASK) for t in TOPICS[:2]]
+    for generation in made:
+        p.choose(generation_id=generation.id, pick=1, keep=False)
+    p.store.rollback_head(TASK, "adapter", first.version)
+    p.choose(generation_id=made[0].id, pick=3, keep=False)
+    assert p.store.head(TASK, "adapter").n_queries == first.n_queries + 1
+
+
+def test_a_choice_a_fit_has_seen_before_its_step_is_learned_once(
+    person: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    p = person()
+    made = [p.generate(f"a text about {t} today", task=TASK) for t in TOPICS[:2]]
+    p.choose(generation_id=made[0].id, pick=1, keep=False)
+    prepare = learning.choice_item
+
+    def fitting_first(*given: object) -> ChoiceItem | None:
+        monkeypatch.setattr(learning, "choice_item", prepare)
+        p.fit_head(TASK, use_llm=False)
+        return prepare(*given)
+
+    monkeypatch.setattr(learning, "choice_item", fitting_first)
+    p.choose(generation_id=made[1].id, pick=2, keep=False)
+    assert p.store.head(TASK, "adapter").n_queries == 2
+    later = p.generate("a text about vision today", task=TASK)
+    p.choose(generation_id=later.id, pick=1, keep=False)
+    assert p.store.head(TASK, "adapter").n_queries == 3
+
+
+def test_a_step_taken_back_by_a_fit_leaves_no_head_of_records_forgotten_meanwhile(
+    person: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    p = person()
+    p.fit_head(TASK, calls=100)
+    made = [p.generate(f"a text about {t} today", task=TASK) for t in TOPICS[:2]]
+    for generation in made:
+        p.choose(generation_id=generation.id, pick=1, keep=False)
+    shown = {r.record.id for generation in made for r in generation.records}
+    gone = next(r.id for r in p.store.records(task=TASK) if r.id not in shown)
+    evidence, seen = fitting.adapter_evidence, []
+
+    def forgetting(*given: object, **options: object) -> object:
+        found = evidence(*given, **options)
+        if not seen:
+            seen.append(gone)
+            p.store.forget([gone])
+        return found
+
+    monkeypatch.setattr(fitting, "adapter_evidence", forgetting)
+    p.choose(generation_id=made[0].id, pick=3, keep=False)
+    head = p.store.head(TASK, "adapter")
+    assert not head.stale
+    assert gone not in {r.id for r in p.store.records(task=TASK)}
+    assert head.created > max(h.created for h in p.store.heads(TASK) if h.stale)
+
+
+def test_a_fit_looks_at_the_latest_choices_only(
+    person: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    p = person()
+    for topic in TOPICS:
+        p.generate(f"a text about {topic} today", task=TASK)
+        p.choose(pick=1, keep=False)
+    told: list[tuple[str, int, int]] = []
+    monkeypatch.setattr(fitting, "CHOICES", 3)
+    history = p.engine.history(p.engine.task(TASK))
+    groups = adapter_evidence(p.engine, history, None, progress=lambda *at: told.append(at))[1]
+    assert groups.n_groups == 3
+    assert told == [("choices", 3, 3)]
+
+
+def test_a_fit_after_a_text_task_became_a_rating_leaves_its_choices_out(
+    person: Make, scripted
+) -> None:
+    """What was taken then is no answer any more: neither a fit nor a step can use it."""
+    notes = [Record(f"film {i}", f"I rate it {i % 5}", "my_films", id=f"n{i}") for i in range(4)]
+    p = person(notes, scripted(lambda _prompt, n: [f"I rate it {i}" for i in range(n)]))
+    made = [p.generate(f"film {i + 40}", task="my_films", n=4) for i in range(2)]
+    p.choose(generation_id=made[0].id, pick=2, keep=False)
+    p.add([Record(f"film {i}", str(1 + i % 5), "my_films", id=f"n{i}") for i in range(30)])
+    assert p.task("my_films").kind == "rating"
+    p.fit_head("my_films", use_llm=False)
+    assert p.store.head("my_films", "reranker") is not None
+    taught = p.choose(generation_id=made[1].id, pick=1, keep=False)
+    assert taught.head_version in (None, 1)
+    assert p.forget("n29").records == 1
+
+
+def test_a_pick_among_answers_of_equal_worth_is_learned_by_a_fit_too(
+    person: Make, scripted
+) -> None:
+    """Answers that differ in capitals alone have the same words."""
+    words = ["Handle the empty file", "handle the empty file."]
+    p = person(llm=scripted(lambda _prompt, n: words[:n]))
+    for i in range(12):
+        made = p.generate(f"a text about search {i}", task=TASK, n=2)
+        pick = 1 + [c.text for c in made.candidates].index(words[1])
+        p.choose(generation_id=made.id, pick=pick, keep=False)
+    p.fit_head(TASK, use_llm=False)
+    shared = prior_for(p.bundle, p.engine.task(TASK), "adapter").mean
+    assert np.abs(p.store.head(TASK, "adapter").weight - shared).max() > 0.05
+
+
+def test_pools_that_showed_what_is_now_later_are_asked_for_again(person: Make) -> None:
+    untimed = [replace(r, time=None) for r in records(10)]
+    p = person(untimed)
+    first = p.fit_head(TASK, calls=40)
+    assert first.pools_made
+    p.add([replace(r, time=100.0 - i) for i, r in enumerate(untimed)])
+    assert [r.id for r in p.store.records(task=TASK)] == [f"r{9 - i}" for i in range(10)]
+    data = adapter_evidence(p.engine, p.engine.history(p.engine.task(TASK)), None)[0]
+    place = {r.id: i for i, r in enumerate(p.store.records(task=TASK))}
+    honest = [
+        pool.query_id
+        for pool in p.store.pools(TASK, purpose="pool")
+        if all(place[shown] < place[pool.query_id] for shown in pool.record_ids)
+    ]
+    assert len(data.items) == len(honest) < first.pools_made
+    assert p.fit_head(TASK, calls=40).pools_made
+
+
+def test_records_that_are_there_twice_are_judged_by_once(person: Make) -> None:
+    """A twin under another id would show each query its own answer."""
+    twins = [replace(r, id=f"{r.id}-again", time=r.time + 1000.0) for r in records()]
+    once, twice = person(), person([*records(), *twins])
+    rows = [p.fit_head(TASK, use_llm=False).roles[0].rows for p in (once, twice)]
+    assert rows[0] == rows[1]
+    assert twice.fit_head(TASK, calls=1000).pools_made == len(records()) - 2
+
+
+def test_a_fit_for_many_records_shown_still_tells_heads_apart(person: Make) -> None:
+    """The best 20 of 16 would be the same 16, whichever head chose."""
+    report = person(records(120), records=20).fit_head(TASK, use_llm=False).roles[0]
+    assert len({row.utility for row in report.rows}) > 1
+
+
 def test_one_id_by_itself_is_not_taken_letter_by_letter(person: Make) -> None:
     p = person([Record(f"input {i}", f"output {i}", TASK, id=str(i)) for i in range(15)])
     assert p.forget("12").records == 1

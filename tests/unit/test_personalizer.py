@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import math
 import re
 from collections.abc import Callable
@@ -309,6 +311,28 @@ def test_generate_says_how_much_of_a_long_query_the_llm_was_shown(person: Make, 
     notes = p.generate(" ".join(["speech"] * 1_301)).notes
     assert notes == ("only the first 120 of 1,301 words of the query are in the prompt",)
     assert len(llm.prompts[-1].query.split()) == 120
+
+
+@pytest.mark.parametrize(
+    ("query", "kept"),
+    [
+        ("语" * 20_000, "4,800 of 20,000 characters"),
+        ("读\n " + "语" * 20_000, "4,800 of 20,002 characters"),
+        (f"{'x' * 2_399}   {'y' * 2_400} z", "2 of 3 words"),
+        (" ".join(["z" * 99] * 200), "48 of 200 words"),
+    ],
+)
+def test_generate_says_how_much_of_a_query_of_long_words_the_llm_was_shown(
+    person: Make, scripted, query: str, kept: str
+) -> None:
+    llm = scripted(titles)
+    notes = person(llm=llm).generate(query).notes
+    assert notes == (f"only the first {kept} of the query are in the prompt",)
+    assert llm.prompts[-1].query.strip() != query
+
+
+def test_generate_says_nothing_of_a_query_folded_into_one_line(person: Make, scripted) -> None:
+    assert not person(llm=scripted(titles)).generate("  speech\n\n on\ttelephones ").notes
 
 
 def test_generate_partial_pool_is_a_result(person: Make, scripted) -> None:
@@ -784,6 +808,93 @@ def test_export_and_import_head_round_trip(person: Make) -> None:
         q.import_head(text.replace(original.base_id, "0" * 64))
     with pytest.raises(ConfigError, match="No adapter head for paper_title"):
         p.export_head("paper_title", "adapter")
+
+
+def _packed(array: np.ndarray) -> str:
+    return base64.b64encode(np.ascontiguousarray(array, dtype="<f4").tobytes()).decode("ascii")
+
+
+def _lopsided(d: int) -> np.ndarray:
+    precision = np.eye(d)
+    precision[0, 1] = 0.5
+    return precision
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda d: {"precision": _packed(_lopsided(d))},
+        lambda d: {"precision": _packed(-np.eye(d))},
+        lambda d: {"weight": _packed(np.full(d, 3e35))},
+        lambda d: {"n_queries": float("inf")},
+        lambda d: {"n_queries": 10**30},
+        lambda d: {"n_queries": -1},
+        lambda d: {"prior_scale": 0.0},
+        lambda d: {"task": ""},
+        lambda d: {"task": "\x1b[31mevil"},
+        lambda d: {"task": "x" * 5000},
+        lambda d: {"features": ["a", "b", "c"], "weight": _packed(np.zeros(3)),
+                   "precision": _packed(np.eye(3))},
+        lambda d: {"features": [], "weight": "", "precision": ""},
+    ],
+)  # fmt: skip
+def test_import_head_refuses_what_no_answer_could_be_given_with(
+    person: Make, change: Callable[[int], dict[str, Any]]
+) -> None:
+    p, q = person(), person()
+    p.fit_head(use_llm=False)
+    raw = json.loads(p.export_head("paper_title", "reranker"))
+    with pytest.raises(ConfigError):
+        q.import_head(json.dumps(raw | change(len(raw["features"]))))
+    assert q.store.heads() == []
+    q.import_head(json.dumps(raw))
+
+
+def test_export_head_that_learned_from_what_was_forgotten_is_refused(person: Make) -> None:
+    p = person()
+    p.fit_head(use_llm=False)
+    state = p.store.head("paper_title", "reranker")
+    assert state is not None
+    p.store.save_head(replace(state, stale=True))
+    with pytest.raises(ConfigError, match="fit-head --task paper_title"):
+        p.export_head("paper_title", "reranker")
+
+
+def _ratings(n: int) -> list[Record]:
+    return [Record(f"film {i}", str(1 + i % 5), "film_rating", f"f{i}", float(i)) for i in range(n)]
+
+
+def _with_switch(p: Personalizer, switch: str) -> None:
+    p.fit_head("film_rating", use_llm=False)
+    p.generate("film 1", task="film_rating")
+    p.choose(pick=1, keep=False)
+    state = p.store.head("film_rating", "adapter")
+    assert state is not None
+    p.store.save_head(replace(state, switch=switch))
+
+
+def test_generate_without_the_first_answer_takes_the_most_drawn_where_no_head_serves(
+    person: Make, scripted
+) -> None:
+    answers = ["I would say 5 stars", "2", *["5"] * 6]
+    p = person(_ratings(20), llm=scripted(lambda _p, n: answers[:n]))
+    _with_switch(p, "baseline")
+    assert p.generate("film 7", task="film_rating").text == "5"
+
+
+@pytest.mark.parametrize("switch", ["baseline", "shared"])
+def test_generate_none_of_a_closed_set_is_said(person: Make, scripted, switch: str) -> None:
+    answers = ["4"] * 8
+    p = person(_ratings(20), llm=scripted(lambda _p, n: answers[:n]))
+    _with_switch(p, switch)
+    answers[:] = ["4 stars"] * 8
+    if switch == "baseline":
+        with pytest.raises(BackendError, match="expected one of the 5 answers of film_rating"):
+            p.generate("film 7", task="film_rating")
+    else:
+        made = p.generate("film 7", task="film_rating")
+        said = "none of the LLM's answers is one of the 5 answers of film_rating"
+        assert any(note.startswith(said) for note in made.notes)
 
 
 def test_open_unknown_user_lists_those_that_exist(home: Path) -> None:

@@ -20,6 +20,7 @@ from hydra_edge.types import Completion, Record, text_hash
 THREADS = 8
 ROUNDS = 4
 TASK = "paper_title"
+LONG_NOTES = [Record(f"{i} " + "word " * 1000, f"note {i}", "notes") for i in range(40)]
 
 
 class CountingLLM(EchoLLM):
@@ -221,6 +222,35 @@ def test_generate_stopped_before_the_first_candidate_is_cancelled(make):
     assert person.store.last_generation() is None
 
 
+def test_generate_stopped_while_embedding_asks_nobody_and_keeps_vectors(make):
+    llm = EchoLLM()
+    person, told = make(llm, LONG_NOTES), []
+    with pytest.raises(CancelledError, match="stage 'embed'"):
+        person.generate(
+            "about speech", task="notes", progress=lambda *at: told.append(at),
+            should_stop=lambda: bool(told),
+        )  # fmt: skip
+    assert llm.asked == []
+    (at,) = told
+    assert at[0] == "embed"
+    assert 0 < at[1] < at[2]
+    assert person.store.vector_count(person.bundle.base_id) == at[1]
+
+
+def test_answer_that_waits_for_the_llm_is_stopped_while_it_waits(make, threads):
+    llm, enough = GatedLLM(), threading.Event()
+    person = make(llm)
+    threads.submit(person.generate, "about speech", task=TASK, n=2)
+    begun(llm)
+    waiting = threads.submit(
+        person.generate, "about sound", task=TASK, n=2, should_stop=enough.is_set
+    )
+    enough.set()
+    with pytest.raises(CancelledError, match="none of 2 candidates"):
+        result(waiting)
+    assert not llm.gate.is_set(), "the other answer is still being written"
+
+
 def test_llm_that_knows_neither_word_is_asked_without_and_told_after(make):
     class Plain(EchoLLM):
         def complete(self, prompt, *, n, temperature, max_tokens, choices, seed, on_token):
@@ -350,6 +380,47 @@ def test_close_stops_an_answer_under_way_and_those_that_wait(make, threads):
         with pytest.raises(ClosedError, match="closed"):
             result(future)
     assert llm.closed == 0, "the application's LLM is its own to close"
+
+
+def test_close_ends_the_embedding_of_a_history(make, threads, hash_encoder, monkeypatch):
+    person, encode = make(EchoLLM(), LONG_NOTES), hash_encoder.encode
+
+    def closing(texts: list[str], **options: object) -> object:
+        threads.submit(person.close)
+        assert person._resources.closing.wait(LONG_S)
+        return encode(texts, **options)
+
+    monkeypatch.setattr(hash_encoder, "encode", closing)
+    with pytest.raises(ClosedError, match="closed"):
+        person.rank("about speech", task="notes")
+    assert 0 < len(hash_encoder.encoded) < 2 * len(LONG_NOTES)
+
+
+def test_close_waits_for_prompts_that_are_rendered(make, threads, monkeypatch):
+    class Rendering(EchoLLM):
+        """Tokenizes as it renders: what that needs may not go meanwhile."""
+
+        def render(self, prompt: Prompt, **options: object) -> str:
+            rendering.set()
+            assert person._resources.closing.wait(LONG_S)
+            assert not self.closed
+            return super().render(prompt)
+
+        def close(self) -> None:
+            super().close()
+            order.append("closed")
+
+    rendering, order = threading.Event(), []
+    llm = Rendering()
+    monkeypatch.setattr("hydra_edge.llm.models.open_llm", lambda *_: llm)
+    person = make()
+    prompts = threads.submit(person.render_prompts, "about speech", task=TASK)
+    prompts.add_done_callback(lambda _: order.append("rendered"))
+    assert rendering.wait(LONG_S)
+    closed = threads.submit(person.close)
+    assert result(prompts)
+    result(closed)
+    assert order == ["rendered", "closed"]
 
 
 def test_close_waits_for_a_fit_to_end_and_closes_an_llm_opened_here(make, threads, monkeypatch):

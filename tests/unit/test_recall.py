@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hydra_edge.errors import StoreError
+from hydra_edge.errors import ClosedError, StoreError
 from hydra_edge.history import History
 from hydra_edge.recall import Recall
 from hydra_edge.store import Store
@@ -206,6 +206,30 @@ def test_encoder_whose_cache_cannot_be_written_still_encodes_but_ends_a_fit(
     ):
         encoder.encode(texts)
     np.testing.assert_array_equal(encoder.encode(texts), out)
+
+
+def test_encoder_long_texts_are_kept_in_smaller_portions(store: Store, hash_encoder):
+    """A beginner's history of long notes gets further each time it is broken off."""
+    encoder, told = CachedEncoder(hash_encoder, store), []
+    texts = [f"{i} " + "word " * 1000 for i in range(40)]
+    encoder.encode(texts, progress=lambda *at: told.append(at))
+
+    assert told == [("embed", 16, 40), ("embed", 32, 40), ("embed", 40, 40)]
+    assert store.vector_count(encoder.base_id) == 40
+    encoder.encode([f"short {i}" for i in range(256)], progress=lambda *at: told.append(at))
+    assert told[3:] == [("embed", 256, 256)]
+
+
+def test_encoder_told_to_stop_keeps_the_portions_it_made(store: Store, hash_encoder):
+    def check() -> None:
+        if store.vector_count(hash_encoder.base_id):
+            raise ClosedError("enough")
+
+    encoder = CachedEncoder(hash_encoder, store, check)
+    with pytest.raises(ClosedError, match="enough"):
+        encoder.encode([f"{i} " + "word " * 1000 for i in range(40)])
+
+    assert store.vector_count(encoder.base_id) == 16
 
 
 def test_encoder_keeps_no_more_passing_vectors_than_it_says(store: Store, hash_encoder):

@@ -88,6 +88,22 @@ def test_agreement_matrix_compares_texts_without_words_as_utility_does() -> None
             assert matrix[i, j] == utility(a, b, TaskSpec("t"))
 
 
+@pytest.mark.parametrize(
+    ("task", "answers"),
+    [
+        ("movie_tag", ["comedy", " Comedy ", "action", "ACTION", "sci-fi"]),
+        ("film_rating", ["1", "2.0", "5", "4.5", "5.0", "3"]),
+    ],
+)
+def test_agreement_matrix_of_a_closed_set_is_the_utility_of_each_pair(
+    task: str, answers: list[str]
+) -> None:
+    matrix = agreement_matrix(answers, BUILTIN[task])
+    pairs = [[utility(a, b, BUILTIN[task]) for b in answers] for a in answers]
+    np.testing.assert_array_equal(matrix, np.array(pairs, dtype=np.float32))
+    assert agreement_matrix([], BUILTIN[task]).shape == (0, 0)
+
+
 def test_agreement_matrix_is_symmetric_with_ones() -> None:
     for task, answers in (("paper_title", ["a b", "b c", ""]), ("film_rating", ["1", "3", "5"])):
         matrix = agreement_matrix(answers, BUILTIN[task])
