@@ -13,7 +13,7 @@ from git_repository import QUIET, GitRepository
 
 from hydra_edge import Personalizer, Record
 from hydra_edge.config import Config
-from hydra_edge.errors import ConfigError, EgressDeniedError
+from hydra_edge.errors import CancelledError, ConfigError, EgressDeniedError
 from hydra_edge.githook import Repository, describe_staged, hooks
 from hydra_edge.githook.limit import within
 from hydra_edge.githook.message import is_empty, one_line, propose, spelled
@@ -673,6 +673,25 @@ def test_command_run_anything_wrong_is_one_line_and_exit_0(repo):
         assert result.stderr.startswith("hydra-edge: nothing proposed: ")
         assert len(result.stderr.splitlines()) == 1
     assert (repo.path / ".git" / "COMMIT_EDITMSG").read_text() == HINTS
+
+
+@pytest.mark.parametrize("late", [CancelledError("stopped"), TimeoutError()])
+def test_command_run_out_of_time_while_a_history_is_embedded_says_how_to_end_that(
+    repo, monkeypatch, late
+):
+    def begun(*_, progress, **__):
+        progress("embed", 32, 1900)
+        raise late
+
+    monkeypatch.setattr("hydra_edge.githook.proposal.be_hook", begun)
+    monkeypatch.setattr("os._exit", lambda _: None)
+    result = cli_runner.call("git-hook", "run", "--", "prepare-commit-msg", "x")
+
+    assert result.exit_code == 0
+    assert result.stderr == (
+        "hydra-edge: nothing proposed within 15s: 32 of 1,900 texts of your history are embedded, "
+        "which is done once. To do the rest now: hydra-edge fit-head.\n"
+    )
 
 
 @pytest.mark.parametrize("offline", [False, True])
