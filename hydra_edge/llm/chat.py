@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from hydra_edge.errors import BackendError
+from hydra_edge.llm.request import without_system
 
 # Private-use characters: no template writes them, and messages are kept out of the rendering.
 _HOLE = re.compile("\ue000([0-9]+)\ue001")
@@ -50,11 +51,10 @@ class ChatTemplate:
         try:
             return self._fill(messages)
         except BackendError:
-            system, *rest = messages
-            if system["role"] != "system" or not rest:
+            folded = without_system(messages)
+            if len(folded) == len(messages):
                 raise
-            joined = f"{system['content']}\n\n{rest[0]['content']}"
-            return self._fill([{**rest[0], "content": joined}, *rest[1:]])
+            return self._fill(folded)
 
     def _fill(self, messages: Sequence[Mapping[str, str]]) -> list[Part]:
         holes = [{"role": m["role"], "content": f"\ue000{i}\ue001"} for i, m in enumerate(messages)]

@@ -45,6 +45,18 @@ _UNKNOWN = re.compile(
 _WORD = re.compile(r"[a-z_]{2,40}")
 _QUOTED = re.compile(r"[\"'`]([a-z_]{2,40})[\"'`]")
 _CONTEXT_CODES = frozenset({"context_length_exceeded", "exceed_context_size_error"})
+# How those without such a code say that a prompt did not fit: the first API's words, Anthropic's,
+# and LM Studio's.
+_TOO_LONG = re.compile(
+    r"maximum context length|prompt is too long|keep the first [0-9]+ tokens|tokens to keep from",
+    re.IGNORECASE,
+)
+# How a model's chat template, or an API, says that there is no system role.
+_NO_SYSTEM = re.compile(
+    r"system[\"'` ]+roles?\b|\broles?\b.{0,40}\bsystem\b|only user and assistant"
+    r"|roles must alternate|(system|developer) (message|prompt|instruction)s?\b.{0,20}\bnot\b",
+    re.IGNORECASE,
+)
 
 
 class Refused(Exception):
@@ -71,19 +83,28 @@ class Refused(Exception):
     @property
     def too_long(self) -> bool:
         """Whether the prompt did not fit."""
-        # Some servers only say so in words, which all take from the first such API.
         return (
             self.status == 413
             or self.code in _CONTEXT_CODES
-            or "maximum context length" in self.message
+            or bool(_TOO_LONG.search(self.message))
         )
+
+    @property
+    def no_system(self) -> bool:
+        """Whether the model takes the user's and the assistant's words only."""
+        # A template that raises is a fault of the server to some; in a stream it comes with 200.
+        return self.status in {200, 400, 422, 500} and bool(_NO_SYSTEM.search(self.message))
 
 
 @dataclass(slots=True)
 class Tries:
-    """How often one request has failed and been sent again."""
+    """How often one request has failed and been sent again.
+
+    ``faults`` says whether it is also sent again after a fault of the server (5xx).
+    """
 
     made: int = 0
+    faults: bool = True
 
 
 def _never() -> bool:
@@ -155,6 +176,8 @@ def _named(error: JsonDict) -> tuple[frozenset[str], bool]:
     names = set((_WORD if unknown else _QUOTED).findall(said))
     places = [e["loc"] for e in entries if isinstance(e.get("loc"), list)]
     names |= {name for place in places for name in place if isinstance(name, str)}
+    if "stop_sequences" in said:  # what an API is told that a server hands ``stop`` on to
+        names.add("stop")
     return frozenset(names), unknown
 
 
@@ -233,7 +256,14 @@ class ApiClient:
             text = text.replace(self._key, "***")
         return "".join(c if c.isprintable() else " " for c in text[:400]).strip()[:200]
 
-    def post(self, path: str, body: bytes, *, give_up: Callable[[], bool] = _never) -> bytes:
+    def post(
+        self,
+        path: str,
+        body: bytes,
+        *,
+        give_up: Callable[[], bool] = _never,
+        tries: Tries | None = None,
+    ) -> bytes:
         """Send JSON and return the whole reply.
 
         Parameters
@@ -244,6 +274,8 @@ class ApiClient:
             What is sent.
         give_up
             Asked before each attempt and after each read; True closes the connection.
+        tries
+            Counts on where a request sent before had failed, and says after what to try again.
 
         Raises
         ------
@@ -254,7 +286,7 @@ class ApiClient:
         BackendError
             If no reply came, or it broke off; its subclasses say how.
         """
-        tries = Tries()
+        tries = Tries() if tries is None else tries
         while True:
             with self.stream(path, body, give_up=give_up, tries=tries) as chunks:
                 raw = b"".join(chunks)
@@ -272,10 +304,7 @@ class ApiClient:
         give_up: Callable[[], bool] = _never,
         tries: Tries | None = None,
     ) -> Iterator[Iterator[bytes]]:
-        """Send JSON and hand over the reply as it arrives (raises as ``post`` does).
-
-        ``tries`` counts on where a request sent before had failed.
-        """
+        """Send JSON and hand over the reply as it arrives (takes and raises what ``post`` does)."""
         exchange = self._open("POST", path, body, give_up, Tries() if tries is None else tries)
         try:
             yield self._chunks(exchange, MAX_REPLY_BYTES, give_up)
@@ -319,8 +348,8 @@ class ApiClient:
         BackendError
             If patience is at its end.
         """
-        again = refusal.status == 429 or refusal.status >= 500
-        if not again or refusal.too_long:
+        again = refusal.status == 429 or (refusal.status >= 500 and tries.faults)
+        if not again or refusal.too_long or refusal.no_system:
             raise refusal
         if tries.made >= self._retries:
             raise self._exhausted(refusal) from refusal

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import os
+import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -99,7 +100,7 @@ def gemma3_file(paths: Paths) -> Path:
 
 def _join(parts: list[Path], whole: Path, sha256: str) -> None:
     """Join files into one that appears only once it is complete and verified."""
-    temporary = whole.with_name(f".{whole.name}.{os.getpid()}.tmp")
+    temporary = whole.with_name(f".{whole.name}.{secrets.token_hex(6)}.tmp")
     digest = hashlib.sha256()
     try:
         with temporary.open("wb") as out:

@@ -34,7 +34,7 @@ from hydra_edge.llm.reply import (
     read_reply,
     spent,
 )
-from hydra_edge.llm.request import check_request, repeated
+from hydra_edge.llm.request import check_request, repeated, without_system
 from hydra_edge.llm.text import AnswerText, well_formed
 from hydra_edge.prompt import Prompt
 from hydra_edge.types import Completion, JsonDict
@@ -43,10 +43,12 @@ if TYPE_CHECKING:
     import httpx2
 
 _TOGETHER = 4  # requests on their way at once
-# What a server may say it does not take, and what is sent in its place (None: nothing).
+_SYSTEM = "system role"  # no parameter, and no word of a refusal could be taken for it
+# What a server may say it does not take, and what is sent in its place (None: nothing; what the
+# system would have said, the user says).
 _DIALECT = {
     "max_tokens": "max_completion_tokens", "temperature": None, "stop": None, "seed": None,
-    "stream_options": None,
+    "stream_options": None, _SYSTEM: None,
 }  # fmt: skip
 # Whatever is amiss with one of these, an answer asked for without it is the answer.
 _SPARE = frozenset({"seed", "stop", "stream_options"})
@@ -102,7 +104,8 @@ class OpenAIApi:
     timeout_s
         Longest wait for the beginning of a reply; twice that for the whole of it.
     retries
-        Further attempts after 429, 5xx, timeouts and failed connections.
+        Further attempts after 429, 5xx, timeouts and failed connections. After 5xx a request for
+        several answers is followed by one for a single answer instead.
     transport
         Replaces the network (tests).
     sleep
@@ -212,9 +215,10 @@ class OpenAIApi:
     def _body(
         self, prompt: Prompt, ask: _Ask, max_tokens: int, unspoken: frozenset[str], *, stream: bool
     ) -> bytes:
+        messages = prompt.messages()
         body: JsonDict = {
             "model": self._model,
-            "messages": prompt.messages(),
+            "messages": without_system(messages) if _SYSTEM in unspoken else messages,
             "max_tokens": max_tokens,
             "temperature": ask.temperature,
             "stop": list(prompt.task.stop),
@@ -233,17 +237,41 @@ class OpenAIApi:
     def _pool(self, wish: _Wish, n: int, temperature: float, seed: int) -> list[Reply]:
         """Ask for ``n`` candidates in as few requests as this server allows."""
         singles = [_Ask(1, temperature, seed + i) for i in range(1, n)]
-        together = [_Ask(n - 1, temperature, seed + 1)] if self._serves_n and n > 2 else singles
+        together = [replace(singles[0], n=n - 1)] if self._serves_n and n > 2 else singles
         replies = self._send(wish, [_Ask(1, 0.0, seed), *together])
         if together is singles:
             return replies
-        greedy, others = replies
-        refused = isinstance(others.error, Refused) and greedy.error is None
-        ignored = others.error is None and others.offered < n - 1
-        if refused or ignored:
-            self._serves_n = False
-            replies += self._send(wish, singles[others.offered :])
+        greedy, joint = replies
+        if greedy.error is None or joint.error is None:
+            replies += self._missing(wish, joint, singles)
         return replies
+
+    def _missing(self, wish: _Wish, joint: Reply, singles: Sequence[_Ask]) -> list[Reply]:
+        """Ask for what a joint request did not bring, and find out whether ``n`` is to blame."""
+        left = singles[joint.offered :]
+        if joint.error is None:
+            if left:
+                self._serves_n = False
+            return self._send(wish, left)
+        if isinstance(joint.error, _HOPELESS):
+            return []
+        # Where one answer is not to be had either, it was not ``n``.
+        replies = self._send(wish, left[:1])
+        left = left[1:]
+        if replies[0].error is not None:
+            return replies
+        if isinstance(joint.error, Refused) and joint.error.status < 500:
+            self._serves_n = False
+        elif len(left) > 1:
+            # The fault may have passed; if it has not, it is ``n``.
+            (again,) = self._send(wish, [replace(left[0], n=len(left))])
+            replies.append(again)
+            if isinstance(again.error, _HOPELESS) or wish.stop():
+                return replies
+            left = left[again.offered :]
+            if left:
+                self._serves_n = False
+        return replies + self._send(wish, left)
 
     def _send(self, wish: _Wish, asks: Sequence[_Ask]) -> list[Reply]:
         """Send requests, a few at a time; one that fails takes no other with it."""
@@ -313,8 +341,10 @@ class OpenAIApi:
             while True:
                 unspoken = self._unspoken
                 body = self._body(prompt, ask, wish.max_tokens, unspoken, stream=False)
+                # A fault at several answers may be about their number: one answer tells.
+                tries = Tries(faults=ask.n == 1)
                 try:
-                    raw = self._client.post("chat/completions", body, give_up=give_up)
+                    raw = self._client.post("chat/completions", body, give_up=give_up, tries=tries)
                 except Refused as refusal:
                     if not self._learns(refusal, unspoken):
                         raise
@@ -334,6 +364,8 @@ class OpenAIApi:
         # Servers without such codes only say the name, each in words of its own.
         if "stream_options" in refusal.message:
             names.add("stream_options")
+        if refusal.no_system:
+            names.add(_SYSTEM)
         if refusal.status in {400, 422} and not refusal.too_long:
             names |= refusal.named & (_DIALECT.keys() if refusal.unknown else _SPARE)
         names &= _DIALECT.keys() - unspoken
@@ -343,11 +375,12 @@ class OpenAIApi:
     # ---- streaming
 
     def _stream(self, wish: _Wish, ask: _Ask, on_token: Callable[[str], None]) -> list[Reply]:
-        answer = AnswerText(wish.prompt.task.stop, on_token)
         tries = Tries()
         while True:
             unspoken = self._unspoken
             body = self._body(wish.prompt, ask, wish.max_tokens, unspoken, stream=True)
+            # Anew for each try: of a thought that broke off nothing may be left behind.
+            answer = AnswerText(wish.prompt.task.stop, on_token)
             try:
                 reply = self._streamed(body, answer, wish.stop, tries)
             except GivenUp:
@@ -391,7 +424,7 @@ class OpenAIApi:
             finish = "cut"
         text = answer.finish()
         if not text:
-            raise self._nothing(1, thinks=answer.thinks)
+            raise self._nothing(1, thinks=answer.thinks or answer.thought)
         only = Completion(text, greedy=True, tokens=tokens, finish=finish or "cut")
         return Reply((only,), 1, read)
 
@@ -423,8 +456,8 @@ class OpenAIApi:
     def _nothing(self, replies: int, *, thinks: bool) -> BackendError:
         if thinks:
             return BackendError(
-                f"{self.name} thinks aloud: got the beginning of its thoughts (<think>); expected "
-                "an answer. Turn the model's reasoning off, or use another model."
+                f"{self.name} thinks aloud: got thoughts only; expected an answer. Turn the "
+                "model's reasoning off, or use another model."
             )
         return BackendError(
             f"{self.name} wrote nothing: got {replies} empty replies; expected text. Raise "

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import secrets
 from pathlib import Path
 
 from hydra_edge.config import make_private_dir
@@ -32,7 +33,8 @@ def recode_q8(source: Path, folder: Path) -> Path:
     if whole.is_file():
         return whole
     lib = import_llama_cpp()
-    temporary = whole.with_name(f".{whole.name}.{os.getpid()}.tmp")
+    # Of this call alone: threads, and processes in containers, may share a number and a cache.
+    temporary = whole.with_name(f".{whole.name}.{secrets.token_hex(6)}.tmp")
     try:
         make_private_dir(folder)
         params = lib.llama_model_quantize_default_params()
@@ -46,7 +48,8 @@ def recode_q8(source: Path, folder: Path) -> Path:
                 f"Model {source.name} cannot be recoded in {folder}: got status {status}; expected "
                 f"0. Free {2 * source.stat().st_size / 1e6:.0f} MB there, or reinstall the model."
             )
-        temporary.replace(whole)
+        if not whole.is_file():  # else another was faster, and may be reading it
+            temporary.replace(whole)
     except OSError as err:
         raise BackendError(
             f"Model {source.name} cannot be recoded in {folder}: {err.strerror or err}. Expected "

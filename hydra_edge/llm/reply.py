@@ -16,6 +16,9 @@ from hydra_edge.llm.text import AnswerText, well_formed
 from hydra_edge.types import Completion, JsonDict
 
 _MAX_LINE_BYTES = 1 << 20  # of a streamed reply
+# Where thoughts come apart from the answer: parts of its content, or fields beside it.
+_THOUGHT_PARTS = ("thinking", "redacted_thinking", "reasoning")
+_THOUGHT_FIELDS = ("reasoning_content", "reasoning")
 
 
 class ReportedError(BackendError):
@@ -30,8 +33,8 @@ class ReportedError(BackendError):
 class Reply:
     """What came of one request: ``offered`` choices, of which some had text.
 
-    ``prompt_tokens`` were billed for it, whatever became of the choices. ``thinks``: the text of
-    some was a thought without an end.
+    ``prompt_tokens`` were billed for it, whatever became of the choices. ``thinks``: of some
+    there was a thought and no answer.
     """
 
     completions: tuple[Completion, ...] = ()
@@ -91,6 +94,8 @@ def read_reply(raw: bytes, who: str, *, n: int, greedy: bool, stop: Sequence[str
         thinks = thinks or answer.thinks
         if text := answer.finish():
             written.append((text, finish))
+        else:
+            thinks = thinks or answer.thought
     each, rest = divmod(spent(reply, "completion_tokens"), len(choices))
     # The sum is what was spent, also for choices without text and where it does not divide.
     rest += each * (len(choices) - len(written))
@@ -149,8 +154,19 @@ def feed_choice(answer: AnswerText, choice: Any, field: str) -> str:
     if not isinstance(choice, dict):
         return ""
     message = choice.get(field)
-    text = message.get("content") if isinstance(message, dict) else None
-    answer.feed(well_formed(text) if isinstance(text, str) else "")
+    message = message if isinstance(message, dict) else {}
+    content = message.get("content")
+    if isinstance(content, str):
+        content = [{"type": "text", "text": content}]
+    parts = [p for p in content if isinstance(p, dict)] if isinstance(content, list) else []
+    if any(message.get(name) for name in _THOUGHT_FIELDS):
+        answer.thought = True
+    for part in parts:
+        kind, text = part.get("type", "text"), part.get("text")
+        if kind in _THOUGHT_PARTS:
+            answer.thought = True
+        elif kind == "text" and isinstance(text, str):
+            answer.feed(well_formed(text))
     if answer.stopped:
         return "stop"
     reason = choice.get("finish_reason")

@@ -1,9 +1,9 @@
-"""What any backend makes of what it is asked: one check, one way to repeat an answer."""
+"""What any backend makes of what it is asked: one check, one way to fold, one to repeat."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from hydra_edge.errors import ConfigError
@@ -39,6 +39,15 @@ def check_request(
     if not any(member.strip() for member in members):
         raise ConfigError("Choices: got none; expected at least one allowed answer.")
     return tuple(member for member in members if member.strip())
+
+
+def without_system(messages: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
+    """Put the system's text before the user's, for models that know no system role."""
+    first, *rest = messages
+    if first["role"] != "system" or not rest:
+        return [dict(message) for message in messages]
+    joined = f"{first['content']}\n\n{rest[0]['content']}"
+    return [{**rest[0], "content": joined}, *map(dict, rest[1:])]
 
 
 def repeated(answer: Completion, n: int) -> list[Completion]:

@@ -24,12 +24,14 @@ class AnswerText:
 
     ``on_text`` is told of each new part as soon as no stop string and no trailing white space
     can still take it back: the parts put together are exactly ``text``. ``thinks`` says that all
-    there is so far is a thought without an end.
+    there is so far is a thought without an end; ``thought`` is set by whoever gets thoughts apart
+    from the text.
     """
 
     def __init__(self, stop: Sequence[str], on_text: Callable[[str], None] | None = None) -> None:
         self.stopped = False
         self.thinks = False
+        self.thought = False
         self._stop = tuple(s for s in stop if s)
         self._on_text = on_text
         self._decode = codecs.getincrementaldecoder("utf-8")("replace").decode

@@ -12,6 +12,7 @@ import os
 import signal
 import time
 import warnings
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
@@ -65,10 +66,14 @@ def _survives(lib: ModuleType, path: Path) -> bool:
             done, ended = os.waitpid(child, os.WNOHANG)
             status = ended if done else None
             time.sleep(0.0 if done else 0.005)
+    except ChildProcessError:
+        # Somebody else took note of its end, or nobody (SIGCHLD is ignored): believe the worst.
+        status = int(signal.SIGKILL)
     finally:
         if status is None:  # it hangs, or we were interrupted: no child is left behind
-            os.kill(child, signal.SIGKILL)
-            os.waitpid(child, 0)
+            with suppress(ProcessLookupError, ChildProcessError):  # as above
+                os.kill(child, signal.SIGKILL)
+                os.waitpid(child, 0)
     return status is not None and not os.WIFSIGNALED(status)
 
 

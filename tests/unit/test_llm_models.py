@@ -1,14 +1,20 @@
 """Finding and opening LLMs by name."""
 
+import ctypes
 import hashlib
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from hydra_edge.config import Config, find_paths, save_setting
 from hydra_edge.errors import BackendError, ConfigError, EgressDeniedError, UnknownModelError
-from hydra_edge.llm import available_models, keys, models, open_llm
+from hydra_edge.llm import available_models, keys, models, open_llm, recode
+from hydra_edge.llm.recode import recode_q8
 from hydra_edge.prompt import Prompt
 from hydra_edge.resources import Resources
 from hydra_edge.store import Store
@@ -142,6 +148,23 @@ def test_damaged_parts_leave_nothing_behind(site, paths):
     assert list((paths.cache / "models").iterdir()) == []
 
 
+def test_parts_joined_by_two_threads_give_both_a_whole_file(site, paths, monkeypatch):
+    both = threading.Barrier(2)
+
+    def sha256():
+        digest = hashlib.sha256()
+        # Asked for once all is written, and before it is given its name.
+        told = lambda: both.wait(30) is None or digest.hexdigest()  # noqa: E731
+        return SimpleNamespace(update=digest.update, hexdigest=told)
+
+    put_gemma(site)
+    monkeypatch.setattr(models, "hashlib", SimpleNamespace(sha256=sha256))
+    with ThreadPoolExecutor(2) as pool:
+        wholes = list(pool.map(lambda _: models.gemma3_file(paths).read_bytes(), range(2)))
+    assert wholes == [b"".join(PARTS)] * 2
+    assert len(list((paths.cache / "models").iterdir())) == 1
+
+
 def test_half_written_whole_is_joined_again(site, paths):
     put_gemma(site)
     models.gemma3_file(paths).write_bytes(b"GGUF half")
@@ -167,6 +190,36 @@ def test_cache_that_cannot_be_made_is_named(site, paths):
     paths.cache.write_text("a file stands here")
     with pytest.raises(ConfigError, match=str(paths.cache)):
         models.gemma3_file(paths)
+
+
+# ---- a model written anew
+
+
+class Quantized(ctypes.Structure):
+    _fields_ = (("ftype", ctypes.c_int), ("allow_requantize", ctypes.c_bool))
+
+
+def test_recode_by_two_threads_gives_both_a_whole_file(tmp_path, monkeypatch):
+    both = threading.Barrier(2)
+
+    def quantize(_source, target, _params):
+        with Path(target.decode()).open("wb", buffering=0) as out:
+            out.write(b"one ")
+            both.wait(30)
+            out.write(b"two")
+        return 0
+
+    lib = SimpleNamespace(
+        LLAMA_FTYPE_MOSTLY_Q8_0=7, llama_model_quantize_default_params=Quantized,
+        llama_model_quantize=quantize,
+    )  # fmt: skip
+    monkeypatch.setattr(recode, "import_llama_cpp", lambda: lib)
+    source, folder = tmp_path / "m.gguf", tmp_path / "models"
+    source.write_bytes(b"GGUF and more")
+    with ThreadPoolExecutor(2) as pool:
+        wholes = list(pool.map(lambda _: recode_q8(source, folder).read_bytes(), range(2)))
+    assert wholes == [b"one two"] * 2
+    assert len(list(folder.iterdir())) == 1
 
 
 # ---- remote

@@ -129,14 +129,53 @@ def test_server_that_ignores_n_is_asked_for_the_rest_once_and_then_singly(llm, s
     assert all("n" not in seen.body for seen in server.seen)
 
 
-@pytest.mark.parametrize("status", [400, 422])
-def test_server_that_rejects_n_is_asked_singly(llm, server, status):
+@pytest.mark.parametrize("status", [400, 422, 500])
+def test_server_that_rejects_n_is_asked_singly(llm, server, sleeps, status):
     def picky(handler, seen):
-        act = error(status, "n must be 1") if "n" in seen.body else sampler
+        act = error(status, "Only one choice is allowed") if "n" in seen.body else sampler
         act(handler, seen)
 
     server.otherwise = picky
     assert len(llm.complete(SUBJECT, n=4)) == 4
+    assert len(server.seen) <= 6
+    server.seen.clear()
+    assert len(llm.complete(SUBJECT, n=4)) == 4
+    assert all("n" not in seen.body for seen in server.seen)
+    assert sleeps.waited == []
+
+
+@pytest.mark.parametrize("failure", [error(502), cut(b'{"choi')])
+def test_server_that_fails_once_at_several_answers_is_asked_for_several_again(
+    llm, server, sleeps, failure
+):
+    def failing(handler, seen):
+        once = "n" in seen.body and not failed
+        failed.extend([True] * once)
+        (failure if once else sampler)(handler, seen)
+
+    failed = []
+    server.otherwise = failing
+    out = llm.complete(SUBJECT, n=8, seed=0)
+    assert texts(out) == [f"answer {i}" for i in range(8)]
+    assert sorted(seen.body.get("n", 1) for seen in server.seen) == [1, 1, 6, 7]
+    assert sleeps.waited == []
+    server.seen.clear()
+    llm.complete(SUBJECT, n=8)
+    assert sorted(seen.body.get("n", 1) for seen in server.seen) == [1, 7]
+
+
+def test_server_that_fails_at_all_but_one_answer_is_not_asked_for_every_other(llm, server):
+    def failing(handler, seen):
+        act = sampler if seen.body["temperature"] == 0 else error(503)
+        act(handler, seen)
+
+    server.otherwise = failing
+    assert texts(llm.complete(SUBJECT, n=8)) == ["answer 0"]
+    assert len(server.seen) == 6
+    server.otherwise = sampler
+    server.seen.clear()
+    assert len(llm.complete(SUBJECT, n=8)) == 8
+    assert len(server.seen) == 2
 
 
 def test_answers_that_did_not_arrive_are_left_out(llm, server):
@@ -209,6 +248,76 @@ def test_seed_refused_in_any_words_is_left_out_from_then_on(llm, server, refusal
     for _ in range(2):
         assert texts(llm.complete(SUBJECT, on_token=[].append if streaming else None)) == ["fine"]
     assert ["seed" in seen.body for seen in server.seen] == [True, False, False]
+
+
+def test_stop_refused_for_what_it_holds_is_left_out_and_answers_still_end_there(llm, server):
+    said = "stop_sequences: each stop sequence must contain non-whitespace"
+
+    def act(handler, seen):
+        known = "stop" not in seen.body
+        (answer(completion("one\ntwo")) if known else error(400, said))(handler, seen)
+
+    server.otherwise = act
+    for _ in range(2):
+        assert texts(llm.complete(SUBJECT)) == ["one"]
+    assert ["stop" in seen.body for seen in server.seen] == [True, False, False]
+
+
+LM_STUDIO = 'Error rendering prompt: "Only user and assistant roles are supported!"'
+ALTERNATE = "Conversation roles must alternate user/assistant/user/assistant/..."
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        error(400, "System role not supported"),
+        error(400, ALTERNATE, type="BadRequestError", code=400),
+        error(500, ALTERNATE, code=500),
+        error(400, "'messages[0].role' does not support 'system'", code="unsupported_value"),
+        error(400, "Developer instruction is not enabled for models/m", code=400),
+        answer({"error": LM_STUDIO}, 400),
+        answer({"error": LM_STUDIO}, 500),
+        answer({"detail": 'Unexpected role "system"'}, 422),
+        answer({"error": LM_STUDIO}),
+    ],
+)
+@pytest.mark.parametrize("streaming", [False, True])
+def test_system_role_refused_is_folded_into_the_user_turn_from_then_on(
+    llm, server, sleeps, refusal, streaming
+):
+    def act(handler, seen):
+        roles = [message["role"] for message in seen.body["messages"]]
+        (refusal if "system" in roles else answer(completion("fine")))(handler, seen)
+
+    server.otherwise = act
+    for _ in range(2):
+        assert texts(llm.complete(SUBJECT, on_token=[].append if streaming else None)) == ["fine"]
+    system, user = SUBJECT.messages()
+    folded = [{"role": "user", "content": f"{system['content']}\n\n{user['content']}"}]
+    assert [len(seen.body["messages"]) for seen in server.seen] == [2, 1, 1]
+    assert server.seen[-1].body["messages"] == folded
+    assert server.seen[-1].raw.decode() == llm.render(SUBJECT, max_tokens=48, stream=streaming)
+    assert sleeps.waited == []
+
+
+def test_system_role_refused_at_several_answers_leaves_them_several(llm, server, sleeps):
+    def act(handler, seen):
+        two = len(seen.body["messages"]) == 2
+        (error(500, LM_STUDIO) if two else sampler)(handler, seen)
+
+    server.otherwise = act
+    assert len(llm.complete(SUBJECT, n=8)) == 8
+    assert {seen.body.get("n", 1) for seen in server.seen} == {1, 7}
+    assert len(server.seen) <= 4
+    assert sleeps.waited == []
+
+
+def test_roles_refused_without_a_system_role_are_an_error_at_once(llm, server, sleeps):
+    server.otherwise = error(500, LM_STUDIO)
+    with pytest.raises(BackendError, match="Only user and assistant roles"):
+        llm.complete(SUBJECT)
+    assert len(server.seen) == 2
+    assert sleeps.waited == []
 
 
 def test_several_parameters_refused_at_once_are_left_out_at_once(llm, server):
@@ -371,6 +480,9 @@ def test_server_that_is_not_there_is_named(server, sleeps):
         (error(400, "x", type="exceed_context_size_error", code=400), ContextLengthError, "fit"),
         (error(400, "the maximum context length is 9", code=400), ContextLengthError, "is 9"),
         (error(500, "x", code="context_length_exceeded"), ContextLengthError, "does not fit"),
+        (error(400, "prompt is too long: 9 tokens > 8 maximum"), ContextLengthError, "9 tokens"),
+        (error(400, "Trying to keep the first 9 tokens when"), ContextLengthError, "first 9"),
+        (error(400, "The number of tokens to keep from the"), ContextLengthError, "number of"),
         (error(413), ContextLengthError, "fewer or shorter"),
         (error(404, "x", code="model_not_found"), UnknownModelError, "no model 'm'"),
         (answer(b"plain", 400), BackendError, "got 400"),
@@ -526,6 +638,64 @@ def test_thoughts_without_an_answer_are_an_error_that_says_so(llm, server, text,
             prompt, n=1 if streaming else 3, on_token=[].append if streaming else None,
             choices=prompt.task.labels or None,
         )  # fmt: skip
+
+
+THINKING = {"type": "thinking", "thinking": [{"type": "text", "text": "Hm"}]}
+
+
+def parts_of(*contents, streaming):
+    """Send contents one after the other, or their parts in one message."""
+    if streaming:
+        return stream(*map(delta, contents), "data: [DONE]\n\n")
+    return answer(completion([part for content in contents for part in content]))
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_content_in_parts_is_their_text(llm, server, streaming):
+    told = []
+    contents = [
+        [THINKING],
+        [{"type": "text", "text": "Fix"}, "odd", {"type": "text", "text": 3}, {"type": []}],
+    ]
+    contents += [[{"type": "image_url", "text": "no"}, {"type": "text", "text": " it"}]]
+    server.otherwise = parts_of(*contents, streaming=streaming)
+    (out,) = llm.complete(SUBJECT, on_token=told.append if streaming else None)
+    assert out.text == "Fix it"
+    assert "".join(told) == ("Fix it" if streaming else "")
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"content": [THINKING]},
+        {"content": "", "reasoning_content": "Let me think"},
+        {"content": None, "reasoning": "Let me think"},
+    ],
+)
+@pytest.mark.parametrize("streaming", [False, True])
+def test_thoughts_apart_from_an_answer_that_is_missing_are_an_error_that_says_so(
+    llm, server, message, streaming
+):
+    field = "delta" if streaming else "message"
+    said = {"choices": [{field: message, "finish_reason": "length"}]}
+    server.otherwise = event(said) if streaming else answer(said)
+    with pytest.raises(BackendError, match=r"thinks aloud.*Turn .* off, or use another model"):
+        llm.complete(SUBJECT, on_token=[].append if streaming else None)
+
+
+def test_thoughts_apart_from_an_answer_are_no_part_of_it(llm, server):
+    message = {"content": "A subject", "reasoning_content": "Let me think"}
+    server.otherwise = answer({"choices": [{"message": message}]})
+    assert texts(llm.complete(SUBJECT)) == ["A subject"]
+
+
+def test_thought_of_a_try_that_failed_is_no_part_of_the_next(llm, server):
+    told = []
+    overloaded = f"data: {json.dumps({'error': {'code': 502, 'message': 'overloaded'}})}\n\n"
+    server.script.append(stream(delta("<think>aaa</think>"), overloaded))
+    server.otherwise = stream(delta("<think>hm</think>Done"), "data: [DONE]\n\n")
+    (out,) = llm.complete(SUBJECT, on_token=told.append)
+    assert (out.text, told) == ("Done", ["Done"])
 
 
 def test_one_answer_without_thoughts_is_enough(llm, server):

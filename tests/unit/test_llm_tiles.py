@@ -6,7 +6,7 @@ import importlib.util
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -79,6 +79,23 @@ def test_an_interrupt_leaves_no_child(
         try_with(lambda *_: wait(60))
     with pytest.raises(ChildProcessError):
         os.waitpid(children[0], os.WNOHANG)
+
+
+@pytest.fixture
+def unnoticed() -> Iterator[None]:
+    """Let children go unnoticed, as in a process that ignores their end."""
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    yield
+    signal.signal(signal.SIGCHLD, before)
+
+
+@pytest.mark.usefixtures("unnoticed")
+def test_a_child_whose_end_nobody_notes_is_taken_for_dead(
+    try_with: Callable[..., bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not try_with(lambda *_: None)
+    monkeypatch.setattr(tiles, "_PATIENCE_S", 0.2)
+    assert not try_with(lambda *_: time.sleep(60))
 
 
 def test_it_is_tried_once_a_process(try_with: Callable[..., bool], tmp_path: Path) -> None:
