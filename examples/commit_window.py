@@ -135,15 +135,15 @@ class CommitWindow(ttk.Frame):
         )  # fmt: skip
         self._run(generate, self._show, "Asking the LLM")
 
-    def _show(self, generation: Generation) -> None:
-        self.generation = generation
+    def _show(self, made: Generation) -> None:
+        self.generation = made
         self._set_busy(False)  # there is something to commit with now
         self.candidates.delete(*self.candidates.get_children())
-        for place, c in enumerate(generation.candidates):
+        for place, c in enumerate(made.candidates):
             cells = (f"{c.score:+.2f}", f"{c.count}x", c.text)
             self.candidates.insert("", "end", str(place), values=cells)
-        self.candidates.selection_set("0")
-        self.status.set("; ".join(["Subjects, best first", *generation.notes]))
+        self.candidates.selection_set([c.text for c in made.candidates].index(made.text))
+        self.status.set("; ".join(["Subjects, best first", *made.notes]))
 
     def _selected(self, _event: object) -> None:
         if self.generation and (selected := self.candidates.selection()):

@@ -25,12 +25,12 @@ from hydra_edge.errors import (
 )
 from hydra_edge.history import History
 from hydra_edge.llm import LLM
-from hydra_edge.prompt import Prompt, Unfolding, query_words
+from hydra_edge.prompt import Prompt, Unfolding
 from hydra_edge.stopping import Votes
 from hydra_edge.store import Revision, Store
 from hydra_edge.tasks import TaskSpec
 from hydra_edge.turns import StopSignal
-from hydra_edge.types import Completion, Float1d, Generation, Ranking, Usage
+from hydra_edge.types import Completion, Float1d, Generation, Progress, Ranking, Usage
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,8 +43,10 @@ class Question:
     vector: Float1d
 
     @classmethod
-    def of(cls, engine: Engine, task: TaskSpec, query: str) -> Question:
-        """Read the history and encode the query.
+    def of(
+        cls, engine: Engine, task: TaskSpec, query: str, *, progress: Progress | None = None
+    ) -> Question:
+        """Read the history, encoding what is not cached yet, and encode the query.
 
         Raises
         ------
@@ -53,7 +55,8 @@ class Question:
         """
         if not query.strip():
             raise ConfigError("The query is empty. Give a text to answer, or pipe one in.")
-        return cls(engine, engine.history(task), query, engine.encode_query(query))
+        history = engine.history(task, progress=progress)
+        return cls(engine, history, query, engine.encode_query(query))
 
     def hiding_private(self) -> Question:
         """Return the question as one may see it who may see no private record.
@@ -101,19 +104,29 @@ def outgoing(
         question = question.hiding_private()
     engine, task = question.engine, question.history.task
     ranking = question.rank(k, private=not (remote or hide_private))
-    notes: tuple[str, ...] = ()
-    words, room = len(question.query.split()), query_words(task)
-    if words > room:
-        notes = (f"only the first {room:,} of {words:,} words of the query are in the prompt",)
     if remote:
         visible = [r for r in question.history.records if not (private or r.private)]
         task = engine.shown_task(task, visible)
     if private and remote:
         ranking = replace(ranking, records=())
-        notes += ("private: no history was put into the prompt; your head still chooses",)
     shown = [r.record for r in ranking.records]
     prompt = engine.prompt(task, question.query, shown, system)
+    notes = _left_out(question.query, prompt.query)
+    if private and remote:
+        notes += ("private: no history was put into the prompt; your head still chooses",)
     return Outgoing(question, prompt, ranking, notes)
+
+
+def _left_out(query: str, sent: str) -> tuple[str, ...]:
+    """Say how much of a query is in its prompt, if that is not all."""
+    words, whole = sent.split(), query.split()
+    if words == whole:
+        return ()
+    if words == whole[: len(words)]:
+        kept = f"{len(words):,} of {len(whole):,} words"
+    else:  # the cut is within one: its script writes no blanks, or it is no word
+        kept = f"{len(sent):,} of {len(' '.join(whole)):,} characters"
+    return (f"only the first {kept} of the query are in the prompt",)
 
 
 class Pieces:
@@ -302,11 +315,12 @@ def answer(
     on_token: Callable[[str], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
     on_candidate: Callable[[Completion], None] | None = None,
+    votes: Votes | None = None,
 ) -> Generation:
     """Sample ``n`` candidates and choose the one that fits the user: ``ask``, then ``decide``."""
     asked = ask(
         out, llm, n=n, temperature=temperature, max_tokens=max_tokens, seed=seed,
-        on_token=on_token, should_stop=should_stop, on_candidate=on_candidate,
+        on_token=on_token, should_stop=should_stop, on_candidate=on_candidate, votes=votes,
     )  # fmt: skip
     return decide(asked)
 
@@ -347,15 +361,24 @@ def decide(asked: Asked) -> Generation:
     notes += idle_notes(out.ranking.head, head.info)
     shown = [r.record for r in kept]
     candidates = merge(completions, task)
-    if not candidates and asked.stopped:
+    usable = bool(completions) and bool(candidates)
+    if not usable and asked.stopped:
         raise CancelledError(
             f"The answer was stopped: got none of {n} candidates finished; expected at least "
             "one. Ask again, and let it run longer."
         )
-    if not candidates:
+    if not usable:
         raise BackendError(
             f"{asked.model} gave no usable answer: got {len(completions)} completions without "
             "text; expected at least one with. Ask again, or raise max_tokens."
+        )
+    if not any(candidate.count for candidate in candidates):
+        instead = "your records chose alone"
+        if head.info.switch == "baseline":  # which knows of nothing but the LLM's answers
+            instead = "this one is a guess; ask again, or take another LLM"
+        notes.append(
+            f"none of the LLM's answers ({completions[0].text!r:.40} ...) is one of the "
+            f"{len(candidates)} of {task.name}: {instead}"
         )
     pool = engine.pool(
         question.query, question.vector, candidates, shown, question.history,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import stat
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
@@ -17,7 +18,7 @@ from hydra_edge.errors import ConfigError
 ENV_PREFIX = "HYDRA_EDGE_"
 _USER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 _LOCK_WAIT_S = 10.0
-_TRUE, _FALSE = {"1", "true", "yes", "on"}, {"0", "false", "no", "off", ""}
+_TRUE, _FALSE = {"1", "true", "yes", "on"}, {"0", "false", "no", "off"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +113,7 @@ def make_private_dir(path: Path) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """Every setting, with its default; ``HYDRA_EDGE_<NAME>`` overrides each."""
+    """Every setting, with its default; ``HYDRA_EDGE_<NAME>`` overrides each, if not empty."""
 
     user: str = "me"
     task: str = ""  # empty: the task most of the user's records belong to
@@ -231,8 +232,8 @@ def load_config(paths: Paths) -> Config:
     kinds = _kinds()
     values = _file_settings(paths, kinds)
     for name, kind in kinds.items():
-        env = os.environ.get(ENV_PREFIX + name.upper())
-        if env is not None:
+        # Programs that start others (compose files, CI) hand on a variable nobody set as empty.
+        if env := os.environ.get(ENV_PREFIX + name.upper()):
             values[name] = _convert(name, env, kind, f"environment {ENV_PREFIX}{name.upper()}")
     return replace(Config(), **values)
 
@@ -246,7 +247,7 @@ def way_online(paths: Paths) -> str:
     if not stays:
         return "leave --offline out"
     variable = f"{ENV_PREFIX}OFFLINE"
-    if variable in os.environ:
+    if os.environ.get(variable):
         return f"unset {variable}"
     return "run `hydra-edge config set offline false`"
 
@@ -321,7 +322,8 @@ def write_private(path: Path, text: str) -> None:
             stream.write(text)
         return
     target = Path(os.path.realpath(path))
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    # Of this call alone: several threads may save a file at once.
+    temporary = target.with_name(f".{target.name}.{os.getpid()}-{threading.get_ident()}.tmp")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as stream:

@@ -1,7 +1,8 @@
 """Prompts: a query, and the records shown with it, as text for a completion or a chat model.
 
 Records are quoted as the user's own examples, always in the user's turn, never in the system
-role; their line breaks are folded so that a record cannot pose as the structure around it.
+role; their line breaks are folded so that a record cannot pose as the structure around it. Only
+the closed set of a task, which names short answers of records, is part of the instruction.
 """
 
 from __future__ import annotations
@@ -23,9 +24,12 @@ _LONGEST_WORD = 40  # characters a word may take of a cut text; guards against w
 
 def cut(text: str, words: int) -> str:
     """Return the first ``words`` words of a text on one line, bounded in characters too."""
-    limit = words * _LONGEST_WORD
-    parts = text[: limit * 2].split()
-    return " ".join(parts[:words])[:limit]
+    return _one_line(text, words)[: words * _LONGEST_WORD]
+
+
+def _one_line(text: str, words: int) -> str:
+    """Return the first ``words`` words: counted, so that white space crowds none of them out."""
+    return " ".join(text.split(maxsplit=words)[:words])
 
 
 def query_words(task: TaskSpec) -> int:
@@ -36,7 +40,8 @@ def query_words(task: TaskSpec) -> int:
 def fold(text: str, *, multiline: bool) -> str:
     """Make an answer safe to quote: one line, or lines indented behind the first."""
     if not multiline:
-        return " ".join(text[: SHOT_WORDS * _LONGEST_WORD * 2].split())[: SHOT_WORDS * 8]
+        limit = SHOT_WORDS * 8
+        return _one_line(text, limit)[:limit]  # a word has a character
     lines = text.strip()[: SHOT_WORDS * _LONGEST_WORD].splitlines()
     return f"\n{_INDENT}".join(lines)
 

@@ -7,8 +7,10 @@ It knows nothing of users, stores, or models.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, get_args
 
@@ -27,6 +29,13 @@ MOVIE_TAGS = (
     "dark comedy", "classic", "psychology", "fantasy", "romance", "thought-provoking",
     "social commentary", "violence", "true story",
 )  # fmt: skip
+
+_MOST_ARE_NUMBERS = 0.95  # of a rating's answers
+# An answer that a closed set takes up is one line within these bounds: every prompt names it, and
+# in the system role. A longer one (a paragraph, a slip of a column) is no label.
+LABEL_WORDS, LABEL_CHARS = 30, 240
+# Of what the user's own answers may add to a prompt, in bytes: half of a small LLM's context.
+_ADDED_BYTES = 4000
 
 
 def number(text: str) -> float | None:
@@ -53,6 +62,23 @@ def _once(answers: Iterable[str], kind: Kind) -> dict[str | float, str]:
     for answer in sorted({answer.strip() for answer in answers}):
         out.setdefault(answer_key(answer, kind), answer)
     return out
+
+
+def is_label(answer: str) -> bool:
+    """Tell whether an answer can be named in a prompt's closed set: one line, and short."""
+    answer = answer.strip()
+    short = len(answer) <= LABEL_CHARS and len(answer.split()) <= LABEL_WORDS
+    return short and len(answer.splitlines()) <= 1
+
+
+def _room(answer: str) -> int:
+    """Return how many bytes it takes to name an answer in a prompt."""
+    return len(f"{answer}, ".encode("utf-8", "replace"))
+
+
+def _fit(answers: Iterable[str]) -> bool:
+    """Tell whether a prompt has room to name all of these answers."""
+    return sum(map(_room, answers)) <= _ADDED_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,18 +208,24 @@ def infer_task(name: str, outputs: Sequence[str]) -> TaskSpec:
     """Infer the spec of an unknown task from the answers seen so far.
 
     Few distinct numbers make a rating, few distinct short strings a set of labels, all else text.
-    At least 8 answers are needed before anything but text is assumed.
+    At least 8 answers are needed before anything but text is assumed. Among numbers a few answers
+    of another sort (N/A, a slip) are left out of the scale.
     """
-    distinct = sorted({o.strip() for o in outputs})
-    closed = len(outputs) >= 8 and len(distinct) <= max(2, min(60, len(outputs) // 3))
-    if closed and all(number(o) is not None for o in distinct):
+    given = [o.strip() for o in outputs]
+    numbers = [o for o in given if number(o) is not None]
+    is_scale = len(numbers) >= _MOST_ARE_NUMBERS * len(given)
+    given = numbers if is_scale else given
+    distinct = sorted(set(given))
+    closed = len(given) >= 8 and len(distinct) <= max(2, min(60, len(given) // 3))
+    closed = closed and all(map(is_label, distinct)) and _fit(distinct)
+    if closed and is_scale:
         ratings = sorted(_once(distinct, "rating").values(), key=float)
         return TaskSpec(
             name, "rating", labels=tuple(ratings), max_tokens=6,
             instruction="Rate the last input the way I rated the earlier ones.",
             output_label="Rating",
         )  # fmt: skip
-    if closed and all(len(o.split()) <= 6 and "\n" not in o for o in distinct):
+    if closed and all(len(o.split()) <= 6 for o in distinct):
         return TaskSpec(
             name, "label", labels=tuple(_once(distinct, "label").values()), max_tokens=16,
             instruction="Choose the label I would choose.",
@@ -308,7 +340,11 @@ def read_task_dir(folder: Path) -> CustomTasks:
 def find_task(
     name: str, *, custom: dict[str, TaskSpec] | None = None, outputs: Iterable[str] = ()
 ) -> TaskSpec:
-    """Return the spec of a task; its closed set always includes what the user has answered.
+    """Return the spec of a task; its closed set includes what the user has answered.
+
+    Answers that are no labels (long, or of several lines) are left out, and so are the rarest
+    ones where there are more than a prompt has room for. A task that names no labels itself is
+    then taken for free text: hardly an answer comes again.
 
     Parameters
     ----------
@@ -343,8 +379,24 @@ def find_task(
     if spec.kind == "text":
         return spec
     present = {answer_key(label, spec.kind) for label in spec.labels}
-    extra = [a for key, a in _once(answers, spec.kind).items() if key not in present]
+    usable = [a for a in set(answers) if is_label(a)]
+    extra = {key: a for key, a in _once(usable, spec.kind).items() if key not in present}
     if spec.kind == "rating":
-        extra = [e for e in extra if number(e) is not None]
-        return replace(spec, labels=tuple(sorted((*spec.labels, *extra), key=float)))
-    return replace(spec, labels=(*spec.labels, *extra))
+        extra = {key: a for key, a in extra.items() if number(a) is not None}
+    if not _fit(extra.values()):
+        if not spec.labels:
+            return replace(spec, kind="text")
+        extra = _most_given(extra, Counter(answer_key(a, spec.kind) for a in answers))
+    if spec.kind == "rating":
+        return replace(spec, labels=tuple(sorted((*spec.labels, *extra.values()), key=float)))
+    return replace(spec, labels=(*spec.labels, *extra.values()))
+
+
+def _most_given(
+    answers: dict[str | float, str], times: Counter[str | float]
+) -> dict[str | float, str]:
+    """Return, in their order, those of the answers given most often that a prompt has room for."""
+    often = sorted(answers, key=lambda key: -times[key])
+    filled = accumulate(_room(answers[key]) for key in often)
+    kept = {key for key, size in zip(often, filled, strict=True) if size <= _ADDED_BYTES}
+    return {key: answer for key, answer in answers.items() if key in kept}

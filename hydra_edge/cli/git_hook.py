@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hydra_edge.cli import options, output
+from hydra_edge.cli import models, options, output
 from hydra_edge.cli.group import new_group, put
 from hydra_edge.cli.session import check_named, open_user, settings
 from hydra_edge.errors import CancelledError, EgressDeniedError, HydraError
@@ -69,6 +69,7 @@ def install(
             param_hint="--limit",
         )
     repository = Repository(repo)
+    model = models.name_to_keep(model) if model else None
     with open_user(ctx, user, create=user is None):
         pass
     check_named(ctx, user, [task])  # a name mistyped is said now, not at every commit
@@ -147,18 +148,23 @@ def run(
     def open_person() -> Personalizer:
         return open_user(ctx, user, create=user is None, model=model, offline=not allow_remote)
 
+    embedded: list[tuple[int, int]] = []  # of the records that never were, and of how many
+
     def work(should_stop: Callable[[], bool]) -> None:
-        be_hook(hook, arguments or [], task=task, open_person=open_person, should_stop=should_stop)
+        be_hook(
+            hook, arguments or [], task=task, open_person=open_person, should_stop=should_stop,
+            progress=lambda _stage, done, total: embedded.append((done, total)),
+        )  # fmt: skip
 
     failed = "nothing learned" if hook == "post-commit" else "nothing proposed"
     try:
         within(options.seconds(limit, "--limit") or 0.0, work)
     except TimeoutError:
-        output.note(f"hydra-edge: {failed} within {limit}.")
+        output.note(f"hydra-edge: {failed} within {limit}{_why(embedded)}.")
         sys.stderr.flush()
         os._exit(0)  # a thread may be deep inside an LLM, and git has waited long enough
     except CancelledError:
-        output.note(f"hydra-edge: {failed} within {limit}.")
+        output.note(f"hydra-edge: {failed} within {limit}{_why(embedded)}.")
     except EgressDeniedError:
         words = _words(user, task, model, limit, allow_remote=True)
         again = shlex.join(["hydra-edge", "git-hook", "install", *words])
@@ -174,6 +180,17 @@ def run(
         output.note(f"hydra-edge: {failed}: {output.one_line(str(err))}")
     except Exception as err:
         output.note(f"hydra-edge: {failed}: a fault of its own ({type(err).__name__}).")
+
+
+def _why(embedded: list[tuple[int, int]]) -> str:
+    """Say that the time went into records that are embedded for the first time, if it did."""
+    done, total = embedded[-1] if embedded else (0, 0)
+    if done >= total:
+        return ""
+    return (
+        f": {done:,} of {total:,} texts of your history are embedded, which is done once. "
+        "To do the rest now: hydra-edge fit-head"
+    )
 
 
 def register(app: typer.Typer) -> None:

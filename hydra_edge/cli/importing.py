@@ -24,8 +24,8 @@ Private = Annotated[
     typer.Option(
         "--private/--public",
         help="Whether remote LLMs may never see these records. Default: mail and chats are "
-        "private, commits as those of their repository before, all else is public; a record "
-        "that says it is private stays so.",
+        "private, commits as those of their repository before, all else is public unless all "
+        "you have of that file or folder is private; a record that says it is private stays so.",
     ),
 ]
 DryRun = Annotated[
@@ -298,7 +298,9 @@ def import_lamp(
     extra = _given(user=person, task=task, private=private)
     run(
         ctx,
-        lambda log: read_lamp(questions, outputs, log, **extra),
+        lambda log: read_lamp(
+            questions.expanduser(), outputs and outputs.expanduser(), log, **extra
+        ),
         user=user,
         private=private,
         dry_run=dry_run,

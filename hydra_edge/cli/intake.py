@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import chain, islice
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,13 @@ from hydra_edge.cli import output
 from hydra_edge.cli.interrupt import Interrupt
 from hydra_edge.cli.session import open_user
 from hydra_edge.cli.views import plural, record_json
-from hydra_edge.errors import CancelledError, HydraError, RecordNotFoundError, UnknownUserError
+from hydra_edge.errors import (
+    CancelledError,
+    HydraError,
+    ImportFormatError,
+    RecordNotFoundError,
+    UnknownUserError,
+)
 
 if TYPE_CHECKING:
     from hydra_edge.importers import ImportLog
@@ -80,7 +86,8 @@ def run(
     private
         What the user said of these records: private, public, or nothing.
     as_before
-        Marks records private that are to be so like earlier ones, where nothing was said.
+        Marks records private that are to be so like earlier ones, where nothing was said. Without
+        it, new records are private where all earlier ones of their source are.
     """
     from hydra_edge.importers import ImportLog
     from hydra_edge.types import AddResult
@@ -88,9 +95,16 @@ def run(
     log, result, samples, name = ImportLog(), AddResult(), [], ""
     counts = Counter[str]()
 
+    def as_told(new: Iterable[Record]) -> Iterator[Record]:
+        for record in new:
+            counts["private"] += record.private
+            yield record
+
     def as_wanted(new: Iterable[Record], store: Store) -> Iterator[Record]:
-        for record in new if as_before is None else as_before(new, store):
-            counts["marked"] += as_before is not None and record.private
+        if private is None:
+            new = (as_before or _as_their_source)(as_told(new), store)
+        for record in new:
+            counts["private, in the end"] += private is None and record.private
             counts["stay"] += private is False and _is_hidden(store, record)
             yield record
 
@@ -112,28 +126,66 @@ def run(
             with open_user(ctx, user, create=True) as me:
                 name = me.user
                 result = me.add(as_wanted(chain([first], records), me.store))
-    if counts["marked"]:
-        output.note(
-            "Kept private, as records of this repository are already; --public keeps new ones "
-            "public."
-        )
-    report = Report(name, log, result, counts["stay"], samples, dry_run, stop.wanted, reading.error)
+    if counts["private, in the end"] > counts["private"]:
+        those = "records of this repository" if as_before else "all records of this source"
+        output.note(f"Kept private, as {those} are already; --public keeps new ones public.")
+    error = reading.error
+    if error is None and not log.read and not stop.wanted:
+        error = _nothing_read(log)
+    report = Report(name, log, result, counts["stay"], samples, dry_run, stop.wanted, error)
     if as_json:
         output.write_json(report.json())
     else:
         report.write()
     if stop.wanted:
         raise typer.Exit(130)
-    if reading.error or not log.read:
+    if error:
         raise typer.Exit(1)
+
+
+def _nothing_read(log: ImportLog) -> ImportFormatError:
+    seen = log.skipped.total() + log.bad_total
+    reasons = ", ".join(f"{count} {reason}" for reason, count in log.skipped.most_common())
+    unreadable = f"{log.bad_total} unreadable" if log.bad_total else ""
+    why = "; ".join(filter(None, (reasons, unreadable)))
+    return ImportFormatError(
+        f"Nothing was imported: got no record in {plural(seen, log.item)}"
+        f"{f' ({why})' if why else ''}; expected at least one. What is read, and by which options: "
+        "hydra-edge import --help"
+    )
+
+
+def _as_their_source(records: Iterable[Record], store: Store) -> Iterator[Record]:
+    """Mark records private that are new to a store, if all it has of their source are private.
+
+    Those it holds already are as their owner wants them. A pipe is no source: whatever came
+    through it before may be something else.
+    """
+    from hydra_edge.records import from_stream
+
+    hidden: dict[str, bool] = {}
+    for record in records:
+        source = record.source
+        if source not in hidden:
+            earlier = [] if from_stream(source) else store.records(source=source)
+            hidden[source] = bool(earlier) and all(one.private for one in earlier)
+        holder = _holder(store, record) if hidden[source] else None
+        held = holder is not None and holder.content_hash == record.content_hash
+        yield replace(record, private=True) if hidden[source] and not held else record
 
 
 def _is_hidden(store: Store, record: Record) -> bool:
     """Tell whether the record that has this one's id is private, and so keeps it private."""
+    holder = _holder(store, record)
+    return holder is not None and holder.private
+
+
+def _holder(store: Store, record: Record) -> Record | None:
+    """Return the stored record that has the id of this one."""
     try:
-        return store.get(record.id or record.content_hash[:16]).private
+        return store.get(record.id or record.content_hash[:16])
     except RecordNotFoundError:
-        return False
+        return None
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hydra_edge.cli import options, output
+from hydra_edge.cli import models, options, output
 from hydra_edge.cli.group import examples, put
 from hydra_edge.cli.session import check_named, open_user, task_spec
 from hydra_edge.errors import ConfigError
@@ -94,6 +94,7 @@ def install(
     from hydra_edge.program import NAME
 
     check_named(ctx, user, [task] if task else [])  # told now, not by a server that will not start
+    model = models.name_to_keep(model) if model else None
     place = path or clients.own_config_path(client)
     arguments = ["mcp"]
     for flag, value in (("--user", user), ("--task", task), ("--model", model)):

@@ -63,7 +63,10 @@ def serve(
         bool, typer.Option("--new-token", help="Make a new token; the old one opens nothing.")
     ] = False,
     queue: Annotated[
-        int, typer.Option(metavar="N", min=0, help="Requests that may wait; more are refused.")
+        int,
+        typer.Option(
+            metavar="N", min=0, help="Requests that may wait for the LLM; more are refused."
+        ),
     ] = 64,
     timeout: Annotated[
         str, typer.Option(metavar="TIME", help="Longest a request may take, waiting included.")

@@ -11,12 +11,20 @@ import re
 import zipfile
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hydra_edge.errors import ImportFormatError
-from hydra_edge.importers.base import Origin, build_record, mismatch, parse_json_source, readable
+from hydra_edge.importers.base import (
+    Origin,
+    build_record,
+    mismatch,
+    parse_json_source,
+    parse_time,
+    readable,
+)
 from hydra_edge.importers.log import ImportLog
 from hydra_edge.types import Record
 
@@ -77,13 +85,19 @@ def read_chatgpt(
     for position, conversation in enumerate(conversations, start=1):
         log.done = position
         try:
-            for turn in _turns(_messages(conversation), log):
-                record = build_record(turn.fields(conversation), origin, log)
-                if record is not None:
-                    log.read += 1
-                    yield record
+            messages = _messages(conversation)
         except ValueError as err:
             log.reject(position, str(err))
+            continue
+        for turn in _turns(messages, log):
+            try:
+                record = build_record(turn.fields(conversation), origin, log)
+            except ValueError as err:
+                log.reject(position, str(err))
+                continue
+            if record is not None:
+                log.read += 1
+                yield record
 
 
 def _json_files(path: Path, max_bytes: int) -> Iterator[bytes]:
@@ -145,13 +159,21 @@ class _Turn:
         """Return the fields of a record for this turn."""
         chat = conversation.get("conversation_id") or conversation.get("id")
         message = self.question.get("id")
-        asked_at = self.question.get("create_time")
         return {
             "input": _text(self.question),
             "output": "\n\n".join(self.answers),
             "id": f"{chat}:{message}" if chat and message else "",
-            "time": conversation.get("create_time") if asked_at is None else asked_at,
+            "time": _time(self.question.get("create_time"), conversation.get("create_time")),
         }
+
+
+def _time(*moments: object) -> float | None:
+    """Return the first of some times that can be read; where none can, the turn is not lost."""
+    for moment in moments:
+        with suppress(ValueError):
+            if (seconds := parse_time(moment)) is not None:
+                return seconds
+    return None
 
 
 def _messages(conversation: object) -> list[dict[str, Any]]:

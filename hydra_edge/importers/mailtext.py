@@ -74,23 +74,31 @@ def header_text(value: object) -> str:
 
 
 def plain_text(mail: Message) -> str:
-    """Decode a mail's body: its first text/plain part, else its HTML without the tags."""
-    parts = [
-        part
-        for part in mail.walk()
-        if part.get_content_type() in {"text/plain", "text/html"}
-        and part.get_content_disposition() != "attachment"
-    ]
-    if not parts:
+    """Decode a mail's own text: text/plain, or HTML without the tags where there is no other.
+
+    What it carries along (attachments, mails passed on) is not its text, nor is a footer that a
+    mailing list puts behind it as a part of its own.
+    """
+    text = _part_text(mail).replace("\r\n", "\n").replace("\r", "\n")
+    return _ESCAPED_FROM.sub(r"\1", text)
+
+
+def _part_text(part: Message) -> str:
+    """Return a part's text; of several parts the first one's that has any."""
+    kind = part.get_content_type()
+    if part.get_content_disposition() == "attachment" or kind.startswith("message/"):
         return ""
-    part = min(parts, key=lambda part: part.get_content_type() != "text/plain")
-    payload = part.get_payload(decode=True)
+    if part.is_multipart():
+        parts = [child for child in part.get_payload() if isinstance(child, Message)]
+        if kind == "multipart/alternative":  # the same text in several forms
+            parts.sort(key=lambda child: child.get_content_type() != "text/plain")
+        return next((text for child in parts if (text := _part_text(child))), "")
+    payload = part.get_payload(decode=True) if kind in {"text/plain", "text/html"} else None
     if not isinstance(payload, bytes):
         return ""
     text = decoded(payload, part.get_content_charset())
-    if part.get_content_type() == "text/html":
-        text = html_text(text)
-    return _ESCAPED_FROM.sub(r"\1", text.replace("\r\n", "\n").replace("\r", "\n"))
+    text = html_text(text) if kind == "text/html" else text
+    return text if text.strip() else ""
 
 
 def html_text(html: str) -> str:

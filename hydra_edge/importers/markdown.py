@@ -1,7 +1,8 @@
 """A folder of Markdown notes: the text -> the title its author gave it.
 
-Owns finding the notes below a folder and telling title from text. Front matter is read by
-hand for the few keys that matter here; it is not YAML. Never follows a link out of the folder.
+Owns finding the notes below a folder and telling title from text. Front matter between ``---``
+is read by hand for the few keys that matter here, as it need not be YAML; between ``+++`` it is
+TOML. Never follows a link out of the folder.
 """
 
 from __future__ import annotations
@@ -28,9 +29,17 @@ from hydra_edge.types import Record
 
 SUFFIXES = frozenset({".md", ".markdown"})
 MAX_NOTE_BYTES = 64 * 2**20
+MAX_TOML_CHARS = 16_384  # of a front matter: reading a key of many dots is quadratic
 _EXPECTED = "a folder of Markdown notes (*.md)"
-_KEYS = frozenset({"title", "date", "private", "tags"})
+_KEYS = frozenset({"title", "date", "tags"})
 _KEY_LINE = re.compile(r"([A-Za-z]\w*)[ \t]*:(?:[ \t]+(.*))?$")
+_BLOCK = re.compile(r"^[>|][-+0-9]*$")  # the value is in the lines below
+# The mark at any depth, be it YAML or TOML; and a line that is meant as one, but cannot be read.
+_PRIVATE = re.compile(
+    r"""^(?:[ \t]*(["']?)private\1[ \t]*[:=][ \t]*(?:\n[ \t]+)?(?P<value>.*)|private\b[^:=\n]*)$""",
+    re.IGNORECASE | re.MULTILINE,
+)
+_COMMENT = re.compile(r"(?:^|\s)#.*")
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
 _ATX = re.compile(r" {0,3}#{1,6}(?:[ \t]+(.*))?$")
 _SETEXT = re.compile(r" {0,3}(?:=+|-+)[ \t]*$")
@@ -55,7 +64,8 @@ def read_markdown(
         For every record.
     private
         Marks every record private; a note can mark itself so by ``private: true`` or the tag
-        ``private`` in its front matter, but not undo this.
+        ``private`` in its front matter, but not undo this. One whose mark cannot be read is
+        reported and left out.
 
     Yields
     ------
@@ -165,7 +175,13 @@ class Note:
 
 
 def parse_note(text: str) -> Note:
-    """Take a note apart into title, text, and the front matter's known keys."""
+    """Take a note apart into title, text, and the front matter's known keys.
+
+    Raises
+    ------
+    ValueError
+        If its front matter is TOML that cannot be read.
+    """
     front, tags, lines = _split_front_matter(text.split("\n"))
     heading = _first_heading(lines)
     title = front.get("title", "")
@@ -180,24 +196,69 @@ def _split_front_matter(
     lines: list[str],
 ) -> tuple[dict[str, str], frozenset[str], list[str]]:
     """Return the known keys, the tags, and the lines below the front matter."""
-    if not lines or lines[0].rstrip() != "---":
-        return {}, frozenset(), lines
-    end = next((n for n, line in enumerate(lines[1:], 1) if line.rstrip() in {"---", "..."}), None)
+    opening = lines[0].rstrip()
+    ends = {"---": {"---", "..."}, "+++": {"+++"}}.get(opening, set())
+    end = next((n for n, line in enumerate(lines[1:], 1) if line.rstrip() in ends), None)
     if end is None:
+        if opening == "+++":  # a mere --- is a rule
+            raise ValueError("front matter after +++ has no end")
         return {}, frozenset(), lines
+    read = _read_toml if opening == "+++" else _read_keys
+    front, tags = read(lines[1:end])
+    marks = map(_mark, _PRIVATE.finditer("\n".join(lines[1:end])))
+    front["private"] = next((mark for mark in marks if not _is_no(mark)), "")
+    return front, frozenset(map(_tag, tags)), lines[end + 1 :]
+
+
+def _mark(found: re.Match[str]) -> str:
+    value = found["value"]
+    return found[0] if value is None else _unquoted(_COMMENT.sub("", value))
+
+
+def _is_no(mark: str) -> bool:
+    """Tell whether a mark says no for certain; one that cannot be read is reported later."""
+    try:
+        return not parse_private(mark)
+    except ValueError:
+        return False
+
+
+def _read_keys(lines: list[str]) -> tuple[dict[str, str], list[str]]:
+    """Read a front matter line by line for the known keys, and the tags."""
     front: dict[str, str] = {}
-    tags: set[str] = set()
+    tags: list[str] = []
     key = ""
-    for line in lines[1:end]:
+    for line in lines:
         if match := _KEY_LINE.match(line.rstrip()):
             key = match[1].lower()
             if key in _KEYS:
-                front.setdefault(key, _unquoted(match[2] or ""))
+                front.setdefault(key, _BLOCK.sub("", _unquoted(match[2] or "")))
         elif key == "tags" and line.lstrip().startswith("-"):
-            tags.add(_tag(line.lstrip()[1:]))
-    for tag in re.split(r"[,\s]+", front.get("tags", "").strip("[]")):
-        tags.add(_tag(tag))
-    return front, frozenset(tags), lines[end + 1 :]
+            tags.append(line.lstrip()[1:])
+    return front, tags + re.split(r"[,\s]+", front.get("tags", "").strip("[]"))
+
+
+def _read_toml(lines: list[str]) -> tuple[dict[str, str], list[str]]:
+    """Read a front matter that is TOML for the same keys, and the tags."""
+    import tomllib
+
+    text = "\n".join(lines)
+    if len(text) > MAX_TOML_CHARS:
+        raise ValueError(f"front matter is longer than {MAX_TOML_CHARS} characters")
+    try:
+        found = {key.lower(): value for key, value in tomllib.loads(text).items()}
+    except (ValueError, RecursionError) as err:
+        raise ValueError("front matter after +++ is not TOML") from err
+    title, date = found.get("title"), found.get("date")
+    front = {
+        "title": " ".join(title.split()) if isinstance(title, str) else "",
+        "date": "" if date is None else str(date),
+    }
+    tags: list[str] = []
+    for table in (found, found.get("taxonomies")):  # where Zola has them
+        given = table.get("tags", []) if isinstance(table, dict) else []
+        tags += map(str, given) if isinstance(given, list) else re.split(r"[,\s]+", str(given))
+    return front, tags
 
 
 def _unquoted(value: str) -> str:

@@ -32,6 +32,7 @@ from hydra_edge.types import Record, text_hash
 Mode: TypeAlias = Literal["subject", "reply"]
 _TASKS: dict[Mode, str] = {"subject": "email_subject", "reply": "email_reply"}
 _EXPECTED = "an mbox file (mails that each begin with a 'From ' line)"
+_MAX_HEADER_BYTES = 2**20  # what comes later in a header says nothing
 _ENCRYPTED = "-----BEGIN PGP MESSAGE-----"
 
 
@@ -262,11 +263,12 @@ def _index(box: mailbox.mbox, log: ImportLog) -> dict[bytes, str]:
 
 def _header(box: mailbox.mbox, key: str) -> bytes:
     """Return what stands above a mail's body, which is not even read."""
-    header = b""
+    lines, room = [], _MAX_HEADER_BYTES
     with box.get_file(key) as handle:
-        while (line := handle.readline()).strip():
-            header += line
-    return header
+        while room > 0 and (line := handle.readline(room)).strip():
+            lines.append(line)
+            room -= len(line)
+    return b"".join(lines)
 
 
 def _digest(message_id: str) -> bytes:

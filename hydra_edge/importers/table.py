@@ -27,6 +27,9 @@ from hydra_edge.importers.log import ImportLog
 from hydra_edge.types import DEFAULT_TASK, Record
 
 DELIMITERS = (",", ";", "\t", "|")
+# Characters of failed rows that are read again, for each one read and besides. Where quotes are
+# misplaced in line after line, each would open a field to the end of the file.
+_RETRIED, _RETRIED_BESIDES = 8, 2**16
 _UNDECODED = re.compile("[\udc80-\udcff]")
 _EXPECTED = "a table with a header line (columns input and output)"
 
@@ -127,19 +130,30 @@ class _RowLines:
     def __init__(self, lines: Iterator[tuple[int, str]]) -> None:
         self._lines = lines
         self._again: deque[tuple[int, str]] = deque()
+        self._retries_left = _RETRIED_BESIDES
         self.row: list[tuple[int, str]] = []
 
     def __iter__(self) -> _RowLines:
         return self
 
     def __next__(self) -> str:
-        line = self._again.popleft() if self._again else next(self._lines)
+        if self._again:
+            line = self._again.popleft()
+        else:
+            line = next(self._lines)
+            self._retries_left += _RETRIED * len(line[1])
         self.row.append(line)
         return line[1]
 
-    def retry_rest(self) -> None:
-        """Give out the lines of the failed row again, all but the first."""
-        self._again.extendleft(reversed(self.row[1:]))
+    def retry_rest(self) -> bool:
+        """Give out the lines of the failed row again, all but the first; False if too often."""
+        rest = self.row[1:]
+        size = sum(len(text) for _, text in rest)
+        if size > self._retries_left:
+            return False
+        self._retries_left -= size
+        self._again.extendleft(reversed(rest))
+        return True
 
 
 @contextmanager
@@ -168,10 +182,26 @@ def _read_rows(
             return
         except csv.Error as err:
             log.reject(feed.row[0][0], f"not a row: {err}")
-            feed.retry_rest()
+            if not feed.retry_rest():
+                yield from _read_singly(feed.row[1:], delimiter, log)
             continue
         if row:  # a blank line is an empty list
             yield feed.row[0][0], row
+
+
+def _read_singly(
+    lines: list[tuple[int, str]], delimiter: str, log: ImportLog
+) -> Iterator[tuple[int, list[str]]]:
+    """Read each line as a row of its own, so that none is read again."""
+    for line_number, text in lines:
+        try:
+            with _wide_fields():
+                row = next(csv.reader([text], delimiter=delimiter, strict=True))
+        except csv.Error as err:
+            log.reject(line_number, f"not a row: {err}")
+            continue
+        if row:
+            yield line_number, row
 
 
 def _pick(row: list[str], places: Mapping[str, int], width: int) -> dict[str, object]:

@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from typing import TypeVar
 
 from hydra_edge import types
-from hydra_edge.answering import Outgoing, Question, answer, logged, outgoing
+from hydra_edge.answering import Outgoing, Question, answer, logged, outgoing, votes_on
 from hydra_edge.apptasks import app_task
 from hydra_edge.errors import CancelledError, ConfigError, RecordNotFoundError
 from hydra_edge.learning import from_private
@@ -123,15 +123,17 @@ class Desk:
         """Answer a query with our own LLM, and remember the answer for a choice."""
         person = self.person
         llm = person.llm  # first: an LLM that is refused costs no work
-        spec = self._task(task)
+        spec, n = self._task(task), self.wanted(candidates)
+        out = self._outgoing(query, spec, None, remote=llm.is_remote)
         made = answer(
-            self._outgoing(query, spec, None, remote=llm.is_remote),
+            out,
             llm,
-            n=self.wanted(candidates),
+            n=n,
             temperature=person.config.temperature,
             max_tokens=spec.max_tokens,
             should_stop=should_stop,
             on_candidate=on_candidate,
+            votes=votes_on(out, n) if person.config.early_stop else None,
         )
         if should_stop is not None and should_stop():
             raise CancelledError("Generating was cancelled. Nothing was kept of it.")

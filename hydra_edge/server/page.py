@@ -195,7 +195,7 @@ class Page:
         service, asked = await _asked(request, "query", "task", "plain", "private")
         query, task = asked.text("query"), asked.text("task", "") or None
         plain, private = asked.flag("plain"), asked.flag("private")
-        work = _plain(service, query, task) if plain else _personal(service, query, task, private)
+        work = (_plain if plain else _personal)(service, query, task, private)
         return Json(await service.while_connected(request, work))
 
     async def choose(self, request: Request) -> Response:
@@ -284,10 +284,10 @@ async def _personal(service: Service, query: str, task: str | None, private: boo
     return shapes.answer_json(await _generate(service, query, task, private=private))
 
 
-async def _plain(service: Service, query: str, task: str | None) -> JsonDict:
+async def _plain(service: Service, query: str, task: str | None, private: bool) -> JsonDict:
     """Return the LLM's first answer to the bare query; no record, no head has a part in it."""
     drawn: list[Completion] = []
-    made = await _generate(service, query, task, drawn, n=1, k=0, temperature=0.0)
+    made = await _generate(service, query, task, drawn, n=1, k=0, temperature=0.0, private=private)
     text = drawn[0].text.strip() if drawn else made.text
     return {"text": text, "task": made.task, "usage": asdict(made.usage)}
 

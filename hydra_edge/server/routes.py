@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import Iterable
 from contextlib import suppress
@@ -18,7 +19,7 @@ from starlette.routing import Route
 from hydra_edge import __version__
 from hydra_edge.apptasks import app_task
 from hydra_edge.errors import CancelledError, ConfigError, RecordNotFoundError
-from hydra_edge.records import MOMENTS, checked, name_fault
+from hydra_edge.records import MAX_NAME_CHARS, MOMENTS, checked, name_fault
 from hydra_edge.server.chat import (
     ID_PREFIX,
     MODEL,
@@ -35,13 +36,23 @@ from hydra_edge.server.service import Service
 from hydra_edge.server.tokens import Scope
 from hydra_edge.server.views import Json, ranking_json
 from hydra_edge.tasks import canonical_name
-from hydra_edge.types import DEFAULT_TASK, AddResult, Completion, Generation, JsonDict, Record
+from hydra_edge.types import (
+    DEFAULT_TASK,
+    AddResult,
+    Completion,
+    Generation,
+    JsonDict,
+    RankedRecord,
+    Record,
+    text_hash,
+)
 
 if TYPE_CHECKING:
     from hydra_edge.personalizer import Personalizer
     from hydra_edge.store import Store
 
 MOST_SHOWN = 100
+_APPS_PREFIX = re.compile(r"^app:[^:]*:")
 
 
 def service_of(request: Request) -> Service:
@@ -107,9 +118,7 @@ async def chat_completions(request: Request) -> Response:
     asked = read_chat(Fields.parse(await request.body()))
     task = await _task(request, asked.task)
     wanted = max(asked.candidates or service.owner.config.candidates, asked.choices)
-    make = partial(
-        _generate, service, asked, task, n=wanted, hide_private=not scope_of(request).is_owner
-    )
+    make = partial(_generate, service, scope_of(request), asked, task, n=wanted)
     if asked.stream:
         live = Live(service, asked, wanted)
         return await live.response(request, make(**live.listeners))
@@ -120,11 +129,11 @@ async def chat_completions(request: Request) -> Response:
 
 async def _generate(
     service: Service,
+    scope: Scope,
     asked: ChatRequest,
     task: str | None,
     *,
     n: int,
-    hide_private: bool,
     **listeners: Any,
 ) -> Generation:
     end = time.monotonic() + service.settings.timeout_s
@@ -146,7 +155,7 @@ async def _generate(
                 max_tokens=limit,
                 system=asked.system,
                 private=asked.private,
-                hide_private=hide_private,
+                hide_private=not scope.is_owner,
                 seed=asked.seed,
                 should_stop=is_over,
                 **listeners,
@@ -155,7 +164,11 @@ async def _generate(
             if is_over():
                 raise service.too_late() from err
             raise
-    return replace(generation, notes=(*generation.notes, *lowered))
+    return replace(
+        generation,
+        records=_as_told(scope, generation.records),
+        notes=(*generation.notes, *lowered),
+    )
 
 
 async def rank(request: Request) -> Response:
@@ -168,7 +181,7 @@ async def rank(request: Request) -> Response:
     ranking = await service.quickly(
         lambda person: person.rank(query, task=task, k=k, hide_private=not scope.is_owner)
     )
-    return Json(ranking_json(ranking))
+    return Json(ranking_json(replace(ranking, records=_as_told(scope, ranking.records))))
 
 
 async def feedback(request: Request) -> Response:
@@ -216,21 +229,50 @@ async def add_records(request: Request) -> Response:
     def add(person: Personalizer) -> AddResult:
         if scope.is_owner:
             return person.add(records)
-        return person.add([_unless_anothers(person.store, record) for record in records])
+        done = person.add([_of_app(person.store, record) for record in records])
+        return replace(done, added=done.added + done.renamed, renamed=0)
 
     result = await service.quickly(add)
     return Json({"object": "hydra_edge.added"} | asdict(result), HTTPStatus.CREATED)
 
 
-def _unless_anothers(store: Store, record: Record) -> Record:
-    """Return a record so that adding it cannot hide one that another source owns."""
+def _own_id(source: str, name: str) -> str:
+    """Return the id an app's record is kept under, which no other source uses."""
+    whole = f"{source}:{name}"
+    return whole if len(whole) <= MAX_NAME_CHARS else f"{source}:{text_hash(name)}"
+
+
+def _as_told(scope: Scope, shown: Iterable[RankedRecord]) -> tuple[RankedRecord, ...]:
+    """Return records as whoever asks may know them: an app those of apps by the ids they gave."""
+    if scope.is_owner:
+        return tuple(shown)
+    return tuple(
+        replace(r, record=replace(r.record, id=_APPS_PREFIX.sub("", r.record.id))) for r in shown
+    )
+
+
+def _of_app(store: Store, record: Record) -> Record:
+    """Return an app's record so that adding it changes none of another source, and tells of none.
+
+    For an app what others keep private does not exist: neither what its record counts as nor the
+    id it gets may depend on that. So it gets an id of the app's own, unless the app has it under
+    the plain one (an answer it kept), or others have the very record for all to see.
+    """
     name = record.id or record.content_hash[:16]  # as the store names what has no id
+    own = _own_id(record.source, name)
     with suppress(RecordNotFoundError):
-        while (found := store.get(name)).content_hash != record.content_hash:
+        store.get(own)
+        return replace(record, id=own)
+    with suppress(RecordNotFoundError):
+        found = store.get(name)
+        while found.source != record.source and found.content_hash != record.content_hash:
             name = f"{name}~{record.content_hash[:6]}"
-        if found.source != record.source:
-            return replace(record, private=False)
-    return record
+            found = store.get(name)
+        if found.source == record.source:
+            return replace(record, id=name)
+        if not found.private:
+            return replace(record, id=name, private=False, time=None)
+    return replace(record, id=own)
 
 
 def _read_record(service: Service, scope: Scope, entry: object, place: int) -> Record:
@@ -238,7 +280,8 @@ def _read_record(service: Service, scope: Scope, entry: object, place: int) -> R
         raise bad_field(f"records[{place}]", entry, "an object with input and output")
     fields = Fields(entry, f"records[{place}].")
     fields.refuse_others(("id", "input", "output", "private", "source", "task", "time"))
-    task = service.task(scope, fields.text("task", "")) or DEFAULT_TASK
+    named = service.task(scope, fields.text("task", ""))
+    task = named or service.owner.config.task or DEFAULT_TASK  # a scope of some tasks names one
     record = Record(
         fields.text("input"), fields.text("output"), canonical_name(task), fields.text("id", ""),
         fields.number("time", *MOMENTS), fields.flag("private"),

@@ -23,12 +23,19 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 DEFAULT_PORT = 4937
+# What waits for no LLM takes milliseconds, so that a client seldom has to come back; bounded, since
+# each of those waiting may hold a body of 1 MiB.
+QUICK_WAITING = 64
 _GRACE_S = 10.0  # for an LLM told to stop to hand over what is finished
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How a server serves; ``task`` is the one of the model named plain ``hydra-edge``."""
+    """How a server serves.
+
+    ``task`` is the one of the model named plain ``hydra-edge``; ``queue`` is how many may wait for
+    the LLM.
+    """
 
     port: int
     doorkeeper: Doorkeeper
@@ -45,7 +52,7 @@ class Service:
         self.settings = settings
         self.started = int(time.time())
         self.llm = Lane(settings.queue)
-        self.quick = Lane(settings.queue)
+        self.quick = Lane(QUICK_WAITING)
 
     @property
     def patience_s(self) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import mailbox
 import os
 import struct
 import subprocess
@@ -15,6 +16,7 @@ import pytest
 from hydra_edge.errors import ImportFormatError
 from hydra_edge.importers import (
     ImportLog,
+    mbox,
     read_chatgpt,
     read_csv,
     read_git,
@@ -22,6 +24,7 @@ from hydra_edge.importers import (
     read_lamp,
     read_markdown,
     read_mbox,
+    table,
 )
 
 DEEP = b"[" * 200_000
@@ -62,6 +65,40 @@ def test_jsonl_line_without_end_is_never_held_in_memory():
     stream = io.TextIOWrapper(io.BufferedReader(Endless(), 1 << 20))
     assert len(list(read_jsonl(stream, log))) == 1
     assert [(bad.number, bad.reason) for bad in log.bad] == [(1, "longer than 64 MiB")]
+
+
+@pytest.mark.parametrize("last", ["good,row\n", '"x"y,z\n'])  # to the end, or to an error there
+def test_csv_quotes_misplaced_in_every_line_are_read_a_few_times_each(tmp_path, monkeypatch, last):
+    given = 0
+    as_it_was = table._RowLines.__next__
+
+    def counted(self):
+        nonlocal given
+        line = as_it_was(self)
+        given += 1
+        return line
+
+    monkeypatch.setattr(table._RowLines, "__next__", counted)
+    bad = 8000
+    path = tmp_path / "h.csv"
+    path.write_text("input,output\nfirst,row\n" + 'a","c\n' * bad + last)
+    log = ImportLog()
+    records = [(r.input, r.output) for r in read_csv(path, log)]
+    good = last.startswith("good")
+    assert records == [("first", "row"), ("good", "row")][: 1 + good]
+    assert log.bad_total == bad + (not good)
+    assert [bad.number for bad in log.bad] == list(range(3, 103))
+    assert given < 20 * bad
+
+
+def test_csv_rows_of_many_lines_are_whole_behind_misplaced_quotes(tmp_path):
+    path = tmp_path / "h.csv"
+    rows = 'a","c\n"several\nlines","b"\n' * 1000
+    path.write_text("input,output\n" + rows)
+    log = ImportLog()
+    records = list(read_csv(path, log))
+    assert {record.input for record in records} == {"several\nlines"}
+    assert (len(records), log.bad_total) == (1000, 1000)
 
 
 def test_bad_line_reasons_cannot_drive_a_terminal(tmp_path):
@@ -217,6 +254,16 @@ def test_mbox_html_never_closed_is_read_to_its_end(tmp_path, piece):
     path.write_text(head + piece * (400_000 // len(piece)) + "\n\n")
     [record] = read_mbox(path, ImportLog())
     assert record.input.startswith("before")
+
+
+def test_mbox_header_without_end_is_looked_into_no_further_than_a_megabyte(tmp_path):
+    path = tmp_path / "m.mbox"
+    lines = b"".join(b"X-Line-%d: %s\n" % (n, b"x" * 40) for n in range(80_000))
+    path.write_bytes(b"From x\nFrom: a@b\n" + lines + b"Y: " + b"y" * 2**20 + b"\n\nbody\n\n")
+    assert mbox.only_sender(path, ImportLog()) == "a@b"
+    box = mailbox.mbox(path)
+    assert len(mbox._header(box, box.keys()[0])) == 2**20
+    box.close()
 
 
 @pytest.mark.parametrize("piece", ["=?utf-8?q?a?= ", "a <a@b>, ", "a;", "("])

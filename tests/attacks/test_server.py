@@ -468,6 +468,94 @@ def test_app_cannot_hide_a_record_of_another_source(served, app_token, person, n
     assert all(r.private for r in person.store.records() if r.input == "of the app")
 
 
+def test_app_cannot_date_a_record_of_another_source(served, app_token, person):
+    person.add([Record("when was it", "then", "note_title", "n", source="diary")])
+    entry = {"id": "n", "input": "when was it", "output": "then", "task": "note_title", "time": 1}
+    with served.client(app_token()) as client:
+        added = client.post("/v1/records", json={"records": [entry]}).json()
+
+    assert added["unchanged"] == 1
+    assert person.store.get("n").time is None
+
+
+MAILS = [
+    Record("The mail of a doctor", "positive", "diagnosis", private=True, source="mbox:mail"),
+    Record("The mail of a nurse", "positive", "diagnosis", "m2", private=True, source="mbox:mail"),
+]
+
+
+@pytest.mark.parametrize("name", ["", "m2", "m2" * 100], ids=["unnamed", "named", "long"])
+@pytest.mark.parametrize("text", [mail.input for mail in MAILS])
+def test_app_adding_cannot_tell_what_is_private(hash_encoder, name, text):
+    """All it is told and shown is the same whether or not private records hold what it adds."""
+    told = []
+    for held in ([], MAILS):
+        records = [Record("a mail", "seen by all", "diagnosis", "m0"), *held]
+        me = Personalizer.from_records(records, llm=EchoLLM(), encoder=hash_encoder)
+        with me, serving(me) as served:
+            token = add_app(served.files, f"spy{len(told)}", user="memory")
+            before = me.store.records(source="mbox:mail")
+            counts = []
+            with served.client(token) as spy:
+                for guess in ("negative", "positive", "positive"):
+                    entry = {"id": name, "input": text, "output": guess, "task": "diagnosis"}
+                    added = spy.post("/v1/records", json={"records": [entry]})
+                    counts.append((added.status_code, added.json()))
+                body = {"query": text, "task": "diagnosis", "k": 100}
+                ranked = spy.post("/v1/rank", json=body).json()["records"]
+                asked = spy.post(
+                    "/v1/chat/completions", json=chat(text, "hydra-edge/diagnosis")
+                ).json()
+            told.append(
+                (
+                    counts,
+                    sorted((r["id"], r["output"]) for r in ranked),
+                    sorted(r["id"] for r in asked["hydra_edge"]["records"]),
+                    sorted(c["text"] for c in asked["hydra_edge"]["candidates"]),
+                )
+            )
+            assert me.store.records(source="mbox:mail") == before
+
+    assert told[0] == told[1]
+    first, second, again = (count for _, count in told[0][0])
+    assert (first["added"], again["unchanged"]) == (1, 1)
+    assert (second["updated"] if name else second["added"]) == 1
+    assert len(told[0][1]) == (2 if name else 3)
+
+
+def test_app_adding_the_same_again_doubles_nothing(served, app_token, person):
+    entries = [
+        {"id": name, "input": f"a text {i}", "output": "a title"}
+        for i, name in enumerate(["", "n1", "n1", "r1", "x" * 200])
+    ]
+    with served.client(app_token()) as client, served.client(app_token("other")) as another:
+        added = [client.post("/v1/records", json={"records": entries}).json() for _ in range(3)]
+        kept = {r.id for r in person.store.records(source="app:editor")}
+        edited = {"records": [entries[3] | {"output": "another title"}]}
+        assert client.post("/v1/records", json=edited).json()["updated"] == 1
+        body = {"query": "a text", "task": "general", "k": 100}
+        seen = [c.post("/v1/rank", json=body).json()["records"] for c in (client, another)]
+
+    assert [(a["added"], a["unchanged"], a["renamed"]) for a in added] == [(5, 0, 0)] + [
+        (0, 5, 0)
+    ] * 2
+    assert {r.id for r in person.store.records(source="app:editor")} == kept
+    assert len(kept) == 5
+    for records in seen:
+        assert {"n1", "r1"} <= {r["id"] for r in records}, "as the app named them"
+        assert "editor" not in "".join(r["id"] for r in records)
+
+
+def test_app_adding_under_the_id_of_an_answer_it_kept_updates_that(served, app_token, person):
+    with served.client(app_token()) as client:
+        asked = client.post("/v1/chat/completions", json=chat("x", "hydra-edge/paper_title")).json()
+        kept = client.post("/v1/feedback", json={"id": asked["id"], "pick": 1}).json()["record_id"]
+        entry = {"id": kept, "input": "x", "output": "mine", "task": "paper_title"}
+        assert client.post("/v1/records", json={"records": [entry]}).json()["updated"] == 1
+
+    assert person.store.get(kept).output == "mine"
+
+
 def test_app_teaches_under_its_own_name(served, app_token, person):
     ask = chat("parsers 1", "hydra-edge/paper_title")
     with served.client(app_token()) as client, served.client() as owner:

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -255,8 +256,14 @@ def test_window_pick_is_committed_and_moves_the_head(open_window: OpenWindow, re
     assert {row[-1] for row in rows} == set(SUBJECTS)
     scores = [float(row[0]) for row in rows]
     assert scores == sorted(scores, reverse=True)
+    assert window.generation.abstained is False
     assert window.subject.get() == rows[0][-1]
     assert window.why.get().startswith("Why: ")
+
+    last = replace(window.generation, text=rows[-1][-1], abstained=True)
+    window._show(last)
+    window.update()
+    assert window.subject.get() == rows[-1][-1], "the answer, where the best was too close to call"
 
     pick(window, "search: handle hyphens")
     assert window.subject.get() == "search: handle hyphens"

@@ -342,6 +342,17 @@ def test_plain_answer_can_be_taken_and_kept_out_of_the_records(browser, served, 
     assert me.store.count() == 24
 
 
+def test_history_kept_out_is_kept_out_of_both_answers(browser, served, llm):
+    llm.is_remote = True
+    sent = []
+    with opened(browser, served) as page:
+        page.on("request", lambda r: sent.append(r) if r.url.endswith("/api/answer") else None)
+        page.get_by_label("Keep my history out of what is sent").check()
+        ask(page)
+
+    assert [request.post_data_json["private"] for request in sent] == [True, True]
+
+
 def test_cancel_stops_the_llm(browser, served, llm):
     llm.gate.clear()
     with opened(browser, served) as page:

@@ -1,7 +1,6 @@
 """``import``, into a real file of a real user."""
 
 import json
-import os
 import signal
 from contextlib import contextmanager
 
@@ -17,10 +16,8 @@ GOOD = '{"input": "a text", "output": "a title", "id": "one", "task": "note_titl
 
 
 @pytest.fixture(autouse=True)
-def _own_settings(tmp_path, monkeypatch):
-    """No setting of the machine reaches these tests; they run in a folder of their own."""
-    for name in [n for n in os.environ if n.startswith("HYDRA_EDGE_") and n != "HYDRA_EDGE_HOME"]:
-        monkeypatch.delenv(name)
+def _own_folder(tmp_path, monkeypatch):
+    """Let these tests run in a folder of their own."""
     monkeypatch.chdir(tmp_path)
 
 
@@ -376,3 +373,53 @@ def test_import_mail_of_one_sender_needs_no_address(tmp_path, options, written):
 
     assert result.exit_code == 0, result.output
     assert all(record.output.startswith(written) for record in records())
+
+
+def test_new_note_of_a_private_folder_is_private(tmp_path):
+    notes = tmp_path / "diary"
+    notes.mkdir()
+    (notes / "a.md").write_text("# First\n\nA text.\n")
+    call("import", "markdown", "diary", "--private")
+    (notes / "b.md").write_text("# Second\n\nAnother.\n")
+
+    planned = call("import", "markdown", "diary", "--dry-run", "--json")
+    assert [sample["private"] for sample in json.loads(planned.stdout)["samples"]] == [False, True]
+    told = "Kept private, as all records of this source are already; --public keeps new ones public"
+    assert told in planned.stderr.replace("\n", " ")
+    assert told in call("import", "markdown", "diary").stderr.replace("\n", " ")
+    assert private_of() == {"First": True, "Second": True}
+    assert "Kept private" not in call("import", "markdown", "diary").stderr
+
+    (notes / "c.md").write_text("# Third\n\nOne more.\n")
+    assert "Kept private" not in call("import", "markdown", "diary", "--public").stderr
+    (notes / "d.md").write_text("# Fourth\n\nWith a public one beside it.\n")
+    assert "Kept private" not in call("import", "markdown", "diary").stderr
+    assert private_of() == {"First": True, "Second": True, "Third": False, "Fourth": False}
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+def test_edited_line_without_an_id_of_a_private_file_is_private(tmp_path, kind):
+    def write(*outputs):
+        lines = ["input,output", *(f"a text,{each}" for each in outputs)]
+        if kind == "jsonl":
+            lines = [json.dumps({"input": "a text", "output": each}) for each in outputs]
+        (tmp_path / "h").write_text("\n".join(lines) + "\n")
+
+    write("one", "two")
+    call("import", kind, "h")
+    (source,) = {record.source for record in records()}
+    call("history", "private", "--source", source)
+    write("one", "two - edited")
+    assert "Kept private" in call("import", kind, "h").stderr
+    assert private_of() == {"one": True, "two": True, "two - edited": True}
+
+
+def test_import_of_a_private_file_leaves_what_another_source_has_public(tmp_path):
+    line = '{"input": "shared", "output": "by both"}\n'
+    (tmp_path / "mine.jsonl").write_text('{"input": "a", "output": "b"}\n')
+    call("import", "jsonl", "mine.jsonl", "--private")
+    (tmp_path / "other.jsonl").write_text(line)
+    call("import", "jsonl", "other.jsonl")
+    (tmp_path / "mine.jsonl").write_text('{"input": "a", "output": "b"}\n' + line)
+    assert "Kept private" not in call("import", "jsonl", "mine.jsonl").stderr
+    assert private_of() == {"b": True, "by both": False}

@@ -25,13 +25,6 @@ from hydra_edge.store import Store
 from hydra_edge.types import Record
 
 
-@pytest.fixture(autouse=True)
-def _own_settings(monkeypatch):
-    """No setting of the machine reaches these tests."""
-    for name in [n for n in os.environ if n.startswith("HYDRA_EDGE_") and n != "HYDRA_EDGE_HOME"]:
-        monkeypatch.delenv(name)
-
-
 def loaded(*args):
     result = call(*args)
     assert result.exit_code == 0, result.output

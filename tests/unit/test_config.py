@@ -14,6 +14,7 @@ from hydra_edge.config import (
     load_config,
     make_private_dir,
     save_setting,
+    way_online,
     write_private,
 )
 from hydra_edge.errors import ConfigError
@@ -52,6 +53,17 @@ def test_load_config_environment_wins_over_file(monkeypatch: pytest.MonkeyPatch)
     assert load_config(paths).offline is True
 
 
+def test_empty_variable_leaves_offline_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = find_paths()
+    for name, value in {"offline": "true", "candidates": "4", "user": "ann", "log": "no"}.items():
+        save_setting(paths, name, value)
+    for name in ("OFFLINE", "CANDIDATES", "USER", "LOG", "TEMPERATURE", "MODEL"):
+        monkeypatch.setenv(f"HYDRA_EDGE_{name}", "")
+    settings = load_config(paths)
+    assert settings == Config(user="ann", candidates=4, offline=True, log=False)
+    assert "config set offline false" in way_online(paths)
+
+
 def test_save_setting_keeps_comments_and_mode() -> None:
     paths = find_paths()
     make_private_dir(paths.config)
@@ -72,6 +84,7 @@ def test_save_setting_keeps_comments_and_mode() -> None:
         ("candidates", "many", "expected a whole number"),
         ("temperature", "warm", "expected a number"),
         ("log", "perhaps", "expected true or false"),
+        ("offline", "", "expected true or false"),
         ("user", "../x", "config set: User name '../x' cannot be used. Expected 1-64"),
         ("user", "", "User name '' cannot be used"),
         *((name, str(least - 1), "expected .* or more") for name, (least, _) in _BOUNDS.items()),

@@ -59,6 +59,22 @@ def test_chat_turns_become_question_and_answer(tmp_path):
     assert read(path)[0] == [first, second]
 
 
+def test_chat_turn_that_is_no_record_or_has_no_time_costs_the_others_nothing(save):
+    turns = [
+        (message(f"q{i}", "user", f"Q{i}"), message(f"a{i}", "assistant", f"A{i}"))
+        for i in range(1, 5)
+    ]
+    turns[1][0]["create_time"] = 1_700_000_000_000  # milliseconds
+    turns[2][0]["id"] = "x" * 300
+    chat = conversation(*(one for turn in turns for one in turn))
+    records, log = read(save(chat))
+    assert [(r.id, r.time) for r in records] == [("c:q1", 5.5), ("c:q2", 9.0), ("c:q4", 5.5)]
+    assert [bad.number for bad in log.bad] == [1]
+    assert "id has 302 characters" in log.bad[0].reason
+    records, log = read(save(chat | {"create_time": "last year"}))
+    assert [(r.id, r.time) for r in records] == [("c:q1", 5.5), ("c:q2", None), ("c:q4", 5.5)]
+
+
 def test_chat_bare_json_and_split_export_are_read(tmp_path, save):
     chat = conversation(message("q", "user", "Q"), message("a", "assistant", "A"))
     records, log = read(save(chat, chat | {"id": "d"}), private=False)

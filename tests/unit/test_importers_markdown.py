@@ -86,11 +86,52 @@ def test_note_named_in_words_has_its_name_as_title(tmp_path):
 @pytest.mark.parametrize(
     "front",
     ["private: true", "tags: [a, Private]", "tags: a, private", "tags:\n  - a\n  - '#private'",
-     "private: false\ntags: private"],
+     "private: false\ntags: private", "private:true", "'Private' : yes", "private:\n  true",
+     "private: true # not yet", "extra:\n  private: true", "private = true"],
 )  # fmt: skip
 def test_note_can_mark_itself_private(tmp_path, front):
     note(tmp_path, "a.md", f"---\n{front}\n---\n# T\ntext")
     assert read(tmp_path)[0][0].private is True
+
+
+@pytest.mark.parametrize(
+    "front",
+    ["private = true", '"private" = true # so', "tags = ['a', 'private']", "tags = 'a, private'",
+     "[taxonomies]\ntags = ['private']", "[extra]\nprivate = true"],
+)  # fmt: skip
+def test_note_can_mark_itself_private_in_toml(tmp_path, front):
+    note(tmp_path, "a.md", f"+++\ntitle = 'A  \"title\"'\ndate = 1970-01-02\n{front}\n+++\ntext")
+    [record], _ = read(tmp_path)
+    assert (record.private, record.input, record.output) == (True, "text", 'A "title"')
+    assert record.time == 86400.0
+
+
+def test_note_front_matter_that_is_toml_and_marks_nothing_is_public(tmp_path):
+    note(tmp_path, "a.md", "+++\nprivate = false\ndate = 1970-01-02T00:00:01Z\n+++\n# T\ntext")
+    [record], _ = read(tmp_path)
+    assert (record.private, record.output, record.time) == (False, "T", 86401.0)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["---\nprivate\n---\n", "---\nprivate true\n---\n", "---\nprivate: >\n  true\n---\n",
+     "---\nprivate: false\nextra:\n  private: so so\n---\n", "+++\nprivate = tru\n+++\n",
+     "+++\nprivate = [true]\n+++\n", "+++\nprivate = true\n", "+++\na = " + "[" * 5000 + "\n+++\n",
+     "+++\n" + "a." * 20_000 + "a = 1\n+++\n"],
+)  # fmt: skip
+def test_note_whose_mark_cannot_be_read_is_left_out(tmp_path, text):
+    note(tmp_path, "a.md", text + "# T\ntext")
+    note(tmp_path, "b.md", "# T\nprivate\n+++\n")
+    records, log = read(tmp_path)
+    assert [record.id for record in records] == ["b.md"]
+    assert log.bad_total == 1
+    assert "private is" in log.bad[0].reason or "front matter" in log.bad[0].reason
+
+
+@pytest.mark.parametrize("value", [">", "|", ">-", "|2+"])
+def test_note_title_in_the_lines_below_is_not_its_marker(value):
+    assert parse_note(f"---\ntitle: {value}\n  Words\n---\n# Head\nrest").title == "Head"
+    assert parse_note(f"---\ntitle: a {value}\n---\nrest").title == f"a {value}"
 
 
 def test_note_private_option_marks_all(tmp_path):

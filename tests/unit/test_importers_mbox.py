@@ -103,10 +103,32 @@ def test_mail_parts_attachments_and_html_are_told_apart(path):
     only_file = mail()
     only_file.clear_content()
     only_file.add_attachment(b"\x00", maintype="application", subtype="pdf", filename="a.pdf")
-    write(path, both, html, only_file)
+    carried = mail("BOB's private words\n")
+    passed_on = mail()
+    passed_on.set_content("<p>See what Bob wrote.</p>", subtype="html")
+    passed_on.add_attachment(carried)
+    listed = mail()
+    listed.set_content("<p>To the list.</p>", subtype="html")
+    listed.make_mixed()
+    footer = EmailMessage()
+    footer.set_content("You get this as a subscriber of the list.\n")
+    listed.attach(footer)
+    only_carries = mail()
+    only_carries.clear_content()
+    only_carries.make_mixed()
+    inline = EmailMessage()
+    inline.set_content(carried, disposition="inline")
+    only_carries.attach(inline)
+    blank_first = mail("\n")
+    blank_first.make_mixed()
+    blank_first.attach(both.get_body("plain"))
+    write(path, both, html, only_file, passed_on, listed, only_carries, blank_first)
     records, log = read(path)
-    assert [record.input for record in records] == ["the plain part", "One & two\nthree\nfour"]
-    assert log.skipped == {"no text of one's own": 1}
+    assert [record.input for record in records] == [
+        "the plain part", "One & two\nthree\nfour", "See what Bob wrote.", "To the list.",
+        "the plain part",
+    ]  # fmt: skip
+    assert log.skipped == {"no text of one's own": 2}
 
 
 def test_mail_in_old_encodings_is_decoded(path):

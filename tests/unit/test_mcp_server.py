@@ -559,6 +559,39 @@ def test_generate_label_with_a_lone_surrogate_can_be_picked(hash_encoder, script
     assert not chosen.is_error, chosen.content
 
 
+def test_generate_asks_no_more_of_a_closed_set_than_the_facade(hash_encoder, scripted):
+    class OneByOne(scripted(None).__class__):
+        paid = 0
+
+        def complete(self, prompt, *, n=1, should_stop=None, on_candidate=None, **options):
+            drawn = []
+            while len(drawn) < n and not should_stop():
+                drawn.append(Completion("oncology", greedy=not drawn))
+                self.paid += 1
+                if on_candidate is not None:
+                    on_candidate(drawn[-1])
+            return drawn
+
+    records = [
+        Record(f"ticket {i}", ("law", "oncology")[i % 2], "desk", f"d{i}", float(i))
+        for i in range(30)
+    ]
+    asked = {"query": "ticket 3", "task": "desk"}
+    for early_stop in (True, False):
+        llms = [OneByOne(None) for _ in range(2)]
+        config = Config(candidates=16, early_stop=early_stop)
+        facade, host = (
+            Personalizer.from_records(records, llm=llm, encoder=hash_encoder, config=config)
+            for llm in llms
+        )
+        with facade, host:
+            expected = facade.generate(**asked)
+            made = one(Desk(host), "generate", **asked)
+        assert llms[0].paid == llms[1].paid
+        assert (llms[0].paid < 16) is early_stop
+        assert (made["text"], made["notes"]) == (expected.text, list(expected.notes))
+
+
 def test_what_the_host_made_of_private_records_is_kept_private(person):
     for allow_private in (False, True):
         desk = Desk(person, allow_private=allow_private)

@@ -207,6 +207,18 @@ def test_plain_answer_sees_no_record_and_no_head(ask, llm):
     assert llm.asked[-1].shots == ()
 
 
+def test_plain_answer_in_private_sends_no_label_of_the_history(ask, llm, person):
+    person.add(
+        Record(f"ticket {i}", ("divorce lawyer", "oncology")[i % 2], "desk", f"d{i}", float(i))
+        for i in range(12)
+    )
+    llm.is_remote = True
+    for private in (False, True):
+        for plain in (True, False):
+            ask("answer", query="a new ticket", task="desk", plain=plain, private=private)
+            assert ("oncology" in llm.asked[-1].completion_text()) is not private
+
+
 def test_answer_explains_every_score_exactly(ask, llm, person):
     told = ask("answer", query="a text about parsers", task=TASK)
 

@@ -23,6 +23,7 @@ from hydra_edge.errors import (
 )
 from hydra_edge.personalizer import Personalizer
 from hydra_edge.server.routes import api_routes
+from hydra_edge.server.tokens import add_app
 
 CHAT = "/v1/chat/completions"
 JSON = {"Content-Type": "application/json"}
@@ -260,6 +261,33 @@ def test_records_are_added_all_or_none(person):
     )  # fmt: skip
 
 
+def test_record_without_a_task_is_of_the_setting(person):
+    def tasks(me):
+        return {r.input: r.task for r in me.store.records() if r.output == "a title"}
+
+    def add(served, name, token=None):
+        with served.client(token) as client:
+            entry = {"input": name, "output": "a title"}
+            assert client.post("/v1/records", json={"records": [entry]}).status_code == 201
+
+    for config, served_task, expected in (
+        ("note_title", None, "note_title"),
+        ("Note-Title", "commit_subject", "commit_subject"),  # as `serve --task` says
+        ("", None, "general"),
+    ):
+        me = person(task=config)
+        with serving(me, task=served_task) as served:
+            add(served, "owner's")
+            add(served, "app's", add_app(served.files, f"all{expected}", user="memory"))
+            some = ["paper_title"]
+            add(served, "of its own", add_app(served.files, expected, user="memory", tasks=some))
+            assert tasks(me) == {
+                "owner's": expected,
+                "app's": expected,
+                "of its own": "paper_title",
+            }
+
+
 @pytest.mark.parametrize(
     ("wrong", "param"),
     [
@@ -371,6 +399,28 @@ def test_queue_full_sends_away_and_loses_nobody_who_waits(person):
     assert int(refused.headers["Retry-After"]) >= 1
     assert ranked.status_code == 200, "what is quick does not wait for the LLM"
     assert [text.rpartition(" ")[2] for text in texts] == ["0", "1", "2"]
+
+
+def test_queue_of_none_still_ranks(person, monkeypatch):
+    me, begun, gate = person(), threading.Semaphore(0), threading.Event()
+    rank = me.rank
+
+    def slowly(*args, **options):
+        begun.release()
+        assert gate.wait(LONG_S)
+        return rank(*args, **options)
+
+    def ask_rank(served):
+        with served.client() as client:
+            return client.post("/v1/rank", json={"query": "parsers"}).status_code
+
+    monkeypatch.setattr(me, "rank", slowly)
+    with serving(me, queue=0) as served, ThreadPoolExecutor(3) as pool:
+        ranked = [pool.submit(ask_rank, served) for _ in range(3)]
+        assert begun.acquire(timeout=LONG_S)
+        wait_until(lambda: served.app.service.quick.waiting == 2 or any(r.done() for r in ranked))
+        gate.set()
+        assert [r.result(LONG_S) for r in ranked] == [200] * 3
 
 
 def test_client_that_hangs_up_frees_its_candidates(person):

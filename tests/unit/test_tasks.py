@@ -44,6 +44,14 @@ def test_infer_task_outputs_tell_the_kind(outputs: list[str], kind: str) -> None
         assert set(spec.labels) == set(outputs)
 
 
+def test_infer_task_one_odd_value_among_numbers_is_left_out_of_the_scale() -> None:
+    scale = ["1", "2", "3", "4", "5"]
+    for odd in ("N/A", "about 4", "none of these, as I never saw it"):
+        spec = infer_task("mine", [*scale * 6, odd])
+        assert (spec.kind, spec.labels) == ("rating", tuple(scale))
+    assert infer_task("mine", [*scale * 6, "N/A", "N/A"]).kind == "label", "one in 16 is no slip"
+
+
 @pytest.mark.parametrize(
     ("outputs", "labels"),
     [(["4", "4.0", "5", "5"], ("4", "5")), (["Fine", "fine ", "bad", "bad"], ("Fine", "bad"))],
@@ -81,6 +89,31 @@ def test_find_task_label_set_includes_the_users_own_answers() -> None:
 
 def test_find_task_rating_set_ignores_answers_that_are_no_numbers() -> None:
     assert find_task("film_rating", outputs=["0", "great"]).labels == ("0", "1", "2", "3", "4", "5")
+
+
+def test_find_task_of_more_answers_than_a_prompt_can_name_keeps_those_given_most_often() -> None:
+    rare = [f"tag number {i:04}" for i in range(600)]
+    tags = find_task("movie_tag", outputs=[*rare, "noir", "noir", *rare[:3] * 2])
+    assert tags.kind == "label"
+    assert tags.labels[:15] == BUILTIN["movie_tag"].labels
+    assert tags.labels[15:19] == ("noir", *rare[:3])
+    assert 200 < len(tags.labels) < 400
+    scores = find_task("film_rating", outputs=[str(i + 0.5) for i in range(2000)] + ["1999.5"])
+    assert {"1", "1999.5"} < set(scores.labels)
+    assert len(scores.labels) < 1000
+
+
+def test_find_task_of_more_citations_than_a_prompt_can_name_is_free_text() -> None:
+    often = find_task("citation", outputs=[f"title {i % 40}" for i in range(1000)])
+    assert (often.kind, len(often.labels)) == ("label", 40)
+    once = find_task("citation", outputs=[f"title {i}" for i in range(1000)])
+    assert (once.kind, once.labels) == ("text", ())
+
+
+def test_infer_task_answers_too_long_to_be_named_are_text() -> None:
+    assert infer_task("mine", ["x" * 241, "y"] * 6).kind == "text"
+    assert infer_task("mine", ["a\u2028b", "y"] * 6).kind == "text"
+    assert infer_task("mine", [f"{i}" * 120 for i in range(10, 70)] * 3).kind == "text"
 
 
 def test_find_task_custom_spec_wins() -> None:

@@ -11,17 +11,17 @@ export function startPlayground({ task, summary, saying, refresh, fit }) {
   let running = null;
 
   async function ask() {
-    const query = byId("query").value, name = task().name;
+    const query = byId("query").value;
+    const given = { query, task: task().name, private: byId("private-run").checked };
     const stop = (running = new AbortController());
     busy(true);
     problem.textContent = "";
     const sides = { plain: side("Without hydra-edge", "plain"), personal: side("As you would", "mine") };
     replace(answers, el("div", { class: "sides" }, sides.plain.card, sides.personal.card));
     status.textContent = "Asking the LLM.";
-    const plain = await asked(sides.plain, { query, task: name, plain: true }, stop);
+    const plain = await asked(sides.plain, { ...given, plain: true }, stop);
     if (plain) replace(sides.plain.body, quote(plain.text || "(no text)", "answer"), cost(plain));
-    const more = { query, task: name, private: byId("private-run").checked };
-    const made = stop.signal.aborted ? null : await asked(sides.personal, more, stop);
+    const made = stop.signal.aborted ? null : await asked(sides.personal, given, stop);
     if (made) showAnswer(sides, made, plain);
     if (stop.signal.aborted) status.textContent = problem.textContent = "Cancelled. Nothing was learned.";
     if (running === stop) busy(false);
