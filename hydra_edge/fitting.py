@@ -152,7 +152,9 @@ def reranker_evidence(
     """
     return proxy_data(
         engine.features["reranker"], history, engine.lexical(history), shown=shown,
-        helped=helped_by_then(history, engine.store.choices(history.task.name)),
+        helped=helped_by_then(
+            engine.store, history, engine.store.choices(history.task.name)
+        ),
         progress=progress,
     )  # fmt: skip
 

@@ -52,17 +52,15 @@ def spread_target(utilities: Float1d, tau: float) -> Double1d:
     return target_distribution(utilities.astype(np.float64), offsets, tau)
 
 
-def _moment(history: History, choice: StoredChoice) -> int:
+def _moment(store: Store, history: History, choice: StoredChoice) -> int:
     """Return how many records there were when a choice was made: what came later is not known."""
     if choice.record_id in history.place:
         return history.place[choice.record_id]
-    times = (record.time for record in history.records)
-    later = (i for i, at in enumerate(times) if at is not None and at > choice.time)
-    return next(later, len(history))
+    return min(store.count(history.task.name, until=choice.time), len(history))
 
 
 def helped_by_then(
-    history: History, choices: Sequence[StoredChoice]
+    store: Store, history: History, choices: Sequence[StoredChoice]
 ) -> Callable[[int], dict[str, tuple[int, int]]]:
     """Return what was known of how records helped before the record at a position was made.
 
@@ -76,7 +74,7 @@ def helped_by_then(
     offered = [choice for choice in choices if choice.candidates]
     waiting = deque(
         sorted(
-            ((_moment(history, c) + (c.record_id in history.place), c) for c in offered),
+            ((_moment(store, history, c) + (c.record_id in history.place), c) for c in offered),
             key=lambda one: one[0],
         )
     )
@@ -110,7 +108,7 @@ def choice_item(
     if not offered or (choice.picked is not None and picked is None):
         return None
     place = history.place
-    past = history.before(_moment(history, choice))
+    past = history.before(_moment(engine.store, history, choice))
     shown = [history.records[place[r]] for r in choice.record_ids if r in place]
     vector = engine.encode_query(choice.query)
     pool = engine.pool(

@@ -14,6 +14,9 @@ MAX_NAME_CHARS = 200
 # UTF-8 cannot store lone surrogates, and SQLite's text functions stop at NUL.
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 _NO_IMPORTS = {"app"}  # what an application adds under its name
+_CHOICES = "choices"  # what is kept of answers, be it the person who says so or an MCP host
+# The store puts this behind an id that is taken; again wherever a copy of the record meets another.
+_SUFFIXES = re.compile(r"(?:~[0-9a-f]{6}){1,20}\Z")
 MOMENTS = (-62135596800.0, 253402300799.0)  # the years 1 to 9999
 
 
@@ -23,8 +26,11 @@ def clean_text(text: str) -> str:
 
 
 def name_fault(text: str) -> str | None:
-    """Say why a text cannot be an id or a task, which are one short line; None if it can."""
-    if len(text) > MAX_NAME_CHARS:
+    """Say why a text cannot be an id or a task, which are one short line; None if it can.
+
+    What the store put behind an id does not count.
+    """
+    if len(_SUFFIXES.sub("", text)) > MAX_NAME_CHARS:
         return f"has {len(text)} characters; expected at most {MAX_NAME_CHARS}"
     if any(unicodedata.category(c) in {"Cc", "Cs", "Zl", "Zp"} for c in text):
         return f"contains control characters: {text!r:.80}"
@@ -42,6 +48,11 @@ def is_import(source: str) -> bool:
     return bool(colon and place) and kind not in _NO_IMPORTS and not from_stream(source)
 
 
+def from_apps(source: str) -> bool:
+    """Tell whether apps or MCP hosts may write under a source, who may not see what is private."""
+    return source == _CHOICES or source.startswith("app:")
+
+
 def _refuse(reason: str) -> ConfigError:
     return ConfigError(f"A record cannot be added: {reason}")
 
@@ -49,7 +60,8 @@ def _refuse(reason: str) -> ConfigError:
 def checked(record: Record) -> Record:
     """Return a record if it can be one of a history, under its task's one spelling.
 
-    What its texts hold that no file can is replaced (see ``clean_text``).
+    What its texts hold that no file can is replaced (see ``clean_text``); its id is stripped, as
+    importers strip it.
 
     Raises
     ------
@@ -66,7 +78,7 @@ def checked(record: Record) -> Record:
                 f"its {name} is {text!r:.80}; expected text"
                 f"{' that is not empty' if name in ('input', 'output') else ''}. Leave it out."
             )
-        if name in ("task", "id") and (fault := name_fault(text)):
+        if name in ("task", "id") and (fault := name_fault(text.strip())):
             raise _refuse(f"its {name} {fault}. Give it a short name.")
     moment = record.time
     known = isinstance(moment, int | float) and not isinstance(moment, bool)
@@ -80,7 +92,9 @@ def checked(record: Record) -> Record:
             f"its private is {record.private!r:.80}; expected True or False. Say which it is."
         )
     task = canonical_name(record.task) or DEFAULT_TASK
+    name = record.id.strip()
     texts = [clean_text(text) for text in (record.input, record.output, record.source)]
-    if [task, *texts] == [record.task, record.input, record.output, record.source]:
+    given = [record.task, record.id, record.input, record.output, record.source]
+    if [task, name, *texts] == given:
         return record
-    return replace(record, task=task, input=texts[0], output=texts[1], source=texts[2])
+    return replace(record, task=task, id=name, input=texts[0], output=texts[1], source=texts[2])

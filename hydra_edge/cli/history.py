@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,15 +12,13 @@ import typer
 from hydra_edge.cli import options, output, views
 from hydra_edge.cli.group import new_group, put
 from hydra_edge.cli.session import ask, open_user, settings, write_text
-from hydra_edge.errors import HydraError, RecordNotFoundError, UnknownTaskError
+from hydra_edge.errors import ConfigError, HydraError, RecordNotFoundError, UnknownTaskError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from hydra_edge.store import Store
     from hydra_edge.types import Record
-
-_ID_WIDTH = 40  # a git hash in full
 
 OfTask = Annotated[
     str | None, typer.Option("--task", "-t", metavar="TASK", help="Only of this task.")
@@ -51,7 +50,7 @@ def _write_records(records: Sequence[Record], *, as_json: bool, total: int | Non
         return
     rows = [
         (
-            output.one_line(record.id, _ID_WIDTH),
+            record.id,  # whole, or no other command would know it
             views.when(record.time),
             record.task + (" (private)" if record.private else ""),
             f"{output.one_line(record.output, 60)}  <-  {output.one_line(record.input, 60)}",
@@ -168,6 +167,40 @@ def export_records(
             raise _no_records(me.store, name, source)
     write_text(file, (_json_line(record) for record in records), force=force)
     output.note(f"{views.plural(len(records), 'record')} exported")
+
+
+def back_up(
+    ctx: typer.Context,
+    file: Annotated[str, typer.Argument(metavar="FILE", help="Where to (mode 0600).")],
+    user: options.User = None,
+    force: options.Force = False,
+    as_json: options.AsJson = False,
+) -> None:
+    """Copy the whole history to a file, to be restored from.
+
+    Records, answers, choices, vectors and heads are in it; other programs may go on meanwhile.
+    To restore it, end them all, move users/NAME.db with its -wal and -shm out of the folder that
+    `doctor` names, and copy FILE to users/NAME.db there.
+    """
+    if file == "-":
+        raise typer.BadParameter("is stdout; expected a file.", param_hint="FILE")
+    path = Path(file).expanduser()
+    with open_user(ctx, user) as me:
+        if path.is_file() and not force:
+            raise ConfigError(
+                f"Cannot write {path}: a file of that name is there; expected none. Give another "
+                "name, or --force to replace it."
+            )
+        with output.Reading(quiet=as_json) as bar:
+            records = me.store.back_up(path, progress=bar)
+    size = path.stat().st_size
+    if as_json:
+        output.write_json({"user": me.user, "file": str(path), "records": records, "bytes": size})
+        return
+    output.plain(
+        f"{me.user}: {views.plural(records, 'record')} and all made of them, "
+        f"{views.size(size)}, written to {path}"
+    )
 
 
 def list_sources(
@@ -345,7 +378,7 @@ def register(app: typer.Typer) -> None:
     group = new_group(
         "Look at your history, mark it, take it elsewhere.",
         "hydra-edge history list --task commit_subject",
-        "hydra-edge history export backup.jsonl",
+        "hydra-edge history export records.jsonl",
     )
     put(group, "list", list_records, "hydra-edge history list --task commit_subject --limit 50")
     put(group, "show", show_record, "hydra-edge history show 0f3a9c6d12b45e78")
@@ -353,8 +386,13 @@ def register(app: typer.Typer) -> None:
     put(group, "sources", list_sources, "hydra-edge history sources")
     put(
         group, "export", export_records,
-        "hydra-edge history export backup.jsonl",
+        "hydra-edge history export records.jsonl",
         "hydra-edge history export --task paper_title | gzip > titles.jsonl.gz",
+    )  # fmt: skip
+    put(
+        group, "backup", back_up,
+        "hydra-edge history backup me-backup.db",
+        "hydra-edge history backup me-backup.db --force",
     )  # fmt: skip
     put(
         group, "private", mark_private,

@@ -163,15 +163,11 @@ def _as_their_source(records: Iterable[Record], store: Store) -> Iterator[Record
     """
     from hydra_edge.records import from_stream
 
-    hidden: dict[str, bool] = {}
+    hidden = {s for s in store.sources() if not from_stream(s)} - set(store.sources(public=True))
     for record in records:
-        source = record.source
-        if source not in hidden:
-            earlier = [] if from_stream(source) else store.records(source=source)
-            hidden[source] = bool(earlier) and all(one.private for one in earlier)
-        holder = _holder(store, record) if hidden[source] else None
+        holder = _holder(store, record) if record.source in hidden else None
         held = holder is not None and holder.content_hash == record.content_hash
-        yield replace(record, private=True) if hidden[source] and not held else record
+        yield replace(record, private=True) if record.source in hidden and not held else record
 
 
 def _is_hidden(store: Store, record: Record) -> bool:

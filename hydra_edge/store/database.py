@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
 import sqlite3
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -19,6 +21,7 @@ from typing import Any
 from hydra_edge.config import make_private_dir
 from hydra_edge.errors import StoreError, UnknownUserError
 from hydra_edge.store.schema import prepare, register_functions
+from hydra_edge.types import Progress
 
 # Longer than any other program of ours holds the lock in one go.
 BUSY_TIMEOUT_S = 60.0
@@ -28,9 +31,13 @@ SIDE_FILES = ("-wal", "-shm", "-journal")
 # SQLite makes the -shm file in steps of 32 KB; where fewer bytes than this are free it may fail so.
 _FULL_BELOW = 64 * 1024
 
+# Pages copied between two looks at the progress.
+_BACKUP_PAGES = 4096
+
 _RESTORE = (
-    "Nothing was overwritten. Restore the file from a backup, or remove it with its -wal and "
-    "-shm to begin again."
+    "Nothing was overwritten. Restore the file from a backup: with no program running that uses "
+    "it, move it away together with its -wal and -shm, then put the backup in its place. Without a "
+    "backup, remove all three to begin again."
 )
 _REASONS = {
     sqlite3.SQLITE_FULL: "no space is left on its disk. Free some space and try again",
@@ -308,6 +315,50 @@ class Database:
                 yield
             finally:
                 self.connection.execute(f"PRAGMA busy_timeout = {before}")
+
+    def back_up(self, target: Path, progress: Progress | None) -> None:
+        """Copy the file, within ``reading`` and once something was read; see ``Store.back_up``.
+
+        Else what others write meanwhile would have the copying begin again.
+        """
+        try:
+            target = target.resolve()
+            if target.exists() and not target.is_file():
+                raise StoreError(
+                    f"Cannot write {target}: it is no file; expected one. Give the name of a file."
+                )
+            # SQLite would take what such a file says for the newest of the backup's.
+            if left := [part.name for part in side_files(target) if part.exists()]:
+                raise StoreError(
+                    f"Cannot write {target}: got {', '.join(left)} beside it, of a file in use or "
+                    "of one that was; expected none. Give another name."
+                )
+            descriptor, name = tempfile.mkstemp(".tmp", f".{target.name}.", target.parent)
+            os.close(descriptor)
+            try:
+                self._copy_to(Path(name), progress)
+                Path(name).replace(target)
+            except BaseException:
+                Path(name).unlink(missing_ok=True)
+                raise
+        except OSError as err:
+            raise StoreError(
+                f"Cannot write {target}: {err.strerror or err}. Expected a file in a folder you "
+                "may write to. Give another one."
+            ) from err
+
+    def _copy_to(self, target: Path, progress: Progress | None) -> None:
+        def tell(_status: int, left: int, total: int) -> None:
+            if progress is not None:
+                progress("pages", total - left, total)
+
+        try:
+            with contextlib.closing(sqlite3.connect(target, isolation_level=None)) as copy:
+                copy.execute("PRAGMA journal_mode = OFF")  # nothing is there to go back to
+                self.connection.backup(copy, pages=_BACKUP_PAGES, progress=tell)
+        except sqlite3.Error as err:
+            damaged = _primary_code(err) in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+            raise explain(err, self.path if damaged else target) from err
 
     def size_bytes(self) -> int:
         """Return how much room the file and what SQLite keeps beside it take."""

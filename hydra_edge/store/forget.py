@@ -35,6 +35,9 @@ from hydra_edge.types import ForgetReceipt, Record
 # A forgotten text at least this long is also sought inside other texts; a shorter one (a
 # label, a rating, "yes") only as a whole: it says nothing of anyone where it stands by chance.
 DISTINCTIVE = 16
+# So many texts are sought one after the other, in a twentieth to a third of the time it takes to
+# look at every place of a text; from some 250 on it takes longer.
+_FEW = 64
 # How long opening a file may wait to finish an interrupted erasure.
 _FINISH_WAIT_S = 0.2
 # How long removing a file may wait for other programs before it goes as it is.
@@ -58,10 +61,10 @@ class Traces:
     def __init__(self, ids: Iterable[str], texts: Iterable[str]) -> None:
         self._ids = frozenset(ids)
         self._texts = frozenset(filter(None, map(_plain, texts)))
+        self._long = [text for text in self._texts if len(text) >= DISTINCTIVE]
         self._by_start: dict[str, list[str]] = {}
-        for text in self._texts:
-            if len(text) >= DISTINCTIVE:
-                self._by_start.setdefault(text[:DISTINCTIVE], []).append(text)
+        for text in self._long:
+            self._by_start.setdefault(text[:DISTINCTIVE], []).append(text)
 
     def touch(self, ids: Iterable[str | None], texts: Iterable[str]) -> bool:
         """Tell whether something names one of the ids or holds one of the texts."""
@@ -73,7 +76,8 @@ class Traces:
 
     def long_ones_in(self, text: str) -> Iterator[str]:
         """Walk over the distinctive texts that a text, its spacing folded, holds."""
-        if not self._by_start:
+        if len(self._long) <= _FEW:
+            yield from (whole for whole in self._long if whole in text)
             return
         for i in range(len(text) - DISTINCTIVE + 1):
             for whole in self._by_start.get(text[i : i + DISTINCTIVE], ()):

@@ -14,7 +14,7 @@ from sqlite3 import Connection
 from typing import Any
 
 from hydra_edge.errors import RecordNotFoundError, StoreError
-from hydra_edge.records import from_stream
+from hydra_edge.records import from_apps, from_stream
 from hydra_edge.store import heads, log, pools, vectors
 from hydra_edge.store.database import CHUNK, DamagedValueError, Database, bind, text_of
 from hydra_edge.store.schema import META_REVISION, spaced_words
@@ -188,6 +188,20 @@ def _drop_what_was_made(connection: Connection, replaced: Mapping[str, Record]) 
     vectors.drop(connection, texts - still_used(connection, texts))
 
 
+def _is_hidden(connection: Connection, record: Record, newest: int) -> bool:
+    """Tell whether a private record among the first ``newest`` rows has a record's very texts."""
+    # The + keep SQLite from putting the values into the expressions that the index is made of.
+    row = connection.execute(
+        "SELECT 1 FROM records WHERE private "
+        "AND length(CAST(input AS BLOB)) = length(CAST(:input AS BLOB)) "
+        "AND substr(CAST(input AS BLOB), -8) = substr(CAST(:input AS BLOB), -8) "
+        "AND length(CAST(output AS BLOB)) = length(CAST(:output AS BLOB)) "
+        "AND +input = :input AND +output = :output AND +seq <= :newest LIMIT 1",
+        {"input": bind(record.input), "output": bind(record.output), "newest": newest},
+    ).fetchone()
+    return row is not None
+
+
 class _Beside:
     """The records whose ids begin with one id and ``~``: they stand beside the one that has it."""
 
@@ -195,20 +209,26 @@ class _Beside:
         self.by_content: dict[str, str] = {}  # to ids
         self.ids: set[str] = set()
         self._wanted = wanted
-        self._ids: dict[str, list[str]] = {}  # by source
+        self._ids: dict[tuple[str, str], list[str]] = {}  # by source and task
+        self._sources: set[str] = set()
         self._private: set[str] = set()  # sources
 
     def note(self, record: Record) -> None:
         self.ids.add(record.id)
         if _SUFFIX.fullmatch(record.id, len(self._wanted)):
             self.by_content[record.content_hash] = record.id
-            self._ids.setdefault(record.source, []).append(record.id)
+            self._ids.setdefault((record.source, record.task), []).append(record.id)
+            self._sources.add(record.source)
         if record.private:
             self._private.add(record.source)
 
-    def only(self, source: str) -> str | None:
-        """Return the id of a source's record if it has just one here."""
-        ids = self._ids.get(source, [])
+    def has(self, source: str, task: str) -> bool:
+        """Tell whether a source has a record of a task here."""
+        return (source, task) in self._ids
+
+    def only(self, source: str, task: str) -> str | None:
+        """Return the id of a source's record of a task if it has just one here."""
+        ids = self._ids.get((source, task), [])
         return ids[0] if len(ids) == 1 else None
 
     def hides(self, source: str) -> bool:
@@ -216,7 +236,7 @@ class _Beside:
 
         A source has none here if what it held were others' records, word for word.
         """
-        return source in self._private if source in self._ids else bool(self._private)
+        return source in self._private if source in self._sources else bool(self._private)
 
 
 class _Adding:
@@ -230,12 +250,25 @@ class _Adding:
         self._beside: dict[str, _Beside] = {}  # of ids that were taken
         self._left: set[str] = set()  # of the batch's ids: others stand beside one nobody has
         self._as_left = Revision()
+        self._newest: int | None = None  # row that was there before this call; 0: none is private
+        self._other_column = False  # was met of a table that is here, its items under another task
 
     def put_all(self, connection: Connection, batch: Sequence[Record]) -> Counter[str]:
         """Store a batch; count the fields of ``AddResult``."""
         now = time.time()
+        if self._newest is None:
+            hides = connection.execute("SELECT 1 FROM records WHERE private LIMIT 1").fetchone()
+            newest = connection.execute("SELECT MAX(seq) FROM records").fetchone()[0]
+            self._newest = newest if newest and hides else 0
         wanted = [record.id or record.content_hash[:16] for record in batch]
         self._known = _find_all(connection, wanted)
+        self._other_column |= any(
+            (stored := self._known[name]) is not None
+            and stored.record.source == record.source
+            and stored.record.task != record.task
+            and _texts(stored.record) != _texts(record)
+            for record, name in zip(batch, wanted, strict=True)
+        )
         self._replaced, self._hidden = {}, []
         free = [name for name, stored in self._known.items() if stored is None]
         self._left = _with_others_beside(connection, free)
@@ -277,10 +310,23 @@ class _Adding:
             twin = self._stored(connection, other)
         if twin is not None:
             return self._keep(connection, twin, record)
-        same_item = stored.record.source == record.source and wanted not in self._met
-        if same_item and not from_stream(record.source):
+        if wanted not in self._met and self._follows(connection, stored, record):
             return self._replace(connection, stored, record)
         return self._put_beside(connection, replace(record, id=other), stored.record, now)
+
+    def _follows(self, connection: Connection, stored: _Stored, record: Record) -> bool:
+        """Tell whether a record is what became of the one that has its id.
+
+        It may have been edited, or moved to another task; but it may also be from another column
+        of the same table, for another task, and say the same there by chance.
+        """
+        if stored.record.source != record.source or from_stream(record.source):
+            return False
+        if stored.record.task == record.task:
+            return True
+        moved = _texts(stored.record) == _texts(record) and not self._other_column
+        beside = self._beside_of(connection, stored.record.id) if moved else None
+        return beside is not None and not beside.has(record.source, record.task)
 
     def _put_back(self, connection: Connection, record: Record, now: float) -> str:
         """Store a record under an id that is free, maybe since the record that had it went.
@@ -309,13 +355,13 @@ class _Adding:
         record = replace(
             record, private=record.private or holder.private or beside.hides(record.source)
         )
-        if holder.source != record.source:  # else it is another item of its source's
-            # Of several records of its source, any may be the one that was edited.
-            earlier = self._stored(connection, beside.only(record.source))
+        other_task = holder.task != record.task and not from_stream(record.source)
+        if holder.source != record.source or other_task:  # else it is another item of its source's
+            # Of several records of its source and task, any may be the one that was edited.
+            earlier = self._stored(connection, beside.only(record.source, record.task))
             if earlier is not None and earlier.record.id not in self._met:
                 return self._replace(connection, earlier, record)
-        self._add(connection, record, now)
-        beside.note(record)
+        beside.note(self._add(connection, record, now))
         return "renamed"
 
     def _beside_of(self, connection: Connection, wanted: str) -> _Beside:
@@ -329,17 +375,31 @@ class _Adding:
                 beside.note(record_of(row))
         return self._beside[wanted]
 
-    def _add(self, connection: Connection, record: Record, now: float) -> None:
+    def _as_private(self, connection: Connection, record: Record) -> Record:
+        """Return a record private if its very texts were so before this call, under any id.
+
+        Not what apps may have added: whether they find it again would tell them what is private.
+        """
+        if record.private or not self._newest or from_apps(record.source):
+            return record
+        return replace(record, private=_is_hidden(connection, record, self._newest))
+
+    def _add(self, connection: Connection, record: Record, now: float) -> Record:
+        record = self._as_private(connection, record)
         self._known[record.id] = _Stored(_insert(connection, record, now), record)
         self._met.add(record.id)
+        return record
 
     def _replace(self, connection: Connection, stored: _Stored, record: Record) -> str:
+        edited = _texts(stored.record) != _texts(record)
+        if edited:
+            record = self._as_private(connection, record)
         _update(connection, stored, record)
         if record.private and not stored.record.private:
             self._hidden.append(stored.record.id)
         if stored.record.task != record.task:  # heads of that task have learned from it
             heads.mark_stale(connection, [stored.record.task])
-        if _texts(stored.record) != _texts(record):
+        if edited:
             self._replaced[stored.record.id] = stored.record
         return self._updated(stored)
 
@@ -409,14 +469,15 @@ def still_used(connection: Connection, texts: set[str]) -> set[str]:
     return {text for row in rows for text in map(text_of, row) if text in texts}
 
 
-def count(connection: Connection, task: str | None) -> int:
-    """Count the records, of one task if given."""
-    if task is None:
-        row = connection.execute("SELECT COUNT(*) FROM records").fetchone()
-    else:
-        row = connection.execute(
-            "SELECT COUNT(*) FROM records WHERE task = ?", (bind(task),)
-        ).fetchone()
+def count(connection: Connection, task: str | None, until: float | None = None) -> int:
+    """Count the records, of one task if given, and up to a moment; see ``Store.count``."""
+    wanted: dict[str, Any] = {}
+    if task is not None:
+        wanted["task = ?"] = bind(task)
+    if until is not None:
+        wanted[f"{ORDER} <= ?"] = until
+    where = f" WHERE {' AND '.join(wanted)}" if wanted else ""
+    row = connection.execute(f"SELECT COUNT(*) FROM records{where}", (*wanted.values(),)).fetchone()
     return int(row[0])
 
 

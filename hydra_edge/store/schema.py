@@ -99,6 +99,11 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         # BM25 holds the order and the lengths of records in memory.
         "DROP INDEX records_short",
     ),
+    (
+        # Finds private records by their texts, without a copy of them.
+        "CREATE INDEX records_private ON records (length(CAST(input AS BLOB)), "
+        "substr(CAST(input AS BLOB), -8), length(CAST(output AS BLOB))) WHERE private",
+    ),
 )
 
 

@@ -102,12 +102,15 @@ class Store:
 
         A record without an id gets one from its content, so adding the same again changes
         nothing. Under an id already taken by other content it replaces that content if it
-        comes from the same source and the id was not met before in this call; else it is
-        stored under the id with its content's hash appended, private if the one that has the id
-        is, or one of its own source that stands beside it; the only one of its source beside
-        another source's is replaced. Replacing keeps the time if the
-        new record has none, and keeps a record private that was. What was made of a replaced
+        comes from the same source, for the same task or with the same texts, and the id was not
+        met before in this call; else it is stored under the id with its content's hash appended,
+        private if the one that has the id is, or one of its own source that stands beside it; the
+        only one of its source and task beside another's is replaced. Replacing keeps the time if
+        the new record has none, and keeps a record private that was. What was made of a replaced
         text goes with it: pools that ask about the record or show it, and vectors.
+
+        New texts are private if those of a private record were the very same before this call,
+        under whatever id; but not from a source that apps may write under.
 
         Parameters
         ----------
@@ -134,10 +137,14 @@ class Store:
         with self._db.reading() as connection:
             return records.revision(connection)
 
-    def count(self, task: str | None = None) -> int:
-        """Count the records, of one task if given."""
+    def count(self, task: str | None = None, *, until: float | None = None) -> int:
+        """Count the records, of one task if given.
+
+        ``until``: those of that moment or before it (unix seconds); one without a time was made
+        when it was added.
+        """
         with self._db.reading() as connection:
-            return records.count(connection, task)
+            return records.count(connection, task, until)
 
     def tasks(self) -> dict[str, int]:
         """Count the records of each task, the most frequent first."""
@@ -153,10 +160,10 @@ class Store:
         with self._db.reading() as connection:
             return records.counts_by(connection, "task", public=True)
 
-    def sources(self) -> dict[str, int]:
-        """Count the records of each source, the most frequent first."""
+    def sources(self, *, public: bool = False) -> dict[str, int]:
+        """Count the records, or the public ones, of each source, the most frequent first."""
         with self._db.reading() as connection:
-            return records.counts_by(connection, "source")
+            return records.counts_by(connection, "source", public=public)
 
     def get(self, record_id: str) -> Record:
         """Return one record; RecordNotFoundError lists ids that begin like an unknown one."""
@@ -525,6 +532,27 @@ class Store:
     def check(self) -> list[str]:
         """Return what is wrong with the file, one sentence each; empty when healthy."""
         return check.check(self._db)
+
+    def back_up(self, target: Path, *, progress: Progress | None = None) -> int:
+        """Copy all there is into a file of mode 0600; return how many records that are.
+
+        Others may write meanwhile: it is as it was at one moment. It is written beside its place
+        and put there in one step, over a file of that name.
+
+        Parameters
+        ----------
+        progress
+            Told ``("pages", done, total)`` from time to time.
+
+        Raises
+        ------
+        StoreError
+            If it cannot be written, or a program uses a file of that name.
+        """
+        with self._db.reading() as connection:
+            n = records.count(connection, None)  # from here on it is one moment
+            self._db.back_up(target, progress)
+            return n
 
     def size_bytes(self) -> int:
         """Return how much room the file and its side files take."""

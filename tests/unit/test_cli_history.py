@@ -16,10 +16,8 @@ from hydra_edge.types import Candidate, ForgetReceipt, Record
 
 
 @pytest.fixture(autouse=True)
-def _own_settings(tmp_path, monkeypatch):
-    """No setting of the machine reaches these tests; they run in a folder of their own."""
-    for name in [n for n in os.environ if n.startswith("HYDRA_EDGE_") and n != "HYDRA_EDGE_HOME"]:
-        monkeypatch.delenv(name)
+def _own_folder(tmp_path, monkeypatch):
+    """Let these tests run in a folder of their own."""
     monkeypatch.chdir(tmp_path)
 
 
@@ -113,6 +111,39 @@ def test_history_search_finds_words_of_outputs():
     assert [r["id"] for r in found["records"]] == ["r3"]
 
 
+@pytest.mark.usefixtures("history")
+@pytest.mark.parametrize(
+    "name", ["c" * 36 + ":" + "d" * 36, "e" * 40 + "~abcdef", "notes/" + "long name/" * 15 + "a.md"]
+)
+def test_history_list_ids_can_be_copied(name):
+    with Personalizer.open() as me:
+        me.add([Record("asked", "written", "asked", name)])
+    listed = call("history", "list", "-n", "2").stdout.splitlines()[1:]
+
+    assert listed[0].startswith(f"{name}  ")
+    assert call("history", "show", name).stdout.startswith(f"{name}  asked")
+    assert call("history", "search", "asked").stdout.splitlines()[1].startswith(f"{name}  ")
+
+
+def test_history_list_ids_of_a_chat_export_can_be_copied(tmp_path):
+    def node(name, role, parent):
+        said = {"content_type": "text", "parts": [f"said by {role}"]}
+        message = {"id": name, "author": {"role": role}, "content": said, "create_time": 5.5}
+        return {"id": name, "message": message, "parent": parent, "children": []}
+
+    chat, question, answer = (f"{i}b0c3d4e-0000-4000-8000-123456789abc" for i in (1, 2, 3))
+    nodes = {question: node(question, "user", None), answer: node(answer, "assistant", question)}
+    nodes[question]["children"] = [answer]
+    whole = [{"id": chat, "create_time": 9, "current_node": answer, "mapping": nodes}]
+    (tmp_path / "conversations.json").write_text(json.dumps(whole))
+    assert call("import", "chatgpt", "conversations.json").exit_code == 0
+
+    copied = [line.split("  ")[0] for line in call("history", "list").stdout.splitlines()[1:]]
+    assert [len(name) for name in copied] == [73]
+    for command in (("history", "show"), ("history", "private"), ("forget", "--yes")):
+        assert call(*command, *copied).exit_code == 0
+
+
 def test_history_export_is_read_back_losslessly(tmp_path, history):
     result = call("history", "export", "out.jsonl")
 
@@ -121,6 +152,81 @@ def test_history_export_is_read_back_losslessly(tmp_path, history):
     assert call("import", "jsonl", "out.jsonl", "-u", "copy").exit_code == 0
     plain = [(r.id, r.input, r.output, r.task, r.time, r.private) for r in records("copy")]
     assert plain == [(r.id, r.input, r.output, r.task, r.time, r.private) for r in history]
+
+
+def test_history_export_of_long_and_spaced_ids_is_read_back_losslessly():
+    name = "n" * 200
+    new = [
+        Record("one", "x", "chat", name, 1.0, False, "jan"),
+        Record("two", "y", "chat", name, 2.0, True, "feb"),
+        Record("three", "z", "chat", " a b ", 3.0),
+    ]
+    beside = f"{name}~{new[1].content_hash[:6]}"
+    with Personalizer.open(create=True) as me:
+        me.add(new)
+        assert [r.id for r in me.store.records()] == [name, beside, "a b"]
+        me.add([Record("third", "z", "chat", beside, 4.0, source="mar")])
+    call("history", "export", "out.jsonl")
+    told = call("import", "jsonl", "out.jsonl", "-u", "copy", "--json")
+
+    assert json.loads(told.stdout)["bad"] == []
+    kept = [[(r.id, r.input, r.private) for r in records(user)] for user in ("me", "copy")]
+    assert len(kept[0]) == 4
+    assert kept[0] == kept[1]
+    assert "unchanged" in call("import", "jsonl", "out.jsonl", "-u", "copy").stdout
+    assert len(records("copy")) == 4
+
+
+# ---- backups
+
+
+def test_history_backup_restored_is_the_whole_history(tmp_path, home, history):
+    with Personalizer.open() as me:
+        me.store.put_choice("g", "chat", "asked", [Candidate("x")], (), 0, "x", None)
+        told = call("history", "backup", "kept.db", "--json")
+    kept = tmp_path / "kept.db"
+    assert json.loads(told.stdout) == {
+        "user": "me", "file": "kept.db", "records": 5, "bytes": kept.stat().st_size,
+    }  # fmt: skip
+    assert stat.S_IMODE(kept.stat().st_mode) == 0o600
+
+    for part in (home / "users").iterdir():
+        part.unlink()
+    (home / "users" / "me.db").write_bytes(kept.read_bytes())
+    assert records() == history
+    with Personalizer.open() as me:
+        assert len(me.store.choices()) == 1
+        assert me.store.check() == []
+
+
+@pytest.mark.usefixtures("history")
+def test_history_backup_replaces_a_file_only_if_told_to(tmp_path):
+    (tmp_path / "kept.db").write_text("the one before")
+    refused = call("history", "backup", "kept.db")
+
+    assert refused.exit_code == 1
+    assert "a file of that name is there; expected none" in refused.stderr
+    assert (tmp_path / "kept.db").read_text() == "the one before"
+    done = call("history", "backup", "kept.db", "--force")
+    assert done.stdout.startswith("me: 5 records and all made of them, 0.1 MB, written to kept.db")
+    assert len(call("history", "backup", "kept.db", "--force").stderr) == 0
+
+
+@pytest.mark.usefixtures("history")
+@pytest.mark.parametrize(
+    ("args", "code", "said"),
+    [
+        (("-",), 2, "is stdout; expected a file"),
+        (("none/kept.db",), 1, "No such file or directory"),
+        (("kept.db", "-u", "nobody"), 1, "Known users: me"),
+    ],
+)
+def test_history_backup_to_nowhere_says_so(tmp_path, args, code, said):
+    result = call("history", "backup", *args)
+
+    assert result.exit_code == code
+    assert said in " ".join(result.stderr.split())
+    assert list(tmp_path.glob("*.db")) == []
 
 
 @pytest.mark.usefixtures("history")

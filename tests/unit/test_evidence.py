@@ -168,6 +168,27 @@ def test_a_choice_that_was_not_kept_does_not_see_what_came_later(person: Make) -
     np.testing.assert_allclose(features(), before, atol=2e-3)
 
 
+def test_a_choice_does_not_know_records_without_a_time_that_were_added_after_it(
+    person: Make,
+) -> None:
+    p = person([replace(r, time=None) for r in records(6)])
+    generation = p.generate("a text about speech today", task=TASK)
+    p.choose(pick=1, keep=False)
+    p.add([Record(generation.query, generation.text, TASK, id="own")])
+    (choice,) = p.store.choices(TASK)
+    seen: list[int] = []
+    pool, tau = p.engine.pool, prior_for(p.bundle, p.engine.task(TASK), "adapter").tau
+
+    def noting(query: str, vector: object, candidates: object, shown: object, past: object,
+               *rest: object, **options: object) -> object:  # fmt: skip
+        seen.append(len(past))
+        return pool(query, vector, candidates, shown, past, *rest, **options)
+
+    p.engine.pool = noting
+    choice_item(p.engine, p.engine.history(p.engine.task(TASK)), choice, tau)
+    assert seen == [6]
+
+
 def test_how_records_helped_is_known_only_afterwards(person: Make) -> None:
     p = person()
     p.generate("a text about speech today", task=TASK)
@@ -178,7 +199,7 @@ def test_how_records_helped_is_known_only_afterwards(person: Make) -> None:
     history = p.engine.history(p.engine.task(TASK))
     kept = history.place[first.record_id or ""]
     assert kept == len(history) - 1
-    known = helped_by_then(history, [second, first])
+    known = helped_by_then(p.store, history, [second, first])
     assert known(0) == {}
     assert known(kept) == {}, "its own choice is the query"
     after = known(len(history))

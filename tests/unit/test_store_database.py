@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 
 from hydra_edge.errors import StoreError, UnknownUserError
-from hydra_edge.store import Store, schema
+from hydra_edge.store import Store, database, schema
 from hydra_edge.types import Record
 
 
@@ -144,6 +145,97 @@ def test_open_symlink_keeps_side_files_beside_the_target(tmp_path: Path) -> None
     Store.forget_user(link)
     assert not link.is_symlink()
     assert list(target.parent.iterdir()) == []
+
+
+# ---- backups
+
+
+def test_backup_after_a_crash_holds_every_record(tmp_path: Path, path: Path) -> None:
+    crashed, backup, copied = (tmp_path / name / "me.db" for name in ("crashed", "kept", "copied"))
+    for folder in (crashed.parent, backup.parent, copied.parent):
+        folder.mkdir()
+    with Store.open(path) as store:
+        store._db.connection.execute("PRAGMA wal_autocheckpoint = 0")
+        store.add(Record(f"input {i}", "x", id=str(i)) for i in range(500))
+        for part in ("me.db", "me.db-wal"):  # all that a crash leaves
+            shutil.copy(path.with_name(part), crashed.with_name(part))
+    shutil.copy(crashed, copied)
+    with Store.open(copied) as store:
+        assert store.count() < 500, "the file alone is no backup"
+    with Store.open(crashed) as store:
+        assert store.back_up(backup) == 500
+    assert [part.name for part in backup.parent.iterdir()] == ["me.db"]
+    with Store.open(backup) as store:
+        assert store.count() == 500
+        assert store.check() == []
+
+
+@pytest.mark.usefixtures("open_umask")
+def test_backup_is_of_one_moment_and_its_owners_only(
+    tmp_path: Path, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "_BACKUP_PAGES", 5)
+    told: list[tuple[int, int]] = []
+    with Store.open(path) as ours, Store.open(path) as theirs:
+        ours.add(Record(f"input {i}", "x", private=True) for i in range(100))
+
+        def meanwhile(_stage: str, done: int, total: int) -> None:
+            told.append((done, total))
+            theirs.add([Record(f"written meanwhile {done}", "x")])
+            assert {mode(part) for part in tmp_path.glob(".backup.db.*")} == {0o600}
+
+        assert ours.back_up(tmp_path / "backup.db", progress=meanwhile) == 100
+        assert ours.count() > 100
+    assert len(told) > 2
+    assert told == sorted(told)
+    assert told[-1][0] == told[-1][1]
+    assert mode(tmp_path / "backup.db") == 0o600
+    with Store.open(tmp_path / "backup.db") as store:
+        assert (store.count(), store.check()) == (100, [])
+
+
+def test_backup_that_is_stopped_leaves_the_one_before(tmp_path: Path, path: Path) -> None:
+    backup = tmp_path / "backup.db"
+    backup.write_bytes(b"the one before")
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with Store.open(path) as store:
+        with pytest.raises(KeyboardInterrupt):
+            store.back_up(backup, progress=stop)
+        assert backup.read_bytes() == b"the one before"
+        assert sorted(part.name for part in tmp_path.iterdir()) == ["backup.db", "users"]
+        store.add([Record("a", "b")])
+        assert store.back_up(backup) == 1
+    with Store.open(backup) as store:
+        assert store.count() == 1
+
+
+def test_backup_over_a_file_in_use_or_to_no_file_is_refused(tmp_path: Path, path: Path) -> None:
+    (tmp_path / "left.db-wal").write_bytes(b"pages of another file")
+    with Store.open(path) as store:
+        store.add([Record("a", "b")])
+        for target, said in (
+            (path, "got me.db-wal, me.db-shm beside it"),
+            (tmp_path / "left.db", "got left.db-wal beside it"),
+            (tmp_path, "it is no file; expected one"),
+            (tmp_path / "none" / "backup.db", "No such file or directory. Expected a file in"),
+        ):
+            with pytest.raises(StoreError, match=f"Cannot write {target}: {said}"):
+                store.back_up(target)
+        assert store.count() == 1
+    assert sorted(part.name for part in tmp_path.iterdir()) == ["left.db-wal", "users"]
+
+
+def test_damaged_file_is_told_with_how_to_restore_it(path: Path) -> None:
+    path.parent.mkdir()
+    path.write_bytes(b"dear diary " * 500)
+    with pytest.raises(StoreError) as caught:
+        Store.open(path)
+    told = str(caught.value)
+    assert "no program running" in told
+    assert told.index("move it away together with its -wal and -shm") < told.index("put the backup")
 
 
 def test_closed_store_says_so(path: Path) -> None:

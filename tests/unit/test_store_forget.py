@@ -9,10 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from hydra_edge.errors import RecordNotFoundError, StoreError, UnknownUserError
 from hydra_edge.prompt import SHOT_WORDS, fold
-from hydra_edge.store import Store
+from hydra_edge.store import Store, forget
 from hydra_edge.store.database import Database
 from hydra_edge.store.forget import Traces
 from hydra_edge.types import (
@@ -439,3 +441,19 @@ def test_traces_long_texts_are_found_inside_short_ones_only_whole(text: str, tou
     assert traces.touch([], [text]) is touched
     assert traces.touch(["other", None], ["no"]) is False
     assert traces.touch(["id"], []) is True
+
+
+words = st.sampled_from(["alpha ", "beta ", "x", "xx", "日本", "harbour at midnight "])
+few_words = st.lists(words, min_size=1, max_size=8).map("".join)
+
+
+@given(texts=st.lists(few_words, max_size=6), around=few_words, within=st.integers(0, 5))
+def test_traces_few_or_many_are_found_alike(texts: list[str], around: str, within: int) -> None:
+    traces = Traces([], texts)
+    text = " ".join(f"{around} {''.join(texts[within : within + 1])} {around}".split())
+    one_by_one = set(traces.long_ones_in(text))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(forget, "_FEW", -1)
+        assert set(traces.long_ones_in(text)) == one_by_one
+    folded = {" ".join(known.split()) for known in texts}
+    assert one_by_one == {known for known in folded if len(known) >= 16 and known in text}

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from cli_runner import call, records
 
-from hydra_edge.store import Store
+from hydra_edge.store import Store, schema
 from hydra_edge.types import AddResult, Candidate, Completion, HeadState, Record, text_hash
 
 JAN = Record("written in January", "x", id="42", source="jan")
@@ -51,7 +51,7 @@ def test_record_beside_a_private_one_of_its_id_is_private(store: Store) -> None:
     store.set_private(["42"], True)
     assert store.add([FEB]) == AddResult(renamed=1)
     assert store.get(name(FEB)).private
-    assert store.add([replace(FEB, id="43")]).added == 1
+    assert store.add([replace(edited(FEB), id="43")]).added == 1
     assert not store.get("43").private
 
 
@@ -230,6 +230,182 @@ def test_whatever_is_imported_no_item_is_lost_and_none_of_a_private_family_is_pu
                 store.set_private(family, True)
             assert not {r.id for r in store.records() if not r.private and r.id[0] in hidden}
         assert store.check() == []
+
+
+# ---- private texts under another id
+
+
+@pytest.mark.parametrize("source", ["feb", "jsonl:-", ""])
+def test_private_text_under_another_id_stays_private(store: Store, source: str) -> None:
+    store.add([JAN, MAR])
+    store.set_private(["42"], True)
+    moved = replace(JAN, id="moved", source=source)
+    texts = (moved, replace(moved, id="elsewhere", task="another"))
+    assert store.add(texts) == AddResult(added=2)
+    assert public(store) == {MAR.input}
+    assert store.set_private(["moved"], False) == 1
+    assert store.add(texts) == AddResult(unchanged=2)
+    assert not store.get("moved").private, "its user has said so"
+
+
+def test_text_made_public_by_its_user_stays_so_under_another_task(store: Store) -> None:
+    store.add([replace(JAN, private=True)])
+    store.add([replace(JAN, id="moved")])
+    store.set_private(["moved"], False)
+    assert store.add([replace(JAN, id="moved", task="corrected")]) == AddResult(updated=1)
+    assert public(store) == {JAN.input}
+
+
+@pytest.mark.parametrize("record", [replace(JAN, input="another"), replace(JAN, output="another")])
+def test_text_that_is_private_in_part_only_is_public_under_another_id(
+    store: Store, record: Record
+) -> None:
+    store.add([replace(JAN, private=True), replace(record, id="other")])
+    assert public(store) == {record.input}
+
+
+def test_record_edited_to_a_private_text_is_private(store: Store) -> None:
+    """One file was moved over another."""
+    store.add([replace(JAN, private=True), replace(MAR, id="b")])
+    assert store.add([replace(JAN, id="b", source="mar")]) == AddResult(updated=1)
+    assert public(store) == set()
+
+
+def test_private_text_from_an_app_is_as_the_app_says(store: Store) -> None:
+    """Whether it finds again what it added must not tell it what is private."""
+    store.add([replace(JAN, private=True)])
+    store.add([replace(JAN, id=source, source=source) for source in ("app:mail", "choices")])
+    assert [record.private for record in store.records()] == [True, False, False]
+
+
+def test_private_text_and_a_public_twin_come_back_as_they_were(store: Store) -> None:
+    twins = [replace(JAN, private=True), *(Record(f"t {i}", "y") for i in range(600))]
+    twins.append(replace(JAN, id="twin"))
+    store.add(twins)
+    assert not store.get("twin").private
+    assert store.add(twins) == AddResult(unchanged=len(twins))
+
+
+@pytest.mark.parametrize("text", ["a", "\ud800", "nul\x00inside", "日本語", "x" * 9000])
+def test_private_text_of_any_letters_is_known_again(store: Store, text: str) -> None:
+    hidden = Record(text, text, id="1", private=True)
+    store.add([hidden, Record(text, f"{text}!", id="2"), Record(f"{text}!", text, id="3")])
+    store.add([replace(hidden, id="4", private=False)])
+    assert [record.id for record in store.records() if record.private] == ["1", "4"]
+    store.forget(["1", "4"])
+    assert store.check() == []
+
+
+def test_file_before_private_texts_were_indexed_gets_the_index(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = schema.MIGRATIONS
+    monkeypatch.setattr(schema, "MIGRATIONS", whole[:2])
+    with Store.open(tmp_path / "me.db") as store:
+        store.add([replace(JAN, private=True), replace(MAR, id="43")])
+    monkeypatch.setattr(schema, "MIGRATIONS", whole)
+    with Store.open(tmp_path / "me.db") as store:
+        assert store.check() == []
+        store.add([replace(JAN, id="moved")])
+        assert public(store) == {MAR.input}
+
+
+def test_private_text_is_sought_by_its_index(store: Store) -> None:
+    statements: list[str] = []
+    store.add([replace(JAN, id="hidden", output="another", private=True)])
+    store._db.connection.set_trace_callback(statements.append)
+    store.add([JAN])
+    store._db.connection.set_trace_callback(None)
+    (sought,) = (statement for statement in statements if "WHERE private AND" in statement)
+    (plan,) = store._db.connection.execute(f"EXPLAIN QUERY PLAN {sought}").fetchall()
+    assert "SEARCH records USING INDEX records_private" in plan[-1]
+
+
+# ---- other columns of a file that is there
+
+
+def column(task: str, *outputs: str) -> list[Record]:
+    return [
+        Record(f"abstract {i}", output, task, id=str(i), source="csv:/papers.csv")
+        for i, output in enumerate(outputs)
+    ]
+
+
+def held(store: Store, task: str) -> list[str]:
+    return [record.output for record in store.records(task=task)]
+
+
+def test_other_column_of_the_same_file_under_another_task_keeps_both(store: Store) -> None:
+    titles, labels = column("title", "A", "B", "C"), column("label", "x", "y", "z")
+    assert store.add(titles) == AddResult(added=3)
+    assert store.add(labels) == AddResult(renamed=3)
+    for again in (titles, labels, titles):
+        assert store.add(again) == AddResult(unchanged=3)
+    assert store.add(column("title", "A", "edited", "C")) == AddResult(unchanged=2, updated=1)
+    assert store.add(column("label", "x", "y", "edited")) == AddResult(unchanged=2, updated=1)
+    assert held(store, "title") == ["A", "edited", "C"]
+    assert held(store, "label") == ["x", "y", "edited"]
+
+
+def test_other_column_that_says_the_same_of_some_items_keeps_both(store: Store) -> None:
+    plot, music = column("plot", "4", "5", "3"), column("music", "4", "5", "1")
+    store.add(plot)
+    assert store.add(music) == AddResult(renamed=3)
+    for again in (plot, music):
+        assert store.add(again) == AddResult(unchanged=3)
+    assert store.add(music[:2] + column("music", "4", "5", "3")[2:]).updated == 1
+    assert (held(store, "plot"), held(store, "music")) == (["4", "5", "3"], ["4", "5", "3"])
+
+
+def test_other_column_edited_alone_to_what_the_first_says_keeps_both(store: Store) -> None:
+    store.add(column("plot", "4"))
+    store.add(column("music", "1"))
+    assert store.add(column("music", "4")) == AddResult(updated=1)
+    assert store.add(column("plot", "4")) == AddResult(unchanged=1)
+    assert store.count() == 2
+
+
+def test_other_column_of_a_private_item_is_private(store: Store) -> None:
+    store.add(column("title", "A", "B"))
+    store.set_private(["1"], True)
+    store.add(column("label", "x", "y"))
+    assert [record.output for record in store.records() if record.private] == ["B", "y"]
+
+
+def test_file_imported_for_the_wrong_task_moves_to_the_right_one(store: Store) -> None:
+    store.add(column("wrong", "A", "B"))
+    assert store.add(column("right", "A", "B", "C")) == AddResult(updated=2, added=1)
+    assert store.tasks() == {"right": 3}
+
+
+def test_import_of_two_columns_keeps_both(tmp_path: Path) -> None:
+    table = tmp_path / "papers.csv"
+    table.write_text("id,abstract,title,category\n1,We parse.,Parsing,cs\n2,We sing.,Song,art\n")
+    flags = ("import", "csv", str(table), "--input", "abstract", "--output")
+    call(*flags, "title", "-t", "paper_title")
+    assert "2 added under another id" in call(*flags, "category", "-t", "paper_category").output
+    assert {(r.task, r.output) for r in records()} == {
+        ("paper_title", "Parsing"), ("paper_title", "Song"),
+        ("paper_category", "cs"), ("paper_category", "art"),
+    }  # fmt: skip
+
+
+def test_import_private_note_that_was_renamed_stays_private(tmp_path: Path) -> None:
+    notes = tmp_path / "notes"
+    (notes / "inner").mkdir(parents=True)
+    for place in ("a.md", "inner/b.md"):
+        (notes / place).write_text(f"# Title\n\nThe text of {place}.\n")
+    call("import", "markdown", str(notes))
+    assert call("history", "private", "a.md", "inner/b.md").exit_code == 0
+    (notes / "a.md").rename(notes / "c.md")
+    assert call("import", "markdown", str(notes)).exit_code == 0
+    assert call("import", "markdown", str(notes / "inner")).exit_code == 0
+    assert {record.id: record.private for record in records()} == dict.fromkeys(
+        ("a.md", "c.md", "inner/b.md", "b.md"), True
+    )
+    assert call("history", "private", "c.md", "--off").exit_code == 0
+    assert call("import", "markdown", str(notes)).exit_code == 0
+    assert [record.id for record in records() if not record.private] == ["c.md"]
 
 
 def test_import_edited_file_of_a_taken_id_stays_private(tmp_path: Path) -> None:
