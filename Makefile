@@ -66,13 +66,13 @@ install-check: setup ## Install the wheel by pipx and by uv, as people do, and u
 freeze: setup ## Freeze the command into a folder that needs no Python, and use it there
 	$(BIN)/python scripts/freeze.py
 
-bench: setup ## Measure speed, memory and growth on this machine (quality needs data: see CONTRIBUTING)
+bench: setup ## Measure speed, memory and growth here, into bench/results/runs (quality: see CONTRIBUTING)
 	$(PIP) install --quiet --editable ".[local,dev,bench]"
-	$(BIN)/python -m bench.latency --json bench/results/latency.json --plot
-	$(BIN)/python -m bench.leak --json bench/results/leak.json
-	$(BIN)/python -m bench.memory --sizes 1000,10000 --json bench/results/memory.json --plot
-	$(BIN)/python -m bench.scale --sizes 1000,3000 --json bench/results/scale.json --plot
-	$(BIN)/python -m bench.peers --json bench/results/peers.json --plot
+	$(BIN)/python -m bench.latency --plot
+	$(BIN)/python -m bench.leak
+	$(BIN)/python -m bench.memory --sizes 1000,10000 --plot
+	$(BIN)/python -m bench.scale --sizes 1000,3000 --plot
+	$(BIN)/python -m bench.peers --plot
 
 readme: setup ## Write the README's transcript and figures anew
 	$(BIN)/python scripts/readme.py

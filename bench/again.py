@@ -9,7 +9,6 @@ adapter chooses from both pools.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,29 +20,17 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.case import Case, Sampled
-from bench.kept import (
-    Base,
-    Cache,
-    Figures,
-    Model,
-    Seed,
-    Tasks,
-    Users,
-    cases,
-    draw,
-    open_bench,
-    write,
-)
+from bench.command import Base, Cache, Figures, Model, Seed, Tasks, Users, new_app, start
+from bench.kept import cases, draw, open_bench, write
 from hydra_edge.adapter import choose, pool_utilities
 from hydra_edge.config import Config, find_paths
-from hydra_edge.errors import HydraError
 from hydra_edge.llm import LLM
 from hydra_edge.llm.models import open_llm
 from hydra_edge.types import Completion, JsonDict
 
 KEPT = Path(__file__).parent / "answers"
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = new_app()
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +90,7 @@ def summed_up(pairs: Sequence[Pair]) -> JsonDict:
 
 @app.command()
 def main(
+    context: typer.Context,
     data: Annotated[list[Path], typer.Option(help="Files of users whose answers are kept.")],
     task: Tasks = None,
     users: Users = 20,
@@ -138,14 +126,11 @@ def main(
     live.close()
     console.print(table)
     figures: JsonDict = {
-        "base_id": bench.bundle.base_id, "llm": live.name, "seed": seed, "users": users,
+        "llm": live.name, "seed": seed, "users": users,
         "queries": queries, "of_user": of_user, "tasks": tasks,
     }  # fmt: skip
-    write(figures, "again", llm, json_path, console)
+    write(figures, "again", bench, context, json_path, console)
 
 
 if __name__ == "__main__":
-    try:
-        app()
-    except HydraError as err:
-        sys.exit(f"error: {err}")
+    start(app)

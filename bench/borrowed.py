@@ -11,7 +11,6 @@ answers agree with most, whatever the text.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -21,18 +20,16 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from bench.command import Base, Figures, Queries, Seed, given, head, new_app, start, write
 from bench.datasets import TaskData, draw_tasks, parse_sizes, read_files
 from bench.guard import BenchError, check_history, check_not_trained_on
-from bench.kept import Base, Figures, Queries, Seed
-from bench.quality import RESULTS
-from bench.report import Stages, write_json
+from bench.report import Stages
 from bench.stats import PerUser, bootstrap, means, paired
 from export.data import UserHistory
 from hydra_edge.adapter import merge, pool_utilities
 from hydra_edge.bundle import Bundle, load_bundle
 from hydra_edge.encoder import Encoder, TextEncoder
 from hydra_edge.engine import Engine
-from hydra_edge.errors import HydraError
 from hydra_edge.features import ADAPTER_FEATURES, adapter_features
 from hydra_edge.store import Store
 from hydra_edge.types import Float2d, JsonDict
@@ -40,7 +37,7 @@ from hydra_edge.types import Float2d, JsonDict
 ROWS = ("habit", "own_fit", "own_fit_borrowed", "shared", "shared_borrowed")
 _HABIT, _OWN = (ADAPTER_FEATURES.index(name) for name in ("habit", "own_fit"))
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = new_app()
 
 
 def answer(
@@ -103,6 +100,7 @@ def summed_up(found: Sequence[Float2d], seed: int) -> JsonDict:
 
 @app.command()
 def main(
+    context: typer.Context,
     data: Annotated[list[Path], typer.Option(help="Files of users, of label or rating tasks.")],
     users: Annotated[int, typer.Option(min=1, help="Users drawn of each task.")] = 400,
     queries: Queries = 5,
@@ -116,7 +114,8 @@ def main(
     """Measure borrowed classifiers on closed sets a base was not trained on."""
     base, sizes, console = load_bundle(bundle), parse_sizes(history), Console()
     check_not_trained_on(base, data)
-    encoder, tasks = Encoder(base), {}
+    encoder = Encoder(base)
+    tasks: JsonDict = {}
     for drawn in draw_tasks(
         read_files(data), users=users, queries=queries, seed=seed, specs={}, bundle=base
     ):
@@ -141,15 +140,10 @@ def main(
                 f"{gain['mean']:+.3f} [{gain['low']:+.3f}, {gain['high']:+.3f}]",
             )  # fmt: skip
         console.print(table)
-    path = json_path or RESULTS / "borrowed.json"
-    write_json(
-        {"base_id": base.base_id, "seed": seed, "queries": queries, "tasks": tasks}, path
-    )  # fmt: skip
-    console.print(f"written to {path}")
+    made = head("borrowed", given(context), base.base_id, timed=False)
+    found_all = made | {"seed": seed, "queries": queries, "tasks": tasks}
+    write(found_all, json_path, "borrowed", console)
 
 
 if __name__ == "__main__":
-    try:
-        app()
-    except HydraError as err:
-        sys.exit(f"error: {err}")
+    start(app)

@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -22,6 +23,8 @@ from hydra_edge import __version__
 from hydra_edge.types import JsonDict
 
 LEAST_PAIRS = 7
+# What int8 is computed with, best first: it decides the speed, and the encoder's last bits.
+ISAS = ("amx_int8", "avx512_vnni", "avx_vnni", "avx512f", "avx2", "avx")
 
 
 def _cpu_s() -> float:
@@ -134,18 +137,25 @@ def by_turns(
     a: list[float] = []
     b: list[float] = []
     for i in range(pairs):
-        a.append(spent_ms(lambda i=i: ours(i)))
-        b.append(spent_ms(lambda i=i: theirs(i)))
+        a.append(spent_ms(partial(ours, i)))
+        b.append(spent_ms(partial(theirs, i)))
     return Pairs(Sample(tuple(a)), Sample(tuple(b)))
 
 
-def _processor() -> str:
+def _said(field: str) -> str:
+    """Return what /proc/cpuinfo says of the first processor; empty if it does not."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
+        return ""
+    parts = (line.partition(":") for line in lines)
+    return next((value.strip() for name, _, value in parts if name.strip() == field), "")
+
+
+def isa() -> str | None:
+    """Return the best of ``ISAS`` this processor has; None if it has none or does not say."""
+    flags = _said("flags").split()
+    return next((name for name in ISAS if name in flags), None)
 
 
 def cores() -> int | None:
@@ -153,13 +163,13 @@ def cores() -> int | None:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
-def machine() -> JsonDict:
-    """Return what a figure depends on besides the code."""
-    return {
-        "processor": _processor(),
-        "clock": _chosen[0],
+def machine(*, timed: bool = True) -> JsonDict:
+    """Return what a figure depends on besides the code; if it is a time, on the load, too."""
+    busy = {"clock": _chosen[0], "load_1min": round(os.getloadavg()[0], 2)} if timed else {}
+    return busy | {
+        "processor": _said("model name") or platform.processor() or platform.machine(),
+        "isa": isa(),
         "cores": cores(),
-        "load_1min": round(os.getloadavg()[0], 2),
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
         "blas_threads": os.environ.get("OPENBLAS_NUM_THREADS", "default"),

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import statistics
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -26,10 +25,12 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.bare import BareLoop
-from bench.clock import LEAST_PAIRS, Sample, machine, spent_ms, use_clock
+from bench.clock import LEAST_PAIRS, Sample, spent_ms, use_clock
+from bench.command import Clock, Figures, given, head, new_app, start, write
+from bench.goals import DECODING
 from bench.guard import BenchError
 from hydra_edge.config import find_paths
-from hydra_edge.errors import HydraError, UnknownModelError
+from hydra_edge.errors import UnknownModelError
 from hydra_edge.llm.llama_cpp import LlamaCpp
 from hydra_edge.llm.models import gemma3_file, smollm2_file
 from hydra_edge.llm.recode import recode_q8
@@ -64,14 +65,8 @@ RATIOS = {
     "bare8_over_greedy_16": ("bare8_16", "greedy_16"),
     "bare8_over_greedy_64": ("bare8_64", "greedy_64"),
 }
-GOALS = {
-    "best8_over_greedy_16": "<= 1.4", "best8_over_greedy_64": "<= 2.0",
-    "independent8_over_best8_16": ">= 5", "sequential8_over_best8_16": ">= 1.3",
-    "sequential8_over_best8_64": ">= 1.6", "label_best8_over_greedy": "<= 1.15",
-    "over_bare_loop": ">= 0.95",
-}  # fmt: skip
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = new_app()
 
 
 def model_file(name: str) -> Path:
@@ -148,7 +143,7 @@ class Contest:
 
     def __init__(self, path: Path, threads: int) -> None:
         self._llm = LlamaCpp(path, n_ctx=_CONTEXT, threads=threads)
-        self._llama = llama_cpp.Llama(
+        self._llama: Any = llama_cpp.Llama(  # has no types
             str(path), n_ctx=_CONTEXT, n_threads=threads, n_threads_batch=threads, verbose=False
         )
         self._bare = BareLoop(path, branches=N, threads=threads)
@@ -308,9 +303,13 @@ def measure_in_full(
     out: dict[str, Timings] = {}
     for name, file in files.items():
         tell(f"{name}: finding answers of full length")
+
+        def told(what: str, name: str = name) -> None:
+            tell(f"{name}: {what}")
+
         contest = Contest(file, threads)
         try:
-            out[name] = contest.timings(pairs, lambda what, name=name: tell(f"{name}: {what}"))
+            out[name] = contest.timings(pairs, told)
         finally:
             contest.close()
     return out
@@ -335,7 +334,7 @@ def show(console: Console, timed: dict[str, Timings]) -> None:
     ratios = Table("ratio", "goal", *timed, title="decoding: ratios, median of rounds")
     for name in RATIOS:
         values = [f"{found.ratio(name):.2f}" for found in timed.values()]
-        ratios.add_row(name, GOALS.get(name, ""), *values)
+        ratios.add_row(name, DECODING.get(name, ""), *values)
     times = Table("ms, p50 (p95)", *timed, title="decoding: times")
     details = [t.detail()["runs"] for t in timed.values()]
     for name in details[0]:
@@ -347,15 +346,14 @@ def show(console: Console, timed: dict[str, Timings]) -> None:
 
 @app.command()
 def main(
+    context: typer.Context,
     models: Annotated[
         str, typer.Option(help=f"Some of {','.join(MODELS)}; default: those installed.")
     ] = "",
     pairs: Annotated[int, typer.Option(min=1, help="Rounds; a ratio is their median.")] = 7,
     threads: Annotated[int, typer.Option(min=0, help="0: one a core that is free.")] = 0,
-    clock: Annotated[
-        str, typer.Option(help="wall; cpu on a busy machine, with --threads 1")
-    ] = "wall",
-    path: Annotated[Path | None, typer.Option("--json", help="Write all of it here.")] = None,
+    clock: Clock = "wall",
+    json_path: Figures = None,
 ) -> None:
     """Measure decoding against one answer, eight answers, and llama.cpp alone."""
     console, status = Console(width=120), Console(stderr=True)
@@ -364,32 +362,28 @@ def main(
     def tell(text: str) -> None:
         status.print(text, markup=False, highlight=False)
 
-    try:
-        use_clock(clock)
-        wanted = [name.strip() for name in models.split(",") if name.strip()]
-        wanted = wanted or models_here(MODELS, tell)
-        if not wanted:
-            raise BenchError(
-                f"Nothing was measured: found none of {', '.join(MODELS)}; expected one. Run pip "
-                "install '.[local]' first."
-            )
-        timed = measure_in_full(wanted, pairs=pairs, threads=threads, tell=tell)
-    except HydraError as err:
-        status.print(str(err), style="red", markup=False)
-        sys.exit(1)
+    use_clock(clock)
+    wanted = [name.strip() for name in models.split(",") if name.strip()]
+    wanted = wanted or models_here(MODELS, tell)
+    if not wanted:
+        raise BenchError(
+            f"Nothing was measured: found none of {', '.join(MODELS)}; expected one. Run pip "
+            "install '.[local]' first."
+        )
+    made = head("decode", given(context))
+    made["machine"] |= {
+        "llama_cpp_python": llama_cpp.__version__,
+        "llama_cpp": llama_cpp.llama_print_system_info().decode().strip(),
+        "threads": threads,
+    }
+    timed = measure_in_full(wanted, pairs=pairs, threads=threads, tell=tell)
     show(console, timed)
-    if path is not None:
-        versions = {
-            "llama_cpp_python": llama_cpp.__version__,
-            "llama_cpp": llama_cpp.llama_print_system_info().decode().strip(),
-        }
-        result = {
-            "machine": {**machine(), **versions, "threads": threads},
-            "decode": {name: found.ratios() for name, found in timed.items()},
-            "detail": {name: found.detail() for name, found in timed.items()},
-        }
-        path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    result = made | {
+        "decode": {name: found.ratios() for name, found in timed.items()},
+        "detail": {name: found.detail() for name, found in timed.items()},
+    }
+    write(result, json_path, "decode", console)
 
 
 if __name__ == "__main__":
-    app()
+    start(app)

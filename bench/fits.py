@@ -13,6 +13,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -190,7 +191,7 @@ def update(bundle: Bundle, runs: int) -> JsonDict:
             )  # fmt: skip
 
         step(0)
-        times = sample([lambda i=i: step(i) for i in range(runs)])
+        times = sample([partial(step, i) for i in range(runs)])
     return {"update_ms": round(times.p50, 3), "update": times.summary()}
 
 

@@ -5,6 +5,7 @@ Owns what counts as a leak. Refuses to repair: a run with a leak has no result.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -153,8 +154,10 @@ class Watched:
         choices: Sequence[str] | None = None,
         seed: int = 0,
         on_token: Callable[[str], None] | None = None,
+        should_stop: Callable[[], bool] | None = None,
+        on_candidate: Callable[[Completion], None] | None = None,
     ) -> list[Completion]:
-        """See the protocol.
+        """See the protocol; what is begun is finished, whatever ``should_stop`` says.
 
         Raises
         ------
@@ -167,7 +170,7 @@ class Watched:
                 "measurement. Expected the history before the queries. The run is void."
             )
         try:
-            return self.inner.complete(
+            completions = self.inner.complete(
                 prompt, n=n, temperature=temperature, max_tokens=max_tokens, choices=choices,
                 seed=seed, on_token=on_token,
             )  # fmt: skip
@@ -176,6 +179,10 @@ class Watched:
         except BackendError as err:
             self.failure = self.failure or err
             raise
+        if on_candidate is not None:
+            for completion in completions:
+                on_candidate(completion)
+        return completions
 
     def close(self) -> None:
         """Leave the inner LLM open: it is not ours."""
@@ -217,11 +224,17 @@ def refuse_seen(files: Sequence[Path], seen: Mapping[str, str], what: str) -> No
     Raises
     ------
     BenchError
-        If a file's fingerprint is among them.
+        If a file's fingerprint is among them, or it cannot be read.
     """
     known = dict(seen) | {UNPACKED[mark]: name for mark, name in seen.items() if mark in UNPACKED}
     for path in files:
-        if found := [known[mark] for mark in fingerprint([path]).values() if mark in known]:
+        try:
+            marks = fingerprint([path]).values()
+        except (OSError, EOFError, zlib.error) as err:
+            raise BenchError(
+                f"{path.name} cannot be read: {err}. Expected a whole file of users. Give it anew."
+            ) from err
+        if found := [known[mark] for mark in marks if mark in known]:
             raise BenchError(
                 f"{path} cannot measure {what}: trained on it (as {found[0]}); expected users "
                 "never seen. Give another file."

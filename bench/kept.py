@@ -1,4 +1,4 @@
-"""What commands over kept pools share: options, the bench they open, each query, what they write.
+"""What commands over kept answers share: the bench they open, each query, what they write.
 
 Owns no figure. ``picks``, ``stopping``, ``votes`` and ``again`` stand on it; nobody is fitted with
 an LLM.
@@ -8,32 +8,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated
 
 import typer
 from rich.console import Console
 
+from bench import command
 from bench.case import Case
+from bench.command import given, head
 from bench.datasets import TaskData, draw_tasks, read_files
 from bench.guard import check_not_trained_on
-from bench.quality import RESULTS, cached_llm
-from bench.report import slug, write_json
+from bench.report import slug
 from bench.run import Bench, fit_user
+from export.cache import CachedLLM, answers_file, open_cached
 from hydra_edge.bundle import load_bundle
 from hydra_edge.encoder import Encoder
 from hydra_edge.types import JsonDict
 
-Tasks = Annotated[list[str] | None, typer.Option("--task", help="Only these tasks.")]
-Users = Annotated[int, typer.Option(min=1, help="Users drawn of each task.")]
-Queries = Annotated[int, typer.Option(min=1, help="A user's last records, as queries.")]
-Model = Annotated[str, typer.Option(help="Local model, as for `hydra-edge -m`.")]
-Seed = Annotated[int, typer.Option(help="Draws users, queries and their order.")]
-Cache = Annotated[Path, typer.Option(help="Where answers are kept.")]
-Replay = Annotated[bool, typer.Option(help="Use cached answers only.")]
-Base = Annotated[Path | None, typer.Option(help="Another base than the shipped one.")]
-Figures = Annotated[Path | None, typer.Option("--json", help="Write figures here.")]
 
-CACHE = Path(".cache/bench")
+def cached_llm(llm: str, folder: Path, *, replay: bool, threads: int) -> CachedLLM:
+    """Open an LLM behind the cache of its answers; to replay, the cache alone."""
+    return open_cached(llm, answers_file(folder, llm), replay=replay, threads=threads)
 
 
 def open_bench(
@@ -79,8 +73,15 @@ def cases(bench: Bench, data: TaskData) -> Iterator[Case]:
         subject.engine.store.close()
 
 
-def write(figures: JsonDict, kind: str, llm: str, path: Path | None, console: Console) -> None:
-    """Write a command's figures, where nothing else is said beside those of the documentation."""
-    path = path or RESULTS / f"{kind}-{slug(llm)}.json"
-    write_json(figures, path)
-    console.print(f"written to {path}", soft_wrap=True)
+def write(
+    figures: JsonDict,
+    kind: str,
+    bench: Bench,
+    context: typer.Context,
+    path: Path | None,
+    console: Console,
+) -> None:
+    """Write a command's figures, and how they were made."""
+    llm = str(context.params["llm"])
+    made = head(kind, given(context), bench.bundle.base_id, timed=False)
+    command.write(made | figures, path, f"{kind}-{slug(llm)}", console)

@@ -11,7 +11,6 @@ load it was measured under. Each section is written once it is measured.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated
@@ -21,31 +20,19 @@ from rich.console import Console
 from rich.table import Table
 
 from bench import fits, ranking, starts
-from bench.clock import machine, use_clock
+from bench.clock import use_clock
+from bench.command import Clock, Figures, Plot, Quick, Texts, given, head, new_app, start, write
+from bench.goals import AT_LEAST, AT_MOST
 from bench.guard import BenchError
-from bench.report import need, write_json
+from bench.report import need
 from hydra_edge.bundle import load_bundle
-from hydra_edge.errors import HydraError
 from hydra_edge.types import JsonDict
 
 SECTIONS = ("decode", "rank", "fit", "startup", "import")
 NEEDED = {"fit": ("sklearn",), "startup": ("psutil",)}  # modules, by section
 EXPORT_PYTHON = Path(__file__).parent.parent / ".venv-export" / "bin" / "python"
 
-# What each figure should be at most (or, for ratios over a rival, at least).
-AT_MOST = {
-    "rank.p50_ms.1000": 8.0, "rank.p50_ms.10000": 12.0, "rank.p50_ms.100000": 40.0,
-    "fit.warm_ms": 60.0, "fit.update_ms": 2.0, "startup.help_over_typer": 1.6,
-    "startup.import_ms": 150.0, "startup.rank_cold_ms": 450.0, "startup.rss_mb_10k": 180.0,
-    "startup.installed_mb": 200.0,
-}  # fmt: skip
-AT_LEAST = {
-    "rank.cross_encoder_over_rank": 25.0, "rank.rank_bm25_scan_over_rank_44k": 20.0,
-    "fit.sklearn_over_fit": 20.0, "fit.paper_head_over_fit": 1000.0, "fit.cold_ort_share": 0.85,
-    "fit.cold.real_token_share": 0.85, "import.records_per_s": 8000.0,
-}  # fmt: skip
-
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = new_app()
 
 
 def sections_of(only: str) -> tuple[str, ...]:
@@ -130,24 +117,19 @@ def _decode(quick: bool, threads: int, note: Callable[[str], None]) -> JsonDict 
 
 @app.command()
 def main(
-    data: Annotated[
-        list[Path] | None, typer.Option(help="Files of real records; else texts are made up.")
-    ] = None,
+    context: typer.Context,
+    data: Texts = None,
     only: Annotated[str, typer.Option(help=f"Some of {','.join(SECTIONS)}.")] = "",
-    quick: Annotated[bool, typer.Option("--quick", help="Fewer runs of each.")] = False,
+    quick: Quick = False,
     threads: Annotated[
         int, typer.Option(help="Of the encoder and of the LLM; 0: chosen for the machine.")
     ] = 0,
-    clock: Annotated[
-        str, typer.Option(help="wall; cpu on a busy machine, with --threads 1")
-    ] = "wall",
+    clock: Clock = "wall",
     torch: Annotated[
         Path | None, typer.Option(help="A Python with the export extra, for the paper's head.")
     ] = None,
-    json_path: Annotated[
-        Path | None, typer.Option("--json", help="Write the figures here.")
-    ] = None,
-    draw: Annotated[bool, typer.Option("--plot", help="Draw them beside the JSON.")] = False,
+    json_path: Figures = None,
+    draw: Plot = False,
 ) -> None:
     """Measure latencies and print each against its target."""
     files, wanted, console = data or [], sections_of(only), Console()
@@ -162,9 +144,8 @@ def main(
         console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     python = torch or (EXPORT_PYTHON if EXPORT_PYTHON.exists() else None)
-    figures: JsonDict = {
-        "machine": machine(), "base_id": bundle.base_id, "threads": threads, "quick": quick,
-        "data": [path.name for path in files] or ["synthetic"],
+    figures = head("latency", given(context), bundle.base_id) | {
+        "threads": threads, "quick": quick, "data": [path.name for path in files] or ["synthetic"],
     }  # fmt: skip
     measures: dict[str, Callable[[], JsonDict | None]] = {
         "decode": lambda: _decode(quick, threads, note),
@@ -182,17 +163,12 @@ def main(
             {"figure": name, "measured": value, "target": target, "met": met}
             for name, value, target, met in verdicts(figures)
         ]
-        if json_path is not None:  # now: of a run that is stopped, what is measured is kept
-            write_json(figures, json_path)
+        # Now: of a run that is stopped, what is measured is kept.
+        path = write(figures, json_path, "latency", console)
     show(figures, console)
-    if json_path is not None:
-        note(f"written to {json_path}")
-        if draw:
-            note(f"drawn in {plot(figures, json_path.with_suffix('.png'))}")
+    if draw:
+        note(f"drawn in {plot(figures, path.with_suffix('.png'))}")
 
 
 if __name__ == "__main__":
-    try:
-        app()
-    except HydraError as err:
-        sys.exit(f"error: {err}")
+    start(app)

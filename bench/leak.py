@@ -9,19 +9,16 @@ rest is compared with.
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
 from typing import Annotated
 
-import psutil
 import typer
 from rich.console import Console
 
-from bench.clock import machine
+from bench.command import Figures, given, head, new_app, start, write
 from bench.decode import model_file
 from bench.guard import BenchError
-from hydra_edge.errors import HydraError
+from bench.report import need
 from hydra_edge.llm.llama_cpp import LlamaCpp
 from hydra_edge.prompt import Prompt
 from hydra_edge.tasks import BUILTIN
@@ -30,7 +27,7 @@ from hydra_edge.types import JsonDict
 WARM = 50
 LIMIT = 1.03
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = new_app()
 
 
 def generate(llm: LlamaCpp, number: int) -> None:
@@ -57,7 +54,9 @@ def measure(path: Path, generations: int, threads: int = 0) -> JsonDict:
         If there are too few generations to tell.
     """
     if generations <= WARM:
-        raise BenchError(f"{generations} generations tell nothing; expected over {WARM}")
+        raise BenchError(f"{generations} generations tell nothing; expected over {WARM}.")
+    import psutil
+
     process, sizes = psutil.Process(), {}
     llm = LlamaCpp(path, threads=threads)
     try:
@@ -72,26 +71,23 @@ def measure(path: Path, generations: int, threads: int = 0) -> JsonDict:
 
 @app.command()
 def main(
+    context: typer.Context,
     model: Annotated[str, typer.Option(help="As bench.decode names them.")] = "smollm2-q8",
     generations: Annotated[int, typer.Option(help=f"Over {WARM}.")] = 1000,
     threads: Annotated[int, typer.Option(min=0, help="0: one a core that is free.")] = 0,
-    path: Annotated[Path | None, typer.Option("--json", help="Write the figures here.")] = None,
+    json_path: Figures = None,
 ) -> None:
     """Measure; exit with 1 if memory grew by over 3 %."""
+    need("psutil")
     console = Console()
-    try:
-        found = measure(model_file(model), generations, threads)
-    except HydraError as err:
-        Console(stderr=True).print(str(err), style="red", markup=False)
-        sys.exit(1)
+    made = head("leak", given(context))
+    found = measure(model_file(model), generations, threads)
     for number, size in found["rss_bytes"].items():
         console.print(f"{number:>6} generations: {size / 1e6:.1f} MB", highlight=False)
     console.print(f"last over {WARM}: {found['last_over_warm']:.4f} (at most {LIMIT})")
-    if path is not None:
-        result = {"machine": machine(), "model": model, "leak": found}
-        path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    sys.exit(int(found["last_over_warm"] > LIMIT))
+    write(made | {"model": model, "leak": found}, json_path, "leak", console)
+    raise typer.Exit(int(found["last_over_warm"] > LIMIT))
 
 
 if __name__ == "__main__":
-    app()
+    start(app)

@@ -9,23 +9,31 @@ memory, the encoder loaded, a ranking, a fit. No LLM is loaded: its memory is it
 from __future__ import annotations
 
 import json
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from bench.clock import machine
+from bench.command import (
+    Figures,
+    Plot,
+    Sizes,
+    Texts,
+    Threads,
+    given,
+    head,
+    new_app,
+    start,
+    write,
+)
 from bench.datasets import parse_sizes
 from bench.pasts import queries
-from bench.report import need, write_json
+from bench.report import need
 from bench.starts import prepare, run_python
 from hydra_edge.bundle import load_bundle
-from hydra_edge.errors import HydraError
 from hydra_edge.types import JsonDict
 
 STAGES = ("start", "import", "base", "history", "encoder", "rank", "fit")
@@ -55,7 +63,7 @@ peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 print(json.dumps({"rss_mb": out, "peak_mb": peak / (1e6 if sys.platform == "darwin" else 1e3)}))
 """
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = new_app()
 
 
 def measure(sizes: Sequence[int], data: Sequence[Path], *, threads: int = 0) -> JsonDict:
@@ -96,28 +104,24 @@ def plot(figures: JsonDict, path: Path) -> Path:
 
 @app.command()
 def main(
-    data: Annotated[list[Path] | None, typer.Option(help="Files of real records.")] = None,
-    sizes: Annotated[str, typer.Option(help="Records, comma-separated.")] = "1000,10000",
-    threads: Annotated[int, typer.Option(help="Of the encoder; 0: chosen for the machine.")] = 0,
-    json_path: Annotated[Path | None, typer.Option("--json", help="Write them here.")] = None,
-    draw: Annotated[bool, typer.Option("--plot", help="Draw them beside the JSON.")] = False,
+    context: typer.Context,
+    data: Texts = None,
+    sizes: Sizes = "1000,10000",
+    threads: Threads = 0,
+    json_path: Figures = None,
+    draw: Plot = False,
 ) -> None:
     """Measure memory by stage."""
     console, wanted = Console(), parse_sizes(sizes, "--sizes", least=1)
     need("psutil", *(["matplotlib"] if draw else []))
-    figures: JsonDict = {
-        "machine": machine(), "base_id": load_bundle().base_id, "threads": threads,
-        "memory": measure(wanted, data or [], threads=threads),
+    figures = head("memory", given(context), load_bundle().base_id) | {
+        "threads": threads, "memory": measure(wanted, data or [], threads=threads),
     }  # fmt: skip
     show(figures, console)
-    if json_path is not None:
-        write_json(figures, json_path)
-        if draw:
-            plot(figures, json_path.with_suffix(".png"))
+    path = write(figures, json_path, "memory", console)
+    if draw:
+        plot(figures, path.with_suffix(".png"))
 
 
 if __name__ == "__main__":
-    try:
-        app()
-    except HydraError as err:
-        sys.exit(f"error: {err}")
+    start(app)

@@ -9,7 +9,6 @@ service: what memory layers ask of an LLM to add one record, as their own tracke
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -18,10 +17,22 @@ from rich.console import Console
 from rich.table import Table
 
 from bench import fits, ranking, starts
-from bench.clock import LEAST_PAIRS, machine, use_clock
-from bench.report import need, write_json
+from bench.clock import LEAST_PAIRS, use_clock
+from bench.command import (
+    Clock,
+    Figures,
+    Plot,
+    Quick,
+    Texts,
+    Threads,
+    given,
+    head,
+    new_app,
+    start,
+    write,
+)
+from bench.report import need
 from hydra_edge.bundle import load_bundle
-from hydra_edge.errors import HydraError
 from hydra_edge.types import JsonDict
 
 # Not measured by us; LLM calls and seconds to add one record, and who says so.
@@ -30,7 +41,7 @@ QUOTED = (
     ("Graphiti 0.31", "many calls", "about 12 s", "github.com/getzep/graphiti issue 186"),
 )
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = new_app()
 
 
 def measure(data: list[Path], *, quick: bool, threads: int, records: int) -> JsonDict:
@@ -95,31 +106,28 @@ def plot(figures: JsonDict, path: Path) -> Path:
 
 @app.command()
 def main(
-    data: Annotated[list[Path] | None, typer.Option(help="Files of real records.")] = None,
+    context: typer.Context,
+    data: Texts = None,
     records: Annotated[int, typer.Option(min=50, help="Length of the history.")] = 10_000,
-    quick: Annotated[bool, typer.Option("--quick", help="Fewer runs of each.")] = False,
-    threads: Annotated[int, typer.Option(help="Of the encoder; 0: chosen for the machine.")] = 0,
-    clock: Annotated[str, typer.Option(help="wall; cpu on a busy machine.")] = "wall",
-    json_path: Annotated[Path | None, typer.Option("--json", help="Write them here.")] = None,
-    draw: Annotated[bool, typer.Option("--plot", help="Draw them beside the JSON.")] = False,
+    quick: Quick = False,
+    threads: Threads = 0,
+    clock: Clock = "wall",
+    json_path: Figures = None,
+    draw: Plot = False,
 ) -> None:
     """Measure beside the peers."""
     use_clock(clock)
     need("sklearn", *(["matplotlib"] if draw else []))
     console = Console()
-    figures: JsonDict = {
-        "machine": machine(), "base_id": load_bundle().base_id, "threads": threads,
+    figures = head("peers", given(context), load_bundle().base_id) | {
+        "threads": threads,
         "peers": measure(data or [], quick=quick, threads=threads, records=records),
-    }  # fmt: skip
+    }
     show(figures, console)
-    if json_path is not None:
-        write_json(figures, json_path)
-        if draw:
-            plot(figures, json_path.with_suffix(".png"))
+    path = write(figures, json_path, "peers", console)
+    if draw:
+        plot(figures, path.with_suffix(".png"))
 
 
 if __name__ == "__main__":
-    try:
-        app()
-    except HydraError as err:
-        sys.exit(f"error: {err}")
+    start(app)

@@ -10,7 +10,6 @@ not learned from. A person who takes answers by chance is the control: nothing i
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +20,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from bench.datasets import TaskData
-from bench.kept import (
+from bench.command import (
     CACHE,
     Base,
     Cache,
@@ -33,21 +31,21 @@ from bench.kept import (
     Seed,
     Tasks,
     Users,
-    cases,
-    draw,
-    open_bench,
-    write,
+    new_app,
+    start,
 )
+from bench.datasets import TaskData
+from bench.guard import BenchError
+from bench.kept import cases, draw, open_bench, write
 from bench.run import Bench
 from hydra_edge.active import prior_for
 from hydra_edge.adapter import pool_features
-from hydra_edge.errors import HydraError
 from hydra_edge.heads import ConditionalLogit, Prior
 from hydra_edge.types import Float2d, JsonDict
 
 STEPS = (0, 5, 10, 20, 40)
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = new_app()
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,6 +139,7 @@ def offers_of(bench: Bench, data: TaskData) -> tuple[Prior, list[Offer]]:
 
 @app.command()
 def main(
+    context: typer.Context,
     data: Annotated[list[Path], typer.Option(help="Files of users, of free-text tasks.")],
     task: Tasks = None,
     users: Users = 20,
@@ -154,13 +153,12 @@ def main(
 ) -> None:
     """Measure how many picks a head needs to see what a person takes."""
     bench = open_bench(data, llm, cache, replay=replay, bundle=bundle, queries=queries, seed=seed)
-    base, model = bench.bundle, bench.llm
-    console, tasks = Console(), {}
+    model, console, tasks = bench.llm, Console(), {}
     for drawn in draw(bench, data, users, task):
         name, (prior, offers) = drawn.name, offers_of(bench, drawn)
         if len(offers) <= STEPS[-1]:
-            raise typer.BadParameter(
-                f"{name} gives {len(offers)} pools; more than {STEPS[-1]} are needed. Draw "
+            raise BenchError(
+                f"{name} gives {len(offers)} pools; expected over {STEPS[-1]}. Draw "
                 "more --users or --queries."
             )
         found = simulate(prior, offers, seed)
@@ -174,14 +172,11 @@ def main(
         }  # fmt: skip
     model.close()
     figures: JsonDict = {
-        "base_id": base.base_id, "llm": model.name, "seed": seed, "picks": list(STEPS),
+        "llm": model.name, "seed": seed, "picks": list(STEPS),
         "users": users, "queries": queries, "tasks": tasks,
     }  # fmt: skip
-    write(figures, "picks", llm, json_path, console)
+    write(figures, "picks", bench, context, json_path, console)
 
 
 if __name__ == "__main__":
-    try:
-        app()
-    except HydraError as err:
-        sys.exit(f"error: {err}")
+    start(app)

@@ -20,10 +20,11 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from bench.case import SAMPLING, Case, Sampled, Subject
+from bench.case import Case, Sampled, Subject
 from bench.guard import BenchError, Watched, check_history, refuse_seen
 from bench.rows import Answer, Row
 from export.data import UserHistory
+from export.label import SAMPLING
 from export.published.card import Card, read_cards
 from export.published.head import Head, PairEncoder, best_first
 from export.published.labels import (
@@ -263,7 +264,8 @@ class Published:
     def _order(self, case: Case, role: Role, pairs: Sequence[tuple[str, str]]) -> list[int]:
         fitted = self.fitted(case.subject)
         vectors = fitted.encoders[role].encode(pairs)
-        return best_first(fitted.heads[role].probability(vectors)).tolist()
+        order: list[int] = best_first(fitted.heads[role].probability(vectors)).tolist()
+        return order
 
     def _sampled(self, case: Case) -> tuple[Completion, ...]:
         """Return the answers to the records shown, asked once for all rows.

@@ -11,8 +11,6 @@ a cache lacks are not measured: the result says that it is not complete, and has
 from __future__ import annotations
 
 import json
-import platform
-import sys
 from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Annotated
@@ -20,7 +18,21 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from bench.case import SAMPLING
+from bench.command import (
+    CACHE,
+    Base,
+    Cache,
+    Figures,
+    Model,
+    Queries,
+    Replay,
+    Tasks,
+    Users,
+    head,
+    new_app,
+    start,
+    write,
+)
 from bench.datasets import (
     LampUsers,
     draw_tasks,
@@ -31,32 +43,24 @@ from bench.datasets import (
     read_specs,
 )
 from bench.guard import BenchError, check_not_trained_on
+from bench.kept import cached_llm
 from bench.published import Published
-from bench.report import Stages, can_plot, plot, show, slug, write_json
+from bench.report import Stages, can_plot, plot, show, slug
 from bench.rows import ROWS
 from bench.run import GROWTH, Bench, grow, run_task
 from bench.summary import is_complete, mean_of, summarise
-from export.cache import CachedLLM, answers_file, open_cached
 from export.data import UserHistory
+from export.label import SAMPLING
 from export.published.labels import Allowance
-from hydra_edge import __version__
 from hydra_edge.bundle import load_bundle
 from hydra_edge.encoder import Encoder
-from hydra_edge.errors import HydraError
 from hydra_edge.tasks import TaskSpec
 from hydra_edge.types import JsonDict, text_hash
 
-RESULTS = Path(__file__).parent / "results"
-RUNS = RESULTS / "runs"  # what is no figure of the documentation, and no file of the repository
 # Figures of tasks stand beside each other only if these are the same.
 SAME = ("llm", "seed", "candidates", "shown", "fit_pools", "queries")
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-
-
-def cached_llm(llm: str, folder: Path, *, replay: bool, threads: int) -> CachedLLM:
-    """Open an LLM behind the cache of its answers; to replay, the cache alone."""
-    return open_cached(llm, answers_file(folder, llm), replay=replay, threads=threads)
+app = new_app()
 
 
 def measure(
@@ -151,16 +155,6 @@ def uncovered(tasks: Mapping[str, JsonDict]) -> str:
     )
 
 
-def command_of(options: dict[str, object]) -> str:
-    """Write down the command that gives these figures, with files by name only."""
-    words = ["python -m bench.quality"]
-    for name, value in options.items():
-        for one in value if isinstance(value, list) else [value]:
-            text = "" if one is None else one.name if isinstance(one, Path) else str(one)
-            words += [f"--{name} {text}"] if text else []
-    return " ".join(words)
-
-
 @app.command()
 def main(
     data: Annotated[
@@ -170,26 +164,26 @@ def main(
         list[Path] | None, typer.Argument(metavar="[FILE]...", help="More files for --data.")
     ] = None,
     lamp: Annotated[list[Path] | None, typer.Option(help="Folder of LaMP's files.")] = None,
-    task: Annotated[list[str] | None, typer.Option(help="Only these tasks.")] = None,
+    task: Tasks = None,
     task_spec: Annotated[
         list[Path] | None, typer.Option(help="TOML files that describe tasks.")
     ] = None,
-    users: Annotated[int, typer.Option(min=1, help="Users drawn of each task.")] = 21,
-    queries: Annotated[int, typer.Option(min=1, help="A user's last records, as queries.")] = 7,
+    users: Users = 21,
+    queries: Queries = 7,
     fit_pools: Annotated[int, typer.Option(min=0, help="What a fit may buy, in pools of 8.")] = 8,
     history: Annotated[
         str, typer.Option(help="Sizes of history for the growth curve: 0,1,4,16,64.")
     ] = "",
-    llm: Annotated[str, typer.Option(help="Local model, as for `hydra-edge -m`.")] = "smollm2",
+    llm: Model = "smollm2",
     threads: Annotated[int, typer.Option(help="For the LLM; 0 lets the machine decide.")] = 0,
     seed: Annotated[int, typer.Option(help="Draws users and resamples them.")] = 0,
     seen_in: Annotated[
         list[Path] | None,
         typer.Option(help="Training files: figures also by whether they hold a query's text."),
     ] = None,
-    cache: Annotated[Path, typer.Option(help="Where answers are kept.")] = Path(".cache/bench"),
-    replay: Annotated[bool, typer.Option(help="Use cached answers only.")] = False,
-    bundle: Annotated[Path | None, typer.Option(help="Another base than the shipped one.")] = None,
+    cache: Cache = CACHE,
+    replay: Replay = False,
+    bundle: Base = None,
     published: Annotated[
         Path | None, typer.Option(help="Add HYDRA as published, with this folder's encoders.")
     ] = None,
@@ -197,10 +191,7 @@ def main(
         int, typer.Option(min=0, help="Its labelling of each user, in records tried.")
     ] = 40,
     published_pools: Annotated[int, typer.Option(min=0, help="The same, in pools.")] = 5,
-    json_path: Annotated[
-        Path | None,
-        typer.Option("--json", help="Write the figures here; default: in bench/results/runs."),
-    ] = None,
+    json_path: Figures = None,
     keep: Annotated[
         Path | None, typer.Option(help="Earlier figures to keep of tasks not measured now.")
     ] = None,
@@ -232,10 +223,17 @@ def main(
         )
     model = cached_llm(llm, cache, replay=replay, threads=threads)
     bench = Bench(base, Encoder(base), model, queries, fit_pools, seed, replay)
-    figures: JsonDict = {
-        "version": __version__, "base_id": base.base_id, "llm": model.name, "seed": seed,
-        "candidates": SAMPLING.n, "shown": SAMPLING.shown, "fit_pools": fit_pools,
-        "queries": queries,
+    options: dict[str, object] = {
+        "data": files, "lamp": lamps, "task": task or [], "task-spec": task_spec or [],
+        "llm": llm, "users": users, "queries": queries,
+        "fit-pools": fit_pools, "seed": seed, "history": history,
+        "seen-in": seen_in or [], "bundle": bundle,
+        "published": published, "published-calls": published_calls if published else None,
+        "published-pools": published_pools if published else None, "keep": keep,
+    }  # fmt: skip
+    figures = head("quality", options, base.base_id, timed=False) | {
+        "llm": model.name, "seed": seed, "candidates": SAMPLING.n, "shown": SAMPLING.shown,
+        "fit_pools": fit_pools, "queries": queries,
     }  # fmt: skip
     seen = {r.input for u in read_files(seen_in) for r in u.records} if seen_in else None
     kept = kept_tasks(keep, figures)  # before the hours of measuring, not after
@@ -245,29 +243,19 @@ def main(
     )  # fmt: skip
     tasks = kept | measured_now
     model.close()
-    options: dict[str, object] = {
-        "data": files, "lamp": lamps, "task": task or [], "task-spec": task_spec or [],
-        "llm": llm.rpartition("/")[2], "users": users, "queries": queries,
-        "fit-pools": fit_pools, "seed": seed, "history": history,
-        "seen-in": seen_in or [], "bundle": bundle,
-        "published": published, "published-calls": published_calls if published else None,
-        "published-pools": published_pools if published else None, "keep": keep,
-    }  # fmt: skip
     # Gains of two bases have no mean in common.
     of_base = {n: t for n, t in tasks.items() if t.get("base_id", base.base_id) == base.base_id}
     figures |= {
-        "command": command_of(options), "machine": platform.processor() or platform.machine(),
         "mean_relative_gain": mean_of(of_base, "relative_gain"),
         "mean_relative_gain_any": mean_of(of_base, "relative_gain_any"), "tasks": tasks,
         "complete": all(map(is_complete, tasks.values())), "left_out": lamp_users.left_out,
     }  # fmt: skip
     stamp = text_hash(f"{figures['command']} {base.base_id}")[:8]  # the same run, the same file
-    path = json_path or RUNS / f"quality-{slug(llm)}-{stamp}.json"
-    write_json(figures, path)
-    drawing = draw or (draw is None and can_plot() and figures["complete"])
-    written = [path, *(plot(figures, path) if drawing else [])]
     console.print(f"{model.asked:,} prompts were answered anew, the others from {model.path}")
-    console.print(f"written to {', '.join(map(str, written))}", soft_wrap=True)
+    path = write(figures, json_path, f"quality-{slug(llm)}-{stamp}", console)
+    if draw or (draw is None and can_plot() and figures["complete"]):
+        drawn = ", ".join(map(str, plot(figures, path)))
+        console.print(f"drawn in {drawn}", soft_wrap=True, highlight=False, markup=False)
     if said := uncovered(measured_now):
         console.print(said, highlight=False, markup=False, soft_wrap=True)
     if said or any("reason" in of_task for of_task in measured_now.values()):
@@ -275,7 +263,4 @@ def main(
 
 
 if __name__ == "__main__":
-    try:
-        app()
-    except HydraError as err:
-        sys.exit(f"error: {err}")
+    start(app)

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -78,7 +79,7 @@ def _longer(n: int, data: Sequence[Path]) -> list[str]:
 
 def _encoding(person: Personalizer, asked: Sequence[str]) -> Sample:
     encode = person.engine.encode_query
-    return sample([lambda q=q: encode(f"{q} again") for q in asked])
+    return sample([partial(encode, f"{q} again") for q in asked])
 
 
 def measure(
@@ -116,7 +117,7 @@ def measure(
                     person.rank(query, k=4)
                 rest = asked[warm:]
                 if high in sizes:
-                    times = sample([lambda q=q: person.rank(q, k=4) for q in rest[:timed]])
+                    times = sample([partial(person.rank, q, k=4) for q in rest[:timed]])
                     out["p50_ms"][str(high)] = round(times.p50, 3)
                     out["sizes"][str(high)] = times.summary()
                 if high == min(sizes):

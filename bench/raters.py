@@ -14,7 +14,6 @@ import ast
 import gzip
 import io
 import json
-import sys
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,8 +21,8 @@ from typing import Annotated, NamedTuple
 
 import typer
 
+from bench.command import new_app, start
 from bench.guard import BenchError
-from hydra_edge.errors import HydraError
 
 BLOCK = 30  # sentences rated by the same people
 TASK = "sentence_feeling"
@@ -33,7 +32,7 @@ _SENTENCES, _RATINGS = (
     "movieReviewSnippets_anonDataRatings.txt",
 )
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = new_app()
 
 
 class Rated(NamedTuple):
@@ -78,14 +77,14 @@ def read_rated(path: Path) -> list[Rated]:
 
 def users_of(rated: list[Rated], each: int) -> Iterator[dict[str, object]]:
     """Give the lines of a data file: the first ``each`` people of every block rated by the same."""
-    for start in range(0, len(rated) - BLOCK + 1, BLOCK):
-        block = rated[start : start + BLOCK]
+    for first in range(0, len(rated) - BLOCK + 1, BLOCK):
+        block = rated[first : first + BLOCK]
         if len({len(row.ratings) for row in block}) > 1:
             continue
         for column in range(min(each, len(block[0].ratings))):
             for seq, row in enumerate(block):
                 yield {
-                    "user": f"{start // BLOCK}-{column}", "id": f"{start + seq}", "seq": seq,
+                    "user": f"{first // BLOCK}-{column}", "id": f"{first + seq}", "seq": seq,
                     "time": None, "task": TASK, "input": row.sentence,
                     "output": str(row.ratings[column]),
                 }  # fmt: skip
@@ -105,7 +104,4 @@ def main(
 
 
 if __name__ == "__main__":
-    try:
-        app()
-    except HydraError as err:
-        sys.exit(f"error: {err}")
+    start(app)

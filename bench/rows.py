@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bench.case import SAMPLING, Case, Sampled, Subject
+from bench.case import Case, Sampled, Subject
+from export.label import SAMPLING
 from hydra_edge.active import ActiveHead
 from hydra_edge.adapter import choose
 from hydra_edge.tasks import TaskSpec

@@ -12,12 +12,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from bench.case import SAMPLING, Case, Subject
+from bench.case import Case, Subject
 from bench.datasets import TaskData, growth_sizes
 from bench.guard import Watched, check_history, target_in_input
 from bench.rows import ROWS, Answer, Row
 from bench.stats import PerUser, bootstrap
 from export.data import UserHistory, sample_users
+from export.label import SAMPLING
 from hydra_edge.bundle import Bundle
 from hydra_edge.encoder import TextEncoder
 from hydra_edge.engine import Engine

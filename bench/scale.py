@@ -10,23 +10,33 @@ ranking; nothing is made up, every text is encoded.
 from __future__ import annotations
 
 import json
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from bench.clock import machine, use_clock
+from bench.clock import use_clock
+from bench.command import (
+    Clock,
+    Figures,
+    Plot,
+    Sizes,
+    Texts,
+    Threads,
+    given,
+    head,
+    new_app,
+    start,
+    write,
+)
 from bench.datasets import parse_sizes
 from bench.pasts import queries
-from bench.report import need, write_json
+from bench.report import need
 from bench.starts import run_python
 from hydra_edge.bundle import load_bundle
-from hydra_edge.errors import HydraError
 from hydra_edge.types import JsonDict
 
 ROWS = {
@@ -104,7 +114,7 @@ print(json.dumps({
 }))
 """
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = new_app()
 
 
 def life(size: int, data: Sequence[Path], *, threads: int, clock: str) -> JsonDict:
@@ -149,12 +159,13 @@ def plot(figures: JsonDict, path: Path) -> Path:
 
 @app.command()
 def main(
-    data: Annotated[list[Path] | None, typer.Option(help="Files of real records.")] = None,
-    sizes: Annotated[str, typer.Option(help="Records, comma-separated.")] = "1000,10000",
-    threads: Annotated[int, typer.Option(help="Of the encoder; 0: chosen for the machine.")] = 0,
-    clock: Annotated[str, typer.Option(help="wall; cpu on a busy machine.")] = "wall",
-    json_path: Annotated[Path | None, typer.Option("--json", help="Write them here.")] = None,
-    draw: Annotated[bool, typer.Option("--plot", help="Draw them beside the JSON.")] = False,
+    context: typer.Context,
+    data: Texts = None,
+    sizes: Sizes = "1000,10000",
+    threads: Threads = 0,
+    clock: Clock = "wall",
+    json_path: Figures = None,
+    draw: Plot = False,
 ) -> None:
     """Measure how costs grow."""
     console, found = Console(), {}
@@ -166,20 +177,15 @@ def main(
     for size in wanted:
         console.print(f"{size:,} records")
         found[str(size)] = life(size, data or [], threads=threads, clock=clock)
-    figures: JsonDict = {
-        "machine": machine(), "base_id": load_bundle().base_id, "threads": threads,
-        "clock": clock, "data": [path.name for path in data or []] or ["synthetic"],
-        "scale": found,
+    figures = head("scale", given(context), load_bundle().base_id) | {
+        "threads": threads, "clock": clock, "scale": found,
+        "data": [path.name for path in data or []] or ["synthetic"],
     }  # fmt: skip
     show(figures, console)
-    if json_path is not None:
-        write_json(figures, json_path)
-        if draw:
-            plot(figures, json_path.with_suffix(".png"))
+    path = write(figures, json_path, "scale", console)
+    if draw:
+        plot(figures, path.with_suffix(".png"))
 
 
 if __name__ == "__main__":
-    try:
-        app()
-    except HydraError as err:
-        sys.exit(f"error: {err}")
+    start(app)

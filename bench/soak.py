@@ -13,7 +13,6 @@ import json
 import multiprocessing
 import os
 import platform
-import sys
 import tempfile
 import threading
 import time
@@ -27,11 +26,13 @@ from typing import Annotated, Any
 
 import httpx2
 import numpy as np
-import psutil
 import typer
+from rich.console import Console
 
 from bench.clock import cores
-from hydra_edge import __version__
+from bench.command import given, head, new_app, start, write
+from bench.report import need
+from hydra_edge.bundle import load_bundle
 from hydra_edge.config import find_paths, load_config
 from hydra_edge.llm import LLM, open_llm
 from hydra_edge.personalizer import Personalizer
@@ -41,9 +42,10 @@ from hydra_edge.server.service import Settings
 from hydra_edge.server.tokens import Doorkeeper, TokenFiles, new_token
 from hydra_edge.types import Completion, JsonDict, Record
 
-RESULTS = Path(__file__).parent / "results"
 _TASK = "note_title"
 _PATIENCE_S = 120.0
+
+app = new_app()
 
 
 class EchoLLM:
@@ -178,7 +180,9 @@ def _check(response: httpx2.Response, word: str, tally: Tally, *, stream: bool) 
 
 
 def _rss_mb() -> float:
-    return psutil.Process().memory_info().rss / 1e6
+    import psutil
+
+    return float(psutil.Process().memory_info().rss) / 1e6
 
 
 def soak(
@@ -249,17 +253,26 @@ def _summary(tallies: Sequence[Tally], took: float) -> JsonDict:
     }
 
 
+@app.command()
 def main(
+    context: typer.Context,
     seconds: Annotated[float, typer.Option(help="How long the clients ask.")] = 60.0,
     clients: Annotated[int, typer.Option(help="How many ask at once.")] = 50,
     queue: Annotated[int, typer.Option(help="Requests that may wait.")] = 64,
     candidates: Annotated[int, typer.Option(help="Answers sampled for a request.")] = 8,
     records: Annotated[int, typer.Option(help="Records of the history.")] = 200,
     model: Annotated[str, typer.Option(help="A real LLM; default: one that echoes.")] = "",
-    out: Annotated[Path, typer.Option(help="Where the figures go.")] = RESULTS / "soak.json",
+    json_path: Annotated[
+        Path | None,
+        typer.Option(
+            "--json", "--out", help="Write the figures here; default: in bench/results/runs."
+        ),
+    ] = None,
 ) -> None:
     """Measure what many clients at once get from the server."""
+    need("psutil")
     load = round(os.getloadavg()[0], 2)
+    made = head("soak", given(context), load_bundle().base_id)
     paths = find_paths()
     llm: LLM = TaggedLLM(open_llm(model, load_config(paths), paths)) if model else EchoLLM()
     try:
@@ -268,26 +281,22 @@ def main(
         )
     finally:
         llm.close()
-    result = {
-        "command": f"python -m bench.soak {' '.join(sys.argv[1:])}".strip(),
-        "machine": platform.processor() or platform.machine(),
+    result = made | {
         "cores": cores(),
         "load_before": load,
         "python": platform.python_version(),
-        "version": __version__,
         "model": llm.name,
         "records": records,
         "candidates": candidates,
         "queue": queue,
-    } | figures
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    }
+    result |= figures
     for name, value in result.items():
         print(f"{name:18} {value}")
-    print(f"-> {out}")
+    write(result, json_path, "soak", Console())
     lost = result["lost"] or result["crossed"] or result["failed"] or result["left_running"]
     raise typer.Exit(1 if lost or result["answered"] != result["served_by_the_llm"] else 0)
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    start(app)

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from functools import partial
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
@@ -105,7 +106,7 @@ def cold_rank(data: Sequence[Path], pairs: int) -> JsonDict:
             run_python(_MAIN, "rank", asked[i], "--user", "bench", "--json", home=home)
 
         run(pairs)
-        times = sample([lambda i=i: run(i) for i in range(pairs)])
+        times = sample([partial(run, i) for i in range(pairs)])
     parts = [json.loads(run_python(_SESSION)) for _ in range(pairs)]
     named = {key: Sample(tuple(part[key] for part in parts)).summary() for key in parts[0]}
     return {

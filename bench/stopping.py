@@ -13,7 +13,6 @@ other users' pools.
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,10 +23,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from bench.case import SAMPLING, Case
-from bench.datasets import TaskData
-from bench.guard import BenchError
-from bench.kept import (
+from bench.case import Case
+from bench.command import (
     CACHE,
     Base,
     Cache,
@@ -38,13 +35,14 @@ from bench.kept import (
     Seed,
     Tasks,
     Users,
-    cases,
-    draw,
-    open_bench,
-    write,
+    new_app,
+    start,
 )
+from bench.datasets import TaskData
+from bench.guard import BenchError
+from bench.kept import cases, draw, open_bench, write
+from export.label import SAMPLING
 from hydra_edge.adapter import choose, merge
-from hydra_edge.errors import HydraError
 from hydra_edge.types import Completion, JsonDict
 from hydra_edge.utility import utility
 
@@ -53,7 +51,7 @@ STRAGGLERS = (1, 2)  # answers of a batch that are not waited for
 LEAST_SEEN = 2  # finished answers before a spread says anything
 _PRIOR_ANSWERS = 2.0  # how many answers the spread of other users' pools counts for
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = new_app()
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,6 +233,7 @@ def check_text(tasks: Sequence[TaskData]) -> None:
 
 @app.command()
 def main(
+    context: typer.Context,
     data: Annotated[list[Path], typer.Option(help="Files of users, of free-text tasks.")],
     task: Tasks = None,
     users: Users = 20,
@@ -248,8 +247,7 @@ def main(
 ) -> None:
     """Measure what rules that stop a pool early keep and save."""
     bench = open_bench(data, llm, cache, replay=replay, bundle=bundle, queries=queries, seed=seed)
-    base, model = bench.bundle, bench.llm
-    console, tasks = Console(), {}
+    model, console, tasks = bench.llm, Console(), {}
     drawn = draw(bench, data, users, task)
     check_text(drawn)
     for of_task in drawn:
@@ -268,14 +266,11 @@ def main(
         tasks[name] = {"pools": len(courses), "rules": found}
     model.close()
     result: JsonDict = {
-        "base_id": base.base_id, "llm": model.name, "seed": seed, "users": users,
+        "llm": model.name, "seed": seed, "users": users,
         "queries": queries, "tasks": tasks,
     }  # fmt: skip
-    write(result, "stopping", llm, json_path, console)
+    write(result, "stopping", bench, context, json_path, console)
 
 
 if __name__ == "__main__":
-    try:
-        app()
-    except HydraError as err:
-        sys.exit(f"error: {err}")
+    start(app)

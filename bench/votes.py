@@ -10,7 +10,6 @@ is checked on every one.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,10 +20,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from bench.case import SAMPLING
-from bench.datasets import TaskData
-from bench.guard import BenchError
-from bench.kept import (
+from bench.command import (
     CACHE,
     Base,
     Cache,
@@ -35,15 +31,16 @@ from bench.kept import (
     Seed,
     Tasks,
     Users,
-    cases,
-    draw,
-    open_bench,
-    write,
+    new_app,
+    start,
 )
+from bench.datasets import TaskData
+from bench.guard import BenchError
+from bench.kept import cases, draw, open_bench, write
 from bench.run import Bench
+from export.label import SAMPLING
 from hydra_edge.active import ActiveHead
 from hydra_edge.adapter import choose, merge
-from hydra_edge.errors import HydraError
 from hydra_edge.features import Pool
 from hydra_edge.history import History
 from hydra_edge.stopping import is_settled
@@ -51,7 +48,7 @@ from hydra_edge.types import Completion, JsonDict
 
 TOGETHER = 4  # requests for single answers on their way at once
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = new_app()
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +115,7 @@ def counts_of(bench: Bench, data: TaskData) -> list[Count]:
 
 @app.command()
 def main(
+    context: typer.Context,
     data: Annotated[list[Path], typer.Option(help="Files of users, of label or rating tasks.")],
     task: Tasks = None,
     users: Users = 20,
@@ -131,8 +129,7 @@ def main(
 ) -> None:
     """Count the answers of closed sets until the rest cannot matter."""
     bench = open_bench(data, llm, cache, replay=replay, bundle=bundle, queries=queries, seed=seed)
-    base, model = bench.bundle, bench.llm
-    console, tasks = Console(), {}
+    model, console, tasks = bench.llm, Console(), {}
     table = Table(
         "task", "pools", "settled by one", "saved, one by one", "saved, four together",
         "same choice", title=f"{model.name}: answers of {SAMPLING.n}",
@@ -147,14 +144,11 @@ def main(
     model.close()
     console.print(table)
     figures: JsonDict = {
-        "base_id": base.base_id, "llm": model.name, "seed": seed, "users": users,
+        "llm": model.name, "seed": seed, "users": users,
         "queries": queries, "candidates": SAMPLING.n, "tasks": tasks,
     }  # fmt: skip
-    write(figures, "votes", llm, json_path, console)
+    write(figures, "votes", bench, context, json_path, console)
 
 
 if __name__ == "__main__":
-    try:
-        app()
-    except HydraError as err:
-        sys.exit(f"error: {err}")
+    start(app)

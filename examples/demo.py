@@ -24,6 +24,7 @@ from hydra_edge.types import DEFAULT_TASK
 
 HERE = Path(__file__).parent
 HELD_BACK = 4
+MARKER = ".made-by-demo"  # in a home that may be deleted, since the demo made it
 
 
 def read_history(history: Path | None) -> tuple[str, list[Record]]:
@@ -37,6 +38,19 @@ def read_history(history: Path | None) -> tuple[str, list[Record]]:
         records = read_git(history, log)
         what = f"your commits in {history}"
     return what, sorted(records, key=lambda r: r.time or 0.0)
+
+
+def fresh_home(home: Path) -> None:
+    """Make an empty home; what is deleted for it is a demo's own, never anything else."""
+    if (home / MARKER).is_file():
+        shutil.rmtree(home)
+    elif home.exists() and (not home.is_dir() or any(home.iterdir())):
+        sys.exit(
+            f"--home {home} cannot be used: got something that no demo made; expected a demo's "
+            "home, an empty folder, or nothing. Give another folder, or remove this one yourself."
+        )
+    home.mkdir(parents=True, exist_ok=True)
+    (home / MARKER).write_text("The next demo here deletes this folder.\n", encoding="utf-8")
 
 
 def run(command: list[str]) -> None:
@@ -57,7 +71,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--history", type=Path, help="a git repository; default: the sample")
     parser.add_argument(
-        "--home", type=Path, default=Path(".demo"), help="where the demo keeps its files"
+        "--home",
+        type=Path,
+        default=Path(".demo"),
+        help="where the demo keeps its files; deleted first if an earlier demo made it",
     )
     parser.add_argument("--budget", default="60s", help="time for asking the LLM while fitting")
     args = parser.parse_args()
@@ -72,8 +89,7 @@ def main() -> None:
     past, queries = records[:-HELD_BACK], records[-HELD_BACK:]
     console.print(f"{len(records)} records: {what}. The newest {HELD_BACK} are held back.")
 
-    shutil.rmtree(args.home, ignore_errors=True)
-    args.home.mkdir(parents=True)
+    fresh_home(args.home)
     os.environ["HYDRA_EDGE_HOME"] = str(args.home.absolute())
     file = args.home / "history.jsonl"
     write_jsonl(past, file)
@@ -97,7 +113,8 @@ def main() -> None:
     task = queries[0].task or DEFAULT_TASK
     console.print(
         f"Your turn:\n  export HYDRA_EDGE_HOME={os.environ['HYDRA_EDGE_HOME']}\n"
-        f'  {Path(sys.executable).parent}/hydra-edge "some text" --task {task} --explain'
+        f'  {Path(sys.executable).parent}/hydra-edge "some text" --task {task} --explain\n'
+        "The next demo deletes that folder; what you want to keep belongs into another one."
     )
 
 

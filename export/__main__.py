@@ -25,8 +25,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-_MAX_BUNDLE_BYTES = 25_000_000
-
 
 @app.callback()
 def _commands() -> None:
@@ -115,7 +113,9 @@ def build_command(
     files = _files(data)
     from export.build import build
     from export.mine import KNOWN_PLANS, Plan, plan_for
+    from export.pack import check_size
     from export.workshop import Settings
+    from hydra_edge.bundle import load_bundle
 
     sizes = dict(_named_sizes(text) for text in pools or ())
     names = list(dict.fromkeys(llm or [plan.name for plan in KNOWN_PLANS]))
@@ -131,6 +131,8 @@ def build_command(
     )  # fmt: skip
     with _bars() as progress:
         build(settings, progress=progress, say=_say, only=only or ())
+    if not only or "pack" in only:
+        check_size(load_bundle(out))
 
 
 @app.command("ladder")
@@ -288,7 +290,7 @@ def pack_command(
     """
     import json
 
-    from export.pack import CARD_FILE, Card, load_maps, neutral_maps, pack
+    from export.pack import CARD_FILE, Card, check_size, load_maps, neutral_maps, pack
     from hydra_edge.bundle.manifest import ENCODER_FILE, TOKENIZER_FILE
     from hydra_edge.features import feature_names
 
@@ -311,11 +313,7 @@ def pack_command(
     )
     size = sum(file.size for file in bundle.manifest.files.values())
     typer.echo(f"{out}: base {bundle.base_id[:12]}, {size / 1e6:.1f} MB", err=True)
-    if size > _MAX_BUNDLE_BYTES:
-        typer.echo(
-            f"Larger than the {_MAX_BUNDLE_BYTES / 1e6:.0f} MB a package may carry.", err=True
-        )
-        raise typer.Exit(1)
+    check_size(bundle)
 
 
 @app.command("golden")

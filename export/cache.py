@@ -186,8 +186,32 @@ class CachedLLM:
         choices: Sequence[str] | None = None,
         seed: int = 0,
         on_token: Callable[[str], None] | None = None,
+        should_stop: Callable[[], bool] | None = None,
+        on_candidate: Callable[[Completion], None] | None = None,
     ) -> list[Completion]:
-        """See the protocol; an answer known is returned at once."""
+        """See the protocol; an answer known is returned at once, one begun is finished.
+
+        ``should_stop`` is not heeded: a pool that was cut short would be another answer.
+        """
+        completions = self._completed(
+            prompt, n, temperature, max_tokens, choices, seed, on_token=on_token
+        )
+        if on_candidate is not None:
+            for completion in completions:
+                on_candidate(completion)
+        return completions
+
+    def _completed(
+        self,
+        prompt: Prompt,
+        n: int,
+        temperature: float,
+        max_tokens: int,
+        choices: Sequence[str] | None,
+        seed: int,
+        *,
+        on_token: Callable[[str], None] | None,
+    ) -> list[Completion]:
         key, *larger = (
             self.key(prompt, m, temperature, max_tokens, seed, bool(choices))
             for m in range(n, n + 1 + LARGER)

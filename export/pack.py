@@ -33,6 +33,7 @@ from hydra_edge.types import JsonDict, Kind, Role
 
 CARD_FILE = "encoder.json"  # beside an exported encoder: what it is and how it was checked
 NEUTRAL_TAU = 0.1
+MAX_BUNDLE_BYTES = 25_000_000  # what a package may carry
 
 Maps = Mapping[str, npt.NDArray[Any]]
 
@@ -147,6 +148,23 @@ def pack(
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return load_bundle(out)
+
+
+def check_size(bundle: Bundle) -> None:
+    """Refuse a bundle that is too large to be shipped; it stays where it is, and can be used.
+
+    Raises
+    ------
+    BundleError
+        If its files are larger than ``MAX_BUNDLE_BYTES``.
+    """
+    size = sum(file.size for file in bundle.manifest.files.values())
+    if size > MAX_BUNDLE_BYTES:
+        raise BundleError(
+            f"{bundle.path} is too large for a package: got {size / 1e6:.1f} MB; expected "
+            f"{MAX_BUNDLE_BYTES / 1e6:.0f} MB at most. Ship a smaller encoder, or use this one by "
+            "the setting bundle."
+        )
 
 
 def _write(

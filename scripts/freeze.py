@@ -8,34 +8,22 @@ and an empty PATH.
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
-import subprocess
 import sys
 import tempfile
 import venv
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
+from _wheel import ROOT, build_wheel, run, use
+
 SPEC = ROOT / "packaging" / "hydra-edge.spec"
-SAMPLE = ROOT / "examples" / "papers" / "author-b.jsonl"
 FORBIDDEN = ("torch", "transformers", "scipy", "sympy", "llama_cpp", "huggingface_hub", "tkinter")
 LIMIT_MB = 190  # a dependency that drags in another library goes beyond
 
 
-def run(*command: str | Path, env: dict[str, str] | None = None, cwd: Path | None = None) -> str:
-    """Run a command, return its output; stop with all it printed if it fails."""
-    words = [str(part) for part in command]
-    result = subprocess.run(words, capture_output=True, text=True, env=env, cwd=cwd, check=False)
-    if result.returncode:
-        sys.exit(f"failed: {' '.join(words)}\n{result.stdout}\n{result.stderr}")
-    return result.stdout
-
-
 def freeze(work: Path) -> Path:
     """Build in a clean environment; return the frozen folder."""
-    run(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", work, ROOT)
-    (wheel,) = work.glob("hydra_edge-*.whl")
+    wheel = build_wheel(work)
     venv.create(work / "venv", with_pip=True)
     bin_dir = work / "venv" / "bin"
     run(bin_dir / "python", "-m", "pip", "install", "--quiet", wheel, "pyinstaller>=6.20")
@@ -43,22 +31,6 @@ def freeze(work: Path) -> Path:
     run(bin_dir / "pyinstaller", "--noconfirm", "--log-level", "ERROR", *places, SPEC, cwd=work)
     shutil.rmtree(work / "venv")  # nothing of it may be needed from here on
     return work / "dist" / "hydra-edge"
-
-
-def use(folder: Path, home: Path) -> None:
-    """Import a sample and rank its records, with nothing but the folder to go by."""
-    home.mkdir()
-    env = {"HOME": str(home), "PATH": ""}
-    command = folder / "hydra-edge"
-    print(run(command, "--version", env=env, cwd=home).strip(), flush=True)
-    sample = ("jsonl", SAMPLE, "--user", "me", "--task", "paper_title")
-    run(command, "import", *sample, env=env, cwd=home)
-    ranked = json.loads(run(command, "rank", "parsing sentences", "--json", env=env, cwd=home))
-    titles = [record["output"] for record in ranked["records"]]
-    if len(titles) != 4:
-        sys.exit(f"expected four records, got {ranked}")
-    print(f"rank begins with {titles[0]!r}")
-    run(command, "doctor", env=env, cwd=home)
 
 
 def weigh(folder: Path) -> None:
@@ -87,7 +59,11 @@ def main() -> None:
         work = Path(name)
         folder = freeze(work)
         weigh(folder)
-        use(folder, work / "home")
+        home = work / "home"
+        home.mkdir()
+        env = {"HOME": str(home), "PATH": ""}  # nothing but the folder to go by
+        use(folder / "hydra-edge", env, cwd=home)
+        run(folder / "hydra-edge", "doctor", env=env, cwd=home)
         if args.keep:
             shutil.copytree(folder, args.keep, symlinks=True)
     print("freeze passed")

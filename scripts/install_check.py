@@ -7,37 +7,14 @@ from PyPI into a virtual environment there, and HOME is an empty folder.
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
 import sys
 import tempfile
 import time
 import venv
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
-SAMPLE = ROOT / "examples" / "papers" / "author-b.jsonl"
-
-
-def run(*command: str | Path, env: dict[str, str] | None = None) -> str:
-    """Run a command, return its output; stop with all it printed if it fails."""
-    words = [str(part) for part in command]
-    result = subprocess.run(words, capture_output=True, text=True, env=env, check=False)
-    if result.returncode:
-        sys.exit(f"failed: {' '.join(words)}\n{result.stdout}\n{result.stderr}")
-    return result.stdout
-
-
-def use(command: Path, env: dict[str, str]) -> None:
-    """Ask for the version, import a sample, and rank its records."""
-    version = run(command, "--version", env=env).strip()
-    run(command, "import", "jsonl", SAMPLE, "--user", "me", "--task", "paper_title", env=env)
-    ranked = json.loads(run(command, "rank", "parsing sentences", "--json", env=env))
-    titles = [record["output"] for record in ranked["records"]]
-    if len(titles) != 4:
-        sys.exit(f"{command}: expected four records, got {ranked}")
-    print(f"  {version}; rank begins with {titles[0]!r}")
+from _wheel import build_wheel, run, use
 
 
 def check(name: str, tool: list[Path | str], wheel: Path, home: Path) -> None:
@@ -69,8 +46,7 @@ def check(name: str, tool: list[Path | str], wheel: Path, home: Path) -> None:
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        run(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", work, ROOT)
-        (wheel,) = work.glob("hydra_edge-*.whl")
+        wheel = build_wheel(work)
         venv.create(work / "tools", with_pip=True)
         tools = work / "tools" / "bin"
         run(tools / "python", "-m", "pip", "install", "--quiet", "pipx", "uv")

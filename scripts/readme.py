@@ -15,8 +15,11 @@ import shlex
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+
+from bench import goals
 
 ROOT = Path(__file__).parent.parent
 README, TRAINING = ROOT / "README.md", ROOT / "docs" / "training.md"
@@ -60,6 +63,14 @@ def results(pattern: str) -> list[dict[str, Any]]:
     return [json.loads(path.read_text(encoding="utf-8")) for path in paths]
 
 
+def grid(headings: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:
+    """Return the lines of a table."""
+    first, *others = (list(cells) for cells in (headings, *rows))
+    return ["| " + " | ".join(first) + " |", "|" + "---|" * len(first)] + [
+        "| " + " | ".join(cells) + " |" for cells in others
+    ]
+
+
 def figures() -> str:
     """Return a quality table for every stored result: one LLM, a line a task."""
     out = []
@@ -83,17 +94,16 @@ def classifiers() -> str:
         "task", "users, queries", "the LLM's first answer", "lent, as to a set never seen",
         "with it", "with it and learned maps",
     )  # fmt: skip
-    lines = ["| " + " | ".join(headings) + " |", "|" + "---|" * len(headings)]
+    rows = []
     for name, task in BASE["quality"]["adapter"].items():
         worth = task["utility"]
         if "never_seen" in worth:
-            cells = (
+            rows.append([
                 name, f"{task['users']}, {task['queries']}", f"{worth['baseline']:.4f}",
                 f"{worth['never_seen']:.4f}", f"**{worth['interpretable']:.4f}**",
                 f"{worth['maps']:.4f}",
-            )  # fmt: skip
-            lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join([*lines, ""])
+            ])  # fmt: skip
+    return "\n".join([*grid(headings, rows), ""])
 
 
 def few() -> str:
@@ -101,13 +111,12 @@ def few() -> str:
     stated = BASE["quality"]["half_at"]
     tried = stated["utility"]
     known = list(next(iter(tried.values())))
-    headings = ["records until half is believed", *(f"{n} known" for n in known)]
-    lines = ["| " + " | ".join(headings) + " |", "|" + "---|" * len(headings)]
+    headings, rows = ["records until half is believed", *(f"{n} known" for n in known)], []
     for half_at, worth in sorted(tried.items(), key=lambda one: float(one[0])):
         mark = "**" if float(half_at) == stated["half_at"] else ""
         cells = [half_at, *(f"{worth[n]:.4f}" for n in known)]
-        lines.append("| " + " | ".join(f"{mark}{cell}{mark}" for cell in cells) + " |")
-    return "\n".join([*lines, ""])
+        rows.append([f"{mark}{cell}{mark}" for cell in cells])
+    return "\n".join([*grid(headings, rows), ""])
 
 
 BORROWED = {
@@ -120,70 +129,62 @@ def borrowed() -> str:
     """Return what it is worth to borrow a classifier, a line for each size of the past."""
     (result,) = results("borrowed")
     ((name, by_size),) = result["tasks"].items()
-    lines = [
-        f"| records | {' | '.join(BORROWED.values())} | borrowing adds to it |",
-        "|" + "---|" * (len(BORROWED) + 2),
-    ]
+    headings, rows = ("records", *BORROWED.values(), "borrowing adds to it"), []
     for size in sorted(
         by_size, key=lambda size: (not size.isdecimal(), int(size.strip("al") or 0))
     ):
         found = by_size[size]  # "all" is the last
         gain = found["gain_of_borrowing"]["shared"]
-        cells = [
-            size,
-            *(f"{found['utility'][row]:.3f}" for row in BORROWED),
-            f"{gain['mean']:+.3f} [{gain['low']:+.3f}, {gain['high']:+.3f}]",
-        ]
-        lines.append("| " + " | ".join(cells) + " |")
+        rows.append([size, *(f"{found['utility'][row]:.3f}" for row in BORROWED), interval(gain)])
     stars = [f"\n{name} was measured with an earlier base."] if result["base_id"] != SHIPPED else []
-    return "\n".join([*lines, *stars, ""])
+    return "\n".join([*grid(headings, rows), *stars, ""])
 
 
 def speed(result: dict[str, Any]) -> str:
     """Return the table of latencies against their targets, those missed included."""
     machine = result["machine"]
     clock = "wall" if machine["clock"] == "wall" else "processor"
-    lines = [
+    title = (
         f"Speed on {machine['cores']} cores ({machine['processor']}), {clock} time "
-        "(`python -m bench.latency --json bench/results/latency.json`):\n",
-        "| figure | measured | target | met |",
-        "|---|---|---|---|",
-    ]
+        "(`python -m bench.latency --json bench/results/latency.json`):\n"
+    )
+    rows = []
     for row in result["targets"]:
         measured = (
             f"{row['measured']:,.4g}" if row["measured"] < 1000 else f"{row['measured']:,.0f}"
         )
         met = "yes" if row["met"] else "**no**"
-        lines.append(f"| {row['figure']} | {measured} | {row['target']} | {met} |")
-    return "\n".join([*lines, *measured_with(result)])
+        rows.append([row["figure"], measured, row["target"], met])
+    lines = grid(("figure", "measured", "target", "met"), rows)
+    return "\n".join([title, *lines, *measured_with(result)])
 
 
 DECODING = {
-    "best8_over_greedy_16": ("best of 8 over one greedy answer, 16 tokens", "<= 1.4"),
-    "bare8_over_greedy_16": ("the same of a bare llama.cpp loop", ""),
-    "best8_over_greedy_64": ("best of 8 over one greedy answer, 64 tokens", "<= 2.0"),
-    "bare8_over_greedy_64": ("the same of a bare llama.cpp loop", ""),
-    "independent8_over_best8_16": ("eight independent answers over best of 8, 16 tokens", ">= 5"),
-    "sequential8_over_best8_16": ("eight with prefix reuse over best of 8, 16 tokens", ">= 1.3"),
-    "sequential8_over_best8_64": ("eight with prefix reuse over best of 8, 64 tokens", ">= 1.6"),
-    "label_best8_over_greedy": ("best of 8 over one greedy answer, label", "<= 1.15"),
-    "over_bare_loop": ("speed over a bare llama.cpp loop", ">= 0.95"),
+    "best8_over_greedy_16": "best of 8 over one greedy answer, 16 tokens",
+    "bare8_over_greedy_16": "the same of a bare llama.cpp loop",
+    "best8_over_greedy_64": "best of 8 over one greedy answer, 64 tokens",
+    "bare8_over_greedy_64": "the same of a bare llama.cpp loop",
+    "independent8_over_best8_16": "eight independent answers over best of 8, 16 tokens",
+    "sequential8_over_best8_16": "eight with prefix reuse over best of 8, 16 tokens",
+    "sequential8_over_best8_64": "eight with prefix reuse over best of 8, 64 tokens",
+    "label_best8_over_greedy": "best of 8 over one greedy answer, label",
+    "over_bare_loop": "speed over a bare llama.cpp loop",
 }
 
 
 def decoding(result: dict[str, Any]) -> str:
     """Return the ratios of candidate decoding, a column for each LLM."""
     models = result["decode"]
-    lines = [
+    title = (
         "Candidates, ratios of times measured by turns "
-        "(`python -m bench.latency --only decode --json bench/results/latency-decode.json`):\n",
-        f"| ratio | target | {' | '.join(models)} |",
-        "|" + "---|" * (len(models) + 2),
+        "(`python -m bench.latency --only decode --json bench/results/latency-decode.json`):\n"
+    )
+    rows = [
+        [ratio, goals.DECODING.get(name, ""), *(f"{found[name]:.2f}" for found in models.values())]
+        for name, ratio in DECODING.items()
     ]
-    for name, (title, target) in DECODING.items():
-        cells = [title, target, *(f"{found[name]:.2f}" for found in models.values())]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join([*lines, *measured_with(result)])
+    lines = grid(("ratio", "target", *models), rows)
+    return "\n".join([title, *lines, *measured_with(result)])
 
 
 GROWTH = {
@@ -197,18 +198,17 @@ def growth(result: dict[str, Any]) -> str:
     """Return how costs grow with a history, a column for each size."""
     sizes = result["scale"]
     clock = "wall time" if result["clock"] == "wall" else "processor time on a busy machine"
-    lines = [
+    title = (
         f"One history from import to ranking, {result['threads'] or 'all'} thread(s), {clock} "
         f"(`python -m bench.scale --sizes {','.join(sizes)} --threads {result['threads']} "
-        f"--clock {result['clock']}`):\n",
-        f"| records | {' | '.join(f'{int(size):,}' for size in sizes)} |",
-        "|" + "---|" * (len(sizes) + 1),
-    ]
-    for name, title in GROWTH.items():
+        f"--clock {result['clock']}`):\n"
+    )
+    rows = []
+    for name, cost in GROWTH.items():
         values = [found[name] for found in sizes.values()]
-        cells = [title, *(f"{v:,.0f}" if v >= 100 else f"{v:.3g}" for v in values)]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join([*lines, *measured_with(result)])
+        rows.append([cost, *(f"{v:,.0f}" if v >= 100 else f"{v:.3g}" for v in values)])
+    lines = grid(("records", *(f"{int(size):,}" for size in sizes)), rows)
+    return "\n".join([title, *lines, *measured_with(result)])
 
 
 HEADINGS = (
@@ -220,30 +220,29 @@ HEADINGS = (
 
 def table(result: dict[str, Any]) -> str:
     """Return one result's table; utilities, then relative gains with 90 % intervals."""
-    lines = [
+    title = (
         f"LLM: **{result['llm']}**, {result['candidates']} candidates, {result['shown']} records "
-        f"shown, {result['fit_pools']} pools to fit a user (`{result['command']}`):\n",
-        "| " + " | ".join(HEADINGS) + " |",
-        "|" + "---|" * len(HEADINGS),
-    ]
+        f"shown, {result['fit_pools']} pools to fit a user (`{result['command']}`):\n"
+    )
+    rows = []
     for name, task in result["tasks"].items():
-        rows = {row: figures["utility"] for row, figures in task["rows"].items()}
+        worth = utilities(task)
         low, high = task["gain_interval"]
-        cells = [
+        rows.append([
             marked(name, result),
             f"{task['users']} x {task['queries'] // task['users']}",
-            f"{rows[task['best_prompt_only']]:.3f} ({task['best_prompt_only']})",
-            *(f"{rows[row]:.3f}" for row in ("dense_k4", "consensus", "shared", "personal")),
-            f"**{rows['gated']:.3f}**", f"{rows['oracle']:.3f}",
+            f"{worth[task['best_prompt_only']]:.3f} ({task['best_prompt_only']})",
+            *(f"{worth[row]:.3f}" for row in ("dense_k4", "consensus", "shared", "personal")),
+            f"**{worth['gated']:.3f}**", f"{worth['oracle']:.3f}",
             f"{percent(task['relative_gain'])} [{percent(low)}, {percent(high)}]",
             f"{percent(task['relative_gain_any'])} ({task['best_any']})",
             f"{task['users_harmed']:.0%}",
             "none" if task["headroom"] is None else f"{task['headroom']:.0%}",
-        ]  # fmt: skip
-        lines.append("| " + " | ".join(cells) + " |")
+        ])  # fmt: skip
     return "\n".join(
         [
-            *lines,
+            title,
+            *grid(HEADINGS, rows),
             *explained(result),
             *read_before(result),
             f"\nMean relative gain: {percent(result['mean_relative_gain'])} over the best of the "
@@ -275,83 +274,80 @@ def read_before(result: dict[str, Any]) -> list[str]:
 def published(results: list[dict[str, Any]]) -> str:
     """Return one LLM's comparison with HYDRA as published, a result for each task."""
     one = results[0]
-    lines = [
+    title = (
         "Against HYDRA as published (a cross-encoder for each role from the same MiniLM, a "
         "two-layer head for each user and role; `python -m export published` trains it, on 30 "
         f"users a task by default, which may be too few for it), LLM **{one['llm']}** "
-        f"(for each task `{one['command'].replace(next(iter(one['tasks'])), 'TASK')}`):\n",
-        "| task | HYDRA as published | its reranker, greedy | its adapter, BM25's records "
-        "| **gated** | ours over it | its bytes a user | its LLM calls to fit a user | ours "
-        "| steps its encoders were trained |",
-        "|" + "---|" * 10,
-    ]
+        f"(for each task `{one['command'].replace(next(iter(one['tasks'])), 'TASK')}`):\n"
+    )
+    headings = (
+        "task", "HYDRA as published", "its reranker, greedy", "its adapter, BM25's records",
+        "**gated**", "ours over it", "its bytes a user", "its LLM calls to fit a user", "ours",
+        "steps its encoders were trained",
+    )  # fmt: skip
+    rows = []
     for result in results:
         for name, task in result["tasks"].items():
-            rows = {row: figures["utility"] for row, figures in task["rows"].items()}
-            gain, cost = task["gain_over_published"], task["published"]
+            worth, cost = utilities(task), task["published"]
             calls = (cost["record_calls"] + cost["pool_calls"]) / cost["users"]
             steps = [role["steps"] for role in cost["trained"]["roles"].values()]
-            cells = [
+            rows.append([
                 marked(name, result),
-                *(f"{rows[r]:.3f}" for r in ("hydra_published", "published_reranker",
-                                             "published_adapter")),
-                f"**{rows['gated']:.3f}**",
-                f"{gain['mean']:+.3f} [{gain['low']:+.3f}, {gain['high']:+.3f}]",
+                *(f"{worth[r]:.3f}" for r in ("hydra_published", "published_reranker",
+                                              "published_adapter")),
+                f"**{worth['gated']:.3f}**", interval(task["gain_over_published"]),
                 f"{cost['bytes_per_user']:,}", f"{calls:.0f}",
                 f"{task['fit_llm_calls'] / task['users']:.0f}",
                 " and ".join(map(str, steps)),
-            ]  # fmt: skip
-            lines.append("| " + " | ".join(cells) + " |")
+            ])  # fmt: skip
     stars = [line for result in results for line in explained(result)]
-    return "\n".join([*lines, *stars[:1]])
+    return "\n".join([title, *grid(headings, rows), *stars[:1]])
 
 
 def own(result: dict[str, Any]) -> str:
     """Return what a head of one's own adds: against the shared head, and another user's."""
-    lines = [
+    title = (
         f"What a head of one's own adds after at most {8 * result['fit_pools']} answers to a "
         "user's past (pools of 8, and two plain answers beside each), LLM "
-        f"**{result['llm']}**; *shuffled* is another user's head (`{result['command']}`):\n",
-        "| task | shared | personal | shuffled | **gated** | personal over shared "
-        "| personal over shuffled | personal heads the gate let in (reranker, adapter) |",
-        "|" + "---|" * 8,
-    ]
+        f"**{result['llm']}**; *shuffled* is another user's head (`{result['command']}`):\n"
+    )
+    headings = (
+        "task", "shared", "personal", "shuffled", "**gated**", "personal over shared",
+        "personal over shuffled", "personal heads the gate let in (reranker, adapter)",
+    )  # fmt: skip
+    rows = []
     for name, task in result["tasks"].items():
-        rows = {row: figures["utility"] for row, figures in task["rows"].items()}
+        worth = utilities(task)
         let_in = [
             sum(n for switch, n in task["switches"].items() if switch.split("/")[i] == "personal")
             for i in (0, 1)
         ]
-        cells = [
+        rows.append([
             marked(name, result),
-            *(f"{rows[row]:.3f}" for row in ("shared", "personal", "shuffled")),
-            f"**{rows['gated']:.3f}**",
-            *(
-                f"{g['mean']:+.3f} [{g['low']:+.3f}, {g['high']:+.3f}]"
-                for g in (task["personal_minus_shared"], task["personal_minus_shuffled"])
-            ),
+            *(f"{worth[row]:.3f}" for row in ("shared", "personal", "shuffled")),
+            f"**{worth['gated']:.3f}**",
+            interval(task["personal_minus_shared"]), interval(task["personal_minus_shuffled"]),
             "{} and {} of {}".format(*let_in, task["users"]),
-        ]  # fmt: skip
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join([*lines, *explained(result)])
+        ])  # fmt: skip
+    return "\n".join([title, *grid(headings, rows), *explained(result)])
 
 
 def curve(result: dict[str, Any]) -> str:
     """Return what users are served with so many records of their past, a line a task."""
     grown = {name: task["growth"] for name, task in result["tasks"].items() if task["growth"]}
     sizes = sorted({point["records"] for points in grown.values() for point in points})
-    lines = [
+    title = (
         f"The gated answer by the number of records before the queries, LLM **{result['llm']}**, "
         "the same users in a line, none of them with fewer records than its last column "
-        f"(`{result['command']}`):\n",
-        f"| task | users | {' | '.join(str(size) for size in sizes)} |",
-        "|" + "---|" * (len(sizes) + 2),
-    ]
+        f"(`{result['command']}`):\n"
+    )
+    rows = []
     for name, points in grown.items():
         found = {point["records"]: f"{point['utility']:.3f}" for point in points}
-        cells = [marked(name, result), str(points[0]["users"]), *(found.get(s, "") for s in sizes)]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join([*lines, *explained(result)])
+        served = (found.get(size, "") for size in sizes)
+        rows.append([marked(name, result), str(points[0]["users"]), *served])
+    lines = grid(("task", "users", *map(str, sizes)), rows)
+    return "\n".join([title, *lines, *explained(result)])
 
 
 def is_earlier(name: str, result: dict[str, Any]) -> bool:
@@ -377,6 +373,16 @@ def measured_with(result: dict[str, Any]) -> list[str]:
         f"\nMeasured with base {result['base_id'][:8]}, an earlier one; the shipped one is "
         f"{SHIPPED[:8]}."
     ]
+
+
+def utilities(task: dict[str, Any]) -> dict[str, float]:
+    """Return each row's utility."""
+    return {row: figures["utility"] for row, figures in task["rows"].items()}
+
+
+def interval(gain: dict[str, float]) -> str:
+    """Write a gain with its interval."""
+    return f"{gain['mean']:+.3f} [{gain['low']:+.3f}, {gain['high']:+.3f}]"
 
 
 def percent(gain: float | None) -> str:
@@ -407,7 +413,9 @@ def main() -> None:
         old = new = page.read_text(encoding="utf-8")
         for name, content in sections.items():
             new = replace(new, name, content)
-        if args.check and new != old:
+        if new == old:
+            continue
+        if args.check:
             sys.exit(f"{page.name}: figures are stale; run make readme")
         page.write_text(new, encoding="utf-8")
 

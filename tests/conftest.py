@@ -13,6 +13,7 @@ import hypothesis
 import numpy as np
 import pytest
 
+from hydra_edge.config import ENV_PREFIX
 from hydra_edge.errors import BackendError
 from hydra_edge.llm import recode
 from hydra_edge.prompt import Prompt
@@ -27,6 +28,11 @@ if TYPE_CHECKING:
 # knows, those that other tests define included.
 os.environ["PYTHON_KEYRING_BACKEND"] = "keyring.backends.fail.Keyring"
 
+# Variables that are no settings: they say which tests to run, and how.
+_OF_THE_TESTS = (
+    "HYDRA_EDGE_REQUIRE_BROWSER", "HYDRA_EDGE_SCREENSHOT", "HYDRA_EDGE_TRAINING_DATA",
+)  # fmt: skip
+
 # No deadlines: a loaded machine is no failure. No wall clock decides a test.
 hypothesis.settings.register_profile(
     "ours", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
@@ -36,11 +42,13 @@ hypothesis.settings.load_profile("ours")
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Give every test a home of its own."""
+    """Give every test a home of its own, and no setting or key of the machine's."""
+    for name in list(os.environ):
+        if name.startswith(ENV_PREFIX) and not name.startswith(_OF_THE_TESTS):
+            monkeypatch.delenv(name)
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     path = tmp_path / "home"
     monkeypatch.setenv("HYDRA_EDGE_HOME", str(path))
-    for name in ("OPENAI_API_KEY", "HYDRA_EDGE_MODEL", "HYDRA_EDGE_USER", "HYDRA_EDGE_TASK"):
-        monkeypatch.delenv(name, raising=False)
     return path
 
 

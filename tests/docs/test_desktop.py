@@ -1,4 +1,4 @@
-"""The pages on desktops, packaging and security: their example runs, their links lead somewhere."""
+"""The page on desktops: its example runs. All pages: their links lead somewhere."""
 
 from __future__ import annotations
 
@@ -7,12 +7,25 @@ from pathlib import Path
 
 import pytest
 
-DOCS = Path(__file__).parents[2] / "docs"
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
+    *sorted(DOCS.rglob("*.md")), *sorted((ROOT / "examples").rglob("*.md")),
+]  # fmt: skip
 LINKS = [
-    (page, target)
-    for page in ("desktop.md", "packaging.md", "security.md")
-    for target in re.findall(r"\]\(([^)#:]+)\)", (DOCS / page).read_text(encoding="utf-8"))
+    (str(page.relative_to(ROOT)), target, part)
+    for page in PAGES
+    for target, part in re.findall(
+        r"\]\(([^)#:]*)(?:#([^)]*))?\)", page.read_text(encoding="utf-8")
+    )
 ]
+
+
+def headings(page: Path) -> set[str]:
+    """Return the headings of a page as links name them."""
+    found = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-") for text in found}
 
 
 def test_desktop_page_example_runs_and_learns(capsys: pytest.CaptureFixture[str]) -> None:
@@ -24,6 +37,9 @@ def test_desktop_page_example_runs_and_learns(capsys: pytest.CaptureFixture[str]
     assert said.endswith("the head is now version 1\n")
 
 
-@pytest.mark.parametrize(("page", "target"), LINKS)
-def test_page_link_leads_somewhere(page: str, target: str) -> None:
-    assert (DOCS / target).exists(), f"{page} links to {target}"
+@pytest.mark.parametrize(("page", "target", "part"), LINKS)
+def test_page_link_leads_somewhere(page: str, target: str, part: str) -> None:
+    file = ROOT / page
+    to = file.parent / target if target else file
+    assert to.exists(), f"{page} links to {target}"
+    assert not part or part in headings(to), f"{page} links to {target}#{part}"

@@ -27,24 +27,61 @@ WITH_EXAMPLES = (
 )
 
 
-def commands_of(text: str) -> list[list[str]]:
-    """Return every hydra-edge command in a document's code, as words."""
-    blocks = re.findall(r"```\n(.*?)```", text, re.DOTALL) + re.findall(r"`([^`\n]+)`", text)
-    lines = [line.strip().removeprefix("$ ") for block in blocks for line in block.splitlines()]
-    return [shlex.split(line, comments=True) for line in lines if line.startswith("hydra-edge ")]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+COMMANDS = get_command(app)
 
 
-@pytest.mark.parametrize("words", commands_of(README), ids=" ".join)
-def test_readme_command_exists_with_its_options(words: list[str]) -> None:
-    command = get_command(app)
-    rest = words[1:]
-    if rest[0] not in command.commands and not rest[0].startswith("-"):
-        rest = ["generate", *rest]
-    while rest and hasattr(command, "commands") and rest[0] in command.commands:
-        command = command.commands[rest.pop(0)]
+def commands_of(text: str) -> list[str]:
+    """Return every hydra-edge command in a document's code, blocks of other languages left out."""
+    shown = [code for language, code in BLOCK.findall(text) if language in ("", "sh")]
+    lines = [line.strip().removeprefix("$ ") for code in shown for line in code.splitlines()]
+    inline = re.findall(r"`([^`]+)`", BLOCK.sub("", text))
+    lines += [" ".join(code.split()) for code in inline]
+    return [line for line in lines if line.startswith("hydra-edge ")]
+
+
+def wrong_in(line: str) -> str:
+    """Say what a command line names that there is not; nothing if all is there.
+
+    Only words in quotes are a query; a group of commands may be named, not called with words.
+    """
+    command, (_, *words) = COMMANDS, shlex.split(line, comments=True)
+    if line.removeprefix("hydra-edge ")[0] in "\"'":
+        words = ["generate", *words]
+    while words and words[0] in getattr(command, "commands", {}):
+        command = command.commands[words.pop(0)]
+    if hasattr(command, "commands") and words and not words[0].startswith("-"):
+        return f"no command {words[0]}"
     known = {name for param in command.params for name in (*param.opts, *param.secondary_opts)}
-    used = {word for word in rest if re.fullmatch(r"--?[a-z-]+", word)}
-    assert used <= known | {"--help", "--version"}
+    used = {
+        word.partition("=")[0] for word in words if re.fullmatch(r"--?[A-Za-z][\w-]*(=.*)?", word)
+    }
+    return " ".join(sorted(used - known - {"--help", "--version"}))
+
+
+@pytest.mark.parametrize(
+    ("page", "line"),
+    [(page.name, line) for page in PAGES for line in commands_of(page.read_text(encoding="utf-8"))],
+)
+def test_page_command_exists_with_its_options(page: str, line: str) -> None:
+    assert wrong_in(line) == "", f"{page}: {line}"
+
+
+@pytest.mark.parametrize(
+    ("line", "wrong"),
+    [
+        ("hydra-edge history clearlog", "no command clearlog"),
+        ("hydra-edge imprt git .", "no command imprt"),
+        ("hydra-edge keys ste openai", "no command ste"),
+        ("hydra-edge fit_head --user me", "no command fit_head"),
+        ("hydra-edge serve tokens list", "no command tokens"),
+        ("hydra-edge fit-head --uesr me", "--uesr"),
+        ('hydra-edge "some text" --explan', "--explan"),
+    ],
+)
+def test_page_command_that_is_not_there_is_found(line: str, wrong: str) -> None:
+    assert wrong_in(line) == wrong
 
 
 def test_readme_names_the_two_commands_and_make_knows_them() -> None:
@@ -70,8 +107,18 @@ def test_docstring_examples_run(name: str) -> None:
     assert outcome.failed == 0
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "docs").rglob("*.md")), ids=lambda p: p.name)
+@pytest.mark.parametrize("path", PAGES, ids=lambda p: p.name)
 def test_decision_records_are_short(path: Path) -> None:
     if path.parent.name == "adr":
-        assert len(path.read_text(encoding="utf-8").splitlines()) <= 42
+        assert len(path.read_text(encoding="utf-8").splitlines()) <= 40
     assert not re.search(r"(?<![\w.~])/(home|Users|tmp)/", path.read_text(encoding="utf-8"))
+
+
+def test_contributing_map_has_every_module_of_the_package() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    table = text.partition("| layer | modules |")[2].partition("\n\n")[0]
+    package = ROOT / "hydra_edge"
+    modules = {path.parent.name for path in package.glob("*/__init__.py")}
+    modules |= {path.stem for path in package.glob("[!_]*.py")}
+
+    assert set(re.findall(r"`(\w+)`", table)) == modules

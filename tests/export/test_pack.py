@@ -5,7 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from export.__main__ import app
 from export.pack import CARD_FILE, Card, load_maps, neutral_maps, pack
 from hydra_edge.bundle import Bundle, load_bundle
 from hydra_edge.errors import BundleError
@@ -119,3 +121,23 @@ def test_card_survives_the_way_to_disk_and_back(tmp_path: Path) -> None:
     card.save(tmp_path / CARD_FILE)
     assert Card.load(tmp_path / CARD_FILE) == card
     assert json.loads((tmp_path / CARD_FILE).read_text())["dim"] == 4
+
+
+def test_pack_too_large_for_a_package_is_told_by_every_command_that_makes_one(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("encoder.onnx", "tokenizer.json"):
+        (source / name).write_bytes(b"{}" * 100)
+    (tmp_path / "x.train.jsonl").touch()
+    out = tmp_path / "out"
+    monkeypatch.setattr("export.build.build", lambda *_, **__: make(source, out))
+    for command in (("pack", "--encoder", source), ("build", "--data", tmp_path)):
+        words = [*map(str, command), "--out", str(out)]
+        assert CliRunner().invoke(app, words).exit_code == 0
+        with monkeypatch.context() as smaller:
+            smaller.setattr("export.pack.MAX_BUNDLE_BYTES", 300)
+            done = CliRunner().invoke(app, words)
+
+        assert isinstance(done.exception, BundleError)
+        assert "out is too large for a package: got 0.0 MB; expected" in str(done.exception)
+        assert load_bundle(out), "it is there all the same"

@@ -114,15 +114,17 @@ class FakePersonalizer:
     def task(self, name=None):
         return BUILTIN[name or "commit_subject"]
 
-    def rank(self, query, **flags):
+    def rank(self, query, *, progress=None, **flags):
         self.calls.append(("rank", {"query": query, **flags}))
         return Ranking(query, "commit_subject", (RANKED,), HEAD)
 
-    def render_prompts(self, query, **flags):
+    def render_prompts(self, query, *, progress=None, **flags):
         self.calls.append(("render_prompts", {"query": query, **flags}))
         return [f"Text: {query}\nSubject:"]
 
-    def generate(self, query, *, on_token=None, should_stop=None, on_candidate=None, **flags):
+    def generate(
+        self, query, *, on_token=None, should_stop=None, on_candidate=None, progress=None, **flags
+    ):
         self.calls.append(("generate", {"query": query, "streams": on_token is not None, **flags}))
         for piece in self.pieces if on_token else ():
             on_token(piece)
@@ -140,7 +142,7 @@ class FakePersonalizer:
         self.calls.append(("choose", flags))
         return ChoiceResult("g1", "commit_subject", "Fix empty files", 4, "choice-g1", 0.8)
 
-    def fit_prompts(self, task=None, *, calls=None):
+    def fit_prompts(self, task=None, *, calls=None, progress=None):
         self.calls.append(("fit_prompts", {"task": task, "calls": calls}))
         return ["prompt A", "prompt B"]
 

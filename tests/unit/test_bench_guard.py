@@ -13,6 +13,7 @@ import pytest
 import bench.guard
 from bench.guard import (
     BenchError,
+    Watched,
     check_history,
     check_not_trained_on,
     check_prompt,
@@ -161,3 +162,11 @@ def test_shipped_manifest_lists_what_it_was_trained_on(bundle: Bundle) -> None:
     found = [*_trained_on(manifest.quality), *_trained_on(manifest.provenance)]
     assert found
     assert all(len(mark) == 16 for _, mark in found)
+
+
+def test_watched_tells_every_answer_and_is_not_stopped(scripted) -> None:
+    llm, heard = Watched(scripted(lambda _, n: ["a", "b", "c"][:n])), []
+    found = llm.complete(prompt(), n=3, should_stop=lambda: True, on_candidate=heard.append)
+
+    assert [completion.text for completion in found] == ["a", "b", "c"]
+    assert heard == found

@@ -11,7 +11,7 @@ from bench_users import answer, label_rows, text_rows, write
 from typer.testing import CliRunner
 
 import bench.kept
-from bench import again, picks, stopping, votes
+from bench import again, command, picks, stopping, votes
 from bench.guard import BenchError
 
 
@@ -22,7 +22,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hash_encoder, scripted)
     monkeypatch.setattr("export.cache.open_llm", lambda *_: llm)
     monkeypatch.setattr(again, "open_llm", lambda *_: llm)
     monkeypatch.setattr(bench.kept, "Encoder", lambda _bundle: hash_encoder)
-    monkeypatch.setattr(bench.kept, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(command, "RUNS", tmp_path / "runs")
 
     def call(app: typer.Typer, *options: object) -> str:
         words = ["--llm", "/models/x.gguf", "--cache", tmp_path / "cache", "--queries", "3"]
@@ -37,7 +37,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hash_encoder, scripted)
 
 
 def figures(folder: Path, name: str) -> dict:
-    (path,) = (folder / "results").iterdir()
+    (path,) = (folder / "runs").iterdir()
     assert path.name == name
     return json.loads(path.read_text())
 
@@ -54,7 +54,31 @@ def test_votes_of_every_task_of_a_file_are_counted(run, tmp_path: Path, two: Pat
     found = figures(tmp_path, "votes-x.gguf.json")
     assert list(found["tasks"]) == ["colour_of_day", "mood"]
     assert {task["pools"] for task in found["tasks"].values()} == {6}
-    assert output.splitlines()[-1] == f"written to {tmp_path / 'results' / 'votes-x.gguf.json'}"
+    assert output.splitlines()[-1] == f"written to {tmp_path / 'runs' / 'votes-x.gguf.json'}"
+
+
+def test_kept_figures_without_json_leave_the_documented_ones(
+    run, tmp_path: Path, two: Path
+) -> None:
+    documented = tmp_path / "votes-x.gguf.json"
+    documented.write_text("measured long ago")
+    run(votes.app, "--data", two, "--task", "mood")
+
+    assert documented.read_text() == "measured long ago"
+    run(votes.app, "--data", two, "--task", "mood", "--json", documented)
+    assert json.loads(documented.read_text()) == figures(tmp_path, documented.name)
+
+
+def test_kept_figures_name_command_machine_and_base(run, tmp_path: Path, two: Path, bundle) -> None:
+    run(votes.app, "--data", two, "--task", "mood")
+    found = figures(tmp_path, "votes-x.gguf.json")
+
+    assert found["command"] == (
+        "python -m bench.votes --data two.jsonl --task mood --queries 3 --llm x.gguf"
+    )
+    assert found["base_id"] == bundle.base_id
+    assert {"processor", "isa", "versions"} <= found["machine"].keys()
+    assert str(tmp_path) not in json.dumps(found), "no path of this machine"
 
 
 def test_stopping_follows_the_tasks_asked_for(run, tmp_path: Path, two: Path) -> None:
@@ -84,7 +108,7 @@ def test_picks_are_simulated_for_every_task_of_a_file(run, tmp_path: Path) -> No
 
 def test_again_asks_every_task_of_a_file(run, tmp_path: Path, two: Path) -> None:
     run(votes.app, "--data", two, "--task", "colour_of_day", "--task", "mood")
-    (tmp_path / "results" / "votes-x.gguf.json").unlink()
+    (tmp_path / "runs" / "votes-x.gguf.json").unlink()
     run(again.app, "--data", two, "--task", "colour_of_day", "--task", "mood")
     found = figures(tmp_path, "again-x.gguf.json")
     assert [task["same_choice"] for task in found["tasks"].values()] == [1.0, 1.0]

@@ -13,7 +13,19 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from bench import clock, fits, latency, memory, pasts, peers, ranking, scale, soak, starts
+from bench import (
+    clock,
+    command,
+    fits,
+    latency,
+    memory,
+    pasts,
+    peers,
+    ranking,
+    scale,
+    soak,
+    starts,
+)
 from bench.guard import BenchError
 from bench.report import need
 from hydra_edge.bundle import Bundle
@@ -76,6 +88,7 @@ def test_bench_has_one_thread_of_blas_before_numpy_is_there():
 def test_soak_tells_cores_and_memory_where_there_is_no_linux(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
+    pytest.importorskip("psutil")  # which needs sysconf itself, once
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     monkeypatch.delattr(os, "sysconf")  # asked for the size of /proc's pages
     counted = {"lost": 0, "crossed": 0, "failed": 0, "left_running": 0}
@@ -83,11 +96,11 @@ def test_soak_tells_cores_and_memory_where_there_is_no_linux(
     monkeypatch.setattr(
         soak, "soak", lambda *_, **__: counted | {"rss_mb": {"after": soak._rss_mb()}}
     )
-    with pytest.raises(typer.Exit) as stopped:
-        soak.main(out=tmp_path / "soak.json")
+    done = CliRunner().invoke(soak.app, ["--out", str(tmp_path / "soak.json"), "--clients", "3"])
     found = json.loads((tmp_path / "soak.json").read_text())
 
-    assert stopped.value.exit_code == 0
+    assert done.exit_code == 0, done.output
+    assert found["command"] == "python -m bench.soak --clients 3"
     assert found["cores"] == clock.machine()["cores"] == os.cpu_count()
     assert found["rss_mb"]["after"] > 10
 
@@ -130,11 +143,13 @@ def test_latency_stopped_run_keeps_the_sections_it_has(
     monkeypatch.setattr(starts, "measure", stopped)
     monkeypatch.setattr(fits, "measure", lambda *_, **__: {"warm_ms": 50.0})
     path = tmp_path / "latency.json"
-    done = run_latency("--only", "fit,startup", "--json", path)
+    monkeypatch.setattr(command, "RUNS", tmp_path)
+    done = run_latency("--only", "fit,startup")
     found = json.loads(path.read_text())
 
     assert isinstance(done.exception, BenchError)
     assert found["fit"] == {"warm_ms": 50.0}
+    assert found["command"] == "python -m bench.latency --only fit,startup"
     assert [row["figure"] for row in found["targets"]] == ["fit.warm_ms"]
 
 

@@ -16,9 +16,11 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 import bench.quality
+from bench import clock, command
 from bench.guard import BenchError
+from bench.kept import cached_llm
 from bench.published import Published
-from bench.quality import app, cached_llm, command_of, parse_sizes
+from bench.quality import app, parse_sizes
 from bench.report import Stages, can_plot
 from export.published.labels import Allowance
 from hydra_edge.errors import BackendError
@@ -77,6 +79,7 @@ def check_schema(figures: dict) -> None:
         "machine", "mean_relative_gain", "mean_relative_gain_any", "tasks", "complete", "left_out",
     } <= set(figures)  # fmt: skip
     assert figures["complete"]
+    assert figures["machine"] == clock.machine(timed=False)
     for task in figures["tasks"].values():
         assert task["complete"]
         assert task["best_prompt_only"] in ROWS
@@ -231,7 +234,7 @@ def test_quality_published_encoders_are_looked_for_before_anybody_is_asked(
 def test_quality_figures_without_a_name_have_a_short_one_of_their_own(
     run, tmp_path: Path, labels: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bench.quality, "RUNS", tmp_path / "runs")
+    monkeypatch.setattr(command, "RUNS", tmp_path / "runs")
     many = [
         write(tmp_path / f"{i}.jsonl", label_rows(0, 12, f"{i}_{'long' * 30}")) for i in range(3)
     ]
@@ -416,11 +419,6 @@ def test_parse_sizes_accepts_whole_numbers_only() -> None:
     for text in ("0,4", "4,x", ",", ""):
         with pytest.raises(BenchError, match=f"--sizes is '{text}'; .* of at least 1: --sizes"):
             parse_sizes(text, "--sizes", least=1)
-
-
-def test_command_of_names_files_without_their_folders() -> None:
-    options = {"data": [Path("/x/a.gz"), Path("b.gz")], "task": [], "seed": 0, "bundle": None}
-    assert command_of(options) == "python -m bench.quality --data a.gz --data b.gz --seed 0"
 
 
 def test_cached_llm_keeps_the_models_own_name_for_a_replay(

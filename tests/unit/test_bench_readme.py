@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -55,3 +57,25 @@ def test_queries_the_base_has_read_have_a_sentence_where_they_are_many(
     assert bool(lines) is told
     if told:
         assert "gated 0.900, pag 0.600. On the 6 others: gated 0.400, pag 0.500." in lines[0]
+
+
+@pytest.mark.parametrize("stale", [False, True])
+def test_check_writes_nothing(
+    readme: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stale: bool
+) -> None:
+    pages = []
+    for name in ("README", "TRAINING"):
+        page = tmp_path / f"{name}.md"
+        text = getattr(readme, name).read_text(encoding="utf-8")
+        page.write_text(text.replace("(written by `make readme`) -->\n", "-->\nold\n", int(stale)))
+        os.utime(page, (1, 1))
+        monkeypatch.setattr(readme, name, page)
+        pages.append(page)
+    monkeypatch.setattr(sys, "argv", ["readme.py", "--figures", "--check"])
+    if stale:
+        with pytest.raises(SystemExit, match="figures are stale; run make readme"):
+            readme.main()
+    else:
+        readme.main()
+
+    assert [page.stat().st_mtime for page in pages] == [1, 1]

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from export.pack import Card, neutral_maps, pack
+from export.pack import MAX_BUNDLE_BYTES, Card, neutral_maps, pack
 from hydra_edge.bundle import Bundle, check_maps, default_bundle_path, load_bundle
 from hydra_edge.errors import BundleError
 from hydra_edge.types import JsonDict, Role
@@ -38,7 +38,7 @@ def manifest_of(folder: Path) -> JsonDict:
 
 def test_default_bundle_loads_and_is_small_enough_for_a_wheel(bundle: Bundle) -> None:
     size = sum(path.stat().st_size for path in default_bundle_path().iterdir())
-    assert size <= 25_000_000
+    assert size <= MAX_BUNDLE_BYTES
     assert bundle.path == default_bundle_path()
     assert bundle.manifest.dim == 384
     assert bundle.encoder_path.is_file()

@@ -1,7 +1,6 @@
 """The command line calls the engine as asked and prints what it says."""
 
 import json
-import os
 from dataclasses import replace
 
 import cli_runner
@@ -11,13 +10,6 @@ from cli_runner import HEAD, RANKED, RECORD, FakePersonalizer
 from hydra_edge import __version__
 from hydra_edge.errors import EgressDeniedError, UnknownModelError, UnknownUserError
 from hydra_edge.types import Ranking
-
-
-@pytest.fixture(autouse=True)
-def _own_settings(monkeypatch):
-    """No setting of the machine reaches these tests."""
-    for name in [n for n in os.environ if n.startswith("HYDRA_EDGE_") and n != "HYDRA_EDGE_HOME"]:
-        monkeypatch.delenv(name)
 
 
 @pytest.fixture

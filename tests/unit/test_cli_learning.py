@@ -1,7 +1,6 @@
 """``add`` and ``fit-head``: what reaches the engine, and what a person is told."""
 
 import json
-import os
 
 import cli_runner
 import pytest
@@ -10,13 +9,6 @@ from conftest import ScriptedLLM
 
 from hydra_edge.personalizer import Personalizer
 from hydra_edge.types import Record
-
-
-@pytest.fixture(autouse=True)
-def _own_settings(monkeypatch):
-    """No setting of the machine reaches these tests."""
-    for name in [n for n in os.environ if n.startswith("HYDRA_EDGE_") and n != "HYDRA_EDGE_HOME"]:
-        monkeypatch.delenv(name)
 
 
 @pytest.fixture

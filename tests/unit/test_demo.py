@@ -42,3 +42,24 @@ def test_demo_history_is_readable_by_its_owner_only_and_gone_once_imported(
         demo.main()
     assert seen == [("import", True), *([] if fails else [("fit-head", False)])]
     assert not file.exists()
+
+
+def test_demo_home_with_anything_else_in_it_is_left_alone(demo, tmp_path, monkeypatch):
+    (tmp_path / "mine").mkdir()
+    thesis = tmp_path / "mine" / "thesis.tex"
+    thesis.write_text("three years")
+    monkeypatch.setattr(demo, "run", lambda _: pytest.fail("something was run"))
+    for home in (tmp_path / "mine", thesis):
+        monkeypatch.setattr(sys, "argv", ["demo.py", "--home", str(home)])
+        with pytest.raises(SystemExit, match="got something that no demo made; expected"):
+            demo.main()
+
+    assert thesis.read_text() == "three years"
+
+
+def test_demo_home_of_an_earlier_demo_is_made_anew(demo, tmp_path):
+    home = tmp_path / "demo"
+    for _ in range(2):
+        demo.fresh_home(home)
+        assert [path.name for path in home.iterdir()] == [demo.MARKER]
+        (home / "me.sqlite").touch()
