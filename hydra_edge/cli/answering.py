@@ -78,16 +78,15 @@ def generate(
         wanted = n or me.config.candidates
         streams = wanted == 1 and not (as_json or no_stream) and me.task(task).kind == "text"
         if dry_run:
-            with output.Reading(quiet=as_json) as bar:
+            with output.LateBar(quiet=as_json) as bar:
                 prompts = me.render_prompts(
                     text, task=task, n=n, k=k, max_tokens=max_tokens, system=system,
                     private=private, seed=seed, stream=streams, progress=bar,
                 )  # fmt: skip
             views.write_prompts(prompts, as_json=as_json)
             return
-        stream = output.Stream() if streams else None
         stopping = Interrupt("Stopping with the candidates that are finished")
-        with stopping as stop, output.Reading(quiet=as_json) as bar:
+        with stopping as stop, output.LateBar(quiet=as_json) as bar:
             try:
                 generation = me.generate(
                     text,
@@ -99,7 +98,7 @@ def generate(
                     system=system,
                     private=private,
                     seed=seed,
-                    on_token=stream,
+                    on_token=output.piece if streams else None,
                     should_stop=stop,
                     on_candidate=_tell if explain and not as_json else None,
                     progress=bar,
@@ -110,19 +109,15 @@ def generate(
     if as_json:
         output.write_json(views.generation_json(generation))
     else:
-        _write(generation, stream, show_candidates=show_candidates, explain=explain)
+        # What was streamed is the answer byte for byte; only the line is to be ended.
+        output.answer("" if streams else generation.text)
+        _remark(generation, show_candidates=show_candidates, explain=explain)
     if stop.wanted:
         raise typer.Exit(130)
 
 
-def _write(
-    generation: Generation, stream: output.Stream | None, *, show_candidates: bool, explain: bool
-) -> None:
-    """Write the answer for people, then all remarks."""
-    if stream:
-        stream.finish(generation.text)
-    else:
-        output.answer(generation.text)
+def _remark(generation: Generation, *, show_candidates: bool, explain: bool) -> None:
+    """Write for people what is to be said of an answer that is written."""
     sys.stdout.flush()
     for remark in generation.notes:
         output.note(remark, style="yellow")
@@ -152,7 +147,7 @@ def rank(
     the next best in their place.
     """
     text = options.read_query(query)
-    with open_user(ctx, user, create=user is None) as me, output.Reading(quiet=as_json) as bar:
+    with open_user(ctx, user, create=user is None) as me, output.LateBar(quiet=as_json) as bar:
         ranking = me.rank(text, task=task, k=k, progress=bar)
     if as_json:
         output.write_json(views.ranking_json(ranking))

@@ -191,7 +191,7 @@ def back_up(
                 f"Cannot write {path}: a file of that name is there; expected none. Give another "
                 "name, or --force to replace it."
             )
-        with output.Reading(quiet=as_json) as bar:
+        with output.LateBar(quiet=as_json) as bar:
             records = me.store.back_up(path, progress=bar)
     size = path.stat().st_size
     if as_json:

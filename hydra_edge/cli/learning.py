@@ -133,7 +133,7 @@ def _why_nothing(me: Personalizer, tasks: list[str], calls: int | None) -> str:
 
 def _prompts(me: Personalizer, tasks: list[str], calls: int | None) -> list[str]:
     """Return what an LLM would be sent; the first time this embeds the records."""
-    with output.Reading() as bar:
+    with output.LateBar() as bar:
         return [p for name in tasks for p in me.fit_prompts(name, calls=calls, progress=bar)]
 
 

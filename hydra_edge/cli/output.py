@@ -134,35 +134,13 @@ def table(
         stream.write((line if number else paint(line, "bold", stream)) + "\n")
 
 
-class Stream:
-    """Writes an answer piece by piece as it arrives, without the white space around it."""
-
-    def __init__(self) -> None:
-        self._held = ""  # white space that is written only if more text follows
-        self.text = ""
-
-    def __call__(self, piece: str) -> None:
-        """Write one piece."""
-        piece = self._held + piece
-        if not self.text:
-            piece = piece.lstrip()
-        shown = piece.rstrip()
-        self._held = piece[len(shown) :]
-        self.text += shown
-        answer(shown, end="")
-        sys.stdout.flush()
-
-    def finish(self, text: str) -> None:
-        """Complete what was written so that ``text`` stands on stdout as the answer."""
-        if text.startswith(self.text):
-            answer(text[len(self.text) :])
-            return
-        answer("")
-        note("The text above was cut short or revised; the answer is:")
-        answer(text)
+def piece(text: str) -> None:
+    """Write a part of an answer as it arrives; what is written last ends no line."""
+    answer(text, end="")
+    sys.stdout.flush()
 
 
-class Reading:
+class LateBar:
     """A progress bar that comes with the first word of something long, and goes as it ends.
 
     Until then it costs nothing, and nothing else may be written meanwhile. Within a context, so
@@ -174,7 +152,7 @@ class Reading:
         self._open = ExitStack()
         self._bar: Callable[[str, int, int], None] | None = None
 
-    def __enter__(self) -> Reading:
+    def __enter__(self) -> LateBar:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -195,7 +195,7 @@ def test_generate_dry_run_prints_the_exact_prompt_and_asks_nothing(me):
     ],
 )
 def test_generate_streams_only_one_text_answer_for_a_person(me, flags, streams):
-    me.pieces = (" Fix", " empty", " files\n")
+    me.pieces = ("Fix", " empty", " files")  # together they are the text, as Pieces sees to
     result = call(me, "q", *flags)
 
     assert me.asked("generate")[0]["streams"] is streams

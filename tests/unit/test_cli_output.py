@@ -102,32 +102,11 @@ def test_table_markup_in_a_cell_is_shown_as_it_is(capsys):
     assert "[bold red]x[/] :smile:" in capsys.readouterr().out
 
 
-def test_stream_pieces_equal_the_stripped_answer(capsys):
-    stream = output.Stream()
-    for piece in ("  ", " Fix", " the ", "", " crash", " \n"):
-        stream(piece)
+def test_pieces_of_an_answer_are_written_as_they_come(capsys):
+    for text in ("Fix", " the ", "", " crash"):
+        output.piece(text)
+
     assert capsys.readouterr().out == "Fix the  crash"
-
-    stream.finish("Fix the  crash")
-    assert capsys.readouterr().out == "\n"
-
-
-def test_stream_rest_of_the_answer_is_completed(capsys):
-    stream = output.Stream()
-    stream("Fix")
-    stream.finish("Fix it")
-
-    assert capsys.readouterr().out == "Fix it\n"
-
-
-def test_stream_revised_answer_stands_on_a_line_of_its_own(capsys):
-    stream = output.Stream()
-    stream("Fix")
-    stream.finish("Add")
-
-    written = capsys.readouterr()
-    assert written.out.splitlines() == ["Fix", "Add"]
-    assert "revised" in written.err
 
 
 def test_write_error_text_with_line_breaks_is_one_line(capsys):
@@ -152,10 +131,10 @@ def test_progress_terminal_draws_a_bar(monkeypatch):
     assert "reading [bold]" in stream.getvalue()
 
 
-def test_reading_draws_a_bar_only_while_something_is_left(monkeypatch):
+def test_late_bar_is_drawn_only_while_something_is_left(monkeypatch):
     stream = Terminal()
     monkeypatch.setattr("sys.stderr", stream)
-    with output.Reading() as bar:
+    with output.LateBar() as bar:
         bar("embed", 1, 1)
         assert stream.getvalue() == "", "what was done at once needs no bar"
         bar("embed", 1, 2)
