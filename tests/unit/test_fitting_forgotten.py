@@ -140,8 +140,8 @@ def test_an_adapter_forgotten_under_learns_anew(
         )  # fmt: skip
     evidence, seen = fitting.adapter_evidence, []
 
-    def forgetting(*args):
-        data, groups = evidence(*args)
+    def forgetting(*args, **options):
+        data, groups = evidence(*args, **options)
         seen.append(groups.n_groups)
         if len(seen) == 1:
             forget_elsewhere(p, SECRET.id)
