@@ -19,12 +19,10 @@ from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
 
-import llama_cpp
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from bench.bare import BareLoop
 from bench.clock import LEAST_PAIRS, Sample, spent_ms, use_clock
 from bench.command import Clock, Figures, given, head, new_app, start, write
 from bench.goals import DECODING
@@ -142,6 +140,10 @@ class Contest:
     """One GGUF opened by the product, by llama-cpp-python, and by a bare loop."""
 
     def __init__(self, path: Path, threads: int) -> None:
+        import llama_cpp
+
+        from bench.bare import BareLoop
+
         self._llm = LlamaCpp(path, n_ctx=_CONTEXT, threads=threads)
         self._llama: Any = llama_cpp.Llama(  # has no types
             str(path), n_ctx=_CONTEXT, n_threads=threads, n_threads_batch=threads, verbose=False
@@ -361,6 +363,8 @@ def main(
 
     def tell(text: str) -> None:
         status.print(text, markup=False, highlight=False)
+
+    import llama_cpp
 
     use_clock(clock)
     wanted = [name.strip() for name in models.split(",") if name.strip()]

@@ -37,9 +37,6 @@ from hydra_edge.config import find_paths, load_config
 from hydra_edge.llm import LLM, open_llm
 from hydra_edge.personalizer import Personalizer
 from hydra_edge.prompt import Prompt
-from hydra_edge.server import run
-from hydra_edge.server.service import Settings
-from hydra_edge.server.tokens import Doorkeeper, TokenFiles, new_token
 from hydra_edge.types import Completion, JsonDict, Record
 
 _TASK = "note_title"
@@ -189,6 +186,10 @@ def soak(
     seconds: float, clients: int, *, llm: LLM, candidates: int, queue: int, records: int
 ) -> JsonDict:
     """Let clients ask for so many seconds, and count what came of it."""
+    from hydra_edge.server import run
+    from hydra_edge.server.service import Settings
+    from hydra_edge.server.tokens import Doorkeeper, TokenFiles, new_token
+
     history = [
         Record(f"a note about parsers, number {i}", f"Parsers {i}", _TASK, f"r{i}", float(i))
         for i in range(records)

@@ -367,6 +367,11 @@ def decide(asked: Asked) -> Generation:
             f"The answer was stopped: got none of {n} candidates finished; expected at least "
             "one. Ask again, and let it run longer."
         )
+    if completions and not candidates and task.kind != "text":
+        raise ConfigError(
+            f"The task {task.name} has no answers to choose from: got a {task.kind} task without "
+            "labels, and no record; expected labels in its task file, or records. Add either."
+        )
     if not usable:
         raise BackendError(
             f"{asked.model} gave no usable answer: got {len(completions)} completions without "

@@ -168,6 +168,9 @@ def fit_reranker(
         why = _nothing(engine, history.task, role, "fewer than three records")
         return FittedReranker(None, why, np.zeros(0, dtype=np.int64))
     data = reranker_evidence(engine, history, shown=shown, progress=progress)
+    if not data.groups.n_groups:
+        why = _nothing(engine, history.task, role, "fewer than three different records")
+        return FittedReranker(None, why, np.zeros(0, dtype=np.int64))
     prior = prior_for(engine.bundle, history.task, role)
     gains = gains_for(engine.bundle, history.task, role)
     # With no record shown at all, a head is judged by the one it would have shown.
@@ -281,7 +284,9 @@ def fit_adapter(
         rows = _adapter_rows(data, verdict)
         head = _unsaved(engine, history, role, verdict, rows)
         if choices:
-            head = replace(head, report=head.report | {CHOICES_UNTIL: max(c.time for c in choices)})
+            # A clock that was ahead when one was made would keep later ones from teaching.
+            until = min(time.time(), max(choice.time for choice in choices))
+            head = replace(head, report=head.report | {CHOICES_UNTIL: until})
         with store.together():  # a choice made meanwhile would be lost in the head it replaces
             if attempt == MAX_ATTEMPTS - 1 or store.choices(task.name) == choices:
                 version = store.save_head(head, rewrites=as_read).version
@@ -298,7 +303,7 @@ def learn(engine: Engine, taken: Taken) -> HeadState | None:
     Returns
     -------
     HeadState or None
-        The head in use; None where there is none, and the choice cannot teach one.
+        The head in use; None where the choice can teach nothing.
     """
     try:
         return learn_choice(engine, taken)

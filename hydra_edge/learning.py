@@ -28,6 +28,8 @@ UPDATED = "updated by a choice; fit-head judges it again"
 IMPORTED = "imported"
 # In a head's report: when the last of the choices it was fitted on was made.
 CHOICES_UNTIL = "choices_until"
+# What a head's report says of this device's choices: see ``_stepped``.
+OF_CHOICES = frozenset({CHOICES_UNTIL, "choice", "origin"})
 
 
 _TRIES = 5  # to learn from a choice while other programs rewrite records
@@ -327,7 +329,7 @@ def learn_choice(engine: Engine, taken: Taken) -> HeadState | None:
     Returns
     -------
     HeadState or None
-        The head in use; None where there is none, and the choice cannot teach one.
+        The head in use; None where the choice can teach nothing.
 
     Raises
     ------
@@ -354,7 +356,7 @@ def learn_choice(engine: Engine, taken: Taken) -> HeadState | None:
                 continue
             state = store.head(choice.task, "adapter")
             if item is None:
-                return state
+                return None
             if state is not None and not state.stale:
                 if state.report.get(CHOICES_UNTIL, -math.inf) >= choice.time:
                     return state  # fitted since the choice was made, and on it

@@ -30,7 +30,7 @@ from hydra_edge.engine import Engine
 from hydra_edge.errors import ConfigError, HydraError, UnknownModelError
 from hydra_edge.fitting import fit_prompts, fit_task, learn
 from hydra_edge.headfile import head_from_json, head_to_json
-from hydra_edge.learning import IMPORTED, take
+from hydra_edge.learning import IMPORTED, OF_CHOICES, take
 from hydra_edge.llm import LLM
 from hydra_edge.pools import Budget, Sampling
 from hydra_edge.records import checked
@@ -551,7 +551,8 @@ class Personalizer:
         ChoiceResult
             The adapter head's new version: one Newton step from the one before. To choose again
             takes the step before back, or fits the head anew where others followed it; to say
-            the same again changes nothing. None where the task no longer has such answers.
+            the same again changes nothing. None where the choice can teach nothing: the task no
+            longer has such answers.
         """
         check_count("pick", pick)
         if text is not None:
@@ -595,8 +596,10 @@ class Personalizer:
         """
         state = head_from_json(text)
         check_usable(state, self.bundle)
+        # What is said of choices is of another device's.
+        report = {k: v for k, v in state.report.items() if k not in OF_CHOICES} | {IMPORTED: True}
         with self.working():
-            return self.store.save_head(replace(state, report=state.report | {IMPORTED: True}))
+            return self.store.save_head(replace(state, report=report))
 
     def _head(self, task: str, role: Role) -> HeadState:
         state = self.store.head(task, role)

@@ -343,8 +343,9 @@ def find_task(
     """Return the spec of a task; its closed set includes what the user has answered.
 
     Answers that are no labels (long, or of several lines) are left out, and so are the rarest
-    ones where there are more than a prompt has room for. A task that names no labels itself is
-    then taken for free text: hardly an answer comes again.
+    ones where there are more than a prompt has room for, and a rating far from all others: a slip.
+    A task that names no labels itself is taken for free text where most answers are no labels, or
+    too many to be named.
 
     Parameters
     ----------
@@ -378,18 +379,35 @@ def find_task(
         return infer_task(name, answers)
     if spec.kind == "text":
         return spec
-    present = {answer_key(label, spec.kind) for label in spec.labels}
-    usable = [a for a in set(answers) if is_label(a)]
-    extra = {key: a for key, a in _once(usable, spec.kind).items() if key not in present}
+    usable = [a for a in answers if is_label(a)]
     if spec.kind == "rating":
-        extra = {key: a for key, a in extra.items() if number(a) is not None}
+        usable = _on_scale(spec, [a for a in usable if number(a) is not None])
+    if not spec.labels and 2 * len(usable) < len(answers):
+        return _as_text(spec, answers)
+    present = {answer_key(label, spec.kind) for label in spec.labels}
+    extra = {key: a for key, a in _once(usable, spec.kind).items() if key not in present}
     if not _fit(extra.values()):
         if not spec.labels:
-            return replace(spec, kind="text")
+            return _as_text(spec, answers)
         extra = _most_given(extra, Counter(answer_key(a, spec.kind) for a in answers))
     if spec.kind == "rating":
         return replace(spec, labels=tuple(sorted((*spec.labels, *extra.values()), key=float)))
     return replace(spec, labels=(*spec.labels, *extra.values()))
+
+
+def _as_text(spec: TaskSpec, answers: Sequence[str]) -> TaskSpec:
+    """Return a task whose answers are no closed set as one of free text, with room for them."""
+    multiline = spec.multiline or any("\n" in a.strip() for a in answers)
+    room = max(spec.max_tokens, 256 if multiline else 48)
+    return replace(spec, kind="text", multiline=multiline, max_tokens=room)
+
+
+def _on_scale(spec: TaskSpec, ratings: Sequence[str]) -> list[str]:
+    """Leave out ratings beyond a task's own labels while they are too few to be another scale."""
+    known = [float(label) for label in spec.labels]
+    within = [r for r in ratings if not known or min(known) <= float(r) <= max(known)]
+    slips = len(ratings) - len(within)
+    return within if slips < (1.0 - _MOST_ARE_NUMBERS) * len(ratings) else list(ratings)
 
 
 def _most_given(

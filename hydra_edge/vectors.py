@@ -116,7 +116,8 @@ class CachedEncoder:
         missing.sort(key=lambda key: len(texts[place[key]]), reverse=True)
         done = 0
         while done < len(missing):
-            if self._check is not None:
+            # Within a fit its own progress ends it: what was paid for is still fitted on.
+            if self._check is not None and not self._fitting:
                 self._check()
             rows = [place[key] for key in missing[done : done + CHUNK]]
             part = _portion([texts[row] for row in rows])

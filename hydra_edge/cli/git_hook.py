@@ -160,11 +160,11 @@ def run(
     try:
         within(options.seconds(limit, "--limit") or 0.0, work)
     except TimeoutError:
-        output.note(f"hydra-edge: {failed} within {limit}{_why(embedded)}.")
+        output.note(f"hydra-edge: {failed} within {limit}{_why(embedded, user, task)}.")
         sys.stderr.flush()
         os._exit(0)  # a thread may be deep inside an LLM, and git has waited long enough
     except CancelledError:
-        output.note(f"hydra-edge: {failed} within {limit}{_why(embedded)}.")
+        output.note(f"hydra-edge: {failed} within {limit}{_why(embedded, user, task)}.")
     except EgressDeniedError:
         words = _words(user, task, model, limit, allow_remote=True)
         again = shlex.join(["hydra-edge", "git-hook", "install", *words])
@@ -182,14 +182,15 @@ def run(
         output.note(f"hydra-edge: {failed}: a fault of its own ({type(err).__name__}).")
 
 
-def _why(embedded: list[tuple[int, int]]) -> str:
+def _why(embedded: list[tuple[int, int]], user: str | None, task: str) -> str:
     """Say that the time went into records that are embedded for the first time, if it did."""
     done, total = embedded[-1] if embedded else (0, 0)
     if done >= total:
         return ""
+    fit = ["hydra-edge", "fit-head", *(["--user", user] if user else []), "--task", task]
     return (
         f": {done:,} of {total:,} texts of your history are embedded, which is done once. "
-        "To do the rest now: hydra-edge fit-head"
+        f"To do the rest now: {shlex.join(fit)}"
     )
 
 

@@ -95,13 +95,14 @@ def _on_scale(labels: Sequence[str], answers: Sequence[str]) -> Double2d:
 def is_within(task: TaskSpec, labels: Sequence[str]) -> bool:
     """Say whether a base that knows these labels of a task knows what its answers mean.
 
-    A rating beyond them is on another scale, whatever the task is called: 4 of 10 is not 4 of 5.
-    A label beyond them is one more.
+    A rating beyond their range is on another scale, whatever the task is called: 4 of 10 is not 4
+    of 5. A label beyond them is one more.
     """
     if task.kind != "rating":
         return True
-    numbers = {number(label) for label in labels}
-    return all(number(label) in numbers for label in task.labels)
+    known = [n for n in map(number, labels) if n is not None]
+    given = [n for n in map(number, task.labels) if n is not None]
+    return bool(known) and all(min(known) <= n <= max(known) for n in given)
 
 
 def borrow(known: Mapping[str, Classifier], task: TaskSpec) -> Classifier | None:

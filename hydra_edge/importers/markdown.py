@@ -39,6 +39,10 @@ _PRIVATE = re.compile(
     r"""^(?:[ \t]*(["']?)private\1[ \t]*[:=][ \t]*(?:\n[ \t]+)?(?P<value>.*)|private\b[^:=\n]*)$""",
     re.IGNORECASE | re.MULTILINE,
 )
+# The same within braces, and as the last of a dotted key.
+_PRIVATE_IN_FLOW = re.compile(
+    r"""(?:[{,]|\.)[ \t]*(["']?)private\1[ \t]*[:=][ \t]*(?P<value>[^,}\n]*)""", re.IGNORECASE
+)
 _COMMENT = re.compile(r"(?:^|\s)#.*")
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
 _ATX = re.compile(r" {0,3}#{1,6}(?:[ \t]+(.*))?$")
@@ -206,7 +210,9 @@ def _split_front_matter(
     read = _read_toml if opening == "+++" else _read_keys
     front, tags = read(lines[1:end])
     marks = map(_mark, _PRIVATE.finditer("\n".join(lines[1:end])))
-    front["private"] = next((mark for mark in marks if not _is_no(mark)), "")
+    flows = (mark["value"] for mark in _PRIVATE_IN_FLOW.finditer("\n".join(lines[1:end])))
+    said = [*marks, *map(_unquoted, flows)]
+    front["private"] = next((mark for mark in said if not _is_no(mark)), front.get("private", ""))
     return front, frozenset(map(_tag, tags)), lines[end + 1 :]
 
 

@@ -53,7 +53,7 @@ _TOO_LONG = re.compile(
 )
 # How a model's chat template, or an API, says that there is no system role.
 _NO_SYSTEM = re.compile(
-    r"system[\"'` ]+roles?\b|\broles?\b.{0,40}\bsystem\b|only user and assistant"
+    r"system[\"'` ]+roles?\b|\broles?\b(?![\"'] ?:).{0,40}\bsystem\b|only user and assistant"
     r"|roles must alternate|(system|developer) (message|prompt|instruction)s?\b.{0,20}\bnot\b",
     re.IGNORECASE,
 )

@@ -260,9 +260,10 @@ class OpenAIApi:
         left = left[1:]
         if replies[0].error is not None:
             return replies
-        if isinstance(joint.error, Refused) and joint.error.status < 500:
+        refused = isinstance(joint.error, Refused) and joint.error.status < 500
+        if refused or len(left) < 2:  # too few to be asked for together again, to find out
             self._serves_n = False
-        elif len(left) > 1:
+        else:
             # The fault may have passed; if it has not, it is ``n``.
             (again,) = self._send(wish, [replace(left[0], n=len(left))])
             replies.append(again)

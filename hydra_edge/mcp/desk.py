@@ -26,6 +26,7 @@ from hydra_edge.mcp import shapes
 from hydra_edge.personalizer import Personalizer
 from hydra_edge.store import answer_id
 from hydra_edge.tasks import TaskSpec, canonical_name
+from hydra_edge.turns import stoppable
 from hydra_edge.types import Completion, Generation, HeadInfo, JsonDict, Record, Role
 from hydra_edge.words import in_words
 
@@ -94,10 +95,16 @@ class Desk:
             size *= 4
 
     def personalize(
-        self, query: str, *, task: str | None, records: int | None
+        self,
+        query: str,
+        *,
+        task: str | None,
+        records: int | None,
+        should_stop: Callable[[], bool] | None = None,
     ) -> shapes.Personalized:
         """Choose records for a query and build the prompt that shows them."""
-        out = self._outgoing(query, self._task(task), records, remote=False)
+        spec = self._task(task)
+        out = self._outgoing(query, spec, records, remote=False, should_stop=should_stop)
         prompt_id = secrets.token_hex(6)
         made = _Prompted(query, out.prompt.task.name, out.prompt.record_ids)
         _remember(self._prompted, prompt_id, made)
@@ -124,7 +131,7 @@ class Desk:
         person = self.person
         llm = person.llm  # first: an LLM that is refused costs no work
         spec, n = self._task(task), self.wanted(candidates)
-        out = self._outgoing(query, spec, None, remote=llm.is_remote)
+        out = self._outgoing(query, spec, None, remote=llm.is_remote, should_stop=should_stop)
         made = answer(
             out,
             llm,
@@ -245,11 +252,18 @@ class Desk:
         return self.person.task(wanted)
 
     def _outgoing(
-        self, query: str, task: TaskSpec, records: int | None, *, remote: bool
+        self,
+        query: str,
+        task: TaskSpec,
+        records: int | None,
+        *,
+        remote: bool,
+        should_stop: Callable[[], bool] | None,
     ) -> Outgoing:
         """Choose what is shown; ``remote``: an LLM of ours that is will read it, not the host."""
         person = self.person
-        question = Question.of(person.engine, task, query)
+        watched = stoppable(None, should_stop, "The answer")
+        question = Question.of(person.engine, task, query, progress=watched)
         shown = person.config.records if records is None else records
         hide = not self.allow_private  # the host's own LLM may be remote, whatever ours is
         return outgoing(

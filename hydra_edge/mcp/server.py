@@ -152,7 +152,9 @@ def _add_reading(server: MCPServer[None], desk: Desk, worker: Worker) -> None:
         It shows the user's own records that help most with the query. Answer the prompt
         yourself; no LLM is asked here.
         """
-        return await worker.do(lambda _stop: desk.personalize(query, task=task, records=records))
+        return await worker.do(
+            lambda stop: desk.personalize(query, task=task, records=records, should_stop=stop)
+        )
 
     @server.tool(title="Explain an answer", annotations=_READS)
     async def explain(generation_id: GenerationId = None) -> shapes.Explained:

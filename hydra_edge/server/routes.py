@@ -6,7 +6,6 @@ import asyncio
 import re
 import time
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import asdict, replace
 from functools import partial
 from http import HTTPStatus
@@ -52,7 +51,7 @@ if TYPE_CHECKING:
     from hydra_edge.store import Store
 
 MOST_SHOWN = 100
-_APPS_PREFIX = re.compile(r"^app:[^:]*:")
+_APPS_PREFIX = re.compile(r"^app:[^:]*:+")
 
 
 def service_of(request: Request) -> Service:
@@ -236,10 +235,34 @@ async def add_records(request: Request) -> Response:
     return Json({"object": "hydra_edge.added"} | asdict(result), HTTPStatus.CREATED)
 
 
-def _own_id(source: str, name: str) -> str:
-    """Return the id an app's record is kept under, which no other source uses."""
-    whole = f"{source}:{name}"
-    return whole if len(whole) <= MAX_NAME_CHARS else f"{source}:{text_hash(name)}"
+def _own_id(store: Store, source: str, name: str) -> str:
+    """Return the id an app's record is kept under, which no other source uses.
+
+    One that was exported and imported again is another source's, under the same id.
+    """
+    if len(source) + 1 + len(name) > MAX_NAME_CHARS:
+        name = text_hash(name)
+    marks = ":"
+    while (found := _stored(store, f"{source}{marks}{name}")) and found.source != source:
+        marks += ":"
+    return f"{source}{marks}{name}"
+
+
+def _stored(store: Store, record_id: str) -> Record | None:
+    try:
+        return store.get(record_id)
+    except RecordNotFoundError:
+        return None
+
+
+def _only_variant(store: Store, record: Record, name: str) -> str | None:
+    """Return the id of an app's one record beside another's of that id, as apps had them before."""
+    beside = re.compile(re.escape(name) + r"(?:~[0-9a-f]{6})+")
+    ids = [
+        r.id for r in store.records(task=record.task, source=record.source)
+        if beside.fullmatch(r.id)
+    ]  # fmt: skip
+    return ids[0] if len(ids) == 1 else None
 
 
 def _as_told(scope: Scope, shown: Iterable[RankedRecord]) -> tuple[RankedRecord, ...]:
@@ -259,20 +282,20 @@ def _of_app(store: Store, record: Record) -> Record:
     the plain one (an answer it kept), or others have the very record for all to see.
     """
     name = record.id or record.content_hash[:16]  # as the store names what has no id
-    own = _own_id(record.source, name)
-    with suppress(RecordNotFoundError):
-        store.get(own)
+    own = _own_id(store, record.source, name)
+    found = _stored(store, name)
+    if found is None or _stored(store, own) is not None:
         return replace(record, id=own)
-    with suppress(RecordNotFoundError):
-        found = store.get(name)
-        while found.source != record.source and found.content_hash != record.content_hash:
-            name = f"{name}~{record.content_hash[:6]}"
-            found = store.get(name)
-        if found.source == record.source:
-            return replace(record, id=name)
-        if not found.private:
-            return replace(record, id=name, private=False, time=None)
-    return replace(record, id=own)
+    if found.source == record.source:
+        return replace(record, id=name)
+    if (variant := _only_variant(store, record, name)) is not None:
+        return replace(record, id=variant)
+    while found is not None and found.content_hash != record.content_hash:
+        name = f"{name}~{record.content_hash[:6]}"
+        found = _stored(store, name)
+    if found is None or found.private:
+        return replace(record, id=own)
+    return replace(record, id=name, private=False, time=None)
 
 
 def _read_record(service: Service, scope: Scope, entry: object, place: int) -> Record:

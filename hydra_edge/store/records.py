@@ -266,7 +266,8 @@ class _Adding:
             (stored := self._known[name]) is not None
             and stored.record.source == record.source
             and stored.record.task != record.task
-            and _texts(stored.record) != _texts(record)
+            and stored.record.input == record.input
+            and stored.record.output != record.output
             for record, name in zip(batch, wanted, strict=True)
         )
         self._replaced, self._hidden = {}, []

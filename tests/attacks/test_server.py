@@ -546,6 +546,35 @@ def test_app_adding_the_same_again_doubles_nothing(served, app_token, person):
         assert "editor" not in "".join(r["id"] for r in records)
 
 
+def test_app_adding_under_an_id_that_an_import_took_is_told_the_same(served, app_token, person):
+    """What an app added, exported and imported again, is another source's: private, maybe."""
+    person.add(
+        Record("a mail", "positive", "paper_title", "app:editor:m1", private=True, source="jsonl:x")
+    )
+    with served.client(app_token()) as client:
+        told = []
+        for output in ("positive", "negative"):
+            entry = {"id": "m1", "input": "a mail", "output": output, "task": "paper_title"}
+            told.append(client.post("/v1/records", json={"records": [entry]}).json())
+        body = {"query": "a mail", "task": "paper_title", "k": 100}
+        seen = client.post("/v1/rank", json=body).json()["records"]
+
+    assert [(t["added"], t["updated"], t["unchanged"]) for t in told] == [(1, 0, 0), (0, 1, 0)]
+    assert [r["output"] for r in seen if r["id"] == "m1"] == ["negative"]
+    assert person.store.get("app:editor:m1").output == "positive"
+
+
+def test_app_record_that_stood_beside_anothers_before_is_still_updated(served, app_token, person):
+    person.add([Record("a text", "title", "paper_title", "n9", source="api")])
+    mine = Record("a text", "mine", "paper_title", "n9", source="app:editor")
+    assert person.add([mine]).renamed == 1
+    with served.client(app_token()) as client:
+        entry = {"id": "n9", "input": "a text", "output": "edited", "task": "paper_title"}
+        assert client.post("/v1/records", json={"records": [entry]}).json()["updated"] == 1
+
+    assert [r.output for r in person.store.records(source="app:editor")] == ["edited"]
+
+
 def test_app_adding_under_the_id_of_an_answer_it_kept_updates_that(served, app_token, person):
     with served.client(app_token()) as client:
         asked = client.post("/v1/chat/completions", json=chat("x", "hydra-edge/paper_title")).json()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -111,6 +112,21 @@ def test_command_of_names_files_without_their_folders() -> None:
     assert command_of("quality", options | {"llm": "/models/x.gguf"}) == (
         "python -m bench.quality --data a.gz --data b.gz --seed 0 --llm x.gguf"
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "package"), [("decode", "llama_cpp"), ("leak", "llama_cpp"), ("soak", "uvicorn")]
+)
+def test_command_without_its_extra_says_so_in_one_line(name: str, package: str) -> None:
+    code = f"import runpy, sys; sys.modules['{package}'] = None; sys.argv = ['{name}']; "
+    code += f"runpy.run_module('bench.{name}', run_name='__main__')"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("error: ")
 
 
 def test_head_names_command_machine_version_and_base(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -440,13 +440,16 @@ def test_the_shipped_base_knows_its_closed_sets_and_no_others(bundle: Bundle) ->
     assert features.classifier(LABELS) is None
 
 
-@pytest.mark.parametrize("beyond", ["6", "4.5"])
+@pytest.mark.parametrize("beyond", ["6", "0"])
 def test_a_rating_on_another_scale_borrows_whatever_its_name(bundle: Bundle, beyond: str) -> None:
     """Four of ten is not four of five: neither what is known of it nor its weights apply."""
     films, features = BUILTIN["film_rating"], FeatureMap(bundle, "adapter")
     own = features.classifier(replace(films, labels=("1.0", "2", "3", "4", "5")))
     assert own is not None
     assert own.doubt == 0.0
+    half = features.classifier(replace(films, labels=("1", "3.5", "5")))
+    assert half is not None
+    assert half.doubt == 0.0, "between two it knows"
     other = replace(films, labels=("2", "4", beyond))
     lent = features.classifier(other)
     assert lent is not None

@@ -685,12 +685,13 @@ def test_command_run_out_of_time_while_a_history_is_embedded_says_how_to_end_tha
 
     monkeypatch.setattr("hydra_edge.githook.proposal.be_hook", begun)
     monkeypatch.setattr("os._exit", lambda _: None)
-    result = cli_runner.call("git-hook", "run", "--", "prepare-commit-msg", "x")
+    result = cli_runner.call("git-hook", "run", "-u", "ada", "--", "prepare-commit-msg", "x")
 
     assert result.exit_code == 0
     assert result.stderr == (
         "hydra-edge: nothing proposed within 15s: 32 of 1,900 texts of your history are embedded, "
-        "which is done once. To do the rest now: hydra-edge fit-head.\n"
+        "which is done once. To do the rest now: hydra-edge fit-head --user ada --task "
+        "commit_subject.\n"
     )
 
 

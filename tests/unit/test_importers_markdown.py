@@ -87,7 +87,8 @@ def test_note_named_in_words_has_its_name_as_title(tmp_path):
     "front",
     ["private: true", "tags: [a, Private]", "tags: a, private", "tags:\n  - a\n  - '#private'",
      "private: false\ntags: private", "private:true", "'Private' : yes", "private:\n  true",
-     "private: true # not yet", "extra:\n  private: true", "private = true"],
+     "private: true # not yet", "extra:\n  private: true", "private = true",
+     "params: {private: true}", "{title: x, private: true}", "{'private': yes, title: x}"],
 )  # fmt: skip
 def test_note_can_mark_itself_private(tmp_path, front):
     note(tmp_path, "a.md", f"---\n{front}\n---\n# T\ntext")
@@ -97,7 +98,8 @@ def test_note_can_mark_itself_private(tmp_path, front):
 @pytest.mark.parametrize(
     "front",
     ["private = true", '"private" = true # so', "tags = ['a', 'private']", "tags = 'a, private'",
-     "[taxonomies]\ntags = ['private']", "[extra]\nprivate = true"],
+     "[taxonomies]\ntags = ['private']", "[extra]\nprivate = true",
+     "extra = {private = true}", "extra.private = true"],
 )  # fmt: skip
 def test_note_can_mark_itself_private_in_toml(tmp_path, front):
     note(tmp_path, "a.md", f"+++\ntitle = 'A  \"title\"'\ndate = 1970-01-02\n{front}\n+++\ntext")

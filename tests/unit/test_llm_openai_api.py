@@ -129,19 +129,29 @@ def test_server_that_ignores_n_is_asked_for_the_rest_once_and_then_singly(llm, s
     assert all("n" not in seen.body for seen in server.seen)
 
 
+@pytest.mark.parametrize("n", [3, 4])
 @pytest.mark.parametrize("status", [400, 422, 500])
-def test_server_that_rejects_n_is_asked_singly(llm, server, sleeps, status):
+def test_server_that_rejects_n_is_asked_singly(llm, server, sleeps, status, n):
     def picky(handler, seen):
         act = error(status, "Only one choice is allowed") if "n" in seen.body else sampler
         act(handler, seen)
 
     server.otherwise = picky
-    assert len(llm.complete(SUBJECT, n=4)) == 4
-    assert len(server.seen) <= 6
+    assert len(llm.complete(SUBJECT, n=n)) == n
+    assert len(server.seen) <= n + 2
     server.seen.clear()
-    assert len(llm.complete(SUBJECT, n=4)) == 4
+    assert len(llm.complete(SUBJECT, n=n)) == n
     assert all("n" not in seen.body for seen in server.seen)
     assert sleeps.waited == []
+
+
+def test_fault_that_quotes_the_request_is_none_of_the_system_role(llm, server):
+    said = "upstream connect error. Received Messages=[{'role': 'system', 'content': 'x'}]"
+    server.script.extend([error(500, said)] * 2)
+    server.otherwise = sampler
+    assert len(llm.complete(SUBJECT)) == 1
+    for seen in server.seen:
+        assert seen.body["messages"][0]["role"] == "system"
 
 
 @pytest.mark.parametrize("failure", [error(502), cut(b'{"choi')])

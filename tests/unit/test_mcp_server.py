@@ -9,6 +9,7 @@ from mcp import Client
 
 from hydra_edge import Personalizer, Record
 from hydra_edge.config import Config
+from hydra_edge.errors import CancelledError
 from hydra_edge.mcp.desk import Desk
 from hydra_edge.mcp.server import build_server
 from hydra_edge.types import Completion
@@ -590,6 +591,17 @@ def test_generate_asks_no_more_of_a_closed_set_than_the_facade(hash_encoder, scr
         assert llms[0].paid == llms[1].paid
         assert (llms[0].paid < 16) is early_stop
         assert (made["text"], made["notes"]) == (expected.text, list(expected.notes))
+
+
+@pytest.mark.parametrize("tool", ["generate", "personalize"])
+def test_call_that_is_cancelled_while_a_history_is_embedded_ends(hash_encoder, scripted, tool):
+    records = [Record(f"{i} " + "word " * 1000, f"note {i}", "notes") for i in range(40)]
+    with Personalizer.from_records(records, llm=scripted(None), encoder=hash_encoder) as person:
+        desk = Desk(person)
+        given = {"candidates": 2} if tool == "generate" else {"records": 2}
+        with pytest.raises(CancelledError, match="stage 'embed'"):
+            getattr(desk, tool)("a query", task="notes", should_stop=lambda: True, **given)
+        assert 0 < person.engine.encoder.embedded < 2 * len(records)
 
 
 def test_what_the_host_made_of_private_records_is_kept_private(person):

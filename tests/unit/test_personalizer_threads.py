@@ -396,6 +396,19 @@ def test_close_ends_the_embedding_of_a_history(make, threads, hash_encoder, monk
     assert 0 < len(hash_encoder.encoded) < 2 * len(LONG_NOTES)
 
 
+def test_close_while_a_fit_buys_lets_it_fit_on_what_is_paid_for(make, threads):
+    llm = GatedLLM(first=8)
+    person = make(llm)
+    fitting = threads.submit(person.fit_head, TASK, calls=1000)
+    begun(llm)
+    closing = threads.submit(person.close)
+    assert person._resources.closing.wait(LONG_S)
+    report = result(fitting)
+    result(closing)
+    assert any(note.startswith("it was stopped") for note in report.notes)
+    assert report.roles[0].version == 1
+
+
 def test_close_waits_for_prompts_that_are_rendered(make, threads, monkeypatch):
     class Rendering(EchoLLM):
         """Tokenizes as it renders: what that needs may not go meanwhile."""

@@ -347,6 +347,17 @@ def test_other_column_of_the_same_file_under_another_task_keeps_both(store: Stor
     assert held(store, "label") == ["x", "y", "edited"]
 
 
+def test_notes_moved_to_another_task_move_though_one_was_edited(store: Store) -> None:
+    notes = [
+        Record(f"text {i}", f"title {i}", "note_title", str(i), source="markdown:notes")
+        for i in range(1200)
+    ]
+    store.add(notes)
+    moved = [replace(note, task="blog_title") for note in notes]
+    moved[600] = replace(moved[600], input="text 600, edited")
+    assert store.add(moved) == AddResult(updated=1199, renamed=1)
+
+
 def test_other_column_that_says_the_same_of_some_items_keeps_both(store: Store) -> None:
     plot, music = column("plot", "4", "5", "3"), column("music", "4", "5", "1")
     store.add(plot)

@@ -44,6 +44,25 @@ def test_infer_task_outputs_tell_the_kind(outputs: list[str], kind: str) -> None
         assert set(spec.labels) == set(outputs)
 
 
+def test_find_task_a_slip_beyond_a_tasks_own_scale_is_left_out_and_another_scale_is_not() -> None:
+    stars = BUILTIN["film_rating"]
+    usual = ["3", "5", "4", "1"] * 50
+    assert find_task("film_rating", outputs=[*usual, "10"]).labels == stars.labels
+    half = find_task("film_rating", outputs=[*usual, "3.5"])
+    assert half.labels == ("1", "2", "3", "3.5", "4", "5")
+    tens = find_task("film_rating", outputs=["2", "8", "10", "6"] * 5).labels
+    assert {"8", "10", "6"} <= set(tens)
+
+
+def test_find_task_answers_that_are_no_labels_are_free_text() -> None:
+    paragraphs = [f"A paragraph {i} about a thing.\n\nAnd one more." for i in range(20)]
+    custom = {"mine": TaskSpec("mine", "label", max_tokens=16)}
+    for outputs in (paragraphs[:12], [*paragraphs, "yes"]):
+        spec = find_task("mine", custom=custom, outputs=outputs)
+        assert (spec.kind, spec.multiline, spec.max_tokens) == ("text", True, 256)
+    assert find_task("mine", custom=custom, outputs=["yes", "no"]).labels == ("no", "yes")
+
+
 def test_infer_task_one_odd_value_among_numbers_is_left_out_of_the_scale() -> None:
     scale = ["1", "2", "3", "4", "5"]
     for odd in ("N/A", "about 4", "none of these, as I never saw it"):
