@@ -303,8 +303,9 @@ def _read_record(service: Service, scope: Scope, entry: object, place: int) -> R
         raise bad_field(f"records[{place}]", entry, "an object with input and output")
     fields = Fields(entry, f"records[{place}].")
     fields.refuse_others(("id", "input", "output", "private", "source", "task", "time"))
-    named = service.task(scope, fields.text("task", ""))
-    task = named or service.owner.config.task or DEFAULT_TASK  # a scope of some tasks names one
+    usual = service.settings.task or service.owner.config.task
+    usual = usual if usual and scope.allows(canonical_name(usual)) else ""
+    task = service.task(scope, fields.text("task", "") or usual) or DEFAULT_TASK
     record = Record(
         fields.text("input"), fields.text("output"), canonical_name(task), fields.text("id", ""),
         fields.number("time", *MOMENTS), fields.flag("private"),

@@ -281,10 +281,13 @@ def test_record_without_a_task_is_of_the_setting(person):
             add(served, "app's", add_app(served.files, f"all{expected}", user="memory"))
             some = ["paper_title"]
             add(served, "of its own", add_app(served.files, expected, user="memory", tasks=some))
+            both = [*some, "note_title"]
+            add(served, "of both", add_app(served.files, "both", user="memory", tasks=both))
             assert tasks(me) == {
                 "owner's": expected,
                 "app's": expected,
                 "of its own": "paper_title",
+                "of both": expected if expected in both else "paper_title",
             }
 
 
