@@ -282,7 +282,7 @@ def test_record_without_a_task_is_of_the_setting(person):
             some = ["paper_title"]
             add(served, "of its own", add_app(served.files, expected, user="memory", tasks=some))
             both = [*some, "note_title"]
-            add(served, "of both", add_app(served.files, "both", user="memory", tasks=both))
+            add(served, "of both", add_app(served.files, f"b{expected}", user="memory", tasks=both))
             assert tasks(me) == {
                 "owner's": expected,
                 "app's": expected,
