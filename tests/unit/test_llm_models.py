@@ -153,8 +153,11 @@ def test_parts_joined_by_two_threads_give_both_a_whole_file(site, paths, monkeyp
 
     def sha256():
         digest = hashlib.sha256()
-        # Asked for once all is written, and before it is given its name.
-        told = lambda: both.wait(30) is None or digest.hexdigest()  # noqa: E731
+
+        def told():
+            both.wait(30)  # asked for once all is written, and before it is given its name
+            return digest.hexdigest()
+
         return SimpleNamespace(update=digest.update, hexdigest=told)
 
     put_gemma(site)
