@@ -35,8 +35,8 @@ from hydra_edge.types import ForgetReceipt, Record
 # A forgotten text at least this long is also sought inside other texts; a shorter one (a
 # label, a rating, "yes") only as a whole: it says nothing of anyone where it stands by chance.
 DISTINCTIVE = 16
-# So many texts are sought one after the other, in a twentieth to a third of the time it takes to
-# look at every place of a text; from some 250 on it takes longer.
+# So many texts are sought one after the other, which is faster than to look at every place of a
+# text; of several times as many it would be slower.
 _FEW = 64
 # How long opening a file may wait to finish an interrupted erasure.
 _FINISH_WAIT_S = 0.2
