@@ -26,6 +26,7 @@ WRONG = {
     **dict.fromkeys(READERS, ("--data", MISSING)),
     "decode": ("--models", "nowhere"),
     "leak": ("--model", "nowhere"),
+    "packages": (MISSING, MISSING),
     "raters": (MISSING,),
     "soak": ("--model", "nowhere"),
 }
