@@ -20,8 +20,19 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from bench.command import Base, Figures, Queries, Seed, given, head, new_app, start, write
-from bench.datasets import TaskData, draw_tasks, parse_sizes, read_files
+from bench.command import (
+    Base,
+    Figures,
+    Queries,
+    Seed,
+    given,
+    head,
+    new_app,
+    parse_sizes,
+    start,
+    write,
+)
+from bench.datasets import TaskData, draw_tasks, read_files
 from bench.guard import BenchError, check_history, check_not_trained_on
 from bench.report import Stages
 from bench.stats import PerUser, bootstrap, means, paired

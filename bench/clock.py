@@ -29,13 +29,12 @@ ISAS = ("amx_int8", "avx512_vnni", "avx_vnni", "avx512f", "avx2", "avx")
 
 def _cpu_s() -> float:
     """Seconds of processor time of this process and of those it waited for."""
-    ours, theirs = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, _CHILDREN))
-    return ours.ru_utime + ours.ru_stime + theirs.ru_utime + theirs.ru_stime
+    both = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(used.ru_utime + used.ru_stime for used in both)
 
 
 # On a shared machine wall time says how busy the others are; with one thread, processor time is
 # what a machine at rest would take, but for waiting on the disk.
-_CHILDREN = resource.RUSAGE_CHILDREN
 CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "cpu": _cpu_s}
 _chosen = ["wall"]
 

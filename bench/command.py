@@ -1,4 +1,4 @@
-"""What the commands of the bench share: options, one rule for errors, and what every result says.
+"""What the commands of the bench share: options, how they end, and what every result says.
 
 Owns no figure. Without ``--json`` a result goes to ``RUNS``: those of the documentation, in the
 folder above, are replaced only by who names them.
@@ -15,9 +15,10 @@ import typer
 from rich.console import Console
 
 from bench.clock import machine
-from bench.report import write_json
+from bench.guard import BenchError
+from bench.report import say, write_json
+from export.command import run_app
 from hydra_edge import __version__
-from hydra_edge.errors import HydraError
 from hydra_edge.types import JsonDict
 
 RUNS = Path(__file__).parent / "results" / "runs"  # not kept in git
@@ -58,21 +59,28 @@ def new_app() -> typer.Typer:
 
 def start(app: typer.Typer) -> None:
     """Run a command; what a user can put right is one line on stderr, exit code 1."""
-    try:
-        app()
-    except HydraError as err:
-        line = str(err)
-    except ModuleNotFoundError as err:
-        line = (
-            f"{err.name} is not installed; expected the bench and local extras. Run pip install "
-            "'.[bench,local]' in a clone of hydra-edge."
+    run_app(
+        app, label="error", extras="the bench and local extras", install="bench,local",
+        again="Put it right and run the same again.",
+    )  # fmt: skip
+
+
+def parse_sizes(text: str, option: str = "--history", least: int = 0) -> tuple[int, ...]:
+    """Read sizes of history, ``0,1,4``.
+
+    Raises
+    ------
+    BenchError
+        If one is not a whole number of at least ``least``, or there is none and ``least`` is not 0.
+    """
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    good = [part.isdecimal() and int(part) >= least for part in parts]
+    if not all(good) or (least and not good):
+        raise BenchError(
+            f"{option} is {text!r}; expected whole numbers of at least {least}: {option} "
+            f"{'0,1,4,16,64' if not least else '1000,10000'}"
         )
-    except OSError as err:  # a full disk, say
-        line = f"{err}. Put it right and run the same again."
-    else:
-        return
-    typer.echo(f"error: {line}", err=True)
-    raise SystemExit(1)
+    return tuple(sorted({int(part) for part in parts}))
 
 
 def given(context: typer.Context) -> dict[str, object]:
@@ -123,5 +131,5 @@ def write(figures: JsonDict, path: Path | None, name: str, console: Console) -> 
     """Write figures where they are wanted, else to ``RUNS``; say where, and return it."""
     path = path or RUNS / f"{name}.json"
     write_json(figures, path)
-    console.print(f"written to {path}", soft_wrap=True, highlight=False, markup=False)
+    say(console, f"written to {path}")
     return path

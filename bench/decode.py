@@ -317,17 +317,9 @@ def measure_in_full(
     return out
 
 
-def measure(
-    models: Sequence[str] = MODELS,
-    pairs: int = LEAST_PAIRS,
-    quick: bool = False,
-    *,
-    threads: int = 0,
-) -> dict[str, dict[str, float]]:
-    """Return every ratio of ``RATIOS`` by model; ``quick`` is one model in three rounds."""
-    if quick:
-        models, pairs = ("smollm2-q8",), 3
-    timed = measure_in_full(models, pairs=pairs, threads=threads)
+def measure(models: Sequence[str], *, quick: bool, threads: int) -> dict[str, dict[str, float]]:
+    """Return every ratio of ``RATIOS`` by model; ``quick`` is three rounds."""
+    timed = measure_in_full(models, pairs=3 if quick else LEAST_PAIRS, threads=threads)
     return {model: found.ratios() for model, found in timed.items()}
 
 

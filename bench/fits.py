@@ -33,9 +33,8 @@ from hydra_edge.types import Float1d, HeadState, Int1d, JsonDict
 
 QUERIES, CANDIDATES = 1_000, 10
 HELD_OUT = 500
-FOLDS = (
-    5  # the least that tells strengths apart; every query left out in turn would take 6,000 fits
-)
+# The least that tells strengths apart; every query left out in turn would take 6,000 fits.
+FOLDS = 5
 PAPER_WIDTH = 384
 
 
@@ -195,7 +194,7 @@ def update(bundle: Bundle, runs: int) -> JsonDict:
     return {"update_ms": round(times.p50, 3), "update": times.summary()}
 
 
-class _Watched:
+class _TimedSession:
     """An ONNX session that adds up the time spent in ``run``."""
 
     def __init__(self, session: Any) -> None:
@@ -222,7 +221,7 @@ def cold(bundle: Bundle, data: Sequence[Path], *, records: int, threads: int) ->
         if not isinstance(encoder, Encoder):
             raise BenchError("Cold fits are measured with the base's own encoder.")
         encoder.encode(["loads the session"])
-        watched = _Watched(encoder._session)
+        watched = _TimedSession(encoder._session)
         encoder._session = watched
         started = now_s()
         person.fit_head(use_llm=False)

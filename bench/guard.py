@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from export.data import UserHistory, fingerprint
 from hydra_edge.bundle import Bundle
@@ -148,14 +149,9 @@ class Watched:
         self,
         prompt: Prompt,
         *,
-        n: int = 1,
-        temperature: float = 0.8,
-        max_tokens: int = 48,
-        choices: Sequence[str] | None = None,
-        seed: int = 0,
-        on_token: Callable[[str], None] | None = None,
         should_stop: Callable[[], bool] | None = None,
         on_candidate: Callable[[Completion], None] | None = None,
+        **options: Any,
     ) -> list[Completion]:
         """See the protocol; what is begun is finished, whatever ``should_stop`` says.
 
@@ -170,10 +166,7 @@ class Watched:
                 "measurement. Expected the history before the queries. The run is void."
             )
         try:
-            completions = self.inner.complete(
-                prompt, n=n, temperature=temperature, max_tokens=max_tokens, choices=choices,
-                seed=seed, on_token=on_token,
-            )  # fmt: skip
+            completions = self.inner.complete(prompt, **options)
         except ContextLengthError:
             raise  # the prompt is cut and asked again
         except BackendError as err:

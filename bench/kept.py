@@ -1,4 +1,4 @@
-"""What commands over kept answers share: the bench they open, each query, what they write.
+"""What commands over kept answers share: their options, the bench, each query, what they write.
 
 Owns no figure. ``picks``, ``stopping``, ``votes`` and ``again`` stand on it; nobody is fitted with
 an LLM.
@@ -6,7 +6,7 @@ an LLM.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import typer
@@ -14,7 +14,21 @@ from rich.console import Console
 
 from bench import command
 from bench.case import Case
-from bench.command import given, head
+from bench.command import (
+    CACHE,
+    Base,
+    Cache,
+    Figures,
+    Model,
+    Queries,
+    Replay,
+    Seed,
+    Tasks,
+    Users,
+    given,
+    head,
+    new_app,
+)
 from bench.datasets import TaskData, draw_tasks, read_files
 from bench.guard import check_not_trained_on
 from bench.report import slug
@@ -85,3 +99,46 @@ def write(
     llm = str(context.params["llm"])
     made = head(kind, given(context), bench.bundle.base_id, timed=False)
     command.write(made | figures, path, f"{kind}-{slug(llm)}", console)
+
+
+def app_of(
+    kind: str, measure: Callable[[Bench, list[TaskData], Console], JsonDict], tasks: str
+) -> typer.Typer:
+    """Return the app of a command over kept answers.
+
+    Parameters
+    ----------
+    kind
+        The command's name.
+    measure
+        Measures the users drawn and prints what it found; its docstring is the help.
+    tasks
+        Which tasks it is for, in words.
+    """
+    app = new_app()
+    files = typer.Option(..., help=f"Files of users, of {tasks} tasks.")
+
+    @app.command(help=measure.__doc__)
+    def main(
+        context: typer.Context,
+        data: list[Path] = files,
+        task: Tasks = None,
+        users: Users = 20,
+        queries: Queries = 5,
+        llm: Model = "smollm2",
+        seed: Seed = 0,
+        cache: Cache = CACHE,
+        replay: Replay = False,
+        bundle: Base = None,
+        json_path: Figures = None,
+    ) -> None:
+        bench = open_bench(
+            data, llm, cache, replay=replay, bundle=bundle, queries=queries, seed=seed
+        )
+        console = Console()
+        made = {"llm": bench.llm.name, "seed": seed, "users": users, "queries": queries}
+        figures = measure(bench, draw(bench, data, users, task), console)
+        bench.llm.close()
+        write(made | figures, kind, bench, context, json_path, console)
+
+    return app

@@ -24,7 +24,7 @@ from bench.clock import use_clock
 from bench.command import Clock, Figures, Plot, Quick, Texts, given, head, new_app, start, write
 from bench.goals import AT_LEAST, AT_MOST
 from bench.guard import BenchError
-from bench.report import need
+from bench.report import need, say
 from hydra_edge.bundle import load_bundle
 from hydra_edge.types import JsonDict
 
@@ -141,7 +141,7 @@ def main(
     bundle = load_bundle()
 
     def note(text: str) -> None:
-        console.print(text, highlight=False, markup=False, soft_wrap=True)
+        say(console, text)
 
     python = torch or (EXPORT_PYTHON if EXPORT_PYTHON.exists() else None)
     figures = head("latency", given(context), bundle.base_id) | {

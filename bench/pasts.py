@@ -77,16 +77,16 @@ def real(paths: Sequence[Path]) -> list[Record]:
     ]
 
 
-def past(n: int, paths: Sequence[Path], seed: int = 0) -> list[Record]:
+def past(n: int, paths: Sequence[Path]) -> list[Record]:
     """Return ``n`` records: real ones as far as the files reach, synthetic ones beyond."""
     known = real(paths)[:n] if paths else []
     return known + [
         replace(record, id=f"s{i}", time=float(len(known) + i))
-        for i, record in enumerate(synthetic(n - len(known), seed))
+        for i, record in enumerate(synthetic(n - len(known)))
     ]
 
 
-def queries(n: int, paths: Sequence[Path], seed: int = 1) -> list[str]:
+def queries(n: int, paths: Sequence[Path]) -> list[str]:
     """Return ``n`` queries: the last records' inputs of the files, else ``QUERY_WORDS`` words.
 
     No text is a record's: the vectors of those are stored, and a ranking would not encode it.
@@ -104,7 +104,7 @@ def queries(n: int, paths: Sequence[Path], seed: int = 1) -> list[str]:
                 f"{n}, one for each query. Give more files, or none: texts are then made up."
             )
         return [f"{record.input} q{i}" for i, record in enumerate(records[len(records) - n :])]
-    texts = Texts(seed)
+    texts = Texts(seed=1)
     return [f"{texts.words(QUERY_WORDS, QUERY_WORDS)} q{i}" for i in range(n)]
 
 

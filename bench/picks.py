@@ -12,31 +12,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated
 
 import numpy as np
-import typer
 from rich.console import Console
 from rich.table import Table
 
-from bench.command import (
-    CACHE,
-    Base,
-    Cache,
-    Figures,
-    Model,
-    Queries,
-    Replay,
-    Seed,
-    Tasks,
-    Users,
-    new_app,
-    start,
-)
+from bench.command import start
 from bench.datasets import TaskData
 from bench.guard import BenchError
-from bench.kept import cases, draw, open_bench, write
+from bench.kept import app_of, cases
 from bench.run import Bench
 from hydra_edge.active import prior_for
 from hydra_edge.adapter import pool_features
@@ -44,8 +28,6 @@ from hydra_edge.heads import ConditionalLogit, Prior
 from hydra_edge.types import Float2d, JsonDict
 
 STEPS = (0, 5, 10, 20, 40)
-
-app = new_app()
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,46 +119,30 @@ def offers_of(bench: Bench, data: TaskData) -> tuple[Prior, list[Offer]]:
     return prior_for(bench.bundle, case.task, "adapter"), kept
 
 
-@app.command()
-def main(
-    context: typer.Context,
-    data: Annotated[list[Path], typer.Option(help="Files of users, of free-text tasks.")],
-    task: Tasks = None,
-    users: Users = 20,
-    queries: Queries = 5,
-    llm: Model = "smollm2",
-    seed: Seed = 0,
-    cache: Cache = CACHE,
-    replay: Replay = False,
-    bundle: Base = None,
-    json_path: Figures = None,
-) -> None:
+def measure(bench: Bench, tasks: Sequence[TaskData], console: Console) -> JsonDict:
     """Measure how many picks a head needs to see what a person takes."""
-    bench = open_bench(data, llm, cache, replay=replay, bundle=bundle, queries=queries, seed=seed)
-    model, console, tasks = bench.llm, Console(), {}
-    for drawn in draw(bench, data, users, task):
-        name, (prior, offers) = drawn.name, offers_of(bench, drawn)
+    figures = {}
+    for data in tasks:
+        prior, offers = offers_of(bench, data)
         if len(offers) <= STEPS[-1]:
             raise BenchError(
-                f"{name} gives {len(offers)} pools; expected over {STEPS[-1]}. Draw "
+                f"{data.name} gives {len(offers)} pools; expected over {STEPS[-1]}. Draw "
                 "more --users or --queries."
             )
-        found = simulate(prior, offers, seed)
-        table = Table("who picks", *(f"after {n}" for n in STEPS), title=f"{name}, {model.name}")
+        found = simulate(prior, offers, bench.seed)
+        title = f"{data.name}, {bench.llm.name}"
+        table = Table("who picks", *(f"after {n}" for n in STEPS), title=title)
         for who, shares in found.items():
             table.add_row(who, *(f"{share:.2f}" for share in shares))
         console.print(table)
-        tasks[name] = {
+        figures[data.name] = {
             "pools": len(offers), "judged_on": len(offers) - STEPS[-1],
             "strength": float(prior.precision[0, 0]), "share_liked": found,
         }  # fmt: skip
-    model.close()
-    figures: JsonDict = {
-        "llm": model.name, "seed": seed, "picks": list(STEPS),
-        "users": users, "queries": queries, "tasks": tasks,
-    }  # fmt: skip
-    write(figures, "picks", bench, context, json_path, console)
+    return {"picks": list(STEPS), "tasks": figures}
 
+
+app = app_of("picks", measure, "free-text")
 
 if __name__ == "__main__":
     start(app)

@@ -30,22 +30,16 @@ from bench.command import (
     Users,
     head,
     new_app,
+    parse_sizes,
     start,
     write,
 )
-from bench.datasets import (
-    LampUsers,
-    draw_tasks,
-    parse_sizes,
-    questions,
-    read_files,
-    read_lamp_folders,
-    read_specs,
-)
+from bench.datasets import LampUsers, draw_tasks, read_files, read_specs
 from bench.guard import BenchError, check_not_trained_on
 from bench.kept import cached_llm
+from bench.lamp import questions, read_lamp_folders
 from bench.published import Published
-from bench.report import Stages, can_plot, plot, show, slug
+from bench.report import Stages, can_plot, plot, say, show, slug
 from bench.rows import ROWS
 from bench.run import GROWTH, Bench, grow, run_task
 from bench.summary import is_complete, mean_of, summarise
@@ -93,8 +87,7 @@ def measure(
         published.check([data.name for data in drawn])
     for data in drawn:
         if data.note:
-            said = f"{data.name}: {data.note}"
-            console.print(said, highlight=False, markup=False, soft_wrap=True)
+            say(console, f"{data.name}: {data.note}")
     for data in drawn:
         with Stages(console) as report:
             report.name = data.name
@@ -214,7 +207,7 @@ def main(
     lamp_users = read_lamp_folders(lamps, users=users, queries=queries, seed=seed, sizes=sizes)
     everyone += lamp_users.users
     for name, why in lamp_users.left_out.items():
-        console.print(f"LEFT OUT: {name}: {why}", highlight=False, markup=False, soft_wrap=True)
+        say(console, f"LEFT OUT: {name}: {why}")
     if not everyone and lamp_users.left_out:
         reasons = "; ".join(f"{name}: {why}" for name, why in lamp_users.left_out.items())
         raise BenchError(
@@ -254,10 +247,9 @@ def main(
     console.print(f"{model.asked:,} prompts were answered anew, the others from {model.path}")
     path = write(figures, json_path, f"quality-{slug(llm)}-{stamp}", console)
     if draw or (draw is None and can_plot() and figures["complete"]):
-        drawn = ", ".join(map(str, plot(figures, path)))
-        console.print(f"drawn in {drawn}", soft_wrap=True, highlight=False, markup=False)
+        say(console, f"drawn in {', '.join(map(str, plot(figures, path)))}")
     if said := uncovered(measured_now):
-        console.print(said, highlight=False, markup=False, soft_wrap=True)
+        say(console, said)
     if said or any("reason" in of_task for of_task in measured_now.values()):
         raise typer.Exit(1)
 

@@ -25,7 +25,7 @@ import numpy as np
 from bench.clock import LEAST_PAIRS, Pairs, Sample, by_turns, sample
 from bench.pasts import open_person, past, put_random_vectors, queries, synthetic
 from hydra_edge.personalizer import Personalizer
-from hydra_edge.types import JsonDict, Progress, Record
+from hydra_edge.types import JsonDict, Record
 from hydra_edge.utility import tokens
 
 SIZES = (1_000, 10_000, 100_000)
@@ -89,7 +89,6 @@ def measure(
     threads: int,
     sizes: Sequence[int] = SIZES,
     scanned: int = SCANNED,
-    progress: Progress | None = None,
 ) -> JsonDict:
     """Grow one history through all sizes and rank at each.
 
@@ -110,7 +109,7 @@ def measure(
     records = past(steps[-1], data)
     out: JsonDict = {"p50_ms": {}, "sizes": {}, "queries": timed, "warm_up": warm}
     with tempfile.TemporaryDirectory() as home:
-        for done, (low, high) in enumerate(pairwise((0, *steps)), start=1):
+        for low, high in pairwise((0, *steps)):
             with open_person(Path(home), threads=threads) as person:
                 _grow(person, records[low:high], seed=low)
                 for query in asked[:warm]:
@@ -133,8 +132,6 @@ def measure(
                         "records": scanned,
                         "short_queries": short.summary(),
                     }
-            if progress is not None:
-                progress("rank", done, len(steps))
     return out
 
 

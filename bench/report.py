@@ -14,7 +14,14 @@ from pathlib import Path
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 from bench.guard import BenchError
@@ -30,7 +37,7 @@ class Stages:
         self.console = console
         self.name = ""
         self._bars: Progress | None = None
-        self._ids: dict[str, int] = {}
+        self._ids: dict[str, TaskID] = {}
 
     def __enter__(self) -> Stages:
         """Start showing."""
@@ -56,8 +63,8 @@ class Stages:
             self.console.print(f"{what} {done} of {total} users", highlight=False, markup=False)
             return
         if what not in self._ids:
-            self._ids[what] = int(self._bars.add_task(what, total=total))
-        self._bars.update(self._ids[what], completed=done)  # type: ignore[arg-type]
+            self._ids[what] = self._bars.add_task(what, total=total)
+        self._bars.update(self._ids[what], completed=done)
 
 
 def _number(value: float | None, form: str = ".4f") -> str:
@@ -74,11 +81,15 @@ def _bounds(low_high: list[float | None]) -> str:
     return f"[{', '.join(_number(bound, '+.1%') for bound in low_high)}]"
 
 
+def say(console: Console, line: str) -> None:
+    """Print a line as it is, however long."""
+    console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
 def show(name: str, task: JsonDict, console: Console) -> None:
     """Print one task's table and what follows from it; of one nobody was measured for, why."""
     if "reason" in task:
-        line = f"NOT MEASURED: {task['reason']}"
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        say(console, f"NOT MEASURED: {task['reason']}")
         return
     drawn = f"{task['users']} of {task['users_available']} users, {task['queries']} queries"
     if short := task["users_too_short"]:
@@ -134,7 +145,7 @@ def show(name: str, task: JsonDict, console: Console) -> None:
         for p in task["growth"]
     ]
     for line in lines:
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        say(console, line)
     for user, why in task["users_failed"].items():
         console.print(f"NOT MEASURED: user {user}: {why}", highlight=False, markup=False)
 
@@ -172,18 +183,7 @@ def can_plot() -> bool:
 
 
 def plot(figures: JsonDict, path: Path) -> list[Path]:
-    """Draw rows by task, and growth where it was measured; return the files written.
-
-    Raises
-    ------
-    BenchError
-        If matplotlib is not installed.
-    """
-    if not can_plot():
-        raise BenchError(
-            "Plots need matplotlib, which is not installed. Run pip install '.[bench]', "
-            "or leave --plot out."
-        )
+    """Draw rows by task, and growth where it was measured; return the files written."""
     tasks = {name: task for name, task in figures["tasks"].items() if "reason" not in task}
     written = [_plot_rows(tasks, path.with_suffix(".rows.png"))] if tasks else []
     grown = {name: task["growth"] for name, task in tasks.items() if task["growth"]}

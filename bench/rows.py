@@ -49,8 +49,8 @@ class Answer:
 
     def utility(self, truth: str, task: TaskSpec) -> float:
         """Return the (expected) utility, in [0, 1]."""
-        values = [utility(text, truth, task) for text in self.resolved(truth, task).texts]
-        return float(np.dot(values, self.weights if not self.best else (1.0,)))
+        counted = self.resolved(truth, task)
+        return float(np.dot([utility(t, truth, task) for t in counted.texts], counted.weights))
 
 
 @dataclass(frozen=True, slots=True)

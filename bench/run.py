@@ -7,7 +7,7 @@ fails is reported with the reason, never left out silently.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -28,10 +28,8 @@ from hydra_edge.llm import LLM
 from hydra_edge.pools import Budget
 from hydra_edge.store import Store
 from hydra_edge.tasks import TaskSpec
-from hydra_edge.types import Completion, Double1d, JsonDict, Record
+from hydra_edge.types import Completion, Double1d, JsonDict, Progress, Record
 
-# Told of progress as (stage, done, total).
-Report = Callable[[str, int, int], None]
 GROWTH = "growth: "  # before why a user is not in the curve of growth alone
 GATED = tuple(row for row in ROWS if row.name == "gated")
 
@@ -147,7 +145,8 @@ def answer_query(subject: Subject, position: int, rows: Sequence[Row]) -> QueryR
     """Answer one query in every way, and only then look at the truth."""
     case = Case(subject, position)
     given = {row.name: row(case) for row in rows}
-    truth = subject.user.records[position].output
+    record = subject.user.records[position]
+    truth = record.output
     # The span that the user's own answers so far make would be another one for every user.
     of_all = subject.declared.kind == "rating" and subject.declared.labels
     task = subject.declared if of_all else case.task
@@ -155,12 +154,12 @@ def answer_query(subject: Subject, position: int, rows: Sequence[Row]) -> QueryR
         name: answer.resolved(truth, task) for name, answer in given.items() if answer is not None
     }
     return QueryResult(
-        subject.user.records[position].input,
+        record.input,
         truth,
         task,
         answers,
         {name: answer.utility(truth, task) for name, answer in answers.items()},
-        target_in_input(subject.user.records[position], subject.declared),
+        target_in_input(record, subject.declared),
     )
 
 
@@ -191,7 +190,7 @@ def lend_heads(subjects: Sequence[Subject]) -> None:
         subject.donor = donor
 
 
-def run_task(bench: Bench, data: TaskData, report: Report, rows: Sequence[Row] = ROWS) -> TaskRun:
+def run_task(bench: Bench, data: TaskData, report: Progress, rows: Sequence[Row] = ROWS) -> TaskRun:
     """Measure the users of one task.
 
     Raises
@@ -219,7 +218,7 @@ def run_task(bench: Bench, data: TaskData, report: Report, rows: Sequence[Row] =
     return run
 
 
-def grow(bench: Bench, run: TaskRun, sizes: Sequence[int], report: Report) -> None:
+def grow(bench: Bench, run: TaskRun, sizes: Sequence[int], report: Progress) -> None:
     """Measure the gated answer against the number of records before the queries.
 
     All sizes are measured on the same users, drawn anew from everyone with enough records for the

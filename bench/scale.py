@@ -29,10 +29,10 @@ from bench.command import (
     given,
     head,
     new_app,
+    parse_sizes,
     start,
     write,
 )
-from bench.datasets import parse_sizes
 from bench.pasts import queries
 from bench.report import need
 from bench.starts import run_python

@@ -13,13 +13,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from export.intervals import TAILS, wider
+from hydra_edge.evaluate import CONFIDENCE
 from hydra_edge.heads import one_sided_low
 from hydra_edge.tasks import TaskSpec
 from hydra_edge.types import Double1d
 from hydra_edge.utility import relative_gain
 
 DRAWS = 4000
-CONFIDENCE = 0.8  # one-sided, as the gate's
 
 # Utilities of one row: an array a user, one value a query.
 PerUser = Sequence[Double1d]
@@ -68,7 +68,7 @@ def paired(ours: PerUser, theirs: PerUser, *, seed: int) -> Interval:
 def relative(
     ours: PerUser, theirs: PerUser, task: TaskSpec, *, seed: int, draws: int = DRAWS
 ) -> Interval:
-    """Return the relative gain (design 2) of one row over another with its interval.
+    """Return the relative gain of one row over another with its interval.
 
     It is the ratio of the means, so that both are resampled together. Bounds may be infinite:
     a baseline of zero has no ratio. None loses more than all of a

@@ -15,32 +15,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Annotated
 
 import numpy as np
-import typer
 from rich.console import Console
 from rich.table import Table
 
 from bench.case import Case
-from bench.command import (
-    CACHE,
-    Base,
-    Cache,
-    Figures,
-    Model,
-    Queries,
-    Replay,
-    Seed,
-    Tasks,
-    Users,
-    new_app,
-    start,
-)
+from bench.command import start
 from bench.datasets import TaskData
 from bench.guard import BenchError
-from bench.kept import cases, draw, open_bench, write
+from bench.kept import app_of, cases
+from bench.run import Bench
 from export.label import SAMPLING
 from hydra_edge.adapter import choose, merge
 from hydra_edge.types import Completion, JsonDict
@@ -50,8 +35,6 @@ BOUNDS = (0.3, 0.2, 0.1, 0.05, 0.02)
 STRAGGLERS = (1, 2)  # answers of a batch that are not waited for
 LEAST_SEEN = 2  # finished answers before a spread says anything
 _PRIOR_ANSWERS = 2.0  # how many answers the spread of other users' pools counts for
-
-app = new_app()
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,46 +214,27 @@ def check_text(tasks: Sequence[TaskData]) -> None:
         )
 
 
-@app.command()
-def main(
-    context: typer.Context,
-    data: Annotated[list[Path], typer.Option(help="Files of users, of free-text tasks.")],
-    task: Tasks = None,
-    users: Users = 20,
-    queries: Queries = 5,
-    llm: Model = "smollm2",
-    seed: Seed = 0,
-    cache: Cache = CACHE,
-    replay: Replay = False,
-    bundle: Base = None,
-    json_path: Figures = None,
-) -> None:
+def measure(bench: Bench, tasks: Sequence[TaskData], console: Console) -> JsonDict:
     """Measure what rules that stop a pool early keep and save."""
-    bench = open_bench(data, llm, cache, replay=replay, bundle=bundle, queries=queries, seed=seed)
-    model, console, tasks = bench.llm, Console(), {}
-    drawn = draw(bench, data, users, task)
-    check_text(drawn)
-    for of_task in drawn:
-        name = of_task.name
-        followed = (course_of(case) for case in cases(bench, of_task))
+    check_text(tasks)
+    figures = {}
+    for data in tasks:
+        followed = (course_of(case) for case in cases(bench, data))
         courses = [course for course in followed if course.moments]
         found = {title: apply(rule, courses) for title, rule in rules().items()}
         found |= {f"all but {k} of each prompt": trim(k, courses) for k in STRAGGLERS}
         table = Table(
             "rule", "utility kept", "steps saved", "tokens saved", "same choice",
-            title=f"{name}, {model.name}: {len(courses)} pools",
+            title=f"{data.name}, {bench.llm.name}: {len(courses)} pools",
         )  # fmt: skip
-        for title, figures in found.items():
-            table.add_row(title, *(f"{figures[key]:.1%}" for key in figures))
+        for title, shares in found.items():
+            table.add_row(title, *(f"{share:.1%}" for share in shares.values()))
         console.print(table)
-        tasks[name] = {"pools": len(courses), "rules": found}
-    model.close()
-    result: JsonDict = {
-        "llm": model.name, "seed": seed, "users": users,
-        "queries": queries, "tasks": tasks,
-    }  # fmt: skip
-    write(result, "stopping", bench, context, json_path, console)
+        figures[data.name] = {"pools": len(courses), "rules": found}
+    return {"tasks": figures}
 
+
+app = app_of("stopping", measure, "free-text")
 
 if __name__ == "__main__":
     start(app)

@@ -12,31 +12,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Annotated
 
 import numpy as np
-import typer
 from rich.console import Console
 from rich.table import Table
 
-from bench.command import (
-    CACHE,
-    Base,
-    Cache,
-    Figures,
-    Model,
-    Queries,
-    Replay,
-    Seed,
-    Tasks,
-    Users,
-    new_app,
-    start,
-)
+from bench.command import start
 from bench.datasets import TaskData
 from bench.guard import BenchError
-from bench.kept import cases, draw, open_bench, write
+from bench.kept import app_of, cases
 from bench.run import Bench
 from export.label import SAMPLING
 from hydra_edge.active import ActiveHead
@@ -47,8 +31,6 @@ from hydra_edge.stopping import is_settled
 from hydra_edge.types import Completion, JsonDict
 
 TOGETHER = 4  # requests for single answers on their way at once
-
-app = new_app()
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,42 +95,24 @@ def counts_of(bench: Bench, data: TaskData) -> list[Count]:
     return counts
 
 
-@app.command()
-def main(
-    context: typer.Context,
-    data: Annotated[list[Path], typer.Option(help="Files of users, of label or rating tasks.")],
-    task: Tasks = None,
-    users: Users = 20,
-    queries: Queries = 5,
-    llm: Model = "smollm2",
-    seed: Seed = 0,
-    cache: Cache = CACHE,
-    replay: Replay = False,
-    bundle: Base = None,
-    json_path: Figures = None,
-) -> None:
+def measure(bench: Bench, tasks: Sequence[TaskData], console: Console) -> JsonDict:
     """Count the answers of closed sets until the rest cannot matter."""
-    bench = open_bench(data, llm, cache, replay=replay, bundle=bundle, queries=queries, seed=seed)
-    model, console, tasks = bench.llm, Console(), {}
+    check_closed(tasks)
+    figures = {}
     table = Table(
         "task", "pools", "settled by one", "saved, one by one", "saved, four together",
-        "same choice", title=f"{model.name}: answers of {SAMPLING.n}",
+        "same choice", title=f"{bench.llm.name}: answers of {SAMPLING.n}",
     )  # fmt: skip
-    drawn = draw(bench, data, users, task)
-    check_closed(drawn)
-    for of_task in drawn:
-        name, counts = of_task.name, counts_of(bench, of_task)
-        tasks[name] = summed_up(counts)
-        shares = [f"{v:.1%}" for k, v in tasks[name].items() if k != "pools"]
-        table.add_row(name, str(len(counts)), *shares)
-    model.close()
+    for data in tasks:
+        counts = counts_of(bench, data)
+        found = figures[data.name] = summed_up(counts)
+        shares = [f"{v:.1%}" for k, v in found.items() if k != "pools"]
+        table.add_row(data.name, str(len(counts)), *shares)
     console.print(table)
-    figures: JsonDict = {
-        "llm": model.name, "seed": seed, "users": users,
-        "queries": queries, "candidates": SAMPLING.n, "tasks": tasks,
-    }  # fmt: skip
-    write(figures, "votes", bench, context, json_path, console)
+    return {"candidates": SAMPLING.n, "tasks": figures}
 
+
+app = app_of("votes", measure, "label or rating")
 
 if __name__ == "__main__":
     start(app)

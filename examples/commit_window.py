@@ -23,8 +23,8 @@ from hydra_edge import Personalizer
 from hydra_edge.errors import ConfigError, HydraError
 from hydra_edge.githook import Repository, as_before, describe_staged, is_private
 from hydra_edge.importers import ImportLog, read_git
+from hydra_edge.reasons import reasons
 from hydra_edge.types import ChoiceResult, FitReport, Generation
-from hydra_edge.words import reasons
 
 TASK = "commit_subject"
 NEWEST = 500  # of your commits are read: enough for a style, seconds to encode

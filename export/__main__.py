@@ -5,18 +5,30 @@ from __future__ import annotations
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, get_args
 
 import numpy as np
 import typer
 
+from export.command import (
+    ANSWERS,
+    WORK,
+    Answers,
+    Data,
+    MaxTokens,
+    Out,
+    Source,
+    bars,
+    files_of,
+    run_app,
+    say,
+    table,
+)
 from export.published import AUTHORS_STEPS
 from hydra_edge.encoder import Encoder
-from hydra_edge.errors import ConfigError, HydraError
-from hydra_edge.types import JsonDict, Progress, Role
+from hydra_edge.errors import ConfigError
+from hydra_edge.types import JsonDict, Role
 
 app = typer.Typer(
     help="Make the bases that devices run: convert, check, pack.",
@@ -24,11 +36,6 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
-
-
-@app.callback()
-def _commands() -> None:
-    """Make the bases that devices run: convert, check, pack."""
 
 
 @app.command("encoder")
@@ -40,44 +47,33 @@ def encoder_command(
             help="Histories to measure on: .jsonl, .jsonl.gz, or a folder of training files."
         ),
     ],
-    source: Annotated[
-        Path | None,
-        typer.Option(
-            exists=True,
-            file_okay=False,
-            help="Model folder; default: the installed all-MiniLM-L6-v2.",
-        ),
-    ] = None,
-    max_tokens: Annotated[int, typer.Option(min=8, max=512, help="Longer texts are cut.")] = 128,
+    source: Source = None,
+    max_tokens: MaxTokens = 128,
 ) -> None:
     """Convert all-MiniLM-L6-v2 to int8 ONNX and check it against torch.
 
     Example: `python -m export encoder --out build/encoder --data commits.train.jsonl.gz`
     """
-    files = _files(data)
+    files = files_of(data)
     from export.graph import make_encoder
     from export.parity import graph_encoder
     from hydra_edge.bundle.manifest import ENCODER_FILE, TOKENIZER_FILE
 
-    with _bars() as progress:
+    with bars() as progress:
         card = make_encoder(files, out, source=source, max_tokens=max_tokens, progress=progress)
     with tempfile.TemporaryDirectory() as scratch:
         graph, tokenizer = out / ENCODER_FILE, out / TOKENIZER_FILE
         timings = _time(graph_encoder(Path(scratch) / "base", graph, tokenizer, card))
-    _table("Parity with torch float32", {k: v for k, v in card.parity.items() if k != "limits"})
-    _table("On this machine", timings)
-    typer.echo(f"Wrote {out}. Next: python -m export pack --encoder {out} --out BUNDLE", err=True)
+    table("Parity with torch float32", {k: v for k, v in card.parity.items() if k != "limits"})
+    table("On this machine", timings)
+    say(f"Wrote {out}. Next: python -m export pack --encoder {out} --out BUNDLE")
 
 
 @app.command("build")
 def build_command(
-    data: Annotated[
-        list[Path], typer.Option(help="Training histories, or a folder of `*.train.jsonl.gz`.")
-    ],
-    out: Annotated[Path, typer.Option(help="The bundle's folder; an older bundle is replaced.")],
-    work: Annotated[Path, typer.Option(help="What the stages leave; makes a rerun short.")] = Path(
-        "build/base"
-    ),
+    data: Data,
+    out: Out,
+    work: Annotated[Path, typer.Option(help="What the stages leave; makes a rerun short.")] = WORK,
     llm: Annotated[
         list[str] | None, typer.Option(help="LLMs to ask; default: smollm2 and gemma3.")
     ] = None,
@@ -85,22 +81,13 @@ def build_command(
         list[str] | None,
         typer.Option(help="How much an LLM is asked: NAME=TEXT_USERS,LABEL_USERS,QUERIES."),
     ] = None,
-    answers: Annotated[Path, typer.Option(help="Where the LLMs' answers are kept.")] = Path(
-        "export/answers"
-    ),
+    answers: Answers = ANSWERS,
     replay: Annotated[bool, typer.Option(help="Use kept answers only; no LLM is needed.")] = False,
     only: Annotated[
         list[str] | None, typer.Option(help="Only these of: onnx mine label train agree pack.")
     ] = None,
-    source: Annotated[
-        Path | None,
-        typer.Option(
-            exists=True,
-            file_okay=False,
-            help="Model folder; default: the installed all-MiniLM-L6-v2.",
-        ),
-    ] = None,
-    max_tokens: Annotated[int, typer.Option(min=8, max=512, help="Longer texts are cut.")] = 128,
+    source: Source = None,
+    max_tokens: MaxTokens = 128,
     threads: Annotated[int, typer.Option(help="For the LLM; 0 lets the machine decide.")] = 0,
     seed: Annotated[int, typer.Option(help="Draws the users, and what training draws.")] = 0,
 ) -> None:
@@ -110,7 +97,7 @@ def build_command(
 
     Example: `python -m export build --data DATA --out hydra_edge/bundles/default --replay`
     """
-    files = _files(data)
+    files = files_of(data)
     from export.build import build
     from export.mine import KNOWN_PLANS, Plan, plan_for
     from export.pack import check_size
@@ -129,20 +116,16 @@ def build_command(
         tuple(files), out, work, answers, plan,
         source=source, max_tokens=max_tokens, replay=replay, threads=threads,
     )  # fmt: skip
-    with _bars() as progress:
-        build(settings, progress=progress, say=_say, only=only or ())
+    with bars() as progress:
+        build(settings, progress=progress, say=say, only=only or ())
     if not only or "pack" in only:
         check_size(load_bundle(out))
 
 
 @app.command("ladder")
 def ladder_command(
-    data: Annotated[
-        list[Path], typer.Option(help="Training histories, or a folder of `*.train.jsonl.gz`.")
-    ],
-    work: Annotated[Path, typer.Option(help="What the stages of a build have left.")] = Path(
-        "build/base"
-    ),
+    data: Data,
+    work: Annotated[Path, typer.Option(help="What the stages of a build have left.")] = WORK,
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write the figures here; else show a table only.")
     ] = None,
@@ -151,14 +134,7 @@ def ladder_command(
     tune: Annotated[
         bool, typer.Option(help="Also train the encoder's last layer, on the first fold.")
     ] = True,
-    source: Annotated[
-        Path | None,
-        typer.Option(
-            exists=True,
-            file_okay=False,
-            help="Model folder; default: the installed all-MiniLM-L6-v2.",
-        ),
-    ] = None,
+    source: Source = None,
     max_tokens: Annotated[int, typer.Option(min=8, max=512, help="As the base was built.")] = 128,
     seed: Annotated[int, typer.Option(help="Splits users, and what training draws.")] = 0,
 ) -> None:
@@ -166,11 +142,11 @@ def ladder_command(
 
     Example: `python -m export ladder --data DATA --work build/base --json ladder.json`
     """
-    files = _files(data)
+    files = files_of(data)
     from export.ladder.run import Size, run
 
     size = Size(folds=folds, dims=_numbers(dims), seed=seed)
-    with _bars() as progress:
+    with bars() as progress:
         figures = run(
             files, work, size, progress,
             tune=tune, source=source, max_tokens=max_tokens,
@@ -180,15 +156,11 @@ def ladder_command(
     typer.echo("\n".join(lines(figures)))
     if json_file is not None:
         write(json_file, figures)
-        _say(f"Wrote {json_file}.")
+        say(f"Wrote {json_file}.")
 
 
 @app.command("answers")
-def answers_command(
-    folder: Annotated[Path, typer.Option(help="Where the LLMs' answers are kept.")] = Path(
-        "export/answers"
-    ),
-) -> None:
+def answers_command(folder: Answers = ANSWERS) -> None:
     """Pack the answers that LLMs gave, to be kept with the code: `*.jsonl` into `*.jsonl.gz`.
 
     Example: `python -m export answers --folder export/answers`
@@ -197,26 +169,17 @@ def answers_command(
 
     grown = sorted(folder.glob("*.jsonl"))
     for path in grown:
-        _say(f"{path.name}.gz: {pack_answers(path):,} answers")
+        say(f"{path.name}.gz: {pack_answers(path):,} answers")
     if not grown:
-        _say(f"{folder} holds no answers that are not packed.")
+        say(f"{folder} holds no answers that are not packed.")
 
 
 @app.command("published")
 def published_command(
-    data: Annotated[
-        list[Path], typer.Option(help="Training histories, or a folder of `*.train.jsonl.gz`.")
-    ],
+    data: Data,
     out: Annotated[Path, typer.Option(help="Where each task gets a folder with its encoders.")],
     task: Annotated[list[str] | None, typer.Option(help="Only these tasks.")] = None,
-    source: Annotated[
-        Path | None,
-        typer.Option(
-            exists=True,
-            file_okay=False,
-            help="Model folder; default: the installed all-MiniLM-L6-v2.",
-        ),
-    ] = None,
+    source: Source = None,
     cache: Annotated[
         Path | None,
         typer.Option(
@@ -242,7 +205,7 @@ def published_command(
 
     Example: `python -m export published --data DATA --out build/published --task movie_tag`
     """
-    files = _files(data)
+    files = files_of(data)
     import torch
 
     from export.cache import answers_file, open_cached
@@ -253,26 +216,26 @@ def published_command(
 
     if threads:
         torch.set_num_threads(threads)
-    cache = cache or answers_file(Path("export/answers"), llm)
+    cache = cache or answers_file(ANSWERS, llm)
     model = open_cached(llm, cache, replay=replay, threads=threads)
     plan = Plan(
         users, Allowance(record_calls, pools), Recipe(least_steps=least_steps), max_tokens, seed
     )
-    with _bars() as progress:
+    with bars() as progress:
         cards = build(
             files, out, model, plan,
             source=source or source_folder(), only=task or (), progress=progress,
         )  # fmt: skip
     for card in cards:
         for role, figures in card.roles.items():
-            _table(f"{card.task}, {role}", figures)
-    typer.echo(f"Wrote {out}. Next: python -m bench.quality --published {out}", err=True)
+            table(f"{card.task}, {role}", figures)
+    say(f"Wrote {out}. Next: python -m bench.quality --published {out}")
 
 
 @app.command("pack")
 def pack_command(
     encoder: Annotated[Path, typer.Option(help="Folder made by `python -m export encoder`.")],
-    out: Annotated[Path, typer.Option(help="The bundle's folder; an older bundle is replaced.")],
+    out: Out,
     maps: Annotated[
         Path | None, typer.Option(help="Scales, maps and priors (safetensors); default: neutral.")
     ] = None,
@@ -312,7 +275,7 @@ def pack_command(
         quality=stated,
     )
     size = sum(file.size for file in bundle.manifest.files.values())
-    typer.echo(f"{out}: base {bundle.base_id[:12]}, {size / 1e6:.1f} MB", err=True)
+    say(f"{out}: base {bundle.base_id[:12]}, {size / 1e6:.1f} MB")
     check_size(bundle)
 
 
@@ -333,24 +296,7 @@ def golden_command(
     lines = lines[:-1] if lines[-1] == "" else lines
     vectors = TorchEncoder(source_folder(), max_tokens).encode(lines)
     np.savez_compressed(out, texts=np.array(lines), vectors=vectors)
-    typer.echo(f"{out}: {len(lines)} texts", err=True)
-
-
-def _files(paths: Sequence[Path]) -> list[Path]:
-    """Expand folders into their training files; users kept back must not be looked at."""
-    files: list[Path] = []
-    for path in paths:
-        if path.is_dir():
-            files += sorted([*path.glob("*.train.jsonl"), *path.glob("*.train.jsonl.gz")])
-        else:
-            files.append(path)
-    missing = [str(path) for path in files if not path.is_file()]
-    if missing or not files:
-        raise ConfigError(
-            f"--data: found no file at {', '.join(missing or map(str, paths))}; expected histories "
-            "in .jsonl or .jsonl.gz. Give files, or a folder with *.train.jsonl.gz."
-        )
-    return files
+    say(f"{out}: {len(lines)} texts")
 
 
 def _named_sizes(text: str) -> tuple[str, str]:
@@ -370,10 +316,6 @@ def _numbers(text: str) -> tuple[int, ...]:
             f"--dims: got {text!r}; expected whole numbers above 0. Write for example --dims 4,8."
         )
     return tuple(sorted(set(map(int, parts))))
-
-
-def _say(line: str) -> None:
-    typer.echo(line, err=True)
 
 
 def _time(encoder: Encoder) -> JsonDict:
@@ -400,47 +342,12 @@ def _time(encoder: Encoder) -> JsonDict:
     return figures
 
 
-def _table(title: str, figures: JsonDict) -> None:
-    typer.echo(title)
-    for name, value in figures.items():
-        typer.echo(f"  {name:28} {value}")
-
-
-@contextmanager
-def _bars() -> Iterator[Progress]:
-    """Show one bar for each stage, on stderr."""
-    from rich.console import Console
-    from rich.progress import Progress as Bars
-    from rich.progress import TaskID
-
-    with Bars(console=Console(stderr=True)) as bars:
-        tasks: dict[str, TaskID] = {}
-
-        def report(stage: str, done: int, total: int) -> None:
-            if stage not in tasks:
-                tasks[stage] = bars.add_task(stage, total=total)
-            bars.update(tasks[stage], completed=done, total=total)
-
-        yield report
-
-
 def main() -> None:
     """Run; what a user can put right is one line on stderr, exit code 1."""
-    try:
-        app()
-    except HydraError as err:
-        line = str(err)
-    except ModuleNotFoundError as err:
-        line = (
-            f"{err.name} is not installed; expected the export extra. Run pip install "
-            "'.[export,local]' in a clone of hydra-edge."
-        )
-    except OSError as err:  # a full disk, say
-        line = f"{err}. What was done so far is kept: put it right and run the same again."
-    else:
-        return
-    typer.echo(f"Error: {line}", err=True)
-    raise SystemExit(1)
+    run_app(
+        app, label="Error", extras="the export extra", install="export,local",
+        again="What was done so far is kept: put it right and run the same again.",
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Learned feature maps, trained so that the head fitted on the device ranks well (design 5.6).
+"""Learned feature maps, trained so that the head fitted on the device ranks well.
 
 For each training user, the earlier queries are the support: a head is fitted on them by a few
 Newton steps, unrolled; it ranks the later queries, and their loss flows back through the fit

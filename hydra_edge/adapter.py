@@ -74,7 +74,7 @@ class Choice:
 
 
 def choose(head: ActiveHead, pool: Pool, history: History) -> Choice:
-    """Score a pool of at least one candidate and choose the answer (design 5.3)."""
+    """Score a pool of at least one candidate and choose the answer."""
     phi = pool_features(head.features, pool, history)
     scores = head.scores(phi)
     parts = head.contributions(phi)

@@ -1,7 +1,7 @@
 """One user's records, heads and base together: everything short of an LLM.
 
 The facade, fitting on the device, and the benchmarks all stand on this one object, so that
-features and prompts are computed by the same code everywhere (design 3).
+features and prompts are computed by the same code everywhere.
 """
 
 from __future__ import annotations

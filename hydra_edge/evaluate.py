@@ -1,4 +1,4 @@
-"""The gate: a head serves only where the user's own held-out history says it helps (design 5.5).
+"""The gate: a head serves only where the user's own held-out history says it helps.
 
 Personal weights are judged leave-one-query-out on the later half of the user's queries,
 against the shared head; the shared head against the baseline. Where the base knows what other
@@ -13,7 +13,6 @@ import itertools
 from dataclasses import asdict, dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from hydra_edge.active import SHARED_CONFIDENCE, PopulationGains, unjudged_switch
 from hydra_edge.heads import (
@@ -43,7 +42,6 @@ class Verdict:
     """
 
     head: ConditionalLogit
-    scale: float
     switch: Switch
     reason: str
     baseline: Double1d
@@ -83,13 +81,8 @@ def top_utility(scores: Double1d, groups: Groups, top: int) -> Double1d:
     out = np.zeros(len(bounds) - 1)
     for g, (start, end) in enumerate(itertools.pairwise(bounds)):
         best = np.argsort(-scores[start:end], kind="stable")[:top]
-        out[g] = groups.utilities[start:end][best].mean() if end > start else 0.0
+        out[g] = groups.utilities[start:end][best].mean()
     return out
-
-
-def informative(groups: Groups) -> npt.NDArray[np.bool_]:
-    """Say which queries teach something: those whose candidates differ. Shape ``(n_groups,)``."""
-    return np.asarray(groups.spread() > 0.0)
 
 
 def _gain(
@@ -161,7 +154,7 @@ def judge(
         What the base's training users gained; None if it does not say.
     """
     n_groups = groups.n_groups
-    kept = informative(groups)
+    kept = groups.teaches()
     choice = choose_prior_scale(prior, groups if kept.all() else groups.take(kept))
     head = choice.head
     personal_scores = head.scores(groups.features)
@@ -173,8 +166,8 @@ def judge(
     n = n_groups - n_groups // 2
     if n == 0:
         return Verdict(
-            head, choice.scale, unjudged_switch(prior), "no held-out queries yet", baseline_u,
-            shared_u, personal_u, held_out, None, None,
+            head, unjudged_switch(prior), "no held-out queries yet", baseline_u, shared_u,
+            personal_u, held_out, None, None,
         )  # fmt: skip
     known = (
         (None, None) if gains is None else (gains.personal_over_shared, gains.shared_over_baseline)
@@ -188,6 +181,5 @@ def judge(
         unjudged=unjudged_switch(prior) if gains is None else None,
     )  # fmt: skip
     return Verdict(
-        head, choice.scale, switch, reason, baseline_u, shared_u, personal_u, held_out,
-        shared, over_shared,
-    )  # fmt: skip
+        head, switch, reason, baseline_u, shared_u, personal_u, held_out, shared, over_shared
+    )

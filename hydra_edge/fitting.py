@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
@@ -13,32 +14,13 @@ import numpy as np
 from hydra_edge.active import ActiveHead, gains_for, outdated, prior_for
 from hydra_edge.engine import Engine
 from hydra_edge.errors import CancelledError, ConfigError, StoreError
-from hydra_edge.evaluate import Verdict, informative, judge
+from hydra_edge.evaluate import Verdict, judge
+from hydra_edge.evidence import PoolData, adapter_evidence, reranker_evidence
 from hydra_edge.heads import Groups
 from hydra_edge.history import History
-from hydra_edge.learning import (
-    CHOICES_UNTIL,
-    UPDATED,
-    ChoiceItem,
-    StepLostError,
-    Taken,
-    choice_item,
-    helped_by_then,
-    learn_choice,
-    spread_target,
-)
+from hydra_edge.learning import CHOICES_UNTIL, UPDATED, StepLostError, Taken, learn_choice
 from hydra_edge.llm import LLM
-from hydra_edge.pools import (
-    NO_TURN,
-    Budget,
-    PoolData,
-    PoolRun,
-    Sampling,
-    collect,
-    pool_data,
-    preview,
-)
-from hydra_edge.reranker import ProxyData, proxy_data
+from hydra_edge.pools import NO_TURN, Budget, PoolRun, Sampling, collect, preview
 from hydra_edge.tasks import TaskSpec
 from hydra_edge.turns import stoppable
 from hydra_edge.types import (
@@ -53,8 +35,6 @@ from hydra_edge.types import (
 
 # With fewer records of a task there is no earlier one to show for a later one, and to judge by.
 FEWEST_RECORDS = 3
-# The user's latest choices a head is fitted on, at most: as many as there are pseudo-queries.
-CHOICES = 500
 # How often a fit begins anew because another program has forgotten records it was reading.
 MAX_ATTEMPTS = 3
 # Seconds a fit may spend on a local LLM when nothing else is said.
@@ -76,7 +56,7 @@ def _unsaved(
         precision=verdict.head.precision_.astype(np.float32),
         switch=verdict.switch,
         n_queries=len(verdict.baseline),
-        prior_scale=verdict.scale,
+        prior_scale=verdict.head.prior_scale,
         report=verdict.report() | {"rows": table, "kind": history.task.kind},
     )
 
@@ -92,7 +72,7 @@ def _role_report(
         shared_over_baseline=verdict.shared_over_baseline,
         personal_over_shared=verdict.personal_over_shared,
         n_queries=len(verdict.baseline),
-        prior_scale=verdict.scale,
+        prior_scale=verdict.head.prior_scale,
         version=version,
     )
 
@@ -143,26 +123,10 @@ class FittedReranker:
         return ActiveHead.of(engine.bundle, history.task, engine.features["reranker"], self.state)
 
 
-def reranker_evidence(
-    engine: Engine, history: History, *, shown: int, progress: Progress | None = None
-) -> ProxyData:
-    """Return what the reranker's head learns from: pseudo-queries with proxy utilities.
-
-    ``shown`` is how many records a prompt shows.
-    """
-    return proxy_data(
-        engine.features["reranker"], history, engine.lexical(history), shown=shown,
-        helped=helped_by_then(
-            engine.store, history, engine.store.choices(history.task.name)
-        ),
-        progress=progress,
-    )  # fmt: skip
-
-
 def fit_reranker(
     engine: Engine, history: History, *, shown: int, progress: Progress | None = None
 ) -> FittedReranker:
-    """Fit and judge the reranker's head from proxy utilities (design 5.4); store nothing."""
+    """Fit and judge the reranker's head from proxy utilities; store nothing."""
     role: Role = "reranker"
     if len(history) < FEWEST_RECORDS:
         why = _nothing(engine, history.task, role, "fewer than three records")
@@ -179,12 +143,18 @@ def fit_reranker(
     return FittedReranker(
         _unsaved(engine, history, role, verdict, rows),
         _role_report(role, verdict, rows, None),
-        data.position[informative(data.groups)],
+        data.position[data.groups.teaches()],
     )
 
 
-def _store_reranker(engine: Engine, fitted: FittedReranker, as_read: int) -> FittedReranker:
-    """Store a head learned after so many rewrites; its report then says which version it is."""
+def _stored_reranker(
+    engine: Engine, shown: int, progress: Progress | None, history: History, as_read: int
+) -> FittedReranker:
+    """Fit the reranker's head and store it; its report then says which version it is.
+
+    ``as_read`` is after how many rewrites the history was read; see ``Store.save_head``.
+    """
+    fitted = fit_reranker(engine, history, shown=shown, progress=progress)
     if fitted.state is None:
         return fitted
     saved = engine.store.save_head(fitted.state, rewrites=as_read)
@@ -218,53 +188,12 @@ def _adapter_rows(data: PoolData, verdict: Verdict) -> tuple[ReportRow, ...]:
     return tuple(ReportRow(name, mean, count) for name, mean in zip(ROWS, means, strict=True))
 
 
-def adapter_evidence(
-    engine: Engine, history: History, model: str | None, *, progress: Progress | None = None
-) -> tuple[PoolData, Groups]:
-    """Return what the adapter's head learns from: the stored pools, and after them the choices.
-
-    Choices of answers the task no longer has (it was free text once, and is a rating now) teach
-    nothing.
-
-    Parameters
-    ----------
-    model
-        Only this LLM's pools; None for all.
-    progress
-        Told of the choices, each of which is looked at as it was made.
-
-    Returns
-    -------
-    tuple of PoolData and Groups
-        The pools alone, and both together.
-    """
-    data = pool_data(engine, history, model)
-    tau = prior_for(engine.bundle, history.task, "adapter").tau
-    # An application's own answer has no candidates to learn from.
-    made = [c for c in engine.store.choices(history.task.name) if c.candidates][-CHOICES:]
-    choices: list[ChoiceItem] = []
-    for done, choice in enumerate(made, start=1):
-        if (item := choice_item(engine, history, choice, tau)) is not None:
-            choices.append(item)
-        if progress is not None and (done % 20 == 0 or done == len(made)):
-            progress("choices", done, len(made))
-    groups = Groups.stack(
-        [*data.items, *((item.features, item.utilities) for item in choices)],
-        dim=len(engine.features["adapter"].names),
-        targets=[
-            *(spread_target(utilities, tau) for _, utilities in data.items),
-            *(item.target for item in choices),
-        ],
-    )
-    return data, groups
-
-
 def fit_adapter(
     engine: Engine,
     history: History,
     model: str | None,
     *,
-    as_read: int | None = None,
+    as_read: int,
     progress: Progress | None = None,
 ) -> RoleReport:
     """Fit, judge and store the adapter's head from stored pools and the user's choices.
@@ -408,7 +337,7 @@ def fit_task(
     should_stop: Callable[[], bool] | None = None,
     turn: AbstractContextManager[object] = NO_TURN,
 ) -> FitReport:
-    """Fit both heads of one task (design 1, 5.4, 5.5).
+    """Fit both heads of one task.
 
     Parameters
     ----------
@@ -436,11 +365,7 @@ def fit_task(
     watched = stoppable(progress, should_stop, "The fit")
     with turn:
         embedded, reused = engine.encoder.embedded, engine.encoder.reused
-
-        def first(history: History, now: int) -> FittedReranker:
-            fitted = fit_reranker(engine, history, shown=sampling.shown, progress=watched)
-            return _store_reranker(engine, fitted, now)
-
+        first = partial(_stored_reranker, engine, sampling.shown, watched)
         as_read, history, fitted = _as_it_is(engine, task_name, first, watched)
         task = history.task
         embedded = engine.encoder.embedded - embedded
@@ -459,8 +384,7 @@ def fit_task(
         def second(history: History, now: int) -> tuple[RoleReport, RoleReport]:
             reranker = fitted
             if now != as_read:  # some of what the first head learned from is gone
-                reranker = fit_reranker(engine, history, shown=sampling.shown, progress=progress)
-                reranker = _store_reranker(engine, reranker, now)
+                reranker = _stored_reranker(engine, sampling.shown, progress, history, now)
             return reranker.report, fit_adapter(
                 engine, history, model, as_read=now, progress=progress
             )

@@ -1,26 +1,23 @@
-"""Learning from what the user chose: a choice as material to fit on, and the one-step update."""
+"""Learning from what the user chose: the choice, the record kept of it, the one-step update."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from hydra_edge.active import outdated, prior_for, unfitted_switch
-from hydra_edge.adapter import pool_features
 from hydra_edge.engine import Engine
 from hydra_edge.errors import CancelledError, ConfigError, RecordNotFoundError, StoreError
-from hydra_edge.heads import ConditionalLogit, target_distribution
-from hydra_edge.history import History
+from hydra_edge.evidence import ChoiceItem, choice_item
+from hydra_edge.heads import ConditionalLogit
 from hydra_edge.records import checked
 from hydra_edge.store import LoggedGeneration, Store, StoredChoice, answer_id
-from hydra_edge.tasks import TaskSpec, answer_key
-from hydra_edge.types import Candidate, Double1d, Float1d, Float2d, HeadState, Kind, Record
-from hydra_edge.utility import utility
+from hydra_edge.tasks import answer_key
+from hydra_edge.types import HeadState, Kind, Record
 
 # Why a head serves that has learned from a choice since it was judged.
 UPDATED = "updated by a choice; fit-head judges it again"
@@ -31,113 +28,11 @@ CHOICES_UNTIL = "choices_until"
 # What a head's report says of this device's choices: see ``_stepped``.
 OF_CHOICES = frozenset({CHOICES_UNTIL, "choice", "origin"})
 
-
 _TRIES = 5  # to learn from a choice while other programs rewrite records
 
 
 class StepLostError(Exception):
     """A step is to be taken back that others followed: only a fit can."""
-
-
-@dataclass(frozen=True, eq=False)
-class ChoiceItem:
-    """One answered choice as material to fit on: features, utilities, targets, each by row."""
-
-    features: Float2d
-    utilities: Float1d
-    target: Double1d
-
-
-def spread_target(utilities: Float1d, tau: float) -> Double1d:
-    """Spread a query's target over its candidates by utility (design 5.3): shape ``(m,)``."""
-    offsets = np.array([0, len(utilities)], dtype=np.int64)
-    return target_distribution(utilities.astype(np.float64), offsets, tau)
-
-
-def _moment(store: Store, history: History, choice: StoredChoice) -> int:
-    """Return how many records there were when a choice was made: what came later is not known."""
-    if choice.record_id in history.place:
-        return history.place[choice.record_id]
-    return min(store.count(history.task.name, until=choice.time), len(history))
-
-
-def helped_by_then(
-    store: Store, history: History, choices: Sequence[StoredChoice]
-) -> Callable[[int], dict[str, tuple[int, int]]]:
-    """Return what was known of how records helped before the record at a position was made.
-
-    Returns
-    -------
-    callable
-        Given positions in ascending order: record id -> (times shown, times the answer was taken
-        as it was), of the choices made before.
-    """
-    # A choice that was kept is itself the record at its moment, which does not know of it.
-    offered = [choice for choice in choices if choice.candidates]
-    waiting = deque(
-        sorted(
-            ((_moment(store, history, c) + (c.record_id in history.place), c) for c in offered),
-            key=lambda one: one[0],
-        )
-    )
-    known: dict[str, tuple[int, int]] = {}
-
-    def by_then(position: int) -> dict[str, tuple[int, int]]:
-        while waiting and waiting[0][0] <= position:
-            _, choice = waiting.popleft()
-            for record_id in dict.fromkeys(choice.record_ids):
-                shown, taken = known.get(record_id, (0, 0))
-                known[record_id] = (shown + 1, taken + (choice.picked is not None))
-        return known
-
-    return by_then
-
-
-def choice_item(
-    engine: Engine, history: History, choice: StoredChoice, tau: float
-) -> ChoiceItem | None:
-    """Turn a choice into a query the adapter's head can learn from.
-
-    A candidate taken as it was is a one-hot target; an edited answer spreads the target by
-    each candidate's agreement with what the user made of it.
-
-    Returns
-    -------
-    ChoiceItem or None
-        None if what was taken is no answer of the task any more: it was free text once.
-    """
-    offered, picked = _still_answers(choice, history.task)
-    if not offered or (choice.picked is not None and picked is None):
-        return None
-    place = history.place
-    past = history.before(_moment(engine.store, history, choice))
-    shown = [history.records[place[r]] for r in choice.record_ids if r in place]
-    vector = engine.encode_query(choice.query)
-    pool = engine.pool(
-        choice.query, vector, offered, shown, past, engine.lexical(history), keep=True
-    )
-    utilities = np.array(
-        [utility(c.text, choice.text, history.task) for c in offered], dtype=np.float32
-    )
-    if picked is not None:
-        target = np.zeros(len(utilities))
-        target[picked] = 1.0
-    else:
-        target = spread_target(utilities, tau)
-    phi = pool_features(engine.features["adapter"], pool, past)
-    return ChoiceItem(phi, utilities, target)
-
-
-def _still_answers(
-    choice: StoredChoice, task: TaskSpec
-) -> tuple[tuple[Candidate, ...], int | None]:
-    """Return the candidates that are answers of the task as it is, and which one was taken."""
-    if task.kind == "text":
-        return choice.candidates, choice.picked
-    known = {answer_key(label, task.kind) for label in task.labels}
-    kept = [i for i, c in enumerate(choice.candidates) if answer_key(c.text, task.kind) in known]
-    picked = kept.index(choice.picked) if choice.picked in kept else None
-    return tuple(choice.candidates[i] for i in kept), picked
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,7 +1,7 @@
 """The facade every door calls: add, fit_head, rank, generate, choose, forget.
 
-Owns the order of things, the egress policy, and which thread goes next. It computes nothing
-itself: ranking, fitting and choosing are the layers below.
+Owns the order of things, and which thread goes next. It computes nothing itself: ranking,
+fitting, choosing, and what may leave for an LLM are the layers below.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Self
 
 from hydra_edge.active import check_usable
-from hydra_edge.answering import Pieces, Question, ask, decide, logged, outgoing, votes_on
+from hydra_edge.answering import Pieces, ask, decide, logged, votes_on
 from hydra_edge.arguments import check_count, check_seconds, check_text
 from hydra_edge.bundle import Bundle
 from hydra_edge.config import (
@@ -25,6 +25,7 @@ from hydra_edge.config import (
     load_config,
     make_private_dir,
 )
+from hydra_edge.egress import Question, outgoing
 from hydra_edge.encoder import TextEncoder
 from hydra_edge.engine import Engine
 from hydra_edge.errors import ConfigError, HydraError, UnknownModelError

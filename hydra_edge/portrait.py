@@ -12,8 +12,8 @@ import numpy as np
 
 from hydra_edge.active import check_base, prior_for
 from hydra_edge.engine import Engine
-from hydra_edge.evaluate import informative, top_utility
-from hydra_edge.fitting import adapter_evidence, reranker_evidence
+from hydra_edge.evaluate import top_utility
+from hydra_edge.evidence import adapter_evidence, reranker_evidence
 from hydra_edge.heads import Groups, Prior, choose_prior_scale
 from hydra_edge.tasks import TaskSpec
 from hydra_edge.types import Double1d, Double2d, Float1d, HeadState, Role
@@ -131,7 +131,7 @@ def curve(groups: Groups, prior: Prior, baseline: Float1d, role: Role, top: int)
     plain = top_utility(later.features @ baseline.astype(np.float64), later, top)
     points = [Point(0, float(shared.mean()), 0.0, 0.0)]
     sizes = np.unique(np.linspace(0, half, POINTS).round().astype(np.int64))[1:]
-    teaches = informative(groups)
+    teaches = groups.teaches()
     for size in sizes.tolist():
         # The strength of the prior is chosen anew: nothing may know of the later queries.
         seen = groups.take(np.flatnonzero(teaches[:size]))

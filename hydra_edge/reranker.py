@@ -103,7 +103,7 @@ def shared_trust(
 
 @dataclass(frozen=True, eq=False)
 class ProxyData:
-    """Pseudo-queries of one history with proxy utilities (design 5.4), oldest first.
+    """Pseudo-queries of one history with proxy utilities, oldest first.
 
     ``position`` (n_groups,) is each pseudo-query's place in the history.
     """
@@ -133,7 +133,7 @@ def proxy_data(
     helped: Callable[[int], Helped] | None = None,
     progress: Progress | None = None,
 ) -> ProxyData:
-    """Make pseudo-queries of a user's own records; needs no LLM (design 5.4).
+    """Make pseudo-queries of a user's own records; needs no LLM.
 
     Each of the latest ``limit`` records that repeat no earlier one is a query that sees only
     earlier records; the utility of record r is the agreement of its output with the

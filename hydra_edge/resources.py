@@ -16,7 +16,7 @@ from hydra_edge.engine import Engine
 from hydra_edge.errors import ClosedError, EgressDeniedError
 from hydra_edge.llm import LLM
 from hydra_edge.store import Store
-from hydra_edge.tasks import read_task_dir
+from hydra_edge.taskfile import read_task_dir
 from hydra_edge.turns import OneAtATime
 
 

@@ -1,4 +1,4 @@
-"""First stage: which records are worth scoring at all (design 7).
+"""First stage: which records are worth scoring at all.
 
 The union of BM25's best and the nearest by exact cosine. Two lexical indexes serve one
 Protocol: SQLite FTS5 for a stored history, rank-bm25's Okapi for one held in memory.

@@ -1,7 +1,7 @@
 """Task specs: how a record is shown to an LLM, and how answers are compared.
 
-Owns the built-in tasks, reading a user's own from TOML, and inferring one from outputs.
-It knows nothing of users, stores, or models.
+Owns the built-in tasks, inferring one from outputs, and finding one by its name. It knows
+nothing of users, stores, models, or files (``taskfile`` reads those).
 """
 
 from __future__ import annotations
@@ -11,8 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
-from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 from hydra_edge.errors import ConfigError, UnknownTaskError
 from hydra_edge.types import DEFAULT_TASK, Kind
@@ -256,85 +255,6 @@ class CustomTasks(dict[str, TaskSpec]):
     def __bool__(self) -> bool:
         """Return whether any file is there, usable or not."""
         return bool(len(self) or self.broken)
-
-
-def _read_toml(path: Path) -> dict[str, Any]:
-    import tomllib
-
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as err:
-        raise ConfigError(
-            f"Task file {path} cannot be read: {err}. Expected TOML. Correct or remove it."
-        ) from err
-
-
-def _check_labels(labels: Sequence[str], kind: str, path: Path) -> None:
-    """Refuse an answer set that names nothing, or one answer twice."""
-    seen: dict[str | float, str] = {}
-    for label in labels:
-        key = answer_key(label, "rating" if kind == "rating" else "label")
-        if key == "":
-            raise ConfigError(
-                f"Task file {path}: got an empty label among {list(labels)}; expected text in "
-                "each. Take it out."
-            )
-        if key in seen:
-            raise ConfigError(
-                f"Task file {path}: got the label {label!r} after {seen[key]!r}, which is the "
-                "same answer; expected each once. Take one out."
-            )
-        seen[key] = label
-
-
-def _task_of(raw: dict[str, Any], path: Path) -> TaskSpec:
-    """Return the spec a task file describes."""
-    raw = {"name": path.stem} | raw
-    expected = {f: type(getattr(BUILTIN[DEFAULT_TASK], f)) for f in TaskSpec.__dataclass_fields__}
-    expected["labels"] = list
-    for key, value in raw.items():
-        if key not in expected or not isinstance(value, expected[key]):
-            raise ConfigError(
-                f"Task file {path}: {key} = {value!r} is not understood. Expected keys: "
-                + ", ".join(f"{k} ({t.__name__})" for k, t in expected.items())
-            )
-    raw["labels"] = tuple(str(label) for label in raw.get("labels", ()))
-    raw["name"] = canonical_name(raw["name"])
-    _check_labels(raw["labels"], raw.get("kind", "text"), path)
-    return TaskSpec(**raw)
-
-
-def read_task_file(path: Path) -> TaskSpec:
-    """Read one task spec from TOML; its keys are the fields of ``TaskSpec``.
-
-    Raises
-    ------
-    ConfigError
-        If the file is not TOML, a key is unknown or of the wrong type, or a label is empty or
-        there twice.
-    """
-    return _task_of(_read_toml(path), path)
-
-
-def read_task_dir(folder: Path) -> CustomTasks:
-    """Read every ``*.toml`` of a folder (which need not exist), by task name.
-
-    A file that cannot be used is kept as ``broken`` under its task's name: that of the file
-    where it does not tell. ``find_task`` raises it for that task, and for no other.
-    """
-    specs: dict[str, TaskSpec] = {}
-    broken: dict[str, ConfigError] = {}
-    for path in sorted(folder.glob("*.toml")):
-        name: object = path.stem
-        try:
-            raw = _read_toml(path)
-            name = raw.get("name", name)
-            spec = _task_of(raw, path)
-        except ConfigError as err:
-            broken[canonical_name(name if isinstance(name, str) else path.stem)] = err
-        else:
-            specs[spec.name] = spec
-    return CustomTasks(specs, broken)
 
 
 def find_task(

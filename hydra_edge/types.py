@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+Half1d: TypeAlias = npt.NDArray[np.float16]
 Float1d: TypeAlias = npt.NDArray[np.float32]
 Float2d: TypeAlias = npt.NDArray[np.float32]
 Double1d: TypeAlias = npt.NDArray[np.float64]
@@ -182,7 +183,7 @@ class ForgetReceipt:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class HeadState:
-    """One user's head for one task and role, as stored (design 4).
+    """One user's head for one task and role, as stored.
 
     ``weight`` has shape ``(d,)``, float32; ``precision`` (the Laplace posterior precision)
     has shape ``(d, d)``, float32; both are in the order of ``features``.
@@ -225,7 +226,7 @@ class Gain:
 
 @dataclass(frozen=True, slots=True)
 class RoleReport:
-    """What fitting one head found, and what the gate switched on (design 5.5)."""
+    """What fitting one head found, and what the gate switched on."""
 
     role: Role
     switch: Switch

@@ -1,4 +1,4 @@
-"""Utility: agreement of an answer with what the user really wrote, in [0, 1] (design 2).
+"""Utility: agreement of an answer with what the user really wrote, in [0, 1].
 
 Also the word-level comparisons that features share with it. ROUGE here follows Lin (2004)
 without stemming; on ASCII text it equals the ``rouge-score`` package (tested).
@@ -124,7 +124,7 @@ def agreement_matrix(answers: Sequence[str], task: TaskSpec) -> Float2d:
 
 
 def relative_gain(ours: float, theirs: float, task: TaskSpec) -> float:
-    """Compare two mean utilities of one task across kinds (design 2).
+    """Compare two mean utilities of one task across kinds.
 
     Accuracy ratio - 1 (label), 1 - MAE ratio (rating), utility ratio - 1 (text). A baseline
     of zero (or, for ratings, a perfect one) has no ratio: 0.0 if equal, else infinity.

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from hydra_edge.encoder import TextEncoder
 from hydra_edge.errors import StoreError
 from hydra_edge.store import Store
-from hydra_edge.types import Float2d, Progress, text_hash
+from hydra_edge.types import Float2d, Half1d, Progress, text_hash
 
 # What is encoded between two writes to the cache: so many texts, or fewer long ones, of which
 # only the beginning is read. A second's work at most: it is what a crash or Ctrl-C can cost, and
@@ -23,7 +23,6 @@ _READ_LETTERS = 1_024
 READ = 4096
 # Texts of which no vector is stored (queries, candidates) whose vectors stay in memory.
 PASSING = 512
-Half1d = npt.NDArray[np.float16]
 
 
 def _portion(texts: list[str]) -> list[str]:

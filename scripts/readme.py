@@ -130,10 +130,8 @@ def borrowed() -> str:
     (result,) = results("borrowed")
     ((name, by_size),) = result["tasks"].items()
     headings, rows = ("records", *BORROWED.values(), "borrowing adds to it"), []
-    for size in sorted(
-        by_size, key=lambda size: (not size.isdecimal(), int(size.strip("al") or 0))
-    ):
-        found = by_size[size]  # "all" is the last
+    for size in sorted(by_size, key=lambda size: float("inf" if size == "all" else size)):
+        found = by_size[size]
         gain = found["gain_of_borrowing"]["shared"]
         rows.append([size, *(f"{found['utility'][row]:.3f}" for row in BORROWED), interval(gain)])
     stars = [f"\n{name} was measured with an earlier base."] if result["base_id"] != SHIPPED else []

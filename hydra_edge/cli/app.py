@@ -11,6 +11,7 @@ from hydra_edge.cli import (
     answering,
     bench,
     diagnosis,
+    forgetting,
     git_hook,
     heads,
     history,
@@ -61,6 +62,7 @@ answering.register(app)
 importing.register(app)
 learning.register(app)
 history.register(app)
+forgetting.register(app)
 heads.register(app)
 models.register(app)
 mcp.register(app)

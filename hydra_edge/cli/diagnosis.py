@@ -19,6 +19,7 @@ from hydra_edge import __version__
 from hydra_edge.cli import options, output, views
 from hydra_edge.cli.group import new_group, put
 from hydra_edge.cli.heads import rollback_command, why_idle
+from hydra_edge.cli.session import settings
 from hydra_edge.errors import ConfigError, HydraError, UnknownModelError
 
 if TYPE_CHECKING:
@@ -169,7 +170,7 @@ def _idle_heads(store: Store, paths: Paths, bundle: Bundle | None) -> list[tuple
     """Return the heads in use that do not serve, and why; see ``why_idle``."""
     from hydra_edge.encoder import Encoder
     from hydra_edge.engine import Engine
-    from hydra_edge.tasks import read_task_dir
+    from hydra_edge.taskfile import read_task_dir
 
     names = dict.fromkeys((head.task, head.role) for head in store.heads())
     used = [head for name in names if (head := store.head(*name)) is not None]
@@ -215,7 +216,7 @@ def _look_at_user(path: Path, paths: Paths, bundle: Bundle | None) -> Finding:
 
 def _look_at_tasks(paths: Paths) -> list[Finding]:
     """Look at the user's own task files; nothing is said where there are none."""
-    from hydra_edge.tasks import read_task_dir
+    from hydra_edge.taskfile import read_task_dir
 
     tasks = read_task_dir(paths.tasks)
     found = [Finding(f"task {name}", "ok", str(paths.tasks)) for name in sorted(tasks)]
@@ -278,8 +279,6 @@ def _entry_text(entry: object) -> str:
 
 def show_bundle(path: BundlePath = None, as_json: options.AsJson = False) -> None:
     """Show a base: size, quality, parity, origin."""
-    from hydra_edge.cli.session import settings
-
     bundle, _ = _load(path, settings()[0])
     manifest = bundle.manifest
     shown: JsonDict = {
@@ -310,8 +309,6 @@ def show_bundle(path: BundlePath = None, as_json: options.AsJson = False) -> Non
 
 def verify_bundle(path: BundlePath = None, as_json: options.AsJson = False) -> None:
     """Check every byte of a base, and that it runs."""
-    from hydra_edge.cli.session import settings
-
     config, _ = settings()
     bundle, load_ms = _load(path, config)
     _check_runs(bundle, config)

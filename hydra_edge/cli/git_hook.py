@@ -25,9 +25,7 @@ if TYPE_CHECKING:
 Repo = Annotated[
     Path, typer.Option("--repo", metavar="PATH", help="A git repository; default: the one here.")
 ]
-Subjects = Annotated[
-    str, typer.Option("--task", "-t", metavar="TASK", help="Which kind of query a subject is.")
-]
+Subjects = Annotated[str, options.task_option("Which kind of query a subject is.")]
 Limit = Annotated[
     str,
     typer.Option(
@@ -84,8 +82,7 @@ def _words(
 ) -> list[str]:
     """Return the options to install a hook with, which it then runs with."""
     words = ["--allow-remote"] if allow_remote else []
-    words += [*(["--user", user] if user else []), *(["--model", model] if model else [])]
-    return [*words, "--task", task, "--limit", limit]
+    return [*words, *options.as_words(user=user, model=model, task=task, limit=limit)]
 
 
 def uninstall(repo: Repo = Path(), as_json: options.AsJson = False) -> None:
@@ -187,7 +184,7 @@ def _why(embedded: list[tuple[int, int]], user: str | None, task: str) -> str:
     done, total = embedded[-1] if embedded else (0, 0)
     if done >= total:
         return ""
-    fit = ["hydra-edge", "fit-head", *(["--user", user] if user else []), "--task", task]
+    fit = ["hydra-edge", "fit-head", *options.as_words(user=user, task=task)]
     return (
         f": {done:,} of {total:,} texts of your history are embedded, which is done once. "
         f"To do the rest now: {shlex.join(fit)}"

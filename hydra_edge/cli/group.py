@@ -39,7 +39,7 @@ def _told_to_programs(ctx: Any) -> Iterator[None]:
         yield
     except typer.TyperException as err:
         if ctx.meta[_JSON]:
-            output.write_json({"error": {"code": "usage", "message": err.format_message()}})
+            output.write_json(output.error_json("usage", err.format_message()))
         raise
 
 
@@ -143,11 +143,18 @@ def put(
 
 def new_group(purpose: str, *lines: str) -> typer.Typer:
     """Return an empty group of commands with its purpose and examples."""
+    return _new_typer(lines, cls=Group, help=purpose)
+
+
+def new_server(serve: Callable[..., None], *lines: str) -> typer.Typer:
+    """Return an empty group that serves when it is called alone; its help is a docstring."""
+    group = _new_typer(lines, invoke_without_command=True)
+    group.callback()(serve)
+    return group
+
+
+def _new_typer(lines: Sequence[str], **more: Any) -> typer.Typer:
     return typer.Typer(
-        cls=Group,
-        help=purpose,
-        epilog=examples(*lines),
-        rich_markup_mode=None,
-        add_completion=False,
-        context_settings={"help_option_names": ["-h", "--help"]},
-    )
+        epilog=examples(*lines), rich_markup_mode=None, add_completion=False,
+        context_settings={"help_option_names": ["-h", "--help"]}, **more,
+    )  # fmt: skip

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from hydra_edge import words
 from hydra_edge.cli import options, output, views
+from hydra_edge.cli.files import read_text, write_text
 from hydra_edge.cli.group import new_group, put
-from hydra_edge.cli.session import open_user, read_text, write_text
+from hydra_edge.cli.session import open_user
 from hydra_edge.errors import HydraError
+from hydra_edge.forms import report_rows
+from hydra_edge.reasons import in_words
 
 if TYPE_CHECKING:
     from hydra_edge.engine import Engine
@@ -79,8 +81,8 @@ def why_idle(engine: Engine | None, states: Sequence[HeadState]) -> list[str]:
 
 def rollback_command(task: str, role: str, user: str | None) -> str:
     """Return the command that goes back to the version before."""
-    back = ["hydra-edge", "heads", "rollback", "--task", task, "--role", role]
-    return shlex.join(back + (["--user", user] if user else []))
+    which = options.as_words(task=task, role=role, user=user)
+    return shlex.join(["hydra-edge", "heads", "rollback", *which])
 
 
 def list_heads(
@@ -158,16 +160,6 @@ def show_head(
         output.note(f"No head for {name} yet: the shared head serves. Next: hydra-edge fit-head")
 
 
-def _report_rows(report: JsonDict) -> Iterator[tuple[str, str, str, str]]:
-    """Read the rows of a stored report, which may come from a file somebody else wrote."""
-    rows = report.get("rows")
-    for row in rows if isinstance(rows, list) else ():
-        if isinstance(row, dict):
-            utility = row.get("utility")
-            shown = f"{utility:.3f}" if isinstance(utility, int | float) else "-"
-            yield str(row.get("name")), shown, str(row.get("n")), str(row.get("note") or "")
-
-
 def _write_head(state: HeadState, why_idle: str, weights: list[Weight]) -> None:
     outdated = f", outdated: {why_idle}; fit again" if why_idle else ""
     output.heading(f"{state.task} {state.role} v{state.version} ({state.switch}{outdated})")
@@ -178,14 +170,16 @@ def _write_head(state: HeadState, why_idle: str, weights: list[Weight]) -> None:
     )
     if reason := state.report.get("reason"):
         output.plain(f"  {output.one_line(str(reason))}")
-    rows = list(_report_rows(state.report))
+    rows = [
+        (row["name"], views.figure(row["utility"], 3), views.figure(row["n"], 0), row["note"])
+        for row in report_rows(state.report)
+    ]
     if rows:
         output.table(("way to answer", "utility", "n", ""), rows, indent=2)
     lines = [
-        (w.feature, f"{w.mine:+.3f}", f"{w.population:+.3f}",
-         words.in_words(w.feature, state.role))
+        (w.feature, f"{w.mine:+.3f}", f"{w.population:+.3f}", in_words(w.feature, state.role))
         for w in weights[:WEIGHTS_SHOWN]
-    ]  # fmt: skip
+    ]
     output.table(("feature", "mine", "population", "what it means"), lines, indent=2)
 
 
@@ -235,9 +229,7 @@ def _write_none(info: HeadInfo, *, as_json: bool) -> None:
 def export_head(
     ctx: typer.Context,
     role: OneRole,
-    file: Annotated[
-        str, typer.Argument(metavar="FILE", help="Where to (mode 0600); - is stdout.")
-    ] = "-",
+    file: options.OutFile = "-",
     user: options.User = None,
     task: options.Task = None,
     force: options.Force = False,
@@ -250,7 +242,7 @@ def export_head(
 
 def import_head(
     ctx: typer.Context,
-    file: Annotated[str, typer.Argument(metavar="FILE", help="File to read; - is stdin.")],
+    file: options.InFile,
     user: options.User = None,
     as_json: options.AsJson = False,
 ) -> None:

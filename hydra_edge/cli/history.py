@@ -1,18 +1,19 @@
-"""Looking at one's history, and forgetting: ``history`` and ``forget``."""
+"""Looking at one's history, and taking it elsewhere: ``history``."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hydra_edge.cli import options, output, views
+from hydra_edge.cli import forgetting, options, output, views
+from hydra_edge.cli.files import check_new, write_text
 from hydra_edge.cli.group import new_group, put
-from hydra_edge.cli.session import ask, open_user, settings, write_text
-from hydra_edge.errors import ConfigError, HydraError, RecordNotFoundError, UnknownTaskError
+from hydra_edge.cli.session import open_user
+from hydra_edge.errors import HydraError, RecordNotFoundError, UnknownTaskError
+from hydra_edge.forms import record_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,19 +21,9 @@ if TYPE_CHECKING:
     from hydra_edge.store import Store
     from hydra_edge.types import Record
 
-OfTask = Annotated[
-    str | None, typer.Option("--task", "-t", metavar="TASK", help="Only of this task.")
-]
+OfTask = Annotated[str | None, options.task_option("Only of this task.")]
 OfSource = Annotated[
     str | None, typer.Option("--source", metavar="SOURCE", help="Only from this source.")
-]
-Ids = Annotated[list[str], typer.Argument(metavar="RECORD_ID...", help="Ids of records.")]
-IdsOrNone = Annotated[
-    list[str] | None, typer.Argument(metavar="[RECORD_ID]...", help="Ids of records.")
-]
-WholeSource = Annotated[
-    str | None,
-    typer.Option("--source", metavar="SOURCE", help="All from this source: see `history sources`."),
 ]
 Limit = Annotated[int, typer.Option("--limit", "-n", metavar="N", min=1, help="At most so many.")]
 
@@ -45,7 +36,7 @@ def _task_name(task: str | None) -> str | None:
 
 def _write_records(records: Sequence[Record], *, as_json: bool, total: int | None = None) -> None:
     if as_json:
-        shown = [views.record_json(record) for record in records]
+        shown = [record_json(record) for record in records]
         output.write_json({"records": shown} | ({} if total is None else {"total": total}))
         return
     rows = [
@@ -97,7 +88,7 @@ def show_record(
     with open_user(ctx, user) as me:
         record = me.store.get(record_id)
     if as_json:
-        output.write_json(views.record_json(record))
+        output.write_json(record_json(record))
         return
     private = "  private" if record.private else ""
     output.plain(f"{record.id}  {record.task}  {views.when(record.time)}{private}")
@@ -125,7 +116,7 @@ def search_records(
 
 
 def _json_line(record: Record) -> str:
-    line = json.dumps(views.record_json(record), ensure_ascii=False) + "\n"
+    line = json.dumps(record_json(record), ensure_ascii=False) + "\n"
     # What UTF-8 cannot hold (lone surrogates) becomes the JSON escape of the same.
     return line.encode("utf-8", "backslashreplace").decode("utf-8")
 
@@ -147,9 +138,7 @@ def _no_records(store: Store, task: str | None, source: str | None) -> HydraErro
 
 def export_records(
     ctx: typer.Context,
-    file: Annotated[
-        str, typer.Argument(metavar="FILE", help="Where to (mode 0600); - is stdout.")
-    ] = "-",
+    file: options.OutFile = "-",
     user: options.User = None,
     task: OfTask = None,
     source: OfSource = None,
@@ -186,11 +175,7 @@ def back_up(
         raise typer.BadParameter("is stdout; expected a file.", param_hint="FILE")
     path = Path(file).expanduser()
     with open_user(ctx, user) as me:
-        if path.is_file() and not force:
-            raise ConfigError(
-                f"Cannot write {path}: a file of that name is there; expected none. Give another "
-                "name, or --force to replace it."
-            )
+        check_new(path, force=force)
         with output.LateBar(quiet=as_json) as bar:
             records = me.store.back_up(path, progress=bar)
     size = path.stat().st_size
@@ -217,8 +202,8 @@ def list_sources(
 
 def mark_private(
     ctx: typer.Context,
-    record_ids: IdsOrNone = None,
-    source: WholeSource = None,
+    record_ids: options.RecordIds = None,
+    source: options.WholeSource = None,
     off: Annotated[bool, typer.Option("--off", help="Let remote LLMs see them again.")] = False,
     user: options.User = None,
     as_json: options.AsJson = False,
@@ -254,125 +239,6 @@ def reindex(ctx: typer.Context, user: options.User = None, as_json: options.AsJs
     output.plain(f"{views.plural(indexed, 'record')} indexed")
 
 
-def clear_log(
-    ctx: typer.Context,
-    user: options.User = None,
-    choices: Annotated[
-        bool,
-        typer.Option(
-            "--choices",
-            help="Erase choices made with --no-keep, too; heads that may have learned from them "
-            "are fitted again without.",
-        ),
-    ] = False,
-    yes: options.Yes = False,
-    as_json: options.AsJson = False,
-) -> None:
-    """Erase the log of answers given; all else stays."""
-    with open_user(ctx, user) as me:
-        what = "the log, and choices no record was kept of," if choices else "the log"
-        ask(f"Erase {what} of {me.user}?", yes=yes)
-        before = me.store.heads()
-        cleared = me.clear_log(choices=choices)
-        left = {(head.task, head.role, head.version) for head in me.store.heads()}
-    dropped = [h for h in before if (h.task, h.role, h.version) not in left]
-    if as_json:
-        heads = [{"task": h.task, "role": h.role, "version": h.version} for h in dropped]
-        output.write_json({"cleared": cleared} | ({"heads_dropped": heads} if choices else {}))
-        return
-    output.plain(f"{views.plural(cleared, 'entry', 'entries')} erased")
-    if dropped:
-        names = ", ".join(f"{h.task} {h.role} v{h.version}" for h in dropped)
-        output.note(f"Heads that may have learned from them are erased, too: {names}")
-
-
-def delete_records(
-    ctx: typer.Context,
-    record_ids: Ids,
-    user: options.User = None,
-    yes: options.Yes = False,
-    as_json: options.AsJson = False,
-) -> None:
-    """Delete records for good: the same as `forget`."""
-    _forget(ctx, user, record_ids, None, yes=yes, as_json=as_json)
-
-
-def forget(
-    ctx: typer.Context,
-    record_ids: IdsOrNone = None,
-    source: WholeSource = None,
-    everything: Annotated[
-        bool, typer.Option("--all", help="The whole user: records, heads, log, the file itself.")
-    ] = False,
-    user: options.User = None,
-    yes: options.Yes = False,
-    as_json: options.AsJson = False,
-) -> None:
-    """Erase records for good, and all that was made of them.
-
-    Vectors, answers and log entries go with them, and answers you kept that copy their text;
-    afterwards the file holds none of their bytes, nor that they were there: importing the same
-    source again brings them back. Heads that learned from them are fitted again.
-    """
-    if bool(record_ids) + (source is not None) + everything != 1:
-        raise typer.BadParameter(
-            "expected exactly one of: ids of records, --source, --all.", param_hint="RECORD_ID"
-        )
-    if everything:
-        _forget_user(user, yes=yes, as_json=as_json)
-    else:
-        _forget(ctx, user, record_ids or [], source, yes=yes, as_json=as_json)
-
-
-def _forget(
-    ctx: typer.Context,
-    user: str | None,
-    record_ids: Sequence[str],
-    source: str | None,
-    *,
-    yes: bool,
-    as_json: bool,
-) -> None:
-    with open_user(ctx, user) as me:
-        # Unknown ids are told before anything is asked.
-        sources = {me.store.get(record_id).source for record_id in record_ids} | {source or ""}
-        what = (
-            f"all records from {output.one_line(source)}"
-            if source is not None
-            else views.plural(len(record_ids), "record")
-        )
-        ask(f"Erase {what} of {me.user} for good?", yes=yes)
-        receipt = me.forget(tuple(record_ids), source=source)
-    if as_json:
-        output.write_json(asdict(receipt))
-        return
-    output.plain(views.receipt_line(receipt))
-    from hydra_edge.records import is_import
-
-    if again := sorted(name for name in sources if is_import(name)):
-        names = ", ".join(output.one_line(name) for name in again)
-        output.note(
-            f"Importing {names} again brings them back: take them out there first, or import them "
-            "and mark them private instead."
-        )
-
-
-def _forget_user(user: str | None, *, yes: bool, as_json: bool) -> None:
-    """Remove a user's file without opening it, so that a damaged one can go too."""
-    from hydra_edge.store import Store
-
-    config, paths = settings()
-    name = config.user if user is None else user
-    path = paths.user_file(name)
-    if path.exists():
-        ask(f"Erase everything about {name} ({path}) for good?", yes=yes)
-    Store.forget_user(path)
-    if as_json:
-        output.write_json({"user": name, "forgotten": True})
-        return
-    output.plain(f"Forgotten: everything about {name}.")
-
-
 def register(app: typer.Typer) -> None:
     """Add these commands to the command line."""
     group = new_group(
@@ -400,13 +266,7 @@ def register(app: typer.Typer) -> None:
         "hydra-edge history private 0f3a9c6d12b45e78 --off",
         "hydra-edge history private --source mbox:/home/ada/mail/sent.mbox",
     )  # fmt: skip
-    put(group, "delete", delete_records, "hydra-edge history delete 0f3a9c6d12b45e78")
+    put(group, "delete", forgetting.delete_records, "hydra-edge history delete 0f3a9c6d12b45e78")
     put(group, "reindex", reindex, "hydra-edge history reindex")
-    put(group, "clear-log", clear_log, "hydra-edge history clear-log --yes")
+    put(group, "clear-log", forgetting.clear_log, "hydra-edge history clear-log --yes")
     app.add_typer(group, name="history")
-    put(
-        app, "forget", forget,
-        "hydra-edge forget 0f3a9c6d12b45e78",
-        "hydra-edge forget --source git:/home/ada/src/project --yes",
-        "hydra-edge forget --all --user ada",
-    )  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
@@ -32,18 +33,12 @@ DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Count and show three samples; store nothing.")
 ]
 Task = Annotated[
-    str | None,
-    typer.Option(
-        "--task", "-t", metavar="TASK", help="Task of these records; default: the source's own."
-    ),
+    str | None, options.task_option("Task of these records; default: the source's own.")
 ]
 LineTask = Annotated[
     str | None,
-    typer.Option(
-        "--task", "-t", metavar="TASK",
-        help="Task of the records that name none themselves; default: general.",
-    ),
-]  # fmt: skip
+    options.task_option("Task of the records that name none themselves; default: general."),
+]
 InputColumn = Annotated[
     str, typer.Option("--input", metavar="NAME", help="Column that holds what was asked.")
 ]
@@ -73,7 +68,7 @@ def _columns(input_: str, output: str, id_: str, time: str) -> dict[str, str]:
 
 def import_jsonl(
     ctx: typer.Context,
-    file: Annotated[str, typer.Argument(metavar="FILE", help="File to read; - is stdin.")],
+    file: options.InFile,
     user: options.User = None,
     task: LineTask = None,
     input_column: InputColumn = "input",
@@ -93,19 +88,13 @@ def import_jsonl(
 
     columns = _columns(input_column, output_column, id_column, time_column)
     extra = _given(task=task, private=private)
-    run(
-        ctx,
-        lambda log: read_jsonl(_place(file), log, columns=columns, **extra),
-        user=user,
-        private=private,
-        dry_run=dry_run,
-        as_json=as_json,
-    )
+    read = partial(read_jsonl, _place(file), columns=columns, **extra)
+    run(ctx, read, user=user, private=private, dry_run=dry_run, as_json=as_json)
 
 
 def import_csv(
     ctx: typer.Context,
-    file: Annotated[str, typer.Argument(metavar="FILE", help="File to read; - is stdin.")],
+    file: options.InFile,
     user: options.User = None,
     task: LineTask = None,
     input_column: InputColumn = "input",
@@ -124,14 +113,8 @@ def import_csv(
 
     columns = _columns(input_column, output_column, id_column, time_column)
     extra = _given(task=task, private=private)
-    run(
-        ctx,
-        lambda log: read_csv(_place(file), log, columns=columns, **extra),
-        user=user,
-        private=private,
-        dry_run=dry_run,
-        as_json=as_json,
-    )
+    read = partial(read_csv, _place(file), columns=columns, **extra)
+    run(ctx, read, user=user, private=private, dry_run=dry_run, as_json=as_json)
 
 
 def import_git(
@@ -163,14 +146,9 @@ def import_git(
 
     extra = _given(author=author, limit=limit, task=task, private=private)
     run(
-        ctx,
-        lambda log: read_git(repo.expanduser(), log, **extra),
-        user=user,
-        private=private,
-        dry_run=dry_run,
-        as_json=as_json,
-        as_before=as_before if private is None else None,
-    )
+        ctx, partial(read_git, repo.expanduser(), **extra), user=user, private=private,
+        dry_run=dry_run, as_json=as_json, as_before=as_before if private is None else None,
+    )  # fmt: skip
 
 
 def import_mbox(
@@ -216,14 +194,7 @@ def import_mbox(
         mine = None if me == "*" else me or only_sender(path, log, mode=mode)
         yield from read_mbox(path, log, mode=mode, me=mine, **extra)
 
-    run(
-        ctx,
-        read,
-        user=user,
-        private=private,
-        dry_run=dry_run,
-        as_json=as_json,
-    )
+    run(ctx, read, user=user, private=private, dry_run=dry_run, as_json=as_json)
 
 
 def import_markdown(
@@ -238,15 +209,8 @@ def import_markdown(
     """Import a folder of Markdown notes: text -> title."""
     from hydra_edge.importers import read_markdown
 
-    extra = _given(task=task, private=private)
-    run(
-        ctx,
-        lambda log: read_markdown(folder.expanduser(), log, **extra),
-        user=user,
-        private=private,
-        dry_run=dry_run,
-        as_json=as_json,
-    )
+    read = partial(read_markdown, folder.expanduser(), **_given(task=task, private=private))
+    run(ctx, read, user=user, private=private, dry_run=dry_run, as_json=as_json)
 
 
 def import_chatgpt(
@@ -266,15 +230,8 @@ def import_chatgpt(
     """
     from hydra_edge.importers import read_chatgpt
 
-    extra = _given(task=task, private=private)
-    run(
-        ctx,
-        lambda log: read_chatgpt(file.expanduser(), log, **extra),
-        user=user,
-        private=private,
-        dry_run=dry_run,
-        as_json=as_json,
-    )
+    read = partial(read_chatgpt, file.expanduser(), **_given(task=task, private=private))
+    run(ctx, read, user=user, private=private, dry_run=dry_run, as_json=as_json)
 
 
 def import_lamp(
@@ -296,16 +253,8 @@ def import_lamp(
     from hydra_edge.importers import read_lamp
 
     extra = _given(user=person, task=task, private=private)
-    run(
-        ctx,
-        lambda log: read_lamp(
-            questions.expanduser(), outputs and outputs.expanduser(), log, **extra
-        ),
-        user=user,
-        private=private,
-        dry_run=dry_run,
-        as_json=as_json,
-    )
+    read = partial(read_lamp, questions.expanduser(), outputs and outputs.expanduser(), **extra)
+    run(ctx, read, user=user, private=private, dry_run=dry_run, as_json=as_json)
 
 
 def register(app: typer.Typer) -> None:

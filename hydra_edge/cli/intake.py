@@ -14,7 +14,7 @@ import typer
 from hydra_edge.cli import output
 from hydra_edge.cli.interrupt import Interrupt
 from hydra_edge.cli.session import open_user
-from hydra_edge.cli.views import plural, record_json
+from hydra_edge.cli.views import plural
 from hydra_edge.errors import (
     CancelledError,
     HydraError,
@@ -22,6 +22,7 @@ from hydra_edge.errors import (
     RecordNotFoundError,
     UnknownUserError,
 )
+from hydra_edge.forms import record_json
 
 if TYPE_CHECKING:
     from hydra_edge.importers import ImportLog

@@ -260,10 +260,7 @@ def _fit(
 def fit_head(
     ctx: typer.Context,
     user: options.User = None,
-    task: Annotated[
-        str | None,
-        typer.Option("--task", "-t", metavar="TASK", help="Fit this one; default: all you have."),
-    ] = None,
+    task: Annotated[str | None, options.task_option("Fit this one; default: all you have.")] = None,
     calls: Annotated[
         int | None,
         typer.Option(metavar="N", min=0, help="Answers that may be asked of the LLM, in all."),
@@ -323,7 +320,7 @@ def fit_head(
     if fault:
         output.write_error(fault.code, str(fault), as_json=False)
     if as_json:
-        error = {"error": {"code": fault.code, "message": str(fault)}} if fault else {}
+        error = output.error_json(fault.code, str(fault)) if fault else {}
         shown = {"reports": [asdict(report) for report in reports]}
         output.write_json(shown | {"interrupted": stop.wanted or fault is not None} | error)
     if fault or stop.wanted:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hydra_edge.cli import models, options, output
-from hydra_edge.cli.group import examples, put
+from hydra_edge.cli.group import new_server, put
 from hydra_edge.cli.session import check_named, open_user, task_spec
 from hydra_edge.errors import ConfigError
 
@@ -96,11 +96,8 @@ def install(
     check_named(ctx, user, [task] if task else [])  # told now, not by a server that will not start
     model = models.name_to_keep(model) if model else None
     place = path or clients.own_config_path(client)
-    arguments = ["mcp"]
-    for flag, value in (("--user", user), ("--task", task), ("--model", model)):
-        arguments += [flag, value] if value else []
-    arguments += ["--allow-private"] if allow_private else []
-    server = clients.entry(arguments)
+    words = options.as_words(user=user, task=task, model=model)
+    server = clients.entry(["mcp", *words, *(["--allow-private"] if allow_private else [])])
     if not write:
         shown = {"mcpServers": {NAME: server}}
         if as_json:
@@ -139,17 +136,11 @@ def _tell(edit: Edit, client: str, done: str, *, as_json: bool) -> None:
 
 def register(app: typer.Typer) -> None:
     """Add these commands to the command line."""
-    group = typer.Typer(
-        invoke_without_command=True,
-        rich_markup_mode=None,
-        add_completion=False,
-        context_settings={"help_option_names": ["-h", "--help"]},
-        epilog=examples(
-            "hydra-edge mcp install --client claude --write",
-            "hydra-edge mcp --user me --task commit_subject",
-        ),
+    group = new_server(
+        serve,
+        "hydra-edge mcp install --client claude --write",
+        "hydra-edge mcp --user me --task commit_subject",
     )
-    group.callback()(serve)
     put(
         group, "install", install,
         "hydra-edge mcp install --client claude --print",

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -38,35 +36,22 @@ def list_models(as_json: options.AsJson = False) -> None:
                 "hydra-edge config set model NAME")  # fmt: skip
 
 
-def is_file(name: str) -> bool:
-    """Return whether a model's name is the path of a file that is there."""
-    path = name.removeprefix("chat:")
-    is_path = path != name or path.lower().endswith(".gguf") or os.sep in path
-    return is_path and Path(path).expanduser().is_file()
-
-
 def name_to_keep(spec: str) -> str:
     """Return a model's name as it means the same from any folder.
 
-    A name no LLM answers to is refused; none is opened, and one not installed yet may be named.
+    None is opened, and one not installed yet may be named.
 
     Raises
     ------
     UnknownModelError
-        As when an LLM of that name is to be asked.
+        If no LLM answers to the name.
     """
-    from hydra_edge.config import Config, find_paths
-    from hydra_edge.llm.models import available_models, open_llm
+    from hydra_edge.llm.models import check_name
+    from hydra_edge.llm.names import read_name
 
-    name = spec.strip()
-    named = name.lower() in {model.name for model in available_models()}
-    remote = name.startswith("openai:") and name != "openai:"
-    if is_file(name):
-        chat = "chat:" if name.startswith("chat:") else ""
-        return f"{chat}{Path(name.removeprefix('chat:')).expanduser().absolute()}"
-    if name and not (named or remote):
-        open_llm(name, Config(), find_paths()).close()  # there is none: it says so
-    return name
+    name = read_name(spec)
+    check_name(name)
+    return name.anywhere()
 
 
 def set_key(name: KeyName) -> None:

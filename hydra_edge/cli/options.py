@@ -7,7 +7,7 @@ import re
 import select
 import stat
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -21,6 +21,11 @@ def _named(user: str | None) -> str | None:
     return user
 
 
+def task_option(purpose: str) -> Any:
+    """Return the option --task; what a task is named for differs from command to command."""
+    return typer.Option("--task", "-t", metavar="TASK", help=purpose)
+
+
 User = Annotated[
     str | None,
     typer.Option(
@@ -28,19 +33,20 @@ User = Annotated[
         help="Whose history; default: setting `user`.",
     ),
 ]  # fmt: skip
-Task = Annotated[
-    str | None,
-    typer.Option(
-        "--task", "-t", metavar="TASK", help="Which kind of query; default: the one used most."
-    ),
-]
+Task = Annotated[str | None, task_option("Which kind of query; default: the one used most.")]
 RecordTask = Annotated[
     str | None,
-    typer.Option(
-        "--task", "-t", metavar="TASK",
-        help="Which kind of query it answers; default: setting `task`, else general.",
-    ),
-]  # fmt: skip
+    task_option("Which kind of query it answers; default: setting `task`, else general."),
+]
+RecordIds = Annotated[
+    list[str] | None, typer.Argument(metavar="[RECORD_ID]...", help="Ids of records.")
+]
+WholeSource = Annotated[
+    str | None,
+    typer.Option("--source", metavar="SOURCE", help="All from this source: see `history sources`."),
+]
+InFile = Annotated[str, typer.Argument(metavar="FILE", help="File to read; - is stdin.")]
+OutFile = Annotated[str, typer.Argument(metavar="FILE", help="Where to (mode 0600); - is stdout.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace FILE if it is there already.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object, for programs.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
@@ -77,6 +83,12 @@ def seconds(text: str | None, option: str) -> float | None:
             f"{text!r} is no duration; expected for example 60s, 2m or 500ms.", param_hint=option
         )
     return float(match[1]) * _SECONDS[match[2]]
+
+
+def as_words(**options: str | None) -> list[str]:
+    """Return options as words of a command line; those that are None or empty are left out."""
+    named = [(f"--{name}", value) for name, value in options.items() if value]
+    return [word for pair in named for word in pair]
 
 
 def clean(text: str) -> str:

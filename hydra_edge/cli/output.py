@@ -7,14 +7,18 @@ from LLMs: none is ever read as markup, and on a terminal none can move the curs
 from __future__ import annotations
 
 import json
-import math
 import os
 import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
+
+from hydra_edge.forms import finite
+
+if TYPE_CHECKING:
+    from hydra_edge.types import JsonDict
 
 # C0 and C1 controls but tab and line feed, DEL, and the marks that override text direction.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202d\u202e]")
@@ -60,20 +64,9 @@ def answer(text: str, *, end: str = "\n") -> None:
     sys.stdout.write((harmless(text) if is_terminal(sys.stdout) else text) + end)
 
 
-def _finite(value: Any) -> Any:
-    """Replace numbers JSON has no word for (infinite bounds of tiny samples) by null."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: _finite(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(entry) for entry in value]
-    return value
-
-
 def write_json(payload: Any) -> None:
     """Write a result for machines to stdout, as one JSON document on one line."""
-    text = json.dumps(_finite(payload), ensure_ascii=False, allow_nan=False)
+    text = json.dumps(finite(payload), ensure_ascii=False, allow_nan=False)
     sys.stdout.write(_JSON_CONTROL.sub(lambda m: f"\\u{ord(m[0]):04x}", text) + "\n")
 
 
@@ -94,6 +87,11 @@ def heading(text: str, *, stream: IO[str] | None = None) -> None:
     stream.write(paint(harmless(text), "bold", stream) + "\n")
 
 
+def error_json(code: str, message: str) -> JsonDict:
+    """Return what programs are told of a failure."""
+    return {"error": {"code": code, "message": message}}
+
+
 def write_error(code: str, message: str, *, as_json: bool) -> None:
     """Report a failure: one line on stderr, and for machines an object on stdout too."""
     line = f"{paint('error:', 'red', sys.stderr)} {one_line(message)}\n"
@@ -102,7 +100,7 @@ def write_error(code: str, message: str, *, as_json: bool) -> None:
     finally:  # told even if stdout takes nothing
         sys.stderr.write(line)
     if as_json:
-        write_json({"error": {"code": code, "message": message}})
+        write_json(error_json(code, message))
 
 
 def table(

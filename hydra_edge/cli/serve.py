@@ -108,12 +108,11 @@ def _check_llm(me: Personalizer) -> None:
 
     With none named, the server does what needs none.
     """
-    from hydra_edge.cli.models import is_file
-    from hydra_edge.llm.models import available_models
+    from hydra_edge.llm.models import is_ready
+    from hydra_edge.llm.names import read_name
 
-    name = me.config.model.strip()
-    ready = {model.name for model in available_models() if model.installed}
-    if name and name.lower() not in ready and not is_file(name):
+    name = read_name(me.config.model)
+    if name.kind != "default" and not is_ready(name):
         _ = me.llm  # sends nothing; it says what is wrong with a name, an address or a key
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import typer
@@ -63,11 +62,14 @@ def open_user(
     shared head serves a person without a history, but a name mistyped should not become one.
     """
     config, paths = settings(model=model, base_url=base_url, offline=offline or None)
-    if base_url is not None and not config.model.startswith("openai:"):
-        raise typer.BadParameter(
-            f"needs -m openai:MODEL; the model in use is {config.model or 'the local default'}.",
-            param_hint="--base-url",
-        )
+    if base_url is not None:
+        from hydra_edge.llm.names import read_name
+
+        if (name := read_name(config.model)).kind != "remote":
+            raise typer.BadParameter(
+                f"needs -m openai:MODEL; the model in use is {name.text or 'the local default'}.",
+                param_hint="--base-url",
+            )
     opener: Opener = ctx.obj if callable(ctx.obj) else _open
     return opener(user, create=create, config=config, paths=paths)
 
@@ -86,7 +88,8 @@ def record_counts(ctx: typer.Context, user: str | None) -> dict[str, int]:
 def task_spec(ctx: typer.Context, name: str, user: str | None) -> TaskSpec:
     """Return a task's spec, completed by the answers of a user who need not exist."""
     from hydra_edge.config import find_paths
-    from hydra_edge.tasks import canonical_name, find_task, read_task_dir
+    from hydra_edge.taskfile import read_task_dir
+    from hydra_edge.tasks import canonical_name, find_task
 
     outputs: list[str] = []
     if canonical_name(name) in record_counts(ctx, user):
@@ -118,51 +121,3 @@ def ask(question: str, *, yes: bool) -> None:
     if not output.is_terminal(sys.stdin):
         raise ConfigError(f"{question} Nobody is here to answer. Add --yes to go on.")
     typer.confirm(output.harmless(question), abort=True, err=True)
-
-
-def write_text(file: str, parts: Iterable[str], *, force: bool = False) -> None:
-    """Write the parts of a text to a file only its owner can read, or to stdout (``-``).
-
-    ``force`` replaces a file that is there. A pipe or device is always written to.
-
-    Raises
-    ------
-    ConfigError
-        If the file is there already, or cannot be written.
-    """
-    if file == "-":
-        for part in parts:
-            output.answer(part, end="")
-        return
-    from hydra_edge.config import write_private
-
-    path = Path(file).expanduser()
-    try:
-        if path.is_file() and not force:
-            raise ConfigError(
-                f"Cannot write {path}: a file of that name is there; expected none. Give another "
-                "name, or --force to replace it."
-            )
-        write_private(path, "".join(parts))
-    except OSError as err:
-        raise ConfigError(
-            f"Cannot write {path}: {err.strerror or err}. Expected a file in a folder you may "
-            "write to. Give another one."
-        ) from err
-
-
-def read_text(file: str) -> str:
-    """Read a file, or stdin (``-``).
-
-    Raises
-    ------
-    ConfigError
-        If the file cannot be read.
-    """
-    if file == "-":
-        return sys.stdin.read()
-    path = Path(file).expanduser()
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as err:
-        raise ConfigError(f"Cannot read {path}: {err}. Expected a text file. Check it.") from err

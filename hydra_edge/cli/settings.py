@@ -77,7 +77,7 @@ def _checked(ctx: typer.Context, name: str, value: str) -> str:
     if name == "task" and value:
         task_spec(ctx, value, None)
     elif name == "base_url":
-        from hydra_edge.llm.http import split_base_url
+        from hydra_edge.llm.address import split_base_url
 
         split_base_url(value)
     return value
@@ -95,7 +95,8 @@ def list_tasks(
 ) -> None:
     """List the tasks built in, described by you, or in use."""
     from hydra_edge.config import find_paths
-    from hydra_edge.tasks import BUILTIN, read_task_dir
+    from hydra_edge.taskfile import read_task_dir
+    from hydra_edge.tasks import BUILTIN
 
     counts = record_counts(ctx, user)
     custom = read_task_dir(find_paths().tasks)

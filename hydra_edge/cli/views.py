@@ -12,8 +12,8 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import IO, TYPE_CHECKING
 
-from hydra_edge import words
 from hydra_edge.cli import output
+from hydra_edge.reasons import reasons
 
 if TYPE_CHECKING:
     from hydra_edge.types import (
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
         JsonDict,
         RankedRecord,
         Ranking,
-        Record,
         ReportRow,
         RoleReport,
     )
@@ -52,19 +51,6 @@ def when(time: float | None) -> str:
         return datetime.fromtimestamp(time, tz=UTC).astimezone().strftime("%Y-%m-%d %H:%M")
     except (OverflowError, ValueError, OSError):
         return f"{time:g}"
-
-
-def record_json(record: Record) -> JsonDict:
-    """Return a record in the form ``import jsonl`` reads."""
-    return {
-        "id": record.id,
-        "task": record.task,
-        "input": record.input,
-        "output": record.output,
-        "time": record.time,
-        "private": record.private,
-        "source": record.source,
-    }
 
 
 def _ranked_json(ranked: RankedRecord) -> JsonDict:
@@ -120,7 +106,7 @@ def write_ranking(ranked: tuple[RankedRecord, ...], *, stream: IO[str] | None = 
         output.heading(f"{place}. {item.score:+.2f}  {output.one_line(record.output, 90)}{marks}",
                        stream=stream)  # fmt: skip
         output.plain(f"     {output.one_line(record.input, 90)}", stream=stream)
-        output.plain(f"     {words.reasons(item.contributions, 'reranker')}", stream=stream)
+        output.plain(f"     {reasons(item.contributions, 'reranker')}", stream=stream)
         output.plain(f"     {record.id}  {when(record.time)}", stream=stream)
 
 
@@ -180,7 +166,7 @@ def write_explanation(generation: Generation, *, stream: IO[str]) -> None:
     chosen = chosen_place(generation)
     for place, candidate in enumerate(generation.candidates, start=1):
         if place == chosen:
-            why = words.reasons(candidate.contributions, "adapter", count=6)
+            why = reasons(candidate.contributions, "adapter", count=6)
             output.plain(f"  {candidate.score:+.2f} = {why}", stream=stream)
     if generation.abstained:
         output.plain("  Too close to call: the LLM's first choice was kept.", stream=stream)
@@ -200,9 +186,13 @@ def usage_line(generation: Generation) -> str:
     )
 
 
+def figure(value: float | None, digits: int) -> str:
+    """Return a number with so many decimals, or a dash."""
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
 def _row(row: ReportRow) -> tuple[str, str, str, str]:
-    utility = "-" if row.utility is None else f"{row.utility:.3f}"
-    return (row.name, utility, str(row.n), row.note)
+    return (row.name, figure(row.utility, 3), str(row.n), row.note)
 
 
 def _sure(gain: Gain) -> str:

@@ -1,4 +1,4 @@
-"""Pair features: what a head sees of a (query, record) or a (query, candidate) (design 5.2)."""
+"""Pair features: what a head sees of a (query, record) or a (query, candidate)."""
 
 from hydra_edge.features.adapter import ADAPTER_FEATURES, Pool, adapter_features, draw_in
 from hydra_edge.features.closed import is_within

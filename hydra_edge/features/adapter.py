@@ -47,6 +47,7 @@ ADAPTER_FEATURES = (
     *WORD_FEATURES,
     *CLOSED_FEATURES,
 )
+_AT = {name: column for column, name in enumerate(ADAPTER_FEATURES)}
 CLOSED_COLUMNS = slice(len(ADAPTER_FEATURES) - len(CLOSED_FEATURES), len(ADAPTER_FEATURES))
 _WORDS = slice(CLOSED_COLUMNS.start - len(WORD_FEATURES), CLOSED_COLUMNS.start)
 NEIGHBOURS = 50
@@ -55,13 +56,13 @@ FLOOR = 0.02  # added inside logarithms of shares
 OPENING_FLOOR = 0.01
 # What the user's own records say of a free text; of the first four there are logarithms beside it.
 _TOLD = [
-    ADAPTER_FEATURES.index(name)
+    _AT[name]
     for name in (
         "support_near", "support_wide", "habit", "support_ranked", "length_fit", "opening_fit",
         "casing_fit", "punctuation_fit", "words_own", "words_near",
     )
 ]  # fmt: skip
-_TOLD_LOGS = [ADAPTER_FEATURES.index(f"log_{ADAPTER_FEATURES[i]}") for i in _TOLD[:4]]
+_TOLD_LOGS = [_AT[f"log_{ADAPTER_FEATURES[i]}"] for i in _TOLD[:4]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,17 +122,19 @@ def _similarity(pool: Pool, history: History, index: Int1d) -> Float2d:
 
 def _support(pool: Pool, history: History, out: Float2d) -> None:
     """Fill the six support columns: what near and trusted records speak for."""
+    names = ("support_near", "support_wide", "support_ranked")
     if len(history) == 0:
-        out[:, 11:13] = out[:, 20] = np.log(FLOOR)
+        out[:, [_AT[f"log_{name}"] for name in names]] = np.log(FLOOR)
         return
-    out[:, 19] = _weigh(_similarity(pool, history, pool.trusted), pool.trust)
-    out[:, 20] = np.log(out[:, 19] + FLOOR)
+    trusted = _similarity(pool, history, pool.trusted)
+    out[:, _AT["support_ranked"]] = _weigh(trusted, pool.trust)
     index, cosine = _near(pool, history)
     similarity = _similarity(pool, history, index)
-    for column, temperature in ((9, SHARP), (10, BROAD)):
+    for name, temperature in (("support_near", SHARP), ("support_wide", BROAD)):
         weight = np.exp((cosine - cosine.max()) / temperature)
-        out[:, column] = _weigh(similarity, weight / weight.sum())
-        out[:, column + 2] = np.log(out[:, column] + FLOOR)
+        out[:, _AT[name]] = _weigh(similarity, weight / weight.sum())
+    for name in names:
+        out[:, _AT[f"log_{name}"]] = np.log(out[:, _AT[name]] + FLOOR)
 
 
 def _habit(pool: Pool, history: History) -> Float1d:
@@ -152,24 +155,27 @@ def _votes(pool: Pool, history: History, out: Float2d) -> None:
     texts = [c.text for c in pool.candidates]
     count = np.array([c.count for c in pool.candidates], dtype=np.float32)
     share = count / max(float(count.sum()), 1.0)
-    out[:, 0] = [c.greedy for c in pool.candidates]
-    out[:, 22] = [c.zero_shot for c in pool.candidates]
+    out[:, _AT["greedy"]] = [c.greedy for c in pool.candidates]
+    out[:, _AT["zero_shot"]] = [c.zero_shot for c in pool.candidates]
     agreement = agreement_matrix(texts, history.task)
     if history.task.kind == "text":
         # Without itself, or one candidate of many samples would agree with its own echo only.
         others = np.maximum(count.sum() - 1.0, 1.0)
         own = np.diag(agreement) * np.minimum(count, 1.0)
-        out[:, 1] = (_weigh(agreement, count) - own) / others
+        out[:, _AT["consensus"]] = (_weigh(agreement, count) - own) / others
         alike = pool.vectors @ pool.vectors.T
-        out[:, 21] = (_weigh(alike, count) - np.diag(alike) * np.minimum(count, 1.0)) / others
+        own = np.diag(alike) * np.minimum(count, 1.0)
+        out[:, _AT["cos_consensus"]] = (_weigh(alike, count) - own) / others
     else:
-        out[:, 1] = _weigh(agreement, share)
-    out[:, 2] = share
-    out[:, 3] = np.log(share + FLOOR)
+        out[:, _AT["consensus"]] = _weigh(agreement, share)
+    out[:, _AT["votes"]] = share
+    out[:, _AT["log_votes"]] = np.log(share + FLOOR)
     logprobs = [c.logprob for c in pool.candidates if c.logprob is not None]
     if logprobs:
         mean = sum(logprobs) / len(logprobs)
-        out[:, 4] = [0.0 if c.logprob is None else c.logprob - mean for c in pool.candidates]
+        out[:, _AT["logprob"]] = [
+            0.0 if c.logprob is None else c.logprob - mean for c in pool.candidates
+        ]
 
 
 def _style(pool: Pool, history: History, out: Float2d) -> None:
@@ -183,12 +189,12 @@ def _style(pool: Pool, history: History, out: Float2d) -> None:
         gap = -np.abs(style - profile.style)
         length = abs(float(np.log1p(len(words))) - profile.log_length_mean)
         opening = profile.openings.get(opening_of(candidate.text), 0.0)
-        out[row, 6] = _share(words, query_words)
-        out[row, 7] = _share(words, shown_words)
-        out[row, 15] = -length / profile.log_length_std
-        out[row, 16] = np.log(opening + OPENING_FLOOR)
-        out[row, 17] = gap[CASING].mean()
-        out[row, 18] = gap[PUNCTUATION].mean()
+        out[row, _AT["in_query"]] = _share(words, query_words)
+        out[row, _AT["copied"]] = _share(words, shown_words)
+        out[row, _AT["length_fit"]] = -length / profile.log_length_std
+        out[row, _AT["opening_fit"]] = np.log(opening + OPENING_FLOOR)
+        out[row, _AT["casing_fit"]] = gap[CASING].mean()
+        out[row, _AT["punctuation_fit"]] = gap[PUNCTUATION].mean()
 
 
 def adapter_features(pool: Pool, history: History, classifier: Classifier | None = None) -> Float2d:
@@ -212,12 +218,12 @@ def adapter_features(pool: Pool, history: History, classifier: Classifier | None
     if not pool.candidates:
         return out
     _votes(pool, history, out)
-    out[:, 5] = pool.vectors @ pool.query_vector
+    out[:, _AT["cos_query"]] = pool.vectors @ pool.query_vector
     if len(pool.shown):
-        out[:, 8] = (pool.vectors @ pool.shown_vectors.T).mean(axis=1)
+        out[:, _AT["cos_shown"]] = (pool.vectors @ pool.shown_vectors.T).mean(axis=1)
     _support(pool, history, out)
-    out[:, 13] = _habit(pool, history)
-    out[:, 14] = np.log(np.maximum(out[:, 13], 0.0) + FLOOR)
+    out[:, _AT["habit"]] = _habit(pool, history)
+    out[:, _AT["log_habit"]] = np.log(np.maximum(out[:, _AT["habit"]], 0.0) + FLOOR)
     if history.task.kind == "text":
         _style(pool, history, out)
         out[:, _WORDS] = word_features(

@@ -23,6 +23,7 @@ RERANKER_FEATURES = (
     "duplicate",  # 1 if a better record of the shortlist says the same
     "helped",  # log odds that answers shown with it were taken as they were
 )
+_AT = {name: column for column, name in enumerate(RERANKER_FEATURES)}
 NEAR = 0.1  # temperature of nearness in cosine: .1 apart counts e times less
 SUPPORT_FLOOR = 0.02
 DUPLICATE = 0.97  # cosine of two inputs from which they say the same
@@ -94,18 +95,18 @@ def reranker_features(
     np.fill_diagonal(same, val=True)  # the first record like it is then itself, or a better one
     length = np.log1p(history.described.length[index])
     profile = history.profile
-    out[:, 0] = shortlist.cosine
-    out[:, 1] = outputs @ query
-    out[:, 2] = shortlist.bm25
-    out[:, 3] = shortlist.bm25_rank
-    out[:, 4] = -np.log1p(n - 1 - index) / np.log(n + 1.0)
-    out[:, 5] = consensus
-    out[:, 6] = np.log(consensus + SUPPORT_FLOOR)
-    out[:, 7] = _habit(history, shortlist, outputs)
-    out[:, 8] = -np.abs(length - profile.log_length_mean) / profile.log_length_std
-    out[:, 9] = same.argmax(axis=1) < np.arange(m)
+    out[:, _AT["cos_input"]] = shortlist.cosine
+    out[:, _AT["cos_output"]] = outputs @ query
+    out[:, _AT["bm25"]] = shortlist.bm25
+    out[:, _AT["bm25_rank"]] = shortlist.bm25_rank
+    out[:, _AT["recency"]] = -np.log1p(n - 1 - index) / np.log(n + 1.0)
+    out[:, _AT["consensus"]] = consensus
+    out[:, _AT["log_consensus"]] = np.log(consensus + SUPPORT_FLOOR)
+    out[:, _AT["habit"]] = _habit(history, shortlist, outputs)
+    out[:, _AT["length_fit"]] = -np.abs(length - profile.log_length_mean) / profile.log_length_std
+    out[:, _AT["duplicate"]] = same.argmax(axis=1) < np.arange(m)
     if helped:
         counts = [helped.get(history.records[i].id, (0, 0)) for i in index.tolist()]
         shown, taken = np.array(counts, dtype=np.float32).T
-        out[:, 10] = np.log((taken + 1.0) / (shown - taken + 1.0))
+        out[:, _AT["helped"]] = np.log((taken + 1.0) / (shown - taken + 1.0))
     return out

@@ -1,13 +1,12 @@
 """The head: one user's linear weights, fitted as a conditional logit under a population prior.
 
-Owns the numerics of choosing (design 5.3, 5.5): what a head is fitted on (``groups``), the
+Owns the numerics of choosing: what a head is fitted on (``groups``), the
 objective and its Newton step (``objective``), the head itself (``logit``), leave-one-query-out
 and the strength of the prior (``loo``), and the bounds the gate rests on (``bounds``).
 Refuses to know texts, tasks, feature names or files: arrays in, arrays out.
 """
 
 from hydra_edge.heads.bounds import (
-    GainEstimate,
     PopulationGain,
     is_collapsed,
     one_sided_low,
@@ -15,29 +14,17 @@ from hydra_edge.heads.bounds import (
     student_t_quantile,
 )
 from hydra_edge.heads.groups import Groups, Prior, target_distribution
-from hydra_edge.heads.logit import ABSTAIN_Z, ConditionalLogit, Lead
-from hydra_edge.heads.loo import (
-    PRIOR_SCALES,
-    ScaleChoice,
-    choose_prior_scale,
-    leave_one_out,
-    loo_scores,
-)
+from hydra_edge.heads.logit import ConditionalLogit
+from hydra_edge.heads.loo import PRIOR_SCALES, choose_prior_scale
 
 __all__ = [
-    "ABSTAIN_Z",
     "PRIOR_SCALES",
     "ConditionalLogit",
-    "GainEstimate",
     "Groups",
-    "Lead",
     "PopulationGain",
     "Prior",
-    "ScaleChoice",
     "choose_prior_scale",
     "is_collapsed",
-    "leave_one_out",
-    "loo_scores",
     "one_sided_low",
     "posterior_gain",
     "student_t_quantile",

@@ -20,7 +20,7 @@ _COLLAPSED_STD = 1e-3
 
 
 def is_collapsed(scores: npt.ArrayLike, offsets: npt.ArrayLike) -> bool:
-    """Say whether a head tells no candidates apart (design 5.5).
+    """Say whether a head tells no candidates apart.
 
     Parameters
     ----------
@@ -56,7 +56,7 @@ def is_collapsed(scores: npt.ArrayLike, offsets: npt.ArrayLike) -> bool:
     return math.sqrt(squares / freedom) < _COLLAPSED_STD
 
 
-def one_sided_low(differences: npt.ArrayLike, level: float = 0.8) -> float:
+def one_sided_low(differences: npt.ArrayLike, level: float) -> float:
     """Bound the mean of paired differences from below (Student's t).
 
     Parameters
@@ -78,7 +78,7 @@ def one_sided_low(differences: npt.ArrayLike, level: float = 0.8) -> float:
 
     Examples
     --------
-    >>> round(one_sided_low([0.1, 0.3, 0.2, 0.0]), 4)
+    >>> round(one_sided_low([0.1, 0.3, 0.2, 0.0], 0.8), 4)
     0.0868
     """
     values = checked("Differences", differences, (None,))
@@ -115,7 +115,7 @@ _NOISE_QUERIES = 8
 
 
 def posterior_gain(
-    differences: npt.ArrayLike, population: PopulationGain, level: float = 0.8
+    differences: npt.ArrayLike, population: PopulationGain, level: float
 ) -> GainEstimate:
     """Estimate a user's gain from their own queries and from what other users gained.
 
@@ -139,9 +139,9 @@ def posterior_gain(
     Examples
     --------
     >>> others = PopulationGain(mean=0.05, spread=0.03, noise=0.2)
-    >>> posterior_gain([], others).low > 0
+    >>> posterior_gain([], others, 0.8).low > 0
     True
-    >>> posterior_gain([-0.1] * 40, others).mean < 0
+    >>> posterior_gain([-0.1] * 40, others, 0.8).mean < 0
     True
     """
     values = checked("Differences", differences, (None,))

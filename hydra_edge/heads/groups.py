@@ -7,7 +7,7 @@ Groups are ragged and stored flat: ``offsets[g]:offsets[g + 1]`` are the candida
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -18,14 +18,10 @@ from hydra_edge.heads.checks import (
     ROUNDING,
     checked,
     checked_offsets,
-    checked_scale,
     symmetric,
     within_unit,
 )
-from hydra_edge.types import Double1d, Double2d, Int1d
-
-# Utilities closer than this are the same utility.
-_SAME_UTILITY = 1e-9
+from hydra_edge.types import Bool1d, Double1d, Double2d, Int1d
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,9 +45,8 @@ class Prior:
 
     Examples
     --------
-    >>> Prior(np.zeros(2), np.eye(2), tau=0.25).scaled(4.0).precision
-    array([[4., 0.],
-           [0., 4.]])
+    >>> Prior(np.zeros(2), np.eye(2), tau=0.25).dim
+    2
     """
 
     mean: Double1d
@@ -77,10 +72,6 @@ class Prior:
         """Number of features."""
         return self.mean.size
 
-    def scaled(self, scale: float) -> Prior:
-        """Return this prior with its precision times ``scale`` (> 1: users differ less)."""
-        return replace(self, precision=self.precision * checked_scale(scale))
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Groups:
@@ -97,8 +88,6 @@ class Groups:
     targets
         Shape ``(n_pairs,)``, summing to 1 within each group, or None. Where given they are
         fitted instead of ``exp(utility / tau)``: one-hot for a pick.
-    weights
-        Shape ``(n_groups,)``, >= 0; how much each query counts. None: 1 each.
 
     Raises
     ------
@@ -110,7 +99,6 @@ class Groups:
     utilities: Double1d
     offsets: Int1d
     targets: Double1d | None = None
-    weights: Double1d | None = None
 
     def __post_init__(self) -> None:
         features = checked("Features", self.features, (None, None))
@@ -129,14 +117,6 @@ class Groups:
                     "every group. For a pick, set the chosen candidate to 1 and the rest to 0."
                 )
             object.__setattr__(self, "targets", targets)
-        if self.weights is not None:
-            weights = checked("Group weights", self.weights, (offsets.size - 1,))
-            if np.any(weights < 0.0):
-                raise ShapeError(
-                    f"Group weights do not fit: got {float(weights.min()):g}; expected 0 or "
-                    "more. A query counts 1 unless something speaks against it."
-                )
-            object.__setattr__(self, "weights", weights)
         object.__setattr__(self, "features", features)
         object.__setattr__(self, "utilities", utilities)
         object.__setattr__(self, "offsets", offsets)
@@ -148,7 +128,6 @@ class Groups:
         dim: int,
         *,
         targets: Sequence[npt.NDArray[np.floating]] | None = None,
-        weights: Sequence[float] | None = None,
     ) -> Groups:
         """Build groups from one ``(features (m, dim), utilities (m,))`` pair per query.
 
@@ -160,8 +139,6 @@ class Groups:
             Number of features; needed because ``items`` may be empty.
         targets
             One array of shape ``(m,)`` a query, or None.
-        weights
-            One number a query, or None.
 
         Raises
         ------
@@ -192,7 +169,6 @@ class Groups:
             utilities=np.concatenate([np.zeros(0), *utilities]),
             offsets=np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(sizes)]),
             targets=None if targets is None else np.concatenate([np.zeros(0), *targets]),
-            weights=None if weights is None else np.asarray(weights, dtype=np.float64),
         )
 
     @property
@@ -241,24 +217,23 @@ class Groups:
             utilities=self.utilities[pairs],
             offsets=offsets,
             targets=None if self.targets is None else self.targets[pairs],
-            weights=None if self.weights is None else self.weights[chosen],
         )
 
-    def spread(self) -> Double1d:
-        """Return how far apart each query's candidates are in worth, shape ``(n_groups,)``.
+    def teaches(self) -> Bool1d:
+        """Say which queries teach something: shape ``(n_groups,)``.
 
-        What a head is fitted to counts: the targets where they are given, else the utilities.
+        Not those with fewer than two candidates, or whose candidates are all worth the same in
+        what a head is fitted to: the targets where they are given, else the utilities.
         """
         if self.n_groups == 0:
-            return np.zeros(0)
+            return np.zeros(0, dtype=np.bool_)
         worth = self.utilities if self.targets is None else self.targets
         starts = self.offsets[:-1]
-        return np.asarray(np.maximum.reduceat(worth, starts) - np.minimum.reduceat(worth, starts))
+        spread = np.maximum.reduceat(worth, starts) - np.minimum.reduceat(worth, starts)
+        return np.asarray(spread > 0.0)
 
     def informative(self) -> Groups:
-        """Drop queries that teach nothing (design 5.4).
-
-        Those with fewer than two candidates, or whose candidates are all worth the same.
+        """Return the queries that teach something.
 
         Examples
         --------
@@ -267,7 +242,7 @@ class Groups:
         >>> Groups.stack([flat, told], dim=1).informative().utilities
         array([0.5, 0.7])
         """
-        return self.take(self.spread() > _SAME_UTILITY) if self.n_groups else self
+        return self.take(self.teaches())
 
 
 def target_distribution(utilities: Double1d, offsets: Int1d, tau: float) -> Double1d:

@@ -1,4 +1,4 @@
-"""One user's head: a conditional logit with a Gaussian population prior (design 5.3).
+"""One user's head: a conditional logit with a Gaussian population prior (docs/adr/0002).
 
 Owns fitting, the online update, scoring and abstention. Refuses to choose its own prior
 strength (``loo``) or to say whether it helps (``evaluate`` does, on held-out history).
@@ -56,14 +56,6 @@ class ConditionalLogit:
         Shape ``(d,)``, float64; the MAP estimate.
     precision_
         Shape ``(d, d)``, float64; the Hessian there (Laplace, Bishop 2006, section 4.4).
-    n_groups_
-        Queries it has learned from.
-    loss_
-        Objective at ``weight_`` in nats, prior included; None if not from a fit.
-    iterations_
-        Newton steps taken.
-    converged_
-        False if rounding stopped the fit early (features far outside [-3, 3]).
 
     Examples
     --------
@@ -80,10 +72,6 @@ class ConditionalLogit:
 
     weight_: Double1d
     precision_: Double2d
-    n_groups_: int
-    loss_: float | None
-    iterations_: int
-    converged_: bool
 
     def __init__(self, prior: Prior, *, prior_scale: float = 1.0) -> None:
         self.prior = prior
@@ -93,7 +81,6 @@ class ConditionalLogit:
     def _reset(self) -> None:
         self.weight_ = self.prior.mean
         self.precision_ = self.prior.precision * self.prior_scale
-        self.n_groups_, self.loss_, self.iterations_, self.converged_ = 0, None, 0, True
 
     @classmethod
     def from_state(
@@ -103,7 +90,6 @@ class ConditionalLogit:
         prior: Prior,
         *,
         prior_scale: float = 1.0,
-        n_groups: int = 0,
     ) -> Self:
         """Rebuild a head from what was stored of it (float32 will do).
 
@@ -117,8 +103,6 @@ class ConditionalLogit:
             The prior it was fitted under.
         prior_scale
             The scale it was fitted with.
-        n_groups
-            Queries it had learned from.
 
         Raises
         ------
@@ -128,7 +112,6 @@ class ConditionalLogit:
         head = cls(prior, prior_scale=prior_scale)
         head.weight_ = checked("Head weights", weight, (prior.dim,)).copy()
         head.precision_ = symmetric("Head precision", precision, prior.dim, lift=_STORED_ROUNDING)
-        head.n_groups_ = n_groups
         return head
 
     def fit(self, groups: Groups) -> Self:
@@ -142,7 +125,7 @@ class ConditionalLogit:
         Returns
         -------
         Self
-            ``weight_``, ``precision_`` and the rest set; what was learned before is dropped.
+            ``weight_`` and ``precision_`` set; what was learned before is dropped.
 
         Raises
         ------
@@ -153,35 +136,17 @@ class ConditionalLogit:
         if groups.n_groups == 0:
             self._reset()
             return self
-        return self.fit_problem(Problem.of(self.prior, groups))
-
-    def fit_problem(self, problem: Problem, *, start: Double1d | None = None) -> Self:
-        """Fit to groups that were whitened once for several fits; see ``fit``.
-
-        Parameters
-        ----------
-        problem
-            Made with this head's prior.
-        start
-            Weights to start from, shape ``(d,)``; the prior's mean if None. The result does
-            not depend on it.
-        """
-        v = problem.from_weight(self.prior.mean if start is None else start)
-        return self.take(problem, minimise(problem, self.prior_scale, v))
+        problem = Problem.of(self.prior, groups)
+        return self.take(problem, minimise(problem, self.prior_scale))
 
     def take(self, problem: Problem, solution: Solution) -> Self:
         """Take over what minimising a problem at this head's prior scale has found."""
         data = problem.root @ solution.hessian @ problem.root.T
         self.weight_ = problem.to_weight(solution.v)
         self.precision_ = self.prior.precision * self.prior_scale + (data + data.T) / 2.0
-        self.n_groups_ = problem.sizes.size
-        self.loss_, self.iterations_ = solution.loss, solution.iterations
-        self.converged_ = solution.converged
         return self
 
-    def update(
-        self, features: npt.ArrayLike, target: npt.ArrayLike, *, weight: float = 1.0
-    ) -> Self:
+    def update(self, features: npt.ArrayLike, target: npt.ArrayLike) -> Self:
         """Learn one new query by one Newton step on the stored Laplace posterior.
 
         With g and H of the new query's cross-entropy at the present weights, the new
@@ -193,8 +158,6 @@ class ConditionalLogit:
             Shape ``(m, d)``, one row a candidate.
         target
             Shape ``(m,)``, >= 0, sums to 1; one-hot for a pick.
-        weight
-            How much the query counts, >= 0.
 
         Returns
         -------
@@ -209,23 +172,15 @@ class ConditionalLogit:
         goal = np.asarray(target, dtype=np.float64)
         # Utilities play no part where targets are given.
         one = Groups.stack([(self._rows(features), goal)], self.prior.dim, targets=[goal])
-        rate = float(checked("Update weight", np.asarray([weight]), (1,))[0])
-        if rate < 0.0:
-            raise ShapeError(
-                f"Head cannot be updated: got weight {weight!r}; expected 0 or more. "
-                "To undo an update, roll back to the version before it."
-            )
         head = type(self)(self.prior, prior_scale=self.prior_scale)
         centred = one.features - one.features.mean(axis=0)
         scores = centred @ self.weight_
         p = np.exp(scores - scores.max())
         p /= p.sum()
-        spread = np.sqrt(rate * p)[:, None] * (centred - p @ centred)
+        spread = np.sqrt(p)[:, None] * (centred - p @ centred)
         head.precision_ = self.precision_ + spread.T @ spread
-        gradient = rate * (p - goal) @ centred
+        gradient = (p - goal) @ centred
         head.weight_ = self.weight_ - solve_positive(head.precision_, gradient)
-        head.n_groups_, head.iterations_ = self.n_groups_ + 1, self.iterations_ + 1
-        head.converged_ = self.converged_
         return head
 
     def scores(self, features: npt.ArrayLike) -> Double1d:
@@ -269,10 +224,10 @@ class ConditionalLogit:
         variance = float(apart @ solve_positive(self.precision_, apart))
         return Lead(float(apart @ self.weight_), float(np.sqrt(max(variance, 0.0))))
 
-    def abstains(self, features: npt.ArrayLike, *, greedy: int, z: float = ABSTAIN_Z) -> bool:
+    def abstains(self, features: npt.ArrayLike, *, greedy: int) -> bool:
         """Say whether to return the greedy answer although another one scores higher.
 
-        True if the best candidate's lead over the greedy one is within ``z`` standard
+        True if the best candidate's lead over the greedy one is within ``ABSTAIN_Z`` standard
         deviations of the Laplace posterior. False if the greedy one is itself the best.
 
         Parameters
@@ -281,8 +236,6 @@ class ConditionalLogit:
             Shape ``(m, d)``.
         greedy
             Row of the greedy candidate.
-        z
-            Standard deviations; 0 never abstains but on a tie.
 
         Raises
         ------
@@ -292,7 +245,7 @@ class ConditionalLogit:
         rows = self._candidates(features, greedy)
         best = int(np.argmax(rows @ self.weight_))
         lead = self.lead(rows, best, greedy)
-        return best != greedy and lead.difference <= z * lead.std
+        return best != greedy and lead.difference <= ABSTAIN_Z * lead.std
 
     def _rows(self, features: npt.ArrayLike) -> Double2d:
         return checked("Features", features, (None, self.prior.dim))

@@ -1,6 +1,6 @@
-"""The penalised conditional-logit objective, its Newton step, and its leave-one-out steps.
+"""The penalised conditional-logit objective, and Newton's steps to its optimum.
 
-Owns the numerics of design 5.3 on raw arrays; ``docs/adr/0002-head-maths.md`` has the
+Owns the head's numerics on raw arrays; ``docs/adr/0002-head-maths.md`` has the
 formulas. Everything happens in coordinates ``v`` where the prior is a unit Gaussian,
 ``w = mu + inv(C').v`` with ``Lambda = C.C'``: there the Hessian of scale s is ``s.I`` plus
 data, so no eigenvalue lies below s whatever the features are. No loop runs over groups.
@@ -18,7 +18,7 @@ import numpy.typing as npt
 from hydra_edge.heads.groups import Groups, Prior
 from hydra_edge.types import Double1d, Double2d, Int1d
 
-MAX_ITERATIONS = 100
+_MAX_ITERATIONS = 100
 # Squared Newton decrement, relative to 1 + loss: the distance to the optimum in the Hessian's
 # norm is its root, and one more step would square it.
 _CONVERGED = 1e-16
@@ -33,12 +33,8 @@ _MAX_HALVINGS = 60
 # Added to a unit diagonal, so that rounding cannot make a matrix singular: in a healthy one it
 # changes the twelfth digit of a step, not where the steps lead.
 _JITTER = 1e-12
-# A group's leverage is below 1 but can round to it where the prior is weak beside the features.
-_KEPT = 1.0 + 1e-9
 # Doubles looked at in one go: they stay in the cache of a core.
 _PART = 50_000
-# Doubles gathered at once in leave-one-out; bounds its memory to some 20 MB.
-_CHUNK = 500_000
 
 
 def solve_positive(matrix: Double2d, rhs: Double1d) -> Double1d:
@@ -86,7 +82,6 @@ class Problem:
     features: Double2d
     base: Double1d
     target: Double1d
-    weights: Double1d
     starts: Int1d
     sizes: Int1d
     even: int
@@ -111,7 +106,6 @@ class Problem:
             features=centred @ inverse.T,
             base=centred @ prior.mean,
             target=groups.target(prior.tau),
-            weights=np.ones(groups.n_groups) if groups.weights is None else groups.weights,
             starts=starts,
             sizes=sizes,
             even=even,
@@ -125,11 +119,6 @@ class Problem:
     def to_weight(self, v: Double2d | Double1d) -> Double2d | Double1d:
         """Map ``v``, shape ``(..., d)``, to head weights of the same shape."""
         return self.mean + v @ self.root_inverse
-
-    def from_weight(self, weight: Double1d) -> Double1d:
-        """Map head weights to ``v``; both of shape ``(d,)``."""
-        v: Double1d = (weight - self.mean) @ self.root
-        return v
 
     def scores(self, v: Double1d) -> Double1d:
         """Scores of every pair at ``v``, up to a constant within each group."""
@@ -149,17 +138,17 @@ class Problem:
         return result
 
     def cross_entropy(self, log_probability: Double1d) -> Double1d:
-        """Cross-entropy of each group's target, nats, shape ``(n_groups,)``, unweighted."""
+        """Cross-entropy of each group's target, nats, shape ``(n_groups,)``."""
         result: Double1d = -_group_sums(self.target * log_probability, self.starts, self.even)
         return result
 
     def loss(self, log_probability: Double1d, v: Double1d, scale: float) -> float:
-        """Weighted cross-entropy plus the prior's penalty ``scale |v|^2 / 2``."""
-        data = float(self.weights @ self.cross_entropy(log_probability))
+        """Cross-entropy plus the prior's penalty ``scale |v|^2 / 2``."""
+        data = float(self.cross_entropy(log_probability).sum())
         return data + 0.5 * scale * float(v @ v)
 
     def spread(self, probability: Double1d, part: slice) -> Double2d:
-        """Return the rows sqrt(weight p) (x - E_p x) of some groups' pairs.
+        """Return the rows sqrt(p) (x - E_p x) of some groups' pairs.
 
         Their outer products sum to the Hessian of the data. ``probability`` is that of all
         pairs; ``part`` says which groups.
@@ -175,7 +164,7 @@ class Problem:
             rows = rows.reshape(features.shape)
         else:
             rows = features - np.repeat(mean, sizes, axis=0)
-        rows *= np.sqrt(np.repeat(self.weights[part], sizes) * p)[:, None]
+        rows *= np.sqrt(p)[:, None]
         return rows
 
     def hessian(self, probability: Double1d) -> Double2d:
@@ -191,8 +180,9 @@ class Problem:
         return _weighed(self.features, weights, self.starts, self.even)
 
     def residual(self, probability: Double1d) -> Double1d:
-        """Gradient of the loss by each pair's score, shape ``(n_pairs,)``: weight (p - t)."""
-        return self._spread_out(self.weights) * (probability - self.target)
+        """Gradient of the loss by each pair's score, shape ``(n_pairs,)``: p - t."""
+        result: Double1d = probability - self.target
+        return result
 
     def _spread_out(self, per_group: Double1d) -> Double1d:
         return np.repeat(per_group, self.sizes)
@@ -214,8 +204,8 @@ def _weighed(features: Double2d, weights: Double1d, starts: Int1d, even: int) ->
     return np.asarray(np.add.reduceat(weights[:, None] * features, starts, axis=0))
 
 
-def minimise(problem: Problem, scale: float, start: Double1d | Solution) -> Solution:
-    """Minimise the objective by damped Newton from ``start``, shape ``(d,)``.
+def minimise(problem: Problem, scale: float, start: Solution | None = None) -> Solution:
+    """Minimise the objective by damped Newton from the prior's mean, or from ``start``.
 
     What a solution for another scale knows of its own place is not computed again.
 
@@ -223,12 +213,12 @@ def minimise(problem: Problem, scale: float, start: Double1d | Solution) -> Solu
     stops unconverged only when features are so large that rounding hides the progress.
     """
     iterations = 0
-    v = start.v if isinstance(start, Solution) else start
+    v = np.zeros_like(problem.mean) if start is None else start.v
     scores = problem.scores(v)
     log_p = problem.log_probability(scores)
     loss = problem.loss(log_p, v, scale)
     probability = np.exp(log_p)
-    hessian = start.hessian if isinstance(start, Solution) else problem.hessian(probability)
+    hessian = problem.hessian(probability) if start is None else start.hessian
     # Whether the curvature is that at v; if not, up to which decrement it serves.
     fresh, allowed = True, 0.0
     while True:
@@ -240,7 +230,7 @@ def minimise(problem: Problem, scale: float, start: Double1d | Solution) -> Solu
         if not fresh and (converged or -slope > allowed):
             hessian, fresh = problem.hessian(probability), True
             continue
-        if converged or iterations == MAX_ITERATIONS:
+        if converged or iterations == _MAX_ITERATIONS:
             break
         direction = problem.features @ step
         length, slack = 1.0, _LOSS_ROUNDING * (1.0 + loss)
@@ -261,63 +251,3 @@ def minimise(problem: Problem, scale: float, start: Double1d | Solution) -> Solu
     if not fresh:
         hessian = problem.hessian(probability)
     return Solution(v, hessian, probability, loss, iterations, converged)
-
-
-def leave_one_out_steps(
-    problem: Problem, scale: float, v: Double1d, known: Solution | None = None
-) -> Double2d:
-    """Move from ``v`` one Newton step on the objective without each group in turn.
-
-    With A the group's rows of ``spread``, H the full Hessian and R.R' = inv(H), the Hessian
-    without the group is R'^-1 (I - Z'Z) R^-1 for Z = A.R, so only a system of the smaller of
-    group size and d is solved, for all groups of one size at once. (n different sizes need
-    n^2 / 2 pairs, so the loop over sizes is never the cost.)
-
-    Parameters
-    ----------
-    known
-        What was computed at ``v`` when it was found, if it was.
-
-    Returns
-    -------
-    Double2d
-        Shape ``(n_groups, d)``, in the coordinates of ``v``.
-    """
-    if known is None:
-        probability = np.exp(problem.log_probability(problem.scores(v)))
-        hessian = problem.hessian(probability)
-    else:
-        probability, hessian = known.probability, known.hessian
-    residual = problem.residual(probability)
-    values, vectors = np.linalg.eigh(hessian + scale * np.eye(v.size))
-    root = vectors / np.sqrt(np.maximum(values, scale))
-    # Each group's gradient, minus what is left of the whole one (0 at the optimum).
-    rest = problem.features.T @ residual + scale * v
-    moves = (problem.weighed(residual) - rest) @ root
-    if problem.even:
-        for groups in problem.parts:
-            rows = problem.spread(probability, groups) @ root
-            rows = rows.reshape(-1, problem.even, v.size)
-            moves[groups] = _without_own_curvature(rows, moves[groups])
-    else:
-        spread = problem.spread(probability, slice(0, len(problem.sizes))) @ root
-        for size in np.unique(problem.sizes):
-            members = np.flatnonzero(problem.sizes == size)
-            for part in np.array_split(members, 1 + members.size * size * v.size // _CHUNK):
-                rows = spread[problem.starts[part][:, None] + np.arange(size)]  # (k, size, d)
-                moves[part] = _without_own_curvature(rows, moves[part])
-    result: Double2d = v + moves @ root.T
-    return result
-
-
-def _without_own_curvature(rows: Double2d, moves: Double2d) -> Double2d:
-    """Solve (I - Z'Z) x = b for stacked Z (k, m, d) and b (k, d); I - Z'Z is positive."""
-    _, m, d = rows.shape
-    turned = rows.transpose(0, 2, 1)
-    if m >= d:
-        kept = _KEPT * np.eye(d) - turned @ rows
-        return np.asarray(np.linalg.solve(kept, moves[:, :, None])[:, :, 0], dtype=np.float64)
-    kept = _KEPT * np.eye(m) - rows @ turned
-    inner = np.linalg.solve(kept, rows @ moves[:, :, None])
-    woodbury: Double2d = moves + (turned @ inner)[:, :, 0]
-    return woodbury

@@ -45,9 +45,9 @@ class Origin:
     private: bool
 
     @classmethod
-    def of(cls, kind: str, place: Path | None, task: str, *, private: bool) -> Origin:
+    def of(cls, kind: str, place: Path | TextIO, task: str, *, private: bool) -> Origin:
         """Name a source ``kind:<absolute path>``, or ``kind:-`` for a stream."""
-        where = "-" if place is None else os.path.realpath(place)
+        where = os.path.realpath(place) if isinstance(place, Path) else "-"
         return cls(clean_text(f"{kind}:{where}"), canonical_name(task), private)
 
 
@@ -144,7 +144,7 @@ def parse_private(value: object) -> bool:
 
 
 def build_record(fields: Mapping[str, object], origin: Origin, log: ImportLog) -> Record | None:
-    """Turn fields into a record; None (and counted) if its input or output is empty.
+    """Turn fields into a record and count it; None if its input or output is empty.
 
     Raises
     ------
@@ -165,6 +165,7 @@ def build_record(fields: Mapping[str, object], origin: Origin, log: ImportLog) -
         if not text.strip():
             log.skip(f"empty {name}")
             return None
+    log.read += 1
     return record
 
 
@@ -244,7 +245,7 @@ def numbered_lines(
                 )
             log.done += 3 if line.startswith(b"\xef\xbb\xbf") else 0
             line = line.removeprefix(b"\xef\xbb\xbf")
-        log.done += len(line)
+        log.step(len(line))
         if len(line) == MAX_LINE_BYTES and not line.endswith(b"\n"):
             with readable(place, expected):
                 while rest := stream.readline(MAX_LINE_BYTES):

@@ -82,21 +82,20 @@ def read_chatgpt(
                 )
             conversations.extend(part)
     log.begin(item="conversation", unit="conversations", total=len(conversations))
-    for position, conversation in enumerate(conversations, start=1):
-        log.done = position
+    for conversation in conversations:
+        log.step()
         try:
             messages = _messages(conversation)
         except ValueError as err:
-            log.reject(position, str(err))
+            log.reject(log.done, str(err))
             continue
         for turn in _turns(messages, log):
             try:
                 record = build_record(turn.fields(conversation), origin, log)
             except ValueError as err:
-                log.reject(position, str(err))
+                log.reject(log.done, str(err))
                 continue
             if record is not None:
-                log.read += 1
                 yield record
 
 

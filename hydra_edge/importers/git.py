@@ -117,7 +117,7 @@ def _records_by(
     others: Counter[str] = Counter()
     taken = 0
     for commit in _commits(repo):
-        log.done += 1
+        log.step()
         if not _is_by(commit, wanted, exact=exact):
             others[f"{commit.name} <{commit.email}>"] += 1
             log.skip("by another author")
@@ -125,7 +125,6 @@ def _records_by(
         record = _to_record(commit, origin, log)
         if record is None:
             continue
-        log.read += 1
         taken += 1
         yield record
         if taken == limit:

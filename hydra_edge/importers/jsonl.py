@@ -65,7 +65,7 @@ def read_jsonl(
     """
     where = check_columns(columns)
     name = path if isinstance(path, Path) else "The input stream"
-    origin = Origin.of("jsonl", path if isinstance(path, Path) else None, task, private=private)
+    origin = Origin.of("jsonl", path, task, private=private)
     objects = 0
     first_fault: tuple[int, str] | None = None
     with open_bytes(path, _EXPECTED, log) as stream:
@@ -81,7 +81,6 @@ def read_jsonl(
                 log.reject(line_number, str(err))
                 continue
             if record is not None:
-                log.read += 1
                 yield record
     if first_fault and not objects:
         raise ImportFormatError(

@@ -107,18 +107,17 @@ def read_lamp(
     layout = _recognise(said, keys, str(question.get("input", "")), task, questions)
     log.begin(item="profile item", unit="records", total=len(profile))
     origin = Origin.of("lamp", questions, task or layout.task, private=private)
-    for position, item in enumerate(profile, start=1):
-        log.done = position
+    for item in profile:
+        log.step()
         if layout.output is None:
             log.skip("a tweet has no input of its own")
             continue
         try:
             record = build_record(_fields(item, layout), origin, log)
         except ValueError as err:
-            log.reject(position, str(err))
+            log.reject(log.done, str(err))
             continue
         if record is not None:
-            log.read += 1
             yield record
 
 

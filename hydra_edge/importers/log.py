@@ -57,9 +57,9 @@ class ImportLog:
         """Start a source: set what is counted and restart the progress."""
         self.item, self.unit, self.total, self.done = item, unit, total, 0
 
-    def step(self) -> None:
-        """Go on to the next item."""
-        self.done += 1
+    def step(self, size: int = 1) -> None:
+        """Go on to the next item, which takes so much of the progress."""
+        self.done += size
         if self.watch is not None:
             self.watch()
 

@@ -91,18 +91,17 @@ def read_markdown(
         notes = sorted(_find_notes(root))
     log.begin(item="note", unit="notes", total=len(notes))
     origin = Origin.of("markdown", root, task, private=private)
-    for position, path in enumerate(notes, start=1):
-        log.done = position
+    for path in notes:
+        log.step()
         relative = path.relative_to(root).as_posix()
         try:
             fields = _read_note(path, root, relative, log)
             record = build_record(fields, origin, log) if fields else None
         except (OSError, ValueError) as err:
             reason = err.strerror if isinstance(err, OSError) else str(err)
-            log.reject(position, f"{ascii(relative)[1:-1]}: {reason}")
+            log.reject(log.done, f"{ascii(relative)[1:-1]}: {reason}")
             continue
         if record is not None:
-            log.read += 1
             yield record
 
 

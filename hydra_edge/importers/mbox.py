@@ -103,11 +103,10 @@ def read_mbox(
         log.begin(item="mail", unit="mails", total=len(keys))
         origin = Origin.of("mbox", path, task or _TASKS[mode], private=private)
         reader = _Reader(box, mode, me.casefold() if me else None, parents, origin, log)
-        for position, key in enumerate(keys, start=1):
+        for key in keys:
             log.step()
-            record = reader.read(position, key)
+            record = reader.read(key)
             if record is not None:
-                log.read += 1
                 yield record
     finally:
         box.close()
@@ -180,7 +179,7 @@ class _Reader:
     origin: Origin
     log: ImportLog
 
-    def read(self, position: int, key: str) -> Record | None:
+    def read(self, key: str) -> Record | None:
         """Read one mail; whatever is wrong with it stays its own affair."""
         try:
             fields = self._fields(_parse(self.box, key))
@@ -190,7 +189,7 @@ class _Reader:
             return build_record(fields, self.origin, self.log)
         except Exception as err:  # the standard parser raises almost anything on hostile mail
             reason = str(err) if isinstance(err, ValueError) else type(err).__name__
-            self.log.reject(position, f"malformed mail: {ascii(reason)[1:-1][:200]}")
+            self.log.reject(self.log.done, f"malformed mail: {ascii(reason)[1:-1][:200]}")
             return None
 
     def _fields(self, mail: Message) -> dict[str, object] | _Skip:

@@ -71,7 +71,7 @@ def read_csv(
     """
     where = check_columns(columns)
     name = path if isinstance(path, Path) else "The input stream"
-    origin = Origin.of("csv", path if isinstance(path, Path) else None, task, private=private)
+    origin = Origin.of("csv", path, task, private=private)
     with open_bytes(path, _EXPECTED, log) as stream:
         lines = _texts(numbered_lines(stream, name, _EXPECTED, log))
         asked = {"input", "output", *(columns or {})}
@@ -84,7 +84,6 @@ def read_csv(
                 log.reject(line_number, str(err))
                 continue
             if record is not None:
-                log.read += 1
                 yield record
 
 

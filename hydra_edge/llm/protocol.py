@@ -11,7 +11,7 @@ from hydra_edge.types import Completion
 
 @runtime_checkable
 class LLM(Protocol):
-    """A black box that samples answers to a prompt (design 6).
+    """A black box that samples answers to a prompt.
 
     An application brings its own model by giving any object of this shape.
     """

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from hydra_edge.config import make_private_dir
 from hydra_edge.errors import BackendError
-from hydra_edge.llm.engine import check_gguf, import_llama_cpp
+from hydra_edge.llm.gguf import check_gguf
+from hydra_edge.llm.native import import_llama_cpp
 
 
 def recode_q8(source: Path, folder: Path) -> Path:

@@ -18,22 +18,23 @@ from datetime import UTC, datetime
 from typing import TypeVar
 
 from hydra_edge import types
-from hydra_edge.answering import Outgoing, Question, answer, logged, outgoing, votes_on
+from hydra_edge.answering import ask, decide, logged, votes_on
 from hydra_edge.apptasks import app_task
+from hydra_edge.egress import Outgoing, Question, outgoing
 from hydra_edge.errors import CancelledError, ConfigError, RecordNotFoundError
+from hydra_edge.forms import SHOWN_CANDIDATES
 from hydra_edge.learning import from_private
 from hydra_edge.mcp import shapes
 from hydra_edge.personalizer import Personalizer
+from hydra_edge.reasons import in_words, largest
 from hydra_edge.store import answer_id
 from hydra_edge.tasks import TaskSpec, canonical_name
 from hydra_edge.turns import stoppable
 from hydra_edge.types import Completion, Generation, HeadInfo, JsonDict, Record, Role
-from hydra_edge.words import in_words
 
 T = TypeVar("T")
 _REMEMBERED = 64  # generations that can still be explained, and as many prompts answered elsewhere
-_CANDIDATES = 32  # a closed set may have thousands of members that nobody drew
-_REASONS, _SMALLEST = 4, 0.005
+_REASONS = 4
 _TEXT_CHARS = 4000  # of a record's side; a host's context is not ours to fill
 _GLANCE_CHARS = 300  # of a record that only explains a choice
 _HIDDEN = "a record that was shown is private by now; it and what was written from it are left out"
@@ -132,7 +133,7 @@ class Desk:
         llm = person.llm  # first: an LLM that is refused costs no work
         spec, n = self._task(task), self.wanted(candidates)
         out = self._outgoing(query, spec, None, remote=llm.is_remote, should_stop=should_stop)
-        made = answer(
+        asked = ask(
             out,
             llm,
             n=n,
@@ -142,6 +143,7 @@ class Desk:
             on_candidate=on_candidate,
             votes=votes_on(out, n) if person.config.early_stop else None,
         )
+        made = decide(asked)
         if should_stop is not None and should_stop():
             raise CancelledError("Generating was cancelled. Nothing was kept of it.")
         if person.config.log:
@@ -260,14 +262,16 @@ class Desk:
         remote: bool,
         should_stop: Callable[[], bool] | None,
     ) -> Outgoing:
-        """Choose what is shown; ``remote``: an LLM of ours that is will read it, not the host."""
+        """Choose what is shown; ``remote``: an LLM of ours that is will read it.
+
+        The host's own LLM may be remote whatever ours is: what it may not see is shown to neither.
+        """
         person = self.person
         watched = stoppable(None, should_stop, "The answer")
         question = Question.of(person.engine, task, query, progress=watched)
         shown = person.config.records if records is None else records
-        hide = not self.allow_private  # the host's own LLM may be remote, whatever ours is
         return outgoing(
-            question, shown, "", remote=remote or hide, private=False, hide_private=hide
+            question, shown, "", remote=remote, private=False, hide_private=not self.allow_private
         )
 
     def _recall(self, generation_id: str | None) -> Generation:
@@ -326,11 +330,9 @@ def _ranked(ranked: Iterable[types.RankedRecord]) -> list[shapes.RankedRecord]:
 
 
 def _reasons(shares: Mapping[str, float], role: Role) -> list[shapes.Reason]:
-    largest = sorted(shares.items(), key=lambda item: -abs(item[1]))[:_REASONS]
     return [
         shapes.Reason(feature=name, meaning=in_words(name, role), share=share)
-        for name, share in largest
-        if abs(share) >= _SMALLEST
+        for name, share in largest(shares, _REASONS)
     ]
 
 
@@ -365,7 +367,7 @@ def _candidates(made: Generation) -> list[tuple[JsonDict, dict[str, float]]]:
             {"number": place, "text": c.text, "score": c.score, "count": c.count},
             c.contributions,
         )
-        for place, c in enumerate(made.candidates[:_CANDIDATES], start=1)
+        for place, c in enumerate(made.candidates[:SHOWN_CANDIDATES], start=1)
     ]
 
 

@@ -65,10 +65,6 @@ class Fields:
             )  # fmt: skip
         return cls(values)
 
-    def names(self) -> set[str]:
-        """Return the names of the fields that are there."""
-        return set(self._values)
-
     def raw(self, name: str) -> Any:
         """Return a field as it is, None if it is left out."""
         return self._values.get(name)

@@ -7,7 +7,6 @@ address. Nothing is computed here: the routes ask the facade and ``portrait``.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from http import HTTPStatus
@@ -19,14 +18,13 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from hydra_edge import __version__, portrait
-from hydra_edge.errors import CancelledError
+from hydra_edge.forms import record_json
 from hydra_edge.personalizer import Personalizer
 from hydra_edge.portrait import Growth, Weight
 from hydra_edge.server import page_json as shapes
 from hydra_edge.server.fields import Fields, bad_field
 from hydra_edge.server.refusal import Refusal
-from hydra_edge.server.routes import scope_of, service_of
-from hydra_edge.server.service import Service
+from hydra_edge.server.service import Service, scope_of, service_of
 from hydra_edge.server.views import Json
 from hydra_edge.store import Revision
 from hydra_edge.tasks import TaskSpec, canonical_name
@@ -171,7 +169,7 @@ class Page:
                     task=task or None, limit=limit + 1, offset=offset, newest_first=True
                 )
             return {
-                "records": [shapes.record_json(record) for record in found[:limit]],
+                "records": [record_json(record) for record in found[:limit]],
                 "total": None if query else store.count(task or None),
                 "more": len(found) > limit,
             }
@@ -303,23 +301,8 @@ async def _generate(
     temperature: float | None = None,
     private: bool = False,
 ) -> Generation:
-    end = time.monotonic() + service.settings.timeout_s
-
-    def is_over() -> bool:
-        return time.monotonic() > end
-
-    async with service.llm.turn():
-        try:
-            return await service.person.generate(
-                query, task=task, n=n, k=k, temperature=temperature, private=private,
-                should_stop=is_over, on_candidate=None if drawn is None else drawn.append,
-            )  # fmt: skip
-        except CancelledError as err:
-            if is_over():
-                raise service.too_late() from err
-            raise
-
-
-def page_routes() -> list[Route]:
-    """Return the routes of the page."""
-    return Page().routes()
+    async with service.answering() as is_over:
+        return await service.person.generate(
+            query, task=task, n=n, k=k, temperature=temperature, private=private,
+            should_stop=is_over, on_candidate=None if drawn is None else drawn.append,
+        )  # fmt: skip

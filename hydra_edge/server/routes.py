@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import re
-import time
 from collections.abc import Iterable
 from dataclasses import asdict, replace
 from functools import partial
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -17,8 +15,9 @@ from starlette.routing import Route
 
 from hydra_edge import __version__
 from hydra_edge.apptasks import app_task
-from hydra_edge.errors import CancelledError, ConfigError, RecordNotFoundError
-from hydra_edge.records import MAX_NAME_CHARS, MOMENTS, checked, name_fault
+from hydra_edge.errors import ConfigError
+from hydra_edge.records import MOMENTS, checked, name_fault
+from hydra_edge.server.apprecords import as_told, of_app
 from hydra_edge.server.chat import (
     ID_PREFIX,
     MODEL,
@@ -26,42 +25,22 @@ from hydra_edge.server.chat import (
     ChatRequest,
     limit_to_context,
     read_chat,
+    unknown_model,
 )
-from hydra_edge.server.chat import unknown_model as _unknown_model
 from hydra_edge.server.fields import Fields, bad_field
 from hydra_edge.server.live import Live
 from hydra_edge.server.refusal import Refusal
-from hydra_edge.server.service import Service
+from hydra_edge.server.service import Service, scope_of, service_of
 from hydra_edge.server.tokens import Scope
 from hydra_edge.server.views import Json, ranking_json
 from hydra_edge.tasks import canonical_name
-from hydra_edge.types import (
-    DEFAULT_TASK,
-    AddResult,
-    Completion,
-    Generation,
-    JsonDict,
-    RankedRecord,
-    Record,
-    text_hash,
-)
+from hydra_edge.types import DEFAULT_TASK, AddResult, Completion, Generation, JsonDict, Record
 
 if TYPE_CHECKING:
     from hydra_edge.personalizer import Personalizer
     from hydra_edge.store import Store
 
 MOST_SHOWN = 100
-_APPS_PREFIX = re.compile(r"^app:[^:]*:+")
-
-
-def service_of(request: Request) -> Service:
-    """Return what the app serves."""
-    return cast("Service", request.state.service)
-
-
-def scope_of(request: Request) -> Scope:
-    """Return what the request's token allows; the guard lets nobody come here without one."""
-    return cast("Scope", request.state.scope)
 
 
 async def health(request: Request) -> Response:
@@ -79,7 +58,7 @@ async def model(request: Request) -> Response:
     """Show one model."""
     name = request.path_params["name"]
     if name not in await _model_names(request):
-        raise _unknown_model(name)
+        raise unknown_model(name)
     return Json(_model_json(request, name))
 
 
@@ -135,37 +114,27 @@ async def _generate(
     n: int,
     **listeners: Any,
 ) -> Generation:
-    end = time.monotonic() + service.settings.timeout_s
-
-    def is_over() -> bool:
-        return time.monotonic() > end
-
-    async with service.llm.turn():
+    async with service.answering() as is_over:
         limit, lowered = asked.max_tokens, tuple[str, ...]()
         if limit is not None:
             limit, lowered = limit_to_context(limit, await asyncio.to_thread(service.context))
-        try:
-            generation = await service.person.generate(
-                asked.query,
-                task=task,
-                n=n,
-                k=asked.records,
-                temperature=asked.temperature,
-                max_tokens=limit,
-                system=asked.system,
-                private=asked.private,
-                hide_private=not scope.is_owner,
-                seed=asked.seed,
-                should_stop=is_over,
-                **listeners,
-            )
-        except CancelledError as err:
-            if is_over():
-                raise service.too_late() from err
-            raise
+        generation = await service.person.generate(
+            asked.query,
+            task=task,
+            n=n,
+            k=asked.records,
+            temperature=asked.temperature,
+            max_tokens=limit,
+            system=asked.system,
+            private=asked.private,
+            hide_private=not scope.is_owner,
+            seed=asked.seed,
+            should_stop=is_over,
+            **listeners,
+        )
     return replace(
         generation,
-        records=_as_told(scope, generation.records),
+        records=as_told(scope, generation.records),
         notes=(*generation.notes, *lowered),
     )
 
@@ -180,7 +149,7 @@ async def rank(request: Request) -> Response:
     ranking = await service.quickly(
         lambda person: person.rank(query, task=task, k=k, hide_private=not scope.is_owner)
     )
-    return Json(ranking_json(replace(ranking, records=_as_told(scope, ranking.records))))
+    return Json(ranking_json(replace(ranking, records=as_told(scope, ranking.records))))
 
 
 async def feedback(request: Request) -> Response:
@@ -228,74 +197,11 @@ async def add_records(request: Request) -> Response:
     def add(person: Personalizer) -> AddResult:
         if scope.is_owner:
             return person.add(records)
-        done = person.add([_of_app(person.store, record) for record in records])
+        done = person.add([of_app(person.store, record) for record in records])
         return replace(done, added=done.added + done.renamed, renamed=0)
 
     result = await service.quickly(add)
     return Json({"object": "hydra_edge.added"} | asdict(result), HTTPStatus.CREATED)
-
-
-def _own_id(store: Store, source: str, name: str) -> str:
-    """Return the id an app's record is kept under, which no other source uses.
-
-    One that was exported and imported again is another source's, under the same id.
-    """
-    if len(source) + 1 + len(name) > MAX_NAME_CHARS:
-        name = text_hash(name)
-    marks = ":"
-    while (found := _stored(store, f"{source}{marks}{name}")) and found.source != source:
-        marks += ":"
-    return f"{source}{marks}{name}"
-
-
-def _stored(store: Store, record_id: str) -> Record | None:
-    try:
-        return store.get(record_id)
-    except RecordNotFoundError:
-        return None
-
-
-def _only_variant(store: Store, record: Record, name: str) -> str | None:
-    """Return the id of an app's one record beside another's of that id, as apps had them before."""
-    beside = re.compile(re.escape(name) + r"(?:~[0-9a-f]{6})+")
-    ids = [
-        r.id for r in store.records(task=record.task, source=record.source)
-        if beside.fullmatch(r.id)
-    ]  # fmt: skip
-    return ids[0] if len(ids) == 1 else None
-
-
-def _as_told(scope: Scope, shown: Iterable[RankedRecord]) -> tuple[RankedRecord, ...]:
-    """Return records as whoever asks may know them: an app those of apps by the ids they gave."""
-    if scope.is_owner:
-        return tuple(shown)
-    return tuple(
-        replace(r, record=replace(r.record, id=_APPS_PREFIX.sub("", r.record.id))) for r in shown
-    )
-
-
-def _of_app(store: Store, record: Record) -> Record:
-    """Return an app's record so that adding it changes none of another source, and tells of none.
-
-    For an app what others keep private does not exist: neither what its record counts as nor the
-    id it gets may depend on that. So it gets an id of the app's own, unless the app has it under
-    the plain one (an answer it kept), or others have the very record for all to see.
-    """
-    name = record.id or record.content_hash[:16]  # as the store names what has no id
-    own = _own_id(store, record.source, name)
-    found = _stored(store, name)
-    if found is None or _stored(store, own) is not None:
-        return replace(record, id=own)
-    if found.source == record.source:
-        return replace(record, id=name)
-    if (variant := _only_variant(store, record, name)) is not None:
-        return replace(record, id=variant)
-    while found is not None and found.content_hash != record.content_hash:
-        name = f"{name}~{record.content_hash[:6]}"
-        found = _stored(store, name)
-    if found is None or found.private:
-        return replace(record, id=own)
-    return replace(record, id=name, private=False, time=None)
 
 
 def _read_record(service: Service, scope: Scope, entry: object, place: int) -> Record:

@@ -26,7 +26,7 @@ from hydra_edge.config import make_private_dir, write_private
 from hydra_edge.errors import ConfigError
 from hydra_edge.server.app import create_app
 from hydra_edge.server.guard import Guard
-from hydra_edge.server.page import page_routes
+from hydra_edge.server.page import Page
 from hydra_edge.server.service import Settings
 
 if TYPE_CHECKING:
@@ -176,7 +176,7 @@ async def _serve(
     person: Personalizer, settings: Settings, sock: socket.socket, ready: Callable[[Server], None]
 ) -> None:
     async with AsyncPersonalizer(person) as served:
-        server = Server(create_app(served, settings, page_routes()))
+        server = Server(create_app(served, settings, Page().routes()))
         ready(server)
         await server.serve([sock])
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from hydra_edge.errors import CancelledError
 from hydra_edge.server.lane import Lane
 from hydra_edge.server.refusal import Refusal
 from hydra_edge.tasks import canonical_name
@@ -68,6 +70,28 @@ class Service:
         """Return the LLM's context in tokens, None if it does not say; it is opened for that."""
         size: int | None = getattr(self.owner.llm, "n_ctx", None)
         return size
+
+    @asynccontextmanager
+    async def answering(self) -> AsyncIterator[Callable[[], bool]]:
+        """Wait for the LLM's turn and hold it; gives what tells once the time allowed is over.
+
+        Raises
+        ------
+        Refusal
+            If too many wait already, or no answer was finished within the time.
+        """
+        end = time.monotonic() + self.settings.timeout_s
+
+        def is_over() -> bool:
+            return time.monotonic() > end
+
+        async with self.llm.turn():
+            try:
+                yield is_over
+            except CancelledError as err:
+                if is_over():
+                    raise self.too_late() from err
+                raise
 
     async def quickly(self, work: Callable[[Personalizer], T]) -> T:
         """Do something quick with the personalizer on a thread, in turn."""
@@ -136,6 +160,16 @@ class Service:
             for each in (task, gone):
                 each.cancel()
             await asyncio.gather(task, gone, return_exceptions=True)
+
+
+def service_of(request: Request) -> Service:
+    """Return what the app serves."""
+    return cast("Service", request.state.service)
+
+
+def scope_of(request: Request) -> Scope:
+    """Return what the request's token allows; the guard lets nobody come here without one."""
+    return cast("Scope", request.state.scope)
 
 
 async def _gone(request: Request) -> None:

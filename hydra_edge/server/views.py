@@ -3,31 +3,19 @@
 from __future__ import annotations
 
 import json
-import math
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
 from starlette.responses import Response
 
+from hydra_edge.forms import SHOWN_CANDIDATES, finite
 from hydra_edge.types import Candidate, Generation, JsonDict, RankedRecord, Ranking
-
-SHOWN_CANDIDATES = 32  # a closed set may have thousands of members that nobody drew
-
-
-def _finite(value: Any) -> Any:
-    """Replace numbers JSON has no word for by null."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: _finite(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(entry) for entry in value]
-    return value
 
 
 def to_json(payload: Any) -> str:
     """Write JSON in ASCII: no text of a record can break it, lone surrogates included."""
-    return json.dumps(_finite(payload), allow_nan=False, separators=(",", ":"))
+    return json.dumps(finite(payload), allow_nan=False, separators=(",", ":"))
 
 
 class Json(Response):
@@ -63,35 +51,47 @@ def ranking_json(ranking: Ranking) -> JsonDict:
     }
 
 
-def _candidate_json(candidate: Candidate, pick: int, *, chosen: bool, explain: bool) -> JsonDict:
-    told: JsonDict = {
-        "pick": pick,
-        "text": candidate.text,
-        "score": candidate.score,
-        "count": candidate.count,
-        "greedy": candidate.greedy,
-        "chosen": chosen,
-    }
-    return told | ({"contributions": candidate.contributions} if explain else {})
+def candidates_json(
+    generation: Generation, explained: Callable[[Candidate], JsonDict]
+) -> list[JsonDict]:
+    """Return the first candidates by the numbers ``pick`` takes, each with what explains it."""
+    return [
+        {
+            "pick": pick,
+            "text": candidate.text,
+            "score": candidate.score,
+            "count": candidate.count,
+            "greedy": candidate.greedy,
+            "chosen": candidate.text == generation.text,
+        }
+        | explained(candidate)
+        for pick, candidate in enumerate(generation.candidates[:SHOWN_CANDIDATES], start=1)
+    ]
 
 
 def generation_json(generation: Generation, *, explain: bool, notes: tuple[str, ...]) -> JsonDict:
     """Return what explains an answer: the ``hydra_edge`` object beside OpenAI's own fields."""
+
+    def explained(item: Candidate | RankedRecord) -> JsonDict:
+        return {"contributions": item.contributions} if explain else {}
+
     return {
         "generation_id": generation.id,
         "task": generation.task,
-        "candidates": [
-            _candidate_json(c, pick, chosen=c.text == generation.text, explain=explain)
-            for pick, c in enumerate(generation.candidates[:SHOWN_CANDIDATES], start=1)
-        ],
+        "candidates": candidates_json(generation, explained),
         "records": [
-            {"id": r.record.id, "score": r.score}
-            | ({"contributions": r.contributions} if explain else {})
-            for r in generation.records
+            {"id": r.record.id, "score": r.score} | explained(r) for r in generation.records
         ],
+        **origin_json(generation),
+        "notes": [*generation.notes, *notes],
+    }
+
+
+def origin_json(generation: Generation) -> JsonDict:
+    """Return which heads made an answer, and what it cost."""
+    return {
         "head": asdict(generation.head),
         "reranker": asdict(generation.reranker),
         "usage": asdict(generation.usage),
         "abstained": generation.abstained,
-        "notes": [*generation.notes, *notes],
     }

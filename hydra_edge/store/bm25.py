@@ -23,10 +23,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hydra_edge.store.database import DamagedValueError, bind, text_of
 from hydra_edge.store.records import ORDER, Revision, by_seq, revision, unknown_record
 from hydra_edge.store.schema import index_words
-from hydra_edge.types import Double1d, Int1d
+from hydra_edge.store.values import DamagedValueError, bind, text_of
+from hydra_edge.types import Bool1d, Double1d, Int1d
 
 K1, B = 1.5, 0.75  # as rank-bm25's BM25Okapi
 # Distinct words of a query that are looked at; a longer one is judged by its opening.
@@ -86,7 +86,7 @@ class _Order:
         by_seq = np.argsort(seq)
         return cls(seq, moment, words, np.cumsum(words), by_seq, seq[by_seq])
 
-    def places(self, seqs: Int1d) -> tuple[Int1d, npt.NDArray[np.bool_]]:
+    def places(self, seqs: Int1d) -> tuple[Int1d, Bool1d]:
         """Return the places of rows, and which of the rows are in this task at all."""
         if not len(self.seq):
             return np.zeros(0, dtype=np.int64), np.zeros(len(seqs), dtype=bool)

@@ -7,7 +7,6 @@ a file it cannot read, and lets no ``sqlite3`` error out.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 import sqlite3
@@ -16,17 +15,15 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from hydra_edge.config import make_private_dir
 from hydra_edge.errors import StoreError, UnknownUserError
 from hydra_edge.store.schema import prepare, register_functions
+from hydra_edge.store.values import DamagedValueError
 from hydra_edge.types import Progress
 
 # Longer than any other program of ours holds the lock in one go.
 BUSY_TIMEOUT_S = 60.0
-# Most values bound at once in an IN (...) list.
-CHUNK = 500
 SIDE_FILES = ("-wal", "-shm", "-journal")
 # SQLite makes the -shm file in steps of 32 KB; where fewer bytes than this are free it may fail so.
 _FULL_BELOW = 64 * 1024
@@ -56,55 +53,6 @@ _REASONS = {
     sqlite3.SQLITE_IOERR: "its disk does not work as it should. Check the disk and try again",
     sqlite3.SQLITE_TOOBIG: "a text is longer than 1 GB. Leave that one out",
 }
-
-
-class DamagedValueError(ValueError):
-    """A stored value is not what we write; ``Database`` turns it into a StoreError."""
-
-
-def bind(text: str) -> str | bytes:
-    """Return a text as SQLite takes it; one that is not valid Unicode is kept as bytes."""
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return text.encode("utf-8", "surrogatepass")
-    return text
-
-
-def text_of(value: Any) -> str:
-    """Return a stored text, whichever way ``bind`` stored it."""
-    if isinstance(value, bytes):
-        try:
-            return value.decode("utf-8", "surrogatepass")
-        except UnicodeDecodeError as err:
-            raise DamagedValueError(f"a text is not UTF-8 ({err.reason})") from err
-    if not isinstance(value, str):
-        raise DamagedValueError(f"got {type(value).__name__}, expected a text")
-    return value
-
-
-def to_json(value: Any) -> str | bytes:
-    """Return a value as the JSON text that is stored."""
-    return bind(json.dumps(value, ensure_ascii=False, separators=(",", ":")))
-
-
-def from_json(value: Any, kind: type) -> Any:
-    """Read stored JSON whose outermost value is of a kind."""
-    try:
-        parsed = json.loads(text_of(value))
-    except (json.JSONDecodeError, RecursionError) as err:
-        raise DamagedValueError("a stored list is not JSON") from err
-    if not isinstance(parsed, kind):
-        raise DamagedValueError(f"got {type(parsed).__name__}, expected {kind.__name__}")
-    return parsed
-
-
-def texts_from_json(value: Any) -> tuple[str, ...]:
-    """Read a stored list of texts."""
-    items = from_json(value, list)
-    if set(map(type, items)) <= {str}:  # lists are many and long, and hardly ever damaged
-        return tuple(items)
-    return tuple(map(text_of, items))
 
 
 def _create_private(path: Path) -> None:

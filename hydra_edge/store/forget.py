@@ -16,20 +16,15 @@ from sqlite3 import Connection
 
 from hydra_edge.errors import RecordNotFoundError, StoreError, UnknownUserError
 from hydra_edge.prompt import SHOT_WORDS, cut, fold
-from hydra_edge.store import heads, log, pools, records, vectors
-from hydra_edge.store.database import (
-    Database,
-    bind,
-    side_files,
-    text_of,
-    texts_from_json,
-)
+from hydra_edge.store import choices, heads, log, pools, records, vectors
+from hydra_edge.store.database import Database, side_files
 from hydra_edge.store.schema import (
     APPLICATION_ID,
     APPLICATION_ID_OFFSET,
     MAGIC,
     META_ERASING,
 )
+from hydra_edge.store.values import bind, text_of, texts_from_json
 from hydra_edge.types import ForgetReceipt, Record
 
 # A forgotten text at least this long is also sought inside other texts; a shorter one (a
@@ -49,10 +44,6 @@ _TABLES = ("records", "vectors", "bases", "pools", "choices", "log", "heads")
 def _plain(text: str) -> str:
     """Fold the spacing of a text: prompts and models change it."""
     return " ".join(text.split())
-
-
-def _texts(record: Record) -> tuple[str, str]:
-    return record.input, record.output
 
 
 class Traces:
@@ -205,29 +196,27 @@ def _repeats(connection: Connection, gone: Mapping[int, Record]) -> dict[int, Re
     """
     found: dict[int, Record] = {}
     known = {record.id: record for record in gone.values()}
-    answers, before = log.kept_answers(connection), -1
+    answers, before = choices.kept_answers(connection), -1
     while before < len(found):  # one that repeats may itself be repeated
         before = len(found)
         traces = Traces((), _shown_texts(known.values()))
         shown = [answer for answer in answers if not answer.shown.isdisjoint(known)]
         for record_id in dict.fromkeys(i for answer in shown for i in answer.record_ids):
-            row = connection.execute(
-                f"SELECT seq, {records.COLUMNS} FROM records WHERE id = ?", (bind(record_id),)
-            ).fetchone()
-            if row is None or record_id in known:
+            stored = records.find(connection, record_id)
+            if stored is None or record_id in known:
                 continue
-            record = records.record_of(row[1:])
+            record = stored.record
             # What the user's own query says is no repetition: it may be asked again and again.
             query, output = _plain(record.input), _plain(record.output)
             if any(text not in query for text in traces.long_ones_in(output)):
-                found[row[0]] = known[record_id] = record
+                found[stored.seq] = known[record_id] = record
     return found
 
 
 def _shown_texts(gone: Iterable[Record]) -> Iterator[str]:
     """Walk over records' texts, whole and as much of them as an LLM is shown."""
     for record in gone:
-        yield from _texts(record)
+        yield from records.texts_of(record)
         yield cut(record.input, SHOT_WORDS)
         yield from (fold(record.output, multiline=multiline) for multiline in (False, True))
 
@@ -236,15 +225,14 @@ def forget(db: Database, ids: Sequence[str], source: str | None) -> ForgetReceip
     """Erase records and what they left behind; see ``Store.forget``."""
     with db.writing() as connection:
         seqs = _rows_of(connection, ids, source)
-        rows = records.by_seq(connection, seqs, records.COLUMNS)
-        by_seq = {seq: records.record_of(row) for seq, row in rows.items()}
-        repeats = _repeats(connection, by_seq)
-        gone = [*by_seq.values(), *repeats.values()]
+        named = records.of_seqs(connection, seqs)
+        repeats = _repeats(connection, named)
+        gone = [*named.values(), *repeats.values()]
         connection.executemany(
-            "DELETE FROM records WHERE seq = ?", [(seq,) for seq in (*by_seq, *repeats)]
+            "DELETE FROM records WHERE seq = ?", [(seq,) for seq in (*named, *repeats)]
         )
         records.mark_changed(connection, rewritten=True)
-        texts = {text for record in gone for text in _texts(record)}
+        texts = {text for record in gone for text in records.texts_of(record)}
         texts -= records.still_used(connection, texts)
         receipt, tasks = _erase_trails(connection, {record.id for record in gone}, texts)
         tasks |= {record.task for record in gone}

@@ -13,13 +13,14 @@ import numpy as np
 import numpy.typing as npt
 
 from hydra_edge.errors import ShapeError, StoreError
-from hydra_edge.store.database import (
+from hydra_edge.store.values import (
     DamagedValueError,
     bind,
     from_json,
     text_of,
     texts_from_json,
     to_json,
+    where,
 )
 from hydra_edge.types import Float1d, HeadState, Role, Switch
 
@@ -136,9 +137,9 @@ def current(connection: Connection, task: str, role: Role) -> HeadState | None:
 
 def versions(connection: Connection, task: str | None) -> list[HeadState]:
     """Return all versions, oldest first within a task and role."""
-    where, values = ("", ()) if task is None else ("WHERE task = ? ", (bind(task),))
+    clause, texts = where(task=task)
     rows = connection.execute(
-        f"SELECT {_COLUMNS} FROM heads {where}ORDER BY task, role, version", values
+        f"SELECT {_COLUMNS} FROM heads {clause}ORDER BY task, role, version", texts
     )
     return [_state_of(row) for row in rows]
 

@@ -1,30 +1,26 @@
-"""What was generated, and what the user took: log entries and choices.
-
-Holds ids of the records shown, never their texts.
-"""
+"""What was generated: log entries. They hold ids of the records shown, never their texts."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from sqlite3 import Connection
 from typing import Any
 
-from hydra_edge.store.database import (
+from hydra_edge.store.values import (
     DamagedValueError,
+    as_float,
     bind,
     from_json,
     text_of,
     texts_from_json,
     to_json,
+    where,
 )
 from hydra_edge.types import Candidate, Generation, Usage
 
-_LOG_COLUMNS = "id, task, query, text, model, candidates, record_ids, usage, time"
-_CHOICE_COLUMNS = (
-    "generation_id, task, query, candidates, record_ids, picked, text, record_id, time"
-)
+_COLUMNS = "id, task, query, text, model, candidates, record_ids, usage, time"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,30 +38,12 @@ class LoggedGeneration:
     time: float  # unix seconds
 
 
-@dataclass(frozen=True, slots=True)
-class StoredChoice:
-    """What the user took: candidate ``picked`` as it was, or (None) a text of their own."""
-
-    generation_id: str
-    task: str
-    query: str
-    candidates: tuple[Candidate, ...]
-    record_ids: tuple[str, ...]
-    picked: int | None
-    text: str
-    record_id: str | None  # the record kept of it, if any
-    time: float  # unix seconds
-
-
-def _float(value: float | None) -> float | None:
-    return None if value is None else float(value)
-
-
-def _pack(candidates: Sequence[Candidate]) -> str | bytes:
+def pack_candidates(candidates: Sequence[Candidate]) -> str | bytes:
+    """Return candidates as they are stored, without their contributions."""
     return to_json(
         [
             [
-                *(c.text, int(c.count), bool(c.greedy), _float(c.logprob), float(c.score)),
+                *(c.text, int(c.count), bool(c.greedy), as_float(c.logprob), float(c.score)),
                 bool(c.zero_shot),
             ]
             for c in candidates
@@ -81,7 +59,7 @@ def candidates_of(value: Any) -> tuple[Candidate, ...]:
                 text_of(text),
                 int(count),
                 bool(greedy),
-                _float(logprob),
+                as_float(logprob),
                 float(score),
                 zero_shot=any(rest),  # logs of older releases do not tell
             )
@@ -91,17 +69,17 @@ def candidates_of(value: Any) -> tuple[Candidate, ...]:
         raise DamagedValueError("a list of candidates is not one") from err
 
 
-def log_generation(connection: Connection, generation: Generation, model: str) -> None:
+def put(connection: Connection, generation: Generation, model: str) -> None:
     """Store one log entry; see ``Store.log_generation``."""
     connection.execute(
-        f"REPLACE INTO log ({_LOG_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        f"REPLACE INTO log ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             bind(generation.id),
             bind(generation.task),
             bind(generation.query),
             bind(generation.text),
             bind(model),
-            _pack(generation.candidates),
+            pack_candidates(generation.candidates),
             to_json([ranked.record.id for ranked in generation.records]),
             to_json(asdict(generation.usage)),
             time.time(),
@@ -128,19 +106,19 @@ def _generation_of(row: tuple[Any, ...]) -> LoggedGeneration:
     )
 
 
-def generation(connection: Connection, generation_id: str) -> LoggedGeneration | None:
+def get(connection: Connection, generation_id: str) -> LoggedGeneration | None:
     """Return one log entry, if kept."""
     row = connection.execute(
-        f"SELECT {_LOG_COLUMNS} FROM log WHERE id = ?", (bind(generation_id),)
+        f"SELECT {_COLUMNS} FROM log WHERE id = ?", (bind(generation_id),)
     ).fetchone()
     return None if row is None else _generation_of(row)
 
 
-def last_generation(connection: Connection, task: str | None) -> LoggedGeneration | None:
+def last(connection: Connection, task: str | None) -> LoggedGeneration | None:
     """Return the newest log entry, of one task if given."""
-    where, values = ("", ()) if task is None else ("WHERE task = ? ", (bind(task),))
+    clause, texts = where(task=task)
     row = connection.execute(
-        f"SELECT {_LOG_COLUMNS} FROM log {where}ORDER BY seq DESC LIMIT 1", values
+        f"SELECT {_COLUMNS} FROM log {clause}ORDER BY seq DESC LIMIT 1", texts
     ).fetchone()
     return None if row is None else _generation_of(row)
 
@@ -148,177 +126,3 @@ def last_generation(connection: Connection, task: str | None) -> LoggedGeneratio
 def clear(connection: Connection) -> int:
     """Delete every log entry; return how many there were."""
     return connection.execute("DELETE FROM log").rowcount
-
-
-def clear_choices(connection: Connection) -> tuple[int, dict[str, float]]:
-    """Delete the choices no record was kept of; return how many, and since when by task.
-
-    A choice may have taken the place of an earlier one of the same answer, which taught as well:
-    what counts is when the answer was given, and 0 where the log tells no more.
-    """
-    since = {
-        text_of(task): moment
-        for task, moment in connection.execute(
-            "SELECT choices.task, MIN(COALESCE(log.time, 0)) FROM choices "
-            "LEFT JOIN log ON log.id = generation_id WHERE record_id IS NULL GROUP BY choices.task"
-        )
-    }
-    return connection.execute("DELETE FROM choices WHERE record_id IS NULL").rowcount, since
-
-
-def put_choice(connection: Connection, choice: StoredChoice) -> StoredChoice:
-    """Store a choice, in place of an earlier one for its generation; return it as stored."""
-    if choice.generation_id:
-        connection.execute(
-            "DELETE FROM choices WHERE generation_id = ?", (bind(choice.generation_id),)
-        )
-    cursor = connection.execute(
-        f"INSERT INTO choices ({_CHOICE_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (
-            bind(choice.generation_id),
-            bind(choice.task),
-            bind(choice.query),
-            _pack(choice.candidates),
-            to_json(list(choice.record_ids)),
-            choice.picked,
-            bind(choice.text),
-            None if choice.record_id is None else bind(choice.record_id),
-            choice.time,
-        ),
-    )
-    return _choice_of(
-        connection.execute(
-            f"SELECT {_CHOICE_COLUMNS} FROM choices WHERE seq = ?", (cursor.lastrowid,)
-        ).fetchone()
-    )
-
-
-def _choice_of(row: tuple[Any, ...]) -> StoredChoice:
-    generation_id, task, query, candidates, record_ids, picked, text, record_id, moment = row
-    return StoredChoice(
-        generation_id=text_of(generation_id),
-        task=text_of(task),
-        query=text_of(query),
-        candidates=candidates_of(candidates),
-        record_ids=texts_from_json(record_ids),
-        picked=picked,
-        text=text_of(text),
-        record_id=None if record_id is None else text_of(record_id),
-        time=moment,
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class KeptAnswer:
-    """The records that were kept of one answer, and the ids of those its LLM was shown."""
-
-    record_ids: tuple[str, ...]
-    shown: frozenset[str]
-
-
-def answer_id(generation_id: str) -> str:
-    """Return the id of the record that is kept of an answer; others of it begin so."""
-    return f"choice-{generation_id}"
-
-
-def kept_answers(connection: Connection) -> list[KeptAnswer]:
-    """Return the answers that were kept as records, by when they were last chosen.
-
-    One may have been shown another that was chosen again after it. An application and the user
-    may each have kept what they made of one.
-    """
-    found = []
-    for generation_id, record_id, shown in connection.execute(
-        "SELECT generation_id, record_id, record_ids FROM choices "
-        "WHERE record_id IS NOT NULL ORDER BY seq"
-    ).fetchall():
-        name = answer_id(text_of(generation_id))
-        rows = connection.execute(
-            "SELECT id FROM records WHERE id >= ? AND id < ?", (bind(name), bind(f"{name}\x7f"))
-        )
-        ids = dict.fromkeys((text_of(record_id), *(text_of(row[0]) for row in rows)))
-        found.append(KeptAnswer(tuple(ids), frozenset(texts_from_json(shown))))
-    return found
-
-
-def answers_made_from(connection: Connection, ids: Iterable[str]) -> set[str]:
-    """Return the records kept of answers that were shown one of these, or one made from it."""
-    known = set(ids)
-    answers, before = kept_answers(connection), -1
-    while before < len(known):  # what is kept may be shown for another answer
-        before = len(known)
-        for answer in answers:
-            if not answer.shown.isdisjoint(known):
-                known.update(answer.record_ids)
-    return known - set(ids)
-
-
-def choices(connection: Connection, task: str | None) -> list[StoredChoice]:
-    """Return the choices, oldest first."""
-    where, values = ("", ()) if task is None else ("WHERE task = ? ", (bind(task),))
-    rows = connection.execute(f"SELECT {_CHOICE_COLUMNS} FROM choices {where}ORDER BY seq", values)
-    return [_choice_of(row) for row in rows]
-
-
-def choice_of(connection: Connection, generation_id: str) -> StoredChoice | None:
-    """Return what was chosen of one answer; see ``Store.choice``."""
-    row = connection.execute(
-        f"SELECT {_CHOICE_COLUMNS} FROM choices WHERE generation_id = ?", (bind(generation_id),)
-    ).fetchone()
-    return None if row is None else _choice_of(row)
-
-
-class Helped:
-    """How often each record was shown and helped, of choices that are read but once.
-
-    Must be used within a transaction that holds the file still.
-    """
-
-    def __init__(self) -> None:
-        self._forget()
-
-    def _forget(self) -> None:
-        self._counts: dict[str, dict[str, tuple[int, int]]] = {}  # by task
-        self._read = 0
-        self._last: tuple[int, float] | None = None  # row and time of the newest choice read
-
-    def counts(self, connection: Connection, task: str) -> dict[str, tuple[int, int]]:
-        """Return the counts of a task; see ``Store.helped_counts``."""
-        new = self._new(connection)
-        if new is None:  # some of those read are gone
-            self._forget()
-            new = self._new(connection) or []
-        for seq, moment, of_task, record_ids, picked in new:
-            counts = self._counts.setdefault(of_task, {})
-            for record_id in record_ids:
-                shown, helped = counts.get(record_id, (0, 0))
-                counts[record_id] = shown + 1, helped + picked
-            self._last = seq, moment
-        self._read += len(new)
-        return dict(self._counts.get(task, {}))
-
-    def _new(
-        self, connection: Connection
-    ) -> list[tuple[int, float, str, tuple[str, ...], bool]] | None:
-        """Read the choices put since the last reading; None where others of them vanished.
-
-        A row's number may be given again after its choice is deleted, but not with its time,
-        unless the same was chosen again. One without candidates helped nobody to choose.
-        """
-        seq, moment = self._last or (0, 0.0)
-        if self._last:
-            row = connection.execute("SELECT time FROM choices WHERE seq = ?", (seq,)).fetchone()
-            if row != (moment,):
-                return None
-        rows = connection.execute(
-            "SELECT seq, time, task, CASE candidates WHEN '[]' THEN '[]' ELSE record_ids END, "
-            "picked FROM choices WHERE seq > ? ORDER BY seq",
-            (seq,),
-        ).fetchall()
-        total = connection.execute("SELECT COUNT(*) FROM choices").fetchone()[0]
-        if self._read + len(rows) != total:
-            return None
-        return [
-            (row, at, text_of(task), tuple(dict.fromkeys(texts_from_json(ids))), picked is not None)
-            for row, at, task, ids, picked in rows
-        ]

@@ -8,13 +8,15 @@ from dataclasses import dataclass
 from sqlite3 import Connection
 from typing import Any
 
-from hydra_edge.store.database import (
+from hydra_edge.store.values import (
     DamagedValueError,
+    as_float,
     bind,
     from_json,
     text_of,
     texts_from_json,
     to_json,
+    where,
 )
 from hydra_edge.types import Completion
 
@@ -38,14 +40,10 @@ class StoredPool:
     completions: tuple[Completion, ...]
 
 
-def _float(value: float | None) -> float | None:
-    return None if value is None else float(value)
-
-
 def put(connection: Connection, pool: StoredPool) -> None:
     """Store one pool; see ``Store.put_pool``."""
     packed = [
-        [c.text, bool(c.greedy), int(c.tokens), _float(c.logprob), c.finish, bool(c.zero_shot)]
+        [c.text, bool(c.greedy), int(c.tokens), as_float(c.logprob), c.finish, bool(c.zero_shot)]
         for c in pool.completions
     ]
     connection.execute(
@@ -67,7 +65,7 @@ def completions_of(value: Any) -> tuple[Completion, ...]:
                 text_of(text),
                 bool(greedy),
                 int(tokens),
-                _float(logprob),
+                as_float(logprob),
                 text_of(finish),
                 zero_shot=any(rest),  # pools of older releases do not tell
             )
@@ -87,15 +85,8 @@ def find(
     connection: Connection, task: str | None, model: str | None, purpose: str | None
 ) -> list[StoredPool]:
     """Return pools, oldest first; see ``Store.pools``."""
-    wanted = [
-        (f"{name} = ?", bind(value))
-        for name, value in (("task", task), ("model", model), ("purpose", purpose))
-        if value is not None
-    ]
-    where = f"WHERE {' AND '.join(clause for clause, _ in wanted)} " if wanted else ""
-    rows = connection.execute(
-        f"SELECT {_COLUMNS} FROM pools {where}ORDER BY rowid", [value for _, value in wanted]
-    )
+    clause, texts = where(task=task, model=model, purpose=purpose)
+    rows = connection.execute(f"SELECT {_COLUMNS} FROM pools {clause}ORDER BY rowid", texts)
     return [
         StoredPool(
             key=text_of(key),
@@ -130,9 +121,3 @@ def drop_naming(connection: Connection, ids: Set[str]) -> set[str]:
     ]
     connection.executemany("DELETE FROM pools WHERE rowid = ?", [(row,) for row, _ in gone])
     return {c.text for _, completions in gone for c in completions_of(completions)}
-
-
-def count(connection: Connection, task: str | None) -> int:
-    """Count the pools, of one task if given."""
-    where, values = ("", ()) if task is None else (" WHERE task = ?", (bind(task),))
-    return int(connection.execute(f"SELECT COUNT(*) FROM pools{where}", values).fetchone()[0])

@@ -1,32 +1,20 @@
-"""Records in the user's file: adding, reading, counting. Never judges what a text says."""
+"""Records in the user's file: reading and counting them, and how often they have changed."""
 
 from __future__ import annotations
 
-import math
-import re
-import time
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence, Sized
-from contextlib import suppress
-from dataclasses import dataclass, replace
-from itertools import islice
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from sqlite3 import Connection
 from typing import Any
 
-from hydra_edge.errors import RecordNotFoundError, StoreError
-from hydra_edge.records import from_apps, from_stream
-from hydra_edge.store import heads, log, pools, vectors
-from hydra_edge.store.database import CHUNK, DamagedValueError, Database, bind, text_of
-from hydra_edge.store.schema import META_REVISION, spaced_words
-from hydra_edge.types import AddResult, Progress, Record
+from hydra_edge.errors import RecordNotFoundError
+from hydra_edge.store.schema import META_REVISION
+from hydra_edge.store.values import CHUNK, DamagedValueError, bind, text_of, where
+from hydra_edge.types import Record
 
-# Records of one transaction: a stopped import has stored whole batches, nothing else.
-BATCH = 500
 COLUMNS = "records.id, task, time, private, source, records.input, records.output"
 ORDER = "COALESCE(time, added)"
 _HINTS = 5
-# What stands behind the id that a record asked for in the id it got, where that was taken.
-_SUFFIX = re.compile(r"(~[0-9a-f]{6})\1*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,21 +63,26 @@ def record_of(row: Sequence[Any]) -> Record:
 
 
 @dataclass(frozen=True, slots=True)
-class _Stored:
+class Stored:
+    """A record and its row."""
+
     seq: int
     record: Record
 
 
-def _find(connection: Connection, record_id: str) -> _Stored | None:
-    row = connection.execute(
-        f"SELECT seq, {COLUMNS} FROM records WHERE id = ?", (bind(record_id),)
-    ).fetchone()
-    return None if row is None else _Stored(row[0], record_of(row[1:]))
+def texts_of(record: Record) -> tuple[str, str]:
+    """Return a record's two texts."""
+    return record.input, record.output
 
 
-def _find_all(connection: Connection, ids: Sequence[str]) -> dict[str, _Stored | None]:
+def find(connection: Connection, record_id: str) -> Stored | None:
+    """Return the record that has an id, if any."""
+    return find_all(connection, [record_id])[record_id]
+
+
+def find_all(connection: Connection, ids: Sequence[str]) -> dict[str, Stored | None]:
     """Look many ids up at once; None for those that no record has."""
-    found: dict[str, _Stored | None] = dict.fromkeys(ids)
+    found: dict[str, Stored | None] = dict.fromkeys(ids)
     names = list(found)
     for start in range(0, len(names), CHUNK):
         part = names[start : start + CHUNK]
@@ -98,368 +91,9 @@ def _find_all(connection: Connection, ids: Sequence[str]) -> dict[str, _Stored |
             [bind(name) for name in part],
         )
         for row in rows:
-            stored = _Stored(row[0], record_of(row[1:]))
+            stored = Stored(row[0], record_of(row[1:]))
             found[stored.record.id] = stored
     return found
-
-
-def _beside_ends(wanted: str) -> tuple[str | bytes, str | bytes]:
-    """Return what the ids that begin with one id and ``~`` lie between."""
-    return bind(f"{wanted}~"), bind(f"{wanted}\x7f")  # what comes after "~"
-
-
-def _with_others_beside(connection: Connection, ids: Sequence[str]) -> set[str]:
-    """Return those of many ids that others stand beside."""
-    found: set[str] = set()
-    for start in range(0, len(ids), CHUNK):
-        part = ids[start : start + CHUNK]
-        rows = connection.execute(
-            f"WITH wanted (place, low, high) AS (VALUES {', '.join(['(?, ?, ?)'] * len(part))}) "
-            "SELECT place FROM wanted "
-            "WHERE EXISTS (SELECT 1 FROM records WHERE id > low AND id < high)",
-            [value for place, name in enumerate(part) for value in (place, *_beside_ends(name))],
-        )
-        found |= {part[place] for (place,) in rows}
-    return found
-
-
-def _texts(record: Record) -> tuple[str, str]:
-    return record.input, record.output
-
-
-def _same(a: Record, b: Record) -> bool:
-    return (*_texts(a), a.task) == (*_texts(b), b.task)
-
-
-def _time(record: Record) -> float | None:
-    moment = record.time
-    return float(moment) if moment is not None and math.isfinite(moment) else None
-
-
-def _words(text: str) -> int:
-    return spaced_words(text).count(" ") + 1 if spaced_words(text) else 0
-
-
-def _insert(connection: Connection, record: Record, now: float) -> int:
-    """Store a new record; return its row number."""
-    cursor = connection.execute(
-        "INSERT INTO records (id, task, time, added, private, source, words, input, output) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (
-            bind(record.id),
-            bind(record.task),
-            _time(record),
-            now,
-            int(record.private),
-            bind(record.source),
-            _words(record.input),
-            bind(record.input),
-            bind(record.output),
-        ),
-    )
-    return int(cursor.lastrowid or 0)
-
-
-def _update(connection: Connection, stored: _Stored, record: Record) -> None:
-    """Replace a record's content; what was once private stays so until the user says else."""
-    connection.execute(
-        "UPDATE records SET task = ?, time = COALESCE(?, time), private = ?, words = ?, "
-        "input = ?, output = ? WHERE seq = ?",
-        (
-            bind(record.task),
-            _time(record),
-            int(record.private or stored.record.private),
-            _words(record.input),
-            bind(record.input),
-            bind(record.output),
-            stored.seq,
-        ),
-    )
-
-
-def _drop_what_was_made(connection: Connection, replaced: Mapping[str, Record]) -> None:
-    """Delete what was made of texts that an update replaced, given as they were, by id.
-
-    Pools that ask about such a record or show it were answered for the old text and would be
-    judged by the new one; vectors of texts that no record has any more serve nobody.
-    """
-    texts = {text for record in replaced.values() for text in _texts(record)}
-    texts |= pools.drop_naming(connection, replaced.keys())
-    vectors.drop(connection, texts - still_used(connection, texts))
-
-
-def _is_hidden(connection: Connection, record: Record, newest: int) -> bool:
-    """Tell whether a private record among the first ``newest`` rows has a record's very texts."""
-    # The + keep SQLite from putting the values into the expressions that the index is made of.
-    row = connection.execute(
-        "SELECT 1 FROM records WHERE private "
-        "AND length(CAST(input AS BLOB)) = length(CAST(:input AS BLOB)) "
-        "AND substr(CAST(input AS BLOB), -8) = substr(CAST(:input AS BLOB), -8) "
-        "AND length(CAST(output AS BLOB)) = length(CAST(:output AS BLOB)) "
-        "AND +input = :input AND +output = :output AND +seq <= :newest LIMIT 1",
-        {"input": bind(record.input), "output": bind(record.output), "newest": newest},
-    ).fetchone()
-    return row is not None
-
-
-class _Beside:
-    """The records whose ids begin with one id and ``~``: they stand beside the one that has it."""
-
-    def __init__(self, wanted: str) -> None:
-        self.by_content: dict[str, str] = {}  # to ids
-        self.ids: set[str] = set()
-        self._wanted = wanted
-        self._ids: dict[tuple[str, str], list[str]] = {}  # by source and task
-        self._sources: set[str] = set()
-        self._private: set[str] = set()  # sources
-
-    def note(self, record: Record) -> None:
-        self.ids.add(record.id)
-        if _SUFFIX.fullmatch(record.id, len(self._wanted)):
-            self.by_content[record.content_hash] = record.id
-            self._ids.setdefault((record.source, record.task), []).append(record.id)
-            self._sources.add(record.source)
-        if record.private:
-            self._private.add(record.source)
-
-    def has(self, source: str, task: str) -> bool:
-        """Tell whether a source has a record of a task here."""
-        return (source, task) in self._ids
-
-    def only(self, source: str, task: str) -> str | None:
-        """Return the id of a source's record of a task if it has just one here."""
-        ids = self._ids.get((source, task), [])
-        return ids[0] if len(ids) == 1 else None
-
-    def hides(self, source: str) -> bool:
-        """Tell whether one of a source's records is private; any record, if it has none here.
-
-        A source has none here if what it held were others' records, word for word.
-        """
-        return source in self._private if source in self._sources else bool(self._private)
-
-
-class _Adding:
-    """One call of ``add``: where what it was given stands, and what its batch replaced."""
-
-    def __init__(self) -> None:
-        self._met: set[str] = set()  # ids
-        self._replaced: dict[str, Record] = {}
-        self._hidden: list[str] = []  # ids of those this batch made private
-        self._known: dict[str, _Stored | None] = {}  # of the batch's ids, as they are stored
-        self._beside: dict[str, _Beside] = {}  # of ids that were taken
-        self._left: set[str] = set()  # of the batch's ids: others stand beside one nobody has
-        self._as_left = Revision()
-        self._newest: int | None = None  # row that was there before this call; 0: none is private
-        self._other_column = False  # was met of a table that is here, its items under another task
-
-    def put_all(self, connection: Connection, batch: Sequence[Record]) -> Counter[str]:
-        """Store a batch; count the fields of ``AddResult``."""
-        now = time.time()
-        if self._newest is None:
-            hides = connection.execute("SELECT 1 FROM records WHERE private LIMIT 1").fetchone()
-            newest = connection.execute("SELECT MAX(seq) FROM records").fetchone()[0]
-            self._newest = newest if newest and hides else 0
-        wanted = [record.id or record.content_hash[:16] for record in batch]
-        self._known = _find_all(connection, wanted)
-        self._other_column |= any(
-            (stored := self._known[name]) is not None
-            and stored.record.source == record.source
-            and stored.record.task != record.task
-            and stored.record.input == record.input
-            and stored.record.output != record.output
-            for record, name in zip(batch, wanted, strict=True)
-        )
-        self._replaced, self._hidden = {}, []
-        free = [name for name, stored in self._known.items() if stored is None]
-        self._left = _with_others_beside(connection, free)
-        # Kept from batch to batch: all records of a source may ask for one id.
-        if revision(connection) != self._as_left or len(self._beside) > BATCH:
-            self._beside.clear()
-        counts = Counter(
-            self._put(connection, record, name, now)
-            for record, name in zip(batch, wanted, strict=True)
-        )
-        if self._hidden:
-            hide(connection, self._hidden)
-        if counts.keys() - {"unchanged"}:
-            mark_changed(connection, rewritten="updated" in counts)
-        self._as_left = revision(connection)
-        if self._replaced:
-            _drop_what_was_made(connection, self._replaced)
-        return counts
-
-    def _stored(self, connection: Connection, record_id: str | None) -> _Stored | None:
-        if record_id is None:
-            return None
-        if record_id not in self._known:
-            self._known[record_id] = _find(connection, record_id)
-        return self._known[record_id]
-
-    def _put(self, connection: Connection, record: Record, wanted: str, now: float) -> str:
-        """Store one record; return the field of ``AddResult`` that counts it."""
-        stored = self._stored(connection, wanted)
-        if stored is None:
-            record = record if record.id else replace(record, id=wanted)
-            return self._put_back(connection, record, now)
-        if _same(stored.record, record):
-            return self._keep(connection, stored, record)
-        other = wanted
-        twin: _Stored | None = stored
-        while twin is not None and not _same(twin.record, record):
-            other = f"{other}~{record.content_hash[:6]}"
-            twin = self._stored(connection, other)
-        if twin is not None:
-            return self._keep(connection, twin, record)
-        if wanted not in self._met and self._follows(connection, stored, record):
-            return self._replace(connection, stored, record)
-        return self._put_beside(connection, replace(record, id=other), stored.record, now)
-
-    def _follows(self, connection: Connection, stored: _Stored, record: Record) -> bool:
-        """Tell whether a record is what became of the one that has its id.
-
-        It may have been edited, or moved to another task; but it may also be from another column
-        of the same table, for another task, and say the same there by chance.
-        """
-        if stored.record.source != record.source or from_stream(record.source):
-            return False
-        if stored.record.task == record.task:
-            return True
-        moved = _texts(stored.record) == _texts(record) and not self._other_column
-        beside = self._beside_of(connection, stored.record.id) if moved else None
-        return beside is not None and not beside.has(record.source, record.task)
-
-    def _put_back(self, connection: Connection, record: Record, now: float) -> str:
-        """Store a record under an id that is free, maybe since the record that had it went.
-
-        Those beside it may hold its very text, or be marked private.
-        """
-        beside = self._beside_of(connection, record.id) if record.id in self._left else None
-        if beside is not None and not beside.ids <= self._met:
-            if twin := self._stored(connection, beside.by_content.get(record.content_hash)):
-                return self._keep(connection, twin, record)
-            record = replace(record, private=record.private or beside.hides(record.source))
-        self._add(connection, record, now)
-        return "added"
-
-    def _put_beside(
-        self, connection: Connection, record: Record, holder: Record, now: float
-    ) -> str:
-        """Store a record that is not the one that has the id it asked for.
-
-        Its id is the one it gets if it is new here. It may be a record that is there already, or
-        one that was marked private and has been edited since.
-        """
-        beside = self._beside_of(connection, holder.id)
-        if twin := self._stored(connection, beside.by_content.get(record.content_hash)):
-            return self._keep(connection, twin, record)
-        record = replace(
-            record, private=record.private or holder.private or beside.hides(record.source)
-        )
-        other_task = holder.task != record.task and not from_stream(record.source)
-        if holder.source != record.source or other_task:  # else it is another item of its source's
-            # Of several records of its source and task, any may be the one that was edited.
-            earlier = self._stored(connection, beside.only(record.source, record.task))
-            if earlier is not None and earlier.record.id not in self._met:
-                return self._replace(connection, earlier, record)
-        beside.note(self._add(connection, record, now))
-        return "renamed"
-
-    def _beside_of(self, connection: Connection, wanted: str) -> _Beside:
-        if wanted not in self._beside:
-            beside = self._beside[wanted] = _Beside(wanted)
-            rows = connection.execute(
-                f"SELECT {COLUMNS} FROM records WHERE id > ? AND id < ?",
-                _beside_ends(wanted),
-            )
-            for row in rows:
-                beside.note(record_of(row))
-        return self._beside[wanted]
-
-    def _as_private(self, connection: Connection, record: Record) -> Record:
-        """Return a record private if its very texts were so before this call, under any id.
-
-        Not what apps may have added: whether they find it again would tell them what is private.
-        """
-        if record.private or not self._newest or from_apps(record.source):
-            return record
-        return replace(record, private=_is_hidden(connection, record, self._newest))
-
-    def _add(self, connection: Connection, record: Record, now: float) -> Record:
-        record = self._as_private(connection, record)
-        self._known[record.id] = _Stored(_insert(connection, record, now), record)
-        self._met.add(record.id)
-        return record
-
-    def _replace(self, connection: Connection, stored: _Stored, record: Record) -> str:
-        edited = _texts(stored.record) != _texts(record)
-        if edited:
-            record = self._as_private(connection, record)
-        _update(connection, stored, record)
-        if record.private and not stored.record.private:
-            self._hidden.append(stored.record.id)
-        if stored.record.task != record.task:  # heads of that task have learned from it
-            heads.mark_stale(connection, [stored.record.task])
-        if edited:
-            self._replaced[stored.record.id] = stored.record
-        return self._updated(stored)
-
-    def _keep(self, connection: Connection, stored: _Stored, record: Record) -> str:
-        hides = record.private and not stored.record.private
-        if hides:
-            connection.execute("UPDATE records SET private = 1 WHERE seq = ?", (stored.seq,))
-            self._hidden.append(stored.record.id)
-        dates = stored.record.time is None and _time(record) is not None
-        if dates:
-            connection.execute(
-                "UPDATE records SET time = ? WHERE seq = ?", (_time(record), stored.seq)
-            )
-        if hides or dates:
-            return self._updated(stored)
-        self._met.add(stored.record.id)
-        return "unchanged"
-
-    def _updated(self, stored: _Stored) -> str:
-        self._met.add(stored.record.id)
-        self._known.pop(stored.record.id)
-        self._beside.clear()
-        return "updated"
-
-
-def add(db: Database, records: Iterable[Record], progress: Progress | None) -> AddResult:
-    """Store records in batches; see ``Store.add``."""
-    total = len(records) if isinstance(records, Sized) else 0
-    waiting = iter(records)
-    adding, result, done = _Adding(), AddResult(), 0
-    while batch := list(islice(waiting, BATCH)):
-        try:
-            with db.writing() as connection:
-                counts = adding.put_all(connection, batch)
-        except StoreError as err:
-            raise type(err)(
-                f"{err} Of these records the first {done} are stored; adding all of them again "
-                "is safe."
-            ) from err
-        done += len(batch)
-        result = replace(result, **{name: getattr(result, name) + n for name, n in counts.items()})
-        if progress is not None:
-            progress("records", done, total)
-    if added := result.added + result.renamed:
-        with suppress(StoreError):  # the records are stored: a full disk may leave them in pieces
-            _merge_index(db, added)
-    return result
-
-
-def _merge_index(db: Database, added: int) -> None:
-    """Make one piece of the word index where this call brought at least half of the records.
-
-    SQLite keeps a piece for each batch and a search looks into all of them. Merging takes as long
-    as the history is large, so that it is left to imports that are as large themselves.
-    """
-    with db.writing() as connection:
-        newest = connection.execute("SELECT MAX(seq) FROM records").fetchone()[0] or 0
-        if 2 * added >= newest:
-            connection.execute("INSERT INTO records_fts (records_fts) VALUES ('optimize')")
 
 
 def still_used(connection: Connection, texts: set[str]) -> set[str]:
@@ -472,13 +106,11 @@ def still_used(connection: Connection, texts: set[str]) -> set[str]:
 
 def count(connection: Connection, task: str | None, until: float | None = None) -> int:
     """Count the records, of one task if given, and up to a moment; see ``Store.count``."""
-    wanted: dict[str, Any] = {}
-    if task is not None:
-        wanted["task = ?"] = bind(task)
+    clause, texts = where(task=task)
     if until is not None:
-        wanted[f"{ORDER} <= ?"] = until
-    where = f" WHERE {' AND '.join(wanted)}" if wanted else ""
-    row = connection.execute(f"SELECT COUNT(*) FROM records{where}", (*wanted.values(),)).fetchone()
+        clause += f"{'AND' if clause else 'WHERE'} {ORDER} <= ?"
+    values = texts if until is None else [*texts, until]
+    row = connection.execute(f"SELECT COUNT(*) FROM records {clause}", values).fetchone()
     return int(row[0])
 
 
@@ -499,7 +131,7 @@ def counts_by(connection: Connection, column: str, *, public: bool = False) -> d
 
 def get(connection: Connection, record_id: str) -> Record:
     """Return one record; see ``Store.get``."""
-    stored = _find(connection, record_id)
+    stored = find(connection, record_id)
     if stored is None:
         raise unknown_record(connection, record_id)
     return stored.record
@@ -529,16 +161,11 @@ def in_order(
     newest_first: bool,
 ) -> list[Record]:
     """Return records in history order; see ``Store.records``."""
-    wanted = [
-        (f"{name} = ?", bind(value))
-        for name, value in (("task", task), ("source", source))
-        if value is not None
-    ]
-    where = f"WHERE {' AND '.join(clause for clause, _ in wanted)} " if wanted else ""
+    clause, texts = where(task=task, source=source)
     way = "DESC" if newest_first else "ASC"
     rows = connection.execute(
-        f"SELECT {COLUMNS} FROM records {where}ORDER BY {ORDER} {way}, seq {way} LIMIT ? OFFSET ?",
-        (*(value for _, value in wanted), -1 if limit is None else max(limit, 0), max(offset, 0)),
+        f"SELECT {COLUMNS} FROM records {clause}ORDER BY {ORDER} {way}, seq {way} LIMIT ? OFFSET ?",
+        (*texts, -1 if limit is None else max(limit, 0), max(offset, 0)),
     )
     return [record_of(row) for row in rows]
 
@@ -553,6 +180,11 @@ def by_seq(connection: Connection, seqs: Sequence[int], columns: str) -> dict[in
         )
         found.update((row[0], row[1:]) for row in rows)
     return found
+
+
+def of_seqs(connection: Connection, seqs: Sequence[int]) -> dict[int, Record]:
+    """Return the records of the given rows, by row number."""
+    return {seq: record_of(row) for seq, row in by_seq(connection, seqs, COLUMNS).items()}
 
 
 def seqs_of(connection: Connection, ids: Iterable[str]) -> list[int]:
@@ -572,29 +204,3 @@ def seqs_of(connection: Connection, ids: Iterable[str]) -> list[int]:
             raise unknown_record(connection, record_id)
         found[row[0]] = None
     return list(found)
-
-
-def set_private(connection: Connection, ids: Sequence[str], private: bool) -> int:
-    """Mark records; see ``Store.set_private``."""
-    seqs = seqs_of(connection, ids)
-    if private:
-        changed = hide(connection, ids)
-    else:
-        changed = connection.executemany(
-            "UPDATE records SET private = 0 WHERE seq = ? AND private", [(seq,) for seq in seqs]
-        ).rowcount
-    if changed > 0:
-        mark_changed(connection, rewritten=True)
-    return changed
-
-
-def hide(connection: Connection, ids: Sequence[str]) -> int:
-    """Mark records private, and the answers kept that their LLM was shown them for.
-
-    Those may repeat them, and are private if they are kept later. Returns how many changed.
-    """
-    changed = connection.executemany(
-        "UPDATE records SET private = 1 WHERE id = ? AND NOT private",
-        [(bind(record_id),) for record_id in (*ids, *log.answers_made_from(connection, ids))],
-    )
-    return max(changed.rowcount, 0)

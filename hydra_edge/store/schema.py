@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import sqlite3
 import unicodedata
+from collections.abc import Iterator
 from functools import lru_cache
 
 from hydra_edge.errors import StoreError
@@ -35,6 +36,7 @@ _REINDEX = (
     "INSERT INTO records_fts (records_fts) VALUES ('delete-all')",
     "INSERT INTO records_fts (rowid, input, output) "
     "SELECT seq, hydra_words(input), hydra_words(output) FROM records",
+    "UPDATE records SET words = hydra_count(input) WHERE words <> hydra_count(input)",
 )
 
 # Each migration runs in one transaction; a released one is never edited, only followed.
@@ -118,15 +120,19 @@ def spaced_words(text: str) -> str:
     return " ".join(index_words(text))
 
 
-def _hydra_words(value: object) -> str:
-    """Split a text for the triggers; bytes are a text that is not valid Unicode.
+def count_words(text: str) -> int:
+    """Return how many words a text is indexed by."""
+    spaced = spaced_words(text)
+    return spaced.count(" ") + 1 if spaced else 0
+
+
+def _as_text(value: object) -> str:
+    """Return what a column holds; bytes are a text that is not valid Unicode.
 
     Never fails, or a damaged record could not be removed. What cannot be decoded, lone
     surrogates too, is no part of a word either way.
     """
-    return spaced_words(
-        value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
-    )
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 
 def hash_key(text_hash: str | bytes) -> bytes:
@@ -141,8 +147,12 @@ def hash_key(text_hash: str | bytes) -> bytes:
 
 def register_functions(connection: sqlite3.Connection) -> None:
     """Give a connection the functions that triggers and migrations call."""
-    connection.create_function("hydra_words", 1, _hydra_words, deterministic=True)
-    connection.create_function("hydra_key", 1, hash_key, deterministic=True)
+    for name, function in (
+        ("hydra_words", lambda value: spaced_words(_as_text(value))),
+        ("hydra_count", lambda value: count_words(_as_text(value))),
+        ("hydra_key", hash_key),
+    ):
+        connection.create_function(name, 1, function, deterministic=True)
 
 
 def words_mark() -> str:
@@ -180,6 +190,19 @@ def _refuse_foreign(connection: sqlite3.Connection, label: str) -> int:
     return version
 
 
+@contextlib.contextmanager
+def _writing(connection: sqlite3.Connection) -> Iterator[None]:
+    """Do what is inside wholly or not at all."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
 def prepare(connection: sqlite3.Connection, label: str) -> None:
     """Bring a file to the newest schema, and its index to this release's words.
 
@@ -191,19 +214,13 @@ def prepare(connection: sqlite3.Connection, label: str) -> None:
         If SQLite cannot do it; every migration is applied wholly or not at all.
     """
     for number in range(_refuse_foreign(connection, label) + 1, len(MIGRATIONS) + 1):
-        connection.execute("BEGIN IMMEDIATE")
-        try:
+        with _writing(connection):
             # Another process may have done it while we waited for the lock.
             if _pragma(connection, "user_version") < number:
                 for statement in MIGRATIONS[number - 1]:
                     connection.execute(statement)
                 connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
                 connection.execute(f"PRAGMA user_version = {number}")
-            connection.execute("COMMIT")
-        except BaseException:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            raise
     _reindex_if_needed(connection)
 
 
@@ -222,12 +239,6 @@ def _reindex_if_needed(connection: sqlite3.Connection) -> None:
     known = connection.execute("SELECT value FROM meta WHERE name = ?", (META_WORDS,)).fetchone()
     if known is not None and known[0] == mark:
         return
-    connection.execute("BEGIN IMMEDIATE")
-    try:
+    with _writing(connection):
         reindex(connection)
         connection.execute("REPLACE INTO meta VALUES (?, ?)", (META_WORDS, mark))
-        connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise

@@ -5,9 +5,9 @@ from __future__ import annotations
 from sqlite3 import Connection
 
 from hydra_edge.store.bm25 import MAX_TERMS, quoted
-from hydra_edge.store.database import bind
 from hydra_edge.store.records import COLUMNS, ORDER, record_of
 from hydra_edge.store.schema import index_words
+from hydra_edge.store.values import bind
 from hydra_edge.types import Record
 
 

@@ -17,10 +17,23 @@ import numpy as np
 import numpy.typing as npt
 
 from hydra_edge.errors import StoreError
-from hydra_edge.store import check, forget, heads, log, pools, records, search, vectors
+from hydra_edge.store import (
+    adding,
+    check,
+    choices,
+    forget,
+    heads,
+    log,
+    pools,
+    privacy,
+    records,
+    search,
+    vectors,
+)
 from hydra_edge.store.bm25 import Bm25
+from hydra_edge.store.choices import Helped, StoredChoice, drop_unkept
 from hydra_edge.store.database import Database
-from hydra_edge.store.log import Helped, LoggedGeneration, StoredChoice
+from hydra_edge.store.log import LoggedGeneration
 from hydra_edge.store.pools import StoredPool
 from hydra_edge.store.records import Revision
 from hydra_edge.store.schema import reindex
@@ -110,7 +123,9 @@ class Store:
         text goes with it: pools that ask about the record or show it, and vectors.
 
         New texts are private if those of a private record were the very same before this call,
-        under whatever id; but not from a source that apps may write under.
+        under whatever id; and records that were public before it become private with one of the
+        very same texts that is given as private. But neither those of sources that apps may write
+        under, nor others with theirs.
 
         Parameters
         ----------
@@ -130,7 +145,7 @@ class Store:
         StoreError
             If a batch cannot be stored; earlier ones are, and the message says how many.
         """
-        return records.add(self._db, new, progress)
+        return adding.add(self._db, new, progress)
 
     def revision(self) -> Revision:
         """Say how often the records have changed, by whichever program."""
@@ -189,10 +204,11 @@ class Store:
     def set_private(self, ids: Iterable[str], private: bool) -> int:
         """Mark records as private or not; return how many changed; an unknown id changes none.
 
-        Answers that were kept and were shown one that becomes private become so with it.
+        Records of the very same texts become private with one, but for those of sources that apps
+        may write under; and answers that were kept and were shown one that becomes private.
         """
         with self._db.writing() as connection:
-            return records.set_private(connection, list(ids), private)
+            return privacy.set_private(connection, list(ids), private)
 
     def reindex(self) -> int:
         """Make the word index anew from the records; return how many there are.
@@ -357,11 +373,6 @@ class Store:
         with self._db.reading() as connection:
             return pools.find(connection, task, model, purpose)
 
-    def pool_count(self, task: str | None = None) -> int:
-        """Count the pools, of one task if given."""
-        with self._db.reading() as connection:
-            return pools.count(connection, task)
-
     def save_head(self, state: HeadState, *, rewrites: int | None = None) -> HeadState:
         """Store a head as the newest version, in use from now on; return it as stored.
 
@@ -424,17 +435,17 @@ class Store:
     def log_generation(self, generation: Generation, model: str) -> None:
         """Keep what was answered, with what and at what cost, but no text of a record."""
         with self._db.writing() as connection:
-            log.log_generation(connection, generation, model)
+            log.put(connection, generation, model)
 
     def generation(self, generation_id: str) -> LoggedGeneration | None:
         """Return a log entry, if kept."""
         with self._db.reading() as connection:
-            return log.generation(connection, generation_id)
+            return log.get(connection, generation_id)
 
     def last_generation(self, task: str | None = None) -> LoggedGeneration | None:
         """Return the newest log entry, of one task if given."""
         with self._db.reading() as connection:
-            return log.last_generation(connection, task)
+            return log.last(connection, task)
 
     def clear_log(self, *, choices: bool = False) -> int:
         """Erase every log entry, down to the bytes; return how many there were.
@@ -445,7 +456,7 @@ class Store:
         with self._db.writing() as connection:
             cleared = 0
             if choices:  # first: the log tells since when heads may have learned from them
-                cleared, since = log.clear_choices(connection)
+                cleared, since = drop_unkept(connection)
                 for task, moment in since.items():
                     heads.mark_stale(connection, [task], since=moment)
             cleared += log.clear(connection)
@@ -477,17 +488,17 @@ class Store:
             picked, text, record_id, time.time() if moment is None else moment,
         )  # fmt: skip
         with self._db.writing() as connection:
-            return log.put_choice(connection, choice)
+            return choices.put(connection, choice)
 
     def choice(self, generation_id: str) -> StoredChoice | None:
         """Return what was chosen of one answer, if anything was."""
         with self._db.reading() as connection:
-            return log.choice_of(connection, generation_id)
+            return choices.of_generation(connection, generation_id)
 
     def choices(self, task: str | None = None) -> list[StoredChoice]:
         """Return the choices, of one task if given, oldest first."""
         with self._db.reading() as connection:
-            return log.choices(connection, task)
+            return choices.find(connection, task)
 
     def helped_counts(self, task: str) -> dict[str, tuple[int, int]]:
         """Count for each record (shown, picked) over the task's choices.

@@ -14,14 +14,13 @@ import numpy as np
 import numpy.typing as npt
 
 from hydra_edge.errors import ShapeError
-from hydra_edge.store.database import CHUNK, bind
 from hydra_edge.store.schema import hash_key
-from hydra_edge.types import text_hash
+from hydra_edge.store.values import CHUNK, bind
+from hydra_edge.types import Half1d, text_hash
 
 _BATCH = 2000
 # Vectors of a base that say how long each is: most of them are whole.
 _WITNESSES = 50
-Half1d = npt.NDArray[np.float16]
 
 
 def _base(connection: Connection, base_id: str) -> int | None:

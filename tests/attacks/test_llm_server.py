@@ -174,6 +174,15 @@ def test_json_made_to_hurt_is_an_error(llm, server, body):
         llm.complete(PROMPT)
 
 
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("odd", [[], {}, [[{}]], {"a": []}, 4.5, None])
+def test_error_body_of_odd_types_is_an_error_that_tells_the_rest(llm, server, odd, streaming):
+    said = {"message": "no such thing", "code": odd, "type": odd, "param": odd, "detail": odd}
+    server.otherwise = answer({"error": said}, 400)
+    with pytest.raises(BackendError, match=r"got 400 \(no such thing\)"):
+        llm.complete(PROMPT, on_token=[].append if streaming else None)
+
+
 def test_escape_sequences_do_not_reach_the_terminal_through_errors(llm, server):
     server.otherwise = answer({"error": {"message": "\x1b[2Jgone\r\nfake: line\u202e"}}, 400)
     with pytest.raises(BackendError, match="gone") as caught:

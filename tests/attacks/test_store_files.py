@@ -15,20 +15,13 @@ from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
+import filled_store
 import numpy as np
 import pytest
 
 from hydra_edge.errors import HydraError, StoreError
 from hydra_edge.store import Store, schema
-from hydra_edge.types import (
-    Candidate,
-    Completion,
-    Generation,
-    HeadInfo,
-    HeadState,
-    Record,
-    Usage,
-)
+from hydra_edge.types import Completion, Record
 
 
 @pytest.fixture
@@ -40,18 +33,7 @@ def fill(store: Store, n: int) -> None:
     """Put something into every table."""
     store.add(Record(f"input {i} of many words", f"output {i}", id=f"r{i}") for i in range(n))
     store.put_vectors("b", {f"h{i}": np.ones(64, dtype=np.float16) for i in range(50)})
-    store.put_pool(
-        "k", task="t", model="m", query_id="", record_ids=["r1"], completions=[Completion("c")]
-    )
-    store.put_choice("g", "t", "q", [Candidate("c")], ["r1"], 0, "c", None)
-    one = np.ones(1, dtype=np.float32)
-    store.save_head(
-        HeadState("t", "adapter", "b", ("f",), one, one.reshape(1, 1), "shared", 1, 1.0, {})
-    )
-    info = HeadInfo("t", "adapter", "shared", None, "b")
-    store.log_generation(
-        Generation("g", "q", "t", "c", (Candidate("c"),), (), info, info, Usage()), "m"
-    )
+    filled_store.fill(store, "c")
 
 
 @pytest.fixture
@@ -274,10 +256,10 @@ def test_full_disk_stores_a_thing_wholly_or_not_at_all(
 ) -> None:
     with Store.open(filled) as store:
         limited(store, 2)
-        before = (store.vector_count("b"), store.pool_count(), len(store.choices()))
+        before = (store.vector_count("b"), len(store.pools()), len(store.choices()))
         with pytest.raises(StoreError, match=r"no space is left on its disk\. Free some"):
             write(store)
-        assert (store.vector_count("b"), store.pool_count(), len(store.choices())) == before
+        assert (store.vector_count("b"), len(store.pools()), len(store.choices())) == before
         assert store.check() == []
 
 

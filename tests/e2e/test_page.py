@@ -275,6 +275,19 @@ def test_records_are_found_kept_private_and_forgotten(browser, served, me):
     assert "r14" not in {record.id for record in me.store.records()}
 
 
+def test_records_of_one_text_are_shown_private_together(browser, served, me):
+    me.store.add([replace(me.store.get("r14"), id="renamed", time=None)])
+    with opened(browser, served) as page:
+        page.get_by_label("Search words").fill("vision 14")
+        page.get_by_role("button", name="Search", exact=True).click()
+        switches = page.locator("#records > li").get_by_role("switch", name="Private")
+        expect(switches).to_have_count(2)
+        switches.first.click()
+        for switch in switches.all():
+            expect(switch).to_have_attribute("aria-checked", "true")
+        expect(page.locator("#records-status")).to_contain_text("Private now")
+
+
 def test_record_that_looks_like_markup_is_only_text(browser, make):
     me = make([*titles(), Record(HOSTILE, HOSTILE, TASK, "x", 1.9e9, source=HOSTILE)])
     with serving(me) as served, opened(browser, served) as page:

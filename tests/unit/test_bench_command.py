@@ -13,7 +13,8 @@ import typer
 from typer.testing import CliRunner
 
 from bench import clock, command
-from bench.command import command_of, given, head, new_app, start
+from bench.command import command_of, given, head, new_app, parse_sizes, start
+from bench.guard import BenchError
 
 ROOT = Path(__file__).parents[2]
 MISSING = "nowhere.jsonl"
@@ -86,6 +87,17 @@ def test_start_what_a_person_can_put_right_is_one_line(
 
     assert run(app, monkeypatch) == 1
     assert capsys.readouterr().err == f"{line}\n"
+
+
+def test_parse_sizes_accepts_whole_numbers_only() -> None:
+    assert parse_sizes("16, 0,4,4") == (0, 4, 16)
+    assert parse_sizes("") == ()
+    assert parse_sizes("1000,", "--sizes", least=1) == (1000,)
+    with pytest.raises(BenchError, match="--history is '0,-4'; expected whole numbers"):
+        parse_sizes("0,-4")
+    for text in ("0,4", "4,x", ",", ""):
+        with pytest.raises(BenchError, match=f"--sizes is '{text}'; .* of at least 1: --sizes"):
+            parse_sizes(text, "--sizes", least=1)
 
 
 def test_given_are_the_options_figures_depend_on() -> None:

@@ -20,7 +20,7 @@ from bench import clock, command
 from bench.guard import BenchError
 from bench.kept import cached_llm
 from bench.published import Published
-from bench.quality import app, parse_sizes
+from bench.quality import app
 from bench.report import Stages, can_plot
 from export.published.labels import Allowance
 from hydra_edge.errors import BackendError
@@ -408,17 +408,6 @@ def test_quality_training_file_is_refused(
     monkeypatch.setattr(bench.quality, "load_bundle", lambda _path: base)
     with pytest.raises(BenchError, match=r"cannot measure base .*: trained on it"):
         run("--data", labels)
-
-
-def test_parse_sizes_accepts_whole_numbers_only() -> None:
-    assert parse_sizes("16, 0,4,4") == (0, 4, 16)
-    assert parse_sizes("") == ()
-    assert parse_sizes("1000,", "--sizes", least=1) == (1000,)
-    with pytest.raises(BenchError, match="--history is '0,-4'; expected whole numbers"):
-        parse_sizes("0,-4")
-    for text in ("0,4", "4,x", ",", ""):
-        with pytest.raises(BenchError, match=f"--sizes is '{text}'; .* of at least 1: --sizes"):
-            parse_sizes(text, "--sizes", least=1)
 
 
 def test_cached_llm_keeps_the_models_own_name_for_a_replay(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from cli_runner import call
 
-from hydra_edge.cli.session import write_text
+from hydra_edge.cli.files import write_text
 from hydra_edge.config import find_paths, save_setting
 from hydra_edge.personalizer import Personalizer
 from hydra_edge.types import Record

@@ -6,7 +6,7 @@ from contextlib import redirect_stdout
 
 import pytest
 
-from hydra_edge import words
+from hydra_edge import reasons
 from hydra_edge.cli import options, output
 
 
@@ -159,15 +159,15 @@ def test_seconds_no_duration_is_refused(text):
         options.seconds(text, "--budget")
 
 
-def test_words_every_feature_is_explained():
+def test_reasons_every_feature_is_explained():
     from hydra_edge.features import ADAPTER_FEATURES, RERANKER_FEATURES
 
-    assert set(words.RERANKER_WORDS) == set(RERANKER_FEATURES)
-    assert set(words.ADAPTER_WORDS) == set(ADAPTER_FEATURES)
+    assert set(reasons.RERANKER_WORDS) == set(RERANKER_FEATURES)
+    assert set(reasons.ADAPTER_WORDS) == set(ADAPTER_FEATURES)
 
 
 def test_reasons_largest_contributions_come_first_with_their_share():
-    text = words.reasons(
+    text = reasons.reasons(
         {"bm25": 0.5, "recency": -1.25, "habit": 0.001, "map_input_3": 0.1}, "reranker"
     )
 
@@ -175,4 +175,4 @@ def test_reasons_largest_contributions_come_first_with_their_share():
         text
         == "-1.25 recent; +0.50 shares rare words with the query; +0.10 learned likeness input 3"
     )
-    assert words.reasons({}, "adapter") == "nothing speaks for or against it"
+    assert reasons.reasons({}, "adapter") == "nothing speaks for or against it"

@@ -1,6 +1,7 @@
 """``serve`` and its tokens as they are called: what is refused before anybody is served."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,17 @@ def test_serve_opens_no_local_llm_before_anybody_asks(flags, monkeypatch, tmp_pa
     monkeypatch.setattr("hydra_edge.cli.serve._serve", lambda *_, **__: served.append(True))
     started = call("serve", *flags)
     assert (started.exit_code, served) == (0, [True]), started.stderr
+
+
+def test_serve_model_file_without_llama_cpp_is_refused_at_once(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "llama_cpp", None)
+    monkeypatch.chdir(tmp_path)
+    Path("own.gguf").write_bytes(b"GGUF")
+    served = []
+    monkeypatch.setattr("hydra_edge.cli.serve._serve", lambda *_, **__: served.append(True))
+    refused = call("serve", "-m", "./own.gguf")
+    assert (refused.exit_code, served) == (1, [])
+    assert "A local model needs llama-cpp-python, which is not installed" in refused.stderr
 
 
 @pytest.mark.parametrize("terminal", [True, False])

@@ -112,6 +112,11 @@ def test_base_url_without_a_remote_model_is_a_usage_error():
     assert "needs -m openai:MODEL" in result.stderr
 
 
+def test_base_url_of_a_remote_model_with_blanks_around_its_name_is_taken():
+    flags = ("-m", " openai:m ", "--base-url", "http://localhost:9931/v1", "--dry-run")
+    assert call("generate", "q", *flags).exit_code == 0
+
+
 # ---- doctor and bundle
 
 
@@ -425,7 +430,8 @@ def test_heads_report_of_a_strangers_head_cannot_harm(tmp_path):
     path = tmp_path / "head.json"
     call("heads", "export", str(path), "-r", "reranker")
     head = json.loads(path.read_text())
-    head["report"] = {"reason": "\x1b[2J", "rows": [1, {"name": [], "utility": "x"}, {"n": {}}]}
+    rows = [1, {"name": [], "utility": "x"}, {"n": {}}, {"utility": 10**400, "n": 10**400}]
+    head["report"] = {"reason": "\x1b[2J", "rows": rows}
     path.write_text(json.dumps(head))
     assert call("heads", "import", str(path)).exit_code == 0
     result = call("heads", "show")

@@ -15,8 +15,7 @@ from hydra_edge.active import ActiveHead, prior_for
 from hydra_edge.config import Config
 from hydra_edge.errors import CancelledError, ConfigError, ContextLengthError
 from hydra_edge.evaluate import Verdict
-from hydra_edge.fitting import adapter_evidence
-from hydra_edge.learning import ChoiceItem, choice_item, helped_by_then
+from hydra_edge.evidence import ChoiceItem, adapter_evidence, choice_item, helped_by_then
 from hydra_edge.personalizer import Personalizer
 from hydra_edge.prompt import Prompt
 from hydra_edge.reranker import proxy_data
@@ -565,7 +564,7 @@ def test_a_fit_looks_at_the_latest_choices_only(
         p.generate(f"a text about {topic} today", task=TASK)
         p.choose(pick=1, keep=False)
     told: list[tuple[str, int, int]] = []
-    monkeypatch.setattr(fitting, "CHOICES", 3)
+    monkeypatch.setattr("hydra_edge.evidence.CHOICES", 3)
     history = p.engine.history(p.engine.task(TASK))
     groups = adapter_evidence(p.engine, history, None, progress=lambda *at: told.append(at))[1]
     assert groups.n_groups == 3

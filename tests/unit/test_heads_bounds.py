@@ -38,22 +38,22 @@ def test_one_sided_low_equals_scipy_interval():
 
 def test_one_sided_low_covers_the_mean_as_often_as_it_says():
     rng = np.random.default_rng(41)
-    below = [one_sided_low(rng.normal(0.3, 1.0, 8)) <= 0.3 for _ in range(2000)]
+    below = [one_sided_low(rng.normal(0.3, 1.0, 8), 0.8) <= 0.3 for _ in range(2000)]
     assert np.mean(below) == pytest.approx(0.8, abs=0.03)
 
 
 @pytest.mark.parametrize("values", [[], [0.4]])
 def test_one_sided_low_with_too_few_is_minus_infinity(values):
-    assert one_sided_low(values) == float("-inf")
+    assert one_sided_low(values, 0.8) == float("-inf")
 
 
 def test_one_sided_low_of_equal_differences_is_their_value():
-    assert one_sided_low([0.0, 0.0, 0.0]) == 0.0
+    assert one_sided_low([0.0, 0.0, 0.0], 0.8) == 0.0
 
 
 def test_one_sided_low_with_nan_is_refused():
     with pytest.raises(ShapeError, match="Differences cannot be used: got 1 values"):
-        one_sided_low([0.1, np.nan])
+        one_sided_low([0.1, np.nan], 0.8)
 
 
 @pytest.mark.parametrize(
@@ -81,21 +81,21 @@ OTHERS = PopulationGain(mean=0.04, spread=0.03, noise=0.2)
 
 
 def test_posterior_gain_without_queries_is_the_population() -> None:
-    found = posterior_gain([], OTHERS)
+    found = posterior_gain([], OTHERS, 0.8)
     assert found.mean == pytest.approx(0.04)
     assert found.low == pytest.approx(0.04 - 0.8416 * 0.03, abs=1e-4)
 
 
 def test_posterior_gain_few_noisy_queries_do_not_overrule_others() -> None:
     rng = np.random.default_rng(0)
-    assert posterior_gain(rng.normal(-0.02, 0.2, 8), OTHERS).low > 0.0
+    assert posterior_gain(rng.normal(-0.02, 0.2, 8), OTHERS, 0.8).low > 0.0
 
 
 def test_posterior_gain_many_queries_overrule_others() -> None:
     rng = np.random.default_rng(0)
-    harmed = posterior_gain(rng.normal(-0.1, 0.1, 200), OTHERS)
+    harmed = posterior_gain(rng.normal(-0.1, 0.1, 200), OTHERS, 0.8)
     assert harmed.low < harmed.mean < 0.0
-    helped = posterior_gain(rng.normal(0.1, 0.1, 200), PopulationGain(-0.02, 0.05, 0.1))
+    helped = posterior_gain(rng.normal(0.1, 0.1, 200), PopulationGain(-0.02, 0.05, 0.1), 0.8)
     assert helped.low > 0.05
 
 
@@ -105,4 +105,4 @@ def test_posterior_gain_is_the_normal_posterior() -> None:
     noise = 0.2 * np.sqrt(8 / 11)  # eight pseudo-observations of .2, three of none
     certain, own = 1 / 0.03**2, 4 / noise**2
     expected = (certain * 0.04 + own * 0.1) / (certain + own)
-    assert posterior_gain(values, OTHERS).mean == pytest.approx(expected)
+    assert posterior_gain(values, OTHERS, 0.8).mean == pytest.approx(expected)

@@ -37,14 +37,13 @@ def test_target_distribution_without_pairs_is_empty():
 @settings(max_examples=30, deadline=None)
 def test_groups_take_any_order_keeps_each_query_whole(seed):
     rng = np.random.default_rng(seed)
-    groups = make_groups(rng, 7, 3, weighted=True)
+    groups = make_groups(rng, 7, 3)
     index = rng.integers(0, 7, size=5)
     taken = list(each(groups.take(index), 0.3))
     whole = list(each(groups, 0.3))
-    for (x, t, weight), i in zip(taken, index, strict=True):
+    for (x, t), i in zip(taken, index, strict=True):
         np.testing.assert_array_equal(x, whole[i][0])
         np.testing.assert_array_equal(t, whole[i][1])
-        assert weight == whole[i][2]
 
 
 def test_groups_take_nothing_is_empty_and_keeps_width():
@@ -66,9 +65,9 @@ def test_groups_informative_drops_single_and_level_queries():
         (np.ones((3, 2)), np.zeros(3)),
         (np.eye(2), np.array([0.3, 0.4])),
     ]
-    kept = Groups.stack(items, 2, weights=[1.0, 2.0, 3.0]).informative()
-    np.testing.assert_array_equal(kept.features, np.eye(2))
-    np.testing.assert_array_equal(kept.weights, [3.0])
+    groups = Groups.stack(items, 2)
+    np.testing.assert_array_equal(groups.teaches(), [False, False, True])
+    np.testing.assert_array_equal(groups.informative().features, np.eye(2))
 
 
 def test_groups_informative_judges_by_targets_where_given():
@@ -114,11 +113,6 @@ X, U, OFFSETS = np.ones((3, 2)), np.array([0.0, 0.5, 1.0]), np.array([0, 1, 3])
         ({"targets": np.ones(3)}, "Targets do not fit: got a group that sums to 2; expected 1"),
         ({"targets": np.ones(2)}, r"Targets cannot be used: got shape \(2,\)"),
         ({"targets": np.array([1.0, 2.0, -1.0])}, "Targets are out of range: got -1 to 2"),
-        (
-            {"weights": np.ones(3)},
-            r"Group weights cannot be used: got shape \(3,\); expected \(2\)",
-        ),
-        ({"weights": np.array([1.0, -1.0])}, "Group weights do not fit: got -1; expected 0"),
     ],
 )
 def test_groups_with_wrong_arrays_are_refused(change, message):
@@ -181,7 +175,5 @@ def test_prior_keeps_own_copies_and_cannot_be_written():
 @pytest.mark.parametrize("scale", [0.0, -1.0, np.nan, np.inf])
 def test_prior_scale_outside_range_is_refused(scale):
     prior = Prior(np.zeros(1), np.eye(1), 1.0)
-    with pytest.raises(ShapeError, match="Prior scale cannot be used"):
-        prior.scaled(scale)
     with pytest.raises(ShapeError, match="Prior scale cannot be used"):
         ConditionalLogit(prior, prior_scale=scale)

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 
 import hydra_edge.importers as importers
+from hydra_edge.errors import CancelledError
 from hydra_edge.importers import ImportLog
 from hydra_edge.importers.base import (
     clean_text,
@@ -35,6 +38,39 @@ def test_log_second_source_restarts_progress_and_keeps_counts():
     log.begin(item="mail", unit="mails", total=2)
     assert (log.done, log.total, log.unit, log.item) == (0, 2, "mails", "mail")
     assert (log.read, log.skipped["empty input"]) == (3, 1)
+
+
+TWEET = {"id": "1", "profile": [{"text": f"tweet {i}"} for i in range(5)]}
+
+
+@pytest.mark.parametrize(
+    ("read", "text"),
+    [
+        (importers.read_jsonl, '{"input": "", "output": ""}\n' * 5),
+        (importers.read_csv, "input,output\n" + ",\n" * 5),
+        (importers.read_chatgpt, json.dumps([{}] * 5)),
+        (lambda path, log: importers.read_lamp(path, None, log), json.dumps([TWEET])),
+        (lambda path, log: importers.read_markdown(path.parent, log), ""),
+    ],
+    ids=["jsonl", "csv", "chatgpt", "lamp", "markdown"],
+)
+def test_items_that_give_no_record_are_watched_one_by_one(tmp_path, read, text):
+    path = tmp_path / "notes" / "0.md"
+    path.parent.mkdir()
+    for i in range(5):
+        path.with_name(f"{i}.md").write_text(text)
+    seen = []
+
+    def stop_at_the_third():
+        seen.append(log.done)
+        if len(seen) == 3:
+            raise CancelledError
+
+    log = ImportLog(watch=stop_at_the_third)
+    with pytest.raises(CancelledError):
+        next(read(path, log))
+    assert len(seen) == 3
+    assert seen == sorted(seen)
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from hydra_edge.adapter import merge
-from hydra_edge.answering import Question
 from hydra_edge.config import Config, find_paths
+from hydra_edge.egress import Question
 from hydra_edge.errors import CancelledError, ConfigError
 from hydra_edge.mcp.desk import Desk
 from hydra_edge.personalizer import Personalizer

@@ -12,8 +12,8 @@ from hydra_edge.config import Config
 from hydra_edge.errors import CancelledError
 from hydra_edge.mcp.desk import Desk
 from hydra_edge.mcp.server import build_server
+from hydra_edge.reasons import in_words
 from hydra_edge.types import Completion
-from hydra_edge.words import in_words
 
 RECORDS = [
     Record("the parser reads past the end", "Fix empty files", "commit_subject", "r1", 1.7e9),

@@ -273,12 +273,14 @@ def test_fit_learns_without_an_llm(ask, llm, person):
 def test_report_of_a_strangers_head_cannot_break_the_page(ask, person):
     person.fit_head(TASK, use_llm=False)
     state = person.store.head(TASK, "reranker")
-    bad = {"rows": [{"name": 3, "utility": "x"}, "row", None], "personal_over_shared": "much",
-           "shared_over_baseline": {"mean": True}, "reason": ["why"]}  # fmt: skip
+    bad = {"rows": [{"name": 3, "utility": "x"}, "row", None, {"utility": 10**400, "n": 10**400}],
+           "personal_over_shared": "much", "shared_over_baseline": {"mean": True},
+           "reason": ["why"]}  # fmt: skip
     person.store.save_head(replace(state, report=bad))
 
     role = ask("heads", task=TASK)["roles"][0]
-    assert role["rows"] == [{"name": "3", "utility": None, "n": None, "note": ""}]
+    assert [row.pop("name") for row in role["rows"]] == ["3", ""]
+    assert role["rows"] == [{"utility": None, "n": None, "note": ""}] * 2
     assert role["gains"]["personal_over_shared"] is None
     assert role["gains"]["shared_over_baseline"]["mean"] is None
 

@@ -548,7 +548,7 @@ def test_fit_head_stopped_in_the_middle_pays_for_nothing_twice(person: Make, scr
     p = person(llm=llm)
     with pytest.raises(KeyboardInterrupt):
         p.fit_head(calls=500)
-    assert p.store.pool_count() >= 5
+    assert len(p.store.pools()) >= 5
     llm.left = 1000
     p.fit_head(calls=100)
     asked = [(prompt.query, prompt.record_ids) for prompt in llm.prompts]

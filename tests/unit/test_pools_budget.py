@@ -147,7 +147,7 @@ def test_fit_stopped_in_the_middle_of_a_pool_says_what_was_asked(person: Make) -
     p = person(llm)
     report = p.fit_head(TASKS[0], calls=100, should_stop=lambda: llm.asked > 0)
     assert report.llm_calls == llm.asked > 0
-    assert p.store.pool_count() == 0
+    assert p.store.pools() == []
 
 
 def test_fit_records_forgotten_while_it_asks_are_counted_all_the_same(person: Make) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from filled_store import generation_of, head_of
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,18 +18,7 @@ from hydra_edge.prompt import SHOT_WORDS, fold
 from hydra_edge.store import Store, forget
 from hydra_edge.store.database import Database
 from hydra_edge.store.forget import Traces
-from hydra_edge.types import (
-    Candidate,
-    Completion,
-    ForgetReceipt,
-    Generation,
-    HeadInfo,
-    HeadState,
-    RankedRecord,
-    Record,
-    Usage,
-    text_hash,
-)
+from hydra_edge.types import Candidate, Completion, ForgetReceipt, Record, text_hash
 
 SECRET_IN = "Xylophone rendezvous qwzjk behind the harbour at midnight"
 SECRET_OUT = "Vermillion passphrase zzyzx"
@@ -65,20 +55,6 @@ def filler(n: int, seed: int = 0) -> list[Record]:
     ]
 
 
-def make_head(task: str) -> HeadState:
-    one = np.ones(1, dtype=np.float32)
-    return HeadState(task, "adapter", "b", ("f",), one, one.reshape(1, 1), "shared", 1, 1.0, {})
-
-
-def make_generation(
-    id_: str, query: str, text: str, shown: tuple[str, ...] = (), sampled: tuple[str, ...] = ()
-) -> Generation:
-    info = HeadInfo("t", "adapter", "shared", None, "b")
-    records = tuple(RankedRecord(Record("i", "o", id=i), 1.0, {}) for i in shown)
-    candidates = tuple(Candidate(t) for t in (text, *sampled))
-    return Generation(id_, query, "t", text, candidates, records, info, info, Usage())
-
-
 def put_pool(
     store: Store,
     key: str,
@@ -105,13 +81,13 @@ def test_forget_record_leaves_no_byte_of_it_anywhere(store: Store, path: Path) -
     put_pool(store, "about", "some answer", query_id="secret-record-id")
     put_pool(store, "shown", f"copied: {SECRET_OUT}", record_ids=("secret-record-id", "f0-1"))
     put_pool(store, "kept", "harmless", query_id="f0-1", record_ids=("f0-2",))
-    store.log_generation(make_generation("g1", "unrelated", "x", ("secret-record-id",)), "m")
-    store.log_generation(make_generation("g2", SECRET_IN, "y"), "m")
-    store.log_generation(make_generation("g3", "harmless", "z", ("f0-1",)), "m")
+    store.log_generation(generation_of("g1", "unrelated", "x", ("secret-record-id",)), "m")
+    store.log_generation(generation_of("g2", SECRET_IN, "y"), "m")
+    store.log_generation(generation_of("g3", "harmless", "z", ("f0-1",)), "m")
     store.put_choice("g2", "t", SECRET_IN, [Candidate("y")], (), 0, "y", "secret-record-id")
     store.put_choice("g3", "t", "harmless", [Candidate("z")], ("f0-1",), 0, "z", None)
-    store.save_head(make_head("t"))
-    store.save_head(make_head("u"))
+    store.save_head(head_of("t"))
+    store.save_head(head_of("u"))
     assert left_of(f"{SECRET_IN} {SECRET_OUT} secret-record-id diary", path)
 
     receipt = store.forget(["secret-record-id"])
@@ -190,7 +166,7 @@ def test_forget_record_made_by_a_choice_takes_its_whole_trail(store: Store, path
     samples = ("A first sampled answer zzyzx", "Another sampled answer qwzjk")
     put_pool(store, "of the query", samples[1], samples[0], samples[0])
     put_pool(store, "other", "A third sampled answer altogether")
-    store.log_generation(make_generation("g", "typed query", samples[0], (), samples[1:]), "m")
+    store.log_generation(generation_of("g", "typed query", samples[0], (), samples[1:]), "m")
     edited = "the user's own words"
     store.add([Record("the query as kept", edited, task="t", id="choice-g")])
     candidates = [Candidate(t) for t in samples]
@@ -270,7 +246,7 @@ def test_forget_marks_heads_of_every_task_it_took_a_choice_of(store: Store) -> N
     store.add([Record("to my diary", SECRET_OUT, task="diary", id="secret")])
     store.put_choice("g", "t", SECRET_OUT, [Candidate("x")], (), 0, "x", None)
     for task in ("t", "diary", "another"):
-        store.save_head(make_head(task))
+        store.save_head(head_of(task))
     assert store.forget(["secret"]).tasks == ("diary", "t")
     assert {head.task: head.stale for head in store.heads()} == {
         "another": False, "diary": True, "t": True,
@@ -282,7 +258,7 @@ def test_clear_log_with_choices_leaves_no_byte_of_those_nothing_was_kept_of(
 ) -> None:
     keep(store, "kept", "an answer kept")
     store.put_choice("g", "t", SECRET_IN, [Candidate("x")], (), None, SECRET_OUT, None)
-    store.save_head(make_head("t"))
+    store.save_head(head_of("t"))
     assert store.clear_log() == 0
     assert left_of(SECRET_OUT, path) != []
     assert store.clear_log(choices=True) == 1
@@ -333,7 +309,7 @@ def test_forget_replaced_content_leaves_no_byte_of_the_old_one(store: Store, pat
 
 def test_clear_log_leaves_no_byte_of_it(store: Store, path: Path) -> None:
     for i in range(50):
-        store.log_generation(make_generation(str(i), f"qwzjk {i} " * 30, SECRET_OUT), "m")
+        store.log_generation(generation_of(str(i), f"qwzjk {i} " * 30, SECRET_OUT), "m")
     assert left_of("qwzjk vermillion", path) == ["qwzjk", "vermillion"]
     store.clear_log()
     assert left_of("qwzjk vermillion passphrase", path) == []

@@ -281,16 +281,6 @@ def test_get_unknown_id_suggests_ids_that_begin_like_it(store: Store) -> None:
         store.get("")
 
 
-def test_set_private_counts_what_changed_and_refuses_unknown_ids(store: Store) -> None:
-    store.add([Record("1", "x", id="a"), Record("2", "x", id="b", private=True)])
-    assert store.set_private(["a", "b", "a"], True) == 1
-    assert store.set_private(["a", "b"], False) == 2
-    assert store.set_private([], True) == 0
-    with pytest.raises(RecordNotFoundError, match="'zz'"):
-        store.set_private(["a", "zz"], True)
-    assert not store.get("a").private
-
-
 def test_hostile_texts_come_back_unchanged_from_disk_and_are_found(tmp_path: Path) -> None:
     path = tmp_path / "u.db"
     records = [
@@ -389,18 +379,6 @@ def test_any_records_round_trip_are_findable_and_forgettable(
             assert store.forget(sorted(gone)).records == len(gone)
             assert store.records() == [r for r in stored if r.id not in gone]
             assert store.check() == []
-
-
-def test_public_tasks_leave_out_what_is_private() -> None:
-    with Store.in_memory() as store:
-        store.add([
-            Record("a", "1", "open", "r1"), Record("b", "2", "open", "r2", private=True),
-            Record("c", "3", "shut", "r3", private=True), Record("d", "4", "wide", "r4"),
-            Record("e", "5", "wide", "r5"),
-        ])  # fmt: skip
-        assert store.public_tasks() == {"wide": 2, "open": 1}
-        store.set_private(["r3"], False)
-        assert store.public_tasks() == {"wide": 2, "open": 1, "shut": 1}
 
 
 def test_tasks_counted_before_another_program_added_and_forgot_are_counted_again(

@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import filled_store
 import numpy as np
 import pytest
 from cli_runner import call
@@ -15,16 +16,7 @@ from hydra_edge.config import find_paths
 from hydra_edge.errors import StoreError
 from hydra_edge.store import Store, database, forget
 from hydra_edge.store.database import Database
-from hydra_edge.types import (
-    Candidate,
-    Completion,
-    Generation,
-    HeadInfo,
-    HeadState,
-    Record,
-    Usage,
-    text_hash,
-)
+from hydra_edge.types import Candidate, Record, text_hash
 
 SECRET = "Xylophone rendezvous qwzjk behind the harbour"
 REMOVED = r"removed by another program: got no file of that name; expected the one .*open it again"
@@ -45,17 +37,7 @@ def fill(store: Store) -> None:
     """Put the secret into every table."""
     store.add([Record(SECRET, f"{SECRET} {i}", task="t", id=f"r{i}") for i in range(200)])
     store.put_vectors("base", {text_hash(SECRET): np.ones(4)})
-    store.put_pool(
-        "k", task="t", model="m", query_id="r1", record_ids=(), completions=[Completion(SECRET)]
-    )
-    store.put_choice("g", "t", SECRET, [Candidate(SECRET)], (), 0, SECRET, None)
-    one = np.ones(1, dtype=np.float32)
-    store.save_head(
-        HeadState("t", "adapter", "b", ("f",), one, one.reshape(1, 1), "shared", 1, 1.0, {})
-    )
-    info = HeadInfo("t", "adapter", "shared", None, "b")
-    made = Generation("g", SECRET, "t", SECRET, (Candidate(SECRET),), (), info, info, Usage())
-    store.log_generation(made, "m")
+    filled_store.fill(store, SECRET)
 
 
 def rows(connection: sqlite3.Connection) -> dict[str, int]:

@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from cli_runner import call, records
+from filled_store import head_of
 
-from hydra_edge.store import Store, schema
-from hydra_edge.types import AddResult, Candidate, Completion, HeadState, Record, text_hash
+from hydra_edge.store import Store
+from hydra_edge.types import AddResult, Completion, Record, text_hash
 
 JAN = Record("written in January", "x", id="42", source="jan")
 FEB = Record("written in February", "y", id="42", source="feb")
@@ -23,14 +24,6 @@ MAR = Record("written in March", "z", id="42", source="mar")
 def store() -> Iterator[Store]:
     with Store.in_memory() as opened:
         yield opened
-
-
-def head_of(task: str) -> HeadState:
-    return HeadState(
-        task=task, role="adapter", base_id="b", features=("a",), weight=np.ones(1, np.float32),
-        precision=np.eye(1, dtype=np.float32), switch="shared", n_queries=1, prior_scale=1.0,
-        report={},
-    )  # fmt: skip
 
 
 def name(record: Record) -> str:
@@ -232,95 +225,6 @@ def test_whatever_is_imported_no_item_is_lost_and_none_of_a_private_family_is_pu
         assert store.check() == []
 
 
-# ---- private texts under another id
-
-
-@pytest.mark.parametrize("source", ["feb", "jsonl:-", ""])
-def test_private_text_under_another_id_stays_private(store: Store, source: str) -> None:
-    store.add([JAN, MAR])
-    store.set_private(["42"], True)
-    moved = replace(JAN, id="moved", source=source)
-    texts = (moved, replace(moved, id="elsewhere", task="another"))
-    assert store.add(texts) == AddResult(added=2)
-    assert public(store) == {MAR.input}
-    assert store.set_private(["moved"], False) == 1
-    assert store.add(texts) == AddResult(unchanged=2)
-    assert not store.get("moved").private, "its user has said so"
-
-
-def test_text_made_public_by_its_user_stays_so_under_another_task(store: Store) -> None:
-    store.add([replace(JAN, private=True)])
-    store.add([replace(JAN, id="moved")])
-    store.set_private(["moved"], False)
-    assert store.add([replace(JAN, id="moved", task="corrected")]) == AddResult(updated=1)
-    assert public(store) == {JAN.input}
-
-
-@pytest.mark.parametrize("record", [replace(JAN, input="another"), replace(JAN, output="another")])
-def test_text_that_is_private_in_part_only_is_public_under_another_id(
-    store: Store, record: Record
-) -> None:
-    store.add([replace(JAN, private=True), replace(record, id="other")])
-    assert public(store) == {record.input}
-
-
-def test_record_edited_to_a_private_text_is_private(store: Store) -> None:
-    """One file was moved over another."""
-    store.add([replace(JAN, private=True), replace(MAR, id="b")])
-    assert store.add([replace(JAN, id="b", source="mar")]) == AddResult(updated=1)
-    assert public(store) == set()
-
-
-def test_private_text_from_an_app_is_as_the_app_says(store: Store) -> None:
-    """Whether it finds again what it added must not tell it what is private."""
-    store.add([replace(JAN, private=True)])
-    store.add([replace(JAN, id=source, source=source) for source in ("app:mail", "choices")])
-    assert [record.private for record in store.records()] == [True, False, False]
-
-
-def test_private_text_and_a_public_twin_come_back_as_they_were(store: Store) -> None:
-    twins = [replace(JAN, private=True), *(Record(f"t {i}", "y") for i in range(600))]
-    twins.append(replace(JAN, id="twin"))
-    store.add(twins)
-    assert not store.get("twin").private
-    assert store.add(twins) == AddResult(unchanged=len(twins))
-
-
-@pytest.mark.parametrize("text", ["a", "\ud800", "nul\x00inside", "日本語", "x" * 9000])
-def test_private_text_of_any_letters_is_known_again(store: Store, text: str) -> None:
-    hidden = Record(text, text, id="1", private=True)
-    store.add([hidden, Record(text, f"{text}!", id="2"), Record(f"{text}!", text, id="3")])
-    store.add([replace(hidden, id="4", private=False)])
-    assert [record.id for record in store.records() if record.private] == ["1", "4"]
-    store.forget(["1", "4"])
-    assert store.check() == []
-
-
-def test_file_before_private_texts_were_indexed_gets_the_index(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    whole = schema.MIGRATIONS
-    monkeypatch.setattr(schema, "MIGRATIONS", whole[:2])
-    with Store.open(tmp_path / "me.db") as store:
-        store.add([replace(JAN, private=True), replace(MAR, id="43")])
-    monkeypatch.setattr(schema, "MIGRATIONS", whole)
-    with Store.open(tmp_path / "me.db") as store:
-        assert store.check() == []
-        store.add([replace(JAN, id="moved")])
-        assert public(store) == {MAR.input}
-
-
-def test_private_text_is_sought_by_its_index(store: Store) -> None:
-    statements: list[str] = []
-    store.add([replace(JAN, id="hidden", output="another", private=True)])
-    store._db.connection.set_trace_callback(statements.append)
-    store.add([JAN])
-    store._db.connection.set_trace_callback(None)
-    (sought,) = (statement for statement in statements if "WHERE private AND" in statement)
-    (plan,) = store._db.connection.execute(f"EXPLAIN QUERY PLAN {sought}").fetchall()
-    assert "SEARCH records USING INDEX records_private" in plan[-1]
-
-
 # ---- other columns of a file that is there
 
 
@@ -401,24 +305,6 @@ def test_import_of_two_columns_keeps_both(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
-def test_import_private_note_that_was_renamed_stays_private(tmp_path: Path) -> None:
-    notes = tmp_path / "notes"
-    (notes / "inner").mkdir(parents=True)
-    for place in ("a.md", "inner/b.md"):
-        (notes / place).write_text(f"# Title\n\nThe text of {place}.\n")
-    call("import", "markdown", str(notes))
-    assert call("history", "private", "a.md", "inner/b.md").exit_code == 0
-    (notes / "a.md").rename(notes / "c.md")
-    assert call("import", "markdown", str(notes)).exit_code == 0
-    assert call("import", "markdown", str(notes / "inner")).exit_code == 0
-    assert {record.id: record.private for record in records()} == dict.fromkeys(
-        ("a.md", "c.md", "inner/b.md", "b.md"), True
-    )
-    assert call("history", "private", "c.md", "--off").exit_code == 0
-    assert call("import", "markdown", str(notes)).exit_code == 0
-    assert [record.id for record in records() if not record.private] == ["c.md"]
-
-
 def test_import_edited_file_of_a_taken_id_stays_private(tmp_path: Path) -> None:
     line = '{{"id": "42", "task": "t", "input": "{}", "output": "b"}}\n'
     jan, feb = tmp_path / "jan.jsonl", tmp_path / "feb.jsonl"
@@ -481,37 +367,3 @@ def test_record_moved_to_another_task_marks_the_heads_it_leaves(store: Store) ->
         store.save_head(head_of(task))
     store.add([replace(JAN, task="right")])
     assert {head.task: head.stale for head in store.heads()} == {"wrong": True, "right": False}
-
-
-# ---- answers that were kept, and were shown a record
-
-
-def keep(store: Store, key: str, *shown: str) -> str:
-    store.add([Record(f"query {key}", f"answer {key}", id=f"choice-{key}")])
-    store.put_choice(key, "chat", key, [Candidate("x")], shown, 0, "x", f"choice-{key}")
-    return f"choice-{key}"
-
-
-@pytest.mark.parametrize("again", [False, True])
-def test_record_made_private_takes_along_what_was_made_from_it(store: Store, again: bool) -> None:
-    store.add([JAN, MAR])
-    first = keep(store, "first", "42")
-    second = keep(store, "second", first)
-    keep(store, "other", name(MAR))
-    if again:
-        assert store.add([replace(JAN, private=True)]) == AddResult(updated=1)
-    else:
-        assert store.set_private(["42"], True) == 3
-    hidden = {record.id for record in store.records() if record.private}
-    assert hidden == {"42", first, second}
-    assert store.set_private(["42"], False) == 1
-    assert store.get(first).private, "it may have been marked for another reason"
-
-
-def test_record_made_private_reaches_answers_whatever_was_chosen_again_last(store: Store) -> None:
-    store.add([JAN])
-    second = keep(store, "second", "choice-first")
-    first = keep(store, "first", "42")
-    assert store.set_private(["42"], True) == 3
-    assert store.get(first).private
-    assert store.get(second).private

@@ -305,7 +305,7 @@ def test_records_are_added_even_where_their_index_cannot_be_merged(
     def full(*_: object) -> None:
         raise StoreError("the disk is full")
 
-    monkeypatch.setattr("hydra_edge.store.records._merge_index", full)
+    monkeypatch.setattr("hydra_edge.store.adding._merge_index", full)
     assert store.add(zipf(600, 10)).added == 600
     assert pieces(store) > 1
     assert len(store.bm25("w1", "t", 5)) == 5

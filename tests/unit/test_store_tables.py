@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from hydra_edge.errors import ShapeError, StoreError
-from hydra_edge.store import Store, StoredPool, log
+from hydra_edge.store import Store, StoredPool, choices
 from hydra_edge.types import (
     Candidate,
     Completion,
@@ -176,7 +176,7 @@ def test_pools_are_found_by_task_model_and_purpose(store: Store) -> None:
     assert [p.key for p in store.pools("t", model="m")] == ["1", "2"]
     assert [p.key for p in store.pools("t", model="m", purpose="rag")] == ["2"]
     assert [p.key for p in store.pools(purpose="pool")] == ["1", "3", "4"]
-    assert (store.pool_count(), store.pool_count("t"), store.pool_count("x")) == (4, 3, 0)
+    assert store.pools("x") == []
 
 
 def test_put_pool_under_the_same_key_replaces(store: Store) -> None:
@@ -185,7 +185,7 @@ def test_put_pool_under_the_same_key_replaces(store: Store) -> None:
             "k", task="t", model="m", query_id="", record_ids=(), completions=[Completion(text)]
         )
     assert store.pool("k") == (Completion("new"),)
-    assert store.pool_count() == 1
+    assert len(store.pools()) == 1
 
 
 # Heads
@@ -489,12 +489,12 @@ def test_helped_counts_read_a_choice_once(store: Store) -> None:
 def parsed_ids(store: Store) -> Iterator[list[str]]:
     """Collect the lists of record ids that are parsed."""
     parsed: list[str] = []
-    original = log.texts_from_json
+    original = choices.texts_from_json
 
     def noted(value: str) -> tuple[str, ...]:
         parsed.append(value)
         return original(value)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(log, "texts_from_json", noted)
+        patch.setattr(choices, "texts_from_json", noted)
         yield parsed

@@ -69,6 +69,7 @@ export function startRecords({ task, saying, changed }) {
     const done = await saying(problem, () => call("records/private", { ids: [record.id], private: wanted }));
     if (!done) return;
     toggle.setAttribute("aria-checked", String(wanted));
+    if (done.changed > 1) await show(); // others became private with it
     status.textContent = wanted
       ? "Private now: no remote LLM is ever shown it."
       : "Not private any more: a remote LLM may be shown it.";

@@ -9,17 +9,16 @@ owner takes turns.
 from __future__ import annotations
 
 import ctypes
-import logging
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 
 from hydra_edge.errors import BackendError, ContextLengthError
 from hydra_edge.llm.kept import KeptStates, file_identity
+from hydra_edge.llm.native import import_llama_cpp
 from hydra_edge.llm.tiles import has_tiles, tiles_work
 from hydra_edge.types import Float1d, Float2d
 
@@ -29,31 +28,6 @@ _BATCH = 512  # most tokens evaluated at once
 # logits the same to the last bit whatever was evaluated before it. Larger portions were no
 # faster (SmolLM2, 406 tokens, one thread: 16 tokens 1.82 s, 32 1.72 s, 64 1.72 s, 512 1.76 s).
 PORTION = 32
-INSTALL = "pip install '.[local]' in a clone of hydra-edge"
-
-
-def import_llama_cpp() -> ModuleType:
-    """Import llama-cpp-python with its log silenced.
-
-    Raises
-    ------
-    BackendError
-        If it is not installed, or its library cannot be loaded.
-    """
-    # Its log callback prints whatever passes this logger's level straight to stderr.
-    logging.getLogger("llama-cpp-python").setLevel(logging.CRITICAL + 1)
-    try:
-        import llama_cpp
-    except ImportError as err:
-        raise BackendError(
-            f"A local model needs llama-cpp-python, which is not installed. Run {INSTALL}."
-        ) from err
-    except (OSError, RuntimeError) as err:
-        raise BackendError(
-            f"llama-cpp-python is installed but its library cannot be loaded: {err}. Reinstall "
-            "it: pip install --force-reinstall --no-cache-dir llama-cpp-python."
-        ) from err
-    return llama_cpp
 
 
 def check_gguf(path: Path) -> None:
@@ -89,7 +63,7 @@ class Feed:
     logits: bool = True
 
 
-class Engine:
+class Gguf:
     """A loaded model.
 
     Parameters

@@ -1,4 +1,4 @@
-"""What each feature means, in words a person can check against the texts in front of them."""
+"""Why a record or an answer was chosen, in words a person can check against the texts."""
 
 from __future__ import annotations
 

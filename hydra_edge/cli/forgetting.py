@@ -1,0 +1,146 @@
+"""Forgetting: ``forget``, ``history delete`` and ``history clear-log``."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hydra_edge.cli import options, output, views
+from hydra_edge.cli.group import put
+from hydra_edge.cli.session import ask, open_user, settings
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def clear_log(
+    ctx: typer.Context,
+    user: options.User = None,
+    choices: Annotated[
+        bool,
+        typer.Option(
+            "--choices",
+            help="Erase choices made with --no-keep, too; heads that may have learned from them "
+            "are fitted again without.",
+        ),
+    ] = False,
+    yes: options.Yes = False,
+    as_json: options.AsJson = False,
+) -> None:
+    """Erase the log of answers given; all else stays."""
+    with open_user(ctx, user) as me:
+        what = "the log, and choices no record was kept of," if choices else "the log"
+        ask(f"Erase {what} of {me.user}?", yes=yes)
+        before = me.store.heads()
+        cleared = me.clear_log(choices=choices)
+        left = {(head.task, head.role, head.version) for head in me.store.heads()}
+    dropped = [h for h in before if (h.task, h.role, h.version) not in left]
+    if as_json:
+        heads = [{"task": h.task, "role": h.role, "version": h.version} for h in dropped]
+        output.write_json({"cleared": cleared} | ({"heads_dropped": heads} if choices else {}))
+        return
+    output.plain(f"{views.plural(cleared, 'entry', 'entries')} erased")
+    if dropped:
+        names = ", ".join(f"{h.task} {h.role} v{h.version}" for h in dropped)
+        output.note(f"Heads that may have learned from them are erased, too: {names}")
+
+
+def delete_records(
+    ctx: typer.Context,
+    record_ids: Annotated[
+        list[str], typer.Argument(metavar="RECORD_ID...", help="Ids of records.")
+    ],
+    user: options.User = None,
+    yes: options.Yes = False,
+    as_json: options.AsJson = False,
+) -> None:
+    """Delete records for good: the same as `forget`."""
+    _forget(ctx, user, record_ids, None, yes=yes, as_json=as_json)
+
+
+def forget(
+    ctx: typer.Context,
+    record_ids: options.RecordIds = None,
+    source: options.WholeSource = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="The whole user: records, heads, log, the file itself.")
+    ] = False,
+    user: options.User = None,
+    yes: options.Yes = False,
+    as_json: options.AsJson = False,
+) -> None:
+    """Erase records for good, and all that was made of them.
+
+    Vectors, answers and log entries go with them, and answers you kept that copy their text;
+    afterwards the file holds none of their bytes, nor that they were there: importing the same
+    source again brings them back. Heads that learned from them are fitted again.
+    """
+    if bool(record_ids) + (source is not None) + everything != 1:
+        raise typer.BadParameter(
+            "expected exactly one of: ids of records, --source, --all.", param_hint="RECORD_ID"
+        )
+    if everything:
+        _forget_user(user, yes=yes, as_json=as_json)
+    else:
+        _forget(ctx, user, record_ids or [], source, yes=yes, as_json=as_json)
+
+
+def _forget(
+    ctx: typer.Context,
+    user: str | None,
+    record_ids: Sequence[str],
+    source: str | None,
+    *,
+    yes: bool,
+    as_json: bool,
+) -> None:
+    from hydra_edge.records import is_import
+
+    with open_user(ctx, user) as me:
+        # Unknown ids are told before anything is asked.
+        sources = {me.store.get(record_id).source for record_id in record_ids} | {source or ""}
+        what = (
+            f"all records from {output.one_line(source)}"
+            if source is not None
+            else views.plural(len(record_ids), "record")
+        )
+        ask(f"Erase {what} of {me.user} for good?", yes=yes)
+        receipt = me.forget(tuple(record_ids), source=source)
+    if as_json:
+        output.write_json(asdict(receipt))
+        return
+    output.plain(views.receipt_line(receipt))
+    if again := sorted(name for name in sources if is_import(name)):
+        names = ", ".join(output.one_line(name) for name in again)
+        output.note(
+            f"Importing {names} again brings them back: take them out there first, or import them "
+            "and mark them private instead."
+        )
+
+
+def _forget_user(user: str | None, *, yes: bool, as_json: bool) -> None:
+    """Remove a user's file without opening it, so that a damaged one can go too."""
+    from hydra_edge.store import Store
+
+    config, paths = settings()
+    name = config.user if user is None else user
+    path = paths.user_file(name)
+    if path.exists():
+        ask(f"Erase everything about {name} ({path}) for good?", yes=yes)
+    Store.forget_user(path)
+    if as_json:
+        output.write_json({"user": name, "forgotten": True})
+        return
+    output.plain(f"Forgotten: everything about {name}.")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command; the others are those of ``history``."""
+    put(
+        app, "forget", forget,
+        "hydra-edge forget 0f3a9c6d12b45e78",
+        "hydra-edge forget --source git:/home/ada/src/project --yes",
+        "hydra-edge forget --all --user ada",
+    )  # fmt: skip

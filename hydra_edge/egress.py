@@ -1,0 +1,164 @@
+"""What leaves for the LLM: the query, the records chosen for it, and nothing that may not.
+
+Owns the egress policy: a remote LLM never sees a private record, nor any record at all
+when asked in private, and whoever may see no private record is shown none by any LLM. What may not
+be shown any more is withdrawn while the LLM writes.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass, replace
+
+from hydra_edge.engine import Engine
+from hydra_edge.errors import CancelledError, ConfigError, RecordNotFoundError, StoreError
+from hydra_edge.history import History
+from hydra_edge.prompt import Prompt
+from hydra_edge.store import Revision
+from hydra_edge.tasks import TaskSpec
+from hydra_edge.types import Float1d, Progress, Ranking
+
+
+@dataclass(frozen=True, eq=False)
+class Question:
+    """A query with the history it meets; ``vector`` has shape ``(dim,)``."""
+
+    engine: Engine
+    history: History
+    query: str
+    vector: Float1d
+
+    @classmethod
+    def of(
+        cls, engine: Engine, task: TaskSpec, query: str, *, progress: Progress | None = None
+    ) -> Question:
+        """Read the history, encoding what is not cached yet, and encode the query.
+
+        Raises
+        ------
+        ConfigError
+            If the query is empty.
+        """
+        if not query.strip():
+            raise ConfigError("The query is empty. Give a text to answer, or pipe one in.")
+        history = engine.history(task, progress=progress)
+        return cls(engine, history, query, engine.encode_query(query))
+
+    def hiding_private(self) -> Question:
+        """Return the question as one may see it who may see no private record.
+
+        Nor is an answer of a closed set a candidate that is known from private records only.
+        """
+        visible = [record for record in self.history.records if not record.private]
+        task = self.engine.shown_task(self.history.task, visible)
+        return replace(self, history=replace(self.history, task=task))
+
+    def rank(self, k: int, *, private: bool = True) -> Ranking:
+        """Choose the ``k`` records to show, best first."""
+        task = self.history.task
+        head = self.engine.active(task, "reranker")
+        records = self.engine.rank(
+            head, self.query, self.vector, self.history, k=k, private=private
+        )
+        return Ranking(self.query, task.name, records, head.info)
+
+
+@dataclass(frozen=True, eq=False)
+class Outgoing:
+    """What would be sent for a question, and why; nothing is sent by making it."""
+
+    question: Question
+    prompt: Prompt
+    ranking: Ranking
+    notes: tuple[str, ...] = ()
+
+
+def outgoing(
+    question: Question,
+    k: int,
+    system: str,
+    *,
+    remote: bool,
+    private: bool,
+    hide_private: bool = False,
+) -> Outgoing:
+    """Choose the records and build the prompt, under the egress policy.
+
+    ``hide_private``: whoever asks may see no private record, wherever the LLM is.
+    """
+    if hide_private:
+        question = question.hiding_private()
+    engine, task = question.engine, question.history.task
+    ranking = question.rank(k, private=not (remote or hide_private))
+    if remote:
+        visible = [r for r in question.history.records if not (private or r.private)]
+        task = engine.shown_task(task, visible)
+    if private and remote:
+        ranking = replace(ranking, records=())
+    shown = [r.record for r in ranking.records]
+    prompt = engine.prompt(task, question.query, shown, system)
+    notes = _left_out(question.query, prompt.query)
+    if private and remote:
+        notes += ("private: no history was put into the prompt; your head still chooses",)
+    return Outgoing(question, prompt, ranking, notes)
+
+
+def _left_out(query: str, sent: str) -> tuple[str, ...]:
+    """Say how much of a query is in its prompt, if that is not all."""
+    words, whole = sent.split(), query.split()
+    if words == whole:
+        return ()
+    if words == whole[: len(words)]:
+        kept = f"{len(words):,} of {len(whole):,} words"
+    else:  # the cut is within one: its script writes no blanks, or it is no word
+        kept = f"{len(sent):,} of {len(' '.join(whole)):,} characters"
+    return (f"only the first {kept} of the query are in the prompt",)
+
+
+class Withdrawn:
+    """True once a record in a prompt was forgotten, or made private where the LLM is remote."""
+
+    def __init__(self, out: Outgoing, *, remote: bool) -> None:
+        self._store = out.question.engine.store
+        self._ids = out.prompt.record_ids
+        self._hidden = frozenset(r.record.id for r in out.ranking.records if r.record.private)
+        self._remote = remote
+        self._seen: Revision | None = None
+        self._fault = ""
+
+    def __call__(self) -> bool:
+        """Tell so of one that can be read; what cannot is told of when the answer is decided."""
+        with suppress(StoreError):
+            self._look()
+        return bool(self._fault)
+
+    def _look(self) -> None:
+        """Look again only where records have changed since."""
+        revision = self._store.revision()
+        if not self._fault and revision != self._seen:
+            self._fault = next(filter(None, map(self._fault_of, self._ids)), "")
+            self._seen = revision
+
+    def _fault_of(self, record_id: str) -> str:
+        try:
+            record = self._store.get(record_id)
+        except RecordNotFoundError:
+            return f"record {record_id!r}, which was forgotten meanwhile"
+        if record.private and self._remote and record_id not in self._hidden:
+            return f"record {record_id!r}, which was made private meanwhile"
+        return ""
+
+    def check(self) -> None:
+        """Keep nothing of an answer that was shown what may not be shown any more.
+
+        Raises
+        ------
+        CancelledError
+            If there is such a record.
+        """
+        self._look()
+        if self._fault:
+            raise CancelledError(
+                f"The answer was thrown away: got one that was shown {self._fault}; expected "
+                "records still there, and to be seen. Ask again."
+            )

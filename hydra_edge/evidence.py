@@ -1,0 +1,267 @@
+"""What a user's heads learn from: own records as queries, bought pools, and choices made.
+
+Each record and each choice teaches once, as things were at its time, and while it is there.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from hydra_edge.active import prior_for
+from hydra_edge.adapter import merge, pool_features, pool_utilities
+from hydra_edge.engine import Engine
+from hydra_edge.heads import Groups, target_distribution
+from hydra_edge.history import History
+from hydra_edge.reranker import ProxyData, proxy_data
+from hydra_edge.store import Store, StoredChoice, StoredPool
+from hydra_edge.tasks import TaskSpec, answer_key
+from hydra_edge.types import Candidate, Double1d, Float1d, Float2d, Progress
+from hydra_edge.utility import utility
+
+# The user's latest choices a head is fitted on, at most: as many as there are pseudo-queries.
+CHOICES = 500
+
+
+def reranker_evidence(
+    engine: Engine, history: History, *, shown: int, progress: Progress | None = None
+) -> ProxyData:
+    """Return what the reranker's head learns from: pseudo-queries with proxy utilities.
+
+    ``shown`` is how many records a prompt shows.
+    """
+    return proxy_data(
+        engine.features["reranker"], history, engine.lexical(history), shown=shown,
+        helped=helped_by_then(
+            engine.store, history, engine.store.choices(history.task.name)
+        ),
+        progress=progress,
+    )  # fmt: skip
+
+
+def _moment(store: Store, history: History, choice: StoredChoice) -> int:
+    """Return how many records there were when a choice was made: what came later is not known."""
+    if choice.record_id in history.place:
+        return history.place[choice.record_id]
+    return min(store.count(history.task.name, until=choice.time), len(history))
+
+
+def helped_by_then(
+    store: Store, history: History, choices: Sequence[StoredChoice]
+) -> Callable[[int], dict[str, tuple[int, int]]]:
+    """Return what was known of how records helped before the record at a position was made.
+
+    Returns
+    -------
+    callable
+        Given positions in ascending order: record id -> (times shown, times the answer was taken
+        as it was), of the choices made before.
+    """
+    # A choice that was kept is itself the record at its moment, which does not know of it.
+    offered = [choice for choice in choices if choice.candidates]
+    waiting = deque(
+        sorted(
+            ((_moment(store, history, c) + (c.record_id in history.place), c) for c in offered),
+            key=lambda one: one[0],
+        )
+    )
+    known: dict[str, tuple[int, int]] = {}
+
+    def by_then(position: int) -> dict[str, tuple[int, int]]:
+        while waiting and waiting[0][0] <= position:
+            _, choice = waiting.popleft()
+            for record_id in dict.fromkeys(choice.record_ids):
+                shown, taken = known.get(record_id, (0, 0))
+                known[record_id] = (shown + 1, taken + (choice.picked is not None))
+        return known
+
+    return by_then
+
+
+@dataclass(frozen=True, eq=False)
+class PoolData:
+    """Stored pools as material to fit on, oldest pseudo-query first.
+
+    ``items`` are (scaled features (m, d), utilities (m,)); ``zero`` and ``rag`` hold the
+    utility of the plain answers for the pseudo-queries that have them, else nan: ``(n,)``.
+    """
+
+    items: list[tuple[Float2d, Float1d]]
+    zero: Float1d
+    rag: Float1d
+
+
+def saw_only_earlier(pool: StoredPool, history: History) -> bool:
+    """Say whether a pool's prompt showed no record that is later than its query, as times are now.
+
+    Times can be told after a pool was made: by an import of what had none.
+    """
+    query = history.place.get(pool.query_id, -1)
+    return all(history.place.get(shown, -1) < query for shown in pool.record_ids)
+
+
+def kept_of_choices(engine: Engine, history: History) -> set[str]:
+    """Return the records kept of choices: the choice itself teaches what they could.
+
+    An application's own answer was chosen from nothing, and teaches as any record does.
+    """
+    choices = engine.store.choices(history.task.name)
+    return {c.record_id for c in choices if c.record_id and c.candidates}
+
+
+def _plain(engine: Engine, history: History, model: str | None, purpose: str) -> dict[str, float]:
+    """Return the utility of single answers, by query."""
+    place, task = history.place, history.task
+    return {
+        pool.query_id: utility(
+            pool.completions[0].text, history.records[place[pool.query_id]].output, task
+        )
+        for pool in engine.store.pools(task.name, model=model, purpose=purpose)
+        if pool.query_id in place and pool.completions and saw_only_earlier(pool, history)
+    }
+
+
+def _pool_data(engine: Engine, history: History, model: str | None) -> PoolData:
+    """Turn the stored pools of a task into features and utilities.
+
+    Parameters
+    ----------
+    model
+        Only this LLM's pools; None for those of any. A record counts once, by its latest pool
+        that showed earlier records only, and not at all if it was kept of a choice, which teaches
+        by itself, or repeats an earlier record: leaving one of two out would not leave its truth
+        out.
+    """
+    task, place = history.task, history.place
+    queries = {history.records[i].id for i in history.firsts.tolist()}
+    queries -= kept_of_choices(engine, history)
+    latest = {
+        pool.query_id: pool
+        for pool in engine.store.pools(task.name, model=model, purpose="pool")
+        if pool.query_id in queries and saw_only_earlier(pool, history)
+    }
+    lexical = engine.lexical(history)
+    items: list[tuple[Float2d, Float1d]] = []
+    ids: list[str] = []
+    for stored in sorted(latest.values(), key=lambda pool: place[pool.query_id]):
+        i = place[stored.query_id]
+        record, past = history.records[i], history.before(i)
+        shown = [history.records[place[r]] for r in stored.record_ids if r in place]
+        candidates = merge(stored.completions, task)
+        if not candidates:
+            continue
+        pool = engine.pool(
+            record.input, history.inputs[i], candidates, shown, past, lexical, keep=True
+        )
+        phi = pool_features(engine.features["adapter"], pool, past)
+        items.append((phi, pool_utilities(pool, record.output, task)))
+        ids.append(stored.query_id)
+    zero, rag = (
+        np.array([found.get(i, np.nan) for i in ids], dtype=np.float32)
+        for found in (_plain(engine, history, model, purpose) for purpose in ("zero", "rag"))
+    )
+    return PoolData(items, zero, rag)
+
+
+@dataclass(frozen=True, eq=False)
+class ChoiceItem:
+    """One answered choice as material to fit on: features, utilities, targets, each by row."""
+
+    features: Float2d
+    utilities: Float1d
+    target: Double1d
+
+
+def _spread_target(utilities: Float1d, tau: float) -> Double1d:
+    """Spread a query's target over its candidates by utility: shape ``(m,)``."""
+    offsets = np.array([0, len(utilities)], dtype=np.int64)
+    return target_distribution(utilities.astype(np.float64), offsets, tau)
+
+
+def choice_item(
+    engine: Engine, history: History, choice: StoredChoice, tau: float
+) -> ChoiceItem | None:
+    """Turn a choice into a query the adapter's head can learn from.
+
+    A candidate taken as it was is a one-hot target; an edited answer spreads the target by
+    each candidate's agreement with what the user made of it.
+
+    Returns
+    -------
+    ChoiceItem or None
+        None if what was taken is no answer of the task any more: it was free text once.
+    """
+    offered, picked = _still_answers(choice, history.task)
+    if not offered or (choice.picked is not None and picked is None):
+        return None
+    place = history.place
+    past = history.before(_moment(engine.store, history, choice))
+    shown = [history.records[place[r]] for r in choice.record_ids if r in place]
+    vector = engine.encode_query(choice.query)
+    pool = engine.pool(
+        choice.query, vector, offered, shown, past, engine.lexical(history), keep=True
+    )
+    utilities = pool_utilities(pool, choice.text, history.task)
+    if picked is not None:
+        target = np.zeros(len(utilities))
+        target[picked] = 1.0
+    else:
+        target = _spread_target(utilities, tau)
+    phi = pool_features(engine.features["adapter"], pool, past)
+    return ChoiceItem(phi, utilities, target)
+
+
+def _still_answers(
+    choice: StoredChoice, task: TaskSpec
+) -> tuple[tuple[Candidate, ...], int | None]:
+    """Return the candidates that are answers of the task as it is, and which one was taken."""
+    if task.kind == "text":
+        return choice.candidates, choice.picked
+    known = {answer_key(label, task.kind) for label in task.labels}
+    kept = [i for i, c in enumerate(choice.candidates) if answer_key(c.text, task.kind) in known]
+    picked = kept.index(choice.picked) if choice.picked in kept else None
+    return tuple(choice.candidates[i] for i in kept), picked
+
+
+def adapter_evidence(
+    engine: Engine, history: History, model: str | None, *, progress: Progress | None = None
+) -> tuple[PoolData, Groups]:
+    """Return what the adapter's head learns from: the stored pools, and after them the choices.
+
+    Choices of answers the task no longer has (it was free text once, and is a rating now) teach
+    nothing.
+
+    Parameters
+    ----------
+    model
+        Only this LLM's pools; None for all.
+    progress
+        Told of the choices, each of which is looked at as it was made.
+
+    Returns
+    -------
+    tuple of PoolData and Groups
+        The pools alone, and both together.
+    """
+    data = _pool_data(engine, history, model)
+    tau = prior_for(engine.bundle, history.task, "adapter").tau
+    # An application's own answer has no candidates to learn from.
+    made = [c for c in engine.store.choices(history.task.name) if c.candidates][-CHOICES:]
+    choices: list[ChoiceItem] = []
+    for done, choice in enumerate(made, start=1):
+        if (item := choice_item(engine, history, choice, tau)) is not None:
+            choices.append(item)
+        if progress is not None and (done % 20 == 0 or done == len(made)):
+            progress("choices", done, len(made))
+    groups = Groups.stack(
+        [*data.items, *((item.features, item.utilities) for item in choices)],
+        dim=len(engine.features["adapter"].names),
+        targets=[
+            *(_spread_target(utilities, tau) for _, utilities in data.items),
+            *(item.target for item in choices),
+        ],
+    )
+    return data, groups
