@@ -25,7 +25,8 @@ T = TypeVar("T")
 
 _THREADS = 4  # for all but answers, of which one is written at a time
 _TOLD_ON_THE_LOOP = ("progress", "on_token", "on_candidate", "on_start")
-_STOPPABLE = ("generate", "fit_head")
+# What a method is told by once nobody waits for it.
+_TOLD_TO_STOP = {"generate": "cancelled", "fit_head": "should_stop"}
 
 
 def _coroutine(
@@ -40,8 +41,8 @@ def _coroutine(
         for name in _TOLD_ON_THE_LOOP:
             if options.get(name) is not None:
                 options[name] = _teller(loop, options[name], cancelled)
-        if method.__name__ in _STOPPABLE:
-            options["should_stop"] = StopSignal(cancelled.is_set, options.get("should_stop"))
+        if stop := _TOLD_TO_STOP.get(method.__name__):
+            options[stop] = StopSignal(cancelled.is_set, options.get(stop))
         work = partial(getattr(self.personalizer, method.__name__), *args, **options)
         try:
             return await loop.run_in_executor(getattr(self, executor), work)
@@ -75,7 +76,8 @@ class AsyncPersonalizer:
     Answers are written one at a time, in the order they were asked for; everything else goes
     on beside, and beside a fit while it asks the LLM. While a fit embeds and judges, all but
     ``add`` waits. Cancelling a task that awaits ``generate`` or ``fit_head`` tells the work to
-    stop. Callbacks are called on the loop, but ``should_stop`` by the thread that works.
+    stop; nothing is kept of such an answer. Callbacks are called on the loop, but ``should_stop``
+    and ``cancelled`` by the thread that works.
 
     Parameters
     ----------

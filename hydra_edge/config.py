@@ -76,11 +76,16 @@ def check_user_name(user: str) -> str:
     return user
 
 
+def expanded(path: str | Path) -> Path:
+    """Return a path with ``~`` as the home it stands for; one of nobody's home stays as it is."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111 - Path's own raises for nobody's home
+
+
 def find_paths() -> Paths:
     """Return this installation's folders; ``HYDRA_EDGE_HOME`` moves all of them together."""
     home = os.environ.get(ENV_PREFIX + "HOME")
     if home:
-        root = Path(home).expanduser().absolute()
+        root = expanded(home).absolute()
         return Paths(data=root, config=root, cache=root / "cache")
     from platformdirs import PlatformDirs
 

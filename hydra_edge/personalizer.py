@@ -28,7 +28,7 @@ from hydra_edge.config import (
 from hydra_edge.egress import Question, outgoing
 from hydra_edge.encoder import TextEncoder
 from hydra_edge.engine import Engine
-from hydra_edge.errors import ConfigError, HydraError, UnknownModelError
+from hydra_edge.errors import CancelledError, ConfigError, HydraError, UnknownModelError
 from hydra_edge.fitting import fit_prompts, fit_task, learn
 from hydra_edge.headfile import head_from_json, head_to_json
 from hydra_edge.learning import IMPORTED, OF_CHOICES, take
@@ -449,6 +449,7 @@ class Personalizer:
         seed: int = 0,
         on_token: Callable[[str], None] | None = None,
         should_stop: Callable[[], bool] | None = None,
+        cancelled: Callable[[], bool] | None = None,
         on_candidate: Callable[[Completion], None] | None = None,
         on_start: Callable[[str], None] | None = None,
         progress: Progress | None = None,
@@ -470,6 +471,9 @@ class Personalizer:
         should_stop
             Asked again and again while the LLM writes. Once it says True, the candidates that
             are finished are all there will be. It also ends the embedding of records.
+        cancelled
+            Asked as ``should_stop`` is. Once it says True, nobody waits for the answer any more,
+            and nothing is kept of it.
         on_candidate
             Called with each candidate as the LLM finishes it, before any is chosen.
         on_start
@@ -483,7 +487,8 @@ class Personalizer:
         BackendError
             If the LLM gave not one answer, or streamed another than it returned.
         CancelledError
-            If it was stopped before one was finished, or a record it was shown was forgotten.
+            If it was cancelled, or stopped before one was finished, or a record it was shown
+            was forgotten.
         ConfigError
             If ``n``, ``k`` or ``temperature`` is none a setting can have.
         EgressDeniedError
@@ -492,7 +497,8 @@ class Personalizer:
         sampling = self._sampling(n, k, temperature)
         if on_token is not None and sampling.n != 1:
             raise ConfigError(f"Streaming shows one answer: got n = {sampling.n}; expected 1.")
-        watched = stoppable(progress, should_stop, "The answer")
+        stop = StopSignal(should_stop, cancelled)
+        watched = stoppable(progress, stop, "The answer")
         question, llm = self._question(query, task, watched), self.llm
         with self.working():
             out = outgoing(
@@ -509,13 +515,15 @@ class Personalizer:
             max_tokens=max_tokens or question.history.task.max_tokens,
             seed=seed,
             on_token=pieces if question.history.task.kind == "text" else None,
-            should_stop=StopSignal(self._resources.closing.is_set, should_stop),
+            should_stop=StopSignal(self._resources.closing.is_set, stop),
             on_candidate=on_candidate,
             on_start=on_start,
             votes=votes,
         )
         with self.working():
             generation = decide(asked)
+            if cancelled is not None and cancelled():
+                raise CancelledError("Generating was cancelled. Nothing was kept of it.")
             if self.config.log:
                 generation = logged(self.store, generation, llm.name)
         if pieces is not None:

@@ -7,6 +7,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from hydra_edge.config import expanded
+
 NAME = "hydra-edge"
 # Where the data, settings and cache are, unless we have a home of our own.
 _FOLDERS = ("XDG_DATA_HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME")
@@ -32,7 +34,7 @@ def environment() -> dict[str, str]:
     """
     made: dict[str, str] = {}
     if home := os.environ.get("HYDRA_EDGE_HOME"):
-        made["HYDRA_EDGE_HOME"] = str(Path(home).expanduser().absolute())
+        made["HYDRA_EDGE_HOME"] = str(expanded(home).absolute())
     else:  # one that is not absolute counts as not set
         found = {name: os.environ.get(name, "") for name in _FOLDERS}
         made |= {name: path for name, path in found.items() if Path(path).is_absolute()}

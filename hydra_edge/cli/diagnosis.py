@@ -326,9 +326,9 @@ def use_bundle(
     ],
 ) -> None:
     """Use another base from now on, once it is checked."""
-    from hydra_edge.config import Config, find_paths, save_setting
+    from hydra_edge.config import Config, expanded, find_paths, save_setting
 
-    chosen = "" if path in {"", "default"} else str(Path(path).expanduser().resolve())
+    chosen = "" if path in {"", "default"} else str(expanded(path).resolve())
     config = Config(bundle=chosen)
     bundle, _ = _load(None, config)
     _check_runs(bundle, config)

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from hydra_edge.cli import output
+from hydra_edge.config import expanded, write_private
 from hydra_edge.errors import ConfigError
 
 
@@ -39,9 +40,8 @@ def write_text(file: str, parts: Iterable[str], *, force: bool = False) -> None:
         for part in parts:
             output.answer(part, end="")
         return
-    from hydra_edge.config import write_private
 
-    path = Path(file).expanduser()
+    path = expanded(file)
     try:
         check_new(path, force=force)
         write_private(path, "".join(parts))
@@ -62,7 +62,7 @@ def read_text(file: str) -> str:
     """
     if file == "-":
         return sys.stdin.read()
-    path = Path(file).expanduser()
+    path = expanded(file)
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as err:

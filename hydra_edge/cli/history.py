@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,6 +11,7 @@ from hydra_edge.cli import forgetting, options, output, views
 from hydra_edge.cli.files import check_new, write_text
 from hydra_edge.cli.group import new_group, put
 from hydra_edge.cli.session import open_user
+from hydra_edge.config import expanded
 from hydra_edge.errors import HydraError, RecordNotFoundError, UnknownTaskError
 from hydra_edge.forms import record_json
 
@@ -173,7 +173,7 @@ def back_up(
     """
     if file == "-":
         raise typer.BadParameter("is stdout; expected a file.", param_hint="FILE")
-    path = Path(file).expanduser()
+    path = expanded(file)
     with open_user(ctx, user) as me:
         check_new(path, force=force)
         with output.LateBar(quiet=as_json) as bar:

@@ -13,6 +13,7 @@ import typer
 from hydra_edge.cli import options
 from hydra_edge.cli.group import new_group, put
 from hydra_edge.cli.intake import run
+from hydra_edge.config import expanded
 
 if TYPE_CHECKING:
     from hydra_edge.importers import ImportLog
@@ -52,7 +53,7 @@ TimeColumn = Annotated[
 
 
 def _place(file: str) -> Path | TextIO:
-    return sys.stdin if file == "-" else Path(file).expanduser()
+    return sys.stdin if file == "-" else expanded(file)
 
 
 def _given(**flags: Any) -> dict[str, Any]:
@@ -146,7 +147,7 @@ def import_git(
 
     extra = _given(author=author, limit=limit, task=task, private=private)
     run(
-        ctx, partial(read_git, repo.expanduser(), **extra), user=user, private=private,
+        ctx, partial(read_git, expanded(repo), **extra), user=user, private=private,
         dry_run=dry_run, as_json=as_json, as_before=as_before if private is None else None,
     )  # fmt: skip
 
@@ -190,7 +191,7 @@ def import_mbox(
     extra = _given(task=task, private=private)
 
     def read(log: ImportLog) -> Iterator[Record]:
-        path = file.expanduser()
+        path = expanded(file)
         mine = None if me == "*" else me or only_sender(path, log, mode=mode)
         yield from read_mbox(path, log, mode=mode, me=mine, **extra)
 
@@ -209,7 +210,7 @@ def import_markdown(
     """Import a folder of Markdown notes: text -> title."""
     from hydra_edge.importers import read_markdown
 
-    read = partial(read_markdown, folder.expanduser(), **_given(task=task, private=private))
+    read = partial(read_markdown, expanded(folder), **_given(task=task, private=private))
     run(ctx, read, user=user, private=private, dry_run=dry_run, as_json=as_json)
 
 
@@ -230,7 +231,7 @@ def import_chatgpt(
     """
     from hydra_edge.importers import read_chatgpt
 
-    read = partial(read_chatgpt, file.expanduser(), **_given(task=task, private=private))
+    read = partial(read_chatgpt, expanded(file), **_given(task=task, private=private))
     run(ctx, read, user=user, private=private, dry_run=dry_run, as_json=as_json)
 
 
@@ -253,7 +254,7 @@ def import_lamp(
     from hydra_edge.importers import read_lamp
 
     extra = _given(user=person, task=task, private=private)
-    read = partial(read_lamp, questions.expanduser(), outputs and outputs.expanduser(), **extra)
+    read = partial(read_lamp, expanded(questions), outputs and expanded(outputs), **extra)
     run(ctx, read, user=user, private=private, dry_run=dry_run, as_json=as_json)
 
 

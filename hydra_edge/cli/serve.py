@@ -7,13 +7,14 @@ import sys
 import threading
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hydra_edge.cli import options, output
-from hydra_edge.cli.group import Group, examples, new_group, put
+from hydra_edge.cli.group import new_group, new_server, put
 from hydra_edge.cli.session import check_named, open_user, settings
+from hydra_edge.config import expanded
 from hydra_edge.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -32,19 +33,11 @@ TokenFile = Annotated[
 AppName = Annotated[str, typer.Argument(metavar="APP", help="What you call the app.")]
 
 
-class _ServeGroup(Group):
-    """A group that serves when it is called alone."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Take no arguments as they are: there is something to do without any."""
-        return super(Group, self).parse_args(ctx, args)
-
-
 def _files(token_file: Path | None = None) -> TokenFiles:
     from hydra_edge.server.tokens import TokenFiles
 
     _, paths = settings()
-    return TokenFiles.of(paths, token_file.expanduser() if token_file else None)
+    return TokenFiles.of(paths, expanded(token_file) if token_file else None)
 
 
 def serve(
@@ -241,18 +234,12 @@ def remove_token(app: AppName) -> None:
 
 def register(app: typer.Typer) -> None:
     """Add these commands to the command line."""
-    group = typer.Typer(
-        cls=_ServeGroup,
-        epilog=examples(
-            "hydra-edge serve",
-            "hydra-edge serve --port 0 --task commit_subject --json",
-            "hydra-edge serve token add editor --task commit_subject",
-        ),
-        rich_markup_mode=None,
-        add_completion=False,
-        context_settings={"help_option_names": ["-h", "--help"]},
+    group = new_server(
+        serve,
+        "hydra-edge serve",
+        "hydra-edge serve --port 0 --task commit_subject --json",
+        "hydra-edge serve token add editor --task commit_subject",
     )
-    group.callback(invoke_without_command=True)(serve)
     tokens = new_group(
         "Give apps tokens of their own, and take them back.",
         "hydra-edge serve token add editor --task commit_subject",

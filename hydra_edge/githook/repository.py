@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import IO, cast
 
+from hydra_edge.config import expanded
 from hydra_edge.errors import ConfigError
 
 # Nothing a repository's settings name is started, and what git says does not depend on them.
@@ -44,7 +45,7 @@ class Repository:
         kept = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
         self._elsewhere = kept | _QUIET
         self._environment = self._elsewhere if path is not None else dict(os.environ) | _QUIET
-        self.root = Path.cwd() if path is None else path.expanduser()
+        self.root = Path.cwd() if path is None else expanded(path)
         if not self.root.is_dir():
             raise ConfigError(f"{self.root} is no folder. Expected a git repository. Check it.")
         has_files = bool(self.ask("rev-parse", "--show-toplevel"))

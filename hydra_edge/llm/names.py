@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from hydra_edge.config import expanded
+
 REMOTE, CHAT = "openai:", "chat:"
 PACKAGED = ("smollm2", "gemma3")
 
@@ -30,10 +32,7 @@ class ModelName:
     @property
     def path(self) -> Path:
         """The file of a name that is one."""
-        try:
-            return Path(self.target).expanduser()
-        except RuntimeError:  # the home of somebody this machine does not know
-            return Path(self.target)
+        return expanded(self.target)
 
     def has_file(self) -> bool:
         """Whether it names a file that is there."""

@@ -18,10 +18,9 @@ from datetime import UTC, datetime
 from typing import TypeVar
 
 from hydra_edge import types
-from hydra_edge.answering import ask, decide, logged, votes_on
 from hydra_edge.apptasks import app_task
 from hydra_edge.egress import Outgoing, Question, outgoing
-from hydra_edge.errors import CancelledError, ConfigError, RecordNotFoundError
+from hydra_edge.errors import ConfigError, RecordNotFoundError
 from hydra_edge.forms import SHOWN_CANDIDATES
 from hydra_edge.learning import from_private
 from hydra_edge.mcp import shapes
@@ -129,25 +128,15 @@ class Desk:
         on_candidate: Callable[[Completion], None] | None = None,
     ) -> shapes.Generated:
         """Answer a query with our own LLM, and remember the answer for a choice."""
-        person = self.person
-        llm = person.llm  # first: an LLM that is refused costs no work
-        spec, n = self._task(task), self.wanted(candidates)
-        out = self._outgoing(query, spec, None, remote=llm.is_remote, should_stop=should_stop)
-        asked = ask(
-            out,
-            llm,
-            n=n,
-            temperature=person.config.temperature,
-            max_tokens=spec.max_tokens,
-            should_stop=should_stop,
+        llm = self.person.llm  # first: an LLM that is refused costs no work
+        made = self.person.generate(
+            query,
+            task=self._task(task).name,
+            n=candidates,
+            hide_private=not self.allow_private,
+            cancelled=should_stop,
             on_candidate=on_candidate,
-            votes=votes_on(out, n) if person.config.early_stop else None,
         )
-        made = decide(asked)
-        if should_stop is not None and should_stop():
-            raise CancelledError("Generating was cancelled. Nothing was kept of it.")
-        if person.config.log:
-            made = logged(person.store, made, llm.name)
         _remember(self._made, made.id, made)
         self._prompted_last = False
         return shapes.Generated(

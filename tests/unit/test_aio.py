@@ -156,6 +156,23 @@ def test_cancelled_task_tells_the_llm_to_stop_and_frees_it(opened):
     assert run(work()).query == "about vision"
 
 
+def test_cancelled_task_keeps_nothing_of_what_was_finished(opened):
+    llm = GatedLLM(first=1)
+
+    async def work():
+        async with opened(llm) as p:
+            writing = asyncio.create_task(p.generate("about speech", n=2))
+            await acquired(llm.started)
+            writing.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await writing
+            await acquired(llm.stopped)
+            await asyncio.get_running_loop().run_in_executor(p._answers, lambda: None)  # it ended
+            return p.personalizer.store.last_generation()
+
+    assert run(work()) is None
+
+
 def test_task_cancelled_while_it_waits_never_asks_the_llm(opened):
     class Remembering(GatedLLM):
         def complete(self, prompt, *, n=1, should_stop=None, **options):

@@ -34,6 +34,15 @@ def test_import_jsonl_good_lines_are_kept_and_bad_ones_told_by_number(tmp_path):
     assert [r.id for r in records("ada")] == ["one"]
 
 
+@pytest.mark.parametrize("kind", ["jsonl", "csv", "git", "markdown", "chatgpt", "mbox", "lamp"])
+def test_import_of_nobodys_home_is_told_in_words(kind):
+    result = call("import", kind, "~nobody-at-all/h", *(["--task", "t"] if kind == "csv" else []))
+
+    assert result.exit_code != 0
+    assert "~nobody-at-all/h" in result.stderr
+    assert "fault of its own" not in result.stderr
+
+
 def test_import_again_changes_nothing(tmp_path):
     (tmp_path / "h.jsonl").write_text(GOOD)
     call("import", "jsonl", "h.jsonl")

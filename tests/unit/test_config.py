@@ -10,6 +10,7 @@ import pytest
 from hydra_edge.config import (
     _BOUNDS,
     Config,
+    expanded,
     find_paths,
     load_config,
     make_private_dir,
@@ -157,3 +158,9 @@ def test_make_private_dir_refused_place_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="Set HYDRA_EDGE_HOME"):
         make_private_dir(tmp_path / "file" / "below")
+
+
+def test_expanded_knows_the_users_home_and_leaves_nobodys(monkeypatch):
+    monkeypatch.setenv("HOME", "/a/home")
+    assert expanded("~/notes") == Path("/a/home/notes")
+    assert expanded("~nobody-at-all/notes") == Path("~nobody-at-all/notes")
