@@ -210,8 +210,8 @@ def mark_private(
 ) -> None:
     """Keep records from ever being shown to a remote LLM.
 
-    Answers you kept that were made from them become private with them; --off changes only the
-    records named.
+    Other records of the very same text become private with them (not those of apps, nor answers
+    you kept), and answers you kept that were made from them; --off changes only those named.
     """
     if bool(record_ids) == (source is not None):
         raise typer.BadParameter("expected ids of records, or --source.", param_hint="RECORD_ID")

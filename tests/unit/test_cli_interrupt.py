@@ -4,12 +4,21 @@ import json
 import signal
 
 import cli_runner
+import pytest
 from cli_runner import FakePersonalizer
 from conftest import ScriptedLLM
 
 from hydra_edge.errors import CancelledError
 from hydra_edge.personalizer import Personalizer
 from hydra_edge.types import Completion, Record
+
+
+@pytest.fixture(autouse=True)
+def _interruptible():
+    """Let Ctrl-C raise: whatever runs in the background is born deaf to it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 class Interrupted(ScriptedLLM):
