@@ -12,7 +12,7 @@ from hydra_edge.features import FeatureMap, reranker_features
 from hydra_edge.heads import Groups
 from hydra_edge.history import History
 from hydra_edge.retrieval import LexicalIndex, Shortlist, first_stage
-from hydra_edge.types import Bool1d, Float1d, Float2d, Int1d, Progress, RankedRecord
+from hydra_edge.types import Bool1d, Float1d, Float2d, Int1d, Progress, RankedRecord, Record
 from hydra_edge.utility import utility
 
 PSEUDO_QUERIES = 500  # the user's most recent records used as queries, at most
@@ -61,7 +61,8 @@ def rerank(
     history, lexical
         Only what was there before the query.
     k
-        How many records to return; fewer if there are fewer.
+        How many records to return; fewer if there are fewer. Of records with the very same texts
+        the best is returned.
     helped
         Record id -> (times shown, times the answer was taken as it was).
     hidden
@@ -72,12 +73,27 @@ def rerank(
         return ()
     phi = pair_features(head.features, vector, history, shortlist, helped)
     scores = head.scores(phi)
-    order = np.argsort(-scores, kind="stable")[:k]
+    found = [history.records[i] for i in shortlist.index.tolist()]
+    order = _unlike(found, np.argsort(-scores, kind="stable"), k)
     parts = head.contributions(phi, order)
     return tuple(
-        RankedRecord(history.records[int(shortlist.index[i])], float(scores[i]), part)
+        RankedRecord(found[i], float(scores[i]), part)
         for i, part in zip(order.tolist(), parts, strict=True)
     )
+
+
+def _unlike(found: list[Record], order: Int1d, k: int) -> Int1d:
+    """Return the first ``k`` of an order of records without those whose texts come before.
+
+    A record may be there twice (a renamed note, a commit after a rebase); shown twice, it would
+    take the place of another and tell the LLM nothing.
+    """
+    chosen: dict[tuple[str, str], int] = {}
+    for i in order.tolist():
+        chosen.setdefault((found[i].input, found[i].output), i)
+        if len(chosen) == k:
+            break
+    return np.fromiter(chosen.values(), dtype=np.int64)
 
 
 def shared_trust(

@@ -91,10 +91,13 @@ def generation_json(generation: Generation) -> JsonDict:
 
 def head_line(head: HeadInfo) -> str:
     """Say which weights made a choice, and why those."""
-    version = f" v{head.version}" if head.version is not None else ""
-    seen = f", learned from {plural(head.n_queries, 'query', 'queries')}"
-    reason = f": {head.reason}" if head.reason else ""
-    return f"{_SWITCHES[head.switch]}{version}{seen if head.n_queries else ''}{reason}"
+    line = _SWITCHES[head.switch]
+    if head.version is not None:
+        own = f"v{head.version}"
+        if head.n_queries:
+            own += f", learned from {plural(head.n_queries, 'query', 'queries')}"
+        line += f" {own}" if head.switch == "personal" else f" (your own {own}, is not used)"
+    return f"{line}: {head.reason}" if head.reason else line
 
 
 def write_ranking(ranked: tuple[RankedRecord, ...], *, stream: IO[str] | None = None) -> None:

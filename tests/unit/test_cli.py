@@ -8,8 +8,9 @@ import pytest
 from cli_runner import HEAD, RANKED, RECORD, FakePersonalizer
 
 from hydra_edge import __version__
+from hydra_edge.cli.views import head_line
 from hydra_edge.errors import EgressDeniedError, UnknownModelError, UnknownUserError
-from hydra_edge.types import Ranking
+from hydra_edge.types import HeadInfo, Ranking
 
 
 @pytest.fixture
@@ -149,6 +150,15 @@ def test_generate_answer_alone_goes_to_stdout(me):
     assert "+1.50 = +1.00 agrees with the other samples; +0.50 a usual answer" in result.stderr
     assert "your own head v3, learned from 40 queries: it helps" in result.stderr
     assert "7 of 8 samples arrived" in result.stderr
+
+
+def test_own_head_that_is_not_used_is_not_said_to_have_chosen():
+    own = HeadInfo("t", "adapter", "personal", 2, "base", 40, "it helps")
+    assert head_line(own) == "your own head v2, learned from 40 queries: it helps"
+    assert head_line(replace(own, switch="shared", reason="")) == (
+        "the shared head (your own v2, learned from 40 queries, is not used)"
+    )
+    assert head_line(HeadInfo("t", "adapter", "shared", None, "base")) == "the shared head"
 
 
 def test_generate_json_has_the_promised_shape(me):

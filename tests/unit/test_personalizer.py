@@ -93,6 +93,15 @@ def test_rank_scores_are_the_sum_of_their_contributions(person: Make) -> None:
     assert ranking.head.version is None
 
 
+def test_rank_a_record_that_is_there_twice_is_shown_once(person: Make) -> None:
+    mine = history(8)
+    p = person([*mine, *(replace(r, id=f"{r.id} renamed", time=50.0) for r in mine)])
+    for k in (3, 20):
+        found = [r.record for r in p.rank("a text about speech", task="paper_title", k=k).records]
+        assert len(found) == min(k, 8)
+        assert len({record.input for record in found}) == len(found)
+
+
 def test_rank_without_a_task_takes_the_most_used_one(person: Make) -> None:
     extra = [Record("x", "y", "commit_subject", id="c")]
     assert person([*history(), *extra]).rank("speech").task == "paper_title"
