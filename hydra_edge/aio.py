@@ -24,9 +24,15 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _THREADS = 4  # for all but answers, of which one is written at a time
-_TOLD_ON_THE_LOOP = ("progress", "on_token", "on_candidate", "on_start")
+_TOLD_ON_THE_LOOP = ("progress", "on_token", "on_candidate", "on_start", "on_erased")
 # What a method is told by once nobody waits for it.
-_TOLD_TO_STOP = {"generate": "cancelled", "fit_head": "should_stop"}
+_TOLD_TO_STOP = {
+    "generate": "cancelled",
+    "fit_head": "should_stop",
+    "fit_prompts": "should_stop",
+    "rank": "should_stop",
+    "render_prompts": "should_stop",
+}
 
 
 def _coroutine(
@@ -75,9 +81,9 @@ class AsyncPersonalizer:
 
     Answers are written one at a time, in the order they were asked for; everything else goes
     on beside, and beside a fit while it asks the LLM. While a fit embeds and judges, all but
-    ``add`` waits. Cancelling a task that awaits ``generate`` or ``fit_head`` tells the work to
-    stop; nothing is kept of such an answer. Callbacks are called on the loop, but ``should_stop``
-    and ``cancelled`` by the thread that works.
+    ``add`` waits. Cancelling a task that awaits an answer, a fit, a ranking or prompts tells the
+    work to stop; nothing is kept of such an answer. Callbacks are called on the loop, but
+    ``should_stop`` and ``cancelled`` by the thread that works.
 
     Parameters
     ----------
@@ -103,6 +109,8 @@ class AsyncPersonalizer:
         self._closed = False
         self._answers = ThreadPoolExecutor(1, thread_name_prefix="hydra-edge-answers")
         self._others = ThreadPoolExecutor(_THREADS, thread_name_prefix="hydra-edge")
+        # Of its own: all of the others may wait for a fit.
+        self._adding = ThreadPoolExecutor(1, thread_name_prefix="hydra-edge-adding")
 
     @classmethod
     def open(
@@ -148,7 +156,7 @@ class AsyncPersonalizer:
             )
         return self._person
 
-    add = _coroutine(Personalizer.add)
+    add = _coroutine(Personalizer.add, "_adding")
     forget = _coroutine(Personalizer.forget)
     clear_log = _coroutine(Personalizer.clear_log)
     task = _coroutine(Personalizer.task)
@@ -205,6 +213,7 @@ class AsyncPersonalizer:
             self._person.close()
         self._answers.shutdown()
         self._others.shutdown()
+        self._adding.shutdown()
 
     async def __aenter__(self) -> Self:
         if self._person is None:
@@ -226,6 +235,7 @@ class AsyncPersonalizer:
         if self._person is not None:
             self._person.close()
         self._others.shutdown(wait=False)
+        self._adding.shutdown(wait=False)
 
     async def __aexit__(self, *error: object) -> None:
         await self.close()

@@ -118,7 +118,8 @@ def ask(
 ) -> Asked:
     """Sample up to ``n`` candidates: all that takes long.
 
-    Records that do not fit the LLM's context are left out, the weakest first. With ``votes``,
+    Records that do not fit the LLM's context are left out, the weakest first, then what of the
+    query does not. With ``votes``,
     no more are asked for once they are settled. A prompt that waits for the LLM is not sent, and
     an answer is broken off, once a record in it was forgotten or hidden from such an LLM.
     """
@@ -198,7 +199,7 @@ def decide(asked: Asked) -> Generation:
         ),
         abstained=choice.abstained,
         notes=(
-            *out.notes,
+            *out.notes_on(asked.prompt),
             *_shortfalls(asked),
             *idle_notes(out.ranking.head, head.info),
             *_unheard(completions, candidates, head.info),
@@ -267,5 +268,15 @@ def logged(store: Store, generation: Generation, model: str) -> Generation:
         store.log_generation(generation, model)
     except StoreError as err:
         note = f"the answer is not remembered, so that it cannot be chosen from: {err}"
+        return replace(generation, notes=(*generation.notes, note))
+    return generation
+
+
+def unlogged(store: Store, generation: Generation) -> Generation:
+    """See to it that no earlier answer is taken for this one, which is not remembered."""
+    try:
+        store.mark_unlogged()
+    except StoreError as err:
+        note = f"choosing without an id would take an earlier answer for this one: {err}"
         return replace(generation, notes=(*generation.notes, note))
     return generation

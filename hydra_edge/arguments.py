@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from numbers import Integral, Real  # numpy's numbers are some, too
 from typing import Any
+
+import numpy as np
 
 from hydra_edge.errors import ConfigError
 
@@ -31,6 +34,42 @@ def check_count(name: str, value: Any, least: int = 0) -> None:
     whole = isinstance(value, Integral) and not isinstance(value, bool)
     if value is not None and not (whole and value >= least):
         raise ConfigError(f"{name} is {value!r:.80}; expected a whole number from {least} on.")
+
+
+def check_whole(name: str, value: Any) -> None:
+    """Refuse what is no whole number, of whatever sign.
+
+    Raises
+    ------
+    ConfigError
+        With what it was.
+    """
+    if not isinstance(value, Integral) or isinstance(value, bool):
+        raise ConfigError(f"{name} is {value!r:.80}; expected a whole number.")
+
+
+def check_flag(name: str, value: Any) -> None:
+    """Refuse what is neither True nor False: a text such as "no" would count as True.
+
+    Raises
+    ------
+    ConfigError
+        With what it was.
+    """
+    if not isinstance(value, bool | np.bool_):
+        raise ConfigError(f"{name} is {value!r:.80}; expected True or False.")
+
+
+def check_several(name: str, value: Any, what: str) -> None:
+    """Refuse what cannot be gone through one by one.
+
+    Raises
+    ------
+    ConfigError
+        With what it was.
+    """
+    if not isinstance(value, Iterable):
+        raise ConfigError(f"{name} is {value!r:.80}; expected {what}.")
 
 
 def check_seconds(name: str, value: Any) -> None:

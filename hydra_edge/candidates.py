@@ -26,9 +26,9 @@ def complete_within_context(
     on_candidate: Callable[[Completion], None] | None = None,
     on_cut: Callable[[int], None] | None = None,
 ) -> tuple[Prompt, list[Completion]]:
-    """Ask an LLM, dropping the weakest records until the prompt fits.
+    """Ask an LLM, dropping the weakest records, then the query's end, until the prompt fits.
 
-    ``on_cut`` is told how many are left, before it is asked again.
+    ``on_cut`` is told how many records are left, before it is asked again.
 
     Returns
     -------
@@ -38,7 +38,7 @@ def complete_within_context(
     Raises
     ------
     ContextLengthError
-        If even the bare query does not fit.
+        If not even the beginning of the bare query fits.
     BackendError
         If it gave what is no ``Completion`` with text.
     """
@@ -59,7 +59,11 @@ def complete_within_context(
             return prompt, [_taken(c) for c in completions]
         except ContextLengthError:
             if not prompt.shots:
-                raise
+                shorter = prompt.with_less_query()
+                if shorter is None:
+                    raise
+                prompt = shorter
+                continue
             prompt = prompt.without_weakest()
             if on_cut is not None:
                 on_cut(len(prompt.shots))
@@ -120,7 +124,7 @@ def sample_pool(
     Raises
     ------
     ContextLengthError
-        If even the bare query does not fit.
+        If not even the beginning of the bare query fits.
     BackendError
         If not one answer could be had to the prompt with records.
     """
@@ -137,7 +141,7 @@ def sample_pool(
 
     try:
         _, plain = complete_within_context(
-            llm, prompt.without_shots(), n=zero_shot, temperature=temperature,
+            llm, asked.without_shots(), n=zero_shot, temperature=temperature,
             max_tokens=max_tokens, seed=seed, should_stop=should_stop,
             on_candidate=None if on_candidate is None else heard,
         )  # fmt: skip

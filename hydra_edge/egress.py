@@ -70,7 +70,16 @@ class Outgoing:
     question: Question
     prompt: Prompt
     ranking: Ranking
-    notes: tuple[str, ...] = ()
+    withheld: tuple[str, ...] = ()  # what to say of it
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What to say of the prompt."""
+        return self.notes_on(self.prompt)
+
+    def notes_on(self, sent: Prompt) -> tuple[str, ...]:
+        """Say what is missing in the prompt that was sent: an LLM may have room for less."""
+        return _left_out(self.question.query, sent.query) + self.withheld
 
 
 def outgoing(
@@ -97,10 +106,10 @@ def outgoing(
         ranking = replace(ranking, records=())
     shown = [r.record for r in ranking.records]
     prompt = engine.prompt(task, question.query, shown, system)
-    notes = _left_out(question.query, prompt.query)
+    withheld: tuple[str, ...] = ()
     if private and remote:
-        notes += ("private: no history was put into the prompt; your head still chooses",)
-    return Outgoing(question, prompt, ranking, notes)
+        withheld = ("private: no history was put into the prompt; your head still chooses",)
+    return Outgoing(question, prompt, ranking, withheld)
 
 
 def _left_out(query: str, sent: str) -> tuple[str, ...]:

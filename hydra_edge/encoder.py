@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -33,6 +34,8 @@ _CHUNK = 2048
 _CHARS_PER_TOKEN = 16
 # More threads than this gain little on graphs of this size, and take cores from the LLM.
 _MAX_THREADS = 4
+# Encoders kept for who asks next: the one in use, and the one of a base just changed from.
+_MOST_SHARED = 2
 
 
 @runtime_checkable
@@ -240,6 +243,46 @@ class Encoder:
             f"Cannot {what} {self.bundle.encoder_path}: {reason}; expected an encoder of width "
             f"{self.dim}. Get the base again from where it came from."
         )
+
+
+_shared: dict[tuple[Path, str, int], Encoder] = {}  # the one asked for last at the end
+_sharing = threading.Lock()
+
+
+def shared_encoder(bundle: Bundle, *, threads: int = 0) -> Encoder:
+    """Return the process's encoder of a base, which is nobody's to close.
+
+    Not all memory of a session goes back to the system when it is freed: a program that opened
+    one after another, in threads of its own, would grow with each.
+    """
+    key = (bundle.path, bundle.base_id, threads)
+    with _sharing:
+        encoder = _shared.pop(key) if key in _shared else Encoder(bundle, threads=threads)
+        _shared[key] = encoder
+        if len(_shared) > _MOST_SHARED:
+            del _shared[next(iter(_shared))]
+    return encoder
+
+
+def _share_anew() -> None:
+    """Begin without shared encoders in a forked child, and never free those of its parent.
+
+    The threads of their sessions are not in the child: it would wait for them for ever, at the
+    latest when it ends.
+    """
+    _sharing.release()
+    if _shared:
+        import ctypes
+
+        for encoder in _shared.values():
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(encoder))
+        _shared.clear()
+
+
+if hasattr(os, "register_at_fork"):  # no other thread is to hold the lock in a child
+    os.register_at_fork(
+        before=_sharing.acquire, after_in_parent=_sharing.release, after_in_child=_share_anew
+    )
 
 
 def import_onnxruntime() -> Any:

@@ -406,4 +406,5 @@ def fit_task(
         pools_reused=run.reused,
         seconds=time.monotonic() - started,
         notes=(*notes, *run.notes),
+        llm_seconds=run.seconds,
     )

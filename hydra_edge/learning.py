@@ -62,7 +62,8 @@ def find_answer(
     Raises
     ------
     ConfigError
-        If there is no such answer or candidate, or not exactly one of the two is given.
+        If there is no such answer or candidate, the last answer is not remembered, or not
+        exactly one of the two is given.
     """
     if (pick is None) == (text is None) or (text is not None and not text.strip()):
         raise ConfigError("Give either the number of a candidate or an edited text.")
@@ -77,6 +78,11 @@ def find_answer(
         raise ConfigError(
             "There is no answer to choose from. Generate one first; answers are remembered "
             "unless the setting `log` is off."
+        )
+    if generation_id is None and store.last_is_missing():
+        raise ConfigError(
+            "The last answer is not remembered: the setting `log` was off, or a record it was "
+            "shown was forgotten. Give the id of an earlier one, or generate again with `log` on."
         )
     if pick is not None and not 1 <= pick <= len(found.candidates):
         raise ConfigError(f"No candidate {pick}; expected 1 to {len(found.candidates)}.")

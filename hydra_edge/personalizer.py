@@ -14,8 +14,15 @@ from dataclasses import replace
 from typing import Self
 
 from hydra_edge.active import check_usable
-from hydra_edge.answering import Pieces, ask, decide, logged, votes_on
-from hydra_edge.arguments import check_count, check_seconds, check_text
+from hydra_edge.answering import Pieces, ask, decide, logged, unlogged, votes_on
+from hydra_edge.arguments import (
+    check_count,
+    check_flag,
+    check_seconds,
+    check_several,
+    check_text,
+    check_whole,
+)
 from hydra_edge.bundle import Bundle
 from hydra_edge.config import (
     Config,
@@ -38,7 +45,7 @@ from hydra_edge.records import checked
 from hydra_edge.resources import Resources
 from hydra_edge.store import Store
 from hydra_edge.tasks import TaskSpec
-from hydra_edge.turns import StopSignal, stoppable
+from hydra_edge.turns import FitTurn, StopSignal, stoppable
 from hydra_edge.types import (
     DEFAULT_TASK,
     AddResult,
@@ -92,9 +99,8 @@ class Personalizer:
         self._resources = Resources(store, config, paths, llm, encoder)
         # A thread that holds several takes them in this order: fitting, the LLM's turn, the
         # engine's turn. The latter is never held while the LLM writes.
-        self._fitting = threading.RLock()
+        self._fitting = FitTurn()
         self._turn = threading.RLock()
-        self._stop_fit = threading.Event()  # the fit under way is to end
 
     @classmethod
     def open(
@@ -212,13 +218,26 @@ class Personalizer:
         """
         self._resources.check_open()
         given = [records] if isinstance(records, Record) else records
+        check_several("records", given, "a Record, or several")
         return self.store.add(map(checked, given), progress=progress)
 
-    def forget(self, ids: str | Sequence[str] = (), *, source: str | None = None) -> ForgetReceipt:
+    def forget(
+        self,
+        ids: str | Sequence[str] = (),
+        *,
+        source: str | None = None,
+        on_erased: Callable[[ForgetReceipt], None] | None = None,
+    ) -> ForgetReceipt:
         """Erase records and everything kept of them, then fit the heads they had taught again.
 
         ``ids`` names several records, or one by itself. A fit under way in another thread buys
-        no more candidates; an answer that was shown one of the records is thrown away.
+        no more candidates, and one that waits begins afterwards; an answer that was shown one of
+        the records is thrown away.
+
+        Parameters
+        ----------
+        on_erased
+            Called with the receipt once the records are erased, before heads are fitted again.
 
         Raises
         ------
@@ -228,12 +247,16 @@ class Personalizer:
         RecordNotFoundError
             If an id or the source is unknown; nothing is erased then.
         """
+        check_several("ids", ids, "one id as text, or several")
         names = [ids] if isinstance(ids, str) else list(ids)
         for name in names:
             check_text("id", name)
-        self._stop_fit.set()
-        with self._fitting, self.working():
+        if source is not None:
+            check_text("source", source)
+        with self._fitting.to_erase(), self.working():
             receipt = self.store.forget(names, source=source)
+            if on_erased is not None:
+                on_erased(receipt)
             self._fit_all_again(receipt.tasks, f"The records are erased ({receipt.records})")
             return receipt
 
@@ -250,11 +273,11 @@ class Personalizer:
             What kept heads from being fitted again; its message says that all is erased
             nevertheless.
         """
+        check_flag("choices", choices)
         if not choices:
             with self.working():
                 return self.store.clear_log()
-        self._stop_fit.set()
-        with self._fitting, self.working():
+        with self._fitting.to_erase(), self.working():
             cleared = self.store.clear_log(choices=True)
             stale = dict.fromkeys(head.task for head in self.store.heads() if head.stale)
             self._fit_all_again(stale, f"The log is erased ({cleared})")
@@ -349,10 +372,10 @@ class Personalizer:
         """
         check_count("calls", calls)
         check_seconds("budget_s", budget_s)
-        with self._fitting:
-            self._stop_fit.clear()
+        check_flag("use_llm", use_llm)
+        with self._fitting.to_fit() as is_ended:
             llm, note = self._fit_llm(wanted=use_llm)
-            stop = StopSignal(self._resources.closing.is_set, self._stop_fit.is_set, should_stop)
+            stop = StopSignal(self._resources.closing.is_set, is_ended, should_stop)
             report = fit_task(
                 self.engine, self.task(task).name, llm=llm, sampling=self._sampling(),
                 budget=Budget(calls, budget_s), progress=progress, should_stop=stop,
@@ -366,20 +389,27 @@ class Personalizer:
         *,
         calls: int | None = None,
         progress: Progress | None = None,
+        should_stop: Callable[[], bool] | None = None,
     ) -> list[str]:
         """Return byte for byte what a fit would send to the LLM, and send nothing.
 
         Without ``calls`` a remote LLM is sent nothing, and a local one as many as it has time
-        for: these are the first of them.
+        for: these are the first of them. ``should_stop`` ends the embedding of records.
+
+        Raises
+        ------
+        CancelledError
+            If it was stopped.
         """
         check_count("calls", calls)
         llm = self.llm
         if calls is None:
             calls = 0 if llm.is_remote else 10 * self.config.candidates
+        watched = stoppable(progress, should_stop, "Showing the prompts")
         with self.working():
             return fit_prompts(
                 self.engine, self.task(task).name, llm=llm, sampling=self._sampling(), calls=calls,
-                progress=progress,
+                progress=watched,
             )  # fmt: skip
 
     def rank(
@@ -390,15 +420,24 @@ class Personalizer:
         k: int | None = None,
         hide_private: bool = False,
         progress: Progress | None = None,
+        should_stop: Callable[[], bool] | None = None,
     ) -> Ranking:
         """Return the records that would be shown for a query, best first, and why.
 
-        The first time, and after an import, this embeds records: ``progress`` is told.
+        The first time, and after an import, this embeds records: ``progress`` is told,
+        and ``should_stop`` asked, which ends it.
+
+        Raises
+        ------
+        CancelledError
+            If it was stopped.
         """
         check_count("k", k, 1)
+        check_flag("hide_private", hide_private)
+        watched = stoppable(progress, should_stop, "The ranking")
         with self.working():
             shown = self.config.records if k is None else k
-            question = self._question(query, task, progress)
+            question = self._question(query, task, watched)
             return question.rank(shown, private=not hide_private)
 
     def _question(self, query: str, task: str | None, progress: Progress | None) -> Question:
@@ -419,14 +458,23 @@ class Personalizer:
         seed: int = 0,
         stream: bool = False,
         progress: Progress | None = None,
+        should_stop: Callable[[], bool] | None = None,
     ) -> list[str]:
         """Return byte for byte what ``generate`` would send, and send nothing.
 
         One prompt, or a second one without records where the base draws a part of the
         candidates so. ``stream``: what it would send if it were given an ``on_token``.
+        ``should_stop`` ends the embedding of records.
+
+        Raises
+        ------
+        CancelledError
+            If it was stopped.
         """
+        _check_wishes(max_tokens, system, seed, private=private, stream=stream)
         sampling = self._sampling(n, k)
-        question, llm = self._question(query, task, progress), self._resources.llm
+        watched = stoppable(progress, should_stop, "Showing the prompts")
+        question, llm = self._question(query, task, watched), self._resources.llm
         with self.working():
             out = outgoing(question, sampling.shown, system, remote=llm.is_remote, private=private)
             prompts = [out.prompt]
@@ -490,10 +538,12 @@ class Personalizer:
             If it was cancelled, or stopped before one was finished, or a record it was shown
             was forgotten.
         ConfigError
-            If ``n``, ``k`` or ``temperature`` is none a setting can have.
+            If ``n``, ``k`` or ``temperature`` is none a setting can have, or another argument
+            cannot be used.
         EgressDeniedError
             If the LLM is remote and this installation is offline.
         """
+        _check_wishes(max_tokens, system, seed, private=private, hide_private=hide_private)
         sampling = self._sampling(n, k, temperature)
         if on_token is not None and sampling.n != 1:
             raise ConfigError(f"Streaming shows one answer: got n = {sampling.n}; expected 1.")
@@ -526,6 +576,8 @@ class Personalizer:
                 raise CancelledError("Generating was cancelled. Nothing was kept of it.")
             if self.config.log:
                 generation = logged(self.store, generation, llm.name)
+            else:
+                generation = unlogged(self.store, generation)
         if pieces is not None:
             pieces.finish(generation.text)
         return generation
@@ -564,8 +616,11 @@ class Personalizer:
             longer has such answers.
         """
         check_count("pick", pick)
-        if text is not None:
-            check_text("text", text)
+        for name, value in (("generation_id", generation_id), ("text", text)):
+            if value is not None:
+                check_text(name, value)
+        check_text("source", source)
+        check_flag("keep", keep)
         with self.working():
             taken = take(self.engine, generation_id, pick, text, source, keep=keep)
             started = time.monotonic()
@@ -603,6 +658,7 @@ class Personalizer:
         ConfigError
             If the text is no head, or one no answer could be given with.
         """
+        check_text("text", text)
         state = head_from_json(text)
         check_usable(state, self.bundle)
         # What is said of choices is of another device's.
@@ -627,7 +683,7 @@ class Personalizer:
         An answer or a fit under way in another thread is told to stop, and waited for.
         """
         self._resources.closing.set()
-        with self._fitting:
+        with self._fitting.held():
             self._resources.close_llm(self._turn)
             with self._turn:
                 self.store.close()
@@ -637,3 +693,12 @@ class Personalizer:
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+
+def _check_wishes(max_tokens: int | None, system: str, seed: int, **flags: bool) -> None:
+    """Refuse what an answer cannot be asked for with."""
+    check_count("max_tokens", max_tokens, 1)
+    check_text("system", system)
+    check_whole("seed", seed)
+    for name, flag in flags.items():
+        check_flag(name, flag)

@@ -62,12 +62,16 @@ class Budget:
 
 @dataclass(frozen=True, eq=False)
 class PoolRun:
-    """What collecting pools cost; ``calls`` counts answers asked for, those that never came too."""
+    """What collecting pools cost; ``calls`` counts answers asked for, those that never came too.
+
+    ``seconds`` is what the LLM took, and nothing beside it.
+    """
 
     calls: int = 0
     made: int = 0
     reused: int = 0
     notes: tuple[str, ...] = ()
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,7 +262,7 @@ def collect(
         notes.append(f"The LLM failed{often}; stopped asking: {failed}")
     if skipped:
         notes.append(f"{skipped} records are longer than {llm.name} has room for")
-    return PoolRun(buyer.calls, made, reused, tuple(notes))
+    return PoolRun(buyer.calls, made, reused, tuple(notes), buyer.seconds)
 
 
 def _progress(calls: int, spent: float, budget: Budget) -> tuple[int, int]:
@@ -273,7 +277,7 @@ class _Buyer:
     """Asks an LLM for the answers of one history, and stores each as it comes.
 
     ``as_read`` is after how many rewrites the history was read. ``calls`` counts the answers
-    asked for up to now, those that never came too.
+    asked for up to now, those that never came too; ``seconds`` is what the LLM took for them.
     """
 
     engine: Engine
@@ -283,6 +287,7 @@ class _Buyer:
     should_stop: Callable[[], bool] | None
     as_read: int
     calls: int = 0
+    seconds: float = 0.0
 
     def outdated(self) -> bool:
         """Whether another program has forgotten or rewritten records meanwhile."""
@@ -315,6 +320,7 @@ class _Buyer:
     def _ask(self, request: Request) -> tuple[Prompt, list[Completion]]:
         llm = self.llm
         self.calls += request.n  # now: what was sent counts, whatever comes of it
+        started = time.monotonic()
         try:
             prompt, completions = sample_pool(
                 llm, request.prompt, n=request.n,
@@ -326,6 +332,8 @@ class _Buyer:
             if not llm.is_remote:  # it never began: only a remote LLM was sent what does not fit
                 self.calls -= request.n
             raise
+        finally:
+            self.seconds += time.monotonic() - started
         if len(completions) < request.n and self._stopped():
             raise _Stopped
         return prompt, completions

@@ -18,6 +18,9 @@ SHOT_WORDS = 60
 QUERY_WORDS = 120
 # Of what is answered at length, a mail or a conversation's last message, all should be seen.
 LONG_QUERY_WORDS = 1500
+# Where that has no room in an LLM's context, as many characters are worth asking about, some 30
+# words; a context without room for them has none for an answer either.
+_SHORT_QUERY = 200
 _INDENT = "  "  # before the further lines of an answer that is shown
 _LONGEST_WORD = 40  # characters a word may take of a cut text; guards against wordless input
 
@@ -168,6 +171,14 @@ class Prompt:
     def without_shots(self) -> Prompt:
         """Ask the same with no record shown."""
         return replace(self, shots=())
+
+    def with_less_query(self) -> Prompt | None:
+        """Ask about the first half of the query, in whole words if it has some; None if short."""
+        if len(self.query) <= _SHORT_QUERY:
+            return None
+        half = self.query[: len(self.query) // 2]
+        words = half.rpartition(" ")[0]
+        return replace(self, query=words if len(words) > len(half) // 2 else half)
 
     def key(self) -> str:
         """sha256 over the whole prompt: what a paid-for pool is filed under."""

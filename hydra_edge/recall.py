@@ -81,7 +81,8 @@ class Recall:
         kept = self._current(name)
         if kept.spec is None:
             outputs = [record.output for record in kept.records]
-            kept.spec = find_task(name, custom=self._custom, outputs=outputs)
+            used = () if outputs else self._store.tasks()
+            kept.spec = find_task(name, custom=self._custom, outputs=outputs, used=used)
         return kept.spec
 
     def records(self, name: str) -> tuple[Record, ...]:
@@ -122,7 +123,11 @@ class Recall:
         added = None if kept is None else self._added(kept, name, revision)
         if kept is None or added is None:
             kept = _Kept(revision, tuple(self._store.records(task=name)))
-            self._kept[name] = kept
+            # Names without records have no end: anyone may ask for any.
+            if kept.records:
+                self._kept[name] = kept
+            else:
+                self._kept.pop(name, None)
             return kept
         kept.revision = revision
         if added:
@@ -131,7 +136,7 @@ class Recall:
 
     def _added(self, kept: _Kept, name: str, revision: Revision) -> list[Record] | None:
         """Return the records added after those kept; None if that is not all that changed."""
-        if not kept.records or kept.revision.rewrites != revision.rewrites:
+        if kept.revision.rewrites != revision.rewrites:
             return None
         found = self._store.records(task=name, offset=len(kept.records) - 1)
         # A record put in between would have moved the last one on.

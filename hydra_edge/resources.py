@@ -5,19 +5,26 @@ Opens each when it is first needed, whichever thread needs it first.
 
 from __future__ import annotations
 
+import atexit
+import os
 import threading
+import time
 from contextlib import AbstractContextManager
 from pathlib import Path
+from weakref import WeakSet
 
 from hydra_edge.bundle import Bundle, load_bundle
 from hydra_edge.config import Config, Paths, way_online
-from hydra_edge.encoder import Encoder, TextEncoder
+from hydra_edge.encoder import TextEncoder, shared_encoder
 from hydra_edge.engine import Engine
 from hydra_edge.errors import ClosedError, EgressDeniedError
 from hydra_edge.llm import LLM
 from hydra_edge.store import Store
 from hydra_edge.taskfile import read_task_dir
 from hydra_edge.turns import OneAtATime
+
+# How long the end of the interpreter waits for LLMs to be left.
+_LEAVE_S = 10.0
 
 
 class Resources:
@@ -68,7 +75,7 @@ class Resources:
         """Ranking and pools over the store's records."""
         with self._opening:
             if self._engine is None:
-                encoder = self._encoder or Encoder(self.bundle, threads=self.config.threads)
+                encoder = self._encoder or shared_encoder(self.bundle, threads=self.config.threads)
                 tasks = read_task_dir(self.paths.tasks)
                 self._engine = Engine(
                     self.store, self.bundle, encoder, tasks, check=self.check_open
@@ -83,6 +90,7 @@ class Resources:
             if self._llm is None:
                 from hydra_edge.llm.models import open_llm
 
+                _leave_at_exit(self)
                 self._llm = OneAtATime(open_llm(self.config.model, self.config, self.paths))
             if self._llm.is_remote and self.config.offline:
                 raise EgressDeniedError(
@@ -110,3 +118,50 @@ class Resources:
             with llm.turn(), turn:
                 if self._owns_llm:
                     llm.inner.close()
+
+    def leave_llm(self, deadline: float) -> None:
+        """Wait until nobody opens or asks the LLM, at most until a moment of ``monotonic``."""
+        if self._opening.acquire(timeout=max(0.0, deadline - time.monotonic())):
+            llm = self._llm
+            self._opening.release()
+            if llm is not None:
+                with llm.turn(lambda: time.monotonic() >= deadline):
+                    pass
+
+
+_with_llm: WeakSet[Resources] = WeakSet()
+_noting = threading.Lock()
+
+
+def _leave_at_exit(resources: Resources) -> None:
+    """Have an LLM opened here left before the interpreter ends, also by daemon threads.
+
+    A native LLM still at work while its library is taken down ends the process with a signal.
+    """
+    with _noting:
+        _with_llm.add(resources)
+        atexit.unregister(_leave_llms)
+        atexit.register(_leave_llms)
+
+
+def _leave_llms() -> None:
+    """Tell all who ask an LLM to stop, and wait until they have."""
+    with _noting:
+        held = list(_with_llm)
+    for resources in held:
+        resources.closing.set()
+    deadline = time.monotonic() + _LEAVE_S
+    for resources in held:
+        resources.leave_llm(deadline)
+
+
+def _note_anew() -> None:
+    """Forget, in a forked child, the LLMs of its parent: no thread that asks them is there."""
+    _with_llm.clear()
+    _noting.release()
+
+
+if hasattr(os, "register_at_fork"):  # no other thread is to hold the lock in a child
+    os.register_at_fork(
+        before=_noting.acquire, after_in_parent=_noting.release, after_in_child=_note_anew
+    )

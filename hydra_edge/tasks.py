@@ -29,10 +29,11 @@ MOVIE_TAGS = (
     "social commentary", "violence", "true story",
 )  # fmt: skip
 
-_MOST_ARE_NUMBERS = 0.95  # of a rating's answers
+_MOST = 0.95  # of a closed set's answers: the others are slips
 # An answer that a closed set takes up is one line within these bounds: every prompt names it, and
 # in the system role. A longer one (a paragraph, a slip of a column) is no label.
 LABEL_WORDS, LABEL_CHARS = 30, 240
+_INFERRED_WORDS = 6  # of a label that nothing but the answers says is one
 # Of what the user's own answers may add to a prompt, in bytes: half of a small LLM's context.
 _ADDED_BYTES = 4000
 
@@ -207,13 +208,15 @@ def infer_task(name: str, outputs: Sequence[str]) -> TaskSpec:
     """Infer the spec of an unknown task from the answers seen so far.
 
     Few distinct numbers make a rating, few distinct short strings a set of labels, all else text.
-    At least 8 answers are needed before anything but text is assumed. Among numbers a few answers
-    of another sort (N/A, a slip) are left out of the scale.
+    At least 8 answers are needed before anything but text is assumed. A few answers of another sort
+    (N/A among numbers, a sentence among labels) are slips, and left out of the set.
     """
     given = [o.strip() for o in outputs]
     numbers = [o for o in given if number(o) is not None]
-    is_scale = len(numbers) >= _MOST_ARE_NUMBERS * len(given)
-    given = numbers if is_scale else given
+    short = [o for o in given if is_label(o) and len(o.split()) <= _INFERRED_WORDS]
+    is_scale = len(numbers) >= _MOST * len(given)
+    is_set = len(short) >= _MOST * len(given)
+    given = numbers if is_scale else short if is_set else given
     distinct = sorted(set(given))
     closed = len(given) >= 8 and len(distinct) <= max(2, min(60, len(given) // 3))
     closed = closed and all(map(is_label, distinct)) and _fit(distinct)
@@ -224,7 +227,7 @@ def infer_task(name: str, outputs: Sequence[str]) -> TaskSpec:
             instruction="Rate the last input the way I rated the earlier ones.",
             output_label="Rating",
         )  # fmt: skip
-    if closed and all(len(o.split()) <= 6 for o in distinct):
+    if closed and is_set:
         return TaskSpec(
             name, "label", labels=tuple(_once(distinct, "label").values()), max_tokens=16,
             instruction="Choose the label I would choose.",
@@ -237,9 +240,10 @@ def infer_task(name: str, outputs: Sequence[str]) -> TaskSpec:
 
 
 def closed_task(name: str, labels: Sequence[str]) -> TaskSpec | None:
-    """Return the spec of a task whose answers are known to be these; None if they are too many."""
+    """Return the spec of a task whose answers are known to be these; None if they are no set."""
     spec = infer_task(name, [*labels] * 8)
-    return None if spec.kind == "text" else spec
+    whole = len(spec.labels) == len(_once(labels, spec.kind))  # none is taken for a slip
+    return spec if spec.kind != "text" and whole else None
 
 
 class CustomTasks(dict[str, TaskSpec]):
@@ -258,7 +262,11 @@ class CustomTasks(dict[str, TaskSpec]):
 
 
 def find_task(
-    name: str, *, custom: dict[str, TaskSpec] | None = None, outputs: Iterable[str] = ()
+    name: str,
+    *,
+    custom: dict[str, TaskSpec] | None = None,
+    outputs: Iterable[str] = (),
+    used: Iterable[str] = (),
 ) -> TaskSpec:
     """Return the spec of a task; its closed set includes what the user has answered.
 
@@ -276,6 +284,8 @@ def find_task(
     outputs
         The user's own answers for this task: they complete a closed set, and an unknown
         task is inferred from them.
+    used
+        Names of the tasks the user has records of, to be listed where this one is unknown.
 
     Raises
     ------
@@ -292,8 +302,9 @@ def find_task(
     spec = known.get(name)
     if spec is None:
         if not answers:
+            names = ", ".join(sorted(known.keys() | set(used)))
             raise UnknownTaskError(
-                f"No task {name!r}. Known tasks: {', '.join(sorted(known))}. "
+                f"No task {name!r:.80}. Known tasks: {names}. "
                 "Import records under this name first, or describe it in a task file."
             )
         return infer_task(name, answers)
@@ -327,7 +338,7 @@ def _on_scale(spec: TaskSpec, ratings: Sequence[str]) -> list[str]:
     known = [float(label) for label in spec.labels]
     within = [r for r in ratings if not known or min(known) <= float(r) <= max(known)]
     slips = len(ratings) - len(within)
-    return within if slips < (1.0 - _MOST_ARE_NUMBERS) * len(ratings) else list(ratings)
+    return within if slips < (1.0 - _MOST) * len(ratings) else list(ratings)
 
 
 def _most_given(

@@ -6,6 +6,7 @@ import inspect
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from hydra_edge.errors import CancelledError, ConfigError
@@ -57,6 +58,61 @@ def stoppable(
             )
 
     return tell
+
+
+class FitTurn:
+    """One fit at a time. Whoever erases goes before the fits that wait, and ends the one under way.
+
+    A callback of what a thread is at may take that thread's turn again.
+    """
+
+    def __init__(self) -> None:
+        self._turn = threading.RLock()
+        self._depth = 0  # how often the thread whose turn it is has taken it
+        self._change = threading.Condition()
+        self._erasing = 0  # how many erase, or wait to
+        self._begun = 0  # how many ever began to
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Wait until no thread fits or erases, and keep it so."""
+        with self._turn:
+            self._depth += 1
+            try:
+                yield
+            finally:
+                self._depth -= 1
+
+    @contextmanager
+    def to_fit(self) -> Iterator[Callable[[], bool]]:
+        """Take the turn once nobody waits to erase; gives what tells once somebody does."""
+        while True:
+            with self.held():
+                with self._change:
+                    begun = self._begun
+                    free = not self._erasing or self._depth > 1
+                if free:
+                    yield partial(self._has_begun_since, begun)
+                    return
+            with self._change:
+                self._change.wait_for(lambda: not self._erasing)
+
+    def _has_begun_since(self, begun: int) -> bool:
+        return self._begun != begun
+
+    @contextmanager
+    def to_erase(self) -> Iterator[None]:
+        """Tell the fit under way to end, and take the turn after it."""
+        with self._change:
+            self._erasing += 1
+            self._begun += 1
+        try:
+            with self.held():
+                yield
+        finally:
+            with self._change:
+                self._erasing -= 1
+                self._change.notify_all()
 
 
 class OneAtATime:

@@ -254,6 +254,7 @@ class FitReport:
     pools_reused: int
     seconds: float
     notes: tuple[str, ...] = ()
+    llm_seconds: float = 0.0  # of these seconds: what the LLM took
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,9 +22,11 @@ from hydra_edge.bundle.manifest import (
     GET_AGAIN,
     MANIFEST_FILE,
     MAPS_FILE,
+    SHIPPED,
     TOKENIZER_FILE,
     BundleFile,
     Manifest,
+    instead_of,
     read_manifest,
 )
 from hydra_edge.bundle.maps import check_maps, parse_maps
@@ -76,7 +78,7 @@ class Bundle:
 
 def default_bundle_path() -> Path:
     """Return the folder of the base that is shipped with the package."""
-    return Path(__file__).parents[1] / "bundles" / "default"
+    return SHIPPED
 
 
 def load_bundle(path: Path | None = None) -> Bundle:
@@ -104,8 +106,7 @@ def load_bundle(path: Path | None = None) -> Bundle:
     if not is_dir:
         raise BundleError(
             f"Cannot load the base {folder}: found {'a file' if exists else 'nothing'}; expected "
-            f"a folder with {MANIFEST_FILE}. Give the folder of a base, or reinstall hydra-edge "
-            "for its own."
+            f"a folder with {MANIFEST_FILE}. {instead_of(folder)}"
         )
     manifest = read_manifest(folder / MANIFEST_FILE)
     maps_size = manifest.files[MAPS_FILE].size

@@ -25,6 +25,7 @@ ENCODER_FILE = "encoder.onnx"
 TOKENIZER_FILE = "tokenizer.json"
 MAPS_FILE = "maps.safetensors"
 GET_AGAIN = "Get the base again from where it came from."
+SHIPPED = Path(__file__).parents[1] / "bundles" / "default"
 
 _REQUIRED_FILES = (ENCODER_FILE, MAPS_FILE, TOKENIZER_FILE)
 _POOLINGS = ("mean",)
@@ -94,6 +95,15 @@ def compute_base_id(
         meaning["closed_sets"] = {task: list(labels) for task, labels in closed_sets.items()}
     canonical = json.dumps(meaning, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(canonical.encode("ascii")).hexdigest()
+
+
+def instead_of(folder: Path) -> str:
+    """Say what to do where a folder holds no base."""
+    if folder == SHIPPED:
+        return "Reinstall hydra-edge."
+    return (
+        "Give the folder of a base, or go back to the shipped one: hydra-edge bundle use default."
+    )
 
 
 def read_manifest(path: Path) -> Manifest:
@@ -190,8 +200,7 @@ def _read_json(path: Path) -> JsonDict:
             content = stream.read(_MAX_MANIFEST_BYTES + 1)
     except FileNotFoundError as err:
         raise BundleError(
-            f"{path} is missing; expected the manifest of a base. Give the folder of a base, "
-            "or reinstall hydra-edge for its own."
+            f"{path} is missing; expected the manifest of a base. {instead_of(path.parent)}"
         ) from err
     except OSError as err:
         raise BundleError(

@@ -112,6 +112,8 @@ def generate(
         # What was streamed is the answer byte for byte; only the line is to be ended.
         output.answer("" if streams else generation.text)
         _remark(generation, show_candidates=show_candidates, explain=explain)
+        if show_candidates and me.config.log:
+            output.note(f"Take one: hydra-edge choose N --id {generation.id}")
     if stop.wanted:
         raise typer.Exit(130)
 
@@ -147,8 +149,13 @@ def rank(
     the next best in their place.
     """
     text = options.read_query(query)
-    with open_user(ctx, user, create=user is None) as me, output.LateBar(quiet=as_json) as bar:
-        ranking = me.rank(text, task=task, k=k, progress=bar)
+    try:
+        with open_user(ctx, user, create=user is None) as me, output.LateBar(quiet=as_json) as bar:
+            ranking = me.rank(text, task=task, k=k, progress=bar)
+    except KeyboardInterrupt as err:
+        why = "Ranking was interrupted: got no records; expected some. Rank again."
+        output.write_error(CancelledError.code, why, as_json=as_json)
+        raise typer.Exit(130) from err
     if as_json:
         output.write_json(views.ranking_json(ranking))
         return

@@ -54,8 +54,8 @@ def _try(name: str, look: Callable[[], Finding]) -> Finding:
 
 
 def _existing(folder: Path) -> Path:
-    """Return a folder, or the nearest one above it that exists."""
-    while not folder.is_dir() and folder != folder.parent:
+    """Return a folder, or the nearest above it that exists, even if that is a file."""
+    while not folder.exists() and folder != folder.parent:
         folder = folder.parent
     return folder
 
@@ -166,14 +166,19 @@ def _look_at_llm(config: Config, paths: Paths) -> Finding:
     return Finding("llm", "ok", detail)
 
 
+def _used_heads(store: Store) -> list[HeadState]:
+    """Return the heads in use, whether or not they serve."""
+    names = dict.fromkeys((head.task, head.role) for head in store.heads())
+    return [head for name in names if (head := store.head(*name)) is not None]
+
+
 def _idle_heads(store: Store, paths: Paths, bundle: Bundle | None) -> list[tuple[HeadState, str]]:
     """Return the heads in use that do not serve, and why; see ``why_idle``."""
     from hydra_edge.encoder import Encoder
     from hydra_edge.engine import Engine
     from hydra_edge.taskfile import read_task_dir
 
-    names = dict.fromkeys((head.task, head.role) for head in store.heads())
-    used = [head for name in names if (head := store.head(*name)) is not None]
+    used = _used_heads(store)
     engine = None
     with suppress(HydraError):
         if bundle is not None and used:
@@ -320,6 +325,17 @@ def verify_bundle(path: BundlePath = None, as_json: options.AsJson = False) -> N
     )
 
 
+def _fitted_with_another(bundle: Bundle, paths: Paths) -> bool:
+    """Tell whether a head that anybody uses was fitted with another base than this."""
+    from hydra_edge.store import Store
+
+    for path in sorted(paths.users.glob("*.db")):
+        with suppress(HydraError), Store.open(path, create=False) as store:
+            if any(head.base_id != bundle.base_id for head in _used_heads(store)):
+                return True
+    return False
+
+
 def use_bundle(
     path: Annotated[
         str, typer.Argument(metavar="PATH", help="Folder of a base, or `default` for the shipped.")
@@ -332,11 +348,15 @@ def use_bundle(
     config = Config(bundle=chosen)
     bundle, _ = _load(None, config)
     _check_runs(bundle, config)
-    save_setting(find_paths(), "bundle", chosen)
-    output.note(
-        f"base {bundle.base_id[:12]} is in use. Records and choices are kept; until they are "
-        "fitted again (hydra-edge fit-head) the shared heads serve"
-    )
+    paths = find_paths()
+    save_setting(paths, "bundle", chosen)
+    said = f"base {bundle.base_id[:12]} is in use. Records and choices are kept"
+    if _fitted_with_another(bundle, paths):
+        said += (
+            "; until heads are fitted again (hydra-edge fit-head) the shared ones serve in their "
+            "place"
+        )
+    output.note(said)
 
 
 def register(app: typer.Typer) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,7 +12,9 @@ from hydra_edge.cli.group import put
 from hydra_edge.cli.session import ask, open_user, settings
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
+
+    from hydra_edge.types import ForgetReceipt
 
 
 def clear_log(
@@ -96,8 +98,6 @@ def _forget(
     yes: bool,
     as_json: bool,
 ) -> None:
-    from hydra_edge.records import is_import
-
     with open_user(ctx, user) as me:
         # Unknown ids are told before anything is asked.
         sources = {me.store.get(record_id).source for record_id in record_ids} | {source or ""}
@@ -107,10 +107,32 @@ def _forget(
             else views.plural(len(record_ids), "record")
         )
         ask(f"Erase {what} of {me.user} for good?", yes=yes)
-        receipt = me.forget(tuple(record_ids), source=source)
+        erased: list[ForgetReceipt] = []
+        unfitted: list[str] | None = None  # until it is interrupted
+        try:
+            me.forget(tuple(record_ids), source=source, on_erased=erased.append)
+        except KeyboardInterrupt:
+            if not erased:
+                raise
+            unfitted = sorted({head.task for head in me.store.heads() if head.stale})
+    receipt = erased[0]
     if as_json:
-        output.write_json(asdict(receipt))
-        return
+        missing = {} if unfitted is None else {"interrupted": True, "not_fitted": unfitted}
+        output.write_json(asdict(receipt) | missing)
+    else:
+        fitted = tuple(task for task in receipt.tasks if task not in (unfitted or ()))
+        _tell(replace(receipt, tasks=fitted), sources)
+    if unfitted:
+        fits = "; ".join(f"hydra-edge fit-head --task {task}" for task in unfitted)
+        output.note(f"Interrupted: heads not fitted again: {fits}")
+    if unfitted is not None:
+        raise typer.Exit(130)
+
+
+def _tell(receipt: ForgetReceipt, sources: Iterable[str]) -> None:
+    """Say to people what was erased, and which imports would bring it back."""
+    from hydra_edge.records import is_import
+
     output.plain(views.receipt_line(receipt))
     if again := sorted(name for name in sources if is_import(name)):
         names = ", ".join(output.one_line(name) for name in again)

@@ -140,6 +140,7 @@ def show_head(
     shown = []
     with open_user(ctx, user) as me:
         name = me.task(task).name
+        kept = [state for state in me.store.heads(name) if state.role in roles]
         for one in roles:
             state = me.store.head(name, one)
             if state is not None:
@@ -156,8 +157,17 @@ def show_head(
         return
     for state, why, weights in shown:
         _write_head(state, why, weights)
-    if not shown:
-        output.note(f"No head for {name} yet: the shared head serves. Next: hydra-edge fit-head")
+    if shown:
+        return
+    what = role or "head"
+    if kept:
+        versions = ", ".join(f"{state.role} v{state.version}" for state in kept)
+        output.note(
+            f"No {what} of your own for {name} is in use: the shared one serves. Kept: {versions}; "
+            "hydra-edge heads rollback --role ROLE --version N takes one of them again"
+        )
+    else:
+        output.note(f"No {what} for {name} yet: the shared one serves. Next: hydra-edge fit-head")
 
 
 def _write_head(state: HeadState, why_idle: str, weights: list[Weight]) -> None:

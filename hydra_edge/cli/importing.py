@@ -48,7 +48,10 @@ OutputColumn = Annotated[
 ]
 IdColumn = Annotated[str, typer.Option("--id", metavar="NAME", help="Column of a stable id.")]
 TimeColumn = Annotated[
-    str, typer.Option("--time", metavar="NAME", help="Column of unix seconds or ISO dates.")
+    str,
+    typer.Option(
+        "--time", metavar="NAME", help='Column of unix seconds or ISO dates; "" if there is none.'
+    ),
 ]
 
 

@@ -130,6 +130,8 @@ def run(
     if counts["private, in the end"] > counts["private"]:
         those = "records of this repository" if as_before else "all records of this source"
         output.note(f"Kept private, as {those} are already; --public keeps new ones public.")
+    for remark in log.notes:
+        output.note(remark, style="yellow")
     error = reading.error
     if error is None and not log.read and not stop.wanted:
         error = _nothing_read(log)

@@ -228,24 +228,35 @@ def _fit(
 ) -> Iterator[FitReport]:
     """Fit one task after another under one budget for all of them, until told to stop.
 
-    A remark that is not empty is put to the notes of each report.
+    Each task gets its part of what is left, so that those before it do not take it all. A remark
+    that is not empty is put to the notes of each report.
     """
-    end = None if budget_s is None else time.monotonic() + budget_s
+    least = me.config.candidates + _COMPARISONS  # fewer answers might not do for a single record
+    allowed_calls, allowed_s = calls, budget_s
     for position, name in enumerate(tasks, start=1):
+        to_come = len(tasks) - position + 1
         with output.progress(quiet=as_json) as bar:
             report = me.fit_head(
                 name,
-                calls=calls,
-                budget_s=None if end is None else max(0.0, end - time.monotonic()),
+                calls=None if calls is None else min(calls, max(calls // to_come, least)),
+                budget_s=None if budget_s is None else budget_s / to_come,
                 use_llm=use_llm,
                 progress=bar,
                 should_stop=stop,
             )
         if remark:
             report = replace(report, notes=(*report.notes, remark))
+        # What is left of the answers may be too few for a record, though it is not nothing.
+        no_answers = calls is not None and calls < min(allowed_calls or 0, least)
+        if not report.llm_calls and (no_answers or (allowed_s and not budget_s)):
+            what = "answers allowed were" if no_answers else "time allowed was"
+            why = f"the {what} used up before this task: hydra-edge fit-head --task {name}"
+            report = replace(report, notes=(*report.notes, why))
         yield report
         if calls is not None:
             calls = max(0, calls - report.llm_calls)
+        if budget_s is not None:  # the LLM's time alone: embedding and fitting are not in it
+            budget_s = max(0.0, budget_s - report.llm_seconds)
         if not as_json:
             views.write_fit(report)
             sys.stdout.flush()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -34,6 +36,18 @@ ConfigFile = Annotated[
 ]
 
 
+@contextmanager
+def _needing_the_extra() -> Iterator[None]:
+    """Refuse what imports a package that only the extra `mcp` brings."""
+    try:
+        yield
+    except ModuleNotFoundError as err:
+        raise ConfigError(
+            f"MCP needs a package that is not installed: got no {err.name}; expected the extra "
+            "`mcp` of hydra-edge. Install it, in a clone: pip install '.[mcp]'"
+        ) from err
+
+
 def serve(
     ctx: typer.Context,
     user: options.User = None,
@@ -51,14 +65,10 @@ def serve(
     """
     if ctx.invoked_subcommand is not None:
         return
-    try:
+    with _needing_the_extra():
         from hydra_edge.mcp.desk import Desk
         from hydra_edge.mcp.server import build_server
-    except ModuleNotFoundError as err:
-        raise ConfigError(
-            f"MCP needs a package that is not installed: got no {err.name}; expected the extra "
-            "`mcp` of hydra-edge. Install it, in a clone: pip install '.[mcp]'"
-        ) from err
+        from hydra_edge.mcp.stdin import mend_stdin
     if task:
         task_spec(ctx, task, user)  # an unknown one is told now, not at the first call
     if output.is_terminal(sys.stdin):
@@ -69,6 +79,7 @@ def serve(
     flags = {"model": model, "base_url": base_url}
     with open_user(ctx, user, create=user is None, offline=offline, **flags) as me:
         desk = Desk(me, task=task, allow_private=allow_private)
+        mend_stdin()
         build_server(desk).run("stdio")
 
 
@@ -93,6 +104,8 @@ def install(
     from hydra_edge.mcp import clients
     from hydra_edge.program import NAME
 
+    with _needing_the_extra():  # what is added would not start
+        import hydra_edge.mcp.server  # noqa: F401
     check_named(ctx, user, [task] if task else [])  # told now, not by a server that will not start
     model = models.name_to_keep(model) if model else None
     place = path or clients.own_config_path(client)

@@ -92,10 +92,12 @@ def task_spec(ctx: typer.Context, name: str, user: str | None) -> TaskSpec:
     from hydra_edge.tasks import canonical_name, find_task
 
     outputs: list[str] = []
-    if canonical_name(name) in record_counts(ctx, user):
+    counts = record_counts(ctx, user)
+    if canonical_name(name) in counts:
         with open_user(ctx, user) as me:
             outputs = [r.output for r in me.store.records(task=canonical_name(name))]
-    return find_task(name, custom=read_task_dir(find_paths().tasks), outputs=outputs)
+    custom = read_task_dir(find_paths().tasks)
+    return find_task(name, custom=custom, outputs=outputs, used=counts)
 
 
 def check_named(ctx: typer.Context, user: str | None, tasks: Iterable[str]) -> None:

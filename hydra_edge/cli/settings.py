@@ -10,10 +10,11 @@ import typer
 
 from hydra_edge.cli import diagnosis, models, options, output, views
 from hydra_edge.cli.group import new_group, put
-from hydra_edge.cli.session import record_counts, settings, task_spec
+from hydra_edge.cli.session import open_user, record_counts, settings, task_spec
 from hydra_edge.errors import ConfigError, StoreError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     from hydra_edge.types import JsonDict
@@ -90,6 +91,17 @@ def config_path() -> None:
     output.answer(str(find_paths().config_file))
 
 
+def _inferred_kinds(ctx: typer.Context, user: str | None, names: Iterable[str]) -> dict[str, str]:
+    """Return the kinds of tasks that only the user's answers tell."""
+    from hydra_edge.tasks import infer_task
+
+    names = list(names)
+    if not names:
+        return {}
+    with open_user(ctx, user) as me:
+        return {n: infer_task(n, [r.output for r in me.store.records(task=n)]).kind for n in names}
+
+
 def list_tasks(
     ctx: typer.Context, user: options.User = None, as_json: options.AsJson = False
 ) -> None:
@@ -101,6 +113,8 @@ def list_tasks(
     counts = record_counts(ctx, user)
     custom = read_task_dir(find_paths().tasks)
     known = BUILTIN | custom
+    # One whose own file is broken is no task to infer.
+    kinds = _inferred_kinds(ctx, user, counts.keys() - known.keys() - custom.broken.keys())
     rows = []
     for name in sorted(known.keys() | counts.keys(), key=lambda name: (-counts.get(name, 0), name)):
         spec = known.get(name)
@@ -109,7 +123,7 @@ def list_tasks(
             {
                 "task": name,
                 "records": counts.get(name, 0),
-                "kind": spec.kind if spec else None,
+                "kind": spec.kind if spec else kinds.get(name),
                 "origin": origin,
                 "instruction": spec.instruction if spec else "",
             }
@@ -162,7 +176,9 @@ def _state(path: Path, fault: StoreError) -> str:
     looked_into = isinstance(cause, sqlite3.DatabaseError | ValueError)
     if looked_into and not isinstance(cause, sqlite3.OperationalError):
         return "damaged"
-    writable = all(os.access(place, os.W_OK) for place in (path, path.parent))
+    # A link to nothing is no matter of permissions.
+    places = (place for place in (path, path.parent) if place.exists())
+    writable = all(os.access(place, os.W_OK) for place in places)
     return "unusable" if writable else "read-only"
 
 

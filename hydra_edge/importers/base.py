@@ -29,6 +29,7 @@ from hydra_edge.tasks import canonical_name, number
 from hydra_edge.types import Record, text_hash
 
 FIELDS = ("input", "output", "id", "task", "time", "private")
+_BY_OPTION = ("input", "output", "id", "time")
 MAX_LINE_BYTES = 64 * 2**20  # a line beyond this is some other format, not a record
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -109,7 +110,9 @@ def parse_time(value: object) -> float | None:
     try:
         seconds = _seconds(value)
     except (ValueError, OverflowError) as err:
-        raise ValueError(f"time is {shown(value)}; expected unix seconds or a date") from err
+        raise ValueError(
+            f"time is {shown(value)}; expected unix seconds or an ISO date such as 2023-12-31"
+        ) from err
     if not MOMENTS[0] <= seconds <= MOMENTS[1]:  # NaN compares false too
         raise ValueError(
             f"time is {shown(value)}; expected unix seconds (not milliseconds) or a date"
@@ -172,6 +175,8 @@ def build_record(fields: Mapping[str, object], origin: Origin, log: ImportLog) -
 def check_columns(columns: Mapping[str, str] | None) -> dict[str, str]:
     """Complete a column mapping (field -> where it is found) with the default names.
 
+    A time that is found at "" is not read: what is called so may be no time that can be read.
+
     Raises
     ------
     ConfigError
@@ -183,7 +188,13 @@ def check_columns(columns: Mapping[str, str] | None) -> dict[str, str]:
             f"Column mapping has no field {unknown[0]!r}; expected {', '.join(FIELDS)}. "
             "Write it as field=column, for example input=body."
         )
-    return {name: given.get(name, name) for name in FIELDS}
+    where = {name: given.get(name, name) for name in FIELDS}
+    return {name: place for name, place in where.items() if place or name != "time"}
+
+
+def said_by(name: str) -> str:
+    """Return the option that says where a field is found, or what says it in Python."""
+    return f"--{name}" if name in _BY_OPTION else f"columns= of {name}"
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from typing import Any, TextIO
 
 from hydra_edge.errors import ImportFormatError
 from hydra_edge.importers.base import (
+    FIELDS,
     Origin,
     build_record,
     check_columns,
@@ -18,6 +19,7 @@ from hydra_edge.importers.base import (
     numbered_lines,
     open_bytes,
     parse_json,
+    said_by,
 )
 from hydra_edge.importers.log import ImportLog
 from hydra_edge.types import DEFAULT_TASK, Record
@@ -41,12 +43,14 @@ def read_jsonl(
     path
         A file, or a text stream such as ``sys.stdin``.
     log
-        Filled while iterating; progress in bytes.
+        Filled while iterating; progress in bytes. A key in ``columns`` that no line has is noted
+        at the end.
     task
         For lines that name none.
     columns
         Field -> key, for the keys that are not called like their field; a dotted path
-        (``message.body``, ``parts.0``) reaches into nested objects and lists.
+        (``message.body``, ``parts.0``) reaches into nested objects and lists; ``time=""`` reads
+        no times.
     private
         Marks every record private; a line can mark itself so, but not undo this.
 
@@ -66,7 +70,8 @@ def read_jsonl(
     where = check_columns(columns)
     name = path if isinstance(path, Path) else "The input stream"
     origin = Origin.of("jsonl", path, task, private=private)
-    objects = 0
+    objects = picked = 0
+    never = {name for name in columns or {} if name in where}  # a line may lack what others have
     first_fault: tuple[int, str] | None = None
     with open_bytes(path, _EXPECTED, log) as stream:
         for line_number, line in numbered_lines(stream, name, _EXPECTED, log):
@@ -75,13 +80,20 @@ def read_jsonl(
             try:
                 value = _parse_object(line)
                 objects += 1
-                record = build_record(_pick(value, where), origin, log)
+                fields = _pick(value, where)
+                picked += 1
+                never -= fields.keys()
+                record = build_record(fields, origin, log)
             except ValueError as err:
                 first_fault = first_fault or (line_number, str(err))
                 log.reject(line_number, str(err))
                 continue
             if record is not None:
                 yield record
+    if picked:
+        log.notes += [
+            f"no line has {where[name]!r} ({said_by(name)})" for name in FIELDS if name in never
+        ]
     if first_fault and not objects:
         raise ImportFormatError(
             f"{name} has no line that could be read; line {first_fault[0]}: {first_fault[1]}. "

@@ -39,6 +39,8 @@ class ImportLog:
         What ``BadLine.number`` counts: ``line``, ``mail``, ``note``, ``conversation`` ...
     unit, done, total
         Progress within the current source; ``total`` is None where it cannot be known.
+    notes
+        What is to be said of a source as a whole.
     watch
         Called at every ``step``, also while no record is found; what it raises ends the reading.
     """
@@ -47,6 +49,7 @@ class ImportLog:
     skipped: Counter[str] = field(default_factory=Counter)
     bad: list[BadLine] = field(default_factory=list)
     bad_total: int = 0
+    notes: list[str] = field(default_factory=list)
     item: str = "line"
     unit: str = "bytes"
     done: int = 0

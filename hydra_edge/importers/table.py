@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import re
 from collections import deque
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
@@ -22,6 +22,7 @@ from hydra_edge.importers.base import (
     check_columns,
     numbered_lines,
     open_bytes,
+    said_by,
 )
 from hydra_edge.importers.log import ImportLog
 from hydra_edge.types import DEFAULT_TASK, Record
@@ -31,6 +32,7 @@ DELIMITERS = (",", ";", "\t", "|")
 # misplaced in line after line, each would open a field to the end of the file.
 _RETRIED, _RETRIED_BESIDES = 8, 2**16
 _UNDECODED = re.compile("[\udc80-\udcff]")
+_CONVERT = "if the whole file is not, convert it first: iconv -f WINDOWS-1252 -t UTF-8"
 _EXPECTED = "a table with a header line (columns input and output)"
 
 
@@ -53,7 +55,8 @@ def read_csv(
     task
         For rows that name none.
     columns
-        Field -> column title, for the columns that are not called like their field.
+        Field -> column title, for the columns that are not called like their field; ``time=""``
+        reads no times.
     private
         Marks every record private; a row can mark itself so, but not undo this.
 
@@ -75,7 +78,8 @@ def read_csv(
     with open_bytes(path, _EXPECTED, log) as stream:
         lines = _texts(numbered_lines(stream, name, _EXPECTED, log))
         asked = {"input", "output", *(columns or {})}
-        delimiter, header = _read_header(lines, {where[field] for field in asked}, name)
+        needed = {field: title for field, title in where.items() if field in asked}
+        delimiter, header = _read_header(lines, needed, name)
         places = {n: header.index(title) for n, title in where.items() if title in header}
         for line_number, row in _read_rows(lines, delimiter, log):
             try:
@@ -98,7 +102,7 @@ def _texts(lines: Iterator[tuple[int, bytes]]) -> Iterator[tuple[int, str]]:
 
 
 def _read_header(
-    lines: Iterator[tuple[int, str]], needed: Collection[str], name: object
+    lines: Iterator[tuple[int, str]], needed: Mapping[str, str], name: object
 ) -> tuple[str, list[str]]:
     """Return the delimiter that makes the needed columns appear, and the column titles."""
     line = next((text for _, text in lines if text.strip()), None)
@@ -110,16 +114,16 @@ def _read_header(
     for delimiter in DELIMITERS:
         with _wide_fields():
             titles = [title.strip() for title in next(csv.reader([line], delimiter=delimiter))]
-        if all(column in titles for column in needed):
+        if all(column in titles for column in needed.values()):
             return delimiter, titles
         if len(titles) > len(best[1]):
             best = (delimiter, titles)
-    missing = sorted(column for column in needed if column not in best[1])
+    missing = {field: title for field, title in needed.items() if title not in best[1]}
     titles_shown = ", ".join(ascii(title[:40]) for title in best[1][:20])
     raise ImportFormatError(
-        f"{name} has no column {' or '.join(map(repr, missing))}; its columns are {titles_shown}. "
-        "Expected input and output. Say which columns hold them: --input and --output, or columns= "
-        "in Python."
+        f"{name} has no column {' or '.join(map(repr, missing.values()))}; its columns are "
+        f"{titles_shown}. Expected {' and '.join(missing)}. Say where that is: "
+        f"{' and '.join(map(said_by, missing))}, or columns= in Python."
     )
 
 
@@ -208,5 +212,5 @@ def _pick(row: list[str], places: Mapping[str, int], width: int) -> dict[str, ob
         raise ValueError(f"the number of fields is {len(row)}; expected {width}")
     for field in row:
         if _UNDECODED.search(field):
-            raise ValueError("not UTF-8")
+            raise ValueError(f"not UTF-8; {_CONVERT}")
     return {name: row[place] for name, place in places.items() if place < len(row)}

@@ -216,8 +216,8 @@ class Gguf:
         self.check_open()
         if not tokens or len(tokens) >= self.n_ctx:
             raise ContextLengthError(
-                f"Prompt: got {len(tokens)} tokens; expected 1 to {self.n_ctx - 1}. Show fewer "
-                "or shorter records."
+                f"Prompt: got {len(tokens)} tokens; expected 1 to {self.n_ctx - 1}. Shorten "
+                "the query, or show fewer records."
             )
         wanted = list(tokens)
         self.release()
@@ -354,7 +354,7 @@ class Gguf:
             if stop == start:
                 raise ContextLengthError(
                     f"An allowed answer of {len(paths[start])} tokens does not fit: room is "
-                    f"{room}. Show fewer or shorter records."
+                    f"{room}. Shorten the query, or show fewer records."
                 )
             try:
                 out.append(self.decode(rows).copy())

@@ -266,8 +266,8 @@ class LlamaCpp:
         if len(tokens) > room:
             raise ContextLengthError(
                 f"Prompt does not fit {self.name}: got {len(tokens)} tokens; expected at most "
-                f"{room} ({self._gguf.n_ctx} less {max_tokens} for the answer). Show fewer or "
-                "shorter records, or ask for a shorter answer."
+                f"{room} ({self._gguf.n_ctx} less {max_tokens} for the answer). Shorten the "
+                "query, show fewer records, or ask for a shorter answer."
             )
 
     def _continuation(self, prompt: Prompt, choice: str) -> list[int]:

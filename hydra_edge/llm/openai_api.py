@@ -296,8 +296,8 @@ class OpenAIApi:
     def _refused(self, refusal: Refused) -> HydraError:
         if refusal.too_long:
             return ContextLengthError(
-                f"Prompt does not fit {self.name}: {refusal.message}. Show fewer or shorter "
-                "records, or ask for a shorter answer."
+                f"Prompt does not fit {self.name}: {refusal.message}. Shorten the query, show "
+                "fewer records, or ask for a shorter answer."
             )
         if refusal.status in {401, 403}:
             return BackendAuthError(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 import secrets
+from contextlib import suppress
 from pathlib import Path
 
 from hydra_edge.config import make_private_dir
@@ -57,5 +58,6 @@ def recode_q8(source: Path, folder: Path) -> Path:
             f"{2 * source.stat().st_size / 1e6:.0f} MB of room. Free some."
         ) from err
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # where no folder could be made, there is nothing to remove
+            temporary.unlink(missing_ok=True)
     return whole

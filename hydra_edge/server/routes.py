@@ -34,7 +34,15 @@ from hydra_edge.server.service import Service, scope_of, service_of
 from hydra_edge.server.tokens import Scope
 from hydra_edge.server.views import Json, ranking_json
 from hydra_edge.tasks import canonical_name
-from hydra_edge.types import DEFAULT_TASK, AddResult, Completion, Generation, JsonDict, Record
+from hydra_edge.types import (
+    DEFAULT_TASK,
+    AddResult,
+    Completion,
+    Generation,
+    JsonDict,
+    Ranking,
+    Record,
+)
 
 if TYPE_CHECKING:
     from hydra_edge.personalizer import Personalizer
@@ -145,11 +153,20 @@ async def rank(request: Request) -> Response:
     fields = Fields.parse(await request.body())
     fields.refuse_others(("query", "task", "k"))
     query, k = fields.text("query"), fields.whole("k", 1, MOST_SHOWN)
+    if not query.strip():
+        raise bad_field("query", query, "a text")
     task = await _task(request, fields.text("task", ""))
-    ranking = await service.quickly(
-        lambda person: person.rank(query, task=task, k=k, hide_private=not scope.is_owner)
-    )
+    ranking = await service.while_connected(request, _rank(service, scope, query, task, k))
     return Json(ranking_json(replace(ranking, records=as_told(scope, ranking.records))))
+
+
+async def _rank(
+    service: Service, scope: Scope, query: str, task: str | None, k: int | None
+) -> Ranking:
+    async with service.answering(service.quick) as is_over:  # it may embed a whole import first
+        return await service.person.rank(
+            query, task=task, k=k, hide_private=not scope.is_owner, should_stop=is_over
+        )
 
 
 async def feedback(request: Request) -> Response:
@@ -162,6 +179,10 @@ async def feedback(request: Request) -> Response:
     pick = fields.whole("pick", 1, 2**31)
     text = fields.text("text") if fields.raw("text") is not None else None
     keep = fields.flag("keep", default=True)
+    if pick is None and text is None:
+        raise bad_field("pick", pick, "the number of a candidate, or else an edited `text`")
+    if text is not None and (pick is not None or not text.strip()):
+        raise bad_field("text", text, "an edited text, or none beside `pick`")
     found = await service.quickly(lambda person: person.store.generation(generation_id))
     # What an app may not see does not exist for it.
     if found is None or not scope.allows(found.task):
@@ -171,6 +192,8 @@ async def feedback(request: Request) -> Response:
             "before. Answers are remembered unless the setting `log` is off.",
             param="id",
         )  # fmt: skip
+    if pick is not None and pick > len(found.candidates):
+        raise bad_field("pick", pick, f"a candidate, from 1 to {len(found.candidates)}")
     result = await service.quickly(
         lambda person: person.choose(
             generation_id=generation_id,

@@ -72,8 +72,10 @@ class Service:
         return size
 
     @asynccontextmanager
-    async def answering(self) -> AsyncIterator[Callable[[], bool]]:
-        """Wait for the LLM's turn and hold it; gives what tells once the time allowed is over.
+    async def answering(self, lane: Lane | None = None) -> AsyncIterator[Callable[[], bool]]:
+        """Wait for one's turn and hold it; gives what tells once the time allowed is over.
+
+        The turn is the LLM's, unless another ``lane`` is named.
 
         Raises
         ------
@@ -85,7 +87,7 @@ class Service:
         def is_over() -> bool:
             return time.monotonic() > end
 
-        async with self.llm.turn():
+        async with (lane or self.llm).turn():
             try:
                 yield is_over
             except CancelledError as err:

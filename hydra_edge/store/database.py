@@ -85,6 +85,11 @@ def _find(path: Path, *, create: bool) -> Path:
     """Return where the file really is, made if it may be; see ``Database.open``."""
     try:
         if not create and not path.exists():
+            if path.is_symlink():
+                raise StoreError(
+                    f"Cannot open {path}: it is a link to {path.readlink()}, which is not there; "
+                    "expected a file. Bring that file back, or remove the link."
+                )
             known = sorted(p.stem for p in path.parent.glob("*.db"))
             raise UnknownUserError(
                 f"There is no user {path.stem!r} in {path.parent}. Known users: "
@@ -119,9 +124,12 @@ class Database:
         connection: sqlite3.Connection,
         path: Path | None,
         identity: tuple[int, int] | None = None,
+        interrupted: threading.Event | None = None,
     ) -> None:
         self.connection = connection
         self.path = path
+        # Set by an SQL function that Ctrl-C ended.
+        self._interrupted = interrupted or threading.Event()
         # No inode: this platform does not tell files apart.
         self._identity = identity if identity is not None and identity[1] else None
         self._lock = threading.RLock()
@@ -157,19 +165,19 @@ class Database:
             raise explain(err, path) from err
         # Once it is open: some file systems only then know the file's lasting identity.
         identity = None if path is None else _identity(path)
+        interrupted = register_functions(connection)
         try:
             cls._configure(connection, str(path), wait_s)
         except sqlite3.Error as err:
             connection.close()
-            raise explain(err, path) from err
+            raise _told(err, path, interrupted) from err
         except BaseException:
             connection.close()
             raise
-        return cls(connection, path, identity)
+        return cls(connection, path, identity, interrupted)
 
     @staticmethod
     def _configure(connection: sqlite3.Connection, label: str, wait_s: float) -> None:
-        register_functions(connection)
         connection.execute("PRAGMA secure_delete = ON")
         # Sorting and VACUUM would otherwise leave private texts in the system's temp folder.
         connection.execute("PRAGMA temp_store = MEMORY")
@@ -211,7 +219,7 @@ class Database:
                     with contextlib.suppress(sqlite3.Error):
                         self.connection.execute("ROLLBACK")
                 if isinstance(err, (sqlite3.Error, DamagedValueError)):
-                    raise explain(err, self.path) from err
+                    raise _told(err, self.path, self._interrupted) from err
                 raise
 
     def _check_in_place(self) -> None:
@@ -249,7 +257,7 @@ class Database:
                 self.connection.execute("VACUUM")
                 busy = self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
             except sqlite3.Error as err:
-                raise explain(err, self.path) from err
+                raise _told(err, self.path, self._interrupted) from err
         if busy:
             raise StoreError(f"Cannot empty the WAL of {self.label}: another program reads it.")
 
@@ -336,6 +344,16 @@ def _is_full(path: Path | None) -> bool:
         return path is not None and shutil.disk_usage(path.parent).free < _FULL_BELOW
     except OSError:
         return False
+
+
+def _told(
+    err: Exception, path: Path | None, interrupted: threading.Event
+) -> StoreError | KeyboardInterrupt:
+    """Return what to raise for an error: Ctrl-C in a function of ours is no fault of the file."""
+    if interrupted.is_set():
+        interrupted.clear()
+        return KeyboardInterrupt()
+    return explain(err, path)
 
 
 def explain(err: Exception, path: Path | None) -> StoreError:

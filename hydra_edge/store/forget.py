@@ -161,12 +161,15 @@ def _erase_trails(
     derived -= records.still_used(connection, derived)
     tasks = _tasks_of(connection, "pools", touched)
     tasks |= _tasks_of(connection, "choices", found["choices"])
+    last = log.newest_id(connection)
     receipt = ForgetReceipt(
         vectors=vectors.drop(connection, texts | derived),
         pools=_delete(connection, "pools", touched),
         choices=_delete(connection, "choices", found["choices"]),
         log_entries=_delete(connection, "log", found["log"]),
     )
+    if log.newest_id(connection) != last:  # or an older answer would be taken for the last one
+        log.mark_missing(connection)
     return receipt, tasks
 
 
@@ -180,7 +183,7 @@ def _rows_of(connection: Connection, ids: Sequence[str], source: str | None) -> 
         if not rows:
             known = ", ".join(map(repr, records.counts_by(connection, "source"))) or "none"
             raise RecordNotFoundError(
-                f"There is no record from source {source!r}. Known sources: {known}."
+                f"There is no record from source {source!r:.80}. Known sources: {known}."
             )
         seqs.update(dict.fromkeys(row[0] for row in rows))
     if not seqs:
@@ -308,6 +311,7 @@ def _erase_all(db: Database) -> None:
         connection.execute("INSERT INTO records_fts (records_fts) VALUES ('delete-all')")
         for table in _TABLES:
             connection.execute(f"DELETE FROM {table}")
+        log.mark_missing(connection)
         for (trigger,) in triggers:
             connection.execute(trigger)
         records.mark_changed(connection, rewritten=True)

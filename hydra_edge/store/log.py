@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from sqlite3 import Connection
 from typing import Any
 
+from hydra_edge.store.schema import META_UNLOGGED
 from hydra_edge.store.values import (
     DamagedValueError,
     as_float,
@@ -123,6 +124,33 @@ def last(connection: Connection, task: str | None) -> LoggedGeneration | None:
     return None if row is None else _generation_of(row)
 
 
+def newest_id(connection: Connection) -> str | bytes | None:
+    """Return the id of the newest log entry as it is stored, None if the log is empty."""
+    row = connection.execute("SELECT id FROM log ORDER BY seq DESC LIMIT 1").fetchone()
+    return None if row is None else row[0]
+
+
+def last_is_missing(connection: Connection) -> bool:
+    """Tell whether the newest entry is not of the last answer: that one is not in the log."""
+    row = connection.execute("SELECT value FROM meta WHERE name = ?", (META_UNLOGGED,)).fetchone()
+    return row is not None and row[0] == newest_id(connection)
+
+
+def mark_missing(connection: Connection) -> None:
+    """Remember that the last answer is not in the log, which is true until the next is.
+
+    What is kept is the entry before it. An entry put later is another, whichever release wrote
+    it, so that nobody need take the mark away.
+    """
+    newest = newest_id(connection)
+    if newest is None:  # no entry that could be taken for it
+        connection.execute("DELETE FROM meta WHERE name = ?", (META_UNLOGGED,))
+    else:
+        connection.execute("REPLACE INTO meta VALUES (?, ?)", (META_UNLOGGED, newest))
+
+
 def clear(connection: Connection) -> int:
     """Delete every log entry; return how many there were."""
-    return connection.execute("DELETE FROM log").rowcount
+    cleared = connection.execute("DELETE FROM log").rowcount
+    mark_missing(connection)
+    return cleared

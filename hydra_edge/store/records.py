@@ -147,7 +147,7 @@ def unknown_record(connection: Connection, record_id: str) -> RecordNotFoundErro
     near = [text_of(row[0]) for row in rows] if start else []
     hint = f" Ids that begin like it: {', '.join(near)}." if near else ""
     return RecordNotFoundError(
-        f"There is no record {record_id!r}.{hint} `hydra-edge history list` shows every id."
+        f"There is no record {record_id!r:.80}.{hint} `hydra-edge history list` shows every id."
     )
 
 

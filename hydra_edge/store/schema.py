@@ -11,8 +11,10 @@ import contextlib
 import hashlib
 import sqlite3
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
+from threading import Event
+from typing import Any
 
 from hydra_edge.errors import StoreError
 from hydra_edge.utility import tokens
@@ -29,6 +31,7 @@ _HASH_LETTERS = 64  # of a sha256 in hex
 META_WORDS = "words"
 META_ERASING = "erasing"
 META_REVISION = "revision"
+META_UNLOGGED = "unlogged"
 
 _REINDEX = (
     # The structure record (row 10): without a sound one the index does not even open to be emptied.
@@ -145,14 +148,36 @@ def hash_key(text_hash: str | bytes) -> bytes:
     return text_hash
 
 
-def register_functions(connection: sqlite3.Connection) -> None:
-    """Give a connection the functions that triggers and migrations call."""
+def _marking(function: Callable[[Any], Any], interrupted: Event) -> Callable[[Any], Any]:
+    """Have a function leave a mark when Ctrl-C ends it: SQLite keeps no exception's kind."""
+
+    def marking(value: Any) -> Any:
+        try:
+            return function(value)
+        except KeyboardInterrupt:
+            interrupted.set()
+            raise
+
+    return marking
+
+
+def register_functions(connection: sqlite3.Connection) -> Event:
+    """Give a connection the functions that triggers and migrations call.
+
+    Returns
+    -------
+    Event
+        Set when Ctrl-C ends one of them, which SQLite reports as a fault of its own.
+    """
+    interrupted = Event()
     for name, function in (
         ("hydra_words", lambda value: spaced_words(_as_text(value))),
         ("hydra_count", lambda value: count_words(_as_text(value))),
         ("hydra_key", hash_key),
     ):
-        connection.create_function(name, 1, function, deterministic=True)
+        marking = _marking(function, interrupted)
+        connection.create_function(name, 1, marking, deterministic=True)
+    return interrupted
 
 
 def words_mark() -> str:

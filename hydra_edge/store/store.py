@@ -447,6 +447,22 @@ class Store:
         with self._db.reading() as connection:
             return log.last(connection, task)
 
+    def mark_unlogged(self) -> None:
+        """Remember that an answer was given that is not in the log: no entry is the last one's."""
+        with self._db.reading() as connection:
+            if log.newest_id(connection) is None or log.last_is_missing(connection):
+                return  # nothing to write
+        with self._db.writing() as connection:
+            log.mark_missing(connection)
+
+    def last_is_missing(self) -> bool:
+        """Tell whether the last answer is not in the log, though earlier ones are.
+
+        It was never put there, or was forgotten with a record.
+        """
+        with self._db.reading() as connection:
+            return log.last_is_missing(connection)
+
     def clear_log(self, *, choices: bool = False) -> int:
         """Erase every log entry, down to the bytes; return how many there were.
 

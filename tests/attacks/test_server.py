@@ -184,6 +184,25 @@ def test_no_response_ever_allows_another_origin(served):
         assert "server" not in response.headers
 
 
+def test_no_response_can_be_framed_embedded_or_sent_on(served):
+    with served.client() as client:
+        responses = [client.get("/"), client.get("/health"), client.get("/v1/none")]
+    for response in responses:
+        policy = dict(
+            part.strip().split(" ", 1)
+            for part in response.headers["Content-Security-Policy"].split(";")
+        )
+        assert policy == {
+            "default-src": "'none'", "script-src": "'self'", "style-src": "'self'",
+            "img-src": "'self' data:", "connect-src": "'self'", "base-uri": "'none'",
+            "form-action": "'none'", "frame-ancestors": "'none'",
+        }  # fmt: skip
+        assert response.headers["X-Frame-Options"] == "DENY"
+        assert response.headers["Referrer-Policy"] == "no-referrer"
+        assert response.headers["Cross-Origin-Opener-Policy"] == "same-origin"
+        assert response.headers["Cross-Origin-Resource-Policy"] == "same-origin"
+
+
 def test_body_of_the_largest_size_is_served_and_one_byte_more_is_not(served):
     start, end = b'{"query": "', b'"}'
     fill = b"x" * (guard.MAX_BODY_BYTES - len(start) - len(end))

@@ -11,6 +11,10 @@ from pathlib import Path
 import pytest
 from git_repository import QUIET, GitRepository
 
+from hydra_edge import Record
+from hydra_edge.config import find_paths
+from hydra_edge.store import Store
+
 DOCS = Path(__file__).parents[2] / "docs"
 
 
@@ -48,7 +52,13 @@ def test_page_shell_commands_run_as_written(page: str, tmp_path: Path) -> None:
 
 def test_mcp_page_program_runs_as_written(tmp_path: Path, home: Path) -> None:
     (block,) = blocks("mcp.md", "python")
-    # A client hands a server little of its environment: the person's home is what it finds.
-    environment = {"HOME": str(tmp_path), "XDG_DATA_HOME": str(tmp_path)}
+    paths = find_paths()  # those of HYDRA_EDGE_HOME: not where HOME alone would lead to
+    paths.users.mkdir(parents=True, mode=0o700)
+    with Store.open(paths.user_file("me")) as store:
+        store.add([Record("A new parser", "Parsing anew", "paper_title")])
+    environment = {"HOME": str(tmp_path), "HYDRA_EDGE_HOME": str(home)}
 
-    assert "'personalize'" in run([sys.executable, "-c", block], tmp_path, **environment)
+    told = run([sys.executable, "-c", block], tmp_path, **environment)
+
+    assert "'personalize'" in told
+    assert "Parsing anew" in told

@@ -90,6 +90,8 @@ def test_server_stdout_is_the_protocols_alone_and_its_end_is_quiet(home: Path) -
         {"jsonrpc": "2.0", "method": "notifications/initialized"},
         {"jsonrpc": "2.0", "id": 2, "method": "tools/call",
          "params": {"name": "search_history", "arguments": {"query": "SemEval"}}},
+        {"jsonrpc": "2.0", "id": 3, "method": "tools/call",
+         "params": {"name": "search_history", "arguments": {"query": "SemEval \ud83d"}}},
     ]  # fmt: skip
     with subprocess.Popen(
         [sys.executable, "-m", "hydra_edge", "mcp"],
@@ -106,7 +108,9 @@ def test_server_stdout_is_the_protocols_alone_and_its_end_is_quiet(home: Path) -
                 lines.append(process.stdout.readline())
         rest, complaints = process.communicate()
 
-    assert [json.loads(line)["id"] for line in lines] == [1, 2]
+    assert [json.loads(line)["id"] for line in lines] == [1, 2, 3]
+    whole, halved = (json.loads(line)["result"]["structuredContent"] for line in lines[1:])
+    assert halved["records"] == whole["records"] != []  # half an emoji is answered like any text
     assert rest == ""
     assert complaints == ""
     assert process.returncode == 0

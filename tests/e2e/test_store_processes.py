@@ -207,8 +207,9 @@ STOP_WHILE_CREATING = """
 register = schema.register_functions
 
 def with_stop(connection):
-    register(connection)
+    interrupted = register(connection)
     connection.create_function("stop_here", 0, stop_here)
+    return interrupted
 
 database.register_functions = with_stop
 schema.MIGRATIONS = ((*schema.MIGRATIONS[0], "SELECT stop_here()"),)

@@ -107,9 +107,12 @@ class FakePersonalizer:
     def add(self, records, *, progress=None):
         return self.store.add(records, progress=progress)
 
-    def forget(self, ids=(), *, source=None):
+    def forget(self, ids=(), *, source=None, on_erased=None):
         self.calls.append(("forget", {"ids": ids, "source": source}))
-        return self.store.forget(ids, source=source)
+        receipt = self.store.forget(ids, source=source)
+        if on_erased:
+            on_erased(receipt)
+        return receipt
 
     def task(self, name=None):
         return BUILTIN[name or "commit_subject"]

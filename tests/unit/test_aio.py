@@ -102,6 +102,31 @@ def test_loop_goes_on_and_others_are_served_while_the_llm_writes(opened):
     assert generation.query == "about speech"
 
 
+def test_add_waits_for_no_fit_nor_for_those_that_wait_for_one(opened, hash_encoder, monkeypatch):
+    encode, begun, gate = hash_encoder.encode, threading.Semaphore(0), threading.Event()
+
+    def slowly(texts, **options):
+        begun.release()
+        assert gate.wait(LONG_S)
+        return encode(texts, **options)
+
+    async def work():
+        async with opened(EchoLLM()) as p:
+            monkeypatch.setattr(hash_encoder, "encode", slowly)
+            try:
+                fitting = asyncio.create_task(p.fit_head(TASK, calls=0))
+                await acquired(begun)
+                ranking = [asyncio.create_task(p.rank("about parsers")) for _ in range(6)]
+                await asyncio.sleep(0)  # they are in line now
+                added = await asyncio.wait_for(p.add(Record("more", "Parser: more", TASK)), 5.0)
+            finally:
+                gate.set()
+            await asyncio.gather(fitting, *ranking)
+            return added
+
+    assert run(work()).added == 1
+
+
 def test_many_answers_at_once_are_not_crossed(opened):
     async def work():
         async with opened(EchoLLM()) as p:
@@ -214,6 +239,36 @@ def test_cancelled_fit_stops_asking(opened):
             return await p.fit_head(TASK, use_llm=False)
 
     assert run(work()).pools_reused == 0
+
+
+@pytest.mark.parametrize(
+    "ask", [lambda p: p.rank("q"), lambda p: p.render_prompts("q"), lambda p: p.fit_prompts()]
+)
+def test_cancelled_task_stops_the_embedding_of_a_history(hash_encoder, monkeypatch, ask):
+    records = [Record(f"{i} " + "word " * 1000, f"note {i}", "notes") for i in range(40)]
+    encode, begun, gate = hash_encoder.encode, threading.Semaphore(0), threading.Event()
+
+    def slowly(texts, **options):
+        begun.release()
+        assert gate.wait(LONG_S)
+        return encode(texts, **options)
+
+    async def work():
+        async with AsyncPersonalizer.from_records(
+            records, llm=EchoLLM(), encoder=hash_encoder, config=Config()
+        ) as p:
+            monkeypatch.setattr(hash_encoder, "encode", slowly)
+            asking = asyncio.create_task(ask(p))
+            await acquired(begun)
+            asking.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await asking
+            gate.set()
+            await asyncio.to_thread(p._others.shutdown)  # it ended
+            return p.personalizer.engine.encoder.embedded
+
+    embedded = run(work())
+    assert 0 < embedded < 2 * len(records), "no more than the portion it was at"
 
 
 def test_should_stop_of_the_caller_still_counts(opened):

@@ -146,6 +146,7 @@ def test_generate_answer_alone_goes_to_stdout(me):
     assert result.stdout == "Fix empty files\n"
     assert "7 of 8 candidates arrived" in result.stderr
     assert "2*" in result.stderr  # the chosen one, by the number `choose` takes
+    assert "hydra-edge choose N --id g1" in result.stderr
     assert "+1.00 shares rare words with the query" in result.stderr
     assert "+1.50 = +1.00 agrees with the other samples; +0.50 a usual answer" in result.stderr
     assert "your own head v3, learned from 40 queries: it helps" in result.stderr

@@ -341,6 +341,51 @@ def test_forget_says_that_an_import_brings_records_back():
     assert "again" not in call("forget", "r2", "r3", "r4", "--yes").stderr
 
 
+def interrupt(*_, **__):
+    raise KeyboardInterrupt
+
+
+@pytest.fixture
+def taught():
+    """A user whose heads learned from six records."""
+    with Personalizer.open(create=True) as me:
+        me.add(Record(f"text about {i} things", f"Title {i}", "note_title", f"r{i}", float(i))
+               for i in range(6))  # fmt: skip
+        me.fit_head("note_title", use_llm=False)
+
+
+@pytest.mark.usefixtures("taught")
+def test_forget_interrupted_while_heads_are_fitted_again_prints_the_receipt(monkeypatch):
+    monkeypatch.setattr("hydra_edge.personalizer.fit_task", interrupt)
+    result = call("forget", "r1", "--yes")
+
+    assert result.exit_code == 130
+    assert result.stdout.startswith("Forgotten: 1 record, ")
+    assert "now fitted again" not in result.stdout
+    assert "heads not fitted again: hydra-edge fit-head --task note_title" in result.stderr
+    assert "r1" not in [r.id for r in records()]
+
+
+@pytest.mark.usefixtures("taught")
+def test_forget_interrupted_json_is_the_receipt_with_what_is_missing(monkeypatch):
+    monkeypatch.setattr("hydra_edge.personalizer.fit_task", interrupt)
+    result = call("forget", "r1", "--yes", "--json")
+    payload = json.loads(result.stdout)
+
+    assert result.exit_code == 130
+    assert (payload["records"], payload["tasks"]) == (1, ["note_title"])
+    assert (payload["interrupted"], payload["not_fitted"]) == (True, ["note_title"])
+
+
+@pytest.mark.usefixtures("taught")
+def test_forget_interrupted_before_anything_is_erased_writes_nothing(monkeypatch):
+    monkeypatch.setattr("hydra_edge.store.Store.forget", interrupt)
+    result = call("forget", "r1", "--yes")
+
+    assert (result.exit_code, result.stdout) == (130, "")
+    assert len(records()) == 6
+
+
 @pytest.mark.usefixtures("history")
 def test_forget_source_is_erased_as_a_whole():
     receipt = json.loads(call("forget", "--source", "b", "--yes", "--json").stdout)

@@ -131,6 +131,27 @@ def test_import_task_given_is_of_the_records_that_name_none_and_help_says_so(kin
     assert "Task of the records that name none" in call("import", kind, "--help").stdout
 
 
+def test_import_jsonl_columns_that_no_line_has_are_told():
+    result = call("import", "jsonl", "-", "--time", "when", "--id", "nope", text=GOOD)
+
+    assert result.exit_code == 0
+    assert "no line has 'when' (--time)\n" in result.stderr
+    assert "no line has 'nope' (--id)\n" in result.stderr
+    assert "no line has" not in call("import", "jsonl", "-", text=GOOD).stderr
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv"])
+def test_import_times_can_be_left_out_and_help_says_so(kind):
+    lines = {
+        "csv": "input,output,time\na,b,31.12.2023\n",
+        "jsonl": '{"input": "a", "output": "b", "time": "31.12.2023"}\n',
+    }
+    assert "an ISO date such as 2023-12-31" in call("import", kind, "-", text=lines[kind]).stderr
+    assert "1 added" in call("import", kind, "-", "--time", "", text=lines[kind]).stdout
+    assert records()[0].time is None
+    assert '"" if there is none' in " ".join(call("import", kind, "--help").stdout.split())
+
+
 def test_import_csv_column_that_was_asked_for_has_to_be_there():
     result = call("import", "csv", "-", "--id", "doi", text="input,output\na,b\n")
 

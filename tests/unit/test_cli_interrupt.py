@@ -180,3 +180,19 @@ def test_fit_head_without_interrupt_ends_well():
     result = cli_runner.call("fit-head", "-t", "chat", "--json", opener=FakePersonalizer().open)
     assert result.exit_code == 0
     assert json.loads(result.stdout)["interrupted"] is False
+
+
+class HastyRanking(FakePersonalizer):
+    """Is interrupted while it ranks."""
+
+    def rank(self, query, **_):
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_rank_interrupted_prints_an_object():
+    result = cli_runner.call("rank", "q", "--json", opener=HastyRanking().open)
+    assert result.exit_code == 130
+    assert json.loads(result.stdout)["error"]["code"] == "cancelled"
+    result = cli_runner.call("rank", "q", opener=HastyRanking().open)
+    assert (result.exit_code, result.stdout) == (130, "")
+    assert "Ranking was interrupted" in result.stderr

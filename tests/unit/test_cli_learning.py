@@ -1,6 +1,7 @@
 """``add`` and ``fit-head``: what reaches the engine, and what a person is told."""
 
 import json
+from dataclasses import replace
 
 import cli_runner
 import pytest
@@ -94,7 +95,71 @@ def test_fit_head_one_budget_is_shared_by_all_tasks(me):
 
     first, second = me.asked("fit_head")
     assert (first["calls"], second["calls"]) == (10, 4)  # the fake spends 6
-    assert 0 < second["budget_s"] <= first["budget_s"] <= 3600
+    assert (first["budget_s"], second["budget_s"]) == (1800.0, 3600.0)  # and no time of the LLM
+
+
+class Spending(FakePersonalizer):
+    """Spends of a fit's budget what is written down for its task: answers, and LLM seconds."""
+
+    def __init__(self):
+        super().__init__()
+        self.spends = {}
+
+    def fit_head(self, task=None, **flags):
+        calls, seconds = self.spends.get(task, (0, 0.0))
+        report = super().fit_head(task, **flags)
+        return replace(report, llm_calls=calls, llm_seconds=seconds, seconds=1000.0)
+
+
+@pytest.fixture
+def spending():
+    me = Spending()
+    sizes = {"chat": 3, "note_title": 2, "tweet": 1}
+    me.store.add(
+        [Record(f"{task} {i}", "b", task) for task, size in sizes.items() for i in range(size)]
+    )
+    return me
+
+
+def test_fit_head_time_left_is_divided_among_the_tasks_left_by_what_the_llm_took(spending):
+    spending.spends = {"chat": (5, 4.0), "note_title": (5, 18.0)}
+    result = call(spending, "fit-head", "--budget", "40s")
+
+    budgets = [flags["budget_s"] for flags in spending.asked("fit_head")]
+    assert budgets == pytest.approx([40 / 3, 18.0, 18.0])
+    assert "used up" not in result.stdout
+
+
+def test_fit_head_answers_left_are_divided_but_each_task_has_enough_for_a_record(spending):
+    spending.spends = dict.fromkeys(("chat", "note_title", "tweet"), (10, 0.0))
+    call(spending, "fit-head", "--calls", "90")
+    assert [flags["calls"] for flags in spending.asked("fit_head")] == [30, 40, 70]
+
+    spending.calls.clear()
+    call(spending, "fit-head", "--calls", "24")
+    assert [flags["calls"] for flags in spending.asked("fit_head")] == [10, 10, 4]
+
+
+@pytest.mark.parametrize(
+    ("flags", "what"),
+    [
+        (("--budget", "40s"), "the time allowed was"),
+        (("--calls", "10"), "the answers allowed were"),
+        (("--calls", "14"), "the answers allowed were"),
+    ],
+)
+def test_fit_head_budget_used_up_by_an_earlier_task_says_so(spending, flags, what):
+    spending.spends = {"chat": (10, 87.0)}
+    reports = json.loads(call(spending, "fit-head", *flags, "--json").stdout)["reports"]
+
+    for report in reports:
+        used_up = f"{what} used up before this task: hydra-edge fit-head --task {report['task']}"
+        assert (used_up in report["notes"]) == (report["task"] != "chat")
+
+
+@pytest.mark.parametrize("flags", [("--calls", "0"), ("--budget", "0s"), ("--calls", "4"), ()])
+def test_fit_head_nothing_spent_is_not_said_to_be_used_up(spending, flags):
+    assert "used up" not in call(spending, "fit-head", *flags).output
 
 
 def test_fit_head_no_records_says_what_to_do(me):

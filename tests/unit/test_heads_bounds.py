@@ -106,3 +106,10 @@ def test_posterior_gain_is_the_normal_posterior() -> None:
     certain, own = 1 / 0.03**2, 4 / noise**2
     expected = (certain * 0.04 + own * 0.1) / (certain + own)
     assert posterior_gain(values, OTHERS, 0.8).mean == pytest.approx(expected)
+
+
+def test_posterior_gain_bound_is_the_normal_posteriors() -> None:
+    noise = 0.2 * np.sqrt(8 / 11)  # eight pseudo-observations of .2, three of none
+    certain, own = 1 / 0.03**2, 4 / noise**2
+    found = posterior_gain(np.full(4, 0.1), OTHERS, 0.8)
+    assert found.mean - found.low == pytest.approx(0.84162 / np.sqrt(certain + own), abs=1e-4)

@@ -220,3 +220,27 @@ def test_time_of_the_last_day_there_is_can_be_read(tmp_path):
     log = ImportLog()
     assert [record.time for record in read_jsonl(path, log)] == [253402300799.0]
     assert not log.bad
+
+
+def test_jsonl_keys_asked_for_that_no_line_has_are_noted():
+    _, log = read(line(at=5) + b"not json\n" + line(), columns={"time": "when", "id": "nope"})
+    assert log.notes == ["no line has 'nope' (--id)", "no line has 'when' (--time)"]
+
+
+@pytest.mark.parametrize(
+    ("data", "columns"),
+    [
+        (line() + line(at=5), {"time": "at"}),
+        (line(), {}),
+        (line(), {"time": ""}),
+        (b"", {"time": "at"}),
+        (b'{"output": "out"}\n', {"time": "at"}),  # its fields were not looked at
+    ],
+)
+def test_jsonl_keys_that_a_line_has_or_nobody_asked_for_are_not_noted(data, columns):
+    assert read(data, columns=columns)[1].notes == []
+
+
+def test_jsonl_time_at_no_key_is_not_read():
+    [record], log = read(line(time="31.12.2023"), columns={"time": ""})
+    assert (record.time, log.bad) == (None, [])

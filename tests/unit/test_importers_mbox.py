@@ -196,6 +196,17 @@ def test_reply_falls_back_on_what_it_quotes(path):
     assert log.skipped == {"not a reply to a mail that is known": 1}
 
 
+def test_reply_to_an_encrypted_mail_is_no_record_of_its_letters(path):
+    write(
+        path,
+        mail("-----BEGIN PGP MESSAGE-----\nabc\n", sender="bob@example.org", Message_ID="<1@x>"),
+        mail("Yes, at noon.\n", sender="ada@example.org", In_Reply_To="<1@x>"),
+    )
+    records, log = read(path, mode="reply", me="ada")
+    assert records == []
+    assert log.skipped["not a reply to a mail that is known"] == 1
+
+
 def test_reply_without_own_address_is_refused(path):
     write(path, mail())
     with pytest.raises(ConfigError, match="Replies need your own address"):

@@ -65,6 +65,22 @@ def test_csv_asked_for_column_that_is_missing_is_named():
         read("input,output\na,b\n", columns={"id": "key"})
 
 
+@pytest.mark.parametrize(
+    ("header", "columns", "said"),
+    [
+        ("input,output", {"id": "key"}, "Expected id. Say where that is: --id, or"),
+        ("input,output", {"time": "t", "id": "k"}, "Expected id and time. Say where that is: "
+         "--id and --time, or"),
+        ("a,b", {}, "Expected input and output. Say where that is: --input and --output, or"),
+        ("input,b", {}, "Expected output. Say where that is: --output, or"),
+    ],
+)  # fmt: skip
+def test_csv_missing_column_says_which_options_failed(header, columns, said):
+    with pytest.raises(ImportFormatError) as caught:
+        read(f"{header}\na,b\n", columns=columns)
+    assert said in str(caught.value)
+
+
 def test_csv_columns_with_unknown_field_are_refused():
     with pytest.raises(ConfigError, match="no field 'body'"):
         read("input,output\n", columns={"body": "input"})
@@ -106,7 +122,20 @@ def test_csv_line_numbers_count_quoted_newlines():
 def test_csv_bad_bytes_cost_their_row_only():
     records, log = read(b'input,output\na,b\n"c\xff\nd",e\nf,g\n')
     assert [record.input for record in records] == ["a", "f"]
-    assert [(bad.number, bad.reason) for bad in log.bad] == [(3, "not UTF-8")]
+    [bad] = log.bad
+    assert bad.number == 3
+    assert bad.reason.startswith("not UTF-8; if the whole file is not, convert it first: iconv")
+
+
+def test_csv_times_that_are_no_iso_dates_say_what_is_and_can_be_left_out():
+    data = "input,output,time\na,b,31.12.2023\n"
+    records, log = read(data)
+    assert records == []
+    assert log.bad[0].reason == (
+        "time is '31.12.2023'; expected unix seconds or an ISO date such as 2023-12-31"
+    )
+    [record], log = read(data, columns={"time": ""})
+    assert (record.input, record.time, log.bad) == ("a", None, [])
 
 
 def test_csv_quote_never_closed_costs_its_line_only():

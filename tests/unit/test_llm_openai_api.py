@@ -477,7 +477,7 @@ def test_server_that_is_not_there_is_named(server, sleeps):
         (error(400, "prompt is too long: 9 tokens > 8 maximum"), ContextLengthError, "9 tokens"),
         (error(400, "Trying to keep the first 9 tokens when"), ContextLengthError, "first 9"),
         (error(400, "The number of tokens to keep from the"), ContextLengthError, "number of"),
-        (error(413), ContextLengthError, "fewer or shorter"),
+        (error(413), ContextLengthError, "Shorten the query"),
         (error(404, "x", code="model_not_found"), UnknownModelError, "no model 'm'"),
         (answer(b"plain", 400), BackendError, "got 400"),
         (answer([1], 400), BackendError, "got 400"),

@@ -247,6 +247,16 @@ def test_serving_without_the_extra_says_how_to_get_it(monkeypatch):
     assert "pip install '.[mcp]'" in result.stderr
 
 
+@pytest.mark.parametrize("mode", ["--write", "--print"])
+def test_install_without_the_extra_is_refused_as_serving_is(path, monkeypatch, mode):
+    monkeypatch.setitem(sys.modules, "hydra_edge.mcp.server", None)
+    result = cli_runner.call("mcp", "install", "--client", "claude", "--path", str(path), mode)
+
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == cli_runner.call("mcp").stderr
+    assert not path.exists()
+
+
 def test_install_print_writes_nothing(path):
     cli_runner.call("add", "a text", "a title", "--user", "ada")
     result = cli_runner.call(

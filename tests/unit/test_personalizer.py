@@ -110,6 +110,9 @@ def test_rank_without_a_task_takes_the_most_used_one(person: Make) -> None:
 def test_rank_unknown_task_lists_what_exists(person: Make) -> None:
     with pytest.raises(UnknownTaskError, match="paper_title"):
         person().rank("speech", task="nonsense")
+    mine = [Record("a ticket", "network", "my_teams")]
+    with pytest.raises(UnknownTaskError, match="my_teams"):
+        person(mine).rank("speech", task="my_taems")
 
 
 def test_rank_empty_history_and_empty_query(person: Make) -> None:
@@ -340,6 +343,47 @@ def test_generate_says_how_much_of_a_query_of_long_words_the_llm_was_shown(
     assert llm.prompts[-1].query.strip() != query
 
 
+@pytest.mark.parametrize(
+    ("query", "kept"),
+    [
+        (" ".join(f"word{i}" for i in range(2_000)), "206 of 2,000 words"),
+        ("语" * 20_000, "1,250 of 20,000 characters"),
+        (f"one {'x' * 20_000}", "1,250 of 20,004 characters"),
+    ],
+)
+@pytest.mark.parametrize("records", [0, 4])
+def test_generate_shortens_a_query_the_context_has_no_room_for_and_says_so(
+    person: Make, scripted, query: str, kept: str, records: int
+) -> None:
+    class Narrow(scripted):
+        def complete(self, prompt: Prompt, **options: object) -> list[Completion]:
+            if len(prompt.body) > 2_000:
+                raise ContextLengthError("too long")
+            return list(super().complete(prompt, **options))
+
+    llm = Narrow(titles)
+    given = [replace(r, task="chat") for r in history(records)]
+    notes = person(given, llm=llm).generate(query, task="chat").notes
+    assert notes[0] == f"only the first {kept} of the query are in the prompt"
+    assert sum("of the query" in note for note in notes) == 1
+    # The candidates drawn without records, too, are asked for with what was found to have room.
+    assert {prompt.query for prompt in llm.prompts} == {llm.prompts[0].query}
+    assert " ".join(query.split()).startswith(llm.prompts[0].query)
+
+
+def test_generate_a_short_query_without_room_is_refused(person: Make, scripted) -> None:
+    asked: list[str] = []
+
+    class Full(scripted):
+        def complete(self, prompt: Prompt, **options: object) -> list[Completion]:
+            asked.append(prompt.query)
+            raise ContextLengthError("too long")
+
+    with pytest.raises(ContextLengthError, match="too long"):
+        person([], llm=Full(titles)).generate("a word " * 100, task="chat")
+    assert [len(query.split()) for query in asked] == [200, 99, 49]
+
+
 def test_generate_says_nothing_of_a_query_folded_into_one_line(person: Make, scripted) -> None:
     assert not person(llm=scripted(titles)).generate("  speech\n\n on\ttelephones ").notes
 
@@ -471,6 +515,35 @@ def test_remote_llm_never_sees_an_answer_known_from_private_records_only(
     assert not any("hidden tag" in prompt.completion_text() for prompt in llm.prompts)
     assert ("open tag" in llm.prompts[0].completion_text()) is not private
     assert "hidden tag" in {c.text for c in generation.candidates}, "it may still be the answer"
+
+
+@pytest.mark.parametrize(
+    "slip", ["network, but ask the people on the second floor first", "network\nbut ask first"]
+)
+def test_a_long_answer_chosen_among_inferred_labels_is_learned_from_and_is_no_label(
+    person: Make, scripted, slip: str
+) -> None:
+    teams = ("access", "hardware", "network")
+    records = [
+        Record(f"{teams[i % 3]} ticket number {i}", teams[i % 3], "my_teams", f"t{i}", float(i))
+        for i in range(30)
+    ]
+    llm = scripted(lambda _prompt, n: [teams[i % 3] for i in range(n)])
+    p = person(records, llm=llm)
+    p.fit_head("my_teams", calls=20)
+    p.generate("network ticket again", task="my_teams")
+    p.choose(text=slip)
+    assert slip in {r.output for r in p.store.records(task="my_teams")}
+    assert (p.task("my_teams").kind, p.task("my_teams").labels) == ("label", teams)
+
+    p.fit_head("my_teams", calls=40)
+    assert {h.report["kind"] for h in p.store.heads("my_teams")} == {"label"}
+    made = p.generate("network ticket again", task="my_teams", k=31)  # all there are
+    assert slip in {r.record.output for r in made.records}
+    assert {c.text for c in made.candidates} == set(teams)
+    p.choose(text="network")
+    assert p.store.choices("my_teams")[-1].picked is not None
+    assert all(prompt.task.labels == teams for prompt in llm.prompts)
 
 
 def test_private_inferred_closed_set_is_not_told_to_a_remote_llm(person: Make, scripted) -> None:
@@ -690,6 +763,48 @@ def test_log_off_remembers_no_answer(person: Make) -> None:
     p = person(log=False)
     p.generate("about speech")
     assert p.store.last_generation() is None
+
+
+def test_choose_after_an_unlogged_answer_is_refused(person: Make) -> None:
+    p = person()
+    logged = p.generate("about speech")
+    p.config = replace(p.config, log=False)
+    for query in ("my printer", "my other printer"):
+        p.generate(query)
+        with pytest.raises(ConfigError, match="The last answer is not remembered"):
+            p.choose(pick=1)
+    assert p.store.choices() == []
+    assert p.choose(generation_id=logged.id, pick=1).generation_id == logged.id
+    p.config = replace(p.config, log=True)
+    last = p.generate("about vision")
+    assert p.choose(pick=1).generation_id == last.id
+
+
+def test_choose_after_the_last_answer_was_forgotten_is_refused(person: Make) -> None:
+    p = person()
+    made = [p.generate(f"a text about {topic}", k=1) for topic in TOPICS[:3]]
+    shown = [generation.records[0].record.id for generation in made]
+    assert len(set(shown)) == len(made)
+    p.forget([shown[0]])
+    assert p.choose(pick=2, keep=False).generation_id == made[2].id
+    p.forget([shown[2]])
+    assert [p.store.generation(generation.id) is None for generation in made] == [True, False, True]
+    with pytest.raises(ConfigError, match="The last answer is not remembered"):
+        p.choose(pick=2)
+    last = p.generate("a text about search", k=1)
+    assert p.choose(pick=2).generation_id == last.id
+
+
+def test_choose_takes_what_another_release_logged_after_an_unlogged_answer(person: Make) -> None:
+    p = person()
+    p.generate("about speech")
+    p.store.mark_unlogged()
+    with p.store._db.writing() as connection:  # as releases do that know of no mark
+        connection.execute(
+            "INSERT INTO log (id, task, query, text, model, candidates, record_ids, usage, time) "
+            "SELECT 'new', task, query, text, model, candidates, record_ids, usage, time FROM log"
+        )
+    assert p.choose(pick=1).generation_id == "new"
 
 
 def test_forget_fits_again_without_the_record(person: Make) -> None:
@@ -984,10 +1099,48 @@ def test_what_is_no_text_or_number_is_refused_in_words(person: Make, call: Any, 
         call(person())
 
 
+@pytest.mark.parametrize(
+    ("call", "name"),
+    [
+        *(
+            (lambda p, ask=ask, value=value: getattr(p, ask)("x", max_tokens=value), "max_tokens")
+            for ask in ("generate", "render_prompts")
+            for value in ("x", 1.5, True, 0)
+        ),
+        *(
+            (lambda p, ask=ask, wrong=wrong: getattr(p, ask)("x", **wrong), next(iter(wrong)))
+            for ask in ("generate", "render_prompts")
+            for wrong in ({"seed": None}, {"seed": 1.5}, {"system": None}, {"system": 5},
+                          {"private": "no"})
+        ),
+        (lambda p: p.generate("x", hide_private="no"), "hide_private"),
+        (lambda p: p.rank("x", hide_private="no"), "hide_private"),
+        (lambda p: p.render_prompts("x", stream="no"), "stream"),
+        (lambda p: p.choose(generation_id=5, pick=1), "generation_id"),
+        (lambda p: p.choose(pick=1, keep="no"), "keep"),
+        (lambda p: p.choose(pick=1, source=None), "source"),
+        (lambda p: p.forget(source=5), "source"),
+        (lambda p: p.forget(None), "ids"),
+        (lambda p: p.clear_log(choices="no"), "choices"),
+        (lambda p: p.fit_head(use_llm="no"), "use_llm"),
+        (lambda p: p.add(None), "records"),
+        (lambda p: p.import_head(None), "text"),
+    ],
+)  # fmt: skip
+def test_argument_that_cannot_be_used_is_refused_before_all_else(
+    person: Make, hash_encoder, call: Any, name: str
+) -> None:
+    p = person()
+    with pytest.raises(ConfigError, match=rf"^{name} is .*; expected "):
+        call(p)
+    assert hash_encoder.encoded == []
+
+
 def test_numbers_of_numpy_are_numbers(person: Make) -> None:
     p = person()
     assert len(p.rank("a text about speech", k=np.int64(2)).records) == 2
     p.generate("about speech", n=np.int64(2), k=np.int32(1), temperature=np.float32(0.5))
+    p.generate("about speech", seed=np.int64(-1), max_tokens=np.int32(5), private=np.False_)
     assert p.choose(pick=np.int64(1), keep=False).head_version == 1
     p.fit_head(calls=np.int64(0), budget_s=np.float64(0.0))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +12,7 @@ from pathlib import Path
 import pytest
 from serving import LONG_S, EchoLLM, GatedLLM, history
 
+from hydra_edge import resources
 from hydra_edge.config import Config, find_paths
 from hydra_edge.errors import CancelledError, ClosedError, ConfigError
 from hydra_edge.personalizer import Personalizer
@@ -237,6 +240,23 @@ def test_generate_stopped_while_embedding_asks_nobody_and_keeps_vectors(make):
     assert person.store.vector_count(person.bundle.base_id) == at[1]
 
 
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda p, **told: p.rank("about speech", task="notes", **told),
+        lambda p, **told: p.render_prompts("about speech", task="notes", **told),
+        lambda p, **told: p.fit_prompts("notes", **told),
+    ],
+)
+def test_what_asks_no_llm_is_stopped_while_embedding_and_keeps_vectors(make, ask):
+    person, told = make(EchoLLM(), LONG_NOTES), []
+    with pytest.raises(CancelledError, match="stage 'embed'"):
+        ask(person, progress=lambda *at: told.append(at), should_stop=lambda: bool(told))
+    (at,) = told
+    assert 0 < at[1] < at[2]
+    assert person.store.vector_count(person.bundle.base_id) == at[1]
+
+
 def test_answer_that_waits_for_the_llm_is_stopped_while_it_waits(make, threads):
     llm, enough = GatedLLM(), threading.Event()
     person = make(llm)
@@ -367,6 +387,45 @@ def test_forget_ends_a_fit_under_way_and_leaves_no_trace(make, threads):
     assert person.store.head(TASK, "reranker").n_queries == len(history()) - 3
 
 
+@pytest.mark.parametrize("erase", [lambda p: p.forget("r1"), lambda p: p.clear_log(choices=True)])
+def test_what_erases_goes_before_a_fit_that_waits(make, threads, erase):
+    """That fit begins afterwards, and asks of what is left."""
+    llm = GatedLLM()
+    person = make(llm)
+    first = threads.submit(person.fit_head, TASK, calls=1000)
+    begun(llm)
+    second = threads.submit(person.fit_head, TASK, calls=16)
+    assert not second.done()
+    threading.Event().wait(0.05)  # time enough for it to be the first in line
+    asked = threads.submit(lambda: (erase(person), llm.started.acquire(blocking=False))[1])
+    assert not result(asked), "the fit that waits has asked already"
+    assert any(n.startswith("it was stopped") for n in result(first).notes)
+    llm.gate.set()
+    assert result(second).pools_made == 1
+
+
+def test_forget_by_a_callback_of_a_fit_ends_that_fit(make):
+    llm = EchoLLM()
+    person, told = make(llm), []
+
+    def forgetting(stage: str, done: int, total: int) -> None:
+        if not told and stage == "candidates":
+            told.append(person.forget("r1").records)
+
+    report = person.fit_head(TASK, calls=1000, progress=forgetting)
+    assert told == [1]
+    assert report.pools_made == 1
+
+
+def test_fit_by_a_callback_of_forget_waits_for_nobody(make, threads):
+    person, fitted = make(EchoLLM()), []
+    forgetting = threads.submit(
+        person.forget, "r1", on_erased=lambda _: fitted.append(person.fit_head(TASK, use_llm=False))
+    )
+    assert result(forgetting).records == 1
+    assert fitted[0].records == len(history()) - 1
+
+
 # ---- closing
 
 
@@ -445,6 +504,61 @@ def test_close_waits_for_a_fit_to_end_and_closes_an_llm_opened_here(make, thread
     result(threads.submit(person.close))
     assert result(fitting).pools_made == 0
     assert llm.closed == 1
+
+
+def test_end_of_the_interpreter_waits_until_an_llm_opened_here_is_left(make, threads, monkeypatch):
+    registered: list[Callable[[], None]] = []
+    monkeypatch.setattr(atexit, "register", registered.append)
+    monkeypatch.setattr(atexit, "unregister", lambda f: f in registered and registered.remove(f))
+    llm = GatedLLM()
+    monkeypatch.setattr("hydra_edge.llm.models.open_llm", lambda *_: llm)
+    people = [make(), make()]
+    writing = threads.submit(people[0].generate, "about speech", task=TASK, n=4)
+    begun(llm)
+    assert people[1].llm.name
+    [leave] = registered
+    result(threads.submit(leave))
+
+    assert llm.stopped.acquire(blocking=False), "it was left before the handler came back"
+    assert all(person._resources.closing.is_set() for person in people)
+    with pytest.raises(ClosedError, match="closed"):
+        result(writing)
+    assert not llm.closed
+
+
+def test_end_of_the_interpreter_does_not_wait_for_ever(make, threads, monkeypatch):
+    llm = CountingLLM()
+    monkeypatch.setattr("hydra_edge.llm.models.open_llm", lambda *_: llm)
+    monkeypatch.setattr(resources, "_LEAVE_S", 0.01)
+    person = make()
+    with person.llm.turn():
+        result(threads.submit(resources._leave_llms))
+        assert person._resources.closing.is_set()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_end_of_a_forked_child_waits_for_no_llm_of_its_parent(make, monkeypatch):
+    monkeypatch.setattr("hydra_edge.llm.models.open_llm", lambda *_: EchoLLM())
+    person = make()
+    with person.llm.turn():
+        assert person._resources in resources._with_llm
+        if (child := os.fork()) == 0:
+            os._exit(len(resources._with_llm))
+        assert os.waitpid(child, 0)[1] == 0
+
+
+def test_personalizers_of_one_base_share_its_encoder(hash_encoder):
+    made = [Personalizer.from_records(history()) for _ in range(2)]
+    own = Personalizer.from_records(history(), encoder=hash_encoder)
+    one, two, given = (person.engine.encoder for person in (*made, own))
+    assert one is not two, "each counts for itself"
+    assert one.encoder is two.encoder
+    assert given.encoder is hash_encoder
+    for person in (*made, own):
+        person.close()
+    with Personalizer.from_records(history()) as later:
+        assert later.engine.encoder.encoder is one.encoder
+        assert later.rank("about speech", task=TASK).records
 
 
 @pytest.mark.parametrize(

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 
 import cli_runner
 import pytest
 from conftest import ScriptedLLM
 
+from hydra_edge import pools
 from hydra_edge.config import Config
 from hydra_edge.errors import BackendError, ConfigError, ContextLengthError
 from hydra_edge.personalizer import Personalizer
+from hydra_edge.pools import MAX_FAILURES
 from hydra_edge.prompt import Prompt
 from hydra_edge.types import Completion, Record
 
@@ -134,6 +137,27 @@ def test_fit_prompts_too_long_for_a_local_llm_cost_nothing(person: Make) -> None
     report = person(llm, records=0).fit_head(TASKS[0], calls=10)
     assert report.llm_calls == 0
     assert f"{len(FRUITS) - 2} records are longer than scripted has room for" in report.notes
+
+
+def test_fit_reports_the_time_the_llm_took_and_nothing_beside_it(
+    person: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = {"now": 0.0}
+    monkeypatch.setattr(pools, "time", SimpleNamespace(monotonic=lambda: clock["now"]))
+
+    def takes_a_while(_prompt: Prompt, _n: int) -> None:
+        clock["now"] += 2.0
+
+    def takes_long(_stage: str, _done: int, _total: int) -> None:
+        clock["now"] += 100.0
+
+    llm = Counting(takes_a_while, is_remote=False)
+    report = person(llm).fit_head(TASKS[0], budget_s=300.0, progress=takes_long)
+    assert report.llm_seconds == 2.0 * len(llm.prompts) > 0
+
+    failing = Counting(lambda p, n: takes_a_while(p, n) or broken(p, n), is_remote=False)
+    report = person(failing).fit_head(TASKS[0], budget_s=300.0)
+    assert report.llm_seconds == 2.0 * MAX_FAILURES
 
 
 def test_fit_stopped_in_the_middle_of_a_pool_says_what_was_asked(person: Make) -> None:

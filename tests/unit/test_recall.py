@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hydra_edge.errors import ClosedError, StoreError
+from hydra_edge.errors import ClosedError, StoreError, UnknownTaskError
 from hydra_edge.history import History
 from hydra_edge.recall import Recall
-from hydra_edge.store import Store
-from hydra_edge.types import Record
+from hydra_edge.store import Store, schema
+from hydra_edge.types import Record, text_hash
 from hydra_edge.vectors import CachedEncoder
 
 TASK = "paper_title"
@@ -100,6 +100,20 @@ def test_history_of_a_record_put_in_between_is_read_anew(
 
     assert [r.id for r in after.records] == ["r0", "r1", "r77", "r2", "r3", "r4"]
     same(after, fresh(store, hash_encoder))
+
+
+def test_names_without_records_are_not_kept(store: Store, recall: Recall):
+    for i in range(9):
+        with pytest.raises(UnknownTaskError):
+            recall.task(f"name {i}")
+        assert recall.records(f"name {i}") == ()
+    recall.history(recall.task("email_subject"))
+    recall.history(recall.task(TASK))
+    assert list(recall._kept) == [TASK]
+
+    store.forget([f"r{i}" for i in range(5)])
+    assert recall.records(TASK) == ()
+    assert not recall._kept
 
 
 @pytest.mark.parametrize(
@@ -247,9 +261,6 @@ def test_encoder_keeps_no_more_passing_vectors_than_it_says(store: Store, hash_e
 def test_vectors_of_the_first_schema_survive_the_second(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    from hydra_edge.store import schema
-    from hydra_edge.types import text_hash
-
     vector, key = np.arange(4, dtype=np.float16), text_hash("some text")
     whole = schema.MIGRATIONS
     monkeypatch.setattr(schema, "MIGRATIONS", whole[:1])
@@ -261,3 +272,20 @@ def test_vectors_of_the_first_schema_survive_the_second(
     with Store.open(tmp_path / "old.db") as store:
         np.testing.assert_array_equal(store.vectors([key], "base")[key], vector)
         assert store.check() == []
+
+
+def test_vectors_of_two_bases_of_the_first_schema_stay_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    key, whole = text_hash("some text"), schema.MIGRATIONS
+    vectors = {base: np.full(4, i, dtype=np.float16) for i, base in enumerate(("one", "two"), 1)}
+    monkeypatch.setattr(schema, "MIGRATIONS", whole[:1])
+    with Store.open(tmp_path / "old.db") as store:
+        for base, vector in vectors.items():
+            store._db.connection.execute(
+                "INSERT INTO vectors VALUES (?, ?, ?)", (key, base, vector.tobytes())
+            )
+    monkeypatch.setattr(schema, "MIGRATIONS", whole)
+    with Store.open(tmp_path / "old.db") as store:
+        for base, vector in vectors.items():
+            np.testing.assert_array_equal(store.vectors([key], base)[key], vector)

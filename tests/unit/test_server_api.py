@@ -103,6 +103,26 @@ def test_chat_passes_its_wishes_on(person):
     assert answer["hydra_edge"]["usage"]["requested"] == 3
 
 
+def test_chat_asks_the_llm_as_the_request_says(person):
+    how = []
+
+    class Noting(EchoLLM):
+        def complete(self, prompt, **options):
+            how.append(options)
+            return super().complete(prompt, **options)
+
+    llm = Noting()
+    told = chat("parsers", temperature=0.25, seed=11, max_tokens=7,
+                hydra_edge={"records": 2, "candidates": 3})  # fmt: skip
+    with serving(person(llm)) as served, served.client() as client:
+        assert client.post(CHAT, json=told).status_code == 200
+
+    assert {name: how[0][name] for name in ("temperature", "seed", "max_tokens", "n")} == {
+        "temperature": 0.25, "seed": 11, "max_tokens": 7, "n": 3,
+    }  # fmt: skip
+    assert len(llm.asked[0].shots) == 2
+
+
 @pytest.mark.parametrize("stream", [False, True])
 def test_chat_limit_an_llm_has_no_room_for_is_lowered_and_said_to_be(person, stream):
     limits = []
@@ -202,7 +222,8 @@ def test_rank_is_that_of_the_facade(person):
 
 @pytest.mark.parametrize(
     ("body", "param"),
-    [({}, "query"), ({"query": 3}, "query"), ({"query": "x", "k": 0}, "k"),
+    [({}, "query"), ({"query": 3}, "query"), ({"query": ""}, "query"), ({"query": " \n"}, "query"),
+     ({"query": "x", "k": 0}, "k"),
      ({"query": "x", "K": 1}, "K"), ({"query": "x", "task": []}, "task")],
 )  # fmt: skip
 def test_rank_field_that_cannot_be_used_is_named(person, body, param):
@@ -229,14 +250,19 @@ def test_feedback_teaches_the_head_and_keeps_the_record(person):
     assert edited["head_version"] == picked["head_version"] + 1
 
 
-@pytest.mark.parametrize("body", [{"pick": 99}, {}, {"pick": 1, "text": "x"}, {"text": " "}])
-def test_feedback_that_cannot_be_understood_changes_nothing(person, body):
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [({"pick": 99}, "pick"), ({}, "pick"), ({"pick": 1, "text": "x"}, "text"),
+     ({"text": ""}, "text"), ({"text": " "}, "text")],
+)  # fmt: skip
+def test_feedback_that_cannot_be_understood_changes_nothing_and_is_named(person, body, param):
     me = person()
     with serving(me) as served, served.client() as client:
         asked = client.post(CHAT, json=chat("parsers 1")).json()
         response = client.post("/v1/feedback", json=body | {"id": asked["id"]})
         assert me.store.head("paper_title", "adapter") is None
     assert response.status_code == 400
+    assert response.json()["error"]["param"] == param
 
 
 def test_records_are_added_all_or_none(person):
@@ -471,6 +497,23 @@ def test_time_over_with_nothing_finished_is_a_timeout(person):
         response = ask(served, "parsers 1")
     assert response.status_code == 504
     assert response.json()["error"]["code"] == "timeout"
+
+
+def test_time_over_while_rank_embeds_is_a_timeout(person, hash_encoder, monkeypatch):
+    records = [replace(r, input=f"{r.input} {'word ' * 1000}") for r in history(40)]
+    me, encode = person(records=records), hash_encoder.encode
+
+    def slowly(texts, **options):
+        threading.Event().wait(0.1)
+        return encode(texts, **options)
+
+    with serving(me, timeout_s=0.05) as served, served.client() as client:
+        monkeypatch.setattr(hash_encoder, "encode", slowly)
+        response = client.post("/v1/rank", json={"query": "parsers"})
+        embedded = me.engine.encoder.embedded
+    assert response.status_code == 504
+    assert response.json()["error"]["code"] == "timeout"
+    assert 0 < embedded < 2 * len(records)
 
 
 def test_stop_finishes_what_was_taken_and_refuses_what_is_new(person):

@@ -147,6 +147,14 @@ def test_app_removed_is_unknown_to_a_running_doorkeeper(files):
         remove_app(files, "editor")
 
 
+def test_apps_file_removed_lets_no_app_in_any_more(files):
+    token = add_app(files, "editor", user="me")
+    doorkeeper = Doorkeeper(files, [])
+    assert doorkeeper.scope(token) is not None
+    files.apps.unlink()
+    assert doorkeeper.scope(token) is None
+
+
 def test_apps_added_at_the_same_time_are_all_kept(files):
     threads = [
         threading.Thread(target=add_app, args=(files, f"app{i}"), kwargs={"user": "me"})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import shutil
 import sqlite3
@@ -63,6 +65,16 @@ def test_open_file_others_can_read_is_tightened(path: Path) -> None:
         assert store.check() == [f"{path} can be read by others (mode 640); expected 600."]
 
 
+def test_open_side_files_others_can_read_are_tightened_too(path: Path) -> None:
+    with Store.open(path) as store:
+        store.add([Record("a", "b")])
+        parts = [path.with_name(f"me.db-{kind}") for kind in ("wal", "shm")]
+        for part in parts:
+            part.chmod(0o644)
+        with Store.open(path):
+            assert [mode(part) for part in parts] == [0o600, 0o600]
+
+
 def test_open_unknown_user_lists_those_that_exist(path: Path) -> None:
     with pytest.raises(UnknownUserError, match=r"no user 'me'.*Known users: none yet"):
         Store.open(path, create=False)
@@ -87,6 +99,22 @@ def test_open_uses_wal_and_secure_delete(path: Path) -> None:
         "application_id": schema.APPLICATION_ID,
         "user_version": len(schema.MIGRATIONS),
     }
+
+
+def test_open_sorts_and_rewrites_in_memory_not_in_the_systems_temp_folder(path: Path) -> None:
+    with Store.open(path) as store:
+        assert store._db.connection.execute("PRAGMA temp_store").fetchone() == (2,)
+
+
+# One a migration, never changed: a released migration is followed, not edited. Files are out
+# there that were made by it, and a release that makes others would not know them apart.
+RELEASED = ("14d5b9dc3722", "43cb3fb3122b", "fb8bd820aa8d")
+
+
+def test_migrations_that_were_released_are_never_edited() -> None:
+    found = [hashlib.sha256(json.dumps(m).encode()).hexdigest()[:12] for m in schema.MIGRATIONS]
+    assert tuple(found[: len(RELEASED)]) == RELEASED
+    assert len(found) == len(RELEASED), "a new one: add its mark"
 
 
 def test_open_twice_migrates_once(path: Path) -> None:
@@ -145,6 +173,50 @@ def test_open_symlink_keeps_side_files_beside_the_target(tmp_path: Path) -> None
     Store.forget_user(link)
     assert not link.is_symlink()
     assert list(target.parent.iterdir()) == []
+
+
+def test_open_symlink_to_nothing_is_no_unknown_user(path: Path) -> None:
+    path.parent.mkdir()
+    path.symlink_to(path.with_name("gone.db"))
+    with pytest.raises(StoreError, match=r"it is a link to .*gone\.db, which is not there"):
+        Store.open(path, create=False)
+
+
+# ---- Ctrl-C
+
+
+def interrupting(_text: str) -> str:
+    raise KeyboardInterrupt
+
+
+def test_interrupt_inside_an_sql_function_is_an_interrupt(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Store.open(path) as store:
+        store.add([Record("a", "b", id="x")])
+        with monkeypatch.context() as patched:
+            patched.setattr(schema, "spaced_words", interrupting)
+            with pytest.raises(KeyboardInterrupt):
+                store.forget(["x"])
+        assert store.get("x").input == "a"  # all or nothing
+        # And it is told once: what goes wrong later is told for what it is.
+        store._db.connection.execute("DROP TABLE choices")
+        with pytest.raises(StoreError, match="no such table"):
+            store.choices("general")
+
+
+def test_interrupt_while_a_file_is_indexed_anew_at_opening_is_an_interrupt(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Store.open(path) as store:
+        store.add([Record("a", "b")])
+    with monkeypatch.context() as patched:
+        patched.setattr(schema, "words_mark", lambda: "other words")
+        patched.setattr(schema, "spaced_words", interrupting)
+        with pytest.raises(KeyboardInterrupt):
+            Store.open(path)
+    with Store.open(path) as store:
+        assert store.check() == []
 
 
 # ---- backups

@@ -131,6 +131,9 @@ def test_forget_unknown_id_or_source_erases_nothing(store: Store) -> None:
         store.forget(["a", "nope"])
     with pytest.raises(RecordNotFoundError, match=r"source 'nope'\. Known sources: 's'"):
         store.forget(["a"], source="nope")
+    with pytest.raises(RecordNotFoundError) as caught:
+        store.forget(source="nope" * 100_000)
+    assert len(str(caught.value)) < 200
     with pytest.raises(RecordNotFoundError, match="no record id and no source"):
         store.forget()
     assert store.count() == 1
@@ -231,6 +234,17 @@ def test_forget_takes_an_answer_that_says_all_its_llm_was_shown(store: Store, pa
     assert b"zzyzx40" not in raw_bytes(path)
 
 
+def test_forget_takes_an_answer_that_says_as_much_of_an_input_as_its_llm_was_shown(
+    store: Store,
+) -> None:
+    long = " ".join(f"zzyzx{i}" for i in range(SHOT_WORDS + 50))
+    store.add([Record(long, "a title", task="t", id="long")])
+    keep(store, "copied", f"Well, {' '.join(long.split()[:SHOT_WORDS])}", "long")
+    keep(store, "half", "zzyzx0 zzyzx1 zzyzx2 zzyzx3", "long")
+    assert store.forget(["long"]).repeats == 1
+    assert [record.id for record in store.records()] == ["choice-half"]
+
+
 def test_forget_takes_what_any_source_kept_of_an_answer(store: Store) -> None:
     store.add([Record(SECRET_IN, SECRET_OUT, task="t", id="secret")])
     keep(store, "g", SECRET_OUT, "secret")
@@ -251,6 +265,23 @@ def test_forget_marks_heads_of_every_task_it_took_a_choice_of(store: Store) -> N
     assert {head.task: head.stale for head in store.heads()} == {
         "another": False, "diary": True, "t": True,
     }  # fmt: skip
+
+
+def test_forget_marks_heads_of_every_task_it_took_a_pool_of(store: Store) -> None:
+    store.add([Record("to my diary", SECRET_OUT, task="diary", id="secret")])
+    put_pool(store, "k", f"Well: {SECRET_OUT}", query_id="q")
+    for task in ("t", "diary", "another"):
+        store.save_head(head_of(task))
+    assert store.forget(["secret"]).tasks == ("diary", "t")
+
+
+def test_forget_record_edited_since_takes_the_choice_it_was_kept_of(store: Store) -> None:
+    store.add([Record("the query", "was", task="t", id="choice-g")])
+    store.put_choice("g", "t", "asked", [Candidate("x")], (), None, "was", "choice-g")
+    store.add([Record("the query", "is now", task="t", id="choice-g")])
+    assert store.get("choice-g").output == "is now"
+    assert store.forget(["choice-g"]).choices == 1
+    assert store.choices() == []
 
 
 def test_clear_log_with_choices_leaves_no_byte_of_those_nothing_was_kept_of(

@@ -86,6 +86,12 @@ def test_text_that_is_private_in_part_only_is_public_under_another_id(
     assert public(store) == {record.input}
 
 
+def test_record_with_the_input_of_a_private_one_alone_is_not_private(store: Store) -> None:
+    store.add([Record("a film", "good", "t", id="1", private=True)])
+    store.add([Record("a film", "poor", "t", id="2"), Record("a film", "good", "t", id="3")])
+    assert [store.get(name).private for name in "123"] == [True, False, True]
+
+
 def test_record_edited_to_a_private_text_is_private(store: Store) -> None:
     """One file was moved over another."""
     store.add([replace(JAN, private=True), replace(MAR, id="b")])

@@ -268,6 +268,11 @@ def test_records_by_task_and_source_are_only_those(store: Store) -> None:
     assert (store.count(), store.count("t"), store.count("none")) == (3, 2, 0)
 
 
+def test_count_until_a_moment_has_what_was_made_at_it(store: Store) -> None:
+    store.add([Record("a", "b", "t", id="a", time=5.0)])
+    assert [store.count("t", until=moment) for moment in (4.9, 5.0, 5.1)] == [0, 1, 1]
+
+
 def test_time_that_is_not_finite_is_unknown(store: Store) -> None:
     store.add([Record("a", "x", id="a", time=float("nan")), Record("b", "x", time=float("inf"))])
     assert [r.time for r in store.records()] == [None, None]
@@ -279,6 +284,10 @@ def test_get_unknown_id_suggests_ids_that_begin_like_it(store: Store) -> None:
         store.get("commit-7")
     with pytest.raises(RecordNotFoundError, match=r"no record ''\. "):
         store.get("")
+    with pytest.raises(RecordNotFoundError) as caught:
+        store.get("commit" * 100_000)
+    assert "begin like it: commit-77." in str(caught.value)
+    assert len(str(caught.value)) < 300
 
 
 def test_hostile_texts_come_back_unchanged_from_disk_and_are_found(tmp_path: Path) -> None:

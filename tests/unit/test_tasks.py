@@ -5,7 +5,15 @@ from __future__ import annotations
 import pytest
 
 from hydra_edge.errors import UnknownTaskError
-from hydra_edge.tasks import BUILTIN, TaskSpec, canonical_name, find_task, infer_task, number
+from hydra_edge.tasks import (
+    BUILTIN,
+    TaskSpec,
+    canonical_name,
+    closed_task,
+    find_task,
+    infer_task,
+    number,
+)
 
 
 def test_canonical_name_spellings_are_one_task() -> None:
@@ -61,6 +69,32 @@ def test_infer_task_one_odd_value_among_numbers_is_left_out_of_the_scale() -> No
 
 
 @pytest.mark.parametrize(
+    "slip",
+    [
+        "network, but ask the people on the second floor first",
+        "network\nbut ask first",
+        "network " + "x" * 240,
+    ],
+)
+def test_infer_task_one_long_answer_among_labels_stays_a_label_task(slip: str) -> None:
+    teams = ("access", "hardware", "network")
+    spec = infer_task("mine", [*teams * 100, slip])
+    assert (spec.kind, spec.labels, spec.multiline) == ("label", teams, False)
+    assert infer_task("mine", [*teams, *teams[:1] * 16, slip]).kind == "label", "one in 20"
+    assert infer_task("mine", [*teams, *teams[:1] * 15, slip]).kind == "text", "one in 19"
+    assert infer_task("mine", [*teams * 10, slip, f"{slip}!"]).kind == "text"
+
+
+def test_closed_task_of_answers_that_are_known_leaves_none_out() -> None:
+    names = [f"team {i}" for i in range(30)]
+    spec = closed_task("mine", names)
+    assert spec is not None
+    assert set(spec.labels) == set(names)
+    assert closed_task("mine", [*names, "network, but ask the people on the second floor"]) is None
+    assert closed_task("mine", []) is None
+
+
+@pytest.mark.parametrize(
     ("outputs", "labels"),
     [(["4", "4.0", "5", "5"], ("4", "5")), (["Fine", "fine ", "bad", "bad"], ("Fine", "bad"))],
 )
@@ -86,6 +120,8 @@ def test_infer_task_rating_orders_its_labels_as_numbers() -> None:
 def test_find_task_unknown_name_lists_what_exists() -> None:
     with pytest.raises(UnknownTaskError, match=r"commit_subject.*paper_title"):
         find_task("nonsense")
+    with pytest.raises(UnknownTaskError, match=r"commit_subject.*my_teams.*paper_title"):
+        find_task("my_taems", used={"my_teams": 3, "paper_title": 1})
 
 
 def test_find_task_label_set_includes_the_users_own_answers() -> None:
