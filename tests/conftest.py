@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 # knows, those that other tests define included.
 os.environ["PYTHON_KEYRING_BACKEND"] = "keyring.backends.fail.Keyring"
 
+_PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 # Variables that are no settings: they say which tests to run, and how.
 _OF_THE_TESTS = (
     "HYDRA_EDGE_REQUIRE_BROWSER", "HYDRA_EDGE_SCREENSHOT", "HYDRA_EDGE_TRAINING_DATA",
@@ -42,11 +43,12 @@ hypothesis.settings.load_profile("ours")
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Give every test a home of its own, and no setting or key of the machine's."""
+    """Give every test a home of its own, and no setting, key, proxy or width of the machine's."""
     for name in list(os.environ):
         if name.startswith(ENV_PREFIX) and not name.startswith(_OF_THE_TESTS):
             monkeypatch.delenv(name)
-    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    for name in ("OPENAI_API_KEY", "COLUMNS", *_PROXIES, *map(str.lower, _PROXIES)):
+        monkeypatch.delenv(name, raising=False)
     path = tmp_path / "home"
     monkeypatch.setenv("HYDRA_EDGE_HOME", str(path))
     return path

@@ -256,7 +256,9 @@ def test_headers_trickling_on_a_kept_connection_are_hung_up_on(person, monkeypat
             sock.sendall(whole)
             answer = b""
             while not answer.endswith(b"}"):  # head and body may come apart
-                answer += sock.recv(65536)
+                part = sock.recv(65536)
+                assert part, "hung up before the answer was whole"
+                answer += part
             assert status(answer) == 200
             sock.sendall(b"GET /he")
             assert sock.recv(65536) == b""
