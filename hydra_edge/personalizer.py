@@ -375,7 +375,7 @@ class Personalizer:
         check_flag("use_llm", use_llm)
         with self._fitting.to_fit() as is_ended:
             llm, note = self._fit_llm(wanted=use_llm)
-            stop = StopSignal(self._resources.closing.is_set, is_ended, should_stop)
+            stop = StopSignal(self._resources.is_over, is_ended, should_stop)
             report = fit_task(
                 self.engine, self.task(task).name, llm=llm, sampling=self._sampling(),
                 budget=Budget(calls, budget_s), progress=progress, should_stop=stop,
@@ -565,7 +565,7 @@ class Personalizer:
             max_tokens=max_tokens or question.history.task.max_tokens,
             seed=seed,
             on_token=pieces if question.history.task.kind == "text" else None,
-            should_stop=StopSignal(self._resources.closing.is_set, stop),
+            should_stop=StopSignal(self._resources.is_over, stop),
             on_candidate=on_candidate,
             on_start=on_start,
             votes=votes,

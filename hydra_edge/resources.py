@@ -54,6 +54,7 @@ class Resources:
         self.config = config
         self.paths = paths
         self.closing = threading.Event()
+        self.leaving = threading.Event()  # the program ends: all goes on but the LLM
         self._encoder = encoder
         self._bundle: Bundle | None = None
         self._engine: Engine | None = None
@@ -87,6 +88,11 @@ class Resources:
         """The LLM, for one thread at a time; see ``Personalizer.llm``."""
         with self._opening:
             self.check_open()
+            if self.leaving.is_set():
+                raise ClosedError(
+                    "The LLM cannot be asked: got a call while the program ends; expected it "
+                    "before. Ask earlier, or call close() first in an exit handler of your own."
+                )
             if self._llm is None:
                 from hydra_edge.llm.models import open_llm
 
@@ -106,6 +112,10 @@ class Resources:
                 "This personalizer is closed: got a call after close(); expected it before. "
                 "Open it again."
             )
+
+    def is_over(self) -> bool:
+        """Whether an answer or a fit is to end: the personalizer closes, or the program ends."""
+        return self.closing.is_set() or self.leaving.is_set()
 
     def close_llm(self, turn: AbstractContextManager[object]) -> None:
         """Wait until nobody asks the LLM, and close it if it was opened here.
@@ -149,7 +159,7 @@ def _leave_llms() -> None:
     with _noting:
         held = list(_with_llm)
     for resources in held:
-        resources.closing.set()
+        resources.leaving.set()
     deadline = time.monotonic() + _LEAVE_S
     for resources in held:
         resources.leave_llm(deadline)

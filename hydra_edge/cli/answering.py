@@ -113,7 +113,7 @@ def generate(
         output.answer("" if streams else generation.text)
         _remark(generation, show_candidates=show_candidates, explain=explain)
         if show_candidates and me.config.log:
-            output.note(f"Take one: hydra-edge choose N --id {generation.id}")
+            output.note(f"Take one: {options.command('choose', 'N', id=generation.id, user=user)}")
     if stop.wanted:
         raise typer.Exit(130)
 

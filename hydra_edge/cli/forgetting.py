@@ -114,7 +114,8 @@ def _forget(
         except KeyboardInterrupt:
             if not erased:
                 raise
-            unfitted = sorted({head.task for head in me.store.heads() if head.stale})
+            stale = {head.task for head in me.store.heads() if head.stale}
+            unfitted = sorted(stale & set(erased[0].tasks) & me.store.tasks().keys())
     receipt = erased[0]
     if as_json:
         missing = {} if unfitted is None else {"interrupted": True, "not_fitted": unfitted}
@@ -123,7 +124,7 @@ def _forget(
         fitted = tuple(task for task in receipt.tasks if task not in (unfitted or ()))
         _tell(replace(receipt, tasks=fitted), sources)
     if unfitted:
-        fits = "; ".join(f"hydra-edge fit-head --task {task}" for task in unfitted)
+        fits = "; ".join(options.command("fit-head", task=task, user=user) for task in unfitted)
         output.note(f"Interrupted: heads not fitted again: {fits}")
     if unfitted is not None:
         raise typer.Exit(130)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -81,8 +80,7 @@ def why_idle(engine: Engine | None, states: Sequence[HeadState]) -> list[str]:
 
 def rollback_command(task: str, role: str, user: str | None) -> str:
     """Return the command that goes back to the version before."""
-    which = options.as_words(task=task, role=role, user=user)
-    return shlex.join(["hydra-edge", "heads", "rollback", *which])
+    return options.command("heads", "rollback", task=task, role=role, user=user)
 
 
 def list_heads(
@@ -140,7 +138,7 @@ def show_head(
     shown = []
     with open_user(ctx, user) as me:
         name = me.task(task).name
-        kept = [state for state in me.store.heads(name) if state.role in roles]
+        kept = [s for s in me.store.heads(name) if s.role in roles and not s.stale]
         for one in roles:
             state = me.store.head(name, one)
             if state is not None:
@@ -162,9 +160,12 @@ def show_head(
     what = role or "head"
     if kept:
         versions = ", ".join(f"{state.role} v{state.version}" for state in kept)
+        again = options.command(
+            "heads", "rollback", "--role", role or "ROLE", "--version", "N", task=name, user=user
+        )
         output.note(
             f"No {what} of your own for {name} is in use: the shared one serves. Kept: {versions}; "
-            "hydra-edge heads rollback --role ROLE --version N takes one of them again"
+            f"{again} takes one of them again"
         )
     else:
         output.note(f"No {what} for {name} yet: the shared one serves. Next: hydra-edge fit-head")

@@ -250,7 +250,8 @@ def _fit(
         no_answers = calls is not None and calls < min(allowed_calls or 0, least)
         if not report.llm_calls and (no_answers or (allowed_s and not budget_s)):
             what = "answers allowed were" if no_answers else "time allowed was"
-            why = f"the {what} used up before this task: hydra-edge fit-head --task {name}"
+            again = options.command("fit-head", task=name, user=user)
+            why = f"the {what} used up before this task: {again}"
             report = replace(report, notes=(*report.notes, why))
         yield report
         if calls is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import select
+import shlex
 import stat
 import sys
 from typing import Annotated, Any
@@ -89,6 +90,11 @@ def as_words(**options: str | None) -> list[str]:
     """Return options as words of a command line; those that are None or empty are left out."""
     named = [(f"--{name}", value) for name, value in options.items() if value]
     return [word for pair in named for word in pair]
+
+
+def command(*words: str, **options: str | None) -> str:
+    """Return a command of ours with options, as it is to be typed into a shell."""
+    return shlex.join(["hydra-edge", *words, *as_words(**options)])
 
 
 def clean(text: str) -> str:

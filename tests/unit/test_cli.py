@@ -1,6 +1,7 @@
 """The command line calls the engine as asked and prints what it says."""
 
 import json
+import re
 from dataclasses import replace
 
 import cli_runner
@@ -151,6 +152,11 @@ def test_generate_answer_alone_goes_to_stdout(me):
     assert "+1.50 = +1.00 agrees with the other samples; +0.50 a usual answer" in result.stderr
     assert "your own head v3, learned from 40 queries: it helps" in result.stderr
     assert "7 of 8 samples arrived" in result.stderr
+
+
+def test_choosing_is_told_with_the_user_it_is_for(me):
+    result = call(me, "generate", "q", "--show-candidates", "-u", "bob")
+    assert re.search(r"Take one: hydra-edge choose N --id \S+ --user bob\n", result.stderr)
 
 
 def test_own_head_that_is_not_used_is_not_said_to_have_chosen():

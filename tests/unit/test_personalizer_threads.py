@@ -520,10 +520,14 @@ def test_end_of_the_interpreter_waits_until_an_llm_opened_here_is_left(make, thr
     result(threads.submit(leave))
 
     assert llm.stopped.acquire(blocking=False), "it was left before the handler came back"
-    assert all(person._resources.closing.is_set() for person in people)
-    with pytest.raises(ClosedError, match="closed"):
+    with pytest.raises(CancelledError):
         result(writing)
     assert not llm.closed
+    for person in people:  # for exit handlers of the program's own
+        assert person.add(Record("a text", "a title", TASK, "last")).added == 1
+        assert person.rank("about speech", task=TASK).records
+        with pytest.raises(ClosedError, match="the program ends"):
+            person.generate("about speech", task=TASK)
 
 
 def test_end_of_the_interpreter_does_not_wait_for_ever(make, threads, monkeypatch):
@@ -533,7 +537,7 @@ def test_end_of_the_interpreter_does_not_wait_for_ever(make, threads, monkeypatc
     person = make()
     with person.llm.turn():
         result(threads.submit(resources._leave_llms))
-        assert person._resources.closing.is_set()
+        assert person._resources.is_over()
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
