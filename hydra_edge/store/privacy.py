@@ -1,9 +1,9 @@
 """Which records are private, and what becomes so with them.
 
 A text is private wherever it stands once its owner has said so of one record, until they say
-otherwise: whether a record of the very same texts comes later or was there before. Only what
-apps may have written is as they said, or they could find out what is private, or hide what is
-not theirs.
+otherwise: whether a record of the very same texts comes later or was there before. What is private
+only by its record, as a later edit is, takes nothing earlier along. Only what apps may have
+written is as they said, or they could find out what is private, or hide what is not theirs.
 """
 
 from __future__ import annotations

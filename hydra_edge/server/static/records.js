@@ -70,8 +70,9 @@ export function startRecords({ task, saying, changed }) {
     if (!done) return;
     toggle.setAttribute("aria-checked", String(wanted));
     if (done.changed > 1) await show(); // others became private with it
-    status.textContent = wanted
-      ? "Private now: no remote LLM is ever shown it."
+    status.textContent = wanted && done.changed > 1
+      ? "Private now, and with it others of the same text or made from it; each is switched off by itself."
+      : wanted ? "Private now: no remote LLM is ever shown it."
       : "Not private any more: a remote LLM may be shown it.";
   }
 
