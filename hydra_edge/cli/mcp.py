@@ -105,7 +105,7 @@ def install(
     from hydra_edge.program import NAME
 
     with _needing_the_extra():  # what is added would not start
-        import hydra_edge.mcp.server  # noqa: F401
+        import hydra_edge.mcp.server  # noqa: F401 - only to see whether it can start
     check_named(ctx, user, [task] if task else [])  # told now, not by a server that will not start
     model = models.name_to_keep(model) if model else None
     place = path or clients.own_config_path(client)

@@ -15,7 +15,7 @@ def two_commands(*functions):
 
 
 def test_command_listed_in_help_is_not_read():
-    def broken(value: "NoSuchType") -> None:  # noqa: F821
+    def broken(value: "NoSuchType") -> None:  # noqa: F821 - broken on purpose
         """Cannot be read."""
 
     def fine(value: int = 1) -> None:
