@@ -125,7 +125,12 @@ def _decide(
             why += f", but of {n} held-out queries only; {MIN_HELD_OUT} are needed"
     if personal:
         return "personal", why
-    against = f"shared {shared.mean:+.4f} over baseline (lower bound {shared.low:+.4f})"
+    sure = (
+        "expected, counting what other users gained"
+        if shared.confidence == SHARED_CONFIDENCE  # its bound is the mean itself
+        else f"lower bound {shared.low:+.4f}"
+    )
+    against = f"shared {shared.mean:+.4f} over baseline ({sure})"
     return ("shared" if shared.low > 0.0 else "baseline"), f"{why}; {against}"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import importlib
+import json
 import re
 import shlex
 import subprocess
@@ -122,3 +123,21 @@ def test_contributing_map_has_every_module_of_the_package() -> None:
     modules |= {path.stem for path in package.glob("[!_]*.py")}
 
     assert set(re.findall(r"`(\w+)`", table)) == modules
+
+
+def test_figures_in_sentences_are_the_stored_ones() -> None:
+    training, notes = (
+        (ROOT / "docs" / name).read_text(encoding="utf-8")
+        for name in ("training.md", "performance-notes.md")
+    )
+    bundle = ROOT / "hydra_edge" / "bundles" / "default" / "manifest.json"
+    of_base = json.loads(bundle.read_text(encoding="utf-8"))["parity"]["agreement"]
+    both, records, answers = (
+        f"{of_base[name]:.3f}".lstrip("0")
+        for name in ("kendall", "reranker_kendall", "adapter_kendall")
+    )
+    assert f"{both}: {records} for records and {answers} for answers" in training
+    stored = ROOT / "bench" / "results" / "latency.json"
+    fit = json.loads(stored.read_text(encoding="utf-8"))["fit"]
+    assert f"takes {fit['sklearn_over_fit']:.1f} times as long as we do" in " ".join(notes.split())
+    assert f"{fit['paper_head_over_fit']:.0f} times as long as our fit" in " ".join(notes.split())

@@ -48,6 +48,20 @@ def test_judge_population_no_better_than_the_baseline_falls_back_to_it() -> None
     assert "shared +0.0000 over baseline" in verdict.reason
 
 
+def test_judge_claims_a_lower_bound_of_the_shared_head_only_where_there_is_one() -> None:
+    groups = groups_from(np.array([1.0, 0, 0, 0]), 60, 0)
+    prior = Prior(np.array([1.0, 0, 0, 0]), np.eye(DIM), 0.1)
+    others = PopulationGain(0.1, 0.05, 0.2)
+    of_shared = {
+        gains: judge(groups, prior, BASELINE, top=1, gains=gains).reason.split("; ")[-1]
+        for gains in (None, PopulationGains(others, others))
+    }
+    alone, with_others = of_shared.values()
+    assert alone.startswith("shared +") and "lower bound" in alone
+    assert with_others.startswith("shared +")
+    assert with_others.endswith("over baseline (expected, counting what other users gained)")
+
+
 def test_judge_harmful_population_is_switched_off() -> None:
     verdict = run(truth=[0, 0, 0, 1], mean=[1, 0, 0, -1], n=2 * MIN_HELD_OUT)
     assert verdict.switch != "shared"
