@@ -251,10 +251,15 @@ def way_online(paths: Paths) -> str:
         stays = False
     if not stays:
         return "leave --offline out"
-    variable = f"{ENV_PREFIX}OFFLINE"
-    if os.environ.get(variable):
+    if variable := variable_over("offline"):
         return f"unset {variable}"
     return "run `hydra-edge config set offline false`"
+
+
+def variable_over(name: str) -> str:
+    """Return the environment variable that wins over a setting's file; empty if none is set."""
+    variable = ENV_PREFIX + name.upper()
+    return variable if os.environ.get(variable) else ""
 
 
 def save_setting(paths: Paths, name: str, value: str) -> None:

@@ -102,7 +102,8 @@ def instead_of(folder: Path) -> str:
     if folder == SHIPPED:
         return "Reinstall hydra-edge."
     return (
-        "Give the folder of a base, or go back to the shipped one: hydra-edge bundle use default."
+        "Give the folder of a base, or go back to the shipped one: hydra-edge bundle use default "
+        "(and unset HYDRA_EDGE_BUNDLE where it names this one)."
     )
 
 

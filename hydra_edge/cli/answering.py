@@ -33,11 +33,14 @@ def generate(
     model: options.Model = None,
     n: Annotated[
         int | None,
-        typer.Option("-n", "--candidates", metavar="N", min=1, help="Answers to choose among."),
+        typer.Option(
+            "-n", "--candidates", metavar="N", min=1, max=64, help="Answers to choose among."
+        ),
     ] = None,
     k: options.Records = None,
     temperature: Annotated[
-        float | None, typer.Option(metavar="T", min=0.0, help="Of all samples but the first.")
+        float | None,
+        typer.Option(metavar="T", min=0.0, max=10.0, help="Of all samples but the first."),
     ] = None,
     max_tokens: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Longest answer; default: the task's.")

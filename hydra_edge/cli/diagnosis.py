@@ -342,7 +342,7 @@ def use_bundle(
     ],
 ) -> None:
     """Use another base from now on, once it is checked."""
-    from hydra_edge.config import Config, expanded, find_paths, save_setting
+    from hydra_edge.config import Config, expanded, find_paths, save_setting, variable_over
 
     chosen = "" if path in {"", "default"} else str(expanded(path).resolve())
     config = Config(bundle=chosen)
@@ -350,6 +350,12 @@ def use_bundle(
     _check_runs(bundle, config)
     paths = find_paths()
     save_setting(paths, "bundle", chosen)
+    if variable := variable_over("bundle"):
+        output.note(
+            f"base {bundle.base_id[:12]} written to {paths.config_file}, but {variable} wins over "
+            "it: unset that"
+        )
+        return
     said = f"base {bundle.base_id[:12]} is in use. Records and choices are kept"
     if _fitted_with_another(bundle, paths):
         said += (

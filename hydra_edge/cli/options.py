@@ -62,7 +62,7 @@ BaseUrl = Annotated[
 Offline = Annotated[bool, typer.Option("--offline", help="Refuse to ask any remote LLM.")]
 Records = Annotated[
     int | None,
-    typer.Option("-k", "--records", metavar="K", min=0, help="Records to show to the LLM."),
+    typer.Option("-k", "--records", metavar="K", min=0, max=64, help="Records to show to the LLM."),
 ]
 Ranked = Annotated[
     int | None,

@@ -60,7 +60,7 @@ def set_setting(
     value: Annotated[str, typer.Argument(metavar="VALUE", help="Its new value.")],
 ) -> None:
     """Change one setting for good."""
-    from hydra_edge.config import find_paths, save_setting
+    from hydra_edge.config import find_paths, save_setting, variable_over
 
     if name == "bundle":
         diagnosis.use_bundle(value)
@@ -68,7 +68,10 @@ def set_setting(
     value = _checked(ctx, name, value)
     paths = find_paths()
     save_setting(paths, name, value)
-    output.note(f"{name} written to {paths.config_file}")
+    said = f"{name} written to {paths.config_file}"
+    if variable := variable_over(name):
+        said += f", but {variable} wins over it: unset that"
+    output.note(said)
 
 
 def _checked(ctx: typer.Context, name: str, value: str) -> str:

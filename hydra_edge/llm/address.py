@@ -30,7 +30,8 @@ def split_base_url(base_url: str) -> SplitResult:
     if parts.scheme not in {"http", "https"} or not parts.hostname or not port_ok or parts.query:
         raise ConfigError(
             f"base_url = {base_url!r} cannot be used; expected http(s)://host[:port]/path, such "
-            "as http://127.0.0.1:11434/v1. Correct it with `hydra-edge config set base_url`."
+            "as http://127.0.0.1:11434/v1. Correct it where it was set: by `hydra-edge config set "
+            "base_url`, HYDRA_EDGE_BASE_URL or --base-url."
         )
     return parts
 

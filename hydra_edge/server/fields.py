@@ -110,6 +110,15 @@ class Fields:
             raise self._bad(name, f"a number from {low:g} to {high:g}")
         return float(value)
 
+    def moment(self, name: str) -> float | None:
+        """Return a moment in Unix seconds, told in them or as an import takes it."""
+        from hydra_edge.importers.base import parse_time
+
+        try:
+            return parse_time(self._values.get(name))
+        except ValueError as err:
+            raise self._bad(name, "Unix seconds or an ISO date such as 2023-12-31") from err
+
     def inner(self, name: str) -> Fields:
         """Return the fields of an object inside this one; none if it is left out."""
         value = self._values.get(name, {})

@@ -16,7 +16,7 @@ from starlette.routing import Route
 from hydra_edge import __version__
 from hydra_edge.apptasks import app_task
 from hydra_edge.errors import ConfigError
-from hydra_edge.records import MOMENTS, checked, name_fault
+from hydra_edge.records import checked, name_fault
 from hydra_edge.server.apprecords import as_told, of_app
 from hydra_edge.server.chat import (
     ID_PREFIX,
@@ -237,7 +237,7 @@ def _read_record(service: Service, scope: Scope, entry: object, place: int) -> R
     task = service.task(scope, fields.text("task", "") or usual) or DEFAULT_TASK
     record = Record(
         fields.text("input"), fields.text("output"), canonical_name(task), fields.text("id", ""),
-        fields.number("time", *MOMENTS), fields.flag("private"),
+        fields.moment("time"), fields.flag("private"),
         scope.source(fields.text("source", "api")),
     )  # fmt: skip
     if not record.input.strip() or not record.output.strip():

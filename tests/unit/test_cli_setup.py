@@ -831,6 +831,17 @@ def test_bundle_use_takes_a_sound_base_and_refuses_a_broken_one(tmp_path):
     assert loaded("bundle", "show", "--json")["path"] == str(shipped)
 
 
+def test_setting_under_its_variable_is_not_told_to_be_in_force(monkeypatch, tmp_path):
+    monkeypatch.setenv("HYDRA_EDGE_BUNDLE", str(tmp_path))
+    used = call("bundle", "use", "default")
+    assert used.exit_code == 0
+    assert "in use" not in used.stderr
+    assert "HYDRA_EDGE_BUNDLE wins over it: unset that" in " ".join(used.stderr.split())
+    monkeypatch.setenv("HYDRA_EDGE_CANDIDATES", "3")
+    told = " ".join(call("config", "set", "candidates", "4").stderr.split())
+    assert "HYDRA_EDGE_CANDIDATES wins over it: unset that" in told
+
+
 @pytest.mark.usefixtures("fitted")
 def test_bundle_use_says_that_the_shared_heads_serve_only_where_they_do():
     assert "the shared ones serve" not in call("bundle", "use", "default").stderr

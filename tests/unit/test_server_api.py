@@ -287,6 +287,18 @@ def test_records_are_added_all_or_none(person):
     )  # fmt: skip
 
 
+def test_record_time_is_taken_as_an_import_takes_it(person):
+    me = person(records=[])
+    given = [{"input": t, "output": "a title", "time": t} for t in ("2024-01-02", "0", "yesterday")]
+    with serving(me) as served, served.client() as client:
+        refused = client.post("/v1/records", json={"records": given})
+        assert client.post("/v1/records", json={"records": given[:2]}).status_code == 201
+        times = {r.input: r.time for r in me.store.records()}
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "records[2].time")
+    assert "ISO date" in refused.json()["error"]["message"]
+    assert times == {"2024-01-02": 1704153600.0, "0": 0.0}
+
+
 def test_record_without_a_task_is_of_the_setting(person):
     def tasks(me):
         return {r.input: r.task for r in me.store.records() if r.output == "a title"}
