@@ -53,8 +53,13 @@ def same(before: Sequence[Completion], now: Sequence[Completion]) -> int:
 
 
 def _chosen(case: Case, sampled: Sampled) -> tuple[str, float]:
-    """Return what the gated adapter chooses, and what it is worth to the user."""
+    """Return what the gated adapter chooses, and what it is worth to the user.
+
+    Of blank answers alone there is nothing to choose.
+    """
     pool = sampled.pool
+    if not pool.candidates:
+        return "", 0.0
     text = choose(case.head("adapter"), pool, case.history).text
     truth = case.subject.user.records[case.position].output
     at = [candidate.text for candidate in pool.candidates].index(text)

@@ -176,7 +176,7 @@ class Case:
     @cached_property
     def by_cosine(self) -> tuple[Record, ...]:
         """Records nearest by the base's encoder."""
-        order = np.argsort(-(self.history.inputs @ self.vector), kind="stable")
+        order = np.argsort(-self.history.cosines(self.vector), kind="stable")
         return tuple(self.history.records[i] for i in order[: SAMPLING.shown].tolist())
 
     @cached_property

@@ -11,7 +11,7 @@ a cache lacks are not measured: the result says that it is not complete, and has
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -68,9 +68,17 @@ def measure(
     sizes: Sequence[int],
     published: Published | None = None,
     lamp: LampUsers | None = None,
-    seen: Set[str] | None = None,
+    seen: Sequence[UserHistory] | None = None,
+    seen_in: str = "",
 ) -> dict[str, JsonDict]:
     """Measure every task of the users given; return each one's figures, or why there are none.
+
+    Parameters
+    ----------
+    seen
+        Whom the base was trained on; None if nobody says.
+    seen_in
+        What they were read from.
 
     Raises
     ------
@@ -79,6 +87,7 @@ def measure(
     """
     tasks: dict[str, JsonDict] = {}
     rows = ROWS if published is None else (*ROWS, *published.rows)
+    texts = None if seen is None else {r.input for user in seen for r in user.records}
     drawn = draw_tasks(
         everyone, users=users, queries=bench.queries, seed=bench.seed, specs=specs, only=only,
         bundle=bench.bundle, lamp=lamp,
@@ -94,10 +103,17 @@ def measure(
             run = run_task(bench, data, report, rows)
             if run.results:
                 grow(bench, run, sizes, report)
-        tasks[data.name] = summarise(run, bench.seed, rows, seen)
+        known = None if seen is None else {u.user for u in seen if u.task == data.name}
+        tasks[data.name] = summarise(run, bench.seed, rows, texts, known)
         if published is not None:
             tasks[data.name]["published"] = published.costs(data.name)
         show(data.name, tasks[data.name], console)
+        if (of_them := tasks[data.name].get("users_seen")) is not None:
+            say(
+                console,
+                f"{data.name}: {of_them} of {tasks[data.name]['users']} users measured have "
+                f"records in {seen_in}",
+            )
     return tasks
 
 
@@ -172,7 +188,10 @@ def main(
     seed: Annotated[int, typer.Option(help="Draws users and resamples them.")] = 0,
     seen_in: Annotated[
         list[Path] | None,
-        typer.Option(help="Training files: figures also by whether they hold a query's text."),
+        typer.Option(
+            help="Training files: figures also by whether they hold a query's text, and how many "
+            "of those measured are in them."
+        ),
     ] = None,
     cache: Cache = CACHE,
     replay: Replay = False,
@@ -228,11 +247,12 @@ def main(
         "llm": model.name, "seed": seed, "candidates": SAMPLING.n, "shown": SAMPLING.shown,
         "fit_pools": fit_pools, "queries": queries,
     }  # fmt: skip
-    seen = {r.input for u in read_files(seen_in) for r in u.records} if seen_in else None
+    seen = read_files(seen_in) if seen_in else None
     kept = kept_tasks(keep, figures)  # before the hours of measuring, not after
     measured_now = measure(
         bench, everyone, console, users=users, specs=read_specs(task_spec or [], everyone),
         only=task or (), sizes=sizes, published=rival, lamp=lamp_users, seen=seen,
+        seen_in=", ".join(path.name for path in seen_in or ()),
     )  # fmt: skip
     tasks = kept | measured_now
     model.close()

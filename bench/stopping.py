@@ -183,8 +183,9 @@ def trim(stragglers: int, courses: Sequence[Course]) -> JsonDict:
 def compare(stopped: Sequence[Moment], courses: Sequence[Course]) -> JsonDict:
     """Compare pools that were stopped with the full ones."""
     full = [course.moments[-1] for course in courses]
+    worth = sum(m.utility for m in full)  # 0 where no answer was right: no share of it is kept
     return {
-        "utility_kept": sum(m.utility for m in stopped) / sum(m.utility for m in full),
+        "utility_kept": sum(m.utility for m in stopped) / worth if worth else None,
         "steps_saved": 1 - sum(m.steps for m in stopped) / sum(m.steps for m in full),
         "tokens_saved": 1 - sum(m.tokens for m in stopped) / sum(m.tokens for m in full),
         "same_choice": float(
@@ -215,12 +216,23 @@ def check_text(tasks: Sequence[TaskData]) -> None:
 
 
 def measure(bench: Bench, tasks: Sequence[TaskData], console: Console) -> JsonDict:
-    """Measure what rules that stop a pool early keep and save."""
+    """Measure what rules that stop a pool early keep and save.
+
+    Raises
+    ------
+    BenchError
+        If a task is a closed set, or all answers to it are blank.
+    """
     check_text(tasks)
     figures = {}
     for data in tasks:
         followed = (course_of(case) for case in cases(bench, data))
         courses = [course for course in followed if course.moments]
+        if not courses:
+            raise BenchError(
+                f"{data.name} has no pool to stop: got blank answers only; expected some text. "
+                "Leave it out with --task."
+            )
         found = {title: apply(rule, courses) for title, rule in rules().items()}
         found |= {f"all but {k} of each prompt": trim(k, courses) for k in STRAGGLERS}
         table = Table(
@@ -228,7 +240,8 @@ def measure(bench: Bench, tasks: Sequence[TaskData], console: Console) -> JsonDi
             title=f"{data.name}, {bench.llm.name}: {len(courses)} pools",
         )  # fmt: skip
         for title, shares in found.items():
-            table.add_row(title, *(f"{share:.1%}" for share in shares.values()))
+            said = ("-" if share is None else f"{share:.1%}" for share in shares.values())
+            table.add_row(title, *said)
         console.print(table)
         figures[data.name] = {"pools": len(courses), "rules": found}
     return {"tasks": figures}

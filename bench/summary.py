@@ -126,11 +126,16 @@ def _mean(queries: Sequence[QueryResult], row: str) -> float | None:
 
 
 def summarise(
-    run: TaskRun, seed: int, rows: Sequence[Row] = ROWS, seen: Set[str] | None = None
+    run: TaskRun,
+    seed: int,
+    rows: Sequence[Row] = ROWS,
+    seen: Set[str] | None = None,
+    known: Set[str] | None = None,
 ) -> JsonDict:
     """Put a task's figures together; intervals are over users, 90 %.
 
-    ``seen`` are inputs the base was trained on; None if nobody says which.
+    ``seen`` are inputs the base was trained on, ``known`` people whose records of this task were
+    among them; None if nobody says which.
 
     All are of the ``users`` who were measured. Where a replay lacked answers of some it is not
     ``complete``: with these the figures would be others, and they enter no mean. Where nobody was
@@ -164,6 +169,7 @@ def summarise(
         "queries": sum(len(result.queries) for result in results),
         "targets_in_input": sum(q.target_in_input for r in results for q in r.queries),
         "seen_in_training": None if seen is None else seen_or_not(results, seen),
+        "users_seen": None if known is None else sum(r.user in known for r in results),
         "best_prompt_only": best,
         "relative_gain": finite(gain.mean),
         "gain_interval": _bounds(gain),

@@ -13,7 +13,7 @@ from typing import get_args
 
 import numpy as np
 
-from export.episodes import Maps, UserEpisodes, labelled
+from export.episodes import Maps, UserEpisodes, count_users, labelled
 from export.priors import (
     Labelled,
     Population,
@@ -201,7 +201,8 @@ def shared_weights(
 def shared_utility(views: Sequence[View], tasks: set[str], weights: Sequence[Double1d]) -> float:
     """Return what weights of each view are worth to its left-out users' pools."""
     held = [_left_out(view, tasks, len(weights[0])) for view in views]
-    return float(np.concatenate(_chosen(held, weights)).mean())
+    utilities = np.concatenate(_chosen(held, weights))
+    return float(utilities.mean()) if len(utilities) else 0.0
 
 
 def _best(trials: Sequence[Trial], folds: Sequence[int] | None = None) -> Trial:
@@ -334,7 +335,8 @@ def fit_priors(
     """Fit the adapter's priors: one a task, and one a kind for tasks never seen.
 
     Those of a kind hold no learned map, and their features know no closed set: what was learned
-    of one says nothing of another. Those of closed sets weigh evidence as such only.
+    of one says nothing of another. Those of closed sets weigh evidence as such only. A group of a
+    single user has none: nobody is left to judge it on. A task's kind serves it.
 
     Parameters
     ----------
@@ -347,6 +349,8 @@ def fit_priors(
     arrays: dict[str, Float2d] = {}
     quality: JsonDict = {}
     for task in sorted(kinds):
+        if _is_of_one(whole[0], {task}):
+            continue
         found = fit_group(seen, whole[0], {task}, names, maps=has_maps)
         if kinds[task] != "text":
             plain = [Settings(tau, ridge, maps=False) for tau in TAUS for ridge in RIDGES]
@@ -357,10 +361,16 @@ def fit_priors(
         quality[task] = found.report
     for kind in sorted(set(kinds.values())):
         tasks = {task for task, of in kinds.items() if of == kind}
+        if _is_of_one(whole[1], tasks):
+            continue
         found = fit_group(unseen, whole[1], tasks, names, maps=False, evidence=kind != "text")
         arrays |= prior_arrays("adapter", kind, found)
         quality[kind] = found.report
     return arrays | _missing_kinds(arrays, len(names)), quality
+
+
+def _is_of_one(view: View, tasks: set[str]) -> bool:
+    return count_users(u for u in view.pools if u.task in tasks and u.items) < 2
 
 
 def _missing_kinds(arrays: Mapping[str, Float2d], dim: int) -> dict[str, Float2d]:

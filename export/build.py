@@ -13,17 +13,18 @@ from __future__ import annotations
 import importlib.util
 import json
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from export.cache import CachedLLM, answer_rows, answers_file
-from export.data import UserHistory, by_task, fingerprint, sha256_of
+from export.data import UserHistory, by_task, fingerprint, numbered, sha256_of
 from export.label import (
     Ask,
     Job,
     ask_all,
+    check_known,
     jobs_of,
     pools_kept,
     prepare_pools,
@@ -33,7 +34,15 @@ from export.label import (
     unanswered,
 )
 from export.labels import PoolLabel, RecordLabel, read_pools, write_labels
-from export.mine import Questions, as_float32, mine_reranker, read_plan, write_plan
+from export.mine import (
+    Questions,
+    as_float32,
+    mine_reranker,
+    read_plan,
+    stated_names,
+    stated_plan,
+    write_plan,
+)
 from export.pack import (
     CARD_FILE,
     Card,
@@ -42,7 +51,7 @@ from export.pack import (
     refuse_other,
 )
 from export.shown import SHOWN_FILE, add_shown, read_shown
-from export.stages import Say, Stage, run_stages
+from export.stages import INPUTS_FILE, Say, Stage, run_stages
 from export.workshop import PLAN_FILE, RERANKER_FILE, ROLES, Settings, Workshop
 from hydra_edge.bundle import Bundle, load_bundle
 from hydra_edge.bundle.manifest import ENCODER_FILE, MANIFEST_FILE, MAPS_FILE, TOKENIZER_FILE
@@ -164,6 +173,11 @@ class _Build:
         names: JsonDict = {role: list(feature_names(role)) for role in ROLES}
         version: JsonDict = {"feature_version": FEATURE_VERSION}
         limits = _bounds(settings.limits or ())
+        # Of a local model only its file's name is stated; a hash tells that it has moved.
+        names_of = stated_names(llm.name for llm in plan.llms)
+        moved = [text_hash(spec) for spec, own in names_of.items() if own != spec]
+        asked: JsonDict = {"plan": stated_plan(plan.as_json())}
+        asked |= {"llm_files": moved} if moved else {}
         return [
             Stage(
                 "onnx", self._onnx, (ENCODER_FILE, TOKENIZER_FILE, CARD_FILE), self._model_files,
@@ -171,7 +185,7 @@ class _Build:
             ),
             Stage(
                 "mine", self._mine, (RERANKER_FILE, PLAN_FILE), self._data_files, ("onnx",),
-                parameters={"plan": plan.as_json(), "features": names["reranker"], **version},
+                parameters={**asked, "features": names["reranker"], **version},
                 version=2,
             ),
             Stage(
@@ -211,7 +225,30 @@ class _Build:
             self.say(f"{out} is up to date: base {there.base_id[:12]}")
             return
         bundle = self._pack_into(out, self._card())
+        for line in self._learned():
+            self.say(line)
         self.say(f"{out} is written: base {bundle.base_id[:12]}")
+
+    def _learned(self) -> Iterator[str]:
+        """Say of each task what its shared head was worth to users left out, or that it has none.
+
+        A stand-in for training may state no figures.
+        """
+        figures = _read_json(self.shop.at("train", QUALITY_FILE)).get("adapter", {})
+        tasks = sorted(_read_json(self.shop.at("mine", PLAN_FILE))["reranker"])
+        gained = set()
+        for task in tasks:
+            if not (of := figures.get(task)):
+                continue
+            worth, users = of["utility"], of["users"]
+            yield (
+                f"{task}: utility {worth['baseline']:.4f} -> {worth['shared']:.4f}, {users:,} "
+                "users left out"
+            )
+            if worth["shared"] > worth["baseline"]:
+                gained.add(task)
+        if nothing := [task for task in tasks if task not in gained]:
+            yield f"nothing was learned for: {', '.join(nothing)}"
 
     def _data_files(self) -> Sequence[Path]:
         return self.settings.files
@@ -313,7 +350,8 @@ class _Build:
     def _answers(self) -> JsonDict:
         """Describe what is kept of LLMs: their answers, packed or not, and what they were shown."""
         folder, llms = self.settings.answers, self.settings.plan.llms
-        rows = {llm.name: answer_rows(answers_file(folder, llm.name)) for llm in llms}
+        names = stated_names(llm.name for llm in llms)
+        rows = {own: answer_rows(answers_file(folder, spec)) for spec, own in names.items()}
         marks: JsonDict = {name: text_hash("\n".join(kept.values())) for name, kept in rows.items()}
         shown = folder / SHOWN_FILE
         return marks | ({SHOWN_FILE: sha256_of(shown)} if shown.exists() else {})
@@ -328,12 +366,14 @@ class _Build:
         import safetensors.numpy
 
         settings, train = self.settings, self.train or _default_train()
+        pools = read_pools(self.shop.at("label", POOLS_FILE))
+        check_known(pools, self.shop.users)
         made = train(
             bundle=self.shop.first_base(),
             encoder=self.shop.encoder,
             users_by_task=self.shop.users,
             everyone=self.shop.everyone,
-            pools=read_pools(self.shop.at("label", POOLS_FILE)),
+            pools=pools,
             seed=settings.plan.seed,
             report=self.progress,
         )
@@ -341,13 +381,31 @@ class _Build:
         safetensors.numpy.save_file(as_float32(made.arrays), folder / MAPS_FILE)
         _write_json(folder / FEATURES_FILE, {role: list(made.features[role]) for role in ROLES})
         _write_json(folder / CLOSED_FILE, {task: list(a) for task, a in made.closed_sets.items()})
-        quality = {
-            **made.quality,
-            "llms": json.loads(self.shop.at("label", REPORT_FILE).read_text(encoding="utf-8")),
-            "plan": settings.plan.as_json(),
-            "trained_on": fingerprint(settings.files),
+        _write_json(folder / QUALITY_FILE, {**made.quality, **self._origin()})
+
+    def _origin(self) -> JsonDict:
+        """State what training rests on: what earlier stages did, whatever they are told now."""
+        plan = _read_json(self.shop.at("mine", PLAN_FILE))["plan"]
+        report = _read_json(self.shop.at("label", REPORT_FILE))
+        names, seed = stated_names(report), self.settings.plan.seed
+        return {
+            "llms": {
+                names[spec]: {**of, "name": names.get(of["name"], of["name"])}
+                for spec, of in report.items()
+            },
+            "plan": stated_plan(plan),
+            "trained_on": self._trained_on(),
+            **({} if seed == plan["seed"] else {"training_seed": seed}),
         }
-        _write_json(folder / QUALITY_FILE, quality)
+
+    def _trained_on(self) -> JsonDict:
+        """Fingerprint the files of this stage, and those that earlier ones were given instead."""
+        marks = fingerprint(self.settings.files)
+        for stage in ("mine", "label"):
+            for file in _read_json(self.shop.at(stage, INPUTS_FILE))["files"]:
+                if (mark := file["sha256"][:16]) not in marks.values():
+                    marks[numbered(file["name"], marks)] = mark
+        return dict(marks)
 
     def _agree(self, folder: Path) -> None:
         from export.agreement import LIMITS, check_agreement, compare, draw_sample
@@ -356,6 +414,7 @@ class _Build:
         settings, shop = self.settings, self.shop
         within, seed = settings.agreement or LIMITS, settings.plan.seed
         pools = read_pools(shop.at("label", POOLS_FILE))
+        check_known(pools, shop.users)
         sample = draw_sample(shop.users, pools, seed=seed)
         trained = self._pack_into(shop.scratch / "trained", Card.load(shop.at("onnx", CARD_FILE)))
         figures = compare(trained, shop.float_encoder, shop.encoder, sample, progress=self.progress)
@@ -399,6 +458,11 @@ def _default_train() -> Train:
 
 def _bounds(limits: Sequence[Limit]) -> list[list[str | float]]:
     return [[limit.figure, limit.low, limit.high] for limit in limits]
+
+
+def _read_json(path: Path) -> JsonDict:
+    found: JsonDict = json.loads(path.read_text(encoding="utf-8"))
+    return found
 
 
 def _write_json(path: Path, value: JsonDict) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from export.data import UserHistory, shared_labels
+from export.data import LEAST_USERS, UserHistory, shared_labels
 from hydra_edge.encoder import TextEncoder
 from hydra_edge.features.closed import Classifier, borrow
 from hydra_edge.tasks import TaskSpec, answer_key, find_task, number
@@ -53,6 +53,11 @@ class ClosedSet:
             answered=np.array([place[answer_key(r.output, kind)] for _, r in kept], dtype=np.int64),
             users=tuple(u for u, _ in kept),
         )
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether there is something to be told apart, and no few people are told of by it."""
+        return len(self.labels) >= LEAST_LABELS and len(set(self.users)) >= LEAST_USERS
 
     def rows(self, users: Iterable[str]) -> Int1d:
         """Return where these users' records are."""

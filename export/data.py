@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import itertools
 import json
+import math
 import random
 import warnings
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -139,22 +141,47 @@ class _Row:
             )
         return str(value)
 
+    def name(self, name: str) -> str:
+        """Return ``user`` or ``task``.
+
+        Raises
+        ------
+        HydraError
+            If it is missing, no text, or blank.
+        """
+        value = self.text(name)
+        if not value.strip():
+            raise HydraError(
+                f"{self.at}: got a blank {name}; expected a name. Correct the line, or take it out."
+            )
+        return value
+
     def number(self, name: str) -> float | None:
         """Return ``seq`` or ``time``; None if the line has none.
 
         Raises
         ------
         HydraError
-            If it is no number.
+            If it is no number, or none that has a place among others.
         """
         value = self.line.get(name)
+        if value is None:
+            return None
         try:
-            return None if value is None else float(str(value))
-        except ValueError as err:
+            found = float(str(value))
+        except ValueError:
+            found = math.nan
+        if not math.isfinite(found):
             raise HydraError(
                 f"A line of user {self.line.get('user')!r} has {name} {value!r}; expected a number "
                 "or null. Correct it, or leave it out of every line of that user."
-            ) from err
+            )
+        return found
+
+    def marks(self) -> tuple[str, ...]:
+        """Return what tells a line from another of the same content; nothing if it has neither."""
+        given = [self.line.get(name) for name in ("id", "seq", "time")]
+        return () if all(one in (None, "") for one in given) else tuple(map(str, given))
 
 
 def _ordered(rows: Sequence[_Row]) -> list[tuple[float, _Row]]:
@@ -177,29 +204,44 @@ def read_users(paths: Sequence[Path]) -> list[UserHistory]:
 
     Time proper is often missing or coarse, and the rule of the data is that a query sees
     only records of smaller ``seq``. Lines with a blank input or output are left out, with a
-    warning: a device takes no such record.
+    warning: a device takes no such record. So are lines that are there already, as where files
+    overlap: a query would find its twin in its past.
 
     Raises
     ------
     HydraError
         If a file cannot be read or is there twice, a line's ``seq`` or ``time`` is no number, or
-        its user, task, input or output no text.
+        its user, task, input or output no text, or its user or task blank.
     """
     check_distinct(paths)
     of_user: dict[tuple[str, str], list[_Row]] = {}
     blank: list[str] = []
-    for place, (at, line) in enumerate(one for path in paths for one in _lines(path)):
-        row = _Row(line, place, at)
-        if not (row.text("input").strip() and row.text("output").strip()):
-            blank.append(at)
-            continue
-        of_user.setdefault((row.text("user"), canonical_name(row.text("task"))), []).append(row)
-    if blank:
-        warnings.warn(
-            f"{len(blank)} lines with a blank input or output are left out; the first is "
-            f"{blank[0]}.",
-            stacklevel=2,
-        )
+    repeated: list[str] = []
+    first_in: dict[tuple[str, ...], Path] = {}
+    places = itertools.count()
+    for path in paths:
+        for at, line in _lines(path):
+            row = _Row(line, next(places), at)
+            if not (row.text("input").strip() and row.text("output").strip()):
+                blank.append(at)
+                continue
+            owner = row.name("user"), canonical_name(row.name("task"))
+            marks = row.marks()
+            content = (*owner, *marks, row.text("input"), row.text("output"))
+            # With nothing to tell them apart, one may write the same twice, but not in two files.
+            if content in first_in and (marks or first_in[content] is not path):
+                repeated.append(at)
+                continue
+            first_in.setdefault(content, path)
+            of_user.setdefault(owner, []).append(row)
+    for lines, what in (
+        (blank, "with a blank input or output"),
+        (repeated, "that are there already, word for word,"),
+    ):
+        if lines:
+            warnings.warn(
+                f"{len(lines)} lines {what} are left out; the first is {lines[0]}.", stacklevel=2
+            )
     return [
         UserHistory(
             user, task,
@@ -312,6 +354,15 @@ def check_distinct(paths: Sequence[Path]) -> None:
             )
 
 
+def numbered(name: str, taken: Container[str]) -> str:
+    """Return a name, with a number if it is taken."""
+    free, n = name, 1
+    while free in taken:
+        n += 1
+        free = f"{name} ({n})"
+    return free
+
+
 def fingerprint(paths: Sequence[Path]) -> dict[str, str]:
     """Return each input's sha256, cut to 16 digits: what a base was trained on.
 
@@ -320,10 +371,7 @@ def fingerprint(paths: Sequence[Path]) -> dict[str, str]:
     """
     marks: dict[str, str] = {}
     for path in sorted(paths):
-        name, n = path.name, 1
-        while name in marks:
-            n += 1
-            name = f"{path.name} ({n})"
+        name = numbered(path.name, marks)
         marks[name] = sha256_of(path)[:16]
         if _is_packed(path):
             marks[f"{name} unpacked"] = _content_sha256(path)[:16]

@@ -57,6 +57,16 @@ class UserEpisodes:
     episodes: tuple[Episode, ...]
 
 
+def with_answers(users: Iterable[UserEpisodes]) -> list[UserEpisodes]:
+    """Return those who have a query with an answer."""
+    return [user for user in users if user.episodes]
+
+
+def count_users(users: Iterable[UserEpisodes] | Iterable[Labelled]) -> int:
+    """Count people, however many tasks and LLMs of theirs there are."""
+    return len({user.user for user in users})
+
+
 @dataclass(frozen=True, eq=False)
 class _Seen:
     """One user's records as the device's code sees them."""

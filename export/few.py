@@ -21,7 +21,7 @@ from export.adapter_priors import (
     split_users,
 )
 from export.data import UserHistory
-from export.episodes import UserEpisodes, pool_episodes
+from export.episodes import UserEpisodes, count_users, pool_episodes, with_answers
 from export.labels import PoolLabel
 from hydra_edge.bundle import Bundle
 from hydra_edge.encoder import TextEncoder
@@ -68,14 +68,14 @@ def choose_half_at(
         The number, and the utility of each that was tried, by the records known.
     """
     texts = [p for p in pools if p.plain]
-    if not texts:
-        return 0.0, {}
     names, how = feature_names("adapter"), Settings(tau=TAUS[-1], ridge=RIDGES[0], maps=False)
-    tasks = sorted({p.task for p in texts})
     seen = {
-        known: pool_episodes(texts, users, bundle, encoder, report, shares, known)
+        known: with_answers(pool_episodes(texts, users, bundle, encoder, report, shares, known))
         for known in KNOWN
     }
+    if count_users(seen[None]) < 2:
+        return 0.0, {}  # nobody is left to judge it on
+    tasks = sorted({user.task for user in seen[None]})
     folds = split_users(seen[None])
     views = [make_view(seen[None], [], None, fold) for fold in folds]
     weights = {task: shared_weights(views, {task}, names, how) for task in tasks}

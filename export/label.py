@@ -16,7 +16,7 @@ import numpy as np
 from export.cache import CachedLLM
 from export.data import LeakError, UserHistory
 from export.labels import PoolLabel, RecordLabel
-from export.mine import Questions, UsersByTask
+from export.mine import Question, Questions, UsersByTask
 from export.priors import engine_for
 from export.shown import Shown
 from hydra_edge.bundle import Bundle
@@ -79,12 +79,29 @@ def jobs_of(questions: Questions, users: UsersByTask, *, by_record: bool = False
     """
     known = {(user.task, user.user): user for of_task in users.values() for user in of_task}
     asked = questions.by_record if by_record else questions.pools
-    if missing := [q for q in asked if (q.task, q.user) not in known]:
-        raise BundleError(
-            f"The plan names user {missing[0].user} ({missing[0].task}), who is not in the data; "
-            "expected the histories it was made from. Run stage mine on these."
-        )
+    check_known(asked, users)
     return [Job(questions.llm, known[q.task, q.user], q.record_id) for q in asked]
+
+
+def check_known(asked: Iterable[Question | PoolLabel], users: UsersByTask) -> None:
+    """Refuse questions about other histories than these.
+
+    Raises
+    ------
+    BundleError
+        If one names a user or a record that is not among them.
+    """
+    known = {(u.task, u.user): {r.id for r in u.records} for of in users.values() for u in of}
+    for one in asked:
+        whose = f"user {one.user} ({one.task}), who"
+        if (one.task, one.user) in known:
+            if one.record_id in known[one.task, one.user]:
+                continue
+            whose = f"record {one.record_id} of user {one.user} ({one.task}), which"
+        raise BundleError(
+            f"The plan names {whose} is not in the data; expected the histories it was made from. "
+            "Run stage mine on these."
+        )
 
 
 def check_shown(prompt: Prompt, history: History, position: int, declared: TaskSpec | None) -> None:

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import get_args
 
 import numpy as np
 
-from export.data import LEAST_EARLIER, LEAST_RECORDS, UserHistory, sample_users
+from export.data import LEAST_EARLIER, LEAST_RECORDS, UserHistory, numbered, sample_users
 from export.priors import Labelled, fit_scale, label_reranker, priors_of_role, scaled
 from hydra_edge.active import BASELINE_FEATURE
 from hydra_edge.bundle import Bundle
@@ -24,9 +24,13 @@ from hydra_edge.encoder import TextEncoder
 from hydra_edge.errors import BundleError, ConfigError
 from hydra_edge.features import feature_names
 from hydra_edge.features.scaling import LIMIT
+from hydra_edge.llm.names import read_name
 from hydra_edge.types import Float2d, JsonDict, Kind, Progress, Role
 
 UsersByTask = Mapping[str, Sequence[UserHistory]]
+
+# What stands at the end of an array's name decides which values it may have.
+RESERVED = (".std", ".tau", ".precision")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +68,25 @@ class Plan:
         """Return it as it is written down."""
         plain: JsonDict = json.loads(json.dumps(asdict(self)))
         return plain
+
+
+def stated_names(specs: Iterable[str]) -> dict[str, str]:
+    """Return what LLMs are called where others read it, by spec: no folder of this machine.
+
+    A local model goes by the name of its file.
+    """
+    names: dict[str, str] = {}
+    for spec in dict.fromkeys(specs):
+        read = read_name(spec)
+        own = PureWindowsPath(read.target).name if read.kind == "file" else spec
+        names[spec] = numbered(own, names.values())
+    return names
+
+
+def stated_plan(plan: JsonDict) -> JsonDict:
+    """Return a plan as others read it, its LLMs by ``stated_names``."""
+    names = stated_names(llm["name"] for llm in plan["llms"])
+    return {**plan, "llms": [{**llm, "name": names[llm["name"]]} for llm in plan["llms"]]}
 
 
 def plan_for(name: str, sizes: str = "") -> LlmPlan:
@@ -141,23 +164,44 @@ def mine_reranker(
     Raises
     ------
     BundleError
-        If there are fewer than two users, or a task is named like a kind of task.
+        If there are fewer than two users, or a task has a name that a base cannot hold.
     """
     drawn = reranker_users(users, plan)
-    if len({user.user for user in drawn}) < 2:
+    _refuse_few(drawn, f"with {plan.least_records} records of a task")
+    check_names(users)
+    labelled = label_reranker(drawn, neutral, encoder, plan.reranker_queries, progress)
+    telling = [user for user in labelled if user.items]
+    _refuse_few(telling, "with records that can be told apart")
+    return role_maps("reranker", telling)
+
+
+def _refuse_few(users: Sequence[UserHistory] | Sequence[Labelled], what: str) -> None:
+    if (n := len({user.user for user in users})) < 2:
         raise BundleError(
-            f"Nothing can be trained: found {len(drawn)} users with {plan.least_records} records "
-            "of a task; expected two or more, for what is learned is judged on others. Give more "
-            "histories."
+            f"Nothing can be trained: found {n} users {what}; expected two or more, for what is "
+            "learned is judged on others. Give more histories."
         )
-    if taken := sorted(set(users).intersection(get_args(Kind))):
-        raise BundleError(
-            f"Got the task name {taken[0]!r}, which is that of a kind of task; expected another. "
-            "Rename it in the data."
-        )
-    return role_maps(
-        "reranker", label_reranker(drawn, neutral, encoder, plan.reranker_queries, progress)
-    )
+
+
+def check_names(tasks: Iterable[str]) -> None:
+    """Refuse tasks whose names would be mistaken for something else in a base.
+
+    Raises
+    ------
+    BundleError
+        If one is named like a kind of task, or ends like an array of another sort.
+    """
+    for task in sorted(tasks):
+        if task in get_args(Kind):
+            raise BundleError(
+                f"Got the task name {task!r}, which is that of a kind of task; expected another. "
+                "Rename it in the data."
+            )
+        if task.endswith(RESERVED):
+            raise BundleError(
+                f"Got the task name {task!r}; expected one that does not end in "
+                f"{', '.join(RESERVED)}, as arrays of a base do. Rename it in the data."
+            )
 
 
 @dataclass(frozen=True, slots=True)

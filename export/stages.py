@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -125,7 +125,7 @@ def run_stages(
         known = {stage.name: stage for stage in stages}
         for stage in stages:
             if only and stage.name not in only:
-                say(f"{stage.name}: left as it is")
+                say(f"{stage.name}: left as it is{_otherwise(stage, work / stage.name)}")
                 continue
             earlier = [known[name] for name in stage.after]
             if _run_one(stage, earlier, work, say):
@@ -171,15 +171,39 @@ def _inputs(stage: Stage, earlier: Sequence[Stage], work: Path) -> JsonDict:
                 f"expected what stage {other.name} leaves. Run that stage first."
             )
         made[other.name] = {name: sha256_of(folder / name) for name in other.outputs}
-    files = sorted((path.name, sha256_of(path)) for path in stage.files())
-    inputs: JsonDict = {
-        "tool": {"hydra-edge": __version__, "stage": stage.version},
-        "files": [{"name": name, "sha256": digest} for name, digest in files],
-        "stages": made,
-        "parameters": stage.parameters,
-    }
-    plain: JsonDict = json.loads(json.dumps(inputs))  # tuples are lists once they are read back
+    return _plain(
+        {
+            "tool": {"hydra-edge": __version__, "stage": stage.version},
+            "files": _named(stage.files()),
+            "stages": made,
+            "parameters": stage.parameters,
+        }
+    )
+
+
+def _named(paths: Sequence[Path]) -> list[JsonDict]:
+    files = sorted((path.name, sha256_of(path)) for path in paths)
+    return [{"name": name, "sha256": digest} for name, digest in files]
+
+
+def _plain(inputs: JsonDict) -> JsonDict:
+    """Return it as it is read back: tuples are lists then."""
+    plain: JsonDict = json.loads(json.dumps(inputs))
     return plain
+
+
+def _otherwise(stage: Stage, folder: Path) -> str:
+    """Say what a stage that is left out was made with, where that is not what it is told now."""
+    try:
+        before = json.loads((folder / INPUTS_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return ""  # it has left nothing: whoever needs it says so
+    now: JsonDict = {"parameters": stage.parameters}
+    with suppress(HydraError, ImportError, OSError):  # what it runs with need not be installed
+        now["files"] = _named(stage.files())
+    now = _plain(now)
+    changed = [word for key, word in _WORDS.items() if key in now and now[key] != before.get(key)]
+    return f", made with {' and '.join(changed)}" if changed else ""
 
 
 def _reason(stage: Stage, folder: Path, inputs: JsonDict) -> str:

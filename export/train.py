@@ -25,15 +25,17 @@ from export.adapter_priors import (
     shared_weights,
     split_users,
 )
-from export.classify import LEAST_LABELS, Classifiers, ClosedSet
+from export.classify import Classifiers, ClosedSet
 from export.data import LEAST_RECORDS, UserHistory, sample_users
 from export.episodes import (
     Maps,
     UserEpisodes,
     closed_episodes,
+    count_users,
     informed,
     labelled,
     pool_episodes,
+    with_answers,
 )
 from export.few import choose_half_at
 from export.labels import PoolLabel
@@ -86,13 +88,18 @@ def choose_shares(
         Shares by group, and the utility of each that was tried.
     """
     texts = [p for p in pools if p.plain]
-    if not texts:
-        return {}, {}
     names, how = feature_names("adapter"), Settings(tau=TAUS[-1], ridge=RIDGES[0], maps=False)
-    tasks = sorted({p.task for p in texts})
+    by_share = {
+        share: with_answers(
+            pool_episodes(texts, users, bundle, encoder, report, {p.task: share for p in texts})
+        )
+        for share in SHARES
+    }
+    if any(count_users(answered) < 2 for answered in by_share.values()):
+        return {}, {}  # nobody is left to judge it on
+    tasks = sorted({user.task for user in by_share[SHARES[0]]})
     found: dict[str, dict[float, float]] = {task: {} for task in tasks}
-    for share in SHARES:
-        answered = pool_episodes(texts, users, bundle, encoder, report, dict.fromkeys(tasks, share))
+    for share, answered in by_share.items():
         folds = split_users(answered)
         views = [make_view(answered, [], None, fold) for fold in folds]
         for task in tasks:
@@ -115,8 +122,8 @@ def usable(users: Sequence[UserEpisodes]) -> list[UserEpisodes]:
     BundleError
         If there are fewer than two.
     """
-    found = [user for user in users if user.episodes]
-    if (n := len({user.user for user in found})) < 2:
+    found = with_answers(users)
+    if (n := count_users(found)) < 2:
         raise BundleError(
             f"Nothing can be trained: found usable answers for {n} users; expected two or more, "
             "for what is learned is judged on others. Label more users: python -m export build "
@@ -184,7 +191,7 @@ def train_maps(
         if kinds.get(task, users[0].full_spec.kind) != "text"
     }
     # Of users who all have labels of their own nothing is shared that a classifier could tell.
-    known = Classifiers({t: of for t, of in sets.items() if len(of.labels) >= LEAST_LABELS}, folds)
+    known = Classifiers({t: of for t, of in sets.items() if of.is_shared}, folds)
 
     @cache
     def told(inside: frozenset[str], *, lent: bool = False) -> list[list[UserEpisodes]]:
@@ -221,7 +228,8 @@ def train_maps(
                 figures["utility"]["maps"] = tried[group]["utility"]["maps"]
                 figures["nested"]["maps"] = tried[group]["nested"]["maps"]
     arrays = {k: v for k, v in bundle.maps.items() if k.startswith("reranker.")} | priors
-    arrays |= {f"adapter.zero_shot.{g}": np.array([share]) for g, share in shares.items()}
+    # A task that its kind's prior serves has that one's share, too.
+    arrays |= {f"adapter.zero_shot.{g}": np.array([s]) for g, s in shares.items() if g in quality}
     arrays["adapter.half_at"] = np.array([half_at])
     scale = whole[0].scale
     arrays["adapter.scale.mean"], arrays["adapter.scale.std"] = scale.mean, scale.std
@@ -232,7 +240,8 @@ def train_maps(
     }  # fmt: skip
     recorded = {name: getattr(recipe, name) for name in recipe.__slots__}
     stated = {
-        "adapter": quality, "zero_shot": stated_shares, "half_at": stated_half, "recipe": recorded,
+        "adapter": quality, "half_at": stated_half, "recipe": recorded,
+        "zero_shot": {g: of for g, of in stated_shares.items() if g in quality},
         "classifiers": known.report, "left_out": f"{FOLDS} folds of users",
     }  # fmt: skip
     for task in known.labels:

@@ -190,6 +190,8 @@ def fit_stages(
 
 def mean_for(weights: Double2d, known: Double1d) -> Double1d:
     """Return the prior mean of a user with this profile, shape ``(d,)``."""
+    if len(weights) == 1:  # of too few users for a fit, no profile was seen
+        return np.asarray(weights[0])
     return np.asarray(weights[0] + known @ weights[1:])
 
 

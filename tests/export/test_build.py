@@ -373,6 +373,98 @@ def test_build_with_noise_for_weights_is_caught_before_anything_is_packed(site: 
     assert not (site.settings.work / "pack").exists()
 
 
+def test_build_says_what_was_learned_of_each_task(site: Site) -> None:
+    def figures(baseline: float, shared: float) -> JsonDict:
+        return {"utility": {"baseline": baseline, "shared": shared}, "users": 4}
+
+    told = {"paper_title": figures(0.25, 0.5), "text": figures(0.25, 0.5)}
+
+    class Told(Train):
+        def __call__(self, **given: object) -> Made:
+            return replace(super().__call__(**given), quality={"adapter": told})
+
+    site.make_train = Told
+    site.run()
+    assert site.said[-3:-1] == [
+        "paper_title: utility 0.2500 -> 0.5000, 4 users left out",
+        "nothing was learned for: news_headline",
+    ]
+    assert "is written" in site.said[-1]
+    shutil.rmtree(site.settings.work / "train")
+    told = {task: figures(0.5, 0.5) for task in ("news_headline", "paper_title")}
+    site.run()
+    assert "nothing was learned for: news_headline, paper_title" in site.said
+
+
+def test_build_where_an_llm_answers_a_task_with_blanks_only(site: Site) -> None:
+    from functools import partial
+
+    from export.metalearn import Recipe
+    from export.train import train_maps
+
+    recipe = Recipe(k=2, steps=3, users=3, queries=6)
+    site.make_train = lambda: partial(train_maps, recipe=recipe)
+    site.llm.answer = lambda prompt, n: (
+        [""] * n if prompt.task.name == "news_headline" else answer(prompt, n)
+    )
+    assert site.run() == list(STAGES)
+    quality = load_bundle(site.settings.out).manifest.quality
+    assert set(quality["adapter"]) == set(quality["zero_shot"]) == {"paper_title", "text"}
+    assert any(line.startswith("nothing was learned for: news_headline") for line in site.said)
+
+
+def test_build_states_no_folder_of_a_local_llm(site: Site) -> None:
+    (llm,) = site.settings.plan.llms
+    here, there = (
+        replace(site.settings.plan, llms=(replace(llm, name=f"{folder}/x.gguf"),))
+        for folder in ("/home/alice/secret", "/home/alice/other")
+    )
+    site.run(plan=here)
+    manifest = (site.settings.out / "manifest.json").read_text()
+    quality = json.loads(manifest)["quality"]
+    assert [of["name"] for of in quality["plan"]["llms"]] == list(quality["llms"]) == ["x.gguf"]
+    assert "alice" not in manifest
+    for stage in STAGES:
+        assert "alice" not in json.dumps(site.inputs(stage))
+    assert site.run(plan=here) == []
+    asked = site.asked()
+    assert site.run(plan=there)[:2] == ["mine", "label"], "its answers are kept elsewhere"
+    assert site.asked() == 2 * asked
+
+
+def test_build_of_later_stages_alone_states_what_the_earlier_were_told(site: Site) -> None:
+    site.run()
+    made = json.loads((site.settings.out / "manifest.json").read_text())["quality"]
+    other = Plan(seed=5, llms=(LlmPlan("gemma3"),))
+    assert site.run("train", "agree", "pack", plan=other) == ["train", "agree", "pack"]
+    assert "mine: left as it is, made with other parameters" in site.said
+    assert "onnx: left as it is" in site.said
+    stated = json.loads((site.settings.out / "manifest.json").read_text())["quality"]
+    assert stated.pop("training_seed") == site.train.seed == 5
+    assert stated == made
+
+
+def test_build_of_stage_train_alone_on_other_files(site: Site) -> None:
+    site.run()
+    before = load_bundle(site.settings.out).manifest.quality["trained_on"]
+    stranger = write(site.folder / "stranger.train.jsonl", ["x0", "x1"])
+    for files in ((stranger,), (write(site.folder / "cut.train.jsonl", ["p0"], 12),)):
+        with pytest.raises(BundleError, match=r"The plan names .*Run stage mine on these"):
+            site.run("train", files=files)
+    more = (*site.settings.files, stranger)
+    site.run("train", "agree", "pack", files=more)
+    assert "mine: left as it is, made with other files" in site.said
+    trained = load_bundle(site.settings.out).manifest.quality["trained_on"]
+    assert set(trained) == {path.name for path in more}
+    # Whoever is asked about is in both, and so is every file that anything rests on.
+    both = site.folder / "both.train.jsonl"
+    both.write_text("\n".join(path.read_text() for path in site.settings.files))
+    site.run("train", "agree", "pack", files=(both,))
+    trained = load_bundle(site.settings.out).manifest.quality["trained_on"]
+    assert set(trained) == {"both.train.jsonl", *before}
+    assert set(before.values()) < set(trained.values())
+
+
 def test_build_refuses_a_folder_that_is_no_bundle_before_it_works(site: Site) -> None:
     site.settings.out.mkdir()
     (site.settings.out / "letters").write_text("letters")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from export.data import UserHistory
 from export.episodes import pool_episodes
 from export.few import choose_half_at
 from export.labels import PoolLabel
+from export.train import choose_shares
 from hydra_edge.bundle import Bundle
 from hydra_edge.features import feature_names
 from hydra_edge.types import Completion, Record
@@ -84,6 +86,38 @@ def test_without_free_text_nothing_is_drawn_in(base: Bundle) -> None:
         0.0,
         {},
     )
+
+
+@pytest.mark.parametrize("names", [["u00"], ["u00", "u01"]])
+def test_with_nobody_to_be_judged_on_nothing_is_chosen(base: Bundle, names: list[str]) -> None:
+    users = [writer(name, misled=False) for name in names]
+    asked = [pool for user in users for pool in pools(user)]
+    blank = (Completion(""),) * 3  # a second user whom the LLM never answered changes nothing
+    asked = [replace(p, completions=blank, plain=blank) if p.user == "u01" else p for p in asked]
+    of = {(TASK, user.user): user for user in users}
+    encoder = HashEncoder(base.base_id, DIM)
+    assert choose_half_at(asked, of, base, encoder, lambda *_: None, {}) == (0.0, {})
+    assert choose_shares(asked, of, base, encoder, lambda *_: None) == ({}, {})
+
+
+def test_task_without_an_answer_leaves_the_others_theirs(base: Bundle) -> None:
+    users = [writer(name, misled=False) for name in USERS]
+    asked = [pool for user in users for pool in pools(user)]
+    other = "commit_subject"
+    blank = (Completion(" "),) * 3
+    unanswered = [replace(p, task=other, completions=blank, plain=blank) for p in asked]
+    of = {(TASK, user.user): user for user in users}
+    of |= {
+        (other, user.user): UserHistory(
+            user.user, other, tuple(replace(r, task=other) for r in user.records)
+        )
+        for user in users
+    }
+    encoder = HashEncoder(base.base_id, DIM)
+    _, stated = choose_half_at([*unanswered, *asked], of, base, encoder, lambda *_: None, {})
+    assert stated == choose_half_at(asked, of, base, encoder, lambda *_: None, {})[1]
+    shares, _ = choose_shares([*unanswered, *asked], of, base, encoder, lambda *_: None)
+    assert set(shares) == {TASK, "text"}
 
 
 def test_episodes_of_the_latest_records_know_no_others(base: Bundle) -> None:

@@ -132,6 +132,13 @@ def test_ladder_every_rung_is_judged_on_every_user_once() -> None:
         assert sorted(u.user for u in users) == [p.user for p in of]
 
 
+def test_ladder_of_two_users_climbs_without_a_profile() -> None:
+    of = people(2, told=True)
+    for inside in split((p.user for p in of), 2, seed=0):
+        found = fold_of(of, inside).climb(rungs_of(()))
+        assert {len(users) for users in found.values()} == {1}
+
+
 def test_summarize_few_users_never_pay() -> None:
     none = np.zeros(0)
 

@@ -27,6 +27,7 @@ from export.train import TrainedMaps, train_maps
 from hydra_edge.bundle import Bundle, load_bundle
 from hydra_edge.errors import BundleError
 from hydra_edge.features import feature_names
+from hydra_edge.tasks import BUILTIN
 from hydra_edge.types import Completion, JsonDict, Record, Role
 
 pytestmark = pytest.mark.export
@@ -51,11 +52,23 @@ def clerk(number: int, shared: int) -> UserHistory:
     return UserHistory(name, TASK, tuple(records))
 
 
+def writer(number: int, task: str = TASK) -> UserHistory:
+    """Make a user who answers in free text, each time another."""
+    name = f"u{number}"
+    records = [
+        Record(f"the {ISSUES[i % 4]} is broken {i}",
+               f"{ISSUES[(i + number) % 4]} of {name} was broken on day {i}, and it is mended now",
+               task, id=f"{name}-{i}", time=float(i))
+        for i in range(14)
+    ]  # fmt: skip
+    return UserHistory(name, task, tuple(records))
+
+
 def pools(user: UserHistory) -> list[PoolLabel]:
     texts = dict.fromkeys(record.output for record in user.records)
     answers = tuple(Completion(t, greedy=i == 0) for i, t in enumerate(texts))
     return [
-        PoolLabel("llm", user.user, r.id, i, (user.records[i - 1].id,), answers, TASK)
+        PoolLabel("llm", user.user, r.id, i, (user.records[i - 1].id,), answers, user.task)
         for i, r in enumerate(user.records)
         if i >= 11
     ]
@@ -90,6 +103,62 @@ def test_set_with_fewer_than_two_shared_labels_has_no_classifier(
 def test_train_without_an_answer_says_what_is_needed(base: Bundle) -> None:
     with pytest.raises(BundleError, match=r"found no answered pool.*without --replay.*only label"):
         train(base, [clerk(0, 2)], [])
+
+
+def test_train_on_answers_of_one_writer_says_what_is_needed(base: Bundle) -> None:
+    users = [writer(i) for i in range(2)]
+    asked = [replace(pool, plain=pool.completions) for pool in pools(users[0])]
+    with pytest.raises(BundleError, match=r"usable answers for 1 users.*two or more"):
+        train(base, users, asked)
+
+
+def test_task_that_one_user_was_asked_about_is_served_by_its_kind(
+    base: Bundle, tmp_path: Path
+) -> None:
+    many, alone = [writer(i) for i in range(4)], writer(4, "lone_text")
+    rated = replace(
+        clerk(5, 0), task="stars",
+        records=tuple(replace(r, output=str(i % 3 + 1), task="stars")
+                      for i, r in enumerate(clerk(5, 0).records)),
+    )  # fmt: skip
+    asked = [
+        replace(p, plain=p.completions if p.task != "stars" else ())
+        for user in (*many, alone, rated) for p in pools(user)
+    ]  # fmt: skip
+    of = {TASK: many, "lone_text": [alone], "stars": [rated]}
+    made = train_maps(
+        bundle=base, encoder=HashEncoder(base.base_id, DIM), users_by_task=of, everyone=of,
+        pools=asked, seed=0, report=lambda *_: None,
+        recipe=Recipe(k=2, steps=2, users=3, queries=6),
+    )  # fmt: skip
+    assert set(made.quality["adapter"]) == {TASK, "text"}
+    assert set(made.quality["zero_shot"]) == {TASK, "text"}
+    assert not [name for name in made.arrays if "lone_text" in name or "stars" in name]
+    assert "adapter.gain.rating" not in made.arrays
+    pack(
+        tmp_path / "out", encoder=base.encoder_path, tokenizer=base.tokenizer_path,
+        card=Card(DIM, "mean", 16, {}, {}), maps=made.arrays, features=made.features,
+        closed_sets=made.closed_sets,
+    )  # fmt: skip
+
+
+def test_few_users_teach_no_classifier(base: Bundle) -> None:
+    tags = tuple(BUILTIN["movie_tag"].labels)
+    users = [
+        replace(user, task="movie_tag", records=tuple(
+            replace(r, output=tags[(i + n) % 3], task="movie_tag")
+            for i, r in enumerate(user.records)
+        ))
+        for n, user in enumerate(clerk(i, 4) for i in range(3))
+    ]  # fmt: skip
+    for n, known in ((2, set()), (3, {"movie_tag"})):
+        of = {"movie_tag": users[:n]}
+        made = train_maps(
+            bundle=base, encoder=HashEncoder(base.base_id, DIM), users_by_task=of, everyone=of,
+            pools=[p for user in users[:n] for p in pools(user)], seed=0, report=lambda *_: None,
+            recipe=Recipe(k=2, steps=2, users=3, queries=6),
+        )  # fmt: skip
+        assert set(made.closed_sets) == known
 
 
 @pytest.mark.parametrize("shared", [0, 4])

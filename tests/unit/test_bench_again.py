@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
-from bench.again import Pair, same, summed_up
+from bench.again import Pair, _chosen, same, summed_up
 from hydra_edge.types import Completion
 
 
@@ -14,6 +16,11 @@ def test_an_answer_is_the_same_in_its_place_with_its_tokens() -> None:
     assert same(before, [before[1], before[0], before[2]]) == 1
     assert same(before, [Completion("red", tokens=2), *before[1:]]) == 2
     assert same(before, before[:1]) == 1
+
+
+def test_of_blank_answers_nothing_is_chosen() -> None:
+    blank = SimpleNamespace(pool=SimpleNamespace(candidates=()))
+    assert _chosen(SimpleNamespace(), blank) == ("", 0.0)
 
 
 def test_a_pool_that_lost_an_answer_is_not_the_same() -> None:

@@ -148,7 +148,8 @@ def test_read_files_names_tasks_as_a_store_does(tmp_path: Path) -> None:
 def test_read_files_repeated_line_is_one_record_and_a_shared_id_two(tmp_path: Path) -> None:
     rows = label_rows(0, 3)
     other = rows[1] | {"seq": 9, "input": "elsewhere"}
-    (user,) = read_files([write(tmp_path / "a.jsonl", [*rows, rows[1], other])])
+    with pytest.warns(UserWarning, match="1 lines that are there already"):
+        (user,) = read_files([write(tmp_path / "a.jsonl", [*rows, rows[1], other])])
     assert [r.id for r in user.records] == ["u0-0", "u0-1", "u0-2", "u0-1~2"]
     assert [r.time for r in user.records] == [0.0, 1.0, 2.0, 3.0]
 

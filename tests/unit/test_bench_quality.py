@@ -410,6 +410,20 @@ def test_quality_training_file_is_refused(
         run("--data", labels)
 
 
+def test_quality_says_how_many_people_training_files_hold(
+    run, tmp_path: Path, labels: Path
+) -> None:
+    part = write(tmp_path / "part.jsonl", label_rows(0, 9), text_rows(1, 24))
+    figures, output = run("--data", labels, "--seen-in", part, "--users", "4")
+    task = figures["tasks"]["colour_of_day"]
+    assert task["users_seen"] == 1
+    assert task["seen_in_training"]["queries"]["seen"] == 0, "not a text of theirs is in both"
+    assert "colour_of_day: 1 of 4 users measured have records in part.jsonl" in output
+    figures, output = run("--data", labels)
+    assert figures["tasks"]["colour_of_day"]["users_seen"] is None
+    assert "users measured have records in" not in output
+
+
 def test_cached_llm_keeps_the_models_own_name_for_a_replay(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scripted
 ) -> None:

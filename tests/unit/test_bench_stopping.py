@@ -1,8 +1,14 @@
 """What stopping early saves: the course of a pool, the chance to be beaten, and the rules."""
 
+import io
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
+from rich.console import Console
 
+import bench.stopping
+from bench.guard import BenchError
 from bench.stopping import (
     Course,
     Moment,
@@ -10,10 +16,12 @@ from bench.stopping import (
     chance_beaten,
     finished,
     finishes,
+    measure,
     spread_without,
     trim,
     unlikely,
 )
+from hydra_edge.tasks import BUILTIN
 from hydra_edge.types import Completion
 
 
@@ -88,6 +96,35 @@ def test_apply_first_finished_keeps_and_saves_what_is_counted_by_hand():
     assert found["steps_saved"] == pytest.approx(0.5)
     assert found["tokens_saved"] == pytest.approx(0.5)
     assert found["same_choice"] == 0.5
+
+
+def test_apply_answers_that_are_all_wrong_have_no_utility_to_keep():
+    wrong = [course("a", ((1.0,), "x", 0.0, 2, 4), ((0.0, 1.0), "x", 0.0, 6, 8))]
+    found = apply(finished(1), wrong)
+
+    assert found["utility_kept"] is None
+    assert found["tokens_saved"] == pytest.approx(0.5)
+
+
+def measured(monkeypatch: pytest.MonkeyPatch, *courses: Course) -> tuple[dict[str, object], str]:
+    out = io.StringIO()
+    monkeypatch.setattr(bench.stopping, "cases", lambda _bench, _data: courses)
+    monkeypatch.setattr(bench.stopping, "course_of", lambda course: course)
+    data = SimpleNamespace(name="paper_title", spec=BUILTIN["paper_title"])
+    of = SimpleNamespace(llm=SimpleNamespace(name="scripted"))
+    return measure(of, [data], Console(file=out, width=120)), out.getvalue()
+
+
+def test_measure_blank_answers_have_no_pool(monkeypatch: pytest.MonkeyPatch):
+    with pytest.raises(BenchError, match="paper_title has no pool to stop: got blank answers only"):
+        measured(monkeypatch, Course("a", ()))
+
+
+def test_measure_shows_what_does_not_exist_as_a_dash(monkeypatch: pytest.MonkeyPatch):
+    figures, shown = measured(monkeypatch, course("a", ((1.0,), "x", 0.0, 2, 4)))
+    rules = figures["tasks"]["paper_title"]["rules"]
+    assert {shares["utility_kept"] for shares in rules.values()} == {None}
+    assert shown.count(" - ") == len(rules)
 
 
 def test_apply_rule_that_never_stops_changes_nothing():

@@ -86,6 +86,54 @@ def test_read_users_with_a_seq_that_is_no_number_is_refused(tmp_path: Path) -> N
         read_users([write(tmp_path / "a.jsonl", rows)])
 
 
+@pytest.mark.parametrize("name", ["seq", "time"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), "-Infinity", "1e999"])
+def test_read_users_with_a_moment_before_or_after_nothing_is_refused(
+    tmp_path: Path, name: str, value: object
+) -> None:
+    rows = [row | {"seq": None, "time": None} | {name: i} for i, row in enumerate(lines("u1", 4))]
+    rows[2][name] = value
+    with pytest.raises(HydraError, match=rf"user 'u1' has {name} .*; expected a number or null"):
+        read_users([write(tmp_path / "a.jsonl", rows)])
+
+
+@pytest.mark.parametrize("name", ["user", "task"])
+def test_read_users_without_a_name_says_which_line(tmp_path: Path, name: str) -> None:
+    rows = [row | ({name: " "} if i == 1 else {}) for i, row in enumerate(lines("u1", 3))]
+    with pytest.raises(HydraError, match=rf"^a\.jsonl, line 2: got a blank {name}; expected"):
+        read_users([write(tmp_path / "a.jsonl", rows)])
+
+
+@pytest.mark.parametrize("without", [(), ("id",), ("id", "time"), ("id", "seq", "time")])
+def test_read_users_takes_a_line_of_two_files_once(
+    tmp_path: Path, without: tuple[str, ...]
+) -> None:
+    rows = [
+        {key: value for key, value in row.items() if key not in without}
+        for row in (*lines("u1", 4), *lines("u2", 3))
+    ]
+    other = [row | {"user": "u3"} for row in rows[:2]]
+    once = read_users([write(tmp_path / "once.jsonl", [*rows, *other])])
+    overlap = [
+        write(tmp_path / "a.jsonl", rows),
+        write(tmp_path / "b.jsonl.gz", [*rows[1:3], *other]),
+    ]
+    with pytest.warns(UserWarning, match=r"^2 lines that are there already.*b\.jsonl\.gz, line 1"):
+        found = read_users(overlap)
+    told = [[(u.user, r.input, r.output) for u in users for r in u.records]
+            for users in (once, found)]  # fmt: skip
+    assert told[0] == told[1]
+
+
+def test_read_users_takes_what_one_wrote_twice_as_two_records(tmp_path: Path) -> None:
+    rows = [{k: v for k, v in row.items() if k not in ("id", "seq")} for row in lines("u1", 3)]
+    (user,) = read_users([write(tmp_path / "a.jsonl", [*rows, rows[0]])])
+    assert len(user.records) == 4
+    same = [lines("u1", 1)[0] | {"seq": seq} for seq in range(3)]
+    (user,) = read_users([write(tmp_path / "b.jsonl", same)])
+    assert len(user.records) == 3, "at other moments"
+
+
 @pytest.mark.parametrize("name", ["user", "task", "input", "output"])
 @pytest.mark.parametrize(("value", "got"), [(None, "null"), (["a"], "a list"), ({}, "an object")])
 def test_read_users_with_no_text_where_it_must_be_names_the_line(

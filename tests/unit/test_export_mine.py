@@ -20,6 +20,8 @@ from export.mine import (
     questions_for,
     read_plan,
     reranker_users,
+    stated_names,
+    stated_plan,
     write_plan,
 )
 from export.pack import neutral_maps
@@ -155,6 +157,35 @@ def test_mine_reranker_of_one_user_says_what_is_needed(bundle: Bundle, hash_enco
 def test_mine_reranker_refuses_a_task_named_like_a_kind(bundle: Bundle, hash_encoder) -> None:
     with pytest.raises(BundleError, match=r"the task name 'rating'.*Rename it"):
         mine_reranker(users(3, 14, "rating"), bundle, hash_encoder, Plan(), quiet)
+
+
+@pytest.mark.parametrize("name", ["a.tau", "v1.std", "their.precision"])
+def test_mine_reranker_refuses_a_task_named_like_an_array(
+    bundle: Bundle, hash_encoder, name: str
+) -> None:
+    with pytest.raises(BundleError, match=rf"the task name '{name}'.*Rename it"):
+        mine_reranker(users(3, 14, name), bundle, hash_encoder, Plan(), quiet)
+
+
+def test_mine_reranker_of_one_record_repeated_says_what_is_needed(
+    bundle: Bundle, hash_encoder
+) -> None:
+    same = tuple(Record("text", "study", "paper_title", id="one", time=float(i)) for i in range(14))
+    of = {"paper_title": [UserHistory(f"u{i}", "paper_title", same) for i in range(3)]}
+    neutral = with_maps(
+        bundle, neutral_maps({r: feature_names(r) for r in ("reranker", "adapter")})
+    )
+    with pytest.raises(BundleError, match=r"found 0 users with records that can be told apart"):
+        mine_reranker(of, neutral, hash_encoder, Plan(), quiet)
+
+
+def test_stated_names_hold_no_folder() -> None:
+    specs = ("smollm2", "gemma3", "/home/alice/x.gguf", r"chat:C:\Users\bob\x.gguf", "openai:a/b")
+    assert stated_names(specs) == dict(
+        zip(specs, ("smollm2", "gemma3", "x.gguf", "x.gguf (2)", "openai:a/b"), strict=True)
+    )
+    plain = Plan().as_json()
+    assert stated_plan(plain) == plain
 
 
 def test_mine_reranker_learns_what_users_have_in_common(bundle: Bundle, hash_encoder) -> None:

@@ -167,7 +167,29 @@ def test_only_runs_no_other_stage(chain: Chain) -> None:
     chain.note.write_text("other")
     assert chain.run("join") == ["join"]
     assert chain.joined() == "ABCother!"
+    assert chain.said[0] == "upper: left as it is, made with other files"
+    assert chain.said[2] == "measure: left as it is"
+
+
+def test_stage_left_out_needs_nothing_installed(chain: Chain) -> None:
+    chain.run()
+    chain.text.unlink()  # an encoder's weights, say
+    assert chain.run("measure") == []
     assert chain.said[0] == "upper: left as it is"
+
+
+def test_stage_left_out_says_that_it_was_made_otherwise(chain: Chain) -> None:
+    chain.run()
+    chain.parameters["sign"] = "?"
+    chain.note.write_text("other")
+    assert chain.run("measure") == []
+    assert chain.said[:2] == [
+        "upper: left as it is", "join: left as it is, made with other files and other parameters"
+    ]  # fmt: skip
+    chain.note.unlink()
+    chain.note.write_text("note")
+    chain.run("measure")
+    assert chain.said[1] == "join: left as it is, made with other parameters"
 
 
 def test_only_that_names_no_stage_lists_those_there_are(chain: Chain) -> None:
