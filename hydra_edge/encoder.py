@@ -171,6 +171,12 @@ class Encoder:
             return [self._tokenizer.encode(short[0]).ids]
         return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(short)]
 
+    def knows_words_of(self, text: str) -> bool:
+        """Tell whether the model knows half of a text's words: of some scripts it knows few."""
+        (ids,) = self.tokenize([text])
+        tokens = [self._tokenizer.id_to_token(i) for i in ids]
+        return sum(map(str.isalpha, tokens)) >= tokens.count("[UNK]")  # a word begins without ##
+
     def _run(self, tokens: Sequence[Sequence[int]]) -> Float2d:
         """Encode one batch: shape ``(n, dim)``, unit rows."""
         ids = np.zeros((len(tokens), max(map(len, tokens))), dtype=np.int64)

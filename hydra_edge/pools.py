@@ -94,12 +94,13 @@ def pool_key(request: Request, llm: LLM, sampling: Sampling, zero_shot: int) -> 
 def _order(history: History, informative: Int1d, have: set[str], *, private: bool) -> list[int]:
     """Order pseudo-queries: the latest first, those the reranker learned from before others.
 
-    None repeats an earlier record, which would be shown to the LLM with the answer.
+    None repeats an earlier record, which would be shown to the LLM with the answer, and none has
+    an answer that the task has not.
     """
     known = set(informative.tolist())
     usable = [
         i
-        for i in reversed(history.firsts.tolist())
+        for i in reversed(history.queries.tolist())
         if i > 1
         and history.records[i].id not in have
         and (private or not history.records[i].private)

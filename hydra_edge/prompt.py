@@ -7,8 +7,10 @@ the closed set of a task, which names short answers of records, is part of the i
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 
 from hydra_edge.tasks import TaskSpec
 from hydra_edge.types import Record, text_hash
@@ -23,11 +25,25 @@ LONG_QUERY_WORDS = 1500
 _SHORT_QUERY = 200
 _INDENT = "  "  # before the further lines of an answer that is shown
 _LONGEST_WORD = 40  # characters a word may take of a cut text; guards against wordless input
+# Letters of scripts that put no blanks between words: Thai, Lao, Tibetan, Burmese, Khmer, kana and
+# the Chinese characters. Each takes an LLM about as many tokens as a word of other scripts.
+# Compiled by the first text that needs it.
+_UNSPACED = (
+    r"[\u0e00-\u109f\u1780-\u17ff\u3040-\u312f\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+    r"\uff66-\uff9f\U00020000-\U0003ffff]"
+)
 
 
 def cut(text: str, words: int) -> str:
-    """Return the first ``words`` words of a text on one line, bounded in characters too."""
-    return _one_line(text, words)[: words * _LONGEST_WORD]
+    """Return the first ``words`` words of a text on one line, bounded in characters too.
+
+    A letter of a script without blanks takes the room of a word: there are no more than ``words``.
+    """
+    line = _one_line(text, words)[: words * _LONGEST_WORD]
+    if line.isascii():
+        return line
+    last = next(islice(re.finditer(_UNSPACED, line), words - 1, None), None)
+    return line[: last.end()] if last else line
 
 
 def _one_line(text: str, words: int) -> str:
@@ -69,15 +85,18 @@ class Unfolding:
             self._look()
         if self._indented is False:
             return self._take(len(self._held))
-        out = []
-        while self._held:
+        held, at, out = self._held, 0, []
+        while at < len(held):  # by index: to copy what is left for each line would be quadratic
             if not self._in_line:
-                if self._indented is None or _INDENT.startswith(self._held):
+                # One character more than an indent tells it from the beginning of one.
+                if self._indented is None or _INDENT.startswith(held[at : at + len(_INDENT) + 1]):
                     break
-                self._held = self._held.removeprefix(_INDENT)
-            end = self._held.find("\n") + 1
+                at += len(_INDENT) if held.startswith(_INDENT, at) else 0
+            end = held.find("\n", at) + 1
             self._in_line = not end
-            out.append(self._take(end or len(self._held)))
+            out.append(held[at : end or len(held)])
+            at = end or len(held)
+        self._held = held[at:]
         return "".join(out)
 
     def finish(self) -> str:

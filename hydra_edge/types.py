@@ -17,6 +17,7 @@ Double1d: TypeAlias = npt.NDArray[np.float64]
 Double2d: TypeAlias = npt.NDArray[np.float64]
 Int1d: TypeAlias = npt.NDArray[np.int64]
 Bool1d: TypeAlias = npt.NDArray[np.bool_]
+Bool2d: TypeAlias = npt.NDArray[np.bool_]
 
 Kind: TypeAlias = Literal["text", "label", "rating"]
 Role: TypeAlias = Literal["reranker", "adapter"]

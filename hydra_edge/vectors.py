@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
 import numpy.typing as npt
 
-from hydra_edge.encoder import TextEncoder
+from hydra_edge.encoder import Encoder, TextEncoder
 from hydra_edge.errors import StoreError
 from hydra_edge.store import Store
 from hydra_edge.types import Float2d, Half1d, Progress, text_hash
@@ -23,6 +24,7 @@ _READ_LETTERS = 1_024
 READ = 4096
 # Texts of which no vector is stored (queries, candidates) whose vectors stay in memory.
 PASSING = 512
+_LATIN = re.compile(r"[A-Za-z]")  # of which an encoder knows every letter
 
 
 def _portion(texts: list[str]) -> list[str]:
@@ -68,6 +70,14 @@ class CachedEncoder:
     def base_id(self) -> str:
         """The base the vectors belong to."""
         return self.encoder.base_id
+
+    def unread(self, texts: Sequence[str]) -> int:
+        """Count the texts of whose words a base's encoder knows less than half."""
+        encoder = self.encoder
+        if not isinstance(encoder, Encoder):
+            return 0
+        foreign = [t for t in texts if not _LATIN.search(t) and any(map(str.isalpha, t))]
+        return sum(not encoder.knows_words_of(text) for text in foreign)
 
     @contextmanager
     def fitting(self, as_read: int) -> Iterator[None]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import unicodedata
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from hydra_edge.history import History
 from hydra_edge.retrieval import Shortlist
-from hydra_edge.types import Float1d, Float2d
+from hydra_edge.types import Bool2d, Float1d, Float2d, Record
 
 RERANKER_FEATURES = (
     "cos_input",  # cosine of the query and the record's input
@@ -27,6 +28,9 @@ _AT = {name: column for column, name in enumerate(RERANKER_FEATURES)}
 NEAR = 0.1  # temperature of nearness in cosine: .1 apart counts e times less
 SUPPORT_FLOOR = 0.02
 DUPLICATE = 0.97  # cosine of two inputs from which they say the same
+_NOT_TOLD_APART = 0.9999  # cosine of two inputs that are one to the encoder
+_READ = 100  # first letters of a text, all of which the encoder reads
+_DROPPED = frozenset({"Mn", "Cc", "Cf", "Cs", "Co", "Cn"})  # what it drops: accents, controls
 
 
 def _output_similarity(history: History, shortlist: Shortlist, vectors: Float2d) -> Float2d:
@@ -52,6 +56,37 @@ def _habit(history: History, shortlist: Shortlist, vectors: Float2d) -> Float1d:
     texts = history.described.text
     shares = [profile.shares.get(texts[i].casefold(), 0.0) for i in shortlist.index.tolist()]
     return np.array(shares, dtype=np.float32)
+
+
+def _same_inputs(records: Sequence[Record], vectors: Float2d) -> Bool2d:
+    """Say which records' inputs say the same, each as itself too: shape ``(m, m)``.
+
+    Texts that differ only in words the encoder does not know (of Thai it knows few) have one
+    vector: they say the same only if they are written the same.
+    """
+    cosine = vectors @ vectors.T
+    same = cosine > DUPLICATE
+    # The first record like it is then itself, or a better one.
+    np.fill_diagonal(same, val=True)
+    one = cosine > _NOT_TOLD_APART
+    np.fill_diagonal(one, val=False)
+    rows = np.flatnonzero(one.any(axis=1))
+    if rows.size:
+        written: dict[str, int] = {}
+        texts = [_letters(records[i].input) for i in rows.tolist()]
+        which = np.zeros(len(records), dtype=np.int64)
+        which[rows] = [written.setdefault(text, len(written)) for text in texts]
+        same &= ~one | (which[:, None] == which)
+    return np.asarray(same, dtype=np.bool_)
+
+
+def _letters(text: str) -> str:
+    """Return the first letters of a text, spelled as the encoder reads them but for blanks."""
+    letters = "".join(text[: 20 * _READ].split()).lower()
+    if not letters.isascii():
+        split = unicodedata.normalize("NFD", letters)
+        letters = "".join(c for c in split if unicodedata.category(c) not in _DROPPED)
+    return letters[:_READ]
 
 
 def reranker_features(
@@ -90,9 +125,7 @@ def reranker_features(
     np.fill_diagonal(weight, 0.0)
     total = weight.sum(axis=1)
     consensus = (weight * similarity).sum(axis=1) / np.maximum(total, 1e-9)
-    inputs = history.inputs[index]
-    same = inputs @ inputs.T > DUPLICATE
-    np.fill_diagonal(same, val=True)  # the first record like it is then itself, or a better one
+    same = _same_inputs([history.records[i] for i in index.tolist()], history.inputs[index])
     length = np.log1p(history.described.length[index])
     profile = history.profile
     out[:, _AT["cos_input"]] = shortlist.cosine

@@ -34,6 +34,7 @@ MAX_LINE_BYTES = 64 * 2**20  # a line beyond this is some other format, not a re
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _YEAR, _COMPACT_DATE = re.compile(r"[0-9]{4}"), re.compile(r"[0-9]{8}")
+_YEARS = range(1000, 10_000)
 _YES, _NO = frozenset({"true", "yes", "1"}), frozenset({"false", "no", "0", ""})
 
 
@@ -95,17 +96,19 @@ def parse_name(value: object, name: str) -> str:
 def parse_time(value: object) -> float | None:
     """Read unix seconds or ISO 8601 text (UTC if it names no zone); None or empty is None.
 
-    Text of eight digits that is a date (20240131) is one. A year alone is refused: as seconds
-    it would be a moment of 1970.
+    Text of eight digits that is a date (20240131) is one. A year alone is refused, as text or as
+    a whole number: as seconds it would be a moment of 1970. (Seconds of 1970 can be given with a
+    decimal point, as exports write them.)
     """
     if value is None or (isinstance(value, str) and not value.strip()):
         return None
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise mismatch("time", value, "unix seconds or a date")
-    if isinstance(value, str) and _YEAR.fullmatch(value.strip()):
+    is_year = _YEAR.fullmatch(value.strip()) if isinstance(value, str) else value in _YEARS
+    if is_year and not isinstance(value, float):
         raise ValueError(
             f"time is {shown(value)}, a year alone; expected unix seconds or a date such as "
-            f"{value.strip()}-01-31"
+            f"{str(value).strip()}-01-31"
         )
     try:
         seconds = _seconds(value)

@@ -34,12 +34,41 @@ _PREFIX = re.compile(
     r"(?:\[\d+\])?[ \t]*+[:：]",
     re.IGNORECASE,
 )
-_ORIGINAL = re.compile(r"-{3,} ?(?:Original[ -]Message|Ursprüngliche Nachricht) ?-{3,}")
-_HEADER_FROM = ("From:", "Von:", "De:")
-_HEADER_SUBJECT = ("Subject:", "Betreff:", "Objet:", "Asunto:")
-_ATTRIBUTION_START = re.compile(r"(?:On|Am|Le|El|Il|Em|Den|Op) |\d{4}[-/年]")
+_ORIGINAL = re.compile(
+    r"-{3,} ?(?:Original[ -]Message|Ursprüngliche Nachricht|Message d['’]origine|Mensaje original|"
+    r"Mensagem original|Messaggio originale|Oorspronkelijk bericht|Oprindelig meddelelse|"
+    r"Opprinnelig melding|Ursprungligt meddelande|Alkuperäinen viesti|Wiadomość oryginalna|"
+    r"Původní zpráva|Исходное сообщение|Orijinal İleti|原始邮件|邮件原件|原始郵件|元のメッセージ|"
+    r"원본 메시지|원본 메일) ?-{3,}",
+    re.IGNORECASE,
+)
+_COLON = r"\*{0,2}[ \u00a0\u202f]?[:：]"  # French has a blank before it
+# What mailers call the sender and the subject of a mail they append without ``>``, by language.
+_HEADERS = [
+    (re.compile(rf"(?:{sender}){_COLON}"), re.compile(rf"(?:{subject}){_COLON}"))
+    for sender, subject in (
+        ("From", "Subject"), ("Von", "Betreff"), ("De", "Objet|Asunto|Assunto|Assumpte"),
+        ("Da", "Oggetto"), ("Van", "Onderwerp"), ("Fra", "Emne"), ("Från", "Ämne"),
+        ("Lähettäjä", "Aihe"), ("Od|Nadawca", "Temat|Předmět|Predmet|Zadeva"),
+        ("De la", "Subiect"), ("Feladó", "Tárgy"), ("Kimden|Gönderen", "Konu"), ("Από", "Θέμα"),
+        ("От|От кого", "Тема|Относно"), ("Від", "Тема"), ("من", "الموضوع"), ("מאת", "נושא"),
+        ("发件人|寄件者|寄件人|發件人", "主题|主旨|主題"), ("差出人|送信者", "件名"),
+        ("보낸 ?사람", "제목"), ("Từ", "Chủ đề"), ("Dari", "Subjek|Perihal"),
+    )
+]  # fmt: skip
+_ATTRIBUTION_START = re.compile(
+    r"(?:On|Am|Le|El|Il|Em|Den|Op|W dniu|Dne|В|在) |\d{4}[-/.年]|\d{1,2}[./]\d{1,2}[./]\d{2}|"
+    r"(?:\w{2,4}\.?,? )?\d{1,2}\.? \w+\.? \d{4}"
+)
 _ATTRIBUTION_END = re.compile(
     r"(?:wrote|writes|schrieb|écrit|escribió|escreveu|scritto|schreef|写道|@[^ ]+>).*[:：]$"
+)
+# The same, where a date or an address stands beside it: these words also end one's own sentences.
+_DATED_ATTRIBUTION_END = re.compile(
+    r"(?:пишет|писал|написал|пише|pisze|pisał|napisał|napsal|napísal|napisao|kirjoitti|skrev|írta|"
+    r"yazdı|έγραψε|a scris|đã viết|menulis|寫道|のメール|書きました|작성|썼습니다|님의 메일|كتب|"
+    r"כתב|ने लिखा)"
+    r".*[:：]$"
 )
 
 
@@ -175,8 +204,10 @@ def _after_header_block(lines: list[str], place: int) -> int | None:
         while start < len(lines) and not lines[start].strip():
             start += 1
     block = [line.lstrip("* ") for line in lines[start : start + 8]]
-    has_headers = any(line.startswith(_HEADER_SUBJECT) for line in block[1:])
-    if block and block[0].startswith(_HEADER_FROM) and has_headers:
+    if any(
+        block and sender.match(block[0]) and any(map(subject.match, block[1:]))
+        for sender, subject in _HEADERS
+    ):
         while start < len(lines) and lines[start].strip():
             start += 1
         return start
@@ -188,10 +219,14 @@ def _drop_attribution(own: list[str]) -> None:
     while own and not own[-1].strip():
         own.pop()
     # Only the end of the line: the pattern is quadratic in its length.
-    if not own or not _ATTRIBUTION_END.search(" ".join(own[-2:])[-300:]):
+    end = " ".join(own[-2:])[-300:]
+    dated = re.search(r"[\d@]", end) and _DATED_ATTRIBUTION_END.search(end)
+    if not dated and not _ATTRIBUTION_END.search(end):
         return
     first = len(own) - 1
     for place in range(first, max(-1, first - 3), -1):
+        if not own[place].strip():
+            break  # above it stands something else
         if _ATTRIBUTION_START.match(own[place]):
             first = place
             break

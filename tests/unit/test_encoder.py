@@ -192,6 +192,18 @@ def test_encoder_takes_any_text(encoder: Encoder, text: str) -> None:
     assert abs(np.linalg.norm(vector) - 1) < 1e-5
 
 
+@pytest.mark.parametrize(
+    ("text", "known"),
+    [
+        ("Fix the buffer", True), ("Сегодня хорошая погода", True), ("今日は天気がいい", True),
+        ("오늘 날씨가 좋다", True), ("الطقس جميل", True), ("แมวนอน 5 บนโซฟา!", False),
+        ("ថ្ងៃនេះ", False), ("😀🎉", False), ("no 😀", True), ("", True),
+    ],
+)  # fmt: skip
+def test_encoder_tells_whose_words_it_knows(encoder: Encoder, text: str, *, known: bool) -> None:
+    assert encoder.knows_words_of(text) is known
+
+
 def test_encoder_reports_progress_up_to_the_distinct_texts(encoder: Encoder) -> None:
     seen: list[tuple[str, int, int]] = []
     texts = [f"number {i} " * (i % 7 + 1) for i in range(60)]

@@ -26,7 +26,7 @@ E = np.eye(4, dtype=np.float32)
 
 def history_of(task: TaskSpec, rows: list[tuple[int, int, str]]) -> History:
     """Make records from (input axis, output axis, output text)."""
-    records = [Record(f"in {i}", t, task.name, id=f"r{i}") for i, (_, _, t) in enumerate(rows)]
+    records = [Record(f"in {a}", t, task.name, id=f"r{i}") for i, (a, _, t) in enumerate(rows)]
     inputs = E[[a for a, _, _ in rows]] if rows else np.zeros((0, 4), dtype=np.float32)
     outputs = E[[b for _, b, _ in rows]] if rows else np.zeros((0, 4), dtype=np.float32)
     return History.build(task, records, inputs, outputs)
@@ -69,6 +69,25 @@ def test_reranker_features_by_hand() -> None:
     np.testing.assert_allclose(helped, [0, 0, np.log(3 / 2)], atol=1e-6)
     habit = column(out, "habit", RERANKER_FEATURES)
     assert habit[0] == habit[1] > habit[2] > 0
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "repeats"),
+    [
+        ("แมวนอนบนโซฟา", "ราคาหุ้นตกอย่างหนัก", 0),
+        ("👍", "👎", 0),
+        ("แมวนอน", " แมวนอน\n", 1),
+        ("Fix the  café", "fix the cafe", 1),
+        ("word " * 200 + "a", "word " * 200 + "b", 1),  # an encoder reads no more of them
+    ],
+)
+def test_texts_the_encoder_does_not_tell_apart_repeat_only_what_is_written_the_same(
+    first: str, second: str, repeats: int
+) -> None:
+    records = [Record(first, "a", id="r0"), Record(second, "b", id="r1")]
+    history = History.build(BUILTIN["paper_title"], records, E[[0, 0]], E[[1, 2]])
+    out = reranker_features(E[0], history, everything(history, E[0]))
+    np.testing.assert_array_equal(column(out, "duplicate", RERANKER_FEATURES), [0, repeats])
 
 
 def test_reranker_features_of_an_empty_shortlist() -> None:

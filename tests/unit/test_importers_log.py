@@ -109,11 +109,16 @@ def test_time_that_is_no_moment_is_refused(value):
         parse_time(value)
 
 
-@pytest.mark.parametrize("year", ["2024", " 1999 "])
+@pytest.mark.parametrize("year", ["2024", " 1999 ", 2023, 1000, 9999])
 def test_time_that_is_a_year_alone_is_refused(year):
-    with pytest.raises(ValueError, match=f"a year alone; .*a date such as {year.strip()}-01-31"):
+    expected = f"a year alone; .*a date such as {str(year).strip()}-01-31"
+    with pytest.raises(ValueError, match=expected):
         parse_time(year)
-    assert parse_time(2024) == 2024.0
+
+
+@pytest.mark.parametrize("seconds", [999, 10_000, 2024.0])  # an export writes the last
+def test_time_that_is_no_year_is_seconds(seconds):
+    assert parse_time(seconds) == seconds
 
 
 def test_time_zone_does_not_depend_on_the_device(monkeypatch):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from hydra_edge.errors import CancelledError, ConfigError, ImportFormatError
 from hydra_edge.importers import ImportLog, read_mbox
-from hydra_edge.importers.mailtext import html_text, is_taken_over, split_quotes
+from hydra_edge.importers.mailtext import MailText, html_text, is_taken_over, split_quotes
 from hydra_edge.importers.mbox import only_sender
 
 ME = "Ada <ada@example.org>"
@@ -323,6 +323,78 @@ def test_reply_mode_keeps_replies_whatever_their_subject(path):
 def test_quotes_are_split_from_own_words(text, own, quoted):
     parts = split_quotes(text)
     assert (parts.own, parts.quoted) == (own, quoted)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        "De : Anne\nEnvoyé : lundi\nÀ : moi\nObjet : salut",
+        "De\u00a0: Anne\nEnvoyé\u00a0: lundi\nÀ\u00a0: moi\nObjet\u00a0: salut",
+        "*De :* Anne\n*Envoyé :* lundi\n*Objet :* salut",
+        "-----Message d'origine-----\nDe : Anne\nObjet : salut",
+        "-----Message d’origine-----",
+        "Van: Jan\nVerzonden: ma\nAan: ik\nOnderwerp: hoi",
+        "Da: Mario\nInviato: lun\nA: me\nOggetto: ciao",
+        "De: Ana\nEnviado: lun\nPara: mí\nAsunto: hola",
+        "De: Ana\nEnviado: seg\nPara: eu\nAssunto: oi",
+        "Od: Jan\nWysłano: pon\nDo: ja\nTemat: hej",
+        "Från: Eva\nSkickat: mån\nTill: mig\nÄmne: hej",
+        "От: Иван\nОтправлено: пн\nКому: я\nТема: привет",
+        "-----Исходное сообщение-----\nОт: Иван\nТема: привет",
+        "发件人: 王伟\n发送时间: 2025年1月6日\n收件人: 我\n主题: 你好",
+        "发件人：王伟\n收件人：我\n主题：你好",
+        "-----元のメッセージ-----\n差出人: 山田\n件名: こんにちは",
+        "差出人：山田\n宛先：私\n件名：こんにちは",
+        "보낸 사람: 김철수\n받는 사람: 나\n제목: 안녕",
+    ],
+)
+def test_mail_appended_in_any_language_is_quoted(headers):
+    parts = split_quotes(f"thanks\n\n________________\n{headers}\n\nold")
+    assert (parts.own, parts.quoted) == ("thanks", "old")
+
+
+@pytest.mark.parametrize(
+    "attribution",
+    [
+        "Пн, 6 янв. 2025 г. в 10:00, Иван Петров <ivan@x.ru>:",
+        "06.01.2025 10:00, Иван Петров пишет:",
+        "6 января 2025 г., 10:00, Иван\nПетров написал:",
+        "W dniu 6.01.2025 o 10:00, Jan\nKowalski pisze:",
+        "Dne 6. 1. 2025 v 10:00 Jan Novák napsal(a):",
+        "Matti kirjoitti 6.1.2025 klo 10:00:",
+        "2025/01/06 10:00、山田さんのメール:",
+        "2025년 1월 6일 (월) 오전 10:00, 김철수님이 작성:",
+        "Ali, 6 Oca 2025 Pzt, 10:00 tarihinde şunu yazdı:",
+    ],
+)
+def test_attribution_in_any_language_is_nobodys_text(attribution):
+    parts = split_quotes(f"thanks\n{attribution}\n\n> old")
+    assert (parts.own, parts.quoted) == ("thanks", "old")
+
+
+@pytest.mark.parametrize(
+    "own",
+    [
+        "De : rien, vraiment.\nMerci.",
+        "De: Ana\nSubject: two languages",
+        "Objet : la réunion\nDe : huit heures à midi",
+        "Van: alles wat\nEn verder niets.",
+        "От: меня\nпривет",
+        "主题：我们的会议\n发件人：不知道",
+        "Message d'origine inconnue",
+        "差出人は山田です。\n件名: なし",
+    ],
+)
+def test_own_text_with_words_of_mailers_stays(own):
+    assert split_quotes(own) == MailText(own, "")
+
+
+@pytest.mark.parametrize(
+    "own", ["Jan pisze:", "Вот что он написал:", "On Friday I am away.", "6 мая 2025 меня нет."]
+)
+def test_own_line_above_a_quote_stays(own):
+    between = "" if own.endswith(":") else "\n\nBob wrote:"
+    assert split_quotes(f"Hello.\n{own}{between}\n> old").own == f"Hello.\n{own}"
 
 
 @settings(deadline=None)  # a loaded machine is no failure

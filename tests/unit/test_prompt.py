@@ -100,6 +100,26 @@ def test_cut_bounds_words_and_characters() -> None:
     assert len(build_prompt(chat, "q " * 10**6, []).query.split()) == LONG_QUERY_WORDS
 
 
+@pytest.mark.parametrize(
+    "letters", ["今天天气很好，", "วันนี้อากาศดีมาก", "今日はいい天気です。", "ថ្ងៃនេះ "]
+)
+def test_long_chinese_records_fit_a_small_context(letters: str) -> None:
+    text = (letters * 7200)[:7200]
+    prompt = build_prompt(TASK, text, [Record(text, text[:40], id=str(i)) for i in range(4)])
+    assert len(prompt.shots) == 4
+    assert len(prompt.completion_text()) < 1000
+    mail = build_prompt(BUILTIN["email_reply"], text, [])
+    assert LONG_QUERY_WORDS <= len(mail.query) < 2000
+
+
+def test_cut_leaves_letters_of_scripts_without_blanks_among_words() -> None:
+    text = " ".join(["word", "天气"] * 30)
+    assert cut(text, 60) == text
+    assert cut(text, 50) == " ".join(["word", "天气"] * 25)
+    assert cut("今天 天气 very 好 indeed", 5) == "今天 天气 very 好"
+    assert cut("слово " * 80, 60) == " ".join(["слово"] * 60)  # its words have blanks between
+
+
 def test_key_changes_with_everything_the_llm_sees() -> None:
     record = Record("body", "subject", id="1")
     keys = {
