@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 # C0 and C1 controls but tab and line feed, DEL, and the marks that override text direction.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202d\u202e]")
 _JSON_CONTROL = re.compile(r"[\x7f-\x9f\u202d\u202e]")  # json escapes the others itself
+# Marks that set a direction for what follows, embedded or isolated, until the one that ends it.
+_EMBEDDED, _ISOLATED = "\u202c", "\u2069"
+_ENDS = dict.fromkeys("\u202a\u202b", _EMBEDDED) | dict.fromkeys("\u2066\u2067\u2068", _ISOLATED)
+_DIRECTION = re.compile("[\u202a-\u202c\u2066-\u2069]")
 _STYLES = {"bold": "1", "dim": "2", "red": "31", "yellow": "33"}
 _WIDEST = 160  # columns a table may take on a very wide terminal
 
@@ -45,10 +49,32 @@ def harmless(text: str) -> str:
 
 
 def one_line(text: str, width: int = 0) -> str:
-    """Return a text on one line, harmless, cut to ``width`` characters if that is not 0."""
+    """Return a text on one line, harmless, cut to ``width`` characters if that is not 0.
+
+    A direction that it leaves open is ended, so that it does not reorder what is put behind it;
+    the marks for that take no room, and are not counted.
+    """
     head = text[: width * 8] if width else text
     line = harmless(" ".join(head.split()))
-    return line if not width or len(line) <= width else line[: width - 1] + "…"
+    fits = not width or len(line) <= width
+    return _ended(line) if fits else _ended(line[: width - 1]) + "…"
+
+
+def _ended(line: str) -> str:
+    """End the directions that are still open at the end of a line, the innermost first."""
+    ends: list[str] = []
+    isolates = 0
+    for mark in _DIRECTION.findall(line):
+        if mark in _ENDS:
+            ends.append(_ENDS[mark])
+            isolates += ends[-1] == _ISOLATED
+        elif mark == _ISOLATED and isolates:
+            isolates -= 1
+            while ends.pop() != mark:  # what was embedded within it ends, too
+                pass
+        elif ends and ends[-1] == mark:  # an embedding's end; within an isolate it is its own
+            ends.pop()
+    return line + "".join(reversed(ends))
 
 
 def paint(text: str, style: str, stream: IO[str]) -> str:
@@ -127,7 +153,7 @@ def table(
         fixed = [cell + " " * (widths[i] - cell_len(cell)) for i, cell in enumerate(row[:last])]
         tail = row[last]
         if room and cell_len(tail) > room:
-            tail = set_cell_size(tail, room - 1).rstrip() + "…"
+            tail = _ended(set_cell_size(tail, room - 1).rstrip()) + "…"
         line = " " * indent + "  ".join((*fixed, tail)).rstrip()
         stream.write((line if number else paint(line, "bold", stream)) + "\n")
 

@@ -24,13 +24,14 @@ _FILES, _NAMES, _PROSE_WORDS = 6, 8, 60
 _HUNK = re.compile(r"@@ [^@]* @@ ?(.*)")
 _NAME = re.compile(
     r"\b(?:def|class|fn|func|function|struct|enum|trait|interface|type|module|namespace)\s+"
-    r"(?:\([^)]*\)\s*)?([A-Za-z_]\w*)"
+    r"(?:\([^()]*\)\s*)?([A-Za-z_]\w*)"
 )
+# No lazy group before its optional end: a long run of blanks would be read once for each of them.
 _COMMENT = re.compile(
     r"\s*(?:#+(?!!|include\b|define\b|if\w*\b|endif\b|else\b|pragma\b|import\b)|//+|/\*+"
-    r"|\*(?=\s)|--(?=\s)|;+(?=\s)|<!--|[rRbBfFuU]?(?:\"\"\"|'''))\s*(.*?)\s*"
-    r"(?:\*/|-->|\"\"\"|''')?"
+    r"|\*(?=\s)|--(?=\s)|;+(?=\s)|<!--|[rRbBfFuU]?(?:\"\"\"|'''))\s*(.*)"
 )
+_COMMENT_ENDS = ("*/", "-->", '"""', "'''")
 _PROSE_FILES = {".md", ".rst", ".txt", ".adoc", ".org", ""}
 _MARKUP = re.compile(r"^[#>*+\-=~\s|`]+|[`*_]+")
 _NO_PROSE = re.compile(r"noqa|type: ignore|pylint|eslint|SPDX|[Cc]opyright|https?://|fmt: ")
@@ -122,11 +123,18 @@ def _read_line(text: str, change: _Change, *, removed: bool) -> None:
         (change.removed if removed else change.added).extend(_NAME.findall(text)[:1])
     if removed:
         return
-    prose = comment[1] if comment else text if change.path.suffix in _PROSE_FILES else ""
+    prose = _within(comment[1]) if comment else text if change.path.suffix in _PROSE_FILES else ""
     prose = _MARKUP.sub("", prose).strip()
     words = [word for word in prose.split() if word.strip(".,:;()'\"").isalpha()]
     if len(words) >= 3 and 2 * len(words) > len(prose.split()) and not _NO_PROSE.search(prose):
         change.prose.append(prose)
+
+
+def _within(comment: str) -> str:
+    """Take the closing mark off a comment, if it has one."""
+    text = comment.rstrip()
+    end = next((mark for mark in _COMMENT_ENDS if text.endswith(mark)), "")
+    return text.removesuffix(end).rstrip()
 
 
 def _some(items: Iterable[str], limit: int) -> str:

@@ -58,11 +58,11 @@ def retry_after(value: str | None, *, now: datetime | None = None) -> float | No
     except ValueError:
         try:
             when = parsedate_to_datetime(value)
-        except (TypeError, ValueError):
+            if when.tzinfo is None:
+                when = when.replace(tzinfo=UTC)
+            seconds = (when - (now or datetime.now(UTC))).total_seconds()
+        except (TypeError, ValueError, OverflowError):  # no date, or one beyond all calendars
             return None
-        if when.tzinfo is None:
-            when = when.replace(tzinfo=UTC)
-        seconds = (when - (now or datetime.now(UTC))).total_seconds()
     return min(max(seconds, 0.0), _LONGEST_WAIT_S) if seconds == seconds else None  # noqa: PLR0124 - NaN
 
 
@@ -84,6 +84,8 @@ class ApiClient:
         transport: httpx2.BaseTransport | None = None,
         sleep: Callable[[float, Callable[[], bool]], None] = pause,
     ) -> None:
+        from http.cookiejar import CookieJar, DefaultCookiePolicy
+
         import httpx2
 
         parts = split_base_url(base_url)
@@ -115,6 +117,8 @@ class ApiClient:
                 # A proxy from the environment must not see what is meant for this machine.
                 trust_env=self.is_remote,
                 verify=trusts,
+                # A server must not know one prompt's author again by the next.
+                cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
                 limits=httpx2.Limits(max_connections=1),
                 transport=transport,
             )
@@ -354,8 +358,12 @@ class ApiClient:
         """Read an error body as far as it can be read; a broken one still has its status."""
         status = response.status_code
         if 300 <= status < 400:
-            target = urlsplit(response.headers.get("location", "")).netloc or "another address"
-            return Refused(status, f"redirects to {self.clean(target)}, which is not followed")
+            try:
+                target = urlsplit(response.headers.get("location", "")).netloc
+            except ValueError:  # no address; what it says would quote it, key and all
+                target = ""
+            target = self.clean(target) or "another address"
+            return Refused(status, f"redirects to {target}, which is not followed")
         try:
             raw = b"".join(self._chunks(exchange, _MAX_ERROR_BYTES, give_up))
             said: Any = json.loads(raw)

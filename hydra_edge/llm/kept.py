@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from hydra_edge.config import make_private_dir
+from hydra_edge.config import make_private_dir, remove_left_over
 from hydra_edge.errors import ConfigError
 
 CAP_BYTES = 64 << 20  # of one folder; SmolLM2 takes 1.5 MB for 64 tokens, Gemma 3 270M 1.2 MB
@@ -65,6 +65,7 @@ class KeptStates:
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         with suppress(OSError, ConfigError):
             make_private_dir(self._folder)
+            remove_left_over(path, like=f"*{_SUFFIX}")
             try:
                 descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
                 with os.fdopen(descriptor, "wb") as stream:

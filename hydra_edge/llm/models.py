@@ -12,7 +12,7 @@ import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
-from hydra_edge.config import Config, Paths, make_private_dir, way_online
+from hydra_edge.config import Config, Paths, make_private_dir, remove_left_over, way_online
 from hydra_edge.errors import BackendError, EgressDeniedError, UnknownModelError
 from hydra_edge.llm.address import is_loopback, split_base_url
 from hydra_edge.llm.keys import key_for
@@ -84,6 +84,7 @@ def gemma3_file(paths: Paths) -> Path:
         folder = paths.cache / "models"
         # The name says what was verified when it was written.
         whole = folder / f"{expected[:16]}-{_GEMMA3}"
+        remove_left_over(whole)
         if whole.is_file() and whole.stat().st_size == sum(p.stat().st_size for p in parts):
             return whole
         make_private_dir(folder)

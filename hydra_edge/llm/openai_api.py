@@ -28,6 +28,7 @@ from hydra_edge.llm.reply import (
     Reply,
     ReportedError,
     feed_choice,
+    longest_answer,
     parse_object,
     read_events,
     read_reply,
@@ -131,9 +132,10 @@ class OpenAIApi:
         """Sample up to ``n`` answers (see ``LLM.complete``).
 
         The greedy answer is one request, the others are one more where the server serves
-        ``n``, else one each. With ``choices``, answers that name no member, or several, are
-        dropped. Told to stop, it hangs up, returns at once and asks for nothing more, whatever
-        the server is at; an answer that was being streamed is thrown away. Raises also
+        ``n``, else one each. An answer far beyond ``max_tokens`` is cut off. With ``choices``,
+        answers that name no member, or several, are dropped. Told to stop, it hangs up, returns
+        at once and asks for nothing more, whatever the server is at; an answer that was being
+        streamed is thrown away. Raises also
         ``UnknownModelError`` where the server lists its models and this is none of them.
         """
         members = check_request(
@@ -188,7 +190,10 @@ class OpenAIApi:
                     if not self._learns(refusal, unspoken):
                         raise
                 else:
-                    return read_reply(raw, self.name, n=ask.n, greedy=greedy, stop=stop)
+                    return read_reply(
+                        raw, self.name, n=ask.n, greedy=greedy, stop=stop,
+                        max_tokens=ask.max_tokens,
+                    )  # fmt: skip
         except GivenUp:
             return Reply(error=NOT_ASKED)
         except (Refused, HydraError) as err:
@@ -208,7 +213,8 @@ class OpenAIApi:
             unspoken = self._unspoken
             body = write_body(self._model, ask, unspoken)
             # Anew for each try: of a thought that broke off nothing may be left behind.
-            answer = AnswerText(ask.prompt.task.stop, on_token)
+            longest = longest_answer(ask.max_tokens)
+            answer = AnswerText(ask.prompt.task.stop, on_token, longest=longest)
             try:
                 reply = self._streamed(body, answer, wish.stop, tries)
             except GivenUp:

@@ -12,7 +12,7 @@ import secrets
 from contextlib import suppress
 from pathlib import Path
 
-from hydra_edge.config import make_private_dir
+from hydra_edge.config import make_private_dir, remove_left_over
 from hydra_edge.errors import BackendError
 from hydra_edge.llm.gguf import check_gguf
 from hydra_edge.llm.native import import_llama_cpp
@@ -32,6 +32,7 @@ def recode_q8(source: Path, folder: Path) -> Path:
     check_gguf(source)
     # The name says what it was made from: another release of the model is another copy.
     whole = folder / f"{source.stem}-{source.stat().st_size}.q8_0.gguf"
+    remove_left_over(whole)
     if whole.is_file():
         return whole
     lib = import_llama_cpp()

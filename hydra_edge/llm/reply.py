@@ -16,6 +16,7 @@ from hydra_edge.llm.text import AnswerText, well_formed
 from hydra_edge.types import Completion, JsonDict
 
 _MAX_LINE_BYTES = 1 << 20  # of a streamed reply
+_TOKEN_CHARACTERS = 64  # no answer has as many for each of its tokens
 # Where thoughts come apart from the answer: parts of its content, or fields beside it.
 _THOUGHT_PARTS = ("thinking", "redacted_thinking", "reasoning")
 _THOUGHT_FIELDS = ("reasoning_content", "reasoning")
@@ -70,8 +71,15 @@ def parse_object(raw: bytes | str, who: str) -> JsonDict:
     return reply
 
 
-def read_reply(raw: bytes, who: str, *, n: int, greedy: bool, stop: Sequence[str]) -> Reply:
-    """Read up to ``n`` answers from a whole reply.
+def longest_answer(max_tokens: int) -> int:
+    """Return how many characters of an answer are read, lest a server ignore ``max_tokens``."""
+    return max_tokens * _TOKEN_CHARACTERS
+
+
+def read_reply(
+    raw: bytes, who: str, *, n: int, greedy: bool, stop: Sequence[str], max_tokens: int
+) -> Reply:
+    """Read up to ``n`` answers from a whole reply; what is far beyond ``max_tokens`` is cut off.
 
     Raises
     ------
@@ -89,7 +97,7 @@ def read_reply(raw: bytes, who: str, *, n: int, greedy: bool, stop: Sequence[str
     written: list[tuple[str, str]] = []
     thinks = False
     for choice in choices:
-        answer = AnswerText(stop)
+        answer = AnswerText(stop, longest=longest_answer(max_tokens))
         finish = feed_choice(answer, choice, "message")
         thinks = thinks or answer.thinks
         if text := answer.finish():
@@ -168,7 +176,7 @@ def feed_choice(answer: AnswerText, choice: Any, field: str) -> str:
         elif kind == "text" and isinstance(text, str):
             answer.feed(well_formed(text))
     if answer.stopped:
-        return "stop"
+        return "length" if answer.too_long else "stop"
     reason = choice.get("finish_reason")
     if reason == "length":
         return "length"

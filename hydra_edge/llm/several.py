@@ -107,7 +107,7 @@ class Several:
                         place = next(places, None)
                     if place is None:
                         return
-                    reply = self._request(asks[place], give_up)
+                    reply = self._ask_one(asks[place], give_up)
                     arrived.put((place, reply))
                     if self._is_hopeless(reply.error, asks[place]):
                         over.set()
@@ -125,6 +125,19 @@ class Several:
         finally:
             left.set()
         return replies
+
+    def _ask_one(self, ask: Ask, give_up: Callable[[], bool]) -> Reply:
+        """Make one request; a fault of ours is told by its type only, for it may quote the key."""
+        try:
+            return self._request(ask, give_up)
+        except Exception as err:  # else Python would print it, and nobody would be told
+            fault = type(err).__name__
+        return Reply(
+            error=BackendError(
+                f"A reply could not be read: got {fault}; expected an answer or an error. Try "
+                "again, or use another model."
+            )
+        )
 
     @staticmethod
     def _is_hopeless(error: Exception | None, ask: Ask) -> bool:

@@ -25,15 +25,24 @@ class AnswerText:
     ``on_text`` is told of each new part as soon as no stop string and no trailing white space
     can still take it back: the parts put together are exactly ``text``. ``thinks`` says that all
     there is so far is a thought without an end; ``thought`` is set by whoever gets thoughts apart
-    from the text.
+    from the text. Behind ``longest`` characters an answer is cut off, where that is given:
+    ``stopped`` and ``too_long``.
     """
 
-    def __init__(self, stop: Sequence[str], on_text: Callable[[str], None] | None = None) -> None:
+    def __init__(
+        self,
+        stop: Sequence[str],
+        on_text: Callable[[str], None] | None = None,
+        *,
+        longest: int | None = None,
+    ) -> None:
         self.stopped = False
+        self.too_long = False
         self.thinks = False
         self.thought = False
         self._stop = tuple(s for s in stop if s)
         self._on_text = on_text
+        self._longest = longest
         self._decode = codecs.getincrementaldecoder("utf-8")("replace").decode
         self._raw = ""
         self._opening: str | None = ""  # what may be (of) a thought; None once that is behind
@@ -79,6 +88,8 @@ class AnswerText:
         ends = [end for s in self._stop if (end := raw.find(s, searched)) >= 0]
         if ends:
             raw, self.stopped = raw[: min(ends)], True
+        if self._longest is not None and len(raw) > self._longest:
+            raw, self.stopped, self.too_long = raw[: self._longest], True, True
         self._raw = raw
         self._tell(len(raw) if self.stopped else len(raw) - self._doubtful(raw))
 

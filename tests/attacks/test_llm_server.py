@@ -9,7 +9,15 @@ import traceback
 import pytest
 from llm_server import Server, Sleeps, answer, choice, completion, delta, flood, stream
 
-from hydra_edge.errors import BackendAuthError, BackendError, BackendTimeoutError, HydraError
+from hydra_edge.answering import Pieces
+from hydra_edge.candidates import complete_within_context
+from hydra_edge.errors import (
+    BackendAuthError,
+    BackendError,
+    BackendRateLimitError,
+    BackendTimeoutError,
+    HydraError,
+)
 from hydra_edge.llm.http import MAX_REPLY_BYTES
 from hydra_edge.llm.openai_api import OpenAIApi
 from hydra_edge.prompt import build_prompt
@@ -45,6 +53,46 @@ def test_redirect_takes_neither_key_nor_prompt_elsewhere(llm, server, other, sta
     with pytest.raises(BackendError, match=f"redirects to 127.0.0.1:{other.server_port}"):
         llm.complete(PROMPT, on_token=[].append if streaming else None)
     assert other.seen == []
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("target", [f"http://{KEY}\u009b2J\u2100x/", "http://["])
+def test_redirect_to_no_address_is_an_error_without_the_key(llm, server, target, streaming, capfd):
+    server.otherwise = answer({}, 302, Location=target.encode().decode("latin-1"))
+    with pytest.raises(BackendError, match="redirects to another address, which") as caught:
+        llm.complete(
+            PROMPT, n=1 if streaming else 3, on_token=[].append if streaming else None
+        )  # fmt: skip
+    assert KEY not in "".join(traceback.format_exception(caught.value))
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_retry_after_a_date_beyond_all_calendars_is_tried_again(llm, server, streaming, capfd):
+    asked = {"Retry-After": "Mon, 99999999999 Jan 2020 00:00:00 GMT"}
+    server.otherwise = answer({}, 429, **asked)
+    with pytest.raises(BackendRateLimitError, match="got 429 2 times"):
+        llm.complete(PROMPT, on_token=[].append if streaming else None)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_fault_at_a_reply_is_told_by_its_type_and_without_the_key(llm, monkeypatch, capfd):
+    def fault(*args, **kwargs):
+        raise ArithmeticError(f"{KEY}\u009b2J")
+
+    monkeypatch.setattr("hydra_edge.llm.openai_api.read_reply", fault)
+    with pytest.raises(BackendError, match="could not be read: got ArithmeticError;") as caught:
+        llm.complete(PROMPT, n=3)
+    assert KEY not in "".join(traceback.format_exception(caught.value))
+    assert capfd.readouterr() == ("", "")
+
+
+def test_cookies_are_not_kept(llm, server):
+    server.otherwise = answer(completion("an answer"), Set_Cookie="track=me; Path=/")
+    for on_token in (None, None, [].append):
+        llm.complete(PROMPT, on_token=on_token)
+    assert len(server.seen) == 3
+    assert not [seen for seen in server.seen if "cookie" in seen.headers]
 
 
 def test_proxy_of_the_environment_does_not_see_what_is_for_this_machine(server, other, monkeypatch):
@@ -107,6 +155,35 @@ def test_endless_stream_of_events_is_cut_short_and_its_text_kept(llm, server):
     server.otherwise = endless
     (out,) = llm.complete(PROMPT, on_token=[].append)
     assert (out.text, out.finish) == ("an answer", "cut")
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_answer_far_beyond_max_tokens_is_cut_off(llm, server, streaming):
+    told = []
+    text = "word " * 10_000
+    server.otherwise = stream(delta(text), delta(text), "data: [DONE]\n\n") if streaming else (
+        answer(completion(text))
+    )  # fmt: skip
+    (out,) = llm.complete(PROMPT, max_tokens=10, on_token=told.append if streaming else None)
+    assert (out.text, out.finish) == (text[:640].strip(), "length")
+    assert "".join(told) == (out.text if streaming else "")
+
+
+@pytest.mark.timeout(60)  # read anew for each line it would take minutes
+@pytest.mark.parametrize("streaming", [False, True])
+def test_answer_of_a_million_lines_is_read_in_one_pass(llm, server, streaming):
+    parts = ["x\n  y", *["\ny" * 100_000] * 10]
+    server.otherwise = (
+        stream(*map(delta, parts)) if streaming else answer(completion("".join(parts)))
+    )
+    told = []
+    prompt = build_prompt(BUILTIN["email_reply"], "the text", [])
+    _, (out,) = complete_within_context(
+        llm, prompt, n=1, temperature=0.0, max_tokens=1 << 16,
+        on_token=Pieces(told.append) if streaming else None,
+    )  # fmt: skip
+    assert out.text == "x" + "\ny" * 1_000_001
+    assert "".join(told) == (out.text if streaming else "")
 
 
 def test_endless_error_body_is_cut_short(llm, server):

@@ -79,6 +79,45 @@ def test_one_line_long_text_is_cut_with_an_ellipsis():
     assert len(output.one_line("word " * 100_000, 40)) == 40
 
 
+@pytest.mark.parametrize(
+    ("text", "ends"),
+    [
+        ("plain", ""),
+        ("\u05e9\u05dc\u05d5\u05dd \u200f", ""),  # right to left by its letters: ends with them
+        ("a \u202b\u05e9\u202c b", ""),
+        ("a \u2067\u05e9\u2069 b", ""),
+        ("\u202bx", "\u202c"),
+        ("\u202ax \u202bx", "\u202c\u202c"),
+        ("\u2066x \u2067x \u2068x\u2069", "\u2069\u2069"),
+        ("\u202ax \u2067x", "\u2069\u202c"),
+        ("\u2067x \u202bx\u2069", ""),
+        ("\u202bx \u2067x\u202c", "\u2069\u202c"),  # no embedding of the isolate's to end
+        ("x\u202c\u2069 \u202bx", "\u202c"),
+        ("\u202ax\u2069", "\u202c"),
+    ],
+)
+def test_one_line_direction_left_open_is_ended(text, ends):
+    assert output.one_line(text) == text + ends
+
+
+def test_one_line_many_marks_of_direction_are_each_read_once():
+    opened = 200_000 * "\u202b"
+    assert output.one_line(opened + 200_000 * "\u2069").endswith(200_000 * "\u202c")
+
+
+def test_one_line_cut_within_a_direction_ends_it_before_the_ellipsis():
+    assert output.one_line("ab \u2067cdef\u2069", 6) == "ab \u2067c\u2069…"
+
+
+def test_table_cut_within_a_direction_ends_it_before_the_ellipsis(terminal, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    output.table(("id", "text"), [("\u202bi", "\u2067" + "x" * 300)], stream=terminal)
+
+    _, line = terminal.getvalue().splitlines()
+    assert line.startswith("\u202bi\u202c ")
+    assert line.endswith("x\u2069…")
+
+
 def test_table_in_a_pipe_is_aligned_and_uncut(capsys):
     output.table(("id", "text"), [("a", "x" * 300), ("日本", "short")])
 

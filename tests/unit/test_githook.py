@@ -15,6 +15,7 @@ from hydra_edge import Personalizer, Record
 from hydra_edge.config import Config
 from hydra_edge.errors import CancelledError, ConfigError, EgressDeniedError
 from hydra_edge.githook import Repository, describe_staged, hooks
+from hydra_edge.githook.description import describe
 from hydra_edge.githook.limit import within
 from hydra_edge.githook.message import is_empty, one_line, propose, spelled
 from hydra_edge.githook.proposal import (
@@ -114,6 +115,37 @@ def test_describe_nothing_staged_is_empty(repo):
     (repo.path / "a.py").write_text("x = 2\n")
 
     assert describe_staged(Repository(repo.path)) == ""
+
+
+def test_description_line_of_blanks_is_read_once():
+    blanks = 200_000 * " "
+    lines = [f"+# Read{blanks}the header first", "+func (" * 40_000, f"+//{blanks}x{blanks}", "+"]
+    raw, patch = ":0 0 0 0 A\0a.go\0", "\n".join(("+++ b/a.go", "@@ -0,0 +1 @@", *lines))
+
+    assert describe(raw, patch) == "Add a.go. Read the header first."
+
+
+@pytest.mark.parametrize(
+    ("line", "prose"),
+    [
+        ("# Read the  header ", "Read the header"),
+        ("  // Read the header", "Read the header"),
+        ("/* Read the header */", "Read the header"),
+        ("/** Read the header */ ", "Read the header"),
+        (" * Read the header", "Read the header"),
+        ("-- Read the header", "Read the header"),
+        (";; Read the header", "Read the header"),
+        ("<!-- Read the header -->", "Read the header"),
+        ('    r"""Read the header."""', "Read the header."),
+        ("'''Read the header'''", "Read the header"),
+        ('"""', ""), ('""""""', ""), ("/**/", ""), ("#", ""), ("* ", ""),
+        ("#include <the a b>", ""), ("#!/usr/bin/env the header", ""), ("*the header is", ""),
+    ],
+)  # fmt: skip
+def test_description_comment_is_its_text_without_the_marks(line, prose):
+    raw, patch = ":0 0 0 0 A\0a.c\0", f"+++ b/a.c\n@@ -0,0 +1 @@\n+{line}"
+
+    assert describe(raw, patch) == " ".join(["Add a.c.", prose and prose.rstrip(".") + "."]).strip()
 
 
 def test_describe_changed_function_is_named(repo):

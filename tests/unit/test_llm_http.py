@@ -16,6 +16,8 @@ from hydra_edge.llm.http import ApiClient, retry_after
         ("7", 7.0), ("0.5", 0.5), ("-3", 0.0), ("999999", 30.0), ("nan", None), ("soon", None),
         ("", None), (None, None), ("Wed, 21 Oct 2026 07:28:10 GMT", 10.0),
         ("Wed, 21 Oct 2026 07:00:00 GMT", 0.0),
+        ("Mon, 99999999999 Jan 2020 00:00:00 GMT", None),
+        ("Mon, 01 Jan 2020 00:00:00 +99999999999999", None),
     ],
 )  # fmt: skip
 def test_retry_after_reads_seconds_and_dates(value, seconds):

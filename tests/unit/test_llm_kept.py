@@ -2,6 +2,7 @@
 
 import os
 import stat
+import time
 
 import pytest
 
@@ -32,6 +33,15 @@ def test_state_is_its_owners_alone(folder):
     KeptStates(folder, "m").write(TOKENS, b"state")
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert stat.S_IMODE(only_file(folder).stat().st_mode) == 0o600
+
+
+def test_states_half_written_by_killed_programs_are_removed(folder):
+    folder.mkdir()
+    for name in (".a.kv.1.tmp", ".b.kv.2.tmp"):
+        (folder / name).write_bytes(b"half")
+    os.utime(folder / ".a.kv.1.tmp", (time.time() - 7200,) * 2)
+    KeptStates(folder, "m").write(TOKENS, b"state")
+    assert [path.name for path in folder.iterdir() if path.suffix == ".tmp"] == [".b.kv.2.tmp"]
 
 
 def flipped(raw, place):

@@ -2,8 +2,10 @@
 
 import ctypes
 import hashlib
+import os
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -138,6 +140,16 @@ def test_parts_are_joined_once(site, paths):
     before = whole.stat().st_mtime_ns
     assert models.gemma3_file(paths) == whole
     assert whole.stat().st_mtime_ns == before
+    assert [p.name for p in whole.parent.iterdir()] == [whole.name]
+
+
+def test_what_a_killed_program_joined_is_removed(site, paths):
+    put_gemma(site)
+    whole = models.gemma3_file(paths)
+    left = whole.with_name(f".{whole.name}.abc.tmp")
+    left.write_bytes(b"half")
+    os.utime(left, (time.time() - 7200,) * 2)
+    models.gemma3_file(paths)
     assert [p.name for p in whole.parent.iterdir()] == [whole.name]
 
 
