@@ -121,7 +121,7 @@ def ask(
     Records that do not fit the LLM's context are left out, the weakest first, then what of the
     query does not. With ``votes``,
     no more are asked for once they are settled. A prompt that waits for the LLM is not sent, and
-    an answer is broken off, once a record in it was forgotten or hidden from such an LLM.
+    an answer is broken off, once a record in it was forgotten or may not be shown any more.
     """
 
     def heard(completion: Completion) -> None:
@@ -162,7 +162,7 @@ def decide(asked: Asked) -> Generation:
         If the LLM gave not one answer with text in it.
     CancelledError
         If it was told to stop before it had one, or a record it was shown was forgotten, or made
-        private while a remote LLM answered.
+        private where none may be shown.
     ConfigError
         If the task is of a closed set that is empty.
     """
@@ -262,21 +262,61 @@ def _unheard(
     )
 
 
-def logged(store: Store, generation: Generation, model: str) -> Generation:
-    """Remember an answer, for a choice; one that cannot be (a full disk) is still an answer."""
-    try:
-        store.log_generation(generation, model)
-    except StoreError as err:
-        note = f"the answer is not remembered, so that it cannot be chosen from: {err}"
-        return replace(generation, notes=(*generation.notes, note))
-    return generation
+class AnswerLog:
+    """Remembers answers for a choice; no earlier one is taken for one that is not remembered.
+
+    Where even that cannot be written (a full disk) it is made up for before the next choice.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._unmarked: str | None = None  # the newest entry, where the last answer has none
+
+    def put(self, generation: Generation, model: str, withdrawn: Withdrawn) -> Generation:
+        """Remember an answer; one that cannot be is still an answer.
+
+        Raises
+        ------
+        CancelledError
+            If it was shown what may not be shown any more.
+        """
+        try:
+            with self._store.together():  # what others forget from here on finds the entry
+                withdrawn.check()
+                self._store.log_generation(generation, model)
+        except StoreError as err:
+            note = f"the answer is not remembered, so that it cannot be chosen from: {err}"
+            return self.leave_out(_noting(generation, note), withdrawn)
+        return generation
+
+    def leave_out(self, generation: Generation, withdrawn: Withdrawn) -> Generation:
+        """See to it that no earlier answer is taken for this one, which is not remembered.
+
+        Raises
+        ------
+        CancelledError
+            If it was shown what may not be shown any more.
+        """
+        try:
+            self._store.mark_unlogged()
+        except StoreError as err:
+            note = f"choosing without an id could take an earlier answer for this one: {err}"
+            generation = _noting(generation, note)
+            newest = self._store.last_generation()
+            self._unmarked = None if newest is None else newest.id
+        withdrawn.check()
+        return generation
+
+    def make_up(self) -> None:
+        """Mark now what could not be marked; an entry put since is the last answer's again."""
+        if self._unmarked is None:
+            return
+        with self._store.together():
+            newest = self._store.last_generation()
+            if newest is not None and newest.id == self._unmarked:
+                self._store.mark_unlogged()
+        self._unmarked = None
 
 
-def unlogged(store: Store, generation: Generation) -> Generation:
-    """See to it that no earlier answer is taken for this one, which is not remembered."""
-    try:
-        store.mark_unlogged()
-    except StoreError as err:
-        note = f"choosing without an id would take an earlier answer for this one: {err}"
-        return replace(generation, notes=(*generation.notes, note))
-    return generation
+def _noting(generation: Generation, note: str) -> Generation:
+    return replace(generation, notes=(*generation.notes, note))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import re
 import stat
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields, replace
 from numbers import Integral, Real
 from pathlib import Path
@@ -18,6 +20,8 @@ from hydra_edge.errors import ConfigError
 ENV_PREFIX = "HYDRA_EDGE_"
 _USER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 _LOCK_WAIT_S = 10.0
+# A temporary file nobody wrote to for so long belongs to a program that was killed.
+_LEFT_OVER_S = 3600.0
 _TRUE, _FALSE = {"1", "true", "yes", "on"}, {"0", "false", "no", "off"}
 
 
@@ -317,6 +321,21 @@ def changing(file: Path) -> Iterator[None]:
         lock.release()
 
 
+def remove_left_over(target: Path, *, like: str = "") -> None:
+    """Remove the temporary files that killed programs left of writing a file, hours ago.
+
+    They stand beside it and are called ``.NAME.ANYTHING.tmp``. ``like`` is a pattern of names
+    instead of the target's own, where several of a kind are in its folder. What cannot be removed
+    stays: the file can be written nevertheless.
+    """
+    latest = time.time() - _LEFT_OVER_S
+    with suppress(OSError):
+        for part in target.parent.glob(f".{like or glob.escape(target.name)}.*.tmp"):
+            with suppress(OSError):
+                if part.lstat().st_mtime < latest:
+                    part.unlink()
+
+
 def write_private(path: Path, text: str) -> None:
     """Replace a file's content in one step, mode 0600: a crash leaves the old or the new one.
 
@@ -332,6 +351,7 @@ def write_private(path: Path, text: str) -> None:
             stream.write(text)
         return
     target = Path(os.path.realpath(path))
+    remove_left_over(target)
     # Of this call alone: several threads may save a file at once.
     temporary = target.with_name(f".{target.name}.{os.getpid()}-{threading.get_ident()}.tmp")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)

@@ -47,14 +47,13 @@ class Question:
     def hiding_private(self) -> Question:
         """Return the question as one may see it who may see no private record.
 
-        Nor is an answer of a closed set a candidate that is known from private records only.
+        Nothing that is chosen or scored depends on one: an answer that fits those alone, or a
+        score they move, would tell what they say.
         """
-        visible = [record for record in self.history.records if not record.private]
-        task = self.engine.shown_task(self.history.task, visible)
-        return replace(self, history=replace(self.history, task=task))
+        return replace(self, history=self.engine.public_history(self.history))
 
     def rank(self, k: int, *, private: bool = True) -> Ranking:
-        """Choose the ``k`` records to show, best first."""
+        """Choose the ``k`` records to show, best first; without ``private`` no private one."""
         task = self.history.task
         head = self.engine.active(task, "reranker")
         records = self.engine.rank(
@@ -71,6 +70,7 @@ class Outgoing:
     prompt: Prompt
     ranking: Ranking
     withheld: tuple[str, ...] = ()  # what to say of it
+    hide_private: bool = False  # whoever asks may see no private record
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -98,7 +98,7 @@ def outgoing(
     if hide_private:
         question = question.hiding_private()
     engine, task = question.engine, question.history.task
-    ranking = question.rank(k, private=not (remote or hide_private))
+    ranking = question.rank(k, private=not remote)
     if remote:
         visible = [r for r in question.history.records if not (private or r.private)]
         task = engine.shown_task(task, visible)
@@ -109,7 +109,7 @@ def outgoing(
     withheld: tuple[str, ...] = ()
     if private and remote:
         withheld = ("private: no history was put into the prompt; your head still chooses",)
-    return Outgoing(question, prompt, ranking, withheld)
+    return Outgoing(question, prompt, ranking, withheld, hide_private)
 
 
 def _left_out(query: str, sent: str) -> tuple[str, ...]:
@@ -125,13 +125,17 @@ def _left_out(query: str, sent: str) -> tuple[str, ...]:
 
 
 class Withdrawn:
-    """True once a record in a prompt was forgotten, or made private where the LLM is remote."""
+    """True once a record in a prompt was forgotten, or made private where none may be shown.
+
+    That is where the LLM is remote, or whoever asks may see no private record.
+    """
 
     def __init__(self, out: Outgoing, *, remote: bool) -> None:
+        self._out = out
         self._store = out.question.engine.store
         self._ids = out.prompt.record_ids
         self._hidden = frozenset(r.record.id for r in out.ranking.records if r.record.private)
-        self._remote = remote
+        self._public_only = remote or out.hide_private
         self._seen: Revision | None = None
         self._fault = ""
 
@@ -153,19 +157,26 @@ class Withdrawn:
             record = self._store.get(record_id)
         except RecordNotFoundError:
             return f"record {record_id!r}, which was forgotten meanwhile"
-        if record.private and self._remote and record_id not in self._hidden:
+        if record.private and self._public_only and record_id not in self._hidden:
             return f"record {record_id!r}, which was made private meanwhile"
         return ""
 
     def check(self) -> None:
         """Keep nothing of an answer that was shown what may not be shown any more.
 
+        Nor one whose closed set has an answer that whoever asks may not see any more: to tell
+        takes the engine, which is for one thread at a time.
+
         Raises
         ------
         CancelledError
-            If there is such a record.
+            If there is such a record, or answer.
         """
         self._look()
+        if not self._fault and self._out.hide_private:
+            task = self._out.question.history.task
+            if self._out.question.engine.any_private_label(task.name, task.labels):
+                self._fault = "an answer that is known from private records only by now"
         if self._fault:
             raise CancelledError(
                 f"The answer was thrown away: got one that was shown {self._fault}; expected "

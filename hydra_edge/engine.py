@@ -98,9 +98,22 @@ class Engine:
         records = self._recall.records(task.name)
         return self.shown_task(task, (record for record in records if not record.private))
 
+    def any_private_label(self, task: str, texts: Iterable[str]) -> bool:
+        """Tell whether one of the texts is of a closed set, known from private records only."""
+        spec = self.task(task)
+        known, public = (
+            {answer_key(label, spec.kind) for label in one.labels}
+            for one in (spec, self.public_task(spec))
+        )
+        return not (known - public).isdisjoint(answer_key(text, spec.kind) for text in texts)
+
     def history(self, task: TaskSpec, *, progress: Progress | None = None) -> History:
         """Return the user's records of a task, encoding what is not cached yet."""
         return self._recall.history(task, progress=progress)
+
+    def public_history(self, history: History) -> History:
+        """Return a history as one may see it who may see no private record."""
+        return self._recall.public(history)
 
     def lexical(self, history: History) -> LexicalIndex:
         """Return BM25 over a history: the store's own index, or one in memory."""

@@ -13,6 +13,8 @@
     │   ├── BundleVersionError the format or feature version is not ours
     │   └── BaseMismatchError  a head or vector belongs to another base
     ├── StoreError             the user's file cannot be read or written
+    │   ├── DiskFullError      no space is left on its disk
+    │   ├── BytesRemainError   deleted, but the file may still hold its bytes
     │   └── RecordNotFoundError
     ├── ImportFormatError      a history source cannot be read at all
     ├── ShapeError             arrays disagree (also a ValueError)
@@ -27,6 +29,8 @@
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 
 class HydraError(Exception):
@@ -93,6 +97,25 @@ class StoreError(HydraError):
     """The user's file cannot be read or written."""
 
     code = "store"
+
+
+class DiskFullError(StoreError):
+    """No space is left on the disk of the user's file."""
+
+
+class BytesRemainError(StoreError):
+    """What was to be erased is deleted, but the file may still hold its bytes.
+
+    ``receipt`` says what ``forget`` deleted (a ``ForgetReceipt``; None if it was not that),
+    ``cleared`` how many entries ``clear_log`` did.
+    """
+
+    code = "bytes_remain"
+
+    def __init__(self, message: str, *, receipt: Any = None, cleared: int = 0) -> None:
+        super().__init__(message)
+        self.receipt = receipt
+        self.cleared = cleared
 
 
 class RecordNotFoundError(StoreError):

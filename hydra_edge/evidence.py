@@ -133,10 +133,10 @@ def _pool_data(engine: Engine, history: History, model: str | None) -> PoolData:
         Only this LLM's pools; None for those of any. A record counts once, by its latest pool
         that showed earlier records only, and not at all if it was kept of a choice, which teaches
         by itself, or repeats an earlier record: leaving one of two out would not leave its truth
-        out.
+        out. Nor does one whose answer is none of the task's.
     """
     task, place = history.task, history.place
-    queries = {history.records[i].id for i in history.firsts.tolist()}
+    queries = {history.records[i].id for i in history.queries.tolist()}
     queries -= kept_of_choices(engine, history)
     latest = {
         pool.query_id: pool

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
+from reprlib import repr as short  # short, and escapes what a terminal would act on
 from typing import TypeVar
 
 import numpy as np
@@ -18,7 +19,7 @@ from hydra_edge.evaluate import Verdict, judge
 from hydra_edge.evidence import PoolData, adapter_evidence, reranker_evidence
 from hydra_edge.heads import Groups
 from hydra_edge.history import History
-from hydra_edge.learning import CHOICES_UNTIL, UPDATED, StepLostError, Taken, learn_choice
+from hydra_edge.learning import CHOICES_UP_TO, UPDATED, StepLostError, Taken, learn_choice
 from hydra_edge.llm import LLM
 from hydra_edge.pools import NO_TURN, Budget, PoolRun, Sampling, collect, preview
 from hydra_edge.tasks import TaskSpec
@@ -39,6 +40,10 @@ FEWEST_RECORDS = 3
 MAX_ATTEMPTS = 3
 # Seconds a fit may spend on a local LLM when nothing else is said.
 LOCAL_BUDGET_S = 60.0
+# With a larger share of answers that a closed set has not, they are no slips.
+_SLIPS = 0.05
+_NAMED = 5  # labels that a remark names, at most
+_LOOKED_AT = 100  # latest inputs that are looked at for words the base knows
 T = TypeVar("T")
 ROWS = ("unpersonalized", "prompt-only RAG", "shared head", "my head")
 
@@ -133,7 +138,8 @@ def fit_reranker(
         return FittedReranker(None, why, np.zeros(0, dtype=np.int64))
     data = reranker_evidence(engine, history, shown=shown, progress=progress)
     if not data.groups.n_groups:
-        why = _nothing(engine, history.task, role, "fewer than three different records")
+        which = " with answers of the task" if len(history.outsiders) else ""
+        why = _nothing(engine, history.task, role, f"fewer than three different records{which}")
         return FittedReranker(None, why, np.zeros(0, dtype=np.int64))
     prior = prior_for(engine.bundle, history.task, role)
     gains = gains_for(engine.bundle, history.task, role)
@@ -213,9 +219,8 @@ def fit_adapter(
         rows = _adapter_rows(data, verdict)
         head = _unsaved(engine, history, role, verdict, rows)
         if choices:
-            # A clock that was ahead when one was made would keep later ones from teaching.
-            until = min(time.time(), max(choice.time for choice in choices))
-            head = replace(head, report=head.report | {CHOICES_UNTIL: until})
+            up_to = max(choice.seq for choice in choices)
+            head = replace(head, report=head.report | {CHOICES_UP_TO: up_to})
         with store.together():  # a choice made meanwhile would be lost in the head it replaces
             if attempt == MAX_ATTEMPTS - 1 or store.choices(task.name) == choices:
                 version = store.save_head(head, rewrites=as_read).version
@@ -297,6 +302,32 @@ def _allowed(budget: Budget, llm: LLM) -> tuple[Budget, tuple[str, ...]]:
         return Budget(None, LOCAL_BUDGET_S), ()
     note = f"{llm.name} is remote and was asked nothing; give --calls N to let it see records"
     return Budget(0, None), (f"{note} that are not private",)
+
+
+def _foreign_answers(history: History) -> tuple[str, ...]:
+    """Say that many answers are none of a closed task's, as 4/5 is no rating; nothing of slips."""
+    count, task = len(history.outsiders), history.task
+    if count <= _SLIPS * len(history):
+        return ()
+    given = [history.records[i] for i in history.outsiders.tolist()]
+    one = next((f", such as {short(r.output)}" for r in given if not r.private), "")
+    labels = ", ".join(task.labels[:_NAMED]) + (", ..." if len(task.labels) > _NAMED else "")
+    return (
+        f"{count} of {len(history)} answers are none of {task.name}'s{one}; they teach nothing. "
+        f"Give them as one of {labels}, or name another task.",
+    )
+
+
+def _unread_inputs(engine: Engine, history: History) -> tuple[str, ...]:
+    """Say that the base knows few words of most inputs: such texts look the same to it."""
+    latest = [record.input for record in history.records[-_LOOKED_AT:]]
+    unread = engine.encoder.unread(latest)
+    if 2 * unread <= len(latest):
+        return ()
+    return (
+        f"the base knows few or no words of {unread} of the latest {len(latest)} inputs: it was "
+        "not trained on their script; records are compared by the words they share",
+    )
 
 
 def _as_it_is(
@@ -390,6 +421,7 @@ def fit_task(
             )
 
         _, history, roles = _as_it_is(engine, task_name, second, progress, known=(as_read, history))
+        remarks = (*_foreign_answers(history), *_unread_inputs(engine, history))
         engine.store.drop_stale_heads(task.name)
         engine.store.drop_other_vectors(engine.encoder.base_id)  # of a base that was used before
         embedded += engine.encoder.embedded - again[0]
@@ -405,6 +437,6 @@ def fit_task(
         pools_made=run.made,
         pools_reused=run.reused,
         seconds=time.monotonic() - started,
-        notes=(*notes, *run.notes),
+        notes=(*notes, *run.notes, *remarks),
         llm_seconds=run.seconds,
     )

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import numpy.typing as npt
 
-from hydra_edge.tasks import TaskSpec, number
+from hydra_edge.tasks import TaskSpec, answer_key, number
 from hydra_edge.types import Float1d, Float2d, Int1d, Record
 from hydra_edge.utility import tokens
 
@@ -86,11 +87,44 @@ class Outputs:
             np.concatenate((self.value, more.value)),
         )
 
+    def only(self, index: Int1d) -> Outputs:
+        """Return those at these positions."""
+        rows = index.tolist()
+        return Outputs(
+            tuple(self.text[i] for i in rows),
+            self.length[index],
+            self.style[index],
+            tuple(self.opening[i] for i in rows),
+            self.value[index],
+        )
+
     def cut(self, n: int) -> Outputs:
         """Return the first ``n``."""
         return Outputs(
             self.text[:n], self.length[:n], self.style[:n], self.opening[:n], self.value[:n]
         )
+
+
+@dataclass(frozen=True, eq=False)
+class Picked:
+    """Some rows of a matrix, copied only as they are asked for.
+
+    Those of a long history would take as much memory again. ``index`` (n,) ascending.
+    """
+
+    matrix: Float2d
+    index: Int1d
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getitem__(self, rows: int | slice | Int1d) -> npt.NDArray[np.float32]:
+        return np.asarray(self.matrix[self.index[rows]])
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """As a matrix has it."""
+        return len(self.index), self.matrix.shape[1]
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,8 +137,8 @@ class History:
 
     task: TaskSpec
     records: tuple[Record, ...]
-    inputs: Float2d
-    outputs: Float2d
+    inputs: Float2d | Picked
+    outputs: Float2d | Picked
     described: Outputs
     edge: str | None = None
 
@@ -135,6 +169,20 @@ class History:
             self.records[n].id if n < len(self) else self.edge,
         )
 
+    def only(self, index: Int1d, task: TaskSpec) -> History:
+        """Return the history as if it held the records at these positions alone.
+
+        ``task`` is theirs; the vectors stay where they are.
+        """
+        return History(
+            task,
+            tuple(self.records[i] for i in index.tolist()),
+            Picked(self.inputs[:], index),
+            Picked(self.outputs[:], index),
+            self.described.only(index),
+            self.edge,
+        )
+
     @cached_property
     def place(self) -> dict[str, int]:
         """Each record's position by its id."""
@@ -153,6 +201,26 @@ class History:
         return np.array(list(seen.values()), dtype=np.int64)
 
     @cached_property
+    def outsiders(self) -> Int1d:
+        """Positions of the records whose answers are not of the task's closed set: ``(m,)``."""
+        kind, labels = self.task.kind, self.task.labels
+        if kind == "text" or not labels:
+            return np.zeros(0, dtype=np.int64)
+        known = {answer_key(label, kind) for label in labels}
+        texts = enumerate(self.described.text)
+        found = [i for i, text in texts if answer_key(text, kind) not in known]
+        return np.array(found, dtype=np.int64)
+
+    @cached_property
+    def queries(self) -> Int1d:
+        """Positions of the records that can be learned from and judged by, ``(m,)``, ascending.
+
+        Those that repeat no earlier one, and whose answers the task has: nothing agrees with any
+        other.
+        """
+        return np.asarray(self.firsts[~np.isin(self.firsts, self.outsiders)], dtype=np.int64)
+
+    @cached_property
     def recency(self) -> Float1d:
         """Weights of records by age, shape ``(n,)``, newest 1, half after ``HALF_LIFE``."""
         age = np.arange(len(self) - 1, -1, -1, dtype=np.float32)
@@ -168,10 +236,15 @@ class History:
 
         ``before`` leaves out the records from that position on.
         """
-        inputs = self.inputs[:before]
+        n = len(self) if before is None else min(before, len(self))
+        if n <= _BEYOND_CACHE:
+            return np.asarray(self.inputs[:n] @ query, dtype=np.float32)
         # BLAS reads several rows at a time, and stalls once they no longer fit a core's cache.
-        product = np.vecdot(inputs, query) if len(inputs) > _BEYOND_CACHE else inputs @ query
-        return np.asarray(product, dtype=np.float32)
+        out = np.empty(n, dtype=np.float32)
+        for start in range(0, n, _BEYOND_CACHE):  # picked rows are copied: never all at once
+            rows = slice(start, min(start + _BEYOND_CACHE, n))
+            out[rows] = np.vecdot(self.inputs[rows], query)
+        return out
 
     def agreement(self, answer: str, value: float | None, index: Int1d) -> Float1d:
         """Compare a label or rating with the outputs at ``index``: shape ``(len(index),)``."""

@@ -15,7 +15,7 @@ from hydra_edge.errors import CancelledError, ConfigError, RecordNotFoundError, 
 from hydra_edge.evidence import ChoiceItem, choice_item
 from hydra_edge.heads import ConditionalLogit
 from hydra_edge.records import checked
-from hydra_edge.store import LoggedGeneration, Store, StoredChoice, answer_id
+from hydra_edge.store import SEEN, LoggedGeneration, Store, StoredChoice, answer_id, seen_by
 from hydra_edge.tasks import answer_key
 from hydra_edge.types import HeadState, Kind, Record
 
@@ -23,10 +23,12 @@ from hydra_edge.types import HeadState, Kind, Record
 UPDATED = "updated by a choice; fit-head judges it again"
 # In a head's report: that it was brought from elsewhere.
 IMPORTED = "imported"
-# In a head's report: when the last of the choices it was fitted on was made.
+# In a head's report: the number of the last of the choices it was fitted on.
+CHOICES_UP_TO = "choices_up_to"
+# Earlier releases told when that one was made.
 CHOICES_UNTIL = "choices_until"
 # What a head's report says of this device's choices: see ``_stepped``.
-OF_CHOICES = frozenset({CHOICES_UNTIL, "choice", "origin"})
+OF_CHOICES = frozenset({CHOICES_UP_TO, CHOICES_UNTIL, SEEN, "choice", "origin"})
 
 _TRIES = 5  # to learn from a choice while other programs rewrite records
 
@@ -81,8 +83,9 @@ def find_answer(
         )
     if generation_id is None and store.last_is_missing():
         raise ConfigError(
-            "The last answer is not remembered: the setting `log` was off, or a record it was "
-            "shown was forgotten. Give the id of an earlier one, or generate again with `log` on."
+            "The last answer is not remembered: the setting `log` was off, it could not be "
+            "stored, or a record it was shown was forgotten. Give the id of an earlier one, or "
+            "generate again with `log` on."
         )
     if pick is not None and not 1 <= pick <= len(found.candidates):
         raise ConfigError(f"No candidate {pick}; expected 1 to {len(found.candidates)}.")
@@ -111,13 +114,7 @@ def from_private(engine: Engine, task: str, text: str, record_ids: Sequence[str]
             return True
     except RecordNotFoundError:
         return True
-    spec = engine.task(task)
-    key = answer_key(text, spec.kind)
-    known, public = (
-        {answer_key(label, spec.kind) for label in one.labels}
-        for one in (spec, engine.public_task(spec))
-    )
-    return key in known - public
+    return engine.any_private_label(task, [text])
 
 
 def _kept_under(store: Store, answered: Answered, source: str) -> str:
@@ -259,11 +256,11 @@ def learn_choice(engine: Engine, taken: Taken) -> HeadState | None:
             if item is None:
                 return None
             if state is not None and not state.stale:
-                if state.report.get(CHOICES_UNTIL, -math.inf) >= choice.time:
-                    return state  # fitted since the choice was made, and on it
+                if _fitted_on(state, choice):
+                    return state
                 if taken.before is not None:
                     again = (taken.before.picked, taken.before.text) == (choice.picked, choice.text)
-                    if again and state.created >= taken.before.time:
+                    if again and _stored_since(state, taken.before):
                         return state
                     if not again:
                         state = _without_step(store, state, choice, taken.before)
@@ -272,6 +269,22 @@ def learn_choice(engine: Engine, taken: Taken) -> HeadState | None:
         f"Nothing was learned from the choice: got records of {store.path} that other programs "
         "rewrite all the time; expected a pause. The choice is kept; the next fit learns from it."
     )
+
+
+def _fitted_on(state: HeadState, choice: StoredChoice) -> bool:
+    """Tell whether a head was fitted since a choice was made, and on it."""
+    up_to = state.report.get(CHOICES_UP_TO)
+    if up_to is not None:
+        return bool(up_to >= choice.seq)
+    # Fitted by an earlier release. What is still to come was told by a clock that was ahead.
+    until = state.report.get(CHOICES_UNTIL, -math.inf)
+    return bool(choice.time <= until <= time.time())
+
+
+def _stored_since(state: HeadState, choice: StoredChoice) -> bool:
+    """Tell whether a head was stored since a choice was made: it may have learned from it."""
+    seen = seen_by(state.report)
+    return state.created >= choice.time if seen is None else seen[0] >= choice.seq
 
 
 def _without_step(
@@ -295,7 +308,7 @@ def _without_step(
         for head in store.heads(choice.task):
             if (head.role, head.version) == ("adapter", origin):
                 return head
-    if state.created < before.time or state.report.get(IMPORTED):
+    if not _stored_since(state, before) or state.report.get(IMPORTED):
         return state
     raise StepLostError
 

@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Self
 
 from hydra_edge.active import check_usable
-from hydra_edge.answering import Pieces, ask, decide, logged, unlogged, votes_on
+from hydra_edge.answering import AnswerLog, Pieces, ask, decide, votes_on
 from hydra_edge.arguments import (
     check_count,
     check_flag,
@@ -35,7 +35,13 @@ from hydra_edge.config import (
 from hydra_edge.egress import Question, outgoing
 from hydra_edge.encoder import TextEncoder
 from hydra_edge.engine import Engine
-from hydra_edge.errors import CancelledError, ConfigError, HydraError, UnknownModelError
+from hydra_edge.errors import (
+    BytesRemainError,
+    CancelledError,
+    ConfigError,
+    HydraError,
+    UnknownModelError,
+)
 from hydra_edge.fitting import fit_prompts, fit_task, learn
 from hydra_edge.headfile import head_from_json, head_to_json
 from hydra_edge.learning import IMPORTED, OF_CHOICES, take
@@ -97,6 +103,7 @@ class Personalizer:
         self.config = config
         self.paths = paths
         self._resources = Resources(store, config, paths, llm, encoder)
+        self._answers = AnswerLog(store)
         # A thread that holds several takes them in this order: fitting, the LLM's turn, the
         # engine's turn. The latter is never held while the LLM writes.
         self._fitting = FitTurn()
@@ -241,6 +248,9 @@ class Personalizer:
 
         Raises
         ------
+        BytesRemainError
+            If another program, or a full disk, keeps the bytes from being erased. All else is
+            done nevertheless; it holds the receipt, and the next opening erases the bytes.
         HydraError
             What kept heads from being fitted again; its message says that the records are
             erased nevertheless. Until the next fit the marked heads say why none serves.
@@ -254,10 +264,17 @@ class Personalizer:
         if source is not None:
             check_text("source", source)
         with self._fitting.to_erase(), self.working():
-            receipt = self.store.forget(names, source=source)
+            remain: BytesRemainError | None = None
+            try:
+                receipt = self.store.forget(names, source=source)
+            except BytesRemainError as err:
+                if err.receipt is None:
+                    raise
+                receipt, remain = err.receipt, err
             if on_erased is not None:
                 on_erased(receipt)
-            self._fit_all_again(receipt.tasks, f"The records are erased ({receipt.records})")
+            done = f"The records are erased ({receipt.records})"
+            self._fit_all_again(receipt.tasks, done, remain)
             return receipt
 
     def clear_log(self, *, choices: bool = False) -> int:
@@ -269,6 +286,9 @@ class Personalizer:
 
         Raises
         ------
+        BytesRemainError
+            If another program, or a full disk, keeps the bytes from being erased. All else is
+            done nevertheless; it says how many there were, and the next opening erases the bytes.
         HydraError
             What kept heads from being fitted again; its message says that all is erased
             nevertheless.
@@ -278,13 +298,22 @@ class Personalizer:
             with self.working():
                 return self.store.clear_log()
         with self._fitting.to_erase(), self.working():
-            cleared = self.store.clear_log(choices=True)
+            remain: BytesRemainError | None = None
+            try:
+                cleared = self.store.clear_log(choices=True)
+            except BytesRemainError as err:
+                cleared, remain = err.cleared, err
             stale = dict.fromkeys(head.task for head in self.store.heads() if head.stale)
-            self._fit_all_again(stale, f"The log is erased ({cleared})")
+            self._fit_all_again(stale, f"The log is erased ({cleared})", remain)
             return cleared
 
-    def _fit_all_again(self, tasks: Iterable[str], done: str) -> None:
-        """Fit the heads of tasks without what was erased; ``done`` is said if one cannot be."""
+    def _fit_all_again(
+        self, tasks: Iterable[str], done: str, remain: BytesRemainError | None
+    ) -> None:
+        """Fit the heads of tasks without what was erased; ``done`` is said if one cannot be.
+
+        ``remain`` is raised at the end, and says so, too.
+        """
         failed: dict[str, HydraError] = {}
         for task in tasks:
             try:
@@ -294,10 +323,17 @@ class Personalizer:
         if failed:
             why = next(iter(failed.values()))
             fits = "; ".join(f"hydra-edge fit-head --task {task}" for task in failed)
-            raise type(why)(
-                f"{done}, but the heads of {', '.join(failed)} could not be fitted again: {why} "
+            message = (
+                f"the heads of {', '.join(failed)} could not be fitted again: {why} "
                 f"Then run: {fits}"
+            )
+            if remain is None:
+                raise type(why)(f"{done}, but {message}") from why
+            raise BytesRemainError(
+                f"{remain} Besides, {message}", receipt=remain.receipt, cleared=remain.cleared
             ) from why
+        if remain is not None:
+            raise remain
 
     def _fit_again(self, task: str) -> None:
         """Fit the heads of a task without what was forgotten; drop them if no record is left."""
@@ -438,7 +474,7 @@ class Personalizer:
         with self.working():
             shown = self.config.records if k is None else k
             question = self._question(query, task, watched)
-            return question.rank(shown, private=not hide_private)
+            return (question.hiding_private() if hide_private else question).rank(shown)
 
     def _question(self, query: str, task: str | None, progress: Progress | None) -> Question:
         check_text("query", query)
@@ -511,8 +547,8 @@ class Personalizer:
         private
             Put no history into a remote prompt.
         hide_private
-            Show the LLM no private record, not even a local one, and give no answer of a closed
-            set that is known from private records only: for whoever may not see them.
+            Answer as if private records were not there: none is shown to the LLM, not even a
+            local one, nor helps to choose. For whoever may not see them.
         on_token
             Called with pieces of the answer as they come, which put together are its text; only
             where ``n`` is 1. An answer of a closed set is told whole, once it is chosen.
@@ -536,7 +572,7 @@ class Personalizer:
             If the LLM gave not one answer, or streamed another than it returned.
         CancelledError
             If it was cancelled, or stopped before one was finished, or a record it was shown
-            was forgotten.
+            was forgotten, or made private where the LLM is remote or ``hide_private``.
         ConfigError
             If ``n``, ``k`` or ``temperature`` is none a setting can have, or another argument
             cannot be used.
@@ -556,15 +592,16 @@ class Personalizer:
                 hide_private=hide_private,
             )  # fmt: skip
             votes = votes_on(out, sampling.n) if self.config.early_stop else None
+        spec = out.question.history.task
         pieces = None if on_token is None else Pieces(on_token)
         asked = ask(
             out,
             llm,
             n=sampling.n,
             temperature=sampling.temperature,
-            max_tokens=max_tokens or question.history.task.max_tokens,
+            max_tokens=max_tokens or spec.max_tokens,
             seed=seed,
-            on_token=pieces if question.history.task.kind == "text" else None,
+            on_token=pieces if spec.kind == "text" else None,
             should_stop=StopSignal(self._resources.is_over, stop),
             on_candidate=on_candidate,
             on_start=on_start,
@@ -575,9 +612,9 @@ class Personalizer:
             if cancelled is not None and cancelled():
                 raise CancelledError("Generating was cancelled. Nothing was kept of it.")
             if self.config.log:
-                generation = logged(self.store, generation, llm.name)
+                generation = self._answers.put(generation, llm.name, asked.withdrawn)
             else:
-                generation = unlogged(self.store, generation)
+                generation = self._answers.leave_out(generation, asked.withdrawn)
         if pieces is not None:
             pieces.finish(generation.text)
         return generation
@@ -622,6 +659,8 @@ class Personalizer:
         check_text("source", source)
         check_flag("keep", keep)
         with self.working():
+            if generation_id is None:
+                self._answers.make_up()
             taken = take(self.engine, generation_id, pick, text, source, keep=keep)
             started = time.monotonic()
             state = learn(self.engine, taken)

@@ -8,10 +8,11 @@ and where records were only added, only these are read.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from hydra_edge.errors import UnknownTaskError
 from hydra_edge.history import History
 from hydra_edge.retrieval import LexicalIndex, OkapiIndex, StoreIndex
 from hydra_edge.store import Revision, Store
@@ -46,14 +47,22 @@ class _Rows:
 
 
 @dataclass(eq=False)
+class _View:
+    """A history, and BM25 over it once it was asked for."""
+
+    history: History
+    lexical: LexicalIndex | None = None
+
+
+@dataclass(eq=False)
 class _Kept:
     """What is in memory of one task."""
 
     revision: Revision
     records: tuple[Record, ...]
     spec: TaskSpec | None = None
-    history: History | None = None
-    lexical: LexicalIndex | None = None
+    whole: _View | None = None
+    public: _View | None = None  # of the whole; the same where no record is private
     inputs: _Rows | None = None
     outputs: _Rows | None = None
     texts: int = 0  # distinct ones whose vectors are here
@@ -92,22 +101,46 @@ class Recall:
     def history(self, task: TaskSpec, *, progress: Progress | None = None) -> History:
         """Return the user's records of a task, encoding what is not cached yet."""
         kept = self._current(task.name)
-        known = kept.history
+        known = kept.whole.history if kept.whole else None
         self._encoder.reused += kept.texts
         if known is None or known.task != task:
-            kept.history, kept.lexical = self._build(kept, task, progress), None
+            kept.whole, kept.public = _View(self._build(kept, task, progress)), None
         elif len(known) < len(kept.records):
-            kept.history, kept.lexical = self._extend(kept, known, progress), None
-        return kept.history or self._build(kept, task, progress)
+            kept.whole, kept.public = _View(self._extend(kept, known, progress)), None
+        return kept.whole.history if kept.whole else self._build(kept, task, progress)
+
+    def public(self, history: History) -> History:
+        """Return a history as if its private records were not there; itself if it has none.
+
+        So its task is what is known of it without them. Nothing is read or encoded again.
+        """
+        kept = self._kept.get(history.task.name)
+        if kept is None or kept.whole is None or kept.whole.history is not history:
+            return self._public(history)
+        if kept.public is None:
+            public = self._public(history)
+            kept.public = kept.whole if public is history else _View(public)
+        return kept.public.history
+
+    def _public(self, history: History) -> History:
+        shown = [i for i, record in enumerate(history.records) if not record.private]
+        if len(shown) == len(history):
+            return history
+        task, outputs = history.task, [history.records[i].output for i in shown]
+        try:
+            task = find_task(task.name, custom=self._custom, outputs=outputs)
+        except UnknownTaskError:  # known from private records only: of its answers nothing is
+            task = replace(task, labels=())
+        return history.only(np.array(shown, dtype=np.int64), task)
 
     def lexical(self, history: History) -> LexicalIndex:
         """Return BM25 over a history: the store's own index, or one in memory."""
         kept = self._kept.get(history.task.name)
-        if kept is None or kept.history is not history:
-            return self._index(history)
-        if kept.lexical is None:
-            kept.lexical = self._index(history)
-        return kept.lexical
+        for view in (kept.whole, kept.public) if kept else ():
+            if view is not None and view.history is history:
+                view.lexical = view.lexical or self._index(history)
+                return view.lexical
+        return self._index(history)
 
     def _index(self, history: History) -> LexicalIndex:
         if self._store.path is None:

@@ -151,9 +151,8 @@ def proxy_data(
 ) -> ProxyData:
     """Make pseudo-queries of a user's own records; needs no LLM.
 
-    Each of the latest ``limit`` records that repeat no earlier one is a query that sees only
-    earlier records; the utility of record r is the agreement of its output with the
-    pseudo-query's own.
+    Each of the latest ``limit`` of ``History.queries`` sees only earlier records; the utility of
+    record r is the agreement of its output with the pseudo-query's own.
 
     Parameters
     ----------
@@ -163,7 +162,7 @@ def proxy_data(
         Given a pseudo-query's position: what was known by then of how records helped. Positions
         are asked for in order.
     """
-    positions = [i for i in history.firsts.tolist() if i >= 2][-limit:]
+    positions = [i for i in history.queries.tolist() if i >= 2][-limit:]
     items: list[tuple[Float2d, Float1d]] = []
     for done, i in enumerate(positions, start=1):
         query, vector = history.records[i], history.inputs[i]

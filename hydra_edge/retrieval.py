@@ -40,7 +40,10 @@ def _empty() -> tuple[Int1d, Float1d]:
 
 
 class StoreIndex:
-    """BM25 by the user's own file: always in step with its records, bounded in cost."""
+    """BM25 by the user's own file: always in step with its records, bounded in cost.
+
+    How rare a word is, the file says of all records of the task, also for a history of some only.
+    """
 
     def __init__(self, store: Store, history: History) -> None:
         self._store = store
@@ -52,12 +55,17 @@ class StoreIndex:
             return _empty()
         history = self._history
         edge = history.records[before].id if before < len(history) else history.edge
-        found = self._store.bm25(query, history.task.name, limit, before=edge)
-        # A record added since the history was read is not part of it yet.
-        kept = [(history.place[i], score) for i, score in found if i in history.place]
+        wanted = limit
+        while True:
+            found = self._store.bm25(query, history.task.name, wanted, before=edge)
+            # No part of it are records it hides, and those added since it was read.
+            kept = [(history.place[i], score) for i, score in found if i in history.place]
+            if len(kept) >= limit or len(found) < wanted:
+                break
+            wanted *= 4
         if not kept:
             return _empty()
-        index, score = zip(*kept, strict=True)
+        index, score = zip(*kept[:limit], strict=True)
         return np.array(index, dtype=np.int64), np.array(score, dtype=np.float32)
 
 

@@ -12,7 +12,10 @@ _OBJECTS_PER_COLLECTION = 50_000
 
 
 def main() -> None:
-    """Run one command and leave with its exit code (0 fine, 1 failed, 2 misused, 130 stopped)."""
+    """Run one command and leave with its exit code.
+
+    0 is fine, 1 failed, 2 misused, 130 stopped by Ctrl-C, 143 by SIGTERM.
+    """
     try:
         _run()
     except KeyboardInterrupt:  # before the command line is there to take it, or after
@@ -24,8 +27,10 @@ def _run() -> None:
     # made fitting several times slower.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     gc.set_threshold(_OBJECTS_PER_COLLECTION)
+    from hydra_edge.cli.interrupt import leave_on_sigterm
     from hydra_edge.cli.streams import StdoutError, give_stdout_up, supply_streams
 
+    leave_on_sigterm()
     supply_streams()
     from hydra_edge.cli.app import app
 

@@ -10,11 +10,12 @@ import typer
 from hydra_edge.cli import options, output, views
 from hydra_edge.cli.group import put
 from hydra_edge.cli.session import ask, open_user, settings
+from hydra_edge.errors import BytesRemainError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from hydra_edge.types import ForgetReceipt
+    from hydra_edge.types import ForgetReceipt, JsonDict
 
 
 def clear_log(
@@ -36,17 +37,36 @@ def clear_log(
         what = "the log, and choices no record was kept of," if choices else "the log"
         ask(f"Erase {what} of {me.user}?", yes=yes)
         before = me.store.heads()
-        cleared = me.clear_log(choices=choices)
+        remain: BytesRemainError | None = None
+        try:
+            cleared = me.clear_log(choices=choices)
+        except BytesRemainError as err:
+            cleared, remain = err.cleared, err
         left = {(head.task, head.role, head.version) for head in me.store.heads()}
     dropped = [h for h in before if (h.task, h.role, h.version) not in left]
     if as_json:
         heads = [{"task": h.task, "role": h.role, "version": h.version} for h in dropped]
-        output.write_json({"cleared": cleared} | ({"heads_dropped": heads} if choices else {}))
-        return
-    output.plain(f"{views.plural(cleared, 'entry', 'entries')} erased")
-    if dropped:
-        names = ", ".join(f"{h.task} {h.role} v{h.version}" for h in dropped)
-        output.note(f"Heads that may have learned from them are erased, too: {names}")
+        told = {"cleared": cleared} | ({"heads_dropped": heads} if choices else {})
+        output.write_json(told | _error(remain))
+    else:
+        word = "erased" if remain is None else "deleted"
+        output.plain(f"{views.plural(cleared, 'entry', 'entries')} {word}")
+        if dropped:
+            names = ", ".join(f"{h.task} {h.role} v{h.version}" for h in dropped)
+            output.note(f"Heads that may have learned from them are erased, too: {names}")
+    _fail(remain)
+
+
+def _error(remain: BytesRemainError | None) -> JsonDict:
+    """Return what programs are told, beside what was deleted, of bytes that may remain."""
+    return {} if remain is None else output.error_json(remain.code, str(remain))
+
+
+def _fail(remain: BytesRemainError | None) -> None:
+    """End with the error, once what was deleted is told, if bytes may remain."""
+    if remain is not None:
+        output.write_error(remain.code, str(remain), as_json=False)
+        raise typer.Exit(1)
 
 
 def delete_records(
@@ -108,25 +128,32 @@ def _forget(
         )
         ask(f"Erase {what} of {me.user} for good?", yes=yes)
         erased: list[ForgetReceipt] = []
-        unfitted: list[str] | None = None  # until it is interrupted
+        unfitted: list[str] = []
+        interrupted = False
+        remain: BytesRemainError | None = None
         try:
             me.forget(tuple(record_ids), source=source, on_erased=erased.append)
+        except BytesRemainError as err:
+            remain = err
         except KeyboardInterrupt:
             if not erased:
                 raise
+            interrupted = True
+        if remain or interrupted:
             stale = {head.task for head in me.store.heads() if head.stale}
             unfitted = sorted(stale & set(erased[0].tasks) & me.store.tasks().keys())
     receipt = erased[0]
     if as_json:
-        missing = {} if unfitted is None else {"interrupted": True, "not_fitted": unfitted}
-        output.write_json(asdict(receipt) | missing)
+        missing = {"interrupted": True, "not_fitted": unfitted} if interrupted else {}
+        output.write_json(asdict(receipt) | missing | _error(remain))
     else:
-        fitted = tuple(task for task in receipt.tasks if task not in (unfitted or ()))
+        fitted = tuple(task for task in receipt.tasks if task not in unfitted)
         _tell(replace(receipt, tasks=fitted), sources)
-    if unfitted:
+    if interrupted and unfitted:
         fits = "; ".join(options.command("fit-head", task=task, user=user) for task in unfitted)
         output.note(f"Interrupted: heads not fitted again: {fits}")
-    if unfitted is not None:
+    _fail(remain)
+    if interrupted:
         raise typer.Exit(130)
 
 

@@ -13,6 +13,7 @@ import typer
 
 from hydra_edge.cli import models, options, output
 from hydra_edge.cli.group import new_group, put
+from hydra_edge.cli.interrupt import die_on_sigterm
 from hydra_edge.cli.session import check_named, open_user, settings
 from hydra_edge.errors import CancelledError, EgressDeniedError, HydraError
 
@@ -153,6 +154,7 @@ def run(
             progress=lambda _stage, done, total: embedded.append((done, total)),
         )  # fmt: skip
 
+    die_on_sigterm()  # a thread may be deep inside an LLM, which no exit should wait for
     failed = "nothing learned" if hook == "post-commit" else "nothing proposed"
     try:
         within(options.seconds(limit, "--limit") or 0.0, work)

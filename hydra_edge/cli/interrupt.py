@@ -1,4 +1,7 @@
-"""Ctrl-C as a wish: the first ends the work where it can end well, the second at once."""
+"""Being told to end: Ctrl-C as a wish, which a second one makes an order, and SIGTERM.
+
+The first Ctrl-C ends the work where it can end well, the second at once.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,28 @@ import signal
 import sys
 import threading
 from types import FrameType
+
+TERMINATED = 128 + signal.SIGTERM
+
+
+def leave_on_sigterm() -> None:
+    """Have SIGTERM end the program as an exit, so that nothing half written is left behind."""
+    # One that is ignored, or that a program around us takes, stays as it is.
+    if (
+        threading.current_thread() is threading.main_thread()
+        and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    ):
+        signal.signal(signal.SIGTERM, _leave)
+
+
+def die_on_sigterm() -> None:
+    """Have SIGTERM end the program at once again, where an exit would wait for others."""
+    if signal.getsignal(signal.SIGTERM) is _leave:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _leave(_number: int, _frame: FrameType | None) -> None:
+    raise SystemExit(TERMINATED)
 
 
 class Interrupt:

@@ -36,7 +36,10 @@ _REMEMBERED = 64  # generations that can still be explained, and as many prompts
 _REASONS = 4
 _TEXT_CHARS = 4000  # of a record's side; a host's context is not ours to fill
 _GLANCE_CHARS = 300  # of a record that only explains a choice
-_HIDDEN = "a record that was shown is private by now; it and what was written from it are left out"
+_HIDDEN = (
+    "a record that was shown, or that alone an answer is known from, is private by now; it and "
+    "what was written from it are left out"
+)
 _SWITCHES = {
     "baseline": "no head: plain order, first answer",
     "shared": "the head shared by all users",
@@ -232,8 +235,17 @@ class Desk:
         )
 
     def _hides(self, made: Generation) -> bool:
-        """Tell whether a generation was written from what the host may not see, or not any more."""
-        return not self.allow_private and any(r.record.private for r in made.records)
+        """Tell whether a generation was written from what the host may not see, or not any more.
+
+        That is a record that was shown, or those that alone an answer of a closed set is known
+        from.
+        """
+        if self.allow_private:
+            return False
+        if any(r.record.private for r in made.records):
+            return True
+        texts = [candidate.text for candidate in made.candidates]
+        return self.person.engine.any_private_label(made.task, texts)
 
     def _task(self, wanted: str | None) -> TaskSpec:
         """Return the task of a query, one that the host may know of."""

@@ -6,11 +6,13 @@ Every error of the tree has a status of its own; the exceptions to that are list
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from http import HTTPStatus
 
 from starlette.responses import Response
 
 from hydra_edge.errors import (
+    BytesRemainError,
     ContextLengthError,
     HydraError,
     UnknownModelError,
@@ -67,12 +69,15 @@ def error_json(error: HydraError) -> JsonDict:
     """Return an error as OpenAI writes it."""
     status, code = _status(error)
     fallback = "invalid_request_error" if status < 500 else "server_error"
+    receipt = error.receipt if isinstance(error, BytesRemainError) else None
+    deleted = {"deleted": asdict(receipt)} if receipt is not None else {}
     return {
         "error": {
             "message": str(error),
             "type": _TYPES.get(HTTPStatus(status), fallback),
             "param": getattr(error, "param", None),
             "code": code,
+            **deleted,
         }
     }
 

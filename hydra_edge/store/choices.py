@@ -14,7 +14,7 @@ from hydra_edge.store.log import candidates_of, pack_candidates
 from hydra_edge.store.values import bind, text_of, texts_from_json, to_json, where
 from hydra_edge.types import Candidate
 
-_COLUMNS = "generation_id, task, query, candidates, record_ids, picked, text, record_id, time"
+_COLUMNS = "seq, generation_id, task, query, candidates, record_ids, picked, text, record_id, time"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,17 +30,27 @@ class StoredChoice:
     text: str
     record_id: str | None  # the record kept of it, if any
     time: float  # unix seconds
+    seq: int = 0  # a later choice has a higher one, whatever the clock said; 0: not stored yet
 
 
 def put(connection: Connection, choice: StoredChoice) -> StoredChoice:
-    """Store a choice, in place of an earlier one for its generation; return it as stored."""
+    """Store a choice, in place of an earlier one for its generation; return it as stored.
+
+    The same said again, as of the same moment, keeps its number: it is no later choice.
+    """
+    # Before the earlier one goes: its number is not given to another.
+    seq = connection.execute("SELECT COALESCE(MAX(seq), 0) + 1 FROM choices").fetchone()[0]
     if choice.generation_id:
+        before = of_generation(connection, choice.generation_id)
+        if before is not None and _said(before) == _said(choice):
+            seq = before.seq
         connection.execute(
             "DELETE FROM choices WHERE generation_id = ?", (bind(choice.generation_id),)
         )
-    cursor = connection.execute(
-        f"INSERT INTO choices ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    connection.execute(
+        f"INSERT INTO choices ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
+            seq,
             bind(choice.generation_id),
             bind(choice.task),
             bind(choice.query),
@@ -53,14 +63,16 @@ def put(connection: Connection, choice: StoredChoice) -> StoredChoice:
         ),
     )
     return _choice_of(
-        connection.execute(
-            f"SELECT {_COLUMNS} FROM choices WHERE seq = ?", (cursor.lastrowid,)
-        ).fetchone()
+        connection.execute(f"SELECT {_COLUMNS} FROM choices WHERE seq = ?", (seq,)).fetchone()
     )
 
 
+def _said(choice: StoredChoice) -> tuple[int | None, str, float]:
+    return choice.picked, choice.text, choice.time
+
+
 def _choice_of(row: tuple[Any, ...]) -> StoredChoice:
-    generation_id, task, query, candidates, record_ids, picked, text, record_id, moment = row
+    seq, generation_id, task, query, candidates, record_ids, picked, text, record_id, moment = row
     return StoredChoice(
         generation_id=text_of(generation_id),
         task=text_of(task),
@@ -71,7 +83,16 @@ def _choice_of(row: tuple[Any, ...]) -> StoredChoice:
         text=text_of(text),
         record_id=None if record_id is None else text_of(record_id),
         time=moment,
+        seq=seq,
     )
+
+
+def newest(connection: Connection, task: str) -> int:
+    """Return the number of the newest choice of a task, 0 if there is none."""
+    row = connection.execute(
+        "SELECT COALESCE(MAX(seq), 0) FROM choices WHERE task = ?", (bind(task),)
+    ).fetchone()
+    return int(row[0])
 
 
 def find(connection: Connection, task: str | None) -> list[StoredChoice]:
@@ -89,20 +110,37 @@ def of_generation(connection: Connection, generation_id: str) -> StoredChoice | 
     return None if row is None else _choice_of(row)
 
 
-def drop_unkept(connection: Connection) -> tuple[int, dict[str, float]]:
-    """Delete the choices no record was kept of; return how many, and since when by task.
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """Choices that were deleted: how many, their texts, and since which answer heads know them.
 
-    A choice may have taken the place of an earlier one of the same answer, which taught as well:
-    what counts is when the answer was given, and 0 where the log tells no more.
+    ``since`` holds by task the answer's number in the log and its time, 0 where the log tells no
+    more. A choice may have taken the place of an earlier one of the same answer, which taught as
+    well: what counts is when the answer was given.
     """
+
+    count: int
+    texts: set[str]
+    since: dict[str, tuple[int, float]]
+
+
+def drop_unkept(connection: Connection) -> Dropped:
+    """Delete the choices no record was kept of."""
     since = {
-        text_of(task): moment
-        for task, moment in connection.execute(
-            "SELECT choices.task, MIN(COALESCE(log.time, 0)) FROM choices "
-            "LEFT JOIN log ON log.id = generation_id WHERE record_id IS NULL GROUP BY choices.task"
+        text_of(task): (number, moment)
+        for task, number, moment in connection.execute(
+            "SELECT choices.task, MIN(COALESCE(log.seq, 0)), MIN(COALESCE(log.time, 0)) "
+            "FROM choices LEFT JOIN log ON log.id = generation_id "
+            "WHERE record_id IS NULL GROUP BY choices.task"
         )
     }
-    return connection.execute("DELETE FROM choices WHERE record_id IS NULL").rowcount, since
+    texts: set[str] = set()
+    for query, text, candidates in connection.execute(
+        "SELECT query, text, candidates FROM choices WHERE record_id IS NULL"
+    ):
+        texts |= {text_of(query), text_of(text), *(c.text for c in candidates_of(candidates))}
+    dropped = connection.execute("DELETE FROM choices WHERE record_id IS NULL").rowcount
+    return Dropped(dropped, texts, since)
 
 
 @dataclass(frozen=True, slots=True)

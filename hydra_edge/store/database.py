@@ -16,8 +16,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from hydra_edge.config import make_private_dir
-from hydra_edge.errors import StoreError, UnknownUserError
+from hydra_edge.config import make_private_dir, remove_left_over
+from hydra_edge.errors import DiskFullError, StoreError, UnknownUserError
 from hydra_edge.store.schema import prepare, register_functions
 from hydra_edge.store.values import DamagedValueError
 from hydra_edge.types import Progress
@@ -289,6 +289,7 @@ class Database:
                     f"Cannot write {target}: got {', '.join(left)} beside it, of a file in use or "
                     "of one that was; expected none. Give another name."
                 )
+            remove_left_over(target)
             descriptor, name = tempfile.mkstemp(".tmp", f".{target.name}.", target.parent)
             os.close(descriptor)
             try:
@@ -346,6 +347,18 @@ def _is_full(path: Path | None) -> bool:
         return False
 
 
+def _is_read_only(path: Path | None) -> bool:
+    """Tell whether nothing can be made beside a file, which SQLite calls not to be opened."""
+    if path is None:
+        return False
+    if not os.access(path.parent, os.W_OK):
+        return True
+    try:  # root may write anywhere, but to a disk that is read-only
+        return hasattr(os, "statvfs") and bool(os.statvfs(path.parent).f_flag & os.ST_RDONLY)
+    except OSError:
+        return False
+
+
 def _told(
     err: Exception, path: Path | None, interrupted: threading.Event
 ) -> StoreError | KeyboardInterrupt:
@@ -370,12 +383,16 @@ def explain(err: Exception, path: Path | None) -> StoreError:
         return StoreError(f"{label} is damaged: a text in it is not UTF-8. {_RESTORE}")
     if code == sqlite3.SQLITE_CORRUPT or isinstance(err, DamagedValueError):
         return StoreError(f"{label} is damaged: {err}. {_RESTORE}")
-    # A full disk has SQLite say these two where it cannot make or enlarge the files beside it.
-    if code in {sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN} and _is_full(path):
+    # SQLite says these two where it cannot make or enlarge the files beside it. A disk that is
+    # read-only may have no room left, too, but it is not room that is wanting.
+    if code == sqlite3.SQLITE_CANTOPEN and _is_read_only(path):
+        code = sqlite3.SQLITE_READONLY
+    elif code in {sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN} and _is_full(path):
         code = sqlite3.SQLITE_FULL
     reason = _REASONS.get(code)
     if reason is None:
         return StoreError(
             f"Cannot use {label}: SQLite says {str(err)!r}. Run `hydra-edge doctor` to check it."
         )
-    return StoreError(f"Cannot use {label}: {reason}.")
+    kind = DiskFullError if code == sqlite3.SQLITE_FULL else StoreError
+    return kind(f"Cannot use {label}: {reason}.")

@@ -14,7 +14,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from sqlite3 import Connection
 
-from hydra_edge.errors import RecordNotFoundError, StoreError, UnknownUserError
+from hydra_edge.errors import (
+    BytesRemainError,
+    DiskFullError,
+    RecordNotFoundError,
+    StoreError,
+    UnknownUserError,
+)
 from hydra_edge.prompt import SHOT_WORDS, cut, fold
 from hydra_edge.store import choices, heads, log, pools, records, vectors
 from hydra_edge.store.database import Database, side_files
@@ -246,7 +252,7 @@ def forget(db: Database, ids: Sequence[str], source: str | None) -> ForgetReceip
             tasks=heads.mark_stale(connection, sorted(tasks)),
         )
         mark_erasing(connection)
-    erase_bytes(db)
+    erase_bytes(db, receipt=receipt)
     return receipt
 
 
@@ -261,13 +267,14 @@ def erasing(connection: Connection) -> bool:
     return row is not None
 
 
-def erase_bytes(db: Database) -> None:
+def erase_bytes(db: Database, *, receipt: ForgetReceipt | None = None, cleared: int = 0) -> None:
     """Rewrite the index and the file without what was deleted, and empty the WAL.
 
     Raises
     ------
-    StoreError
-        If another program is in the way; the mark stays and the next opening tries again.
+    BytesRemainError
+        If another program is in the way, or the disk is full; the mark stays and the next
+        opening tries again. It says what was deleted as it is given here.
     """
     try:
         with db.writing() as connection:
@@ -276,9 +283,15 @@ def erase_bytes(db: Database) -> None:
         with db.writing() as connection:
             connection.execute("DELETE FROM meta WHERE name = ?", (META_ERASING,))
     except StoreError as err:
-        raise StoreError(
-            f"Deleted, but its bytes may remain in {db.label}: {err} Close other programs that "
-            "use the file and run `hydra-edge doctor`: opening the file finishes the erasure."
+        if isinstance(err, DiskFullError):
+            why = "no space is left on its disk. Free some space"
+        else:
+            why = f"{err} Close other programs that use the file"
+        raise BytesRemainError(
+            f"Deleted, but its bytes may remain in {db.label}: {why} and run `hydra-edge doctor`: "
+            "opening the file finishes the erasure.",
+            receipt=receipt,
+            cleared=cleared,
         ) from err
 
 

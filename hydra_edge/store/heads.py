@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from sqlite3 import Connection
 from typing import Any, cast, get_args
@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hydra_edge.errors import ShapeError, StoreError
+from hydra_edge.store import choices, log
 from hydra_edge.store.values import (
     DamagedValueError,
     bind,
@@ -25,6 +26,9 @@ from hydra_edge.store.values import (
 from hydra_edge.types import Float1d, HeadState, Role, Switch
 
 KEPT_VERSIONS = 20
+# In a head's report: the numbers of the newest choice of its task and of the newest answer when it
+# was stored. They tell what it can have learned from, also where the clock was set back.
+SEEN = "seen"
 _COLUMNS = (
     "task, role, version, created, stale, base_id, features, weight, precision, switch, "
     "n_queries, prior_scale, report"
@@ -97,6 +101,8 @@ def save(connection: Connection, state: HeadState) -> HeadState:
     precision = _pack(state.precision, (d, d), "precision")
     if not math.isfinite(state.prior_scale):
         raise ShapeError(f"Cannot store a head: prior scale is {state.prior_scale}. Fit it again.")
+    newest_seen = [choices.newest(connection, state.task), log.newest_number(connection)]
+    state = replace(state, report=state.report | {SEEN: newest_seen})
     try:
         report = to_json(state.report)
     except (TypeError, ValueError) as err:
@@ -182,17 +188,45 @@ def roll_back(
     return state
 
 
-def mark_stale(
-    connection: Connection, tasks: Iterable[str], *, since: float = 0.0
-) -> tuple[str, ...]:
-    """Mark the heads of these tasks, or those made since; return the tasks that had any."""
+def seen_by(report: Mapping[str, Any]) -> tuple[int, int] | None:
+    """Return the newest choice and answer when a head was stored; None: by an earlier release."""
+    match report.get(SEEN):
+        case [int(choice), int(answer)]:
+            return choice, answer
+    return None
+
+
+def mark_stale(connection: Connection, tasks: Iterable[str]) -> tuple[str, ...]:
+    """Mark the heads of these tasks; return the tasks that had any."""
     return tuple(
         task
         for task in dict.fromkeys(tasks)
-        if connection.execute(
-            "UPDATE heads SET stale = 1 WHERE task = ? AND created >= ?", (bind(task), since)
-        ).rowcount
+        if connection.execute("UPDATE heads SET stale = 1 WHERE task = ?", (bind(task),)).rowcount
     )
+
+
+def mark_stored_since(connection: Connection, task: str, answer: int, moment: float) -> None:
+    """Mark the heads of a task that were stored since an answer was given.
+
+    Parameters
+    ----------
+    answer, moment
+        Its number in the log; and its time, which decides for heads of earlier releases.
+    """
+    rows = connection.execute(
+        "SELECT role, version, created, report FROM heads WHERE task = ?", (bind(task),)
+    ).fetchall()
+    for role, version, created, report in rows:
+        try:
+            known = seen_by(from_json(report, dict))
+            taught = created >= moment if known is None else known[1] >= answer
+        except DamagedValueError:
+            taught = True  # nobody can tell
+        if taught:
+            connection.execute(
+                "UPDATE heads SET stale = 1 WHERE task = ? AND role = ? AND version = ?",
+                (bind(task), role, version),
+            )
 
 
 def drop_stale(connection: Connection, task: str) -> int:

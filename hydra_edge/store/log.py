@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from sqlite3 import Connection
 from typing import Any
 
-from hydra_edge.store.schema import META_UNLOGGED
+from hydra_edge.store.schema import META_LOGGED, META_UNLOGGED
 from hydra_edge.store.values import (
     DamagedValueError,
     as_float,
@@ -70,11 +70,32 @@ def candidates_of(value: Any) -> tuple[Candidate, ...]:
         raise DamagedValueError("a list of candidates is not one") from err
 
 
+def newest_number(connection: Connection) -> int:
+    """Return the highest number an entry ever had: none is given again, though the log be cleared.
+
+    It tells what came first where the clock was set back.
+    """
+    row = connection.execute("SELECT value FROM meta WHERE name = ?", (META_LOGGED,)).fetchone()
+    kept = 0 if row is None else text_of(row[0])
+    there = int(connection.execute("SELECT COALESCE(MAX(seq), 0) FROM log").fetchone()[0])
+    try:
+        return max(int(kept), there)  # an earlier release kept none
+    except ValueError as err:
+        raise DamagedValueError(f"the number of the newest log entry is {kept!r}") from err
+
+
+def _keep_number(connection: Connection, number: int) -> None:
+    connection.execute("REPLACE INTO meta VALUES (?, ?)", (META_LOGGED, str(number)))
+
+
 def put(connection: Connection, generation: Generation, model: str) -> None:
     """Store one log entry; see ``Store.log_generation``."""
+    number = newest_number(connection) + 1
+    _keep_number(connection, number)
     connection.execute(
-        f"REPLACE INTO log ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        f"REPLACE INTO log (seq, {_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
+            number,
             bind(generation.id),
             bind(generation.task),
             bind(generation.query),
@@ -151,6 +172,7 @@ def mark_missing(connection: Connection) -> None:
 
 def clear(connection: Connection) -> int:
     """Delete every log entry; return how many there were."""
+    _keep_number(connection, newest_number(connection))
     cleared = connection.execute("DELETE FROM log").rowcount
     mark_missing(connection)
     return cleared

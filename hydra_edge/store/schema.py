@@ -32,6 +32,7 @@ META_WORDS = "words"
 META_ERASING = "erasing"
 META_REVISION = "revision"
 META_UNLOGGED = "unlogged"
+META_LOGGED = "logged"
 
 _REINDEX = (
     # The structure record (row 10): without a sound one the index does not even open to be emptied.
@@ -154,7 +155,7 @@ def _marking(function: Callable[[Any], Any], interrupted: Event) -> Callable[[An
     def marking(value: Any) -> Any:
         try:
             return function(value)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, SystemExit):
             interrupted.set()
             raise
 

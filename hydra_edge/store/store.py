@@ -376,10 +376,10 @@ class Store:
     def save_head(self, state: HeadState, *, rewrites: int | None = None) -> HeadState:
         """Store a head as the newest version, in use from now on; return it as stored.
 
-        ``version`` and ``created`` are given here, ``stale`` is kept. The last 20 versions of
-        each task and role are kept. A report must not quote texts of records. ``rewrites`` is
-        how often records had been rewritten or forgotten (``revision``) before the head learned
-        from them.
+        ``version`` and ``created`` are given here, and in the report the numbers of the newest
+        choice and answer; ``stale`` is kept. The last 20 versions of each task and role are kept.
+        A report must not quote texts of records. ``rewrites`` is how often records had been
+        rewritten or forgotten (``revision``) before the head learned from them.
 
         Raises
         ------
@@ -466,18 +466,23 @@ class Store:
     def clear_log(self, *, choices: bool = False) -> int:
         """Erase every log entry, down to the bytes; return how many there were.
 
-        ``choices`` erases those no record was kept of, too, and counts them; heads that may have
-        learned from them are marked stale, but none stored before.
+        ``choices`` erases those no record was kept of, too, and counts them, with the vectors of
+        their texts; heads that may have learned from them are marked stale, but none stored before.
         """
         with self._db.writing() as connection:
             cleared = 0
             if choices:  # first: the log tells since when heads may have learned from them
-                cleared, since = drop_unkept(connection)
-                for task, moment in since.items():
-                    heads.mark_stale(connection, [task], since=moment)
+                gone = drop_unkept(connection)
+                cleared = gone.count
+                for task, (answer, moment) in gone.since.items():
+                    heads.mark_stored_since(connection, task, answer, moment)
+                if cleared:  # and who is learning from one in another program is to begin anew
+                    unused = gone.texts - records.still_used(connection, gone.texts)
+                    vectors.drop(connection, unused)
+                    records.mark_changed(connection, rewritten=True)
             cleared += log.clear(connection)
             forget.mark_erasing(connection)
-        forget.erase_bytes(self._db)
+        forget.erase_bytes(self._db, cleared=cleared)
         return cleared
 
     def put_choice(
@@ -535,9 +540,9 @@ class Store:
         ------
         RecordNotFoundError
             If an id or the source is unknown; nothing is erased then.
-        StoreError
-            If another program keeps the bytes from being erased; the records are gone
-            nevertheless, and the next opening erases the bytes.
+        BytesRemainError
+            If another program, or a full disk, keeps the bytes from being erased; the records
+            are gone nevertheless, and the next opening erases the bytes. It holds the receipt.
         """
         return forget.forget(self._db, ids, source)
 

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
-from serving import EchoLLM, chat, history, serving
+from serving import LONG_S, EchoLLM, GatedLLM, chat, history, serving
 from starlette.routing import Route
 
 from hydra_edge.config import find_paths
 from hydra_edge.personalizer import Personalizer
 from hydra_edge.server import guard, run
 from hydra_edge.server.tokens import TokenFiles, add_app, owner_token
-from hydra_edge.types import Record
+from hydra_edge.types import Completion, Record
 
 SECRET = "a secret of mine"
 JSON = {"Content-Type": "application/json"}
@@ -403,6 +404,33 @@ def test_app_is_never_shown_a_private_record(served, app_token, person):
     assert SECRET not in "".join(shown)
 
 
+def test_app_answer_is_thrown_away_once_its_record_is_private(hash_encoder):
+    shown = Record("a text about parsers of mine", SECRET, "paper_title", "p1", 99.0)
+    llm = GatedLLM()
+    body = chat(shown.input, "hydra-edge/paper_title", hydra_edge={"candidates": 2})
+    with (
+        Personalizer.from_records([*history(), shown], llm=llm, encoder=hash_encoder) as person,
+        serving(person) as served,
+        served.client(add_app(served.files, "editor", user="memory")) as client,
+        ThreadPoolExecutor() as threads,
+    ):
+        waiting = threads.submit(client.post, "/v1/chat/completions", json=body)
+        assert llm.started.acquire(timeout=LONG_S)
+        person.store.set_private([shown.id], True)
+        broken_off = llm.stopped.acquire(timeout=LONG_S)
+        llm.gate.set()
+        response = waiting.result(timeout=LONG_S)
+
+        assert broken_off
+        assert response.status_code == 503
+        assert "private meanwhile" in response.text
+        assert SECRET not in response.text
+        assert person.store.last_generation() is None
+        again = client.post("/v1/chat/completions", json=body)
+        assert again.status_code == 200
+        assert shown.id not in [record["id"] for record in again.json()["hydra_edge"]["records"]]
+
+
 def test_app_learns_no_name_of_a_task_whose_records_are_all_private(served, app_token, person):
     person.add(
         Record(f"a text {i}", f"an answer {i}", "illness_diary", private=True) for i in range(120)
@@ -505,6 +533,70 @@ MAILS = [
 ]
 
 
+def as_answered(answer):
+    """Return all an app is told of an answer that could depend on what it may not see."""
+    ours = answer["hydra_edge"]
+    return (
+        answer["choices"][0]["message"]["content"],
+        [(c["text"], c["score"]) for c in ours["candidates"]],
+        [(r["id"], r["score"]) for r in ours["records"]],
+    )
+
+
+class ListLLM(EchoLLM):
+    """An LLM that gives each of these answers in turn."""
+
+    def __init__(self, texts):
+        super().__init__()
+        self.texts = texts
+
+    def answers(self, prompt, n):
+        texts = self.texts
+        return [Completion(texts[i % len(texts)], greedy=i == 0, tokens=1) for i in range(n)]
+
+
+BIOPSY = "Diagnosis of the biopsy taken on the third of March"
+GUESSES = {
+    "label": ["positive", "negative"],
+    "rating": ["1", "2", "3"],
+    "text": ["I am fine and will come", "I have cancer and cannot come", "No time, sorry"],
+}
+
+
+@pytest.mark.parametrize("kind", GUESSES)
+def test_app_is_answered_as_if_no_private_record_were_there(hash_encoder, kind):
+    """Neither what is chosen, nor any score or order, tells what a private record says."""
+    guesses, words = GUESSES[kind], ["gardens", "trains", "rivers", "soup", "ladders", "paint"]
+    public = [
+        Record(
+            f"a public note number {i} about {words[i % 6]}",
+            f"The {words[i % 6]} look {words[i % 5]}" if kind == "text" else guesses[i % 2],
+            "diagnosis", f"p{i}", 1000.0 + i,
+        )
+        for i in range(12)
+    ]  # fmt: skip
+    told = []
+    for truth in (None, *guesses):
+        held = [Record(BIOPSY, truth, "diagnosis", "s", 500.0, private=True)] if truth else []
+        me = Personalizer.from_records([*public, *held], llm=ListLLM(guesses), encoder=hash_encoder)
+        with me, serving(me) as served:
+            assert me.task("diagnosis").kind == kind
+            token = add_app(served.files, f"{kind}{len(told)}", user="memory", tasks=["diagnosis"])
+            with served.client(token) as spy:
+                asked = spy.post("/v1/chat/completions", json=chat(BIOPSY, "hydra-edge/diagnosis"))
+                guessed = [
+                    {"id": f"g{i}", "input": BIOPSY, "output": guess, "task": "diagnosis"}
+                    for i, guess in enumerate(guesses[:2])
+                ]
+                spy.post("/v1/records", json={"records": guessed})
+                body = {"query": BIOPSY, "task": "diagnosis", "k": 100}
+                ranked = spy.post("/v1/rank", json=body).json()["records"]
+            told.append((as_answered(asked.json()), [(r["id"], r["score"]) for r in ranked]))
+
+    assert len(told[0][1]) == 14
+    assert all(one == told[0] for one in told)
+
+
 @pytest.mark.parametrize("name", ["", "m2", "m2" * 100], ids=["unnamed", "named", "long"])
 @pytest.mark.parametrize("text", [mail.input for mail in MAILS])
 def test_app_adding_cannot_tell_what_is_private(hash_encoder, name, text):
@@ -530,9 +622,8 @@ def test_app_adding_cannot_tell_what_is_private(hash_encoder, name, text):
             told.append(
                 (
                     counts,
-                    sorted((r["id"], r["output"]) for r in ranked),
-                    sorted(r["id"] for r in asked["hydra_edge"]["records"]),
-                    sorted(c["text"] for c in asked["hydra_edge"]["candidates"]),
+                    [(r["id"], r["output"], r["score"]) for r in ranked],
+                    as_answered(asked),
                 )
             )
             assert me.store.records(source="mbox:mail") == before

@@ -198,6 +198,22 @@ def test_first_stage_of_an_empty_history_is_empty(make: Make) -> None:
     assert len(first_stage("zebra", np.ones(8, dtype=np.float32), history, index)) == 0
 
 
+@pytest.mark.parametrize("near", [0, 40, 50, 300])
+def test_search_in_some_records_of_a_file_spends_its_limit_on_them(
+    tmp_path: Path, near: int
+) -> None:
+    history = history_of(["zebra"] * near + [f"zebra and word{i}" for i in range(60)])
+    some = history.only(np.arange(near, near + 60), TASK)
+    with Store.open(tmp_path / "u.db") as store:
+        store.add(history.records)
+        index = StoreIndex(store, some)
+        assert len(index.search("zebra", 50, 60)[0]) == 50
+        assert sorted(index.search("zebra", 99, 60)[0].tolist()) == list(range(60))
+        assert sorted(index.search("zebra", 50, 7)[0].tolist()) == list(range(7))
+        shortlist = first_stage("zebra", history.inputs[-1], some, index)
+    assert shortlist.bm25.max() == shortlist.bm25_rank.max() == 1.0
+
+
 @pytest.mark.parametrize("near", [0, 40, 49, 50, 120])
 def test_first_stage_hidden_records_take_no_place(make: Make, near: int) -> None:
     index, history = make(["zebra"] * near + [f"zebra and word{i}" for i in range(25)])

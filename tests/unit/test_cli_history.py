@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import sqlite3
 import stat
 import subprocess
 import sys
@@ -11,6 +12,8 @@ import pytest
 from cli_runner import call, records
 
 from hydra_edge.cli import views
+from hydra_edge.config import find_paths
+from hydra_edge.errors import StoreError
 from hydra_edge.personalizer import Personalizer
 from hydra_edge.types import Candidate, ForgetReceipt, Record
 
@@ -375,6 +378,79 @@ def test_forget_interrupted_json_is_the_receipt_with_what_is_missing(monkeypatch
     assert result.exit_code == 130
     assert (payload["records"], payload["tasks"]) == (1, ["note_title"])
     assert (payload["interrupted"], payload["not_fitted"]) == (True, ["note_title"])
+
+
+def reading_meanwhile(*args):
+    """Run a command while another program reads the history, for which it hardly waits."""
+
+    def opener(*given, **flags):
+        me = Personalizer.open(*given, **flags)
+        me.store._db.connection.execute("PRAGMA busy_timeout = 10")
+        return me
+
+    reader = sqlite3.connect(find_paths().user_file("me"))
+    reader.execute("BEGIN")
+    reader.execute("SELECT COUNT(*) FROM records").fetchone()
+    try:
+        return call(*args, opener=opener)
+    finally:
+        reader.close()
+
+
+def heads_now():
+    with Personalizer.open() as me:
+        return {(head.role, head.stale) for head in me.store.heads()}
+
+
+@pytest.mark.usefixtures("taught")
+def test_forget_whose_bytes_may_remain_prints_the_receipt_and_fits_again():
+    result = reading_meanwhile("forget", "r1", "--yes")
+
+    assert result.exit_code == 1
+    assert result.stdout.startswith("Forgotten: 1 record, ")
+    assert "now fitted again: note_title" in result.stdout
+    assert "its bytes may remain in" in result.stderr
+    assert {stale for _, stale in heads_now()} == {False}
+    assert "r1" not in [r.id for r in records()]
+
+
+@pytest.mark.usefixtures("taught")
+def test_forget_whose_bytes_may_remain_and_whose_heads_cannot_be_fitted_says_both(monkeypatch):
+    def fail(*_, **__):
+        raise StoreError("no space is left on its disk.")
+
+    monkeypatch.setattr("hydra_edge.personalizer.fit_task", fail)
+    result = reading_meanwhile("forget", "r1", "--yes")
+
+    assert (result.exit_code, "now fitted again" in result.stdout) == (1, False)
+    assert "its bytes may remain in" in result.stderr
+    assert "Besides, the heads of note_title could not be fitted again: no space" in result.stderr
+
+
+@pytest.mark.usefixtures("taught")
+def test_forget_whose_bytes_may_remain_json_is_the_receipt_with_the_error():
+    result = reading_meanwhile("forget", "r1", "--yes", "--json")
+    payload = json.loads(result.stdout)
+
+    assert result.exit_code == 1
+    assert (payload["records"], payload["tasks"]) == (1, ["note_title"])
+    assert payload["error"]["code"] == "bytes_remain"
+
+
+@pytest.mark.parametrize("choices", [(), ("--choices",)])
+def test_clear_log_whose_bytes_may_remain_says_how_much_is_deleted(choices):
+    with Personalizer.open(create=True) as me:
+        me.add(Record(f"text about {i} things", f"Title {i}", "note_title", f"r{i}", float(i))
+               for i in range(6))  # fmt: skip
+        pool = (Candidate("one", count=1, greedy=True), Candidate("two"))
+        me.store.put_choice("g", "note_title", "a query", pool, (), 1, "two", None)
+        me.fit_head("note_title", use_llm=False)
+    result = reading_meanwhile("history", "clear-log", "--yes", "--json", *choices)
+    payload = json.loads(result.stdout)
+
+    assert (result.exit_code, payload["error"]["code"]) == (1, "bytes_remain")
+    assert payload["cleared"] == len(choices)
+    assert True not in {stale for _, stale in heads_now()}
 
 
 @pytest.mark.usefixtures("taught")

@@ -1,7 +1,10 @@
 """Ctrl-C while an answer is written or a head fitted: what is finished is the result."""
 
 import json
+import os
 import signal
+import subprocess
+import sys
 
 import cli_runner
 import pytest
@@ -196,3 +199,38 @@ def test_rank_interrupted_prints_an_object():
     result = cli_runner.call("rank", "q", opener=HastyRanking().open)
     assert (result.exit_code, result.stdout) == (130, "")
     assert "Ranking was interrupted" in result.stderr
+
+
+# ---- SIGTERM
+
+HALF_WRITTEN = """
+import sys
+from hydra_edge import cli
+from hydra_edge.store import database
+
+def stop_here(*_):
+    print("here", flush=True)
+    while True:
+        sys.stdin.read(1)
+
+database.Database._copy_to = stop_here
+sys.argv[1:] = ["history", "backup", sys.argv[1]]
+cli.main()
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="ends a program at once elsewhere")
+def test_sigterm_leaves_no_backup_half_written(tmp_path):
+    with Personalizer.open(create=True) as me:
+        me.add(Record("text", "Title", "note_title", "r1"))
+    folder = tmp_path / "backups"
+    folder.mkdir()
+    with subprocess.Popen(
+        [sys.executable, "-c", HALF_WRITTEN, str(folder / "me.db")],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    ) as child:  # fmt: skip
+        assert child.stdout.readline() == b"here\n"
+        assert len(list(folder.glob(".me.db.*.tmp"))) == 1
+        child.terminate()
+        assert child.wait(60) == 143
+    assert list(folder.iterdir()) == []

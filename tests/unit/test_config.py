@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import stat
+import time
 from pathlib import Path
 
 import pytest
@@ -152,6 +154,16 @@ def test_write_private_failure_leaves_the_old_file(tmp_path: Path) -> None:
         write_private(path, "\ud800")
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path], "no temporary file is left behind"
+
+
+def test_write_private_removes_what_a_killed_one_left(tmp_path: Path) -> None:
+    left = tmp_path / ".[1].json.123-456.tmp"
+    left.write_text("a key")
+    write_private(tmp_path / "[1].json", "{}")
+    assert left.exists(), "another program may be writing it"
+    os.utime(left, (time.time() - 7200,) * 2)
+    write_private(tmp_path / "[1].json", "{}")
+    assert [part.name for part in tmp_path.iterdir()] == ["[1].json"]
 
 
 def test_make_private_dir_refused_place_says_what_to_do(tmp_path: Path) -> None:

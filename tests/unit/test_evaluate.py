@@ -57,7 +57,8 @@ def test_judge_claims_a_lower_bound_of_the_shared_head_only_where_there_is_one()
         for gains in (None, PopulationGains(others, others))
     }
     alone, with_others = of_shared.values()
-    assert alone.startswith("shared +") and "lower bound" in alone
+    assert alone.startswith("shared +")
+    assert "lower bound" in alone
     assert with_others.startswith("shared +")
     assert with_others.endswith("over baseline (expected, counting what other users gained)")
 

@@ -12,7 +12,9 @@ import pytest
 
 from hydra_edge import fitting, learning
 from hydra_edge.active import ActiveHead, prior_for
+from hydra_edge.bundle import Bundle
 from hydra_edge.config import Config
+from hydra_edge.encoder import shared_encoder
 from hydra_edge.errors import CancelledError, ConfigError, ContextLengthError
 from hydra_edge.evaluate import Verdict
 from hydra_edge.evidence import (
@@ -575,6 +577,24 @@ def test_a_choice_forgotten_while_its_step_is_prepared_leaves_no_head(
     assert p.store.choices() == []
 
 
+def test_choice_erased_by_another_program_while_it_is_learned_teaches_nothing(
+    person: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    p = person()
+    p.generate("a text about speech today", task=TASK)
+    prepare = learning.choice_item
+
+    def meanwhile(*given: object) -> ChoiceItem:
+        item = prepare(*given)
+        p.store.clear_log(choices=True)
+        return item
+
+    monkeypatch.setattr(learning, "choice_item", meanwhile)
+    with pytest.raises(CancelledError, match="forgotten meanwhile"):
+        p.choose(pick=2, keep=False)
+    assert p.store.heads() == []
+
+
 def test_a_head_fitted_anew_for_another_choice_says_why_it_serves(person: Make) -> None:
     p = person()
     made = [p.generate(f"a text about {t} today", task=TASK) for t in TOPICS]
@@ -867,6 +887,58 @@ def test_records_that_are_all_the_same_teach_no_head(person: Make) -> None:
     assert p.store.heads() == []
 
 
+def rated(n: int, wrong: int, answer: str = "4/5", *, private: bool = False) -> list[Record]:
+    return [
+        Record(f"film {i} of {TOPICS[i % 4]}", answer if i < wrong else str(i % 4 + 1),
+               "film_rating", f"f{i}", float(i), private=private)
+        for i in range(n)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("answer", ["4/5", "★★★★"])
+def test_answers_a_closed_task_has_not_are_told_of_and_judged_by_nowhere(
+    person: Make, scripted, answer: str
+) -> None:
+    llm = scripted(lambda _prompt, n: ["4"] * n)
+    report = person(rated(20, 20, answer), llm).fit_head("film_rating", calls=100)
+    assert report.notes == (
+        f"20 of 20 answers are none of film_rating's, such as '{answer}'; they teach nothing. "
+        "Give them as one of 1, 2, 3, 4, 5, or name another task.",
+    )
+    assert not any(row.n for role in report.roles for row in role.rows)
+    assert report.roles[0].reason == "fewer than three different records with answers of the task"
+    assert (report.llm_calls, llm.prompts) == (0, [])
+
+
+def test_answers_a_closed_task_has_are_judged_beside_those_it_has_not(person: Make) -> None:
+    p = person(rated(40, 10, private=True))
+    report = p.fit_head("film_rating", use_llm=False)
+    assert (
+        "10 of 40 answers are none of film_rating's; they teach nothing. "
+        "Give them as one of 1, 2, 3, 4, 5, or name another task."
+    ) in report.notes
+    assert report.roles[0].n_queries == 30
+    assert p.engine.history(p.engine.task("film_rating")).queries.tolist() == list(range(10, 40))
+
+
+def test_slips_among_answers_of_a_closed_task_are_not_worth_a_note(person: Make) -> None:
+    notes = person(rated(40, 2)).fit_head("film_rating", use_llm=False).notes
+    assert not any("answers are none" in note for note in notes)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [("แมวนอนบนโซฟา {}", 1), ("Кошка спит {}", 0), ("12.5 {}", 0), ("👍 {}", 0)],
+)
+def test_a_fit_says_that_the_base_knows_few_words_of_most_inputs(
+    bundle: Bundle, text: str, told: int
+) -> None:
+    made = [Record(text.format(i), f"title {i}", TASK, f"r{i}", float(i)) for i in range(12)]
+    with Personalizer.from_records(made, encoder=shared_encoder(bundle)) as p:
+        notes = p.fit_head(TASK, use_llm=False).notes
+    assert sum("knows few or no words of 12 of the latest 12 inputs" in n for n in notes) == told
+
+
 def test_a_choice_dated_in_the_future_does_not_keep_later_ones_from_teaching(
     person: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -879,6 +951,62 @@ def test_a_choice_dated_in_the_future_does_not_keep_later_ones_from_teaching(
     fitted = p.fit_head(TASK, use_llm=False).roles[1].version
     p.generate("a text about vision today", task=TASK)
     assert p.choose(pick=1, keep=False).head_version == fitted + 1
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Set the clock: so many seconds ahead."""
+    now = time.time
+
+    def set_ahead(seconds: float) -> None:
+        monkeypatch.setattr("time.time", lambda: now() + seconds)
+
+    return set_ahead
+
+
+def test_choosing_the_same_again_after_the_clock_was_set_back_changes_nothing(
+    person: Make, clock: Callable[[float], None]
+) -> None:
+    p = person(records(6))
+    first, second = (p.generate(f"a text about {t} today", task=TASK) for t in TOPICS[:2])
+    clock(3600.0)
+    p.choose(generation_id=first.id, pick=2, keep=False)
+    clock(0.0)
+    taught = p.choose(generation_id=second.id, pick=1, keep=False).head_version
+    for _ in range(2):
+        assert p.choose(generation_id=first.id, pick=2, keep=False).head_version == taught
+    assert p.store.head(TASK, "adapter").n_queries == 2
+
+
+def test_choices_after_a_fit_teach_though_the_clock_was_set_back(
+    person: Make, clock: Callable[[float], None]
+) -> None:
+    p = person(records(6))
+    made = [p.generate(f"a text about {t} today", task=TASK) for t in TOPICS]
+    clock(300 * 86400.0)
+    p.choose(generation_id=made[0].id, pick=2, keep=False)
+    p.fit_head(TASK, use_llm=False)
+    clock(0.0)
+    for generation in made[1:]:
+        p.choose(generation_id=generation.id, pick=2, keep=False)
+    assert p.store.head(TASK, "adapter").n_queries == 4
+
+
+@pytest.mark.parametrize(("ahead", "queries"), [(-10.0, 2), (10.0, 1), (86400.0, 2)])
+def test_a_head_fitted_by_an_earlier_release_is_told_from_later_choices_by_time(
+    person: Make, clock: Callable[[float], None], ahead: float, queries: int
+) -> None:
+    """What it was fitted until is a time: none that is still to come."""
+    p = person(records(6))
+    made = [p.generate(f"a text about {t} today", task=TASK) for t in TOPICS[:2]]
+    p.choose(generation_id=made[0].id, pick=2, keep=False)
+    with p.store._db.writing() as connection:
+        connection.execute(
+            "UPDATE heads SET report = ?", (json.dumps({"choices_until": time.time() + ahead}),)
+        )
+    taken = learning.take(p.engine, made[1].id, 1, None, "choices", keep=False)
+    clock(60.0)  # until when 10 seconds ahead is past
+    assert learning.learn_choice(p.engine, taken).n_queries == queries
 
 
 @pytest.mark.parametrize("until", [4e9, "soon", None])

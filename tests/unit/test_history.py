@@ -35,6 +35,7 @@ def test_cosines_compare_a_query_with_each_input(
 ) -> None:
     monkeypatch.setattr("hydra_edge.history._BEYOND_CACHE", beyond)
     history = make([f"o{i}" for i in range(10)])
+    rows = np.array([0, 2, 3, 5, 6, 8, 9])
     query = history.inputs[3]
     by_hand = [float(sum(a * b for a, b in zip(row, query, strict=True))) for row in history.inputs]
     found = history.cosines(query)
@@ -42,6 +43,9 @@ def test_cosines_compare_a_query_with_each_input(
     assert found.dtype == np.float32
     np.testing.assert_array_equal(history.cosines(query, 4), history.before(4).cosines(query))
     assert len(history.cosines(query, 0)) == 0
+    some = history.only(rows, history.task)
+    np.testing.assert_allclose(some.cosines(query), found[rows], atol=1e-6)
+    np.testing.assert_array_equal(some.cosines(query, 4), some.cosines(query)[:4])
 
 
 def test_recency_halves_after_the_half_life() -> None:

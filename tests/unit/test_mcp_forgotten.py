@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
-from hydra_edge.adapter import merge
+from hydra_edge import answering
+from hydra_edge.adapter import choose, merge
 from hydra_edge.config import Config, find_paths
 from hydra_edge.egress import Question
 from hydra_edge.errors import CancelledError, ConfigError
@@ -80,6 +82,17 @@ def left_of(text: str, path: Path) -> list[str]:
     return [word for word in text.lower().split() if word.encode() in raw]
 
 
+def moods() -> list[Record]:
+    """Make records of a closed set, one of whose answers one record has that is seldom shown."""
+    return [
+        Record("a visit to the clinic", "expecting", "mood", "label", 1.0),
+        *(
+            Record(f"a note on gardens {i}", ("fine", "tired")[i % 2], "mood", f"m{i}", 1e9 + i)
+            for i in range(12)
+        ),
+    ]
+
+
 def generate(desk: Desk, query: str = QUERY) -> str:
     """Have a query answered; return the generation's id."""
     return desk.generate(query, task=TASK, candidates=None).generation_id
@@ -108,6 +121,69 @@ def test_generate_record_forgotten_while_the_llm_writes_throws_the_answer_away(
         desk.explain(None)
     person.close()
     assert left_of("zebra 4711 grandmother", path) == []
+
+
+@pytest.mark.parametrize("log", [True, False])
+def test_generate_record_forgotten_while_the_answer_is_chosen_throws_it_away(
+    make: Make, path: Path, monkeypatch: pytest.MonkeyPatch, log: bool
+) -> None:
+    def forgetting(*given):
+        forget(path, "r1")
+        return choose(*given)
+
+    person = make(log=log)
+    monkeypatch.setattr(answering, "choose", forgetting)
+    with pytest.raises(CancelledError, match=r"'r1', which was forgotten meanwhile"):
+        person.generate(QUERY, task=TASK)
+
+    assert person.store.last_generation() is None
+    person.close()
+    assert left_of("zebra 4711 grandmother", path) == []
+
+
+def test_generate_waits_for_who_is_writing_before_it_looks_what_was_hidden(
+    make: Make, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = threading.Event()
+
+    def hiding() -> None:
+        with Store.open(path) as store, store.together():
+            store.set_private(["r1"], True)
+            begun.set()
+            threading.Event().wait(0.3)  # time enough for an answer that does not wait
+
+    def choosing(*given):
+        other.start()
+        assert begun.wait(60.0)
+        return choose(*given)
+
+    person, other = make(), threading.Thread(target=hiding)
+    monkeypatch.setattr(answering, "choose", choosing)
+    with pytest.raises(CancelledError, match=r"'r1', which was made private meanwhile"):
+        person.generate(QUERY, task=TASK, hide_private=True)
+
+    other.join()
+    assert person.store.last_generation() is None
+
+
+@pytest.mark.parametrize("hide_private", [False, True])
+def test_generate_label_made_private_meanwhile_is_told_to_nobody_who_may_not_see_it(
+    make: Make, path: Path, hide_private: bool
+) -> None:
+    def hiding(_prompt: Prompt, n: int) -> list[str]:
+        set_private(path, ["label"])
+        return ["fine"] * n
+
+    person = make(hiding)
+    person.add(moods())
+    ask = {"task": "mood", "hide_private": hide_private}
+    if hide_private:
+        with pytest.raises(CancelledError, match="known from private records only by now"):
+            person.generate("a note on gardens", **ask)
+        assert person.store.last_generation() is None
+    made = person.generate("a note on gardens", **ask)
+    assert "label" not in [ranked.record.id for ranked in made.records]
+    assert ("expecting" in [c.text for c in made.candidates]) is not hide_private
 
 
 @pytest.mark.parametrize("keep", [False, True])
@@ -216,6 +292,32 @@ def test_explain_record_private_by_now_is_left_out_with_what_was_written_from_it
     assert "zebra" not in said.model_dump_json()
     set_private(path, ["r1"], private=False)
     assert SECRET in desk.explain(made).text
+
+
+@pytest.mark.parametrize("allow_private", [False, True])
+def test_explain_label_private_by_now_is_left_out(
+    make: Make, path: Path, allow_private: bool
+) -> None:
+    person = make(lambda _prompt, n: ["fine"] * n)
+    person.add(moods())
+    desk = Desk(person, allow_private=allow_private)
+    made = desk.generate("a note on gardens", task="mood", candidates=None)
+    place = [c.text for c in made.candidates].index("expecting") + 1
+    before = desk.explain(made.generation_id)
+    assert "label" not in [record.id for record in before.records]
+    set_private(path, ["label"])
+
+    said = desk.explain(made.generation_id)
+    chosen = desk.record_choice(made.generation_id, pick=place, text=None, keep=True)
+    assert said.records == before.records
+    if allow_private:
+        assert said == before
+        assert chosen.text == "expecting"
+    else:
+        assert (said.text, said.candidates) == ("", [])
+        assert "private by now" in said.notes[0]
+        assert "expecting" not in said.model_dump_json() + chosen.model_dump_json()
+    assert person.store.get(chosen.record_id or "").private
 
 
 def test_explain_record_private_by_now_is_told_where_the_host_may_see_it(

@@ -205,6 +205,36 @@ def test_private_label_is_no_candidate(hash_encoder, scripted):
     assert {c["text"] for c in made["candidates"]} == {"red", "blue"}
 
 
+@pytest.mark.parametrize(
+    "answers", [["red", "blue"], ["1", "2"], ["Fix it", "Drop the cache"]], ids=str
+)
+def test_private_record_moves_no_answer_and_no_score(hash_encoder, scripted, answers):
+    def said(*held):
+        records = [
+            Record(f"text {i} of mine", answers[i % 2] if len(answers[0]) < 6 else f"Say {i}",
+                   "colour", f"c{i}", 100.0 + i)
+            for i in range(12)
+        ]  # fmt: skip
+        llm = scripted(lambda _prompt, n: (answers * n)[:n])
+        with Personalizer.from_records([*records, *held], llm=llm, encoder=hash_encoder) as person:
+            query = {"query": "a secret query", "task": "colour"}
+            shown, made, why = (
+                result.structured_content
+                for result in call(
+                    Desk(person), ("personalize", query), ("generate", query), ("explain", {})
+                )
+            )
+        for one in (shown, made, why):
+            del one["generation_id"]
+        del made["latency_ms"]
+        return shown, made, why
+
+    without = said()
+    for answer in answers:
+        secret = Record("a secret query", answer, "colour", "s", 50.0, private=True)
+        assert said(secret) == without
+
+
 def test_generate_answer_choice_and_explanation_belong_together(person):
     desk = Desk(person)
     made, explained, chosen = (

@@ -11,6 +11,7 @@ import pytest
 from serving import EchoLLM, GatedLLM, history, serving
 
 from hydra_edge.config import find_paths
+from hydra_edge.errors import StoreError
 from hydra_edge.personalizer import Personalizer
 from hydra_edge.server import page
 from hydra_edge.server.page import STATIC, read_static
@@ -194,6 +195,16 @@ def test_private_switch_and_delete_change_the_store(ask, person):
     assert ask("records/delete", ids=["r1"])["records"] == 1
     assert person.store.count(TASK) == 12
     assert ask("records/delete", 404, ids=["r1"])["error"]["code"] == "record_not_found"
+
+
+def test_delete_whose_bytes_may_remain_says_what_is_deleted(ask, person, monkeypatch):
+    def busy(_db):
+        raise StoreError("Another program reads it.")
+
+    monkeypatch.setattr("hydra_edge.store.database.Database.rewrite", busy)
+    error = ask("records/delete", 500, ids=["r1"])["error"]
+    assert (error["code"], error["deleted"]["records"]) == ("bytes_remain", 1)
+    assert person.store.count(TASK) == 12
 
 
 @pytest.mark.parametrize("ids", [[], "r1", [1], [""], None, ["r"] * 1001])

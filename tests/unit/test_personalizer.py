@@ -26,6 +26,7 @@ from hydra_edge.errors import (
     ConfigError,
     ContextLengthError,
     EgressDeniedError,
+    StoreError,
     UnknownModelError,
     UnknownTaskError,
     UnknownUserError,
@@ -328,8 +329,8 @@ def test_generate_says_how_much_of_a_long_query_the_llm_was_shown(person: Make, 
 @pytest.mark.parametrize(
     ("query", "kept"),
     [
-        ("语" * 20_000, "4,800 of 20,000 characters"),
-        ("读\n " + "语" * 20_000, "4,800 of 20,002 characters"),
+        ("语" * 20_000, "120 of 20,000 characters"),
+        ("读\n " + "语" * 20_000, "121 of 20,002 characters"),
         (f"{'x' * 2_399}   {'y' * 2_400} z", "2 of 3 words"),
         (" ".join(["z" * 99] * 200), "48 of 200 words"),
     ],
@@ -347,7 +348,8 @@ def test_generate_says_how_much_of_a_query_of_long_words_the_llm_was_shown(
     ("query", "kept"),
     [
         (" ".join(f"word{i}" for i in range(2_000)), "206 of 2,000 words"),
-        ("语" * 20_000, "1,250 of 20,000 characters"),
+        ("語 " + "ö" * 20_000, "1,250 of 20,002 characters"),
+        ("语" * 20_000, "1,500 of 20,000 characters"),
         (f"one {'x' * 20_000}", "1,250 of 20,004 characters"),
     ],
 )
@@ -776,6 +778,43 @@ def test_choose_after_an_unlogged_answer_is_refused(person: Make) -> None:
     assert p.store.choices() == []
     assert p.choose(generation_id=logged.id, pick=1).generation_id == logged.id
     p.config = replace(p.config, log=True)
+    last = p.generate("about vision")
+    assert p.choose(pick=1).generation_id == last.id
+
+
+@pytest.mark.parametrize("failing", [["log_generation"], ["log_generation", "mark_unlogged"]])
+def test_choose_after_an_answer_that_could_not_be_logged_is_refused(
+    person: Make, monkeypatch: pytest.MonkeyPatch, failing: list[str]
+) -> None:
+    def full(*_given: object) -> None:
+        raise StoreError("no space is left")
+
+    p = person()
+    earlier = p.generate("about speech")
+    with monkeypatch.context() as patch:
+        for name in failing:
+            patch.setattr(p.store, name, full)
+        notes = p.generate("my printer").notes
+    assert ["no space is left" in note for note in notes].count(True) == len(failing)
+    for _ in range(2):
+        with pytest.raises(ConfigError, match="The last answer is not remembered"):
+            p.choose(pick=1)
+    assert p.store.choices() == []
+    assert p.choose(generation_id=earlier.id, pick=1).generation_id == earlier.id
+
+
+def test_choose_takes_what_was_logged_after_an_answer_that_could_not_be(
+    person: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_given: object) -> None:
+        raise StoreError("no space is left")
+
+    p = person()
+    p.generate("about speech")
+    with monkeypatch.context() as patch:
+        patch.setattr(p.store, "log_generation", full)
+        patch.setattr(p.store, "mark_unlogged", full)
+        p.generate("my printer")
     last = p.generate("about vision")
     assert p.choose(pick=1).generation_id == last.id
 

@@ -137,6 +137,68 @@ def test_history_of_changed_records_is_read_anew(
     same(after, fresh(store, hash_encoder))
 
 
+def test_public_history_is_as_if_private_records_were_not_there(
+    store: Store, recall: Recall, hash_encoder
+):
+    whole = recall.history(recall.task(TASK))
+    assert recall.public(whole) is whole
+
+    store.set_private(["r1", "r4"], True)
+    whole = recall.history(recall.task(TASK))
+    hash_encoder.encoded.clear()
+    public = recall.public(whole)
+
+    assert not hash_encoder.encoded
+    assert recall.public(whole) is public
+    assert recall.public(public) is public
+    assert recall.lexical(public) is recall.lexical(public) is not recall.lexical(whole)
+    with Store.open(None) as other:
+        other.add([record(i) for i in (0, 2, 3)])
+        alone = fresh(other, hash_encoder)
+    np.testing.assert_array_equal(public.inputs[:], alone.inputs)
+    np.testing.assert_array_equal(public.outputs[:], alone.outputs)
+    assert public.records == alone.records
+    assert public.task == alone.task
+    assert public.described.opening == alone.described.opening
+    np.testing.assert_array_equal(public.described.style, alone.described.style)
+    np.testing.assert_array_equal(public.profile.centroid, alone.profile.centroid)
+    np.testing.assert_array_equal(public.cosines(alone.inputs[0]), alone.cosines(alone.inputs[0]))
+
+    store.add([record(5)])
+    grown = recall.public(recall.history(recall.task(TASK)))
+    assert [r.id for r in grown.records] == ["r0", "r2", "r3", "r5"]
+
+
+@pytest.mark.parametrize(
+    ("answers", "kind", "labels"),
+    [
+        (["FOOD"], "label", ("Food", "sport")),  # of its spellings the user's public one
+        ([f"a long answer of its own {i}" for i in range(9)], "label", ("Food", "sport")),
+    ],
+    ids=["spelling", "kind"],
+)
+def test_public_task_is_known_from_public_records_only(
+    store: Store, recall: Recall, answers: list[str], kind: str, labels: tuple[str, ...]
+):
+    public = [Record(f"t{i}", ("Food", "sport")[i % 2], "topic", f"t{i}") for i in range(12)]
+    private = [Record(f"s{i}", a, "topic", f"s{i}", private=True) for i, a in enumerate(answers)]
+    store.add([*public, *private])
+    whole = recall.history(recall.task("topic"))
+    task = recall.public(whole).task
+
+    assert whole.task != task
+    assert (task.kind, task.labels) == (kind, labels)
+
+
+def test_public_history_of_private_records_only_is_empty(store: Store, recall: Recall):
+    store.add(Record(f"t{i}", f"secret{i % 2}", "topic", f"t{i}", private=True) for i in range(12))
+    whole = recall.history(recall.task("topic"))
+    public = recall.public(whole)
+
+    assert (len(whole), len(public), public.task.labels) == (12, 0, ())
+    assert not public.profile.centroid.any()
+
+
 def test_history_changed_by_another_connection_is_noticed(store: Store, recall: Recall):
     recall.history(recall.task(TASK))
     assert store.path is not None

@@ -8,8 +8,10 @@ import os
 import shutil
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -282,6 +284,32 @@ def test_backup_that_is_stopped_leaves_the_one_before(tmp_path: Path, path: Path
         assert store.back_up(backup) == 1
     with Store.open(backup) as store:
         assert store.count() == 1
+
+
+def test_backup_removes_what_a_killed_one_left(tmp_path: Path, path: Path) -> None:
+    names = (".backup.db.old.tmp", ".backup.db.new.tmp", ".another.db.old.tmp", "backup.db.tmp")
+    for name in names:
+        (tmp_path / name).write_text("private")
+        if "new" not in name:
+            os.utime(tmp_path / name, (time.time() - 7200,) * 2)
+    with Store.open(path) as store:
+        store.back_up(tmp_path / "backup.db")
+    left = {part.name for part in tmp_path.iterdir()}
+    assert left == {"backup.db", "users", *names[1:]}
+
+
+def test_read_only_disk_is_told_as_one(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    unopened = sqlite3.OperationalError("unable to open database file")
+    unopened.sqlite_errorcode = sqlite3.SQLITE_CANTOPEN
+    path.parent.mkdir()
+    assert "it cannot be opened" in str(database.explain(unopened, path))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "access", lambda *_: False)
+        assert "it is read-only. Make" in str(database.explain(unopened, path))
+    if hasattr(os, "statvfs"):
+        state = SimpleNamespace(f_flag=os.ST_RDONLY, f_frsize=1, f_blocks=1, f_bavail=0, f_bfree=0)
+        monkeypatch.setattr(os, "statvfs", lambda _: state)
+        assert "it is read-only. Make" in str(database.explain(unopened, path))
 
 
 def test_backup_over_a_file_in_use_or_to_no_file_is_refused(tmp_path: Path, path: Path) -> None:

@@ -13,7 +13,13 @@ from filled_store import generation_of, head_of
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hydra_edge.errors import RecordNotFoundError, StoreError, UnknownUserError
+from hydra_edge.errors import (
+    BytesRemainError,
+    DiskFullError,
+    RecordNotFoundError,
+    StoreError,
+    UnknownUserError,
+)
 from hydra_edge.prompt import SHOT_WORDS, fold
 from hydra_edge.store import Store, forget
 from hydra_edge.store.database import Database
@@ -299,6 +305,21 @@ def test_clear_log_with_choices_leaves_no_byte_of_those_nothing_was_kept_of(
     assert head.stale
 
 
+def test_clear_log_with_choices_leaves_no_vector_of_what_was_erased(store: Store) -> None:
+    store.add([Record("an input", "said elsewhere", task="t", id="r")])
+    gone = [SECRET_IN, SECRET_OUT, "a candidate"]
+    hashes = [text_hash(text) for text in (*gone, "said elsewhere")]
+    candidates = [Candidate("a candidate"), Candidate("said elsewhere")]
+    for base in ("b", "another"):
+        store.put_vectors(base, {key: np.ones(4) for key in hashes})
+    store.put_choice("g", "t", SECRET_IN, candidates, (), None, SECRET_OUT, None)
+    store.clear_log()
+    assert set(store.vectors(hashes, "b")) == set(hashes), "the choice is still there"
+    store.clear_log(choices=True)
+    for base in ("b", "another"):
+        assert list(store.vectors(hashes, base)) == hashes[-1:]
+
+
 def test_forget_keeps_answers_that_only_say_the_same(store: Store) -> None:
     """A label is everybody's, and an answer that was not shown the record repeats nothing."""
     store.add([Record(SECRET_IN, "TECH", task="t", id="short")])
@@ -353,8 +374,11 @@ def test_forget_while_another_reads_says_so_and_the_next_opening_finishes(path: 
         reader.execute("BEGIN")
         reader.execute("SELECT COUNT(*) FROM records").fetchone()
         store._db.connection.execute("PRAGMA busy_timeout = 10")
-        with pytest.raises(StoreError, match=r"bytes may remain in .*Close other programs"):
+        with pytest.raises(
+            BytesRemainError, match=r"bytes may remain in .*Close other programs"
+        ) as caught:
             store.forget(["a"])
+        assert caught.value.receipt == ForgetReceipt(records=1)
         assert store.count() == 30
         assert left_of("qwzjk", path) == ["qwzjk"]
         assert any("not finished" in line for line in store.check())
@@ -365,6 +389,31 @@ def test_forget_while_another_reads_says_so_and_the_next_opening_finishes(path: 
             assert left_of(f"{SECRET_IN[:30]} {SECRET_OUT}", path) == []
             assert again.check() == []
         reader.close()
+
+
+def test_forget_on_a_full_disk_asks_for_space_and_for_nothing_else(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: Database) -> None:
+        raise DiskFullError("Cannot use it: no space is left on its disk.")
+
+    store.add([Record(SECRET_IN, SECRET_OUT, id="a")])
+    monkeypatch.setattr(Database, "rewrite", full)
+    with pytest.raises(BytesRemainError, match="Free some space and run `hydra-edge doctor`") as e:
+        store.forget(["a"])
+    assert "Close" not in str(e.value)
+
+
+def test_clear_log_while_another_reads_says_how_much_is_deleted(store: Store, path: Path) -> None:
+    store.log_generation(generation_of("g", "query", "text"), "m")
+    reader = sqlite3.connect(path)
+    reader.execute("BEGIN")
+    reader.execute("SELECT COUNT(*) FROM records").fetchone()
+    store._db.connection.execute("PRAGMA busy_timeout = 10")
+    with pytest.raises(BytesRemainError, match="Close other programs") as caught:
+        store.clear_log()
+    reader.close()
+    assert (caught.value.cleared, "Free some" in str(caught.value)) == (1, False)
 
 
 def test_forget_stopped_before_its_bytes_are_erased_is_finished_at_the_next_opening(

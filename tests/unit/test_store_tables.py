@@ -405,6 +405,69 @@ def test_clear_log_with_choices_whose_answers_are_not_logged_marks_every_head(
     assert [h.stale for h in store.heads()] == [True]
 
 
+def test_clear_log_with_choices_marks_by_what_came_first_whatever_the_clock_said(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The clock goes backwards: what comes later has the earlier time."""
+    monkeypatch.setattr(time, "time", itertools.count(1e9, -1.0).__next__)
+    store.save_head(make_head())
+    store.log_generation(make_generation("g1", "t"), "m")
+    store.put_choice("g1", "t", "q", CANDIDATES, [], 0, "first thought", None)
+    store.save_head(make_head())
+    store.save_head(make_head(role="reranker"))
+    store.put_choice("g1", "t", "q", CANDIDATES, [], 1, "second thought", None)
+    store.clear_log(choices=True)
+    stale = [(h.role, h.version, h.stale) for h in store.heads()]
+    assert stale == [("adapter", 1, False), ("adapter", 2, True), ("reranker", 1, True)]
+
+
+def test_clear_log_with_choices_leaves_heads_stored_before_though_the_log_was_cleared(
+    store: Store,
+) -> None:
+    for i in range(3):
+        store.log_generation(make_generation(str(i), "t"), "m")
+    store.save_head(make_head())
+    store.clear_log()
+    store.log_generation(make_generation("g1", "t"), "m")
+    store.put_choice("g1", "t", "q", CANDIDATES, [], 0, "taken", None)
+    assert store.clear_log(choices=True) == 2
+    assert [h.stale for h in store.heads()] == [False]
+
+
+@pytest.mark.usefixtures("_ticking")
+@pytest.mark.parametrize("report", ["{}", '{"seen": "damaged"}'])
+def test_clear_log_with_choices_marks_heads_of_an_earlier_release_by_their_time(
+    store: Store, report: str
+) -> None:
+    store.save_head(make_head())
+    store.log_generation(make_generation("g1", "t"), "m")
+    store.put_choice("g1", "t", "q", CANDIDATES, [], 0, "taken", None)
+    store.save_head(make_head())
+    with store._db.writing() as connection:
+        connection.execute("UPDATE heads SET report = ?", (report,))
+    store.clear_log(choices=True)
+    assert [h.stale for h in store.heads()] == [False, True]
+
+
+def test_clear_log_counts_as_a_rewrite_only_where_choices_went(store: Store) -> None:
+    store.log_generation(make_generation("g1", "t"), "m")
+    store.clear_log(choices=True)
+    store.put_choice("g1", "t", "q", CANDIDATES, [], 0, "taken", None)
+    store.clear_log()
+    assert store.revision().rewrites == 0
+    store.clear_log(choices=True)
+    assert store.revision().rewrites == 1
+
+
+def test_choice_said_again_keeps_its_number_and_another_gets_a_higher_one(store: Store) -> None:
+    def put(text: str, moment: float) -> int:
+        return store.put_choice("g1", "t", "q", CANDIDATES, [], None, text, None, moment=moment).seq
+
+    first = put("a", 5.0)
+    assert put("a", 5.0) == first
+    assert put("b", 3.0) > first
+
+
 def test_choices_come_back_oldest_first_by_task(store: Store) -> None:
     store.put_choice("g1", "t", "q1", CANDIDATES, ["r1"], 0, "greedy one", "new")
     store.put_choice("g2", "u", "q2", CANDIDATES, [], None, "my own \x00", None)
