@@ -3,23 +3,46 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Sequence
 
 from hydra_edge.tasks import number
 
-_NOISE = re.compile(r"[\W_]+")
 _WRAPPING = " \t\r\n.,:;!\"'`*()[]"
+
+
+def _is_mark(letter: str) -> bool:
+    """Whether it is part of the letter before it: the vowel of a script, a tone, an accent."""
+    return unicodedata.category(letter).startswith("M")
+
+
+def _plain(text: str) -> str:
+    """Return a text without what is only another way to write it: case, accents apart, minus."""
+    return unicodedata.normalize("NFC", text).casefold().replace("\N{MINUS SIGN}", "-")
 
 
 def _key(text: str) -> str:
     """Return what is left of a text without case, space and punctuation; a number is its value."""
-    value = number(text.strip(_WRAPPING))
-    return f"#{value:g}" if value is not None else _NOISE.sub("", text.casefold())
+    plain = _plain(text)
+    value = number(plain.strip(_WRAPPING))
+    if value is not None:
+        return f"#{value:g}"
+    kept, last = [], False
+    for letter in plain:
+        last = letter.isalnum() or (last and _is_mark(letter))
+        if last:
+            kept.append(letter)
+    return "".join(kept)
 
 
-def _words(member: str) -> re.Pattern[str]:
-    """Match a member as whole words, where no decimal point makes it part of a number."""
-    return re.compile(rf"(?<![\w])(?<!\d[.,]){re.escape(member.casefold())}(?!\w|[.,]\d)")
+def _without(member: str, line: str) -> str:
+    """Blot a member out of a line where it is whole words, and no part of a longer number."""
+
+    def blot(found: re.Match[str]) -> str:
+        beside = line[max(0, found.start() - 1) : found.start()], line[found.end() :][:1]
+        return found[0] if any(c and _is_mark(c) for c in beside) else "\0"
+
+    return re.sub(rf"(?<!\w)(?<!\d[.,]){re.escape(member)}(?!\w|[.,]\d)", blot, line)
 
 
 def find_member(answer: str, members: Sequence[str]) -> str | None:
@@ -34,10 +57,10 @@ def find_member(answer: str, members: Sequence[str]) -> str | None:
         return members[keys.index(key)]
     if answer in members:
         return answer
-    line = next(iter(answer.strip().splitlines()), "").casefold()
+    line = _plain(next(iter(answer.strip().splitlines()), ""))
     named = []
     for member in sorted(members, key=len, reverse=True):
-        shorter = _words(member).sub("\0", line)
+        shorter = _without(_plain(member), line)
         if shorter != line:
             named.append(member)
             line = shorter

@@ -35,6 +35,15 @@ STARS = ("1", "2", "3", "4", "5")
         ("!!", STARS, None),
         ("!!", ("!!", "??"), "!!"),
         ("日本", ("日本", "中国"), "日本"),
+        ("เสื้อ", ("เสือ", "หมา"), None),  # a shirt is no tiger: marks tell words apart
+        ("माल", ("मिल", "खेल"), None),
+        ("कमी", ("कम", "खेल"), None),
+        ("यह कम है", ("कम", "खेल"), "कम"),
+        ("Cafe\u0301", ("Caf\u00e9", "Bar"), "Caf\u00e9"),
+        ("a Cafe\u0301, I think", ("Caf\u00e9", "Bar"), "Caf\u00e9"),
+        ("\u22123", ("-3", "0", "3"), "-3"),
+        ("Score: \u22123", ("-3", "0", "3"), "-3"),
+        ("\u2600\ufe0f", ("\u2764\ufe0f", "\u2601"), None),
     ],
 )
 def test_find_member_is_certain_or_none(answer, members, member):
