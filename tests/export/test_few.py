@@ -13,7 +13,6 @@ from export.data import UserHistory
 from export.episodes import pool_episodes
 from export.few import choose_half_at
 from export.labels import PoolLabel
-from export.train import choose_shares
 from hydra_edge.bundle import Bundle
 from hydra_edge.features import feature_names
 from hydra_edge.types import Completion, Record
@@ -90,6 +89,9 @@ def test_without_free_text_nothing_is_drawn_in(base: Bundle) -> None:
 
 @pytest.mark.parametrize("names", [["u00"], ["u00", "u01"]])
 def test_with_nobody_to_be_judged_on_nothing_is_chosen(base: Bundle, names: list[str]) -> None:
+    pytest.importorskip("torch")
+    from export.train import choose_shares
+
     users = [writer(name, misled=False) for name in names]
     asked = [pool for user in users for pool in pools(user)]
     blank = (Completion(""),) * 3  # a second user whom the LLM never answered changes nothing
@@ -101,6 +103,9 @@ def test_with_nobody_to_be_judged_on_nothing_is_chosen(base: Bundle, names: list
 
 
 def test_task_without_an_answer_leaves_the_others_theirs(base: Bundle) -> None:
+    pytest.importorskip("torch")
+    from export.train import choose_shares
+
     users = [writer(name, misled=False) for name in USERS]
     asked = [pool for user in users for pool in pools(user)]
     other = "commit_subject"
