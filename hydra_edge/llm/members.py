@@ -12,8 +12,12 @@ _WRAPPING = " \t\r\n.,:;!\"'`*()[]"
 
 
 def _is_mark(letter: str) -> bool:
-    """Whether it is part of the letter before it: the vowel of a script, a tone, an accent."""
-    return unicodedata.category(letter).startswith("M")
+    """Whether it is part of the letter before it: the vowel of a script, a tone, an accent.
+
+    What only says how it is drawn, as of an emoji, is none.
+    """
+    drawn = "\N{VARIATION SELECTOR-1}" <= letter <= "\N{VARIATION SELECTOR-16}"
+    return unicodedata.category(letter) in {"Mn", "Mc"} and not drawn
 
 
 def _plain(text: str) -> str:
@@ -36,13 +40,14 @@ def _key(text: str) -> str:
 
 
 def _without(member: str, line: str) -> str:
-    """Blot a member out of a line where it is whole words, and no part of a longer number."""
+    """Blot a member out of a line where it is whole words, and no part of another number."""
 
     def blot(found: re.Match[str]) -> str:
         beside = line[max(0, found.start() - 1) : found.start()], line[found.end() :][:1]
         return found[0] if any(c and _is_mark(c) for c in beside) else "\0"
 
-    return re.sub(rf"(?<!\w)(?<!\d[.,]){re.escape(member)}(?!\w|[.,]\d)", blot, line)
+    sign = "" if number(member) is None else r"(?<!(?<!\w)-)"  # -3 is not 3
+    return re.sub(rf"(?<!\w)(?<!\d[.,]){sign}{re.escape(member)}(?!\w|[.,]\d)", blot, line)
 
 
 def find_member(answer: str, members: Sequence[str]) -> str | None:
