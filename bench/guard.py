@@ -16,7 +16,7 @@ from hydra_edge.bundle import Bundle
 from hydra_edge.errors import BackendError, ContextLengthError, HydraError
 from hydra_edge.llm import LLM
 from hydra_edge.prompt import Prompt, build_prompt, cut, query_words
-from hydra_edge.tasks import TaskSpec
+from hydra_edge.tasks import TaskSpec, fold_label
 from hydra_edge.types import Completion, Record
 from hydra_edge.utility import tokens
 
@@ -119,10 +119,10 @@ def check_prompt(
             raise _leak(user, position, f"the prompt shows {shot.record_id} with other content")
     if replace(prompt.task, labels=()) != replace(declared, labels=()):
         raise _leak(user, position, "the prompt's task is not the one declared")
-    answered = {r.output.strip().casefold() for r in past}
-    known = {label.casefold() for label in declared.labels} | answered
+    answered = {fold_label(r.output) for r in past}
+    known = set(map(fold_label, declared.labels)) | answered
     for label in prompt.task.labels:
-        if label.casefold() not in known:
+        if fold_label(label) not in known:
             raise _leak(user, position, f"the closed set holds {label!r}, not answered before")
     if prompt.system != about:
         raise _leak(user, position, "the prompt begins with more than the user's profile")

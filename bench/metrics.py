@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hydra_edge.tasks import TaskSpec, number
+from hydra_edge.tasks import TaskSpec, fold_label, number
 from hydra_edge.types import Double1d
 from hydra_edge.utility import lcs_length, tokens
 
@@ -21,7 +21,7 @@ def _weights(weights: Sequence[float] | None, n: int) -> Double1d:
 
 
 def _plain(texts: Sequence[str]) -> list[str]:
-    return [text.strip().casefold() for text in texts]
+    return list(map(fold_label, texts))
 
 
 def accuracy(

@@ -15,7 +15,7 @@ import numpy as np
 from export.data import LEAST_USERS, UserHistory, shared_labels
 from hydra_edge.encoder import TextEncoder
 from hydra_edge.features.closed import Classifier, borrow
-from hydra_edge.tasks import TaskSpec, answer_key, find_task, number
+from hydra_edge.tasks import TaskSpec, answer_key, find_task, fold_label, number
 from hydra_edge.types import Double2d, Float2d, Int1d, JsonDict
 
 RIDGES = (0.03, 0.1, 0.3, 1.0)  # strengths of the penalty, chosen by users left out
@@ -127,7 +127,7 @@ class Classifiers:
             rows = np.setdiff1d(np.arange(len(of.users)), of.rows(left))
             weight = fit_classifier(of.inputs[rows], of.answered[rows], len(of.labels), ridge)
             self._made[key] = Classifier(
-                tuple(label.strip().casefold() for label in of.labels),
+                tuple(map(fold_label, of.labels)),
                 weight[:-1].T.astype(np.float32),
                 weight[-1].astype(np.float32),
             )

@@ -28,7 +28,7 @@ from hydra_edge.history import History
 from hydra_edge.pools import MAX_FAILURES, Sampling
 from hydra_edge.prompt import Prompt
 from hydra_edge.retrieval import first_stage
-from hydra_edge.tasks import TaskSpec
+from hydra_edge.tasks import TaskSpec, fold_label
 from hydra_edge.types import Completion, Int1d, Progress, Record
 
 SAMPLING = Sampling(n=8, shown=4, temperature=0.8)
@@ -128,10 +128,10 @@ def check_shown(prompt: Prompt, history: History, position: int, declared: TaskS
                 f"{what}; expected records before position {position} only. Correct what chose "
                 "it; nothing was asked."
             )
-    allowed = {label.casefold() for label in declared.labels} if declared else set()
-    allowed |= {record.output.strip().casefold() for record in history.records[:position]}
+    allowed = set(map(fold_label, declared.labels)) if declared else set()
+    allowed |= {fold_label(record.output) for record in history.records[:position]}
     for label in prompt.task.labels:
-        if label.casefold() not in allowed:
+        if fold_label(label) not in allowed:
             raise LeakError(
                 f"Leak in labelling {history.task.name}: the prompt of record {own.id} offers "
                 f"{label!r}; expected what the task declares or was answered earlier. Correct "

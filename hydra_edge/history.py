@@ -13,7 +13,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from hydra_edge.tasks import TaskSpec, answer_key, number
+from hydra_edge.tasks import TaskSpec, answer_key, fold_label, number
 from hydra_edge.types import Float1d, Float2d, Int1d, Record
 from hydra_edge.utility import tokens
 
@@ -254,9 +254,9 @@ class History:
             gap = np.abs(self.described.value[index] - value) / self.task.span
             agreement = np.clip(1.0 - np.nan_to_num(gap, nan=1.0), 0.0, 1.0)
             return np.asarray(agreement, dtype=np.float32)
-        wanted = answer.strip().casefold()
+        wanted = fold_label(answer)
         texts = self.described.text
-        return np.array([texts[i].casefold() == wanted for i in index], dtype=np.float32)
+        return np.array([fold_label(texts[i]) == wanted for i in index], dtype=np.float32)
 
 
 class Profile:
@@ -318,8 +318,8 @@ class Profile:
 
     @cached_property
     def shares(self) -> dict[str, float]:
-        """Share of each output, case folded."""
-        return self._shares(map(str.casefold, self._history.described.text[self._known]))
+        """Share of each output, as ``fold_label`` has it."""
+        return self._shares(map(fold_label, self._history.described.text[self._known]))
 
     def _shares(self, names: Iterable[str]) -> dict[str, float]:
         out: dict[str, float] = {}

@@ -7,6 +7,8 @@ nothing of users, stores, models, or files (``taskfile`` reads those).
 from __future__ import annotations
 
 import math
+import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -38,13 +40,38 @@ _INFERRED_WORDS = 6  # of a label that nothing but the answers says is one
 _ADDED_BYTES = 4000
 
 
+# A decimal comma: 1,3 is a grade; 1,300 may be a thousand.
+_COMMA = re.compile(r"[+-]?\d+,\d{1,2}")
+# Thousands with points: 1.000 and 2.500 beside 500.
+_THOUSANDS = re.compile(r"[+\-\u2212]?[1-9]\d{0,2}(\.\d{3})+")
+
+
 def number(text: str) -> float | None:
-    """Read a finite number, or None."""
+    """Read a finite number, or None. It may have a decimal comma or a typographic minus."""
+    plain = text.strip().replace("\u2212", "-")
+    if "_" in plain:  # 1_000 is a name to everyone but Python
+        return None
+    if _COMMA.fullmatch(plain):
+        plain = plain.replace(",", ".")
     try:
-        value = float(text.strip())
+        value = float(plain)
     except ValueError:
         return None
     return value if math.isfinite(value) else None
+
+
+def rating_value(text: str) -> float:
+    """Return the number a rating is, in whatever spelling; nan where it is none."""
+    value = number(text)
+    return math.nan if value is None else value
+
+
+def fold_label(text: str) -> str:
+    """Return what spellings of one label share: no case, no outer space, one Unicode form.
+
+    An accented letter can be written as one character or as a letter and a mark; both look alike.
+    """
+    return unicodedata.normalize("NFC", text.strip().casefold())
 
 
 def answer_key(answer: str, kind: Kind) -> str | float:
@@ -53,15 +80,27 @@ def answer_key(answer: str, kind: Kind) -> str | float:
     4 and 4.0 are one rating; FOOD and Food are one label.
     """
     value = number(answer) if kind == "rating" else None
-    return answer.strip().casefold() if value is None else value
+    return fold_label(answer) if value is None else value
 
 
 def _once(answers: Iterable[str], kind: Kind) -> dict[str | float, str]:
-    """Return each answer of a closed set once, by its key; of its spellings the first in order."""
+    """Return each answer of a closed set once, by its key, in its most frequent spelling.
+
+    Of spellings that are as frequent it is the first in order.
+    """
+    times = Counter(answer.strip() for answer in answers)
     out: dict[str | float, str] = {}
-    for answer in sorted({answer.strip() for answer in answers}):
-        out.setdefault(answer_key(answer, kind), answer)
+    for answer in sorted(times):
+        key = answer_key(answer, kind)
+        if key not in out or times[answer] > times[out[key]]:
+            out[key] = answer
     return out
+
+
+def _in_thousands(numbers: Iterable[str]) -> bool:
+    """Tell whether numbers seem to be thousands written with points, which have no order here."""
+    odd = [n for n in numbers if not n.lstrip("+-\u2212").isdecimal()]
+    return bool(odd) and all(map(_THOUSANDS.fullmatch, odd))
 
 
 def is_label(answer: str) -> bool:
@@ -214,14 +253,14 @@ def infer_task(name: str, outputs: Sequence[str]) -> TaskSpec:
     given = [o.strip() for o in outputs]
     numbers = [o for o in given if number(o) is not None]
     short = [o for o in given if is_label(o) and len(o.split()) <= _INFERRED_WORDS]
-    is_scale = len(numbers) >= _MOST * len(given)
+    is_scale = len(numbers) >= _MOST * len(given) and not _in_thousands(numbers)
     is_set = len(short) >= _MOST * len(given)
     given = numbers if is_scale else short if is_set else given
     distinct = sorted(set(given))
     closed = len(given) >= 8 and len(distinct) <= max(2, min(60, len(given) // 3))
     closed = closed and all(map(is_label, distinct)) and _fit(distinct)
     if closed and is_scale:
-        ratings = sorted(_once(distinct, "rating").values(), key=float)
+        ratings = sorted(_once(given, "rating").values(), key=rating_value)
         return TaskSpec(
             name, "rating", labels=tuple(ratings), max_tokens=6,
             instruction="Rate the last input the way I rated the earlier ones.",
@@ -229,7 +268,7 @@ def infer_task(name: str, outputs: Sequence[str]) -> TaskSpec:
         )  # fmt: skip
     if closed and is_set:
         return TaskSpec(
-            name, "label", labels=tuple(_once(distinct, "label").values()), max_tokens=16,
+            name, "label", labels=tuple(_once(given, "label").values()), max_tokens=16,
             instruction="Choose the label I would choose.",
             output_label="Label",
         )  # fmt: skip
@@ -322,7 +361,8 @@ def find_task(
             return _as_text(spec, answers)
         extra = _most_given(extra, Counter(answer_key(a, spec.kind) for a in answers))
     if spec.kind == "rating":
-        return replace(spec, labels=tuple(sorted((*spec.labels, *extra.values()), key=float)))
+        ratings = sorted((*spec.labels, *extra.values()), key=rating_value)
+        return replace(spec, labels=tuple(ratings))
     return replace(spec, labels=(*spec.labels, *extra.values()))
 
 
@@ -335,8 +375,8 @@ def _as_text(spec: TaskSpec, answers: Sequence[str]) -> TaskSpec:
 
 def _on_scale(spec: TaskSpec, ratings: Sequence[str]) -> list[str]:
     """Leave out ratings beyond a task's own labels while they are too few to be another scale."""
-    known = [float(label) for label in spec.labels]
-    within = [r for r in ratings if not known or min(known) <= float(r) <= max(known)]
+    known = [rating_value(label) for label in spec.labels]
+    within = [r for r in ratings if not known or min(known) <= rating_value(r) <= max(known)]
     slips = len(ratings) - len(within)
     return within if slips < (1.0 - _MOST) * len(ratings) else list(ratings)
 

@@ -17,6 +17,7 @@ from types import MappingProxyType
 from typing import Any, NoReturn, get_args
 
 from hydra_edge.errors import BundleError, BundleHashError, BundleVersionError
+from hydra_edge.tasks import fold_label
 from hydra_edge.types import JsonDict, Role
 
 FORMAT_VERSION = 1
@@ -266,7 +267,7 @@ def _parse_closed_sets(fields: _Fields) -> dict[str, tuple[str, ...]]:
         if (
             not isinstance(labels, list)
             or not all(isinstance(label, str) and label for label in labels)
-            or not 1 < len({label.strip().casefold() for label in labels}) == len(labels)
+            or not 1 < len(set(map(fold_label, labels))) == len(labels)
         ):
             fields.fail(f"closed_sets.{task}", labels, "a list of two or more distinct answers")
         out[task] = tuple(labels)

@@ -16,7 +16,7 @@ from hydra_edge.features.closed import (
 )
 from hydra_edge.features.words import WORD_FEATURES, word_features
 from hydra_edge.history import CASING, PUNCTUATION, History, opening_of, style_of
-from hydra_edge.tasks import number
+from hydra_edge.tasks import fold_label, number
 from hydra_edge.types import Candidate, Float1d, Float2d, Int1d, Record
 from hydra_edge.utility import agreement_matrix, tokens
 
@@ -144,7 +144,7 @@ def _habit(pool: Pool, history: History) -> Float1d:
     if history.task.kind == "text":
         return np.asarray(pool.vectors @ profile.centroid, dtype=np.float32)
     if history.task.kind == "label":
-        shares = [profile.shares.get(c.text.strip().casefold(), 0.0) for c in pool.candidates]
+        shares = [profile.shares.get(fold_label(c.text), 0.0) for c in pool.candidates]
         return np.array(shares, dtype=np.float32)
     weight = history.recency / history.recency.sum()
     return _weigh(_similarity(pool, history, np.arange(len(history))), weight)

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from hydra_edge.history import History
-from hydra_edge.tasks import TaskSpec, answer_key, number
+from hydra_edge.tasks import TaskSpec, answer_key, fold_label, number, rating_value
 from hydra_edge.types import Double1d, Double2d, Float1d, Float2d, Int1d, Kind
 from hydra_edge.utility import agreement_matrix
 
@@ -43,9 +43,9 @@ _KNOWN_FLOOR, _OWN_FLOOR = 0.003, 0.02  # added inside logarithms
 class Classifier:
     """A base's multinomial logistic regression for one closed set.
 
-    ``labels`` (l of them) are case-folded; ``weight`` (l, dim) and ``bias`` (l,) are in their
-    order. ``doubt`` [0, 1] is how little it may have to do with the set it is asked about: 0 if it
-    was fitted to that very set.
+    ``labels`` (l of them) are as ``fold_label`` has them; ``weight`` (l, dim) and ``bias`` (l,) are
+    in their order. ``doubt`` [0, 1] is how little it may have to do with the set it is asked about:
+    0 if it was fitted to that very set.
     """
 
     labels: tuple[str, ...]
@@ -68,7 +68,7 @@ class Classifier:
         place.pop(None, None)
         out = np.zeros((len(self.labels), len(answers)))
         for column, answer in enumerate(answers):
-            row = place.get(answer.strip().casefold(), place.get(number(answer)))
+            row = place.get(fold_label(answer), place.get(number(answer)))
             if row is not None:
                 out[row, column] = 1.0
         return out
@@ -83,7 +83,7 @@ def _on_scale(labels: Sequence[str], answers: Sequence[str]) -> Double2d:
 
     The lowest means the lowest and the highest the highest, whatever the numbers are.
     """
-    value, wanted = (np.array([float(x) for x in of]) for of in (labels, answers))
+    value, wanted = (np.array([rating_value(x) for x in of]) for of in (labels, answers))
     place, order = (value - value.min()) / (np.ptp(value) or 1.0), np.argsort(wanted)
     known = ((wanted - wanted.min()) / (np.ptp(wanted) or 1.0))[order]
     columns = [np.interp(place, known, at) for at in np.eye(len(answers))]
@@ -135,7 +135,7 @@ def borrow(known: Mapping[str, Classifier], task: TaskSpec) -> Classifier | None
 
 def by_names(labels: Sequence[str], vectors: Float2d) -> Classifier:
     """Take a text for the label whose name, of vectors ``(m, dim)``, is most like it."""
-    names = tuple(label.strip().casefold() for label in labels)
+    names = tuple(map(fold_label, labels))
     bias = np.zeros(len(names), dtype=np.float32)
     return Classifier(names, vectors / np.float32(_NAMES), bias, _DOUBT_NAMES)
 

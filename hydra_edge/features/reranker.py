@@ -9,6 +9,7 @@ import numpy as np
 
 from hydra_edge.history import History
 from hydra_edge.retrieval import Shortlist
+from hydra_edge.tasks import fold_label
 from hydra_edge.types import Bool2d, Float1d, Float2d, Record
 
 RERANKER_FEATURES = (
@@ -54,7 +55,7 @@ def _habit(history: History, shortlist: Shortlist, vectors: Float2d) -> Float1d:
     if history.task.kind == "text":
         return np.asarray(vectors @ profile.centroid, dtype=np.float32)
     texts = history.described.text
-    shares = [profile.shares.get(texts[i].casefold(), 0.0) for i in shortlist.index.tolist()]
+    shares = [profile.shares.get(fold_label(texts[i]), 0.0) for i in shortlist.index.tolist()]
     return np.array(shares, dtype=np.float32)
 
 

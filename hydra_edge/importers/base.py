@@ -130,7 +130,7 @@ def _seconds(value: int | float | str) -> float:
     if _COMPACT_DATE.fullmatch(text):
         with suppress(ValueError):  # no such day: seconds
             return _iso_seconds(text)
-    plain = number(text)
+    plain = None if "," in text else number(text)  # 31,12 is a day, not seconds
     return _iso_seconds(text) if plain is None else plain
 
 

@@ -7,17 +7,9 @@ import unicodedata
 from collections.abc import Sequence
 
 from hydra_edge.tasks import number
+from hydra_edge.utility import is_mark
 
 _WRAPPING = " \t\r\n.,:;!\"'`*()[]"
-
-
-def _is_mark(letter: str) -> bool:
-    """Whether it is part of the letter before it: the vowel of a script, a tone, an accent.
-
-    What only says how it is drawn, as of an emoji, is none.
-    """
-    drawn = "\N{VARIATION SELECTOR-1}" <= letter <= "\N{VARIATION SELECTOR-16}"
-    return unicodedata.category(letter) in {"Mn", "Mc"} and not drawn
 
 
 def _plain(text: str) -> str:
@@ -33,7 +25,7 @@ def _key(text: str) -> str:
         return f"#{value:g}"
     kept, last = [], False
     for letter in plain:
-        last = letter.isalnum() or (last and _is_mark(letter))
+        last = letter.isalnum() or (last and is_mark(letter))
         if last:
             kept.append(letter)
     return "".join(kept)
@@ -44,7 +36,7 @@ def _without(member: str, line: str) -> str:
 
     def blot(found: re.Match[str]) -> str:
         beside = line[max(0, found.start() - 1) : found.start()], line[found.end() :][:1]
-        return found[0] if any(c and _is_mark(c) for c in beside) else "\0"
+        return found[0] if any(c and is_mark(c) for c in beside) else "\0"
 
     sign = "" if number(member) is None else r"(?<!(?<!\w)-)"  # -3 is not 3
     return re.sub(rf"(?<!\w)(?<!\d[.,]){sign}{re.escape(member)}(?!\w|[.,]\d)", blot, line)

@@ -183,7 +183,7 @@ def register_functions(connection: sqlite3.Connection) -> Event:
 
 def words_mark() -> str:
     """Return what changes when texts would be split into words differently."""
-    probe = " ".join(index_words("Ab_c 1.5 don't É İ 日本語 가나 كتاب"))
+    probe = " ".join(index_words("Ab_c 1.5 don't É İ 日本語 가나 كتاب हिन्दी u\u0308 ภาษา"))
     text = f"{probe}|{_LONGEST_WORD}|{unicodedata.unidata_version}"
     return hashlib.sha256(text.encode()).hexdigest()
 

@@ -183,6 +183,21 @@ def test_the_base_knows_a_number_however_it_is_written() -> None:
     weight[0, 0] = 3.0
     known = Classifier(("4", "5"), weight, np.zeros(2, dtype=np.float32))
     assert (known.shares(E[:2], ["4.0", "5.0"]) == known.shares(E[:2], ["4", "5"])).all()
+    assert (known.shares(E[:2], ["4,0", "5,0"]) == known.shares(E[:2], ["4", "5"])).all()
+
+
+def test_labels_in_either_unicode_form_are_read_alike() -> None:
+    composed, apart = "Caf\u00e9", "Cafe\u0301"
+    vectors = E[:2]
+    for name in (composed, apart):
+        known = by_names([name, "Bar"], vectors)
+        assert known.reading([composed, apart]).tolist() == [[1.0, 1.0], [0.0, 0.0]]
+
+
+def test_a_borrowed_rating_is_read_on_a_scale_with_decimal_commas() -> None:
+    task = TaskSpec("grade", "rating", labels=("1,0", "1,5", "2,0"))
+    out = closed_features(past_of(task, list(task.labels), []), E[0], replace(THUMBS, doubt=0.3))
+    assert np.isfinite(out).all()
 
 
 def test_a_user_who_answers_otherwise_moves_own_fit_and_not_known_fit() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from hydra_edge.history import HALF_LIFE, History, opening_of, style_of
-from hydra_edge.tasks import BUILTIN, TaskSpec
+from hydra_edge.tasks import BUILTIN, TaskSpec, fold_label
 from hydra_edge.types import Record
 
 
@@ -59,6 +59,13 @@ def test_profile_shares_are_recency_weighted_and_sum_to_one() -> None:
     assert sum(profile.shares.values()) == pytest.approx(1.0)
     assert set(profile.shares) == {"tech", "sports"}
     assert profile.shares["sports"] > 1 / 32
+
+
+def test_labels_in_either_unicode_form_are_one() -> None:
+    composed, apart = "Caf\u00e9", "Cafe\u0301"
+    history = make([composed, apart, "Bar"], TaskSpec("mine", "label"))
+    assert set(history.profile.shares) == {fold_label(composed), "bar"}
+    assert history.agreement(apart, None, np.arange(3)).tolist() == [1.0, 1.0, 0.0]
 
 
 def test_profile_of_nothing_is_neutral() -> None:

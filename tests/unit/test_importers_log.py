@@ -101,8 +101,8 @@ def test_time_in_any_spelling_becomes_unix_seconds(value, seconds):
 
 @pytest.mark.parametrize(
     "value",
-    ["soon", "NaN", "Infinity", float("nan"), float("inf"), True, [], {}, 10**400, "9" * 400,
-     1_700_000_000_000],
+    ["31,12", "soon", "NaN", "Infinity", float("nan"), float("inf"), True, [], {}, 10**400,
+     "9" * 400, 1_700_000_000_000],
 )  # fmt: skip
 def test_time_that_is_no_moment_is_refused(value):
     with pytest.raises(ValueError, match=r"^time is .*; expected unix seconds"):

@@ -172,7 +172,7 @@ def test_public_history_is_as_if_private_records_were_not_there(
 @pytest.mark.parametrize(
     ("answers", "kind", "labels"),
     [
-        (["FOOD"], "label", ("Food", "sport")),  # of its spellings the user's public one
+        (["FOOD"] * 7, "label", ("Food", "sport")),  # of its spellings the user's public one
         ([f"a long answer of its own {i}" for i in range(9)], "label", ("Food", "sport")),
     ],
     ids=["spelling", "kind"],

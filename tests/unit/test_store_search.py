@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import random
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import pytest
 
@@ -277,6 +279,44 @@ def test_index_is_rebuilt_when_words_are_split_differently(
     store.forget(["a"])
     assert store.search("alpha") == []
     assert store.check() == []
+
+
+def test_search_finds_words_with_marks_in_either_form(store: Store) -> None:
+    store.add(
+        [
+            Record("วันนี้ธนาคารประชุม", "x", id="thai"),
+            Record("हिन्दी की किताब", "x", id="hindi"),
+            Record("fu\u0308r alle", "x", id="german"),
+        ]
+    )
+    assert [r.id for r in store.search("ธนาคาร")] == ["thai"]
+    assert [r.id for r in store.search("किताब")] == ["hindi"]
+    assert [r.id for r in store.search("f\u00fcr")] == ["german"]
+    assert store.search("कताब") == []
+
+
+def test_index_of_words_split_at_their_marks_is_rebuilt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from hydra_edge.store import schema
+
+    def split_at_marks(text: str, limit: int | None) -> list[str]:
+        cjk = r"\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af"
+        return re.findall(rf"[{cjk}]|[^\W_{cjk}]+", text.lower())
+
+    with monkeypatch.context() as old:
+        old.setattr(schema, "tokens", split_at_marks)
+        schema.spaced_words.cache_clear()
+        with Store.open(tmp_path / "me.db") as store:
+            store.add([Record("วันนี้ธนาคารประชุม", "हिन्दी", id="a")])
+            assert [r.id for r in store.search("हिन्दी")] == ["a"]
+    schema.spaced_words.cache_clear()
+    with Store.open(tmp_path / "me.db") as store:
+        assert [r.id for r in store.search("ธนาคาร")] == ["a"]
+        assert [r.id for r in store.search("हिन्दी")] == ["a"]
+        assert store.check() == []
+        store.forget(["a"])
+        assert store.check() == []
 
 
 def pieces(store: Store) -> int:

@@ -8,6 +8,7 @@ from hydra_edge.errors import UnknownTaskError
 from hydra_edge.tasks import (
     BUILTIN,
     TaskSpec,
+    answer_key,
     canonical_name,
     closed_task,
     find_task,
@@ -112,6 +113,33 @@ def test_an_answer_in_two_spellings_is_in_a_known_set_once() -> None:
     assert [tag.casefold() for tag in tags].count("noir") == 1
 
 
+def test_an_answer_is_in_a_set_in_its_most_frequent_spelling() -> None:
+    outputs = [*["Food"] * 19, "FOOD", *["Sport"] * 4]
+    assert infer_task("mine", outputs).labels == ("Food", "Sport")
+    assert find_task("movie_tag", outputs=outputs).labels[-2:] == ("Food", "Sport")
+
+
+def test_an_answer_in_two_unicode_forms_is_in_a_set_once() -> None:
+    composed, apart = "Caf\u00e9", "Cafe\u0301"
+    assert infer_task("mine", [*[apart] * 6, composed, *["Bar"] * 6]).labels == ("Bar", apart)
+    assert answer_key(apart.upper(), "label") == answer_key(composed, "label")
+
+
+def test_infer_task_grades_with_a_decimal_comma_are_a_scale_in_their_own_spelling() -> None:
+    grades = ("1,3", "1,7", "2,0", "2,3")
+    spec = infer_task("grade", [*reversed(grades)] * 6)
+    assert (spec.kind, spec.labels) == ("rating", grades)
+    assert spec.span == pytest.approx(1.0)
+    half = find_task("film_rating", outputs=["4,5", "3,5", "3"] * 6).labels
+    assert half == ("1", "2", "3", "3,5", "4", "4,5", "5")
+
+
+def test_infer_task_thousands_with_points_have_no_order() -> None:
+    assert infer_task("price", ["500", "1.000", "2.500", "10.000"] * 6).kind == "label"
+    assert infer_task("share", ["0.125", "0.250", "1.500"] * 6).kind == "rating"
+    assert infer_task("stars", ["1.000", "2.5"] * 6).kind == "rating"
+
+
 def test_infer_task_rating_orders_its_labels_as_numbers() -> None:
     assert infer_task("stars", ["10", "9", "2"] * 4).labels == ("2", "9", "10")
     assert infer_task("stars", ["10", "9", "2"] * 4).span == 8.0
@@ -169,6 +197,15 @@ def test_number_only_finite_ones() -> None:
     assert number(" 4.5 ") == 4.5
     assert number("inf") is None
     assert number("four") is None
+    assert number("1_000") is None
+
+
+def test_number_is_read_with_a_decimal_comma_and_a_typographic_minus() -> None:
+    assert number(" 1,3") == 1.3
+    assert number("-2,50") == -2.5
+    assert number("\u22123") == -3.0
+    for text in ("1,300", "1,2,3", ",5", "1,", "1.000,5"):
+        assert number(text) is None
 
 
 def test_stop_single_line_answers_end_at_the_newline() -> None:

@@ -60,6 +60,29 @@ def test_tokens_scripts_without_spaces_are_compared_by_character() -> None:
     assert tokens("שלום עולם") == ["שלום", "עולם"]
 
 
+def test_tokens_marks_belong_to_their_letter() -> None:
+    assert tokens("हिन्दी, दिन!") == ["हिन्दी", "दिन"]
+    assert text_agreement("दिन", "दान") == 0.0
+    assert tokens("ภาษา ที่") == ["ภ", "า", "ษ", "า", "ที่"]
+    assert tokens("မြန်မာ ភាសា") == ["မြ", "န်", "မာ", "ភា", "សា"]
+    assert tokens("fu\u0308r q\u0308y") == ["f\u00fcr", "q\u0308y"]
+    assert tokens("\u0308a ؟ كِتَاب") == ["a", "كِتَاب"]
+    assert tokens("ดีmore ฿5 ที่5") == ["ดี", "more", "5", "ที่", "5"]
+    assert tokens("3\ufe0f\u20e3 \u2764\ufe0f ok") == ["3", "ok"], "an emoji is no word"
+
+
+def test_label_agreement_accents_in_either_form_are_one_label() -> None:
+    composed, apart = "Caf\u00e9", "Cafe\u0301"
+    task = TaskSpec("mine", "label")
+    assert utility(composed, apart, task) == 1.0
+    assert agreement_matrix([composed, apart, "Bar"], task)[0].tolist() == [1.0, 1.0, 0.0]
+
+
+def test_rating_agreement_reads_a_decimal_comma() -> None:
+    assert rating_agreement("1,5", "1.5", 4.0) == 1.0
+    assert rating_agreement("\u22121", "1", 4.0) == 0.5
+
+
 def test_text_agreement_texts_without_words_are_compared_exactly() -> None:
     assert text_agreement("👍", "👍 ") == 1.0
     assert text_agreement("👍", "👎") == 0.0
