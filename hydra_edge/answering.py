@@ -108,7 +108,7 @@ def ask(
     *,
     n: int,
     temperature: float,
-    max_tokens: int,
+    max_tokens: int | None = None,
     seed: int = 0,
     on_token: Callable[[str], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
@@ -119,10 +119,12 @@ def ask(
     """Sample up to ``n`` candidates: all that takes long.
 
     Records that do not fit the LLM's context are left out, the weakest first, then what of the
-    query does not. With ``votes``,
-    no more are asked for once they are settled. A prompt that waits for the LLM is not sent, and
-    an answer is broken off, once a record in it was forgotten or may not be shown any more.
+    query does not. With ``votes``, no more are asked for once they are settled. ``max_tokens`` is
+    the task's if None; ``on_token`` is told nothing of a closed set, whose answer is chosen first.
+    A prompt that waits for the LLM is not sent, and an answer is broken off, once a record in it
+    was forgotten or may not be shown any more.
     """
+    task = out.question.history.task
 
     def heard(completion: Completion) -> None:
         if votes is not None:
@@ -139,9 +141,9 @@ def ask(
         on_start(generation_id)
     prompt, completions = sample_pool(
         llm, out.prompt, n=n, zero_shot=out.question.engine.zero_shot_draws(out.prompt, n),
-        temperature=temperature, max_tokens=max_tokens, seed=seed,
-        on_token=on_token, should_stop=enough, on_candidate=heard if listening else None,
-        on_cut=None if votes is None else votes.cut,
+        temperature=temperature, max_tokens=max_tokens or task.max_tokens, seed=seed,
+        on_token=on_token if task.kind == "text" else None, should_stop=enough,
+        on_candidate=heard if listening else None, on_cut=None if votes is None else votes.cut,
     )  # fmt: skip
     short = len(completions) < n
     settled = short and votes is not None and votes.settled()

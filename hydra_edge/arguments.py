@@ -60,6 +60,21 @@ def check_flag(name: str, value: Any) -> None:
         raise ConfigError(f"{name} is {value!r:.80}; expected True or False.")
 
 
+def check_wishes(max_tokens: Any, system: Any, seed: Any, **flags: Any) -> None:
+    """Refuse what an answer cannot be asked for with; ``flags`` by their names.
+
+    Raises
+    ------
+    ConfigError
+        With what it was.
+    """
+    check_count("max_tokens", max_tokens, 1)
+    check_text("system", system)
+    check_whole("seed", seed)
+    for name, flag in flags.items():
+        check_flag(name, flag)
+
+
 def check_several(name: str, value: Any, what: str) -> None:
     """Refuse what cannot be gone through one by one.
 

@@ -1,17 +1,25 @@
-"""A head as a small JSON text: for moving it between a person's own devices."""
+"""A head as a small JSON text: for moving it between a person's own devices.
+
+And which head may be moved, and what is kept of one that came.
+"""
 
 from __future__ import annotations
 
 import base64
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from hydra_edge.active import check_usable
+from hydra_edge.bundle import Bundle
 from hydra_edge.errors import ConfigError
+from hydra_edge.learning import IMPORTED, OF_CHOICES
 from hydra_edge.records import name_fault
+from hydra_edge.store import Store
 from hydra_edge.tasks import canonical_name
-from hydra_edge.types import Float2d, HeadState
+from hydra_edge.types import Float2d, HeadState, Role
 
 FORMAT = "hydra-edge-head"
 VERSION = 1
@@ -53,7 +61,7 @@ def head_to_json(state: HeadState) -> str:
 def head_from_json(text: str) -> HeadState:
     """Read a head, trusting nothing in it.
 
-    Whether it can serve only a base can tell: see ``hydra_edge.active.check_usable``.
+    Whether it can serve only a base can tell: see ``adopted``.
 
     Raises
     ------
@@ -95,3 +103,38 @@ def head_from_json(text: str) -> HeadState:
             f"This is not a head file: got {type(err).__name__}: {err}; expected JSON of format "
             f"{FORMAT} version {VERSION}. Write one with: hydra-edge heads export"
         ) from err
+
+
+def exportable(store: Store, task: str, role: Role) -> HeadState:
+    """Return the head of a task as it may be exported.
+
+    Raises
+    ------
+    ConfigError
+        If there is none, or it has learned from something that was forgotten.
+    """
+    state = store.head(task, role)
+    if state is None:
+        raise ConfigError(f"No {role} head for {task} yet. Fit one: hydra-edge fit-head")
+    if state.stale:
+        raise ConfigError(
+            f"The {role} head for {task} is not exported: got one that learned from something "
+            f"that was forgotten. Fit it again: hydra-edge fit-head --task {task}"
+        )
+    return state
+
+
+def adopted(state: HeadState, bundle: Bundle) -> HeadState:
+    """Return a head that was exported elsewhere as it is stored here.
+
+    Raises
+    ------
+    BaseMismatchError
+        If it belongs to another base.
+    ConfigError
+        If no answer could be given with it.
+    """
+    check_usable(state, bundle)
+    # What is said of choices is of another device's.
+    report = {k: v for k, v in state.report.items() if k not in OF_CHOICES} | {IMPORTED: True}
+    return replace(state, report=report)

@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Self
 
-from hydra_edge.active import check_usable
 from hydra_edge.answering import AnswerLog, Pieces, ask, decide, votes_on
 from hydra_edge.arguments import (
     check_count,
@@ -21,30 +20,18 @@ from hydra_edge.arguments import (
     check_seconds,
     check_several,
     check_text,
-    check_whole,
+    check_wishes,
 )
 from hydra_edge.bundle import Bundle
-from hydra_edge.config import (
-    Config,
-    Paths,
-    check_bounds,
-    find_paths,
-    load_config,
-    make_private_dir,
-)
+from hydra_edge.config import Config, Paths, find_paths, load_config, make_private_dir
 from hydra_edge.egress import Question, outgoing
 from hydra_edge.encoder import TextEncoder
 from hydra_edge.engine import Engine
-from hydra_edge.errors import (
-    BytesRemainError,
-    CancelledError,
-    ConfigError,
-    HydraError,
-    UnknownModelError,
-)
+from hydra_edge.errors import CancelledError, ConfigError
 from hydra_edge.fitting import fit_prompts, fit_task, learn
-from hydra_edge.headfile import head_from_json, head_to_json
-from hydra_edge.learning import IMPORTED, OF_CHOICES, take
+from hydra_edge.forgetting import clear_log_and_choices, forget_records
+from hydra_edge.headfile import adopted, exportable, head_from_json, head_to_json
+from hydra_edge.learning import take
 from hydra_edge.llm import LLM
 from hydra_edge.pools import Budget, Sampling
 from hydra_edge.records import checked
@@ -264,18 +251,7 @@ class Personalizer:
         if source is not None:
             check_text("source", source)
         with self._fitting.to_erase(), self.working():
-            remain: BytesRemainError | None = None
-            try:
-                receipt = self.store.forget(names, source=source)
-            except BytesRemainError as err:
-                if err.receipt is None:
-                    raise
-                receipt, remain = err.receipt, err
-            if on_erased is not None:
-                on_erased(receipt)
-            done = f"The records are erased ({receipt.records})"
-            self._fit_all_again(receipt.tasks, done, remain)
-            return receipt
+            return forget_records(self._resources, names, source=source, on_erased=on_erased)
 
     def clear_log(self, *, choices: bool = False) -> int:
         """Erase the log of answers given, down to the bytes; return how many there were.
@@ -298,75 +274,7 @@ class Personalizer:
             with self.working():
                 return self.store.clear_log()
         with self._fitting.to_erase(), self.working():
-            remain: BytesRemainError | None = None
-            try:
-                cleared = self.store.clear_log(choices=True)
-            except BytesRemainError as err:
-                cleared, remain = err.cleared, err
-            stale = dict.fromkeys(head.task for head in self.store.heads() if head.stale)
-            self._fit_all_again(stale, f"The log is erased ({cleared})", remain)
-            return cleared
-
-    def _fit_all_again(
-        self, tasks: Iterable[str], done: str, remain: BytesRemainError | None
-    ) -> None:
-        """Fit the heads of tasks without what was erased; ``done`` is said if one cannot be.
-
-        ``remain`` is raised at the end, and says so, too.
-        """
-        failed: dict[str, HydraError] = {}
-        for task in tasks:
-            try:
-                self._fit_again(task)
-            except HydraError as err:
-                failed[task] = err
-        if failed:
-            why = next(iter(failed.values()))
-            fits = "; ".join(f"hydra-edge fit-head --task {task}" for task in failed)
-            message = (
-                f"the heads of {', '.join(failed)} could not be fitted again: {why} "
-                f"Then run: {fits}"
-            )
-            if remain is None:
-                raise type(why)(f"{done}, but {message}") from why
-            raise BytesRemainError(
-                f"{remain} Besides, {message}", receipt=remain.receipt, cleared=remain.cleared
-            ) from why
-        if remain is not None:
-            raise remain
-
-    def _fit_again(self, task: str) -> None:
-        """Fit the heads of a task without what was forgotten; drop them if no record is left."""
-        if self.store.count(task):
-            fit_task(self.engine, task, llm=None, sampling=self._sampling(), budget=Budget(0, None))
-        else:
-            self.store.drop_stale_heads(task)
-
-    def _sampling(
-        self, n: int | None = None, k: int | None = None, temperature: float | None = None
-    ) -> Sampling:
-        """Return how to sample: what a call asks for, else as configured."""
-        config = self.config
-        sampling = Sampling(
-            config.candidates if n is None else n,
-            config.records if k is None else k,
-            config.temperature if temperature is None else temperature,
-        )
-        check_bounds("candidates", sampling.n, "this call")
-        check_bounds("records", sampling.shown, "this call")
-        check_bounds("temperature", sampling.temperature, "this call")
-        return Sampling(int(sampling.n), int(sampling.shown), float(sampling.temperature))
-
-    def _fit_llm(self, *, wanted: bool) -> tuple[LLM | None, str]:
-        """Return the LLM to fit with, or None and why."""
-        if not wanted:
-            return None, "no LLM was asked: candidates bought earlier and choices only"
-        try:
-            return self.llm, ""
-        except UnknownModelError as err:
-            if self.config.model:
-                raise
-            return None, f"no LLM: the adapter stays at the shared head. {err}"
+            return clear_log_and_choices(self._resources)
 
     def fit_head(
         self,
@@ -410,10 +318,10 @@ class Personalizer:
         check_seconds("budget_s", budget_s)
         check_flag("use_llm", use_llm)
         with self._fitting.to_fit() as is_ended:
-            llm, note = self._fit_llm(wanted=use_llm)
+            llm, note = self._resources.llm_to_fit(wanted=use_llm)
             stop = StopSignal(self._resources.is_over, is_ended, should_stop)
             report = fit_task(
-                self.engine, self.task(task).name, llm=llm, sampling=self._sampling(),
+                self.engine, self.task(task).name, llm=llm, sampling=Sampling.of(self.config),
                 budget=Budget(calls, budget_s), progress=progress, should_stop=stop,
                 turn=self._turn,
             )  # fmt: skip
@@ -444,8 +352,8 @@ class Personalizer:
         watched = stoppable(progress, should_stop, "Showing the prompts")
         with self.working():
             return fit_prompts(
-                self.engine, self.task(task).name, llm=llm, sampling=self._sampling(), calls=calls,
-                progress=watched,
+                self.engine, self.task(task).name, llm=llm, sampling=Sampling.of(self.config),
+                calls=calls, progress=watched,
             )  # fmt: skip
 
     def rank(
@@ -507,8 +415,8 @@ class Personalizer:
         CancelledError
             If it was stopped.
         """
-        _check_wishes(max_tokens, system, seed, private=private, stream=stream)
-        sampling = self._sampling(n, k)
+        check_wishes(max_tokens, system, seed, private=private, stream=stream)
+        sampling = Sampling.of(self.config, n, k)
         watched = stoppable(progress, should_stop, "Showing the prompts")
         question, llm = self._question(query, task, watched), self._resources.llm
         with self.working():
@@ -579,8 +487,8 @@ class Personalizer:
         EgressDeniedError
             If the LLM is remote and this installation is offline.
         """
-        _check_wishes(max_tokens, system, seed, private=private, hide_private=hide_private)
-        sampling = self._sampling(n, k, temperature)
+        check_wishes(max_tokens, system, seed, private=private, hide_private=hide_private)
+        sampling = Sampling.of(self.config, n, k, temperature)
         if on_token is not None and sampling.n != 1:
             raise ConfigError(f"Streaming shows one answer: got n = {sampling.n}; expected 1.")
         stop = StopSignal(should_stop, cancelled)
@@ -592,21 +500,12 @@ class Personalizer:
                 hide_private=hide_private,
             )  # fmt: skip
             votes = votes_on(out, sampling.n) if self.config.early_stop else None
-        spec = out.question.history.task
         pieces = None if on_token is None else Pieces(on_token)
         asked = ask(
-            out,
-            llm,
-            n=sampling.n,
-            temperature=sampling.temperature,
-            max_tokens=max_tokens or spec.max_tokens,
-            seed=seed,
-            on_token=pieces if spec.kind == "text" else None,
-            should_stop=StopSignal(self._resources.is_over, stop),
-            on_candidate=on_candidate,
-            on_start=on_start,
-            votes=votes,
-        )
+            out, llm, n=sampling.n, temperature=sampling.temperature, max_tokens=max_tokens,
+            seed=seed, on_token=pieces, should_stop=StopSignal(self._resources.is_over, stop),
+            on_candidate=on_candidate, on_start=on_start, votes=votes,
+        )  # fmt: skip
         with self.working():
             generation = decide(asked)
             if cancelled is not None and cancelled():
@@ -682,7 +581,7 @@ class Personalizer:
             If there is none, or it has learned from something that was forgotten.
         """
         with self.working():
-            return head_to_json(self._head(self.task(task).name, role))
+            return head_to_json(exportable(self.store, self.task(task).name, role))
 
     def import_head(self, text: str) -> HeadState:
         """Store a head exported elsewhere as the newest version.
@@ -698,23 +597,9 @@ class Personalizer:
             If the text is no head, or one no answer could be given with.
         """
         check_text("text", text)
-        state = head_from_json(text)
-        check_usable(state, self.bundle)
-        # What is said of choices is of another device's.
-        report = {k: v for k, v in state.report.items() if k not in OF_CHOICES} | {IMPORTED: True}
+        state = adopted(head_from_json(text), self.bundle)
         with self.working():
-            return self.store.save_head(replace(state, report=report))
-
-    def _head(self, task: str, role: Role) -> HeadState:
-        state = self.store.head(task, role)
-        if state is None:
-            raise ConfigError(f"No {role} head for {task} yet. Fit one: hydra-edge fit-head")
-        if state.stale:
-            raise ConfigError(
-                f"The {role} head for {task} is not exported: got one that learned from something "
-                f"that was forgotten. Fit it again: hydra-edge fit-head --task {task}"
-            )
-        return state
+            return self.store.save_head(state)
 
     def close(self) -> None:
         """Close the store, and the LLM if it was opened here; closing twice is harmless.
@@ -732,12 +617,3 @@ class Personalizer:
 
     def __exit__(self, *error: object) -> None:
         self.close()
-
-
-def _check_wishes(max_tokens: int | None, system: str, seed: int, **flags: bool) -> None:
-    """Refuse what an answer cannot be asked for with."""
-    check_count("max_tokens", max_tokens, 1)
-    check_text("system", system)
-    check_whole("seed", seed)
-    for name, flag in flags.items():
-        check_flag(name, flag)

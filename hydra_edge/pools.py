@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 from hydra_edge.active import ActiveHead
 from hydra_edge.candidates import sample_pool
+from hydra_edge.config import Config, check_bounds
 from hydra_edge.engine import Engine
 from hydra_edge.errors import BackendError, ContextLengthError
 from hydra_edge.evidence import kept_of_choices, saw_only_earlier
@@ -39,6 +40,29 @@ class Sampling:
     n: int
     shown: int
     temperature: float
+
+    @classmethod
+    def of(
+        cls,
+        config: Config,
+        n: int | None = None,
+        shown: int | None = None,
+        temperature: float | None = None,
+    ) -> Sampling:
+        """Return how to sample: what a call asks for, else as configured.
+
+        Raises
+        ------
+        ConfigError
+            If a number is none a setting can have.
+        """
+        n = config.candidates if n is None else n
+        shown = config.records if shown is None else shown
+        temperature = config.temperature if temperature is None else temperature
+        check_bounds("candidates", n, "this call")
+        check_bounds("records", shown, "this call")
+        check_bounds("temperature", temperature, "this call")
+        return cls(int(n), int(shown), float(temperature))  # numpy's numbers become Python's
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from hydra_edge.bundle import Bundle, load_bundle
 from hydra_edge.config import Config, Paths, way_online
 from hydra_edge.encoder import TextEncoder, shared_encoder
 from hydra_edge.engine import Engine
-from hydra_edge.errors import ClosedError, EgressDeniedError
+from hydra_edge.errors import ClosedError, EgressDeniedError, UnknownModelError
 from hydra_edge.llm import LLM
 from hydra_edge.store import Store
 from hydra_edge.taskfile import read_task_dir
@@ -104,6 +104,17 @@ class Resources:
                     f"Use a local model with -m, or {way_online(self.paths)}."
                 )
             return self._llm
+
+    def llm_to_fit(self, *, wanted: bool) -> tuple[LLM | None, str]:
+        """Return the LLM to fit with, or None and why; none has to be installed for a fit."""
+        if not wanted:
+            return None, "no LLM was asked: candidates bought earlier and choices only"
+        try:
+            return self.llm, ""
+        except UnknownModelError as err:
+            if self.config.model:
+                raise
+            return None, f"no LLM: the adapter stays at the shared head. {err}"
 
     def check_open(self) -> None:
         """Refuse to go on once closing has begun."""

@@ -359,7 +359,7 @@ def taught():
 
 @pytest.mark.usefixtures("taught")
 def test_forget_interrupted_while_heads_are_fitted_again_prints_the_receipt(monkeypatch):
-    monkeypatch.setattr("hydra_edge.personalizer.fit_task", interrupt)
+    monkeypatch.setattr("hydra_edge.forgetting.fit_task", interrupt)
     result = call("forget", "r1", "--yes")
 
     assert result.exit_code == 130
@@ -371,7 +371,7 @@ def test_forget_interrupted_while_heads_are_fitted_again_prints_the_receipt(monk
 
 @pytest.mark.usefixtures("taught")
 def test_forget_interrupted_json_is_the_receipt_with_what_is_missing(monkeypatch):
-    monkeypatch.setattr("hydra_edge.personalizer.fit_task", interrupt)
+    monkeypatch.setattr("hydra_edge.forgetting.fit_task", interrupt)
     result = call("forget", "r1", "--yes", "--json")
     payload = json.loads(result.stdout)
 
@@ -419,7 +419,7 @@ def test_forget_whose_bytes_may_remain_and_whose_heads_cannot_be_fitted_says_bot
     def fail(*_, **__):
         raise StoreError("no space is left on its disk.")
 
-    monkeypatch.setattr("hydra_edge.personalizer.fit_task", fail)
+    monkeypatch.setattr("hydra_edge.forgetting.fit_task", fail)
     result = reading_meanwhile("forget", "r1", "--yes")
 
     assert (result.exit_code, "now fitted again" in result.stdout) == (1, False)

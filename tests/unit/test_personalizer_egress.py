@@ -1,0 +1,114 @@
+"""What leaves for an LLM: nothing private, nothing offline, and what was shown byte for byte."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from llm_server import Server
+from title_writer import Make, history, people, titles
+
+from hydra_edge.errors import EgressDeniedError
+from hydra_edge.llm.openai_api import OpenAIApi
+from hydra_edge.types import Record
+
+
+@pytest.fixture
+def person(hash_encoder, scripted):
+    yield from people(hash_encoder, scripted)
+
+
+def test_remote_llm_never_sees_a_private_record(person: Make, scripted) -> None:
+    llm = scripted(titles, is_remote=True)
+    p = person(history(private_every=2), llm=llm)
+    p.generate("a text about speech")
+    p.fit_head(calls=200)
+    shown = {s.record_id for prompt in llm.prompts for s in prompt.shots}
+    assert shown
+    assert not any(p.store.get(i).private for i in shown)
+    queries = {prompt.query for prompt in llm.prompts}
+    for record in p.store.records():
+        if record.private:
+            assert record.input not in queries
+    assert any(r.record.private for r in p.rank("a text about speech", k=40).records)
+
+
+def test_local_llm_may_see_private_records(person: Make, scripted) -> None:
+    llm = scripted(titles)
+    person([replace(r, private=True) for r in history()], llm=llm).generate("about speech")
+    assert len(llm.prompts[-1].shots) == 4
+
+
+def test_generate_private_shows_a_remote_llm_no_history(person: Make, scripted) -> None:
+    llm = scripted(titles, is_remote=True)
+    generation = person(llm=llm).generate("about speech", private=True)
+    assert llm.prompts[-1].shots == ()
+    assert "study" not in llm.prompts[-1].completion_text()
+    assert any("no history was put into the prompt" in note for note in generation.notes)
+
+
+@pytest.mark.parametrize("private", [False, True])
+def test_remote_llm_never_sees_an_answer_known_from_private_records_only(
+    person: Make, scripted, private: bool
+) -> None:
+    """A closed set is part of the prompt: the user's own additions to it are history too."""
+    labels = ["action", "hidden tag", "open tag", "comedy"]
+    records = [
+        Record(
+            f"film {i}", labels[i % 4], "movie_tag", id=f"m{i}", time=i,
+            private=labels[i % 4] == "hidden tag",
+        )
+        for i in range(40)
+    ]  # fmt: skip
+    llm = scripted(lambda _prompt, n: ["comedy"] * n, is_remote=True)
+    p = person(records, llm=llm)
+    generation = p.generate("film 3", task="movie_tag", private=private)
+    p.fit_head("movie_tag", calls=60)
+    assert llm.prompts
+    assert not any("hidden tag" in prompt.completion_text() for prompt in llm.prompts)
+    assert ("open tag" in llm.prompts[0].completion_text()) is not private
+    assert "hidden tag" in {c.text for c in generation.candidates}, "it may still be the answer"
+
+
+def test_private_inferred_closed_set_is_not_told_to_a_remote_llm(person: Make, scripted) -> None:
+    records = [Record(f"a {i}", ["mine", "yours"][i % 2], "mood", time=i) for i in range(20)]
+    llm = scripted(lambda _prompt, n: ["who knows"] * n, is_remote=True)
+    generation = person(records, llm=llm).generate("a 3", task="mood", private=True)
+    assert "mine" not in llm.prompts[0].completion_text()
+    assert generation.text in {"mine", "yours"}
+
+
+def test_offline_refuses_a_remote_llm_before_anything_is_sent(person: Make, scripted) -> None:
+    llm = scripted(titles, is_remote=True)
+    p = person(llm=llm, offline=True)
+    with pytest.raises(EgressDeniedError, match="--offline forbids every remote call"):
+        p.generate("about speech")
+    assert llm.prompts == []
+
+
+def test_render_prompts_are_what_generate_sends(person: Make, scripted) -> None:
+    llm = scripted(titles)
+    p = person(llm=llm)
+    rendered = p.render_prompts("a text about speech", system="Be brief.")
+    assert llm.prompts == []
+    p.generate("a text about speech", system="Be brief.")
+    assert [prompt.completion_text() for prompt in llm.prompts] == rendered
+
+
+@pytest.mark.parametrize("streams", [False, True])
+def test_render_prompts_are_what_an_api_is_sent_streamed_or_not(
+    person: Make, streams: bool
+) -> None:
+    with Server() as server:
+        p = person(llm=OpenAIApi("m", base_url=server.url))
+        (rendered,) = p.render_prompts("a text about speech", n=1, seed=3, stream=streams)
+        assert server.seen == []
+        p.generate("a text about speech", n=1, seed=3, on_token=[].append if streams else None)
+        assert server.seen[0].raw.decode() == rendered
+        assert ("stream" in server.seen[0].body) is streams
+        p.llm.close()
+
+
+def test_render_prompts_stream_of_an_llm_that_does_not_know_it_is_its_prompt(person: Make) -> None:
+    p = person()
+    assert p.render_prompts("speech", n=1, stream=True) == p.render_prompts("speech", n=1)
