@@ -103,18 +103,21 @@ def _same_answer(answered: Answered, kind: Kind) -> Answered:
     return replace(answered, picked=same.index(True) if True in same else None)
 
 
-def from_private(engine: Engine, task: str, text: str, record_ids: Sequence[str]) -> bool:
+def from_private(
+    engine: Engine, task: str, text: str, record_ids: Sequence[str], *, is_guess: bool = False
+) -> bool:
     """Tell whether an answer may repeat what is private.
 
     A record that was shown for it is, or is gone; or it is one of a closed set that is known
-    from private records only.
+    from private records only. A guess is not compared with these, so that it cannot be seen from
+    what becomes of it whether it hit: it was written where no private record may be seen.
     """
     try:
         if any(engine.store.get(record_id).private for record_id in record_ids):
             return True
     except RecordNotFoundError:
         return True
-    return engine.any_private_label(task, [text])
+    return not is_guess and engine.any_private_label(task, [text])
 
 
 def _kept_under(store: Store, answered: Answered, source: str) -> str:
@@ -127,17 +130,21 @@ def _kept_under(store: Store, answered: Answered, source: str) -> str:
     return name if kept.source == source or kept.output == answered.text else f"{name}-{source}"
 
 
-def _keep_as_record(engine: Engine, answered: Answered, source: str) -> str:
+def _keep_as_record(engine: Engine, answered: Answered, source: str, *, hide_private: bool) -> str:
     """Make the query and the user's answer a record of the history; return its id.
 
     It is private if it may repeat what is.
     """
     generation = answered.generation
+    is_guess = hide_private and answered.picked is None
     record = checked(
         Record(
             generation.query, answered.text, generation.task,
             _kept_under(engine.store, answered, source), time.time(),
-            from_private(engine, generation.task, answered.text, generation.record_ids), source,
+            from_private(
+                engine, generation.task, answered.text, generation.record_ids, is_guess=is_guess
+            ),
+            source,
         )
     )  # fmt: skip
     engine.store.add([record])
@@ -145,7 +152,13 @@ def _keep_as_record(engine: Engine, answered: Answered, source: str) -> str:
 
 
 def _kept_record(
-    engine: Engine, answered: Answered, before: StoredChoice | None, source: str, *, keep: bool
+    engine: Engine,
+    answered: Answered,
+    before: StoredChoice | None,
+    source: str,
+    *,
+    keep: bool,
+    hide_private: bool,
 ) -> str | None:
     """Keep an answer as a record, or see to the one that was kept of an earlier choice.
 
@@ -158,6 +171,8 @@ def _kept_record(
         What was chosen of this answer before.
     keep
         Whether the answer becomes a record if there is none yet.
+    hide_private
+        Whether it was written where no private record may be seen.
 
     Returns
     -------
@@ -167,7 +182,7 @@ def _kept_record(
     earlier = None if before is None else before.record_id
     if not keep and (earlier is None or engine.store.get(earlier).source != source):
         return earlier
-    return _keep_as_record(engine, answered, source)
+    return _keep_as_record(engine, answered, source, hide_private=hide_private)
 
 
 @dataclass(frozen=True, eq=False)
@@ -203,18 +218,20 @@ def take(
     source: str,
     *,
     keep: bool,
+    hide_private: bool = False,
 ) -> Taken:
     """Store what the user took of an answer, and the record kept of it: both, or nothing.
 
     No other program can forget the answer, or what it was shown, in between. Parameters and
-    errors are those of ``find_answer``; ``keep`` is whether the answer becomes a record.
+    errors are those of ``find_answer``; ``keep`` is whether the answer becomes a record,
+    ``hide_private`` whether it was taken where no private record may be seen.
     """
     store = engine.store
     with store.together():
         answered = find_answer(store, generation_id, pick, text)
         answered = _same_answer(answered, engine.task(answered.generation.task).kind)
         before = store.choice(answered.generation.id)
-        kept = _kept_record(engine, answered, before, source, keep=keep)
+        kept = _kept_record(engine, answered, before, source, keep=keep, hide_private=hide_private)
         return record_choice(store, answered, before, kept)
 
 

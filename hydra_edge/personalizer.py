@@ -526,6 +526,7 @@ class Personalizer:
         text: str | None = None,
         keep: bool = True,
         source: str = "choices",
+        hide_private: bool = False,
     ) -> ChoiceResult:
         """Learn from the answer the user took, or from what they made of it, at once.
 
@@ -542,6 +543,10 @@ class Personalizer:
             earlier choice follows this one either way.
         source
             What that record comes from; ``forget`` takes back what came from one.
+        hide_private
+            Whether it was taken where no private record may be seen. An edited text is then not
+            kept as private because only private records have it as their label: whoever guessed
+            it could tell.
 
         Returns
         -------
@@ -557,10 +562,14 @@ class Personalizer:
                 check_text(name, value)
         check_text("source", source)
         check_flag("keep", keep)
+        check_flag("hide_private", hide_private)
         with self.working():
             if generation_id is None:
                 self._answers.make_up()
-            taken = take(self.engine, generation_id, pick, text, source, keep=keep)
+            taken = take(
+                self.engine, generation_id, pick, text, source,
+                keep=keep, hide_private=hide_private,
+            )  # fmt: skip
             started = time.monotonic()
             state = learn(self.engine, taken)
             return ChoiceResult(

@@ -176,7 +176,10 @@ class Desk:
         if generation_id is not None and generation_id in self._prompted:
             return self._keep(generation_id, pick, text, keep)
         made = self._recall(generation_id)
-        result = self.person.choose(generation_id=made.id, pick=pick, text=text, keep=keep)
+        result = self.person.choose(
+            generation_id=made.id, pick=pick, text=text, keep=keep,
+            hide_private=not self.allow_private,
+        )  # fmt: skip
         return shapes.Chosen(
             generation_id=result.generation_id,
             task=result.task,
@@ -200,7 +203,9 @@ class Desk:
         made, person = self._prompted[prompt_id], self.person
         engine = person.engine  # before the file is held: it may still have to be opened
         with person.working(), person.store.together():
-            private = from_private(engine, made.task, text, made.record_ids)
+            private = from_private(
+                engine, made.task, text, made.record_ids, is_guess=not self.allow_private
+            )
             record = Record(
                 made.query, text, made.task, answer_id(prompt_id), time.time(), private, "choices"
             )

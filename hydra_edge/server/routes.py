@@ -201,6 +201,7 @@ async def feedback(request: Request) -> Response:
             text=text,
             keep=keep,
             source=scope.source("choices"),
+            hide_private=not scope.is_owner,
         )
     )
     return Json({"object": "hydra_edge.choice"} | asdict(result))

@@ -597,6 +597,29 @@ def test_app_is_answered_as_if_no_private_record_were_there(hash_encoder, kind):
     assert all(one == told[0] for one in told)
 
 
+@pytest.mark.parametrize("keep", [True, False])
+def test_app_guessing_a_label_cannot_tell_whether_private_records_have_it(hash_encoder, keep):
+    public = [Record(f"a note {i}", ("well", "tired")[i % 2], "diagnosis", f"p{i}", 1000.0 + i)
+              for i in range(12)]  # fmt: skip
+    told = []
+    for held in ([], [Record(BIOPSY, "positive", "diagnosis", "s", 500.0, private=True)]):
+        me = Personalizer.from_records(
+            [*public, *held], llm=ListLLM(["well"]), encoder=hash_encoder
+        )
+        with me, serving(me) as served:
+            token = add_app(served.files, f"guess{len(told)}", user="memory", tasks=["diagnosis"])
+            with served.client(token) as spy:
+                asked = spy.post("/v1/chat/completions", json=chat(BIOPSY, "hydra-edge/diagnosis"))
+                guess = {"id": asked.json()["id"], "text": "positive", "keep": keep}
+                chosen = spy.post("/v1/feedback", json=guess).json()
+                body = {"query": BIOPSY, "task": "diagnosis", "k": 100}
+                ranked = spy.post("/v1/rank", json=body).json()["records"]
+            told.append((chosen["head_version"], [r["output"] for r in ranked]))
+
+    assert told[0] == told[1]
+    assert ("positive" in told[0][1]) is keep
+
+
 @pytest.mark.parametrize("name", ["", "m2", "m2" * 100], ids=["unnamed", "named", "long"])
 @pytest.mark.parametrize("text", [mail.input for mail in MAILS])
 def test_app_adding_cannot_tell_what_is_private(hash_encoder, name, text):

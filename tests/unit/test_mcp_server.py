@@ -205,6 +205,27 @@ def test_private_label_is_no_candidate(hash_encoder, scripted):
     assert {c["text"] for c in made["candidates"]} == {"red", "blue"}
 
 
+@pytest.mark.parametrize("asked", ["generate", "personalize"])
+def test_host_guessing_a_label_cannot_tell_whether_private_records_have_it(
+    hash_encoder, scripted, asked
+):
+    records = [
+        Record(f"text {i}", ("red", "blue")[i % 2], "colour", f"c{i}", float(i)) for i in range(12)
+    ]
+    secret = Record("text 12", "mallory", "colour", "c12", 12.0, private=True)
+    llm, told = scripted(lambda _prompt, n: ["red"] * n), []
+    for held in ([], [secret]):
+        with Personalizer.from_records([*records, *held], llm=llm, encoder=hash_encoder) as person:
+            desk = Desk(person)
+            made = one(desk, asked, query="text 99", task="colour")
+            one(desk, "record_choice", generation_id=made["generation_id"], text="mallory")
+            found = one(desk, "search_history", query="text 99", task="colour", k=32)["records"]
+            told.append([record["output"] for record in found])
+
+    assert told[0] == told[1]
+    assert "mallory" in told[0]
+
+
 @pytest.mark.parametrize(
     "answers", [["red", "blue"], ["1", "2"], ["Fix it", "Drop the cache"]], ids=str
 )
