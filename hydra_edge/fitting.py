@@ -7,22 +7,27 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
-from reprlib import repr as short  # short, and escapes what a terminal would act on
 from typing import TypeVar
 
 import numpy as np
 
-from hydra_edge.active import ActiveHead, gains_for, outdated, prior_for
+from hydra_edge.active import ActiveHead, gains_for, prior_for
 from hydra_edge.engine import Engine
 from hydra_edge.errors import CancelledError, ConfigError, StoreError
 from hydra_edge.evaluate import Verdict, judge
-from hydra_edge.evidence import PoolData, adapter_evidence, reranker_evidence
-from hydra_edge.heads import Groups
+from hydra_edge.evidence import adapter_evidence, reranker_evidence
+from hydra_edge.fitreport import (
+    adapter_rows,
+    foreign_answers,
+    not_fitted,
+    reranker_rows,
+    role_report,
+    unread_inputs,
+)
 from hydra_edge.history import History
 from hydra_edge.learning import CHOICES_UP_TO, UPDATED, StepLostError, Taken, learn_choice
 from hydra_edge.llm import LLM
 from hydra_edge.pools import NO_TURN, Budget, PoolRun, Sampling, collect, preview
-from hydra_edge.tasks import TaskSpec
 from hydra_edge.turns import stoppable
 from hydra_edge.types import (
     FitReport,
@@ -40,12 +45,7 @@ FEWEST_RECORDS = 3
 MAX_ATTEMPTS = 3
 # Seconds a fit may spend on a local LLM when nothing else is said.
 LOCAL_BUDGET_S = 60.0
-# With a larger share of answers that a closed set has not, they are no slips.
-_SLIPS = 0.05
-_NAMED = 5  # labels that a remark names, at most
-_LOOKED_AT = 100  # latest inputs that are looked at for words the base knows
 T = TypeVar("T")
-ROWS = ("unpersonalized", "prompt-only RAG", "shared head", "my head")
 
 
 def _unsaved(
@@ -63,51 +63,6 @@ def _unsaved(
         n_queries=len(verdict.baseline),
         prior_scale=verdict.head.prior_scale,
         report=verdict.report() | {"rows": table, "kind": history.task.kind},
-    )
-
-
-def _role_report(
-    role: Role, verdict: Verdict, rows: tuple[ReportRow, ...], version: int | None
-) -> RoleReport:
-    return RoleReport(
-        role=role,
-        switch=verdict.switch,
-        reason=verdict.reason,
-        rows=rows,
-        shared_over_baseline=verdict.shared_over_baseline,
-        personal_over_shared=verdict.personal_over_shared,
-        n_queries=len(verdict.baseline),
-        prior_scale=verdict.head.prior_scale,
-        version=version,
-    )
-
-
-def _nothing(engine: Engine, task: TaskSpec, role: Role, why: str) -> RoleReport:
-    rows = tuple(ReportRow(name, None, 0, why) for name in ROWS)
-    kept = engine.store.head(task.name, role)
-    if kept is not None and not kept.stale:  # one imported, or taught by what is there no more
-        idle = outdated(kept, engine.bundle, task.kind)
-        why += f"; your head v{kept.version} {f'{idle} and does not serve' if idle else 'stays'}"
-    switch = engine.active(task, role).info.switch
-    return RoleReport(role, switch, why, rows, None, None, 0, 1.0, None)
-
-
-def _reranker_rows(groups: Groups, verdict: Verdict) -> tuple[ReportRow, ...]:
-    """Report on records chosen, by proxy utility: how well their outputs foretell the user's.
-
-    Each row chooses among the same records of a pseudo-query, near ones for the most part, so
-    that the first row is more than records drawn from the whole history would be worth.
-    """
-    sizes = np.diff(groups.offsets)
-    means = np.add.reduceat(groups.utilities, groups.offsets[:-1]) / np.maximum(sizes, 1)
-    held = means[verdict.held_out]
-    n = len(held)
-    note = "best of the records compared; agreement with what I wrote; no LLM asked"
-    return (
-        ReportRow(ROWS[0], float(held.mean()) if n else None, n, "any of the records compared"),
-        ReportRow(ROWS[1], verdict.mean("baseline"), n, "BM25's best records"),
-        ReportRow(ROWS[2], verdict.mean("shared"), n, note),
-        ReportRow(ROWS[3], verdict.mean("personal"), n, note),
     )
 
 
@@ -134,21 +89,21 @@ def fit_reranker(
     """Fit and judge the reranker's head from proxy utilities; store nothing."""
     role: Role = "reranker"
     if len(history) < FEWEST_RECORDS:
-        why = _nothing(engine, history.task, role, "fewer than three records")
+        why = not_fitted(engine, history.task, role, "fewer than three records")
         return FittedReranker(None, why, np.zeros(0, dtype=np.int64))
     data = reranker_evidence(engine, history, shown=shown, progress=progress)
     if not data.groups.n_groups:
         which = " with answers of the task" if len(history.outsiders) else ""
-        why = _nothing(engine, history.task, role, f"fewer than three different records{which}")
+        why = not_fitted(engine, history.task, role, f"fewer than three different records{which}")
         return FittedReranker(None, why, np.zeros(0, dtype=np.int64))
     prior = prior_for(engine.bundle, history.task, role)
     gains = gains_for(engine.bundle, history.task, role)
     # With no record shown at all, a head is judged by the one it would have shown.
     verdict = judge(data.groups, prior, engine.baseline(role), top=max(1, shown), gains=gains)
-    rows = _reranker_rows(data.groups, verdict)
+    rows = reranker_rows(data.groups, verdict)
     return FittedReranker(
         _unsaved(engine, history, role, verdict, rows),
-        _role_report(role, verdict, rows, None),
+        role_report(role, verdict, rows, None),
         data.position[data.groups.teaches()],
     )
 
@@ -165,33 +120,6 @@ def _stored_reranker(
         return fitted
     saved = engine.store.save_head(fitted.state, rewrites=as_read)
     return replace(fitted, report=replace(fitted.report, version=saved.version))
-
-
-def _adapter_rows(data: PoolData, verdict: Verdict) -> tuple[ReportRow, ...]:
-    """Report on answers, on the pseudo-queries that were answered in every way."""
-    n = len(data.items)
-    both = np.isfinite(data.zero) & np.isfinite(data.rag)
-    held = np.zeros(n, dtype=bool)
-    held[n // 2 :] = True
-    use = both & held if (both & held).any() else both
-    if not n:  # choices alone: what was taken says nothing of what else there was
-        note = "no answers to your own records yet: learned from your choices alone"
-        return tuple(ReportRow(name, None, 0, note) for name in ROWS)
-    if not use.any():
-        note = "not compared with plain answers yet"
-        mine = (
-            ReportRow(ROWS[2], float(verdict.shared[:n][held].mean()), int(held.sum())),
-            ReportRow(ROWS[3], float(verdict.personal[:n][held].mean()), int(held.sum())),
-        )
-        return (ReportRow(ROWS[0], None, 0, note), ReportRow(ROWS[1], None, 0, note), *mine)
-    means = (
-        float(data.zero[use].mean()),
-        float(data.rag[use].mean()),
-        float(verdict.shared[:n][use].mean()),
-        float(verdict.personal[:n][use].mean()),
-    )
-    count = int(use.sum())
-    return tuple(ReportRow(name, mean, count) for name, mean in zip(ROWS, means, strict=True))
 
 
 def fit_adapter(
@@ -214,9 +142,9 @@ def fit_adapter(
         data, groups = adapter_evidence(engine, history, model, progress=progress)
         if not groups.n_groups:
             why = "no candidates yet: they need an LLM, or choices of yours"
-            return _nothing(engine, task, role, why)
+            return not_fitted(engine, task, role, why)
         verdict = judge(groups, prior, engine.baseline(role), top=1, gains=gains)
-        rows = _adapter_rows(data, verdict)
+        rows = adapter_rows(data, verdict)
         head = _unsaved(engine, history, role, verdict, rows)
         if choices:
             up_to = max(choice.seq for choice in choices)
@@ -224,7 +152,7 @@ def fit_adapter(
         with store.together():  # a choice made meanwhile would be lost in the head it replaces
             if attempt == MAX_ATTEMPTS - 1 or store.choices(task.name) == choices:
                 version = store.save_head(head, rewrites=as_read).version
-                return _role_report(role, verdict, rows, version)
+                return role_report(role, verdict, rows, version)
     raise AssertionError("unreachable")
 
 
@@ -302,32 +230,6 @@ def _allowed(budget: Budget, llm: LLM) -> tuple[Budget, tuple[str, ...]]:
         return Budget(None, LOCAL_BUDGET_S), ()
     note = f"{llm.name} is remote and was asked nothing; give --calls N to let it see records"
     return Budget(0, None), (f"{note} that are not private",)
-
-
-def _foreign_answers(history: History) -> tuple[str, ...]:
-    """Say that many answers are none of a closed task's, as 4/5 is no rating; nothing of slips."""
-    count, task = len(history.outsiders), history.task
-    if count <= _SLIPS * len(history):
-        return ()
-    given = [history.records[i] for i in history.outsiders.tolist()]
-    one = next((f", such as {short(r.output)}" for r in given if not r.private), "")
-    labels = ", ".join(task.labels[:_NAMED]) + (", ..." if len(task.labels) > _NAMED else "")
-    return (
-        f"{count} of {len(history)} answers are none of {task.name}'s{one}; they teach nothing. "
-        f"Give them as one of {labels}, or name another task.",
-    )
-
-
-def _unread_inputs(engine: Engine, history: History) -> tuple[str, ...]:
-    """Say that the base knows few words of most inputs: such texts look the same to it."""
-    latest = [record.input for record in history.records[-_LOOKED_AT:]]
-    unread = engine.encoder.unread(latest)
-    if 2 * unread <= len(latest):
-        return ()
-    return (
-        f"the base knows few or no words of {unread} of the latest {len(latest)} inputs: it was "
-        "not trained on their script; records are compared by the words they share",
-    )
 
 
 def _as_it_is(
@@ -421,7 +323,7 @@ def fit_task(
             )
 
         _, history, roles = _as_it_is(engine, task_name, second, progress, known=(as_read, history))
-        remarks = (*_foreign_answers(history), *_unread_inputs(engine, history))
+        remarks = (*foreign_answers(history), *unread_inputs(engine, history))
         engine.store.drop_stale_heads(task.name)
         engine.store.drop_other_vectors(engine.encoder.base_id)  # of a base that was used before
         embedded += engine.encoder.embedded - again[0]
