@@ -65,9 +65,7 @@ def paired(ours: PerUser, theirs: PerUser, *, seed: int) -> Interval:
     return bootstrap(means(ours) - means(theirs), seed=seed)
 
 
-def relative(
-    ours: PerUser, theirs: PerUser, task: TaskSpec, *, seed: int, draws: int = DRAWS
-) -> Interval:
+def relative(ours: PerUser, theirs: PerUser, task: TaskSpec, *, seed: int) -> Interval:
     """Return the relative gain of one row over another with its interval.
 
     It is the ratio of the means, so that both are resampled together. Bounds may be infinite:
@@ -76,7 +74,7 @@ def relative(
     """
     a, b = means(ours), means(theirs)
     rng = np.random.default_rng(seed)
-    index = rng.integers(0, len(a), (draws, len(a)))
+    index = rng.integers(0, len(a), (DRAWS, len(a)))
     pairs = zip(a[index].mean(axis=1).tolist(), b[index].mean(axis=1).tolist(), strict=True)
     drawn = np.array([relative_gain(x, y, task) for x, y in pairs])
     # No interpolation: between two infinities there is no number.

@@ -11,48 +11,29 @@ one kind of processor with one number of threads: sums are rounded otherwise on 
 from __future__ import annotations
 
 import importlib.util
-import json
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from export.cache import CachedLLM, answer_rows, answers_file
-from export.data import UserHistory, by_task, fingerprint, numbered, sha256_of
-from export.label import (
-    Ask,
-    Job,
-    ask_all,
-    check_known,
-    jobs_of,
-    pools_kept,
-    prepare_pools,
-    prepare_records,
-    records_kept,
-    shown_by,
-    unanswered,
-)
-from export.labels import PoolLabel, RecordLabel, read_pools, write_labels
-from export.mine import (
-    Questions,
-    as_float32,
-    mine_reranker,
-    read_plan,
-    stated_names,
-    stated_plan,
-    write_plan,
-)
-from export.pack import (
-    CARD_FILE,
-    Card,
-    load_maps,
-    pack,
-    refuse_other,
-)
-from export.shown import SHOWN_FILE, add_shown, read_shown
+from export.asking import POOLS_FILE, RECORDS_FILE, REPORT_FILE, Asking
+from export.cache import CachedLLM
+from export.data import UserHistory, by_task, fingerprint, numbered
+from export.label import check_known
+from export.labels import PoolLabel, read_pools
+from export.mine import as_float32, mine_reranker, stated_names, stated_plan, write_plan
+from export.pack import CARD_FILE, Card, load_maps, pack, refuse_other
 from export.stages import INPUTS_FILE, Say, Stage, run_stages
-from export.workshop import PLAN_FILE, RERANKER_FILE, ROLES, Settings, Workshop
+from export.workshop import (
+    PLAN_FILE,
+    RERANKER_FILE,
+    ROLES,
+    Settings,
+    Workshop,
+    read_json,
+    write_json,
+)
 from hydra_edge.bundle import Bundle, load_bundle
 from hydra_edge.bundle.manifest import ENCODER_FILE, MANIFEST_FILE, MAPS_FILE, TOKENIZER_FILE
 from hydra_edge.encoder import TextEncoder
@@ -63,8 +44,6 @@ from hydra_edge.types import Float2d, JsonDict, Progress, Role, text_hash
 if TYPE_CHECKING:
     from export.parity import Limit
 
-STAGES = ("onnx", "mine", "label", "train", "agree", "pack")
-POOLS_FILE, RECORDS_FILE, REPORT_FILE = "pools.jsonl.gz", "records.jsonl.gz", "report.json"
 FEATURES_FILE, QUALITY_FILE = "features.json", "quality.json"
 CLOSED_FILE = "closed_sets.json"
 AGREEMENT_FILE, SAMPLE_FILE = "agreement.json", "sample.json"
@@ -164,7 +143,7 @@ class _Build:
         self.settings = shop.settings
         self.progress = progress
         self.say = say
-        self.open_llm = open_llm or shop.open_llm
+        self.asking = Asking(shop, open_llm or shop.open_llm, progress, say)
         self.train = train
 
     def stages(self) -> list[Stage]:
@@ -189,9 +168,9 @@ class _Build:
                 version=2,
             ),
             Stage(
-                "label", self._label, (POOLS_FILE, RECORDS_FILE, REPORT_FILE), self._data_files,
-                ("onnx", "mine"), version, version=2, grown=self._answers,
-                open_ends=self._unanswered,
+                "label", self.asking.run, (POOLS_FILE, RECORDS_FILE, REPORT_FILE),
+                self._data_files, ("onnx", "mine"), version, version=2,
+                grown=self.asking.answers, open_ends=self.asking.unanswered,
             ),
             Stage(
                 "train", self._train, (MAPS_FILE, FEATURES_FILE, CLOSED_FILE, QUALITY_FILE),
@@ -234,8 +213,8 @@ class _Build:
 
         A stand-in for training may state no figures.
         """
-        figures = _read_json(self.shop.at("train", QUALITY_FILE)).get("adapter", {})
-        tasks = sorted(_read_json(self.shop.at("mine", PLAN_FILE))["reranker"])
+        figures = read_json(self.shop.at("train", QUALITY_FILE)).get("adapter", {})
+        tasks = sorted(read_json(self.shop.at("mine", PLAN_FILE))["reranker"])
         gained = set()
         for task in tasks:
             if not (of := figures.get(task)):
@@ -285,82 +264,7 @@ class _Build:
         self.shop.encoder.save()
         safetensors.numpy.save_file(as_float32(made.arrays), folder / RERANKER_FILE)
         write_plan(folder / PLAN_FILE, self.shop.users, plan)
-        _write_json(folder / QUALITY_FILE, made.quality)
-
-    def _label(self, folder: Path) -> None:
-        pools: list[PoolLabel] = []
-        records: list[RecordLabel] = []
-        report: JsonDict = {}
-        for questions in read_plan(self.shop.at("mine", PLAN_FILE)):
-            report[questions.llm] = self._label_one(questions, pools, records)
-        write_labels(folder / POOLS_FILE, pools)
-        write_labels(folder / RECORDS_FILE, records)
-        _write_json(folder / REPORT_FILE, report)
-
-    def _label_one(
-        self, questions: Questions, pools: list[PoolLabel], records: list[RecordLabel]
-    ) -> JsonDict:
-        """Ask one LLM what it has not been asked, and add all that is kept to the lists."""
-        spec, base = questions.llm, self.shop.first_base()
-        llm, asked = self.open_llm(spec, True), 0
-        asks = self._asks(llm, jobs_of(questions, self.shop.users))
-        jobs = jobs_of(questions, self.shop.users, by_record=True)
-        singles = prepare_records(base, self.shop.encoder, jobs, questions.records, self.progress)
-        self.shop.encoder.save()
-        if not self.settings.replay and unanswered(llm, [*asks, *singles]):
-            llm = self.open_llm(spec, False)
-            try:
-                asked += ask_all(llm, asks, self.progress, f"{spec}: pools")
-                asked += ask_all(llm, singles, self.progress, f"{spec}: single records")
-            finally:
-                llm.close()
-        kept, single = list(pools_kept({spec: llm}, asks)), list(records_kept({spec: llm}, singles))
-        pools += kept
-        records += single
-        if not self.settings.replay:
-            missing = set(unanswered(llm, asks))
-            answered = shown_by(ask for i, ask in enumerate(asks) if i not in missing)
-            add_shown(self.settings.answers, answered)
-        left = len(unanswered(llm, [*asks, *singles]))
-        self.say(
-            f"label: {spec} answered {asked:,} prompts anew; {len(kept):,} pools of {len(asks):,} "
-            f"planned, {len(single):,} single records of {len(singles):,}, {left:,} not answered"
-        )
-        return {
-            "name": llm.name, "pools_planned": len(asks), "pools": len(kept),
-            "records_planned": len(singles), "records": len(single), "unanswered": left,
-        }  # fmt: skip
-
-    def _asks(self, llm: CachedLLM, jobs: Sequence[Job]) -> list[Ask]:
-        """Build the prompts of pools; in a replay, those that were answered on another processor.
-
-        There the encoder's last bits were others, and for part of the queries the records chosen.
-        """
-        base, encoder = self.shop.first_base(), self.shop.encoder
-        asks = prepare_pools(base, encoder, jobs, self.progress)
-        if not self.settings.replay:
-            return asks
-        missing = unanswered(llm, asks)
-        shown = read_shown(self.settings.answers)
-        others = prepare_pools(base, encoder, [jobs[i] for i in missing], self.progress, shown)
-        for i, other in zip(missing, others, strict=True):
-            asks[i] = other
-        return asks
-
-    def _answers(self) -> JsonDict:
-        """Describe what is kept of LLMs: their answers, packed or not, and what they were shown."""
-        folder, llms = self.settings.answers, self.settings.plan.llms
-        names = stated_names(llm.name for llm in llms)
-        rows = {own: answer_rows(answers_file(folder, spec)) for spec, own in names.items()}
-        marks: JsonDict = {name: text_hash("\n".join(kept.values())) for name, kept in rows.items()}
-        shown = folder / SHOWN_FILE
-        return marks | ({SHOWN_FILE: sha256_of(shown)} if shown.exists() else {})
-
-    def _unanswered(self, folder: Path) -> str:
-        """Say what an LLM could still be asked; a replay leaves that open."""
-        report = json.loads((folder / REPORT_FILE).read_text(encoding="utf-8"))
-        left = sum(figures["unanswered"] for figures in report.values())
-        return f"for {left:,} prompts are not answered" if left and not self.settings.replay else ""
+        write_json(folder / QUALITY_FILE, made.quality)
 
     def _train(self, folder: Path) -> None:
         import safetensors.numpy
@@ -379,14 +283,14 @@ class _Build:
         )
         self.shop.encoder.save()
         safetensors.numpy.save_file(as_float32(made.arrays), folder / MAPS_FILE)
-        _write_json(folder / FEATURES_FILE, {role: list(made.features[role]) for role in ROLES})
-        _write_json(folder / CLOSED_FILE, {task: list(a) for task, a in made.closed_sets.items()})
-        _write_json(folder / QUALITY_FILE, {**made.quality, **self._origin()})
+        write_json(folder / FEATURES_FILE, {role: list(made.features[role]) for role in ROLES})
+        write_json(folder / CLOSED_FILE, {task: list(a) for task, a in made.closed_sets.items()})
+        write_json(folder / QUALITY_FILE, {**made.quality, **self._origin()})
 
     def _origin(self) -> JsonDict:
         """State what training rests on: what earlier stages did, whatever they are told now."""
-        plan = _read_json(self.shop.at("mine", PLAN_FILE))["plan"]
-        report = _read_json(self.shop.at("label", REPORT_FILE))
+        plan = read_json(self.shop.at("mine", PLAN_FILE))["plan"]
+        report = read_json(self.shop.at("label", REPORT_FILE))
         names, seed = stated_names(report), self.settings.plan.seed
         return {
             "llms": {
@@ -402,7 +306,7 @@ class _Build:
         """Fingerprint the files of this stage, and those that earlier ones were given instead."""
         marks = fingerprint(self.settings.files)
         for stage in ("mine", "label"):
-            for file in _read_json(self.shop.at(stage, INPUTS_FILE))["files"]:
+            for file in read_json(self.shop.at(stage, INPUTS_FILE))["files"]:
                 if (mark := file["sha256"][:16]) not in marks.values():
                     marks[numbered(file["name"], marks)] = mark
         return dict(marks)
@@ -422,9 +326,9 @@ class _Build:
         shop.encoder.save()
         check_agreement(figures, within)
         stated = {"seed": seed, **figures, "limits": limits(within)}
-        _write_json(folder / AGREEMENT_FILE, stated)
+        write_json(folder / AGREEMENT_FILE, stated)
         drawn = by_task([one.user for one in sample])
-        _write_json(folder / SAMPLE_FILE, {t: [u.user for u in of] for t, of in drawn.items()})
+        write_json(folder / SAMPLE_FILE, {t: [u.user for u in of] for t, of in drawn.items()})
 
     def _pack(self, folder: Path) -> None:
         self._pack_into(folder / _BUNDLE, self._card())
@@ -432,11 +336,11 @@ class _Build:
     def _card(self) -> Card:
         """Return all that is stated of the encoder: also how it chooses with what was trained."""
         card = Card.load(self.shop.at("onnx", CARD_FILE))
-        agreement = json.loads(self.shop.at("agree", AGREEMENT_FILE).read_text(encoding="utf-8"))
+        agreement = read_json(self.shop.at("agree", AGREEMENT_FILE))
         return replace(card, parity={**card.parity, "agreement": agreement})
 
     def _pack_into(self, out: Path, card: Card) -> Bundle:
-        stated = json.loads(self.shop.at("train", FEATURES_FILE).read_text(encoding="utf-8"))
+        stated = read_json(self.shop.at("train", FEATURES_FILE))
         return pack(
             out,
             encoder=self.shop.at("onnx", ENCODER_FILE),
@@ -444,8 +348,8 @@ class _Build:
             card=card,
             maps=load_maps(self.shop.at("train", MAPS_FILE)),
             features={role: tuple(stated[role]) for role in ROLES},
-            closed_sets=json.loads(self.shop.at("train", CLOSED_FILE).read_text(encoding="utf-8")),
-            quality=json.loads(self.shop.at("train", QUALITY_FILE).read_text(encoding="utf-8")),
+            closed_sets=read_json(self.shop.at("train", CLOSED_FILE)),
+            quality=read_json(self.shop.at("train", QUALITY_FILE)),
         )
 
 
@@ -458,12 +362,3 @@ def _default_train() -> Train:
 
 def _bounds(limits: Sequence[Limit]) -> list[list[str | float]]:
     return [[limit.figure, limit.low, limit.high] for limit in limits]
-
-
-def _read_json(path: Path) -> JsonDict:
-    found: JsonDict = json.loads(path.read_text(encoding="utf-8"))
-    return found
-
-
-def _write_json(path: Path, value: JsonDict) -> None:
-    path.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n", encoding="utf-8")

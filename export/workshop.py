@@ -6,6 +6,7 @@ once, and only from the outputs of stages that come before.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +22,7 @@ from hydra_edge.bundle import Bundle
 from hydra_edge.bundle.manifest import ENCODER_FILE, TOKENIZER_FILE
 from hydra_edge.encoder import Encoder
 from hydra_edge.features import feature_names
-from hydra_edge.types import Role, text_hash
+from hydra_edge.types import JsonDict, Role, text_hash
 
 if TYPE_CHECKING:
     from export.parity import Limit
@@ -30,6 +31,17 @@ ROLES: tuple[Role, ...] = get_args(Role)
 RERANKER_FILE, PLAN_FILE = "reranker.safetensors", "plan.json"
 # Not of a stage: memories.
 _VECTORS_FILE, _FLOAT_VECTORS_FILE = "vectors.npz", "vectors-float32.npz"
+
+
+def read_json(path: Path) -> JsonDict:
+    """Read a JSON object that a stage left."""
+    found: JsonDict = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
+def write_json(path: Path, value: JsonDict) -> None:
+    """Write a JSON object as a stage's output; equal values give equal bytes."""
+    path.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
 @dataclass(frozen=True)

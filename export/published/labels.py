@@ -19,7 +19,7 @@ from hydra_edge.pools import Sampling
 from hydra_edge.prompt import build_prompt
 from hydra_edge.retrieval import LexicalIndex, OkapiIndex
 from hydra_edge.tasks import TaskSpec, find_task
-from hydra_edge.types import Progress, Record, text_hash
+from hydra_edge.types import Record, text_hash
 from hydra_edge.utility import utility
 
 LISTED = 10  # of BM25's best: the candidates the reranker chooses from
@@ -141,8 +141,6 @@ def label_records(
     user: UserHistory,
     edge: int,
     queries: Sequence[PseudoQuery],
-    *,
-    progress: Progress | None = None,
 ) -> Labelled:
     """Label pairs for the reranker by how the LLM answers when shown that record alone.
 
@@ -163,7 +161,7 @@ def label_records(
     check_known(user, edge, queries)
     pairs: list[Pair] = []
     calls = tokens = 0
-    for done, query in enumerate(queries, start=1):
+    for query in queries:
         record = user.records[query.position]
         tried: list[tuple[Record, float]] = []
         for i in query.listed:
@@ -177,8 +175,6 @@ def label_records(
                 merit = utility(completions[0].text, record.output, task)
                 tried.append((user.records[i], merit))
         pairs += _reranker_pairs(record, tried, task)
-        if progress is not None:
-            progress("record labels", done, len(queries))
     return Labelled(tuple(pairs), calls, tokens)
 
 
@@ -203,7 +199,6 @@ def label_pools(
     queries: Sequence[PseudoQuery],
     *,
     sampling: Sampling = SAMPLING,
-    progress: Progress | None = None,
 ) -> Labelled:
     """Label pairs for the adapter: a sample is a positive if it is what the user wrote.
 
@@ -214,7 +209,7 @@ def label_pools(
     check_known(user, edge, queries)
     pairs: list[Pair] = []
     calls = tokens = 0
-    for done, query in enumerate(queries, start=1):
+    for query in queries:
         record = user.records[query.position]
         shown = [user.records[i] for i in query.listed[: sampling.shown]]
         _, completions = complete_within_context(
@@ -228,8 +223,6 @@ def label_pools(
         pairs += [Pair(record.input, t, int(_same(t, truth, task)), record.id) for t in texts]
         if task.kind == "text":
             pairs.append(Pair(record.input, truth, 1, record.id))
-        if progress is not None:
-            progress("pool labels", done, len(queries))
     return Labelled(tuple(pairs), calls, tokens)
 
 

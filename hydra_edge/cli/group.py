@@ -95,6 +95,7 @@ class RootGroup(Group):
             ctx.fail(f"{hint} A query of several words goes in quotes.")
         output.note(f"{hint} Taken as a query.")
 
+    # Whatever else typer's own takes is given by name here, never by place.
     def main(self, args: Sequence[str] | None = None, **extra: Any) -> Any:  # type: ignore[override]
         """Run one command and turn whatever ends it into an exit code."""
         given = list(sys.argv[1:] if args is None else args)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from hydra_edge.errors import BackendError
 from hydra_edge.llm.request import without_system
@@ -57,9 +58,12 @@ class ChatTemplate:
             return self._fill(folded)
 
     def _fill(self, messages: Sequence[Mapping[str, str]]) -> list[Part]:
-        holes = [{"role": m["role"], "content": f"\ue000{i}\ue001"} for i, m in enumerate(messages)]
+        # Any: llama_cpp has a type of its own for a message of each role.
+        holes: list[Any] = [
+            {"role": m["role"], "content": f"\ue000{i}\ue001"} for i, m in enumerate(messages)
+        ]
         try:
-            rendered = str(self._render(messages=holes).prompt)  # type: ignore[arg-type]
+            rendered = str(self._render(messages=holes).prompt)
         except Exception as err:  # see above
             raise self._broken(err) from err
         pieces = _HOLE.split(rendered)

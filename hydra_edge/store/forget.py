@@ -251,12 +251,34 @@ def forget(db: Database, ids: Sequence[str], source: str | None) -> ForgetReceip
             repeats=len(repeats),
             tasks=heads.mark_stale(connection, sorted(tasks)),
         )
-        mark_erasing(connection)
-    erase_bytes(db, receipt=receipt)
+        _mark_erasing(connection)
+    _erase_bytes(db, receipt=receipt)
     return receipt
 
 
-def mark_erasing(connection: Connection) -> None:
+def clear_log(db: Database, *, with_choices: bool) -> int:
+    """Erase the log and, if wanted, the choices no record was kept of; see ``Store.clear_log``."""
+    with db.writing() as connection:
+        # First: the log tells since when heads may have learned from them.
+        cleared = _drop_unkept_choices(connection) if with_choices else 0
+        cleared += log.clear(connection)
+        _mark_erasing(connection)
+    _erase_bytes(db, cleared=cleared)
+    return cleared
+
+
+def _drop_unkept_choices(connection: Connection) -> int:
+    """Delete them with the vectors of their texts, and mark the heads that may know them."""
+    gone = choices.drop_unkept(connection)
+    for task, (answer, moment) in gone.since.items():
+        heads.mark_stored_since(connection, task, answer, moment)
+    if gone.count:  # and who is learning from one in another program is to begin anew
+        vectors.drop(connection, gone.texts - records.still_used(connection, gone.texts))
+        records.mark_changed(connection, rewritten=True)
+    return gone.count
+
+
+def _mark_erasing(connection: Connection) -> None:
     """Remember, in the transaction that deletes, that bytes are still to be erased."""
     connection.execute("REPLACE INTO meta VALUES (?, '1')", (META_ERASING,))
 
@@ -267,7 +289,7 @@ def erasing(connection: Connection) -> bool:
     return row is not None
 
 
-def erase_bytes(db: Database, *, receipt: ForgetReceipt | None = None, cleared: int = 0) -> None:
+def _erase_bytes(db: Database, *, receipt: ForgetReceipt | None = None, cleared: int = 0) -> None:
     """Rewrite the index and the file without what was deleted, and empty the WAL.
 
     Raises
@@ -301,7 +323,7 @@ def finish(db: Database) -> None:
         if not erasing(connection):
             return
     with contextlib.suppress(StoreError), db.waiting_at_most(_FINISH_WAIT_S):
-        erase_bytes(db)
+        _erase_bytes(db)
 
 
 def _is_ours(path: Path) -> bool:
@@ -328,8 +350,8 @@ def _erase_all(db: Database) -> None:
         for (trigger,) in triggers:
             connection.execute(trigger)
         records.mark_changed(connection, rewritten=True)
-        mark_erasing(connection)
-    erase_bytes(db)
+        _mark_erasing(connection)
+    _erase_bytes(db)
 
 
 def forget_user(path: Path) -> None:

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from hydra_edge.errors import ShapeError, StoreError
 from hydra_edge.store import choices, log
+from hydra_edge.store.records import as_read
 from hydra_edge.store.values import (
     DamagedValueError,
     bind,
@@ -94,8 +95,14 @@ def _make_current(connection: Connection, task: str, role: Role, version: int) -
     )
 
 
-def save(connection: Connection, state: HeadState) -> HeadState:
+def save(connection: Connection, state: HeadState, rewrites: int | None) -> HeadState:
     """Store a new version and make it current; see ``Store.save_head``."""
+    if not as_read(connection, rewrites):
+        raise StoreError(
+            f"The {state.role} head for {state.task} was not stored: got records that "
+            "were rewritten or forgotten meanwhile; expected those it learned from. Fit "
+            f"again: hydra-edge fit-head --task {state.task}"
+        )
     d = len(state.features)
     weight = _pack(state.weight, (d,), "weight")
     precision = _pack(state.precision, (d, d), "precision")

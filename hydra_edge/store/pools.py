@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from sqlite3 import Connection
 from typing import Any
 
+from hydra_edge.store.records import as_read
 from hydra_edge.store.values import (
     DamagedValueError,
     as_float,
@@ -40,8 +41,10 @@ class StoredPool:
     completions: tuple[Completion, ...]
 
 
-def put(connection: Connection, pool: StoredPool) -> None:
-    """Store one pool; see ``Store.put_pool``."""
+def put(connection: Connection, pool: StoredPool, rewrites: int | None) -> bool:
+    """Store one pool if records stayed as they were; see ``Store.put_pool``."""
+    if not as_read(connection, rewrites):
+        return False
     packed = [
         [c.text, bool(c.greedy), int(c.tokens), as_float(c.logprob), c.finish, bool(c.zero_shot)]
         for c in pool.completions
@@ -55,6 +58,7 @@ def put(connection: Connection, pool: StoredPool) -> None:
             time.time(),
         ),
     )
+    return True
 
 
 def completions_of(value: Any) -> tuple[Completion, ...]:

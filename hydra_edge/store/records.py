@@ -46,6 +46,11 @@ def mark_changed(connection: Connection, *, rewritten: bool) -> None:
     connection.execute("REPLACE INTO meta VALUES (?, ?)", (META_REVISION, value))
 
 
+def as_read(connection: Connection, rewrites: int | None) -> bool:
+    """Tell whether records were neither rewritten nor forgotten since; None: it does not matter."""
+    return rewrites in (None, revision(connection).rewrites)
+
+
 def record_of(row: Sequence[Any]) -> Record:
     """Read one row of ``COLUMNS``."""
     record_id, task, moment, private, source, text, output = row
@@ -127,6 +132,23 @@ def counts_by(connection: Connection, column: str, *, public: bool = False) -> d
         f"GROUP BY {column} ORDER BY n DESC, {column}"
     )
     return {text_of(value): int(n) for value, n in rows}
+
+
+class TaskCounts:
+    """How many records each task has, counted anew only after a record has changed.
+
+    Must be used within a transaction that holds the file still.
+    """
+
+    def __init__(self) -> None:
+        self._counted: tuple[Revision, dict[str, int]] | None = None
+
+    def counts(self, connection: Connection) -> dict[str, int]:
+        """Return the counts, the most frequent first; see ``Store.tasks``."""
+        now = revision(connection)
+        if self._counted is None or self._counted[0] != now:
+            self._counted = now, counts_by(connection, "task")
+        return dict(self._counted[1])
 
 
 def get(connection: Connection, record_id: str) -> Record:

@@ -10,13 +10,11 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from sqlite3 import Connection
 from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 
-from hydra_edge.errors import StoreError
 from hydra_edge.store import (
     adding,
     check,
@@ -31,11 +29,11 @@ from hydra_edge.store import (
     vectors,
 )
 from hydra_edge.store.bm25 import Bm25
-from hydra_edge.store.choices import Helped, StoredChoice, drop_unkept
+from hydra_edge.store.choices import Helped, StoredChoice
 from hydra_edge.store.database import Database
 from hydra_edge.store.log import LoggedGeneration
 from hydra_edge.store.pools import StoredPool
-from hydra_edge.store.records import Revision
+from hydra_edge.store.records import Revision, TaskCounts
 from hydra_edge.store.schema import reindex
 from hydra_edge.types import (
     AddResult,
@@ -50,11 +48,6 @@ from hydra_edge.types import (
 )
 
 
-def _as_read(connection: Connection, rewrites: int | None) -> bool:
-    """Tell whether records were neither rewritten nor forgotten since; None: it does not matter."""
-    return rewrites in (None, records.revision(connection).rewrites)
-
-
 class Store:
     """One person's history, vectors, pools, choices, heads and log; see ``Store.open``.
 
@@ -66,7 +59,7 @@ class Store:
         self._db = db
         self._bm25 = Bm25()
         self._helped = Helped()
-        self._tasks: tuple[Revision, dict[str, int]] | None = None
+        self._tasks = TaskCounts()
 
     @classmethod
     def open(cls, path: Path, *, create: bool = True) -> Self:
@@ -164,11 +157,7 @@ class Store:
     def tasks(self) -> dict[str, int]:
         """Count the records of each task, the most frequent first."""
         with self._db.reading() as connection:
-            known, now = self._tasks, records.revision(connection)
-            if known is None or known[0] != now:
-                known = now, records.counts_by(connection, "task")
-                self._tasks = known
-            return dict(known[1])
+            return self._tasks.counts(connection)
 
     def public_tasks(self) -> dict[str, int]:
         """Count the records of each task that are not private, the most frequent first."""
@@ -286,27 +275,18 @@ class Store:
         *,
         rewrites: int | None = None,
     ) -> bool:
-        """Cache vectors, each ``(d,)`` of any float type, by ``types.text_hash`` of their text.
+        """Cache vectors by ``types.text_hash`` of their text; return whether all were stored.
 
-        ``rewrites`` is how often records had been rewritten or forgotten (``revision``) before
-        the texts were read: where that has changed no more are stored, for a text may be gone.
-
-        Returns
-        -------
-        bool
-            Whether all were stored.
+        Each is ``(d,)`` of any float type. ``rewrites`` is how often records had been rewritten
+        or forgotten (``revision``) before the texts were read: where that has changed no more are
+        stored, for a text may be gone.
 
         Raises
         ------
         ShapeError
             If one is not one-dimensional, or not finite in float16.
         """
-        for batch in vectors.batches(items):
-            with self._db.writing() as connection:
-                if not _as_read(connection, rewrites):
-                    return False
-                vectors.put(connection, base_id, batch)
-        return True
+        return vectors.put(self._db, base_id, items, rewrites)
 
     def texts_in_use(self, texts: Iterable[str]) -> tuple[int, set[str]]:
         """Return how often records were rewritten, and which texts one has; reads all of them."""
@@ -319,12 +299,9 @@ class Store:
             return vectors.count(connection, base_id)
 
     def drop_other_vectors(self, base_id: str) -> int:
-        """Delete the vectors of all other bases, which costs nothing where there are none.
+        """Delete the vectors of all other bases; return how many there were.
 
-        Returns
-        -------
-        int
-            How many there were.
+        It costs nothing where there are none.
         """
         with self._db.writing() as connection:
             return vectors.drop_others(connection, base_id)
@@ -341,25 +318,18 @@ class Store:
         purpose: str = "pool",
         rewrites: int | None = None,
     ) -> bool:
-        """Keep the answers sampled for a prompt (see ``StoredPool``); on disk on return.
+        """Keep the answers sampled for a prompt (see ``StoredPool``); return whether they were.
 
-        ``key`` identifies prompt and model: a pool under the same key is replaced. ``rewrites``
-        is how often records had been rewritten or forgotten (``revision``) when the prompt was
-        made: where that has changed nothing is kept, for the prompt may show what is gone.
-
-        Returns
-        -------
-        bool
-            Whether it was kept.
+        They are on disk on return. ``key`` identifies prompt and model: a pool under the same key
+        is replaced. ``rewrites`` is how often records had been rewritten or forgotten
+        (``revision``) when the prompt was made: where that has changed nothing is kept, for the
+        prompt may show what is gone.
         """
         pool = StoredPool(
             key, task, model, purpose, query_id, tuple(record_ids), tuple(completions)
         )
         with self._db.writing() as connection:
-            if not _as_read(connection, rewrites):
-                return False
-            pools.put(connection, pool)
-            return True
+            return pools.put(connection, pool, rewrites)
 
     def pool(self, key: str) -> tuple[Completion, ...] | None:
         """Return the answers kept under a key, in the order they were drawn."""
@@ -389,13 +359,7 @@ class Store:
             If its report is not JSON, or ``rewrites`` has changed.
         """
         with self._db.writing() as connection:
-            if not _as_read(connection, rewrites):
-                raise StoreError(
-                    f"The {state.role} head for {state.task} was not stored: got records that "
-                    "were rewritten or forgotten meanwhile; expected those it learned from. Fit "
-                    f"again: hydra-edge fit-head --task {state.task}"
-                )
-            return heads.save(connection, state)
+            return heads.save(connection, state, rewrites)
 
     def head(self, task: str, role: Role) -> HeadState | None:
         """Return the version in use."""
@@ -469,21 +433,7 @@ class Store:
         ``choices`` erases those no record was kept of, too, and counts them, with the vectors of
         their texts; heads that may have learned from them are marked stale, but none stored before.
         """
-        with self._db.writing() as connection:
-            cleared = 0
-            if choices:  # first: the log tells since when heads may have learned from them
-                gone = drop_unkept(connection)
-                cleared = gone.count
-                for task, (answer, moment) in gone.since.items():
-                    heads.mark_stored_since(connection, task, answer, moment)
-                if cleared:  # and who is learning from one in another program is to begin anew
-                    unused = gone.texts - records.still_used(connection, gone.texts)
-                    vectors.drop(connection, unused)
-                    records.mark_changed(connection, rewritten=True)
-            cleared += log.clear(connection)
-            forget.mark_erasing(connection)
-        forget.erase_bytes(self._db, cleared=cleared)
-        return cleared
+        return forget.clear_log(self._db, with_choices=choices)
 
     def put_choice(
         self,

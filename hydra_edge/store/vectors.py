@@ -14,6 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from hydra_edge.errors import ShapeError
+from hydra_edge.store.database import Database
+from hydra_edge.store.records import as_read
 from hydra_edge.store.schema import hash_key
 from hydra_edge.store.values import CHUNK, bind
 from hydra_edge.types import Half1d, text_hash
@@ -104,17 +106,23 @@ def _rows(
         yield hash_key(key), half.tobytes()
 
 
-def batches(
+def put(
+    db: Database,
+    base_id: str,
     items: Mapping[str, npt.NDArray[np.floating]],
-) -> Iterator[list[tuple[bytes, bytes]]]:
-    """Pack vectors, checked, into lists for ``put``; see ``Store.put_vectors``."""
+    rewrites: int | None,
+) -> bool:
+    """Store vectors in batches while records stay as they were; see ``Store.put_vectors``."""
     rows = _rows(items)
     while batch := list(islice(rows, _BATCH)):
-        yield batch
+        with db.writing() as connection:
+            if not as_read(connection, rewrites):
+                return False
+            _put_batch(connection, base_id, batch)
+    return True
 
 
-def put(connection: Connection, base_id: str, batch: Sequence[tuple[bytes, bytes]]) -> None:
-    """Store one batch of vectors."""
+def _put_batch(connection: Connection, base_id: str, batch: Sequence[tuple[bytes, bytes]]) -> None:
     connection.execute("INSERT OR IGNORE INTO bases (base_id) VALUES (?)", (bind(base_id),))
     base = _base(connection, base_id)
     connection.executemany(

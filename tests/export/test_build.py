@@ -28,7 +28,7 @@ from transformers import BertConfig, BertModel
 import export.label
 from bench.guard import BenchError, check_not_trained_on
 from export.agreement import LIMITS as AGREEMENT
-from export.build import STAGES, build
+from export.build import build
 from export.cache import CachedLLM, answers_file, pack_answers
 from export.data import UserHistory
 from export.encoder import MAX_WEIGHT
@@ -48,6 +48,7 @@ from hydra_edge.types import JsonDict, Progress, Role
 
 pytestmark = pytest.mark.export
 
+STAGES = ("onnx", "mine", "label", "train", "agree", "pack")
 TOPICS = ("parser", "speech", "vision", "music")
 PLACES = ("harbour", "bridge", "garden", "station", "market", "tower")
 FILLERS = ("a", "study", "on", "text", "of", "the", "in", "##s", *"0123456789")

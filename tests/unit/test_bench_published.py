@@ -307,17 +307,6 @@ def test_labelling_asks_at_temperature_zero_once_and_replays_or_fails(
         label_records(replay, task, user, 20, queries)
 
 
-def test_labelling_reports_progress(llm) -> None:
-    told: list[tuple[str, int, int]] = []
-    user = of_rows(text_rows(1, 20))
-    queries = draw(user, 20, 2, seed=0)
-    for label in (label_records, label_pools):
-        label(llm, BUILTIN["paper_title"], user, 20, queries,
-              progress=lambda *told_now: told.append(told_now))  # fmt: skip
-    assert told == [("record labels", 1, 2), ("record labels", 2, 2),
-                    ("pool labels", 1, 2), ("pool labels", 2, 2)]  # fmt: skip
-
-
 # The head in numpy ---------------------------------------------------------------------------
 
 
