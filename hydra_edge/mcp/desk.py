@@ -27,7 +27,7 @@ from hydra_edge.mcp import shapes
 from hydra_edge.personalizer import Personalizer
 from hydra_edge.reasons import in_words, largest
 from hydra_edge.store import answer_id
-from hydra_edge.tasks import TaskSpec, canonical_name
+from hydra_edge.tasks import TaskSpec
 from hydra_edge.turns import stoppable
 from hydra_edge.types import Completion, Generation, HeadInfo, JsonDict, Record, Role
 
@@ -87,8 +87,11 @@ class Desk:
         self._prompted_last = False  # whether a prompt was handed out since the last answer
 
     def search(self, query: str, *, task: str | None, limit: int) -> shapes.Found:
-        """Find records by their words, in all tasks unless one is named."""
-        name = canonical_name(task) if task else None
+        """Find records by their words, in all tasks unless one is named.
+
+        One that does not exist is refused: nothing found would read as nothing written.
+        """
+        name = self._task(task).name if task else None
         size = limit
         while True:
             found = self.person.store.search(query, task=name, limit=size)

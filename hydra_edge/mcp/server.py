@@ -17,8 +17,9 @@ from typing import Annotated, TypeVar
 
 from mcp.server.mcpserver import Context, MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
+from mcp.server.mcpserver.tools import Tool
 from mcp_types import ToolAnnotations
-from pydantic import Field
+from pydantic import Field, create_model
 
 from hydra_edge import __version__
 from hydra_edge.errors import HydraError
@@ -53,6 +54,7 @@ ChosenId = Annotated[
     ),
 ]
 _READS = ToolAnnotations(read_only_hint=True, open_world_hint=False)
+_ASKS = ToolAnnotations(read_only_hint=False, destructive_hint=False, open_world_hint=True)
 _WRITES = ToolAnnotations(read_only_hint=False, destructive_hint=False, open_world_hint=False)
 
 
@@ -112,23 +114,33 @@ def build_server(desk: Desk) -> MCPServer[None]:
         finally:
             worker.close()
 
-    server: MCPServer[None] = MCPServer(
+    return MCPServer(
         "hydra-edge",
         title="hydra-edge",
         version=__version__,
         instructions=_INSTRUCTIONS,
+        tools=[*_reading(desk, worker), *_answering(desk, worker)],
         lifespan=lifespan,
         log_level="ERROR",  # at INFO the SDK logs our messages, which may quote the user
     )
-    _add_reading(server, desk, worker)
-    _add_answering(server, desk, worker)
-    return server
 
 
-def _add_reading(server: MCPServer[None], desk: Desk, worker: Worker) -> None:
-    """Add the tools that change nothing."""
+def _tool(work: Callable[..., object], title: str, annotations: ToolAnnotations) -> Tool:
+    """Return a tool that refuses arguments it does not know, and says so in its schema.
 
-    @server.tool(title="Search my history", annotations=_READS)
+    The SDK's own drops them without a word: a slip in a name would pass for the wish itself.
+    """
+    tool = Tool.from_function(work, title=title, annotations=annotations)
+    known = tool.fn_metadata.arg_model
+    strict = create_model(known.__name__, __base__=known, __cls_kwargs__={"extra": "forbid"})
+    tool.fn_metadata.arg_model = strict
+    tool.parameters = strict.model_json_schema(by_alias=True)
+    return tool
+
+
+def _reading(desk: Desk, worker: Worker) -> list[Tool]:
+    """Return the tools that change nothing."""
+
     async def search_history(
         query: Annotated[str, Field(description="Words to look for.")],
         task: Annotated[
@@ -139,7 +151,6 @@ def _add_reading(server: MCPServer[None], desk: Desk, worker: Worker) -> None:
         """Find what the user wrote before by its words: what they answered, and with what."""
         return await worker.do(lambda _stop: desk.search(query, task=task, limit=limit))
 
-    @server.tool(title="Personalize a prompt", annotations=_READS)
     async def personalize(
         query: Query,
         task: Task = None,
@@ -156,7 +167,6 @@ def _add_reading(server: MCPServer[None], desk: Desk, worker: Worker) -> None:
             lambda stop: desk.personalize(query, task=task, records=records, should_stop=stop)
         )
 
-    @server.tool(title="Explain an answer", annotations=_READS)
     async def explain(generation_id: GenerationId = None) -> shapes.Explained:
         """Say why generate showed the records it showed and chose the answer it chose.
 
@@ -164,16 +174,16 @@ def _add_reading(server: MCPServer[None], desk: Desk, worker: Worker) -> None:
         """
         return await worker.do(lambda _stop: desk.explain(generation_id))
 
+    return [
+        _tool(search_history, "Search my history", _READS),
+        _tool(personalize, "Personalize a prompt", _READS),
+        _tool(explain, "Explain an answer", _READS),
+    ]
 
-def _add_answering(server: MCPServer[None], desk: Desk, worker: Worker) -> None:
-    """Add the tools that ask the LLM and that teach the head."""
 
-    @server.tool(
-        title="Answer as I would",
-        annotations=ToolAnnotations(
-            read_only_hint=False, destructive_hint=False, open_world_hint=True
-        ),
-    )
+def _answering(desk: Desk, worker: Worker) -> list[Tool]:
+    """Return the tools that ask the LLM and that teach the head."""
+
     async def generate(
         ctx: Ctx,
         query: Query,
@@ -194,7 +204,6 @@ def _add_answering(server: MCPServer[None], desk: Desk, worker: Worker) -> None:
             )
         )
 
-    @server.tool(title="Record my choice", annotations=_WRITES)
     async def record_choice(
         generation_id: ChosenId = None,
         pick: Annotated[
@@ -214,6 +223,11 @@ def _add_answering(server: MCPServer[None], desk: Desk, worker: Worker) -> None:
         return await worker.do(
             lambda _stop: desk.record_choice(generation_id, pick=pick, text=text, keep=keep)
         )
+
+    return [
+        _tool(generate, "Answer as I would", _ASKS),
+        _tool(record_choice, "Record my choice", _WRITES),
+    ]
 
 
 def _teller(ctx: Ctx, total: int) -> Callable[[Completion], None]:

@@ -265,7 +265,10 @@ class ChatAnswer:
         if any(end == "cut" for _, end in chosen):
             notes.append("the answer is not whole: the LLM's reply broke off before its end")
         if len(self.choices) < asked.choices:
-            notes.append(f"{len(self.choices)} of {asked.choices} choices: no more answers differ")
+            usage = generation.usage
+            # Of those that did not arrive nobody knows whether they differ.
+            why = "" if usage.received < usage.requested else ": no more answers differ"
+            notes.append(f"{len(self.choices)} of {asked.choices} choices{why}")
         self.ours = generation_json(generation, explain=asked.explain, notes=tuple(notes))
 
     def _finish(self, text: str, end: str) -> tuple[str, str]:

@@ -31,6 +31,12 @@ _TYPES = {
     HTTPStatus.FORBIDDEN: "permission_error",
     HTTPStatus.TOO_MANY_REQUESTS: "rate_limit_error",
 }
+# Asked again at once, these fail again, some after minutes of the LLM's work: OpenAI's clients,
+# which ask twice more after any 5xx, 409 or 429, are told not to.
+_STAYS = frozenset({
+    "apps_unusable", "backend_auth", "base_mismatch", "bundle", "bundle_hash", "bundle_version",
+    "internal", "no_llm", "timeout",
+})  # fmt: skip
 RETRY_AFTER_S = 1  # an answer takes a second or so, hence a place in the queue comes free
 
 
@@ -84,9 +90,11 @@ def error_json(error: HydraError) -> JsonDict:
 
 def error_response(error: HydraError) -> Response:
     """Answer a request with an error."""
-    status, _ = _status(error)
+    status, code = _status(error)
     headers: dict[str, str] = dict(getattr(error, "headers", {}))
-    if status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE):
+    if code in _STAYS:
+        headers["x-should-retry"] = "false"
+    elif status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE):
         headers["Retry-After"] = str(RETRY_AFTER_S)
     if status == HTTPStatus.UNAUTHORIZED:
         headers["WWW-Authenticate"] = "Bearer"

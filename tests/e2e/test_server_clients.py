@@ -18,7 +18,7 @@ import test_openai_server
 from serving import EchoLLM, history, serving
 
 from hydra_edge.config import Config
-from hydra_edge.errors import BackendError
+from hydra_edge.errors import BackendAuthError, BackendError
 from hydra_edge.llm.openai_api import OpenAIApi
 from hydra_edge.personalizer import Personalizer
 from hydra_edge.types import Completion
@@ -193,6 +193,24 @@ def test_sdk_retries_a_failure_of_the_llm_and_then_has_its_answer(hash_encoder):
     ):
         answer = client.chat.completions.create(model="hydra-edge", messages=ASK)
     assert "4711" in answer.choices[0].message.content
+
+
+def test_sdk_does_not_ask_again_where_the_failure_stays(hash_encoder):
+    class Refused(EchoLLM):
+        def answers(self, prompt, n):
+            raise BackendAuthError("The key is refused. Set another one.")
+
+    llm = Refused()
+    me = Personalizer.from_records(history(), llm=llm, encoder=hash_encoder)
+    with (
+        me,
+        serving(me) as served,
+        openai.OpenAI(base_url=f"{served.url}/v1", api_key=served.token, max_retries=2) as client,
+        pytest.raises(openai.InternalServerError) as failed,
+    ):
+        client.chat.completions.create(model="hydra-edge", messages=ASK)
+    assert failed.value.code == "backend_auth"
+    assert len(llm.asked) == 1
 
 
 def ask_llm(folder: Path, url: str, token: str, *args: str, prompt: str) -> str:

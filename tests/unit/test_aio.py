@@ -6,13 +6,21 @@ import asyncio
 import inspect
 import threading
 from contextlib import aclosing
+from contextvars import ContextVar
 
 import pytest
 from serving import LONG_S, EchoLLM, GatedLLM, history
 
 from hydra_edge import AsyncPersonalizer, Personalizer
 from hydra_edge.config import Config
-from hydra_edge.errors import CancelledError, ClosedError, ConfigError, UnknownUserError
+from hydra_edge.errors import (
+    CancelledError,
+    ClosedError,
+    ConfigError,
+    StoreError,
+    UnknownUserError,
+)
+from hydra_edge.store.adding import BATCH
 from hydra_edge.types import Completion, Generation, Record
 
 TASK = "paper_title"
@@ -127,6 +135,28 @@ def test_add_waits_for_no_fit_nor_for_those_that_wait_for_one(opened, hash_encod
     assert run(work()).added == 1
 
 
+def test_many_fits_that_wait_leave_ranking_and_forgetting_to_others(opened):
+    llm = GatedLLM()
+
+    async def work():
+        async with opened(llm) as p:
+            fits = [asyncio.create_task(p.fit_head(TASK, calls=16)) for _ in range(5)]
+            await acquired(llm.started)
+            ranking = await p.rank("about parsers")
+            assert not any(fit.done() for fit in fits)
+            forgotten = await p.forget("r3")
+            await acquired(llm.stopped)
+            await acquired(llm.started)  # the next fit has its turn only then
+            assert sum(fit.done() for fit in fits) <= 1, "the one that was under way"
+            llm.gate.set()
+            return ranking, forgotten, await asyncio.gather(*fits)
+
+    ranking, forgotten, reports = run(work())
+    assert ranking.records
+    assert forgotten.records == 1
+    assert [report.records for report in reports[1:]] == [len(history()) - 1] * 4
+
+
 def test_many_answers_at_once_are_not_crossed(opened):
     async def work():
         async with opened(EchoLLM()) as p:
@@ -159,6 +189,46 @@ def test_callbacks_are_called_on_the_loop_in_order_before_the_result(opened):
 
     assert run(work()) == threads.pop()
     assert not threads
+
+
+def test_llm_and_callbacks_see_the_context_variables_of_the_caller(opened):
+    request, seen = ContextVar("request", default="none"), []
+
+    class Logging(EchoLLM):
+        def complete(self, prompt, **options):
+            seen.append(("llm", prompt.query, request.get()))
+            return super().complete(prompt, **options)
+
+    async def ask(p, query):
+        request.set(query)
+        await p.generate(query, n=1, on_candidate=lambda _: seen.append((query, request.get())))
+        await p.fit_head(TASK, calls=0, progress=lambda *_: seen.append((query, request.get())))
+
+    async def work():
+        async with opened(Logging()) as p:
+            await asyncio.gather(ask(p, "about speech"), ask(p, "about vision"))
+        assert request.get() == "none"
+
+    run(work())
+    assert {("llm", q, q) for q in ("about speech", "about vision")} <= set(seen)
+    assert {(q, q) for q in ("about speech", "about vision")} <= set(seen)
+    assert all(mine == var for *_, mine, var in seen)
+
+
+def test_opening_sees_the_context_variables_of_the_caller(hash_encoder):
+    request, seen = ContextVar("request"), []
+
+    def opening():
+        seen.append(request.get())
+        return Personalizer.from_records(history(), encoder=hash_encoder, config=Config())
+
+    async def work():
+        request.set("mine")
+        async with AsyncPersonalizer(opening):
+            pass
+
+    run(work())
+    assert seen == ["mine"]
 
 
 # ---- cancelling
@@ -239,6 +309,72 @@ def test_cancelled_fit_stops_asking(opened):
             return await p.fit_head(TASK, use_llm=False)
 
     assert run(work()).pools_reused == 0
+
+
+def test_fit_cancelled_while_it_waits_never_starts(opened, monkeypatch):
+    llm, started, fit_head = GatedLLM(), [], Personalizer.fit_head
+
+    def noted(self, task=None, *, calls=None, **options):
+        started.append(calls)
+        return fit_head(self, task, calls=calls, **options)
+
+    monkeypatch.setattr(Personalizer, "fit_head", noted)
+
+    async def work():
+        async with opened(llm) as p:
+            fits = [asyncio.create_task(p.fit_head(TASK, calls=16 + i)) for i in range(3)]
+            await acquired(llm.started)
+            fits[1].cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await fits[1]
+            llm.gate.set()
+            await asyncio.gather(fits[0], fits[2])
+
+    run(work())
+    assert started == [16, 18]
+
+
+def some_records(n, before):
+    """Give records, and call ``before`` with the number of each, and with ``n`` at the end."""
+    for i in range(n):
+        before(i)
+        yield Record(f"more {i}", f"Parser: more {i}", TASK, id=f"m{i}")
+    before(n)
+
+
+def test_cancelled_add_stops_and_keeps_whole_batches(opened):
+    begun, gate = threading.Semaphore(0), threading.Event()
+
+    def wait(i):
+        if i == BATCH + 1:
+            begun.release()
+            assert gate.wait(LONG_S)
+
+    async def work():
+        async with opened(EchoLLM()) as p:
+            adding = asyncio.create_task(p.add(some_records(4 * BATCH, wait)))
+            await acquired(begun)
+            adding.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await adding
+            gate.set()
+            added = await p.add(Record("another", "Parser: another", TASK))  # once that has ended
+            return added.added, p.personalizer.store.count()
+
+    assert run(work()) == (1, len(history()) + BATCH + 1)
+
+
+def test_records_that_are_none_are_refused_as_the_personalizer_does(opened):
+    async def work():
+        async with opened(EchoLLM()) as p:
+            for wrong in (7, "text", [7]):
+                with pytest.raises(ConfigError) as ours:
+                    await p.add(wrong)
+                with pytest.raises(ConfigError) as theirs:
+                    p.personalizer.add(wrong)
+                assert str(ours.value) == str(theirs.value)
+
+    run(work())
 
 
 @pytest.mark.parametrize(
@@ -384,6 +520,60 @@ def test_close_ends_answers_under_way_and_threads(opened):
     assert [type(error) for error in run(work())] == [ClosedError] * 3
     assert llm.stopped.acquire(timeout=LONG_S)
     assert threading.active_count() == before
+
+
+def test_close_ends_fits_under_way_and_in_line(opened):
+    llm = GatedLLM()
+    before = threading.active_count()
+
+    async def work():
+        p = await opened(llm).__aenter__()
+        fits = [asyncio.create_task(p.fit_head(TASK, calls=16)) for _ in range(3)]
+        await acquired(llm.started)
+        await p.close()
+        return await asyncio.gather(*fits, return_exceptions=True)
+
+    _, *in_line = run(work())  # the one under way ends with what it has
+    assert [type(error) for error in in_line] == [ClosedError] * 2
+    assert llm.stopped.acquire(timeout=LONG_S)
+    assert not llm.started.acquire(blocking=False)
+    assert threading.active_count() == before
+
+
+@pytest.mark.parametrize("at", [BATCH + 1, 2 * BATCH - 1], ids=["midway", "at the end"])
+def test_close_ends_an_add_under_way(opened, monkeypatch, at):
+    begun, gate = threading.Semaphore(0), threading.Event()
+
+    def wait(i):
+        if i == at:
+            begun.release()
+            assert gate.wait(LONG_S)
+
+    async def work():
+        p = await opened(EchoLLM()).__aenter__()
+        store = p.personalizer.store
+        close = store.close
+        monkeypatch.setattr(store, "close", lambda: (close(), gate.set()))
+        adding = asyncio.create_task(p.add(some_records(2 * BATCH - 1, wait)))
+        await acquired(begun)
+        await p.close()
+        with pytest.raises(ClosedError, match="before all records were stored"):
+            await adding
+
+    run(work())
+
+
+def test_add_that_fails_says_why_as_long_as_it_is_open(opened, monkeypatch):
+    def fail(*_, **__):
+        raise StoreError("The disk is full.")
+
+    async def work():
+        async with opened(EchoLLM()) as p:
+            monkeypatch.setattr(p.personalizer.store, "add", fail)
+            with pytest.raises(StoreError, match="disk is full"):
+                await p.add(Record("a", "b", TASK))
+
+    run(work())
 
 
 def test_use_before_entering_says_so(opened):

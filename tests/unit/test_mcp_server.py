@@ -83,6 +83,35 @@ def test_tools_all_five_are_described_with_typed_inputs_and_outputs(person):
     assert "ctx" not in tools["generate"].input_schema["properties"]
 
 
+def test_tools_argument_nobody_knows_is_refused_and_the_schema_says_so(person):
+    async def run():
+        async with Client(build_server(Desk(person))) as client:
+            tools = (await client.list_tools()).tools
+            return tools, [
+                await client.call_tool(tool.name, {"query": "q", "nope": 1}) for tool in tools
+            ]
+
+    tools, results = asyncio.run(run())
+
+    assert all(tool.input_schema["additionalProperties"] is False for tool in tools)
+    for result in results:
+        assert result.is_error
+        assert "nope\n  Extra inputs are not permitted" in result.content[0].text
+
+
+def test_tools_null_counts_as_left_out(person):
+    results = call(
+        Desk(person),
+        ("search_history", {"query": "parser", "task": None}),
+        ("personalize", {"query": "q", "task": None, "records": None}),
+        ("generate", {"query": "q", "task": None, "candidates": None}),
+        ("explain", {"generation_id": None}),
+        ("record_choice", {"generation_id": None, "pick": 1, "text": None}),
+    )
+
+    assert not any(result.is_error for result in results), results
+
+
 def test_search_finds_by_words_and_leaves_private_records_out(person):
     found = one(Desk(person), "search_history", query="parser")["records"]
 
@@ -178,6 +207,27 @@ def test_task_nobody_names_is_the_plain_one_where_all_is_private(person):
     assert one(Desk(person), "personalize", query="q")["task"] == "general"
 
 
+def test_search_task_of_private_records_is_refused_as_an_unknown_one_is(diary):
+    private = refused(Desk(diary), ("search_history", {"query": "text", "task": "diary"}))
+    unknown = refused(Desk(diary), ("search_history", {"query": "text", "task": "no such"}))
+
+    assert private == unknown
+    assert "diary" not in private
+    assert "commit_subject" not in private
+    host = Desk(diary, allow_private=True)
+    assert one(host, "search_history", query="text", task="Diary")["records"]
+    assert "commit_subject" in refused(host, ("search_history", {"query": "q", "task": "no such"}))
+
+
+def test_search_task_that_may_be_named_is_searched_also_where_it_has_nothing(diary):
+    for desk, task in ((Desk(diary, task="diary"), "diary"), (Desk(diary), "email_reply")):
+        assert one(desk, "search_history", query="text", task=task) == {"records": []}
+    (found, *_) = one(Desk(diary), "search_history", query="parser", task="Commit-Subject")[
+        "records"
+    ]
+    assert found["task"] == "commit_subject"
+
+
 @pytest.mark.parametrize("tool", ["personalize", "generate"])
 def test_task_of_private_records_is_refused_as_an_unknown_one_is(diary, tool):
     private = refused(Desk(diary), (tool, {"query": "q", "task": "diary"}))
@@ -219,7 +269,7 @@ def test_host_guessing_a_label_cannot_tell_whether_private_records_have_it(
             desk = Desk(person)
             made = one(desk, asked, query="text 99", task="colour")
             one(desk, "record_choice", generation_id=made["generation_id"], text="mallory")
-            found = one(desk, "search_history", query="text 99", task="colour", k=32)["records"]
+            found = one(desk, "search_history", query="text 99", task="colour", limit=32)["records"]
             told.append([record["output"] for record in found])
 
     assert told[0] == told[1]

@@ -281,7 +281,7 @@ def test_generate_none_of_a_closed_set_is_said(person: Make, scripted, switch: s
     answers = ["4"] * 8
     p = person(_ratings(20), llm=scripted(lambda _p, n: answers[:n]))
     _with_switch(p, switch)
-    answers[:] = ["4 stars"] * 8
+    answers[:] = ["four stars"] * 8
     (note,) = p.generate("film 7", task="film_rating").notes
-    assert "none of the LLM's answers ('4 stars' ...) is one of the 5 of film_rating" in note
+    assert "none of the LLM's answers ('four stars' ...) is one of the 5 of film_rating" in note
     assert ("is a guess" in note) == (switch == "baseline")

@@ -16,10 +16,15 @@ from serving import LONG_S, EchoLLM, GatedLLM, chat, history, serving
 
 from hydra_edge.config import Config
 from hydra_edge.errors import (
+    BackendAuthError,
     BackendError,
     BackendRateLimitError,
+    BackendTimeoutError,
+    BundleHashError,
     ConfigError,
     ContextLengthError,
+    StoreError,
+    UnknownModelError,
 )
 from hydra_edge.personalizer import Personalizer
 from hydra_edge.server.routes import api_routes
@@ -176,6 +181,31 @@ def test_chat_failure_of_the_llm_is_a_status(person, error, status, code):
         response = client.post(CHAT, json=chat("parsers"))
     assert response.status_code == status
     assert response.json()["error"]["code"] == code
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "tries_again"),
+    [
+        (BackendError("no"), "backend", True),
+        (BackendTimeoutError("no"), "backend_timeout", True),
+        (BackendRateLimitError("no"), "backend_rate_limit", True),
+        (StoreError("no"), "store", True),
+        (BackendAuthError("no"), "backend_auth", False),
+        (UnknownModelError("no"), "no_llm", False),
+        (BundleHashError("no"), "bundle_hash", False),
+        (ZeroDivisionError("no"), "internal", False),
+    ],
+)
+def test_chat_failure_that_stays_tells_clients_not_to_ask_again(person, error, code, tries_again):
+    class Failing(EchoLLM):
+        def answers(self, prompt, n):
+            raise error
+
+    with serving(person(Failing())) as served:
+        response = ask(served, "parsers")
+    assert response.json()["error"]["code"] == code
+    assert response.headers.get("x-should-retry") == (None if tries_again else "false")
+    assert ("Retry-After" in response.headers) is (code == "backend_rate_limit")
 
 
 def test_chat_unknown_task_is_not_found(person):
@@ -438,6 +468,7 @@ def test_queue_full_sends_away_and_loses_nobody_who_waits(person):
     assert refused.status_code == 429
     assert refused.json()["error"]["code"] == "queue_full"
     assert int(refused.headers["Retry-After"]) >= 1
+    assert "x-should-retry" not in refused.headers
     assert ranked.status_code == 200, "what is quick does not wait for the LLM"
     assert [text.rpartition(" ")[2] for text in texts] == ["0", "1", "2"]
 
@@ -509,6 +540,7 @@ def test_time_over_with_nothing_finished_is_a_timeout(person):
         response = ask(served, "parsers 1")
     assert response.status_code == 504
     assert response.json()["error"]["code"] == "timeout"
+    assert response.headers["x-should-retry"] == "false"
 
 
 def test_time_over_while_rank_embeds_is_a_timeout(person, hash_encoder, monkeypatch):
@@ -548,6 +580,7 @@ def test_stop_finishes_what_was_taken_and_refuses_what_is_new(person):
     assert (refused.status_code, health.status_code) == (503, 503)
     assert refused.json()["error"]["code"] == "shutting_down"
     assert "Retry-After" in refused.headers
+    assert "x-should-retry" not in refused.headers
 
 
 def test_stop_twice_breaks_off_and_tells_the_llm(person):

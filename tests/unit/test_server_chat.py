@@ -1,6 +1,7 @@
 """Chat requests understood or refused, and answers in the form OpenAI's clients read."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -249,6 +250,13 @@ def test_answer_choices_are_the_best_first_and_none_twice():
     assert [c["message"]["content"] for c in whole["choices"]] == ["one", "two"]
     assert [c["index"] for c in whole["choices"]] == [0, 1]
     assert "2 of 3 choices: no more answers differ" in whole["hydra_edge"]["notes"]
+
+
+def test_answer_choices_that_did_not_arrive_are_not_said_to_be_alike():
+    made = generation("one")
+    short = replace(made, usage=replace(made.usage, requested=4, received=1))
+
+    assert answer(asked(n=2), short).ours["notes"] == ["a note", "1 of 2 choices"]
 
 
 def test_answer_choices_that_differ_only_behind_a_stop_are_one():
