@@ -115,8 +115,13 @@ class Personalizer:
         create
             Whether a user nobody knows is created rather than refused.
         llm
-            Any object of the ``LLM`` protocol; it stays the caller's to close. None: the
-            configured model, opened when first needed.
+            Any object of the ``LLM`` protocol; it stays the caller's to close, and several
+            personalizers may be given the same. None: the configured model, opened when first
+            needed, one for each personalizer.
+        config
+            The settings; those of the file and the environment (``load_config``) if None.
+        paths
+            Where people's files, settings, tasks and models are; ``find_paths()`` if None.
 
         Raises
         ------
@@ -142,7 +147,29 @@ class Personalizer:
         encoder: TextEncoder | None = None,
         progress: Progress | None = None,
     ) -> Personalizer:
-        """Hold records in memory only; nothing is written anywhere."""
+        """Hold records in memory only; nothing of them is written anywhere.
+
+        Parameters
+        ----------
+        records
+            Any number of them, or none.
+        llm
+            Any object of the ``LLM`` protocol; it stays the caller's to close, and several
+            personalizers may be given the same. None: the configured model, opened when first
+            needed, one for each personalizer.
+        config
+            The settings; those of the file and the environment (``load_config``) if None.
+        encoder
+            Makes vectors of texts; None: that of the base, one for all personalizers with the
+            same ``threads``.
+        progress
+            Told while the records are added.
+
+        Raises
+        ------
+        ConfigError
+            At the first that is no record, as ``add`` does.
+        """
         paths = find_paths()
         person = cls(
             Store.in_memory(), user="memory", config=config or load_config(paths), paths=paths,

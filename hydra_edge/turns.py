@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import inspect
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from hydra_edge.errors import CancelledError, ConfigError
 from hydra_edge.llm import LLM
+from hydra_edge.llm.members import find_member
 from hydra_edge.prompt import Prompt
 from hydra_edge.types import Completion, Progress
 
@@ -116,11 +119,12 @@ class FitTurn:
 
 
 class OneAtATime:
-    """An LLM that is asked by one thread at a time, whatever it can do itself.
+    """An LLM that is asked by one thread at a time, first come, first served.
 
     An application's LLM need not be safe for several threads, nor know ``should_stop`` and
     ``on_candidate``: without the one it finishes what it began, without the other its answers
-    are told all at the end. It knows a parameter if its ``complete`` names it.
+    are told all at the end. It knows a parameter if its ``complete`` names it. Nor need it spell
+    a member of a closed set exactly: an answer that means one is taken for it.
 
     Parameters
     ----------
@@ -131,8 +135,8 @@ class OneAtATime:
     def __init__(self, inner: LLM) -> None:
         self.inner = inner
         self._knows = frozenset(inspect.signature(inner.complete).parameters)
-        self._turn = threading.Lock()
-        self._holder: int | None = None  # the thread whose turn it is
+        self._line: deque[int] = deque()  # the thread whose turn it is, then those that wait
+        self._change = threading.Condition()  # of the line
 
     def __repr__(self) -> str:
         return repr(self.inner)
@@ -179,12 +183,23 @@ class OneAtATime:
     ) -> list[Completion]:
         """See ``LLM.complete``; waits for its turn first.
 
+        With ``choices``, an answer that means a member is returned and told as that member; one
+        that means none stays as it came.
+
         Raises
         ------
         ConfigError
             If it is called by a callback of an answer under way.
         """
-        wishes = {"should_stop": should_stop, "on_candidate": on_candidate}
+
+        def tell(completion: Completion) -> None:
+            if on_candidate is not None:
+                on_candidate(_as_member(completion, choices))
+
+        wishes = {
+            "should_stop": should_stop,
+            "on_candidate": None if on_candidate is None else tell,
+        }
         known: dict[str, Any] = {
             name: wish for name, wish in wishes.items() if wish is not None and name in self._knows
         }
@@ -195,8 +210,10 @@ class OneAtATime:
                 prompt, n=n, temperature=temperature, max_tokens=max_tokens, choices=choices,
                 seed=seed, on_token=on_token, **known,
             )  # fmt: skip
+            # Whoever asked says what is wrong with a result that is no list.
+            if choices and isinstance(completions, Iterable):
+                completions = [_as_member(completion, choices) for completion in completions]
             if on_candidate is not None and "on_candidate" not in known:
-                # Whoever asked says what is wrong with a result that is no list.
                 for completion in completions if isinstance(completions, Sequence) else ():
                     on_candidate(completion)
             return completions
@@ -207,24 +224,50 @@ class OneAtATime:
 
         It is told whether it is so: no more is waited once ``should_stop`` says True.
         """
-        if self._holder == threading.get_ident():
-            raise ConfigError(
-                "Cannot use the LLM from a callback of its own answer: got a call while the "
-                "answer is being written; expected one afterwards. Return from the callback "
-                "first; to end the answer, let should_stop return True."
-            )
-        while not self._turn.acquire(timeout=_PATIENCE_S):
-            if should_stop is not None and should_stop():
-                yield False
-                return
-        self._holder = threading.get_ident()
+        me = threading.get_ident()
+        with self._change:
+            if me in self._line:
+                raise ConfigError(
+                    "Cannot use the LLM from a callback of its own answer: got a call before "
+                    "that answer is finished; expected one afterwards. Return from the callback "
+                    "first; to end the answer, let should_stop return True."
+                )
+            self._line.append(me)
         try:
-            yield True
+            mine = self._comes(me, should_stop)
+            if mine:
+                yield True
         finally:
-            self._holder = None
-            self._turn.release()
+            with self._change:
+                self._line.remove(me)
+                self._change.notify_all()
+        if not mine:
+            yield False
+
+    def _comes(self, me: int, should_stop: Callable[[], bool] | None) -> bool:
+        """Wait for the turn of a thread in the line; False once it need not wait any more."""
+        while True:
+            with self._change:
+                if self._change.wait_for(lambda: self._line[0] == me, _PATIENCE_S):
+                    return True
+            # Not within: what it looks at may take its time, and the line moves on meanwhile.
+            if should_stop is not None and should_stop():
+                return False
 
     def close(self) -> None:
         """Close the inner LLM once nobody asks it."""
         with self.turn():
             self.inner.close()
+
+
+def _as_member(given: Any, choices: Sequence[str] | None) -> Any:
+    """Return an answer of a closed set as the member it means; as it came if it means none.
+
+    What is no answer with text stays, too: whoever asked says what is wrong with it.
+    """
+    if not choices or not isinstance(given, Completion) or not isinstance(given.text, str):
+        return given
+    if given.text in choices:
+        return given
+    member = find_member(given.text, choices)
+    return given if member is None else replace(given, text=member)

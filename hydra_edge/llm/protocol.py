@@ -13,7 +13,9 @@ from hydra_edge.types import Completion
 class LLM(Protocol):
     """A black box that samples answers to a prompt.
 
-    An application brings its own model by giving any object of this shape.
+    An application brings its own model by giving any object of this shape. A personalizer asks
+    it from one thread at a time; one that several share, and that cannot bear more, needs a lock
+    of its own.
     """
 
     @property
@@ -89,7 +91,11 @@ class LLM(Protocol):
         Notes
         -----
         An object without ``should_stop`` or ``on_candidate`` is one too: it is then asked
-        without, finishes every answer it began, and its answers are told all at the end.
+        without, finishes every answer it began, and its answers are told all at the end. For a
+        type checker, its ``complete`` takes ``**_: Any`` in their place.
+
+        A personalizer takes an answer that means one of ``choices``, such as "The tag is horror."
+        for "horror", for that member; one that means none has no vote.
         """
         ...
 
