@@ -7,23 +7,24 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import Context, copy_context
 from functools import partial, wraps
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 from hydra_edge.config import Config, Paths
 from hydra_edge.encoder import TextEncoder
-from hydra_edge.errors import ClosedError, ConfigError
+from hydra_edge.errors import CancelledError, ClosedError, ConfigError, StoreError
 from hydra_edge.llm import LLM
 from hydra_edge.personalizer import Personalizer
 from hydra_edge.turns import StopSignal
-from hydra_edge.types import Generation, Record
+from hydra_edge.types import AddResult, Generation, Record
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_THREADS = 4  # for all but answers, of which one is written at a time
+_THREADS = 4  # for all but answers, fits and adding, of each of which one is done at a time
 _TOLD_ON_THE_LOOP = ("progress", "on_token", "on_candidate", "on_start", "on_erased")
 # What a method is told by once nobody waits for it.
 _TOLD_TO_STOP = {
@@ -35,21 +36,27 @@ _TOLD_TO_STOP = {
 }
 
 
+# None rather than Any: a checker knows no result of `asyncio.gather` for two coroutines of Any.
 def _coroutine(
     method: Callable[Concatenate[Personalizer, P], T], executor: str = "_others"
-) -> Callable[Concatenate[AsyncPersonalizer, P], Coroutine[Any, Any, T]]:
+) -> Callable[Concatenate[AsyncPersonalizer, P], Coroutine[None, None, T]]:
     """Make a coroutine of a method, with the same parameters and the same meaning."""
 
     @wraps(method)
     async def call(self: AsyncPersonalizer, /, *args: P.args, **kwargs: P.kwargs) -> T:
         loop, cancelled = asyncio.get_running_loop(), threading.Event()
+        # Another copy than that of the work: no two threads may be in one at the same time.
+        context = copy_context()
         options: dict[str, Any] = dict(kwargs)
         for name in _TOLD_ON_THE_LOOP:
             if options.get(name) is not None:
-                options[name] = _teller(loop, options[name], cancelled)
+                options[name] = _teller(loop, context, options[name], cancelled)
         if stop := _TOLD_TO_STOP.get(method.__name__):
             options[stop] = StopSignal(cancelled.is_set, options.get(stop))
-        work = partial(getattr(self.personalizer, method.__name__), *args, **options)
+        do = getattr(self.personalizer, method.__name__)
+        if method.__name__ == "add":  # which asks nobody whether to stop
+            do = partial(self._add, cancelled)
+        work = partial(copy_context().run, do, *args, **options)
         try:
             return await loop.run_in_executor(getattr(self, executor), work)
         except asyncio.CancelledError:
@@ -60,7 +67,10 @@ def _coroutine(
 
 
 def _teller(
-    loop: asyncio.AbstractEventLoop, callback: Callable[..., None], cancelled: threading.Event
+    loop: asyncio.AbstractEventLoop,
+    context: Context,
+    callback: Callable[..., None],
+    cancelled: threading.Event,
 ) -> Callable[..., None]:
     """Let a callback be called on the loop, in order; not any more once nobody waits."""
 
@@ -71,19 +81,28 @@ def _teller(
     def tell(*args: Any) -> None:
         # A loop whose task was cancelled may be closed before the thread has come to an end.
         if not cancelled.is_set() and not loop.is_closed():
-            loop.call_soon_threadsafe(call, *args)
+            loop.call_soon_threadsafe(call, *args, context=context)
 
     return tell
+
+
+def _closed_while_adding() -> ClosedError:
+    return ClosedError(
+        "Adding has ended: got close() before all records were stored; expected it afterwards. "
+        "Whole batches are stored: open it again and add all of them again, which is safe."
+    )
 
 
 class AsyncPersonalizer:
     """One person's personalization for an event loop; see ``Personalizer``.
 
-    Answers are written one at a time, in the order they were asked for; everything else goes
-    on beside, and beside a fit while it asks the LLM. While a fit embeds and judges, all but
-    ``add`` waits. Cancelling a task that awaits an answer, a fit, a ranking or prompts tells the
-    work to stop; nothing is kept of such an answer. Callbacks are called on the loop, but
-    ``should_stop`` and ``cancelled`` by the thread that works.
+    Answers are written one at a time, in the order they were asked for, and so are heads fitted;
+    everything else goes on beside, and beside a fit while it asks the LLM. While a fit embeds and
+    judges, all but ``add`` waits. Cancelling a task that awaits an answer, a fit, a ranking,
+    prompts or ``add`` tells the work to stop; nothing is kept of such an answer, and whole
+    batches of what was added. Callbacks are called on the loop, but ``should_stop`` and
+    ``cancelled`` by the thread that works; either way, and in an LLM of one's own, context
+    variables are those of whoever called the method.
 
     Parameters
     ----------
@@ -108,6 +127,8 @@ class AsyncPersonalizer:
         self._person = None if callable(personalizer) else personalizer
         self._closed = False
         self._answers = ThreadPoolExecutor(1, thread_name_prefix="hydra-edge-answers")
+        # Of its own: fits that wait for each other would leave none of the others.
+        self._fits = ThreadPoolExecutor(1, thread_name_prefix="hydra-edge-fits")
         self._others = ThreadPoolExecutor(_THREADS, thread_name_prefix="hydra-edge")
         # Of its own: all of the others may wait for a fit.
         self._adding = ThreadPoolExecutor(1, thread_name_prefix="hydra-edge-adding")
@@ -160,7 +181,7 @@ class AsyncPersonalizer:
     forget = _coroutine(Personalizer.forget)
     clear_log = _coroutine(Personalizer.clear_log)
     task = _coroutine(Personalizer.task)
-    fit_head = _coroutine(Personalizer.fit_head)
+    fit_head = _coroutine(Personalizer.fit_head, "_fits")
     fit_prompts = _coroutine(Personalizer.fit_prompts)
     rank = _coroutine(Personalizer.rank)
     render_prompts = _coroutine(Personalizer.render_prompts)
@@ -171,7 +192,7 @@ class AsyncPersonalizer:
 
     async def stream(
         self, query: str, *, n: int | None = None, **options: Any
-    ) -> AsyncIterator[str | Generation]:
+    ) -> AsyncGenerator[str | Generation, None]:
         """Answer a query piece by piece: texts as they come, and last the ``Generation``.
 
         With ``n`` of 1 the pieces are the LLM's own; with more, the one piece is the chosen
@@ -203,6 +224,27 @@ class AsyncPersonalizer:
         finally:
             task.cancel()
 
+    def _add(self, cancelled: threading.Event, /, records: Any, **options: Any) -> AddResult:
+        """Add records for as long as somebody waits for it and this is open."""
+        if isinstance(records, Iterable):  # else it is one record, or `add` says what is wrong
+            records = self._while_wanted(records, cancelled)
+        try:
+            return self.personalizer.add(records, **options)
+        except StoreError as err:
+            if self._closed:
+                raise _closed_while_adding() from err
+            raise
+
+    def _while_wanted(
+        self, records: Iterable[Record], cancelled: threading.Event
+    ) -> Iterator[Record]:
+        for record in records:
+            if cancelled.is_set():
+                raise CancelledError("Adding was cancelled. Whole batches before that are stored.")
+            if self._closed:
+                raise _closed_while_adding()
+            yield record
+
     async def close(self) -> None:
         """Close the personalizer; what is under way is told to stop, and waited for."""
         self._closed = True
@@ -212,6 +254,7 @@ class AsyncPersonalizer:
         if self._person is not None:
             self._person.close()
         self._answers.shutdown()
+        self._fits.shutdown()
         self._others.shutdown()
         self._adding.shutdown()
 
@@ -219,7 +262,7 @@ class AsyncPersonalizer:
         if self._person is None:
             loop = asyncio.get_running_loop()
             try:
-                await loop.run_in_executor(self._others, self._enter)
+                await loop.run_in_executor(self._others, copy_context().run, self._enter)
             except BaseException:
                 self._give_up()
                 raise
@@ -234,6 +277,7 @@ class AsyncPersonalizer:
         self._closed = True
         if self._person is not None:
             self._person.close()
+        self._fits.shutdown(wait=False)
         self._others.shutdown(wait=False)
         self._adding.shutdown(wait=False)
 

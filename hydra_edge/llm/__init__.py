@@ -13,9 +13,11 @@ if TYPE_CHECKING:
 __all__ = ["LLM", "ModelInfo", "available_models", "open_llm"]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module 'hydra_edge.llm' has no attribute {name!r}")
-    from hydra_edge.llm import models
+if not TYPE_CHECKING:  # a checker that sees it believes in every name
 
-    return getattr(models, name)
+    def __getattr__(name: str) -> Any:
+        if name not in __all__:
+            raise AttributeError(f"module 'hydra_edge.llm' has no attribute {name!r}")
+        from hydra_edge.llm import models
+
+        return getattr(models, name)
