@@ -6,7 +6,7 @@ Each record and each choice teaches once, as things were at its time, and while 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,7 +22,9 @@ from hydra_edge.tasks import TaskSpec, answer_key
 from hydra_edge.types import Candidate, Double1d, Float1d, Float2d, Progress
 from hydra_edge.utility import utility
 
-# The user's latest choices a head is fitted on, at most: as many as there are pseudo-queries.
+# The latest pools, and the user's latest choices, a head is fitted on, at most: as many of each as
+# there are pseudo-queries.
+POOLS = 500
 CHOICES = 500
 
 
@@ -112,20 +114,22 @@ def kept_of_choices(engine: Engine, history: History) -> set[str]:
     return {c.record_id for c in choices if c.record_id and c.candidates}
 
 
-def _plain(engine: Engine, history: History, model: str | None, purpose: str) -> dict[str, float]:
-    """Return the utility of single answers, by query."""
+def _plain(
+    engine: Engine, history: History, model: str | None, purpose: str, queries: Collection[str]
+) -> dict[str, float]:
+    """Return the utility of single answers to some of the records, by query."""
     place, task = history.place, history.task
     return {
         pool.query_id: utility(
             pool.completions[0].text, history.records[place[pool.query_id]].output, task
         )
         for pool in engine.store.pools(task.name, model=model, purpose=purpose)
-        if pool.query_id in place and pool.completions and saw_only_earlier(pool, history)
+        if pool.query_id in queries and pool.completions and saw_only_earlier(pool, history)
     }
 
 
 def _pool_data(engine: Engine, history: History, model: str | None) -> PoolData:
-    """Turn the stored pools of a task into features and utilities.
+    """Turn the pools of a task's latest queries, ``POOLS`` at most, into features and utilities.
 
     Parameters
     ----------
@@ -146,7 +150,8 @@ def _pool_data(engine: Engine, history: History, model: str | None) -> PoolData:
     lexical = engine.lexical(history)
     items: list[tuple[Float2d, Float1d]] = []
     ids: list[str] = []
-    for stored in sorted(latest.values(), key=lambda pool: place[pool.query_id]):
+    # Each fit looks at them anew: years of pools would take half its time and more.
+    for stored in sorted(latest.values(), key=lambda pool: place[pool.query_id])[-POOLS:]:
         i = place[stored.query_id]
         record, past = history.records[i], history.before(i)
         shown = [history.records[place[r]] for r in stored.record_ids if r in place]
@@ -159,9 +164,10 @@ def _pool_data(engine: Engine, history: History, model: str | None) -> PoolData:
         phi = pool_features(engine.features["adapter"], pool, past)
         items.append((phi, pool_utilities(pool, record.output, task)))
         ids.append(stored.query_id)
+    asked = frozenset(ids)
     zero, rag = (
         np.array([found.get(i, np.nan) for i in ids], dtype=np.float32)
-        for found in (_plain(engine, history, model, purpose) for purpose in ("zero", "rag"))
+        for found in (_plain(engine, history, model, kind, asked) for kind in ("zero", "rag"))
     )
     return PoolData(items, zero, rag)
 
@@ -231,13 +237,13 @@ def adapter_evidence(
 ) -> tuple[PoolData, Groups]:
     """Return what the adapter's head learns from: the stored pools, and after them the choices.
 
-    Choices of answers the task no longer has (it was free text once, and is a rating now) teach
-    nothing.
+    The latest of each, ``POOLS`` and ``CHOICES`` at most. Choices of answers the task no longer
+    has (it was free text once, and is a rating now) teach nothing.
 
     Parameters
     ----------
     model
-        Only this LLM's pools; None for all.
+        Only this LLM's pools; None for those of any.
     progress
         Told of the choices, each of which is looked at as it was made.
 

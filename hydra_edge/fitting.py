@@ -25,7 +25,15 @@ from hydra_edge.fitreport import (
     unread_inputs,
 )
 from hydra_edge.history import History
-from hydra_edge.learning import CHOICES_UP_TO, UPDATED, StepLostError, Taken, learn_choice
+from hydra_edge.learning import (
+    CHOICES_UP_TO,
+    IMPORTED,
+    MODEL,
+    UPDATED,
+    StepLostError,
+    Taken,
+    learn_choice,
+)
 from hydra_edge.llm import LLM
 from hydra_edge.pools import NO_TURN, Budget, PoolRun, Sampling, collect, preview
 from hydra_edge.turns import stoppable
@@ -122,6 +130,18 @@ def _stored_reranker(
     return replace(fitted, report=replace(fitted.report, version=saved.version))
 
 
+def model_of(head: HeadState | None) -> str | None:
+    """Return the LLM whose pools an adapter's head was fitted on, to fit it again on the same.
+
+    None, for pools of all LLMs: no LLM was named, or an earlier release fitted it. What an
+    imported head says is of another device's pools.
+    """
+    if head is None or head.report.get(IMPORTED):
+        return None
+    model = head.report.get(MODEL)
+    return model if isinstance(model, str) else None
+
+
 def fit_adapter(
     engine: Engine,
     history: History,
@@ -146,6 +166,8 @@ def fit_adapter(
         verdict = judge(groups, prior, engine.baseline(role), top=1, gains=gains)
         rows = adapter_rows(data, verdict)
         head = _unsaved(engine, history, role, verdict, rows)
+        if model is not None:
+            head = replace(head, report=head.report | {MODEL: model})
         if choices:
             up_to = max(choice.seq for choice in choices)
             head = replace(head, report=head.report | {CHOICES_UP_TO: up_to})
@@ -175,7 +197,7 @@ def learn(engine: Engine, taken: Taken) -> HeadState | None:
     served = engine.store.head(name, "adapter")
 
     def again(history: History, now: int) -> RoleReport:
-        return fit_adapter(engine, history, None, as_read=now)
+        return fit_adapter(engine, history, model_of(served), as_read=now)
 
     as_read, _, _ = _as_it_is(engine, name, again, None)
     fitted = engine.store.head(name, "adapter")
@@ -266,6 +288,7 @@ def fit_task(
     llm: LLM | None,
     sampling: Sampling,
     budget: Budget,
+    model: str | None = None,
     progress: Progress | None = None,
     should_stop: Callable[[], bool] | None = None,
     turn: AbstractContextManager[object] = NO_TURN,
@@ -278,6 +301,8 @@ def fit_task(
         None: the reranker is fitted from proxies, the adapter from stored pools and choices.
     sampling, budget
         How candidates are drawn, and what may be spent on them now.
+    model
+        Where no LLM is given: whose stored pools the adapter is fitted on; None for those of any.
     should_stop
         Asked between steps. While candidates are bought, True ends the buying: the adapter is
         fitted on what there is. Before, nothing has been learned yet, and nothing will be.
@@ -295,6 +320,7 @@ def fit_task(
     notes: tuple[str, ...] = ()
     if llm is not None:
         budget, notes = _allowed(budget, llm)
+        model = llm.name
     watched = stoppable(progress, should_stop, "The fit")
     with turn:
         embedded, reused = engine.encoder.embedded, engine.encoder.reused
@@ -312,7 +338,6 @@ def fit_task(
         )  # fmt: skip
     with turn:
         again = engine.encoder.embedded, engine.encoder.reused
-        model = None if llm is None else llm.name
 
         def second(history: History, now: int) -> tuple[RoleReport, RoleReport]:
             reranker = fitted

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from hydra_edge.errors import BytesRemainError, HydraError
-from hydra_edge.fitting import fit_task
+from hydra_edge.fitting import fit_task, model_of
 from hydra_edge.pools import Budget, Sampling
 from hydra_edge.resources import Resources
 from hydra_edge.types import ForgetReceipt
@@ -81,9 +81,14 @@ def _fit_all_again(
 
 
 def _fit_again(resources: Resources, task: str) -> None:
-    """Fit the heads of a task without what was forgotten; drop them if no record is left."""
+    """Fit the heads of a task without what was forgotten; drop them if no record is left.
+
+    The adapter's learns from the answers of the same LLM as before, not of one used earlier.
+    """
     if resources.store.count(task):
-        sampling = Sampling.of(resources.config)
-        fit_task(resources.engine, task, llm=None, sampling=sampling, budget=Budget(0, None))
+        fit_task(
+            resources.engine, task, llm=None, sampling=Sampling.of(resources.config),
+            budget=Budget(0, None), model=model_of(resources.store.head(task, "adapter")),
+        )  # fmt: skip
     else:
         resources.store.drop_stale_heads(task)

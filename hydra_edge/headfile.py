@@ -15,7 +15,7 @@ import numpy as np
 from hydra_edge.active import check_usable
 from hydra_edge.bundle import Bundle
 from hydra_edge.errors import ConfigError
-from hydra_edge.learning import IMPORTED, OF_CHOICES
+from hydra_edge.learning import IMPORTED, MODEL, OF_CHOICES
 from hydra_edge.records import name_fault
 from hydra_edge.store import Store
 from hydra_edge.tasks import canonical_name
@@ -40,7 +40,7 @@ def _unpack(text: str, shape: tuple[int, ...]) -> Float2d:
 
 
 def head_to_json(state: HeadState) -> str:
-    """Write a head as JSON text."""
+    """Write a head as JSON text; which LLM's answers taught it is not said."""
     document = {
         "format": FORMAT,
         "version": VERSION,
@@ -53,7 +53,7 @@ def head_to_json(state: HeadState) -> str:
         "switch": state.switch,
         "n_queries": state.n_queries,
         "prior_scale": state.prior_scale,
-        "report": state.report,
+        "report": {name: value for name, value in state.report.items() if name != MODEL},
     }
     return json.dumps(document, ensure_ascii=False, indent=1)
 

@@ -25,6 +25,8 @@ UPDATED = "updated by a choice; fit-head judges it again"
 IMPORTED = "imported"
 # In a head's report: the number of the last of the choices it was fitted on.
 CHOICES_UP_TO = "choices_up_to"
+# In an adapter head's report: the LLM whose pools it was fitted on; absent where all of them were.
+MODEL = "model"
 # Earlier releases told when that one was made.
 CHOICES_UNTIL = "choices_until"
 # What a head's report says of this device's choices: see ``_stepped``.

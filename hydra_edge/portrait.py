@@ -14,6 +14,7 @@ from hydra_edge.active import check_base, prior_for
 from hydra_edge.engine import Engine
 from hydra_edge.evaluate import top_utility
 from hydra_edge.evidence import adapter_evidence, reranker_evidence
+from hydra_edge.fitting import model_of
 from hydra_edge.heads import Groups, Prior, choose_prior_scale
 from hydra_edge.tasks import TaskSpec
 from hydra_edge.types import Double1d, Double2d, Float1d, HeadState, Role
@@ -109,7 +110,8 @@ def growth(engine: Engine, task: TaskSpec, role: Role, *, shown: int) -> Growth 
     if role == "reranker":
         groups, top = reranker_evidence(engine, history, shown=shown).groups, shown
     else:
-        groups, top = adapter_evidence(engine, history, None)[1], 1
+        model = model_of(engine.store.head(task.name, "adapter"))
+        groups, top = adapter_evidence(engine, history, model)[1], 1
     if groups.n_groups < MIN_QUERIES:
         return None
     return curve(groups, prior_for(engine.bundle, task, role), engine.baseline(role), role, top)

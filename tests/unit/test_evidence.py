@@ -747,6 +747,25 @@ def test_a_choice_a_fit_has_seen_before_its_step_is_learned_once(
     assert p.store.head(TASK, "adapter").n_queries == 3
 
 
+def test_a_step_taken_back_by_a_fit_learns_from_the_answers_of_the_same_llm(
+    person: Make,
+) -> None:
+    p = person(records(12))
+    for name in ("r5", "r6", "r7"):
+        put(p, name, "A Study", "r1", model="another")
+    put(p, "r8", "A Study", "r1")
+    p.fit_head(TASK, calls=0)
+    made = [p.generate(f"a text about {t} today", task=TASK) for t in TOPICS[:2]]
+    for generation in made:
+        p.choose(generation_id=generation.id, pick=1, keep=False)
+    for _ in range(2):  # a fit that was fitted again knows it, too
+        head = p.store.head(TASK, "adapter")
+        assert (head.report["model"], head.n_queries) == ("scripted", 1 + len(made))
+        p.choose(generation_id=made[0].id, pick=3, keep=False)
+    imported = replace(head, report=head.report | {learning.IMPORTED: True})
+    assert (fitting.model_of(head), fitting.model_of(imported)) == ("scripted", None)
+
+
 def test_a_step_taken_back_by_a_fit_leaves_no_head_of_records_forgotten_meanwhile(
     person: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -772,6 +791,30 @@ def test_a_step_taken_back_by_a_fit_leaves_no_head_of_records_forgotten_meanwhil
     assert not head.stale
     assert gone not in {r.id for r in p.store.records(task=TASK)}
     assert head.created > max(h.created for h in p.store.heads(TASK) if h.stale)
+
+
+def test_a_fit_looks_at_the_latest_pools_only(
+    person: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    p = person(records(12))
+    for name in ("r9", "r5", "r8", "r7"):  # which was bought last is of no account
+        put(p, name, "A Study", "r1")
+    put(p, "r5", "A Study", purpose="zero")
+    put(p, "r8", "A Study", purpose="zero")
+    seen: list[str] = []
+    pool = p.engine.pool
+
+    def noting(query: str, *given: object, **options: object) -> object:
+        seen.append(query)
+        return pool(query, *given, **options)
+
+    monkeypatch.setattr(p.engine, "pool", noting)
+    monkeypatch.setattr("hydra_edge.evidence.POOLS", 3)
+    data, groups = adapter_evidence(p.engine, p.engine.history(p.engine.task(TASK)), None)
+    texts = {r.id: r.input for r in records(12)}
+    assert seen == [texts[name] for name in ("r7", "r8", "r9")]
+    assert (len(data.items), groups.n_groups) == (3, 3)
+    assert np.isnan(data.zero).tolist() == [True, False, True]
 
 
 def test_a_fit_looks_at_the_latest_choices_only(

@@ -5,6 +5,9 @@ from __future__ import annotations
 import pytest
 from title_writer import Make, people
 
+from hydra_edge.personalizer import Personalizer
+from hydra_edge.types import Completion
+
 
 @pytest.fixture
 def person(hash_encoder, scripted):
@@ -21,6 +24,57 @@ def test_forget_fits_again_without_the_record(person: Make) -> None:
     assert state is not None
     assert state.n_queries == 37
     assert [h.version for h in p.store.heads()] == [2, 2], "what the record taught is gone too"
+
+
+def answered_by_two(p: Personalizer) -> None:
+    """Keep candidates of an LLM that was used before, and of the one in use."""
+    for i in range(10, 30):
+        p.store.put_pool(
+            f"k{i}", task="paper_title", model="scripted" if i >= 24 else "before",
+            query_id=f"r{i}", record_ids=("r1",),
+            completions=(Completion("A Study"), Completion("speech: study 7")),
+        )  # fmt: skip
+
+
+def taught_by(p: Personalizer) -> int:
+    adapter = p.store.head("paper_title", "adapter")
+    assert adapter is not None
+    assert not adapter.stale
+    return adapter.n_queries
+
+
+def test_forget_fits_again_on_the_answers_of_the_same_llm(person: Make) -> None:
+    p = person()
+    answered_by_two(p)
+    p.fit_head(calls=0)
+    assert taught_by(p) == 6
+    for gone, left in (("r39", 6), ("r38", 6), ("r29", 5)):  # the last was answered itself
+        p.forget([gone])
+        assert taught_by(p) == left
+
+
+def test_forget_after_a_fit_that_named_no_llm_fits_again_on_the_answers_of_all(
+    person: Make,
+) -> None:
+    p = person()
+    answered_by_two(p)
+    p.fit_head(use_llm=False)
+    adapter = p.store.head("paper_title", "adapter")
+    assert adapter is not None
+    assert "model" not in adapter.report
+    p.forget(["r39"])
+    assert taught_by(p) == 20
+
+
+def test_clear_log_with_choices_fits_again_on_the_answers_of_the_same_llm(person: Make) -> None:
+    p = person()
+    answered_by_two(p)
+    p.generate("about speech")
+    p.choose(pick=2, keep=False)
+    p.fit_head(calls=0)
+    assert taught_by(p) == 7
+    p.clear_log(choices=True)
+    assert taught_by(p) == 6
 
 
 def test_forget_everything_leaves_no_head_in_force(person: Make) -> None:

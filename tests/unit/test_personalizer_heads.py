@@ -103,6 +103,15 @@ def test_export_and_import_head_round_trip(person: Make) -> None:
         p.export_head("paper_title", "adapter")
 
 
+def test_exported_head_does_not_say_which_llm_taught_it(person: Make) -> None:
+    p = person()
+    p.fit_head(calls=30)
+    kept = p.store.head("paper_title", "adapter")
+    assert kept is not None
+    assert kept.report["model"] == p.llm.name
+    assert p.llm.name not in p.export_head("paper_title", "adapter")
+
+
 def _packed(array: np.ndarray) -> str:
     return base64.b64encode(np.ascontiguousarray(array, dtype="<f4").tobytes()).decode("ascii")
 
