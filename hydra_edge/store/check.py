@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable
+from functools import partial
 from sqlite3 import Connection
 
 from hydra_edge.errors import StoreError
@@ -63,10 +64,14 @@ def _vectors(connection: Connection) -> list[str]:
     return [f"Damaged vectors: {n}. They are left out, and made anew when next needed."]
 
 
-def _erasure(connection: Connection) -> list[str]:
+def _erasure(db: Database, connection: Connection) -> list[str]:
     if not forget.erasing(connection):
         return []
-    return ["An erasure is not finished. Close other programs using the file and open it again."]
+    lacking = forget.lacking_mb(db)
+    room = f", or free {lacking:,} MB on its disk," if lacking else ""
+    return [
+        f"An erasure is not finished. Close other programs using the file{room} and open it again."
+    ]
 
 
 def _modes(db: Database) -> list[str]:
@@ -82,7 +87,7 @@ def _modes(db: Database) -> list[str]:
 def check(db: Database) -> list[str]:
     """Return what is wrong with the file; see ``Store.check``."""
     looks: tuple[Callable[[Connection], list[str]], ...] = (
-        _integrity, _index, _schema, _heads, _vectors, _erasure,
+        _integrity, _index, _schema, _heads, _vectors, partial(_erasure, db),
     )  # fmt: skip
     problems = _modes(db)
     for look in looks:

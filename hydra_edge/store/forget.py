@@ -9,7 +9,10 @@ file system or a backup still holds outside the file is beyond this module.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import math
+import shutil
+import sqlite3
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from sqlite3 import Connection
@@ -30,7 +33,7 @@ from hydra_edge.store.schema import (
     MAGIC,
     META_ERASING,
 )
-from hydra_edge.store.values import bind, text_of, texts_from_json
+from hydra_edge.store.values import CHUNK, bind, text_of, texts_from_json
 from hydra_edge.types import ForgetReceipt, Record
 
 # A forgotten text at least this long is also sought inside other texts; a shorter one (a
@@ -41,6 +44,10 @@ DISTINCTIVE = 16
 _FEW = 64
 # How long opening a file may wait to finish an interrupted erasure.
 _FINISH_WAIT_S = 0.2
+# How long emptying the WAL may wait for other programs where the disk is full.
+_EMPTY_WAIT_S = 0.2
+# What SQLite keeps of each page in the WAL (24 bytes) and its index (8) besides the page itself.
+_WAL_BYTES_PER_PAGE = 32
 # How long removing a file may wait for other programs before it goes as it is.
 _REMOVE_WAIT_S = 5.0
 # All that holds anything of a user, but for what ``meta`` says of the file itself.
@@ -93,12 +100,28 @@ class _Trail:
     sampled: frozenset[str]  # what an LLM answered, spacing folded
 
 
-def _answer_trails(connection: Connection, table: str) -> Iterator[_Trail]:
-    """Walk over ``choices`` or ``log``."""
-    columns = "generation_id, record_id" if table == "choices" else "id, NULL"
+# By table: the columns of its answers' ids and of the records kept of them.
+_ANSWER_COLUMNS = {"choices": ("generation_id", "record_id"), "log": ("id", "NULL")}
+
+
+def _answer_trails(
+    connection: Connection,
+    table: str,
+    generations: Sequence[str] | None = None,
+    known: Container[int] = (),
+) -> Iterator[_Trail]:
+    """Walk over ``choices`` or ``log``, of some answers if given, but for the rows known."""
+    generation_column, record_column = _ANSWER_COLUMNS[table]
+    clause = ""
+    if generations is not None:
+        clause = f" WHERE {generation_column} IN ({', '.join('?' * len(generations))})"
     for row, generation_id, record_id, record_ids, query, text, candidates in connection.execute(
-        f"SELECT seq, {columns}, record_ids, query, text, candidates FROM {table}"
+        f"SELECT seq, {generation_column}, {record_column}, record_ids, query, text, candidates "
+        f"FROM {table}{clause}",
+        [bind(generation_id) for generation_id in generations or ()],
     ):
+        if row in known:
+            continue
         own = () if record_id is None else (text_of(record_id),)
         pool = log.candidates_of(candidates)
         yield _Trail(
@@ -143,14 +166,12 @@ def _erase_trails(
         for table in ("choices", "log")
     }
     # A choice and the log entry it answers share their texts: both go, or neither.
-    generations = {t.generation_id for trails in found.values() for t in trails} - {""}
+    generations = list({t.generation_id for trails in found.values() for t in trails} - {""})
     for table, trails in found.items():
         known = {t.row for t in trails}
-        trails += [
-            t
-            for t in _answer_trails(connection, table)
-            if t.generation_id in generations and t.row not in known
-        ]
+        for start in range(0, len(generations), CHUNK):
+            part = generations[start : start + CHUNK]
+            trails.extend(_answer_trails(connection, table, part, known))
     # The pool such an answer was chosen from names neither it nor its query; its samples do.
     chosen_from = {
         t.sampled
@@ -289,6 +310,55 @@ def erasing(connection: Connection) -> bool:
     return row is not None
 
 
+def _room(db: Database) -> tuple[int, int] | None:
+    """Return the bytes free for rewriting a file, and those it takes; None where nobody knows."""
+    if db.path is None:
+        return None
+    try:
+        with db.reading() as connection:
+            pages, unused, page_size = (
+                int(connection.execute(f"PRAGMA {name}").fetchone()[0])
+                for name in ("page_count", "freelist_count", "page_size")
+            )
+        free = shutil.disk_usage(db.path.parent).free
+    except (OSError, StoreError):
+        return None
+    # The pages in use are copied to the WAL, and from there over the file, which does not grow.
+    return free, (pages - unused) * (page_size + _WAL_BYTES_PER_PAGE)
+
+
+def lacking_mb(db: Database) -> int:
+    """Return how many MB are to be freed before a file can be rewritten, 0 if none are."""
+    room = _room(db)
+    return 0 if room is None else max(0, math.ceil((room[1] - room[0]) / 1e6))
+
+
+def _lack_of_room(db: Database) -> str:
+    """Say what is free and what rewriting takes; nothing where there is room enough."""
+    room = _room(db)
+    if room is None or room[0] >= room[1]:
+        return ""
+    free, needed = room
+    return (
+        f"got {math.floor(free / 1e6):,} MB free on its disk; expected "
+        f"{math.ceil(needed / 1e6):,} MB, which rewriting it takes"
+    )
+
+
+def _empty_wal(db: Database) -> None:
+    """Give back what room the WAL takes, as far as other programs let it be emptied."""
+    with contextlib.suppress(sqlite3.Error), db.waiting_at_most(_EMPTY_WAIT_S):
+        db.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+
+
+def _require_room(db: Database) -> None:
+    """Refuse to rewrite a file that would fill its disk: other programs write there as well."""
+    if _lack_of_room(db):
+        _empty_wal(db)
+        if lack := _lack_of_room(db):
+            raise DiskFullError(f"Cannot rewrite {db.label}: {lack}. Free some space.")
+
+
 def _erase_bytes(db: Database, *, receipt: ForgetReceipt | None = None, cleared: int = 0) -> None:
     """Rewrite the index and the file without what was deleted, and empty the WAL.
 
@@ -299,6 +369,7 @@ def _erase_bytes(db: Database, *, receipt: ForgetReceipt | None = None, cleared:
         opening tries again. It says what was deleted as it is given here.
     """
     try:
+        _require_room(db)
         with db.writing() as connection:
             connection.execute("INSERT INTO records_fts (records_fts) VALUES ('optimize')")
         db.rewrite()
@@ -306,7 +377,8 @@ def _erase_bytes(db: Database, *, receipt: ForgetReceipt | None = None, cleared:
             connection.execute("DELETE FROM meta WHERE name = ?", (META_ERASING,))
     except StoreError as err:
         if isinstance(err, DiskFullError):
-            why = "no space is left on its disk. Free some space"
+            _empty_wal(db)  # or what was written in vain would go on filling the disk
+            why = f"{_lack_of_room(db) or 'no space is left on its disk'}. Free some space"
         else:
             why = f"{err} Close other programs that use the file"
         raise BytesRemainError(

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import random
+import shutil
 import sqlite3
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -262,6 +266,41 @@ def test_forget_takes_what_any_source_kept_of_an_answer(store: Store) -> None:
     assert [record.id for record in store.records()] == ["choice-g-app:x"]
 
 
+def test_forget_reads_each_log_entry_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.add([Record(SECRET_IN, SECRET_OUT, task="t", id="a")])
+    for i in range(600):  # more than are asked for at once
+        shown = ("a",) if i % 2 else ()
+        store.log_generation(generation_of(f"g{i}", f"query {i}", f"answer {i}", shown), "m")
+    store.put_choice("g2", "t", "query 2", [Candidate("kept")], (), 0, "kept", None)
+    store.put_choice("g4", "t", "query 4", [Candidate("shown a")], ("a",), 0, "shown a", None)
+    unpacked: Counter[Any] = Counter()
+    unpack = forget.log.candidates_of
+
+    def counting(value: Any) -> tuple[Candidate, ...]:
+        unpacked[value] += 1
+        return unpack(value)
+
+    monkeypatch.setattr(forget.log, "candidates_of", counting)
+    receipt = store.forget(["a"])
+    # 300 were shown the record; of one more the choice was, and only this one is read again.
+    assert (receipt.log_entries, receipt.choices) == (301, 1)
+    assert unpacked.total() == 600 + 2 + 1
+    assert store.generation("g2") is not None
+    assert store.generation("g4") is None
+
+
+def test_forget_finds_the_other_half_of_very_many_answers(store: Store) -> None:
+    store.add([Record(SECRET_IN, SECRET_OUT, task="t", id="a")])
+    names = [f"g{i}" for i in range(1100)] + ["g\ud800"]
+    for name in names:
+        store.log_generation(generation_of(name, "query", "answer"), "m")
+        store.put_choice(name, "t", "query", [Candidate("x")], ("a",), 0, "x", None)
+    store.log_generation(generation_of("other", "query", "answer"), "m")
+    receipt = store.forget(["a"])
+    assert (receipt.log_entries, receipt.choices) == (len(names), len(names))
+    assert store.generation("other") is not None
+
+
 def test_forget_marks_heads_of_every_task_it_took_a_choice_of(store: Store) -> None:
     store.add([Record("to my diary", SECRET_OUT, task="diary", id="secret")])
     store.put_choice("g", "t", SECRET_OUT, [Candidate("x")], (), 0, "x", None)
@@ -402,6 +441,76 @@ def test_forget_on_a_full_disk_asks_for_space_and_for_nothing_else(
     with pytest.raises(BytesRemainError, match="Free some space and run `hydra-edge doctor`") as e:
         store.forget(["a"])
     assert "Close" not in str(e.value)
+
+
+def test_forget_without_room_to_rewrite_waits_for_an_opening_with_room(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[str] = []
+    rewrite = Database.rewrite
+
+    def counting(db: Database) -> None:
+        tried.append(db.label)
+        rewrite(db)
+
+    monkeypatch.setattr(Database, "rewrite", counting)
+    with Store.open(path) as store:
+        store.add([*filler(3000), Record(SECRET_IN, SECRET_OUT, id="a")])
+        with monkeypatch.context() as patch:
+            patch.setattr(shutil, "disk_usage", lambda _folder: SimpleNamespace(free=400_000))
+            with pytest.raises(
+                BytesRemainError,
+                match=r"got 0 MB free on its disk; expected \d MB.*Free some space and run",
+            ) as caught:
+                store.forget(["a"])
+            assert caught.value.receipt == ForgetReceipt(records=1)
+            assert path.with_name("me.db-wal").stat().st_size == 0
+            before = path.read_bytes()
+            with Store.open(path) as again:
+                (told,) = again.check()
+                assert again.count() == 3000
+            assert (path.read_bytes(), tried) == (before, [])
+    assert "Close other programs using the file, or free " in told
+    assert told.endswith(" MB on its disk, and open it again.")
+    with Store.open(path) as store:
+        assert tried == [str(path)]
+        assert left_of(f"{SECRET_IN[:30]} {SECRET_OUT}", path) == []
+        assert store.check() == []
+
+
+def test_forget_that_fills_the_disk_empties_the_wal_again(
+    store: Store, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wal = path.with_name("me.db-wal")
+
+    def full(self: Database) -> None:
+        assert wal.stat().st_size > 0
+        raise DiskFullError("Cannot use it: no space is left on its disk.")
+
+    store.add([*filler(300), Record(SECRET_IN, SECRET_OUT, id="a")])
+    monkeypatch.setattr(Database, "rewrite", full)
+    with pytest.raises(BytesRemainError, match=r"no space is left on its disk\. Free some space"):
+        store.forget(["a"])
+    assert wal.stat().st_size == 0
+    assert store.count() == 300
+
+
+def test_forget_asks_for_no_more_room_than_what_is_kept_takes(
+    store: Store, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pages no longer in use are not copied; where nobody can tell the room, it is tried."""
+    store.add([*filler(3000), Record(SECRET_IN, SECRET_OUT, id="a", source="diary")])
+    monkeypatch.setattr(shutil, "disk_usage", lambda _folder: SimpleNamespace(free=1_000_000))
+    assert store._db.connection.execute("PRAGMA page_count").fetchone()[0] * 4096 > 1_500_000
+    store.forget([f"f0-{i}" for i in range(3000)])
+    assert path.stat().st_size < 400_000
+
+    def unknown(_folder: Path) -> SimpleNamespace:
+        raise OSError("no such call")
+
+    monkeypatch.setattr(shutil, "disk_usage", unknown)
+    store.forget([], source="diary")
+    assert left_of(f"{SECRET_IN[:30]} {SECRET_OUT}", path) == []
 
 
 def test_clear_log_while_another_reads_says_how_much_is_deleted(store: Store, path: Path) -> None:
