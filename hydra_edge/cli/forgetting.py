@@ -10,11 +10,12 @@ import typer
 from hydra_edge.cli import options, output, views
 from hydra_edge.cli.group import put
 from hydra_edge.cli.session import ask, open_user, settings
-from hydra_edge.errors import BytesRemainError
+from hydra_edge.errors import BytesRemainError, ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from hydra_edge.errors import HydraError
     from hydra_edge.types import ForgetReceipt, JsonDict
 
 
@@ -57,13 +58,13 @@ def clear_log(
     _fail(remain)
 
 
-def _error(remain: BytesRemainError | None) -> JsonDict:
-    """Return what programs are told, beside what was deleted, of bytes that may remain."""
+def _error(remain: HydraError | None) -> JsonDict:
+    """Return what programs are told, beside what was deleted, of what may remain."""
     return {} if remain is None else output.error_json(remain.code, str(remain))
 
 
-def _fail(remain: BytesRemainError | None) -> None:
-    """End with the error, once what was deleted is told, if bytes may remain."""
+def _fail(remain: HydraError | None) -> None:
+    """End with the error, once what was deleted is told, if something may remain."""
     if remain is not None:
         output.write_error(remain.code, str(remain), as_json=False)
         raise typer.Exit(1)
@@ -171,7 +172,13 @@ def _tell(receipt: ForgetReceipt, sources: Iterable[str]) -> None:
 
 
 def _forget_user(user: str | None, *, yes: bool, as_json: bool) -> None:
-    """Remove a user's file without opening it, so that a damaged one can go too."""
+    """Remove a user's file without opening it, so that a damaged one can go too.
+
+    And the tokens of the user's apps, or they would open what the next one of that name has. Those
+    first: while the file is there, a stopped removal can be repeated. What cannot be done about
+    them, as their file is damaged, keeps nothing from being forgotten.
+    """
+    from hydra_edge.server.tokens import TokenFiles, remove_apps_of
     from hydra_edge.store import Store
 
     config, paths = settings()
@@ -179,11 +186,20 @@ def _forget_user(user: str | None, *, yes: bool, as_json: bool) -> None:
     path = paths.user_file(name)
     if path.exists():
         ask(f"Erase everything about {name} ({path}) for good?", yes=yes)
+    apps: list[str] = []
+    left: ConfigError | None = None
+    if path.exists():
+        try:
+            apps = remove_apps_of(TokenFiles.of(paths), name)
+        except ConfigError as err:
+            left = err
     Store.forget_user(path)
     if as_json:
-        output.write_json({"user": name, "forgotten": True})
-        return
-    output.plain(f"Forgotten: everything about {name}.")
+        output.write_json({"user": name, "forgotten": True, "apps_removed": apps} | _error(left))
+    else:
+        tokens = f" The tokens of these apps open nothing any more: {', '.join(apps)}."
+        output.plain(f"Forgotten: everything about {name}.{tokens if apps else ''}")
+    _fail(left)
 
 
 def register(app: typer.Typer) -> None:

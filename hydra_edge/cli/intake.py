@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from itertools import chain, islice
 from typing import TYPE_CHECKING
 
 import typer
 
 from hydra_edge.cli import output
+from hydra_edge.cli.alike import as_their_source, holder
 from hydra_edge.cli.interrupt import Interrupt
 from hydra_edge.cli.session import open_user
 from hydra_edge.cli.views import plural
@@ -19,7 +20,6 @@ from hydra_edge.errors import (
     CancelledError,
     HydraError,
     ImportFormatError,
-    RecordNotFoundError,
     UnknownUserError,
 )
 from hydra_edge.forms import record_json
@@ -103,8 +103,10 @@ def run(
 
     def as_wanted(new: Iterable[Record], store: Store) -> Iterator[Record]:
         if private is None:
-            new = (as_before or _as_their_source)(as_told(new), store)
+            new = (as_before or as_their_source)(as_told(new), store)
         for record in new:
+            if stop.wanted:  # many may have waited until the source's end
+                return
             counts["private, in the end"] += private is None and record.private
             counts["stay"] += private is False and _is_hidden(store, record)
             yield record
@@ -158,33 +160,10 @@ def _nothing_read(log: ImportLog) -> ImportFormatError:
     )
 
 
-def _as_their_source(records: Iterable[Record], store: Store) -> Iterator[Record]:
-    """Mark records private that are new to a store, if all it has of their source are private.
-
-    Those it holds already are as their owner wants them. A pipe is no source: whatever came
-    through it before may be something else.
-    """
-    from hydra_edge.records import from_stream
-
-    hidden = {s for s in store.sources() if not from_stream(s)} - set(store.sources(public=True))
-    for record in records:
-        holder = _holder(store, record) if record.source in hidden else None
-        held = holder is not None and holder.content_hash == record.content_hash
-        yield replace(record, private=True) if record.source in hidden and not held else record
-
-
 def _is_hidden(store: Store, record: Record) -> bool:
     """Tell whether the record that has this one's id is private, and so keeps it private."""
-    holder = _holder(store, record)
-    return holder is not None and holder.private
-
-
-def _holder(store: Store, record: Record) -> Record | None:
-    """Return the stored record that has the id of this one."""
-    try:
-        return store.get(record.id or record.content_hash[:16])
-    except RecordNotFoundError:
-        return None
+    there = holder(store, record)
+    return there is not None and there.private
 
 
 @dataclass(frozen=True)

@@ -239,6 +239,25 @@ def remove_app(files: TokenFiles, app: str) -> None:
             del apps[digest]
 
 
+def remove_apps_of(files: TokenFiles, user: str) -> list[str]:
+    """Make the tokens of all apps of one user worthless; return the apps' names, in order.
+
+    Whoever has that name later shall not be read by the apps of somebody else.
+
+    Raises
+    ------
+    ConfigError
+        If the file is damaged or can be read by others, or cannot be written.
+    """
+    if all(scope.user != user for scope in read_apps(files).values()):
+        return []  # nothing is made or written
+    with _editing(files) as apps:
+        gone = {digest: scope.app for digest, scope in apps.items() if scope.user == user}
+        for digest in gone:
+            del apps[digest]
+    return sorted(gone.values())
+
+
 def _state(path: Path) -> tuple[int, int, int] | None:
     """Return what changes with a file's content; None if there is no file."""
     try:

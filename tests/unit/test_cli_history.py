@@ -484,7 +484,36 @@ def test_forget_all_removes_the_file_even_a_damaged_one(home):
         stream.write(b"\xff" * 4096)
     result = call("forget", "--all", "--yes", "--json")
 
-    assert json.loads(result.stdout) == {"user": "me", "forgotten": True}
+    assert json.loads(result.stdout) == {"user": "me", "forgotten": True, "apps_removed": []}
+    assert list((home / "users").iterdir()) == []
+
+
+def test_forget_all_takes_the_tokens_of_the_users_apps_along():
+    for user, app in (("ada", "mail"), ("ada", "editor"), ("bob", "viewer")):
+        call("add", "a text", "a title", "--user", user)
+        call("serve", "token", "add", app, "--user", user)
+    result = call("forget", "--all", "--user", "ada", "--yes")
+
+    assert result.stdout.replace("\n", " ").strip() == (
+        "Forgotten: everything about ada. The tokens of these apps open nothing any more: editor, "
+        "mail."
+    )
+    listed = json.loads(call("serve", "token", "list", "--json").stdout)
+    assert [app["app"] for app in listed["apps"]] == ["viewer"]
+    told = json.loads(call("forget", "--all", "--user", "bob", "--yes", "--json").stdout)
+    assert told == {"user": "bob", "forgotten": True, "apps_removed": ["viewer"]}
+
+
+@pytest.mark.usefixtures("history")
+def test_forget_all_forgets_though_the_tokens_cannot_be_read_and_says_so(home):
+    call("serve", "token", "add", "mail")
+    (file,) = home.rglob("apps.json")
+    file.write_text("no tokens")
+    result = call("forget", "--all", "--yes")
+
+    assert result.exit_code == 1
+    assert "Forgotten: everything about me." in result.stdout
+    assert "is damaged" in result.stderr
     assert list((home / "users").iterdir()) == []
 
 

@@ -427,6 +427,108 @@ def test_new_note_of_a_private_folder_is_private(tmp_path):
     assert private_of() == {"First": True, "Second": True, "Third": False, "Fourth": False}
 
 
+def write_notes(folder, *titles):
+    folder.mkdir(parents=True, exist_ok=True)
+    for title in titles:
+        (folder / f"{title}.md").write_text(f"# {title}\n\nOn {title}.\n")
+
+
+def test_new_note_of_a_private_folder_that_was_moved_stays_private(tmp_path):
+    write_notes(tmp_path / "diary", "First", "Third")
+    call("import", "markdown", "diary", "--private")
+    (tmp_path / "diary").rename(tmp_path / "archive")
+    write_notes(tmp_path / "archive", "A new one", "Second")  # before and between those there
+
+    assert "Kept private" in call("import", "markdown", "archive", "--dry-run").stderr
+    assert "Kept private" in call("import", "markdown", "archive").stderr
+    assert private_of() == {"First": True, "Third": True, "A new one": True, "Second": True}
+    write_notes(tmp_path / "archive", "Last")
+    assert "Kept private" not in call("import", "markdown", "archive", "--public").stderr
+    assert private_of()["Last"] is False
+
+
+def test_new_row_of_a_private_file_that_was_renamed_stays_private(tmp_path):
+    (tmp_path / "old.csv").write_text("input,output\na,one\n")
+    call("import", "csv", "old.csv", "--private", "-t", "a_title")
+    (tmp_path / "new.csv").write_text("input,output\nb,two\na,one\n")
+
+    assert "Kept private" in call("import", "csv", "new.csv", "-t", "other_title").stderr
+    assert set(private_of().values()) == {True}
+
+
+def test_new_row_stays_private_where_the_history_came_through_a_pipe(tmp_path):
+    call("import", "jsonl", "-", "--private", text='{"input": "a", "output": "one"}\n')
+    (tmp_path / "h.csv").write_text("input,output\na,one\nb,two\n")
+
+    assert "Kept private" in call("import", "csv", "h.csv").stderr
+    assert private_of() == {"one": True, "two": True}
+
+
+def test_new_row_is_public_beside_one_that_is_there_as_public(tmp_path):
+    (tmp_path / "old.csv").write_text("input,output\na,one\n")
+    call("import", "csv", "old.csv", "--private")
+    (tmp_path / "open.csv").write_text("input,output\nb,two\n")
+    call("import", "csv", "open.csv")
+    (tmp_path / "both.csv").write_text("input,output\nc,three\na,one\nb,two\nd,four\n")
+
+    assert "Kept private" not in call("import", "csv", "both.csv").stderr
+    assert private_of() == {"one": True, "two": False, "three": False, "four": False}
+
+
+def test_record_an_app_added_as_private_hides_no_new_file(tmp_path):
+    with Personalizer.open("me", create=True) as me:
+        me.add([Record("a", "one", source="app:mail", private=True)])
+    (tmp_path / "h.csv").write_text("input,output\na,one\nb,two\n")
+
+    assert "Kept private" not in call("import", "csv", "h.csv").stderr
+    assert private_of()["two"] is False
+
+
+def test_new_note_of_a_private_folder_imported_from_above_stays_private(tmp_path):
+    write_notes(tmp_path / "notes" / "diary", "First", "Second")
+    call("import", "markdown", "notes/diary", "--private")
+    write_notes(tmp_path / "notes", "Shopping")
+    write_notes(tmp_path / "notes" / "diary", "Third", "w" * 201)  # a path too long for an id
+    write_notes(tmp_path / "notes" / "diary" / "deep" / "er", "Fourth")
+    write_notes(tmp_path / "notes" / "diary2", "Fifth")
+    (tmp_path / "notes" / "diary" / "First.md").write_text("# First\n\nEdited.\n")
+
+    assert "Kept private" in call("import", "markdown", "notes").stderr
+    assert {title for title, private in private_of().items() if not private} == {
+        "Shopping", "Fifth",
+    }  # fmt: skip
+    assert [r.private for r in records() if r.input == "Edited."] == [True]
+    write_notes(tmp_path / "notes" / "diary", "Sixth")
+    call("import", "markdown", "notes", "--public")
+    assert private_of()["Sixth"] is False
+
+
+def test_new_note_of_a_public_folder_within_a_private_one_is_public(tmp_path):
+    write_notes(tmp_path / "diary", "First")
+    call("import", "markdown", "diary", "--private")
+    write_notes(tmp_path / "diary" / "open", "Second")
+    assert "Kept private" in call("import", "markdown", "diary/open", "--dry-run").stderr
+    call("import", "markdown", "diary/open", "--public")
+    write_notes(tmp_path / "diary" / "open", "Third")
+
+    assert "Kept private" not in call("import", "markdown", "diary/open").stderr
+    assert private_of() == {"First": True, "Second": False, "Third": False}
+
+
+def test_interrupt_while_a_file_shows_whether_it_is_private_keeps_none_of_it(tmp_path, monkeypatch):
+    (tmp_path / "old.csv").write_text("input,output\na,one\n")
+    call("import", "csv", "old.csv", "--private")
+
+    def read(*_args, **_kwargs):
+        yield Record("b", "two", source="csv:/new")
+        signal.raise_signal(signal.SIGINT)
+        yield Record("a", "one", source="csv:/new")
+
+    monkeypatch.setattr("hydra_edge.importers.read_csv", read)
+    assert call("import", "csv", "new.csv").exit_code == 130
+    assert private_of() == {"one": True}
+
+
 @pytest.mark.parametrize("kind", ["csv", "jsonl"])
 def test_edited_line_without_an_id_of_a_private_file_is_private(tmp_path, kind):
     def write(*outputs):
