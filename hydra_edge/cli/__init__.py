@@ -28,10 +28,10 @@ def _run() -> None:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     gc.set_threshold(_OBJECTS_PER_COLLECTION)
     from hydra_edge.cli.interrupt import leave_on_sigterm
-    from hydra_edge.cli.streams import StdoutError, give_stdout_up, supply_streams
+    from hydra_edge.cli.streams import StdoutError, give_up, supply_streams
 
     leave_on_sigterm()
-    supply_streams()
+    streams = supply_streams()  # kept: typer wraps them when a reader goes away
     from hydra_edge.cli.app import app
 
     try:
@@ -40,11 +40,10 @@ def _run() -> None:
         finally:
             sys.stdout.flush()
     except BrokenPipeError:  # the reader went away: leave quietly
-        give_stdout_up()
         sys.exit(1)
     except StdoutError as err:
-        give_stdout_up()
         sys.stderr.write(f"error: cannot write to standard output: {err.strerror}\n")
         sys.exit(1)
     finally:
+        give_up(*streams)
         gc.freeze()  # the system takes the memory back at once; all files are closed by now

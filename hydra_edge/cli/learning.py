@@ -56,7 +56,8 @@ def add(
     from hydra_edge.tasks import canonical_name
     from hydra_edge.types import DEFAULT_TASK, Record
 
-    texts = {"INPUT": clean_text(input_text), "OUTPUT": clean_text(output_text)}
+    given = {"INPUT": input_text, "OUTPUT": output_text}
+    texts = {name: clean_text(options.clean(text)) for name, text in given.items()}
     for name, text in texts.items():
         if not text.strip():
             raise typer.BadParameter("is empty; expected text.", param_hint=name)

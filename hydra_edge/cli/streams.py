@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TextIO
 
 
 class StdoutError(OSError):
@@ -40,11 +41,11 @@ class Stdout(io.TextIOWrapper):
             super().flush()
 
 
-def supply_streams() -> None:
+def supply_streams() -> tuple[TextIO, TextIO]:
     """Make stdout tell its faults, and both streams take what UTF-8 or a terminal cannot hold.
 
     For those a process was started without others stand in: stdin is empty, stdout refuses,
-    stderr drops.
+    stderr drops. Returns stdout and stderr as they are then.
     """
     if sys.stdin is None:
         sys.stdin = os.fdopen(os.open(os.devnull, os.O_RDONLY), encoding="utf-8")
@@ -58,7 +59,10 @@ def supply_streams() -> None:
             stream.reconfigure(errors="backslashreplace")
     plain = sys.stdout
     if type(plain) is io.TextIOWrapper:
-        encoding, lines, through = plain.encoding, plain.line_buffering, plain.write_through
+        # What reads a pipe or a file of ours, we first of all, expects UTF-8; a terminal shows
+        # what the locale says.
+        encoding = plain.encoding if plain.isatty() else "utf-8"
+        lines, through = plain.line_buffering, plain.write_through
         sys.stdout = Stdout(
             plain.detach(),
             encoding,
@@ -66,8 +70,15 @@ def supply_streams() -> None:
             line_buffering=lines,
             write_through=through,
         )
+    return sys.stdout, sys.stderr
 
 
-def give_stdout_up() -> None:
-    """Let what is still to be written go nowhere, also at interpreter exit."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def give_up(*streams: TextIO) -> None:
+    """Let what a stream refuses go nowhere: at its exit the interpreter would try it again."""
+    for stream in streams:
+        try:
+            stream.flush()
+        except OSError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream.fileno())
+            os.close(nowhere)

@@ -1,6 +1,7 @@
 """Running commands inside the test's own process, and an engine that only remembers."""
 
 import sys
+import weakref
 from dataclasses import dataclass, field, replace
 
 from typer.main import get_command
@@ -87,6 +88,11 @@ class FakePersonalizer:
     pieces: tuple = ()
     text: str = "Fix empty files"
     error: Exception | None = None
+
+    def __post_init__(self):
+        # No test closes its fake's store, so it is closed with the fake. Those that the product
+        # opens are not: Python tells of one that is left open, and the tests fail.
+        weakref.finalize(self, self.store.close)
 
     def open(self, user, *, create, config, paths):
         if self.error:

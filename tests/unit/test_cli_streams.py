@@ -1,12 +1,13 @@
 """A stream that is closed, full or missing, and Ctrl-C before a command has begun: one line."""
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from cli_runner import call
+from cli_runner import call, records
 
 PROGRAM = [sys.executable, "-m", "hydra_edge"]
 full = pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
@@ -114,6 +115,48 @@ def test_full_stdout_and_stderr_is_an_exit_code():
             [*PROGRAM, "config", "list"], stdout=stream, stderr=stream, check=False
         )
     assert run_.returncode not in {0, 120}
+
+
+@full
+def test_full_stderr_alone_is_the_exit_code_of_the_failure():
+    with Path("/dev/full").open("w") as stream:
+        run_ = subprocess.run(
+            [*PROGRAM, "rank", "--user", "nobody", "q"], stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=stream, check=False,
+        )  # fmt: skip
+    assert (run_.returncode, run_.stdout) == (1, b"")
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii", "utf-16"])
+def test_pipe_gets_utf8_whatever_the_locale(encoding, monkeypatch):
+    texts = ["Größe 😀", "naïve — café", "日本"]
+    lines = "".join(json.dumps({"input": text, "output": text[::-1]}) + "\n" for text in texts)
+    call("import", "jsonl", "-", text=lines)
+    monkeypatch.setenv("PYTHONIOENCODING", encoding)
+    listed, exported = (
+        subprocess.run([*PROGRAM, "history", *args], capture_output=True, check=True).stdout
+        for args in (("list", "--json"), ("export", "-"))
+    )
+    subprocess.run(
+        [*PROGRAM, "import", "jsonl", "-", "--user", "copy"], input=exported,
+        capture_output=True, check=True,
+    )  # fmt: skip
+
+    assert {record["input"] for record in json.loads(listed.decode())["records"]} == set(texts)
+    assert {record.input for record in records("copy")} == set(texts)
+
+
+def test_add_keeps_the_bytes_of_its_arguments_whatever_the_locale(monkeypatch):
+    for name, value in (("PYTHONUTF8", "0"), ("PYTHONCOERCECLOCALE", "0"), ("LC_ALL", "C")):
+        monkeypatch.setenv(name, value)
+    words = ["Größe é".encode(), "Übung".encode(), b"--task", b"note_title"]
+    _, listed = (
+        subprocess.run([*PROGRAM, *args], capture_output=True, check=True)
+        for args in ((b"add", *words), ("history", "list", "--json"))
+    )
+
+    assert [(record.input, record.output) for record in records()] == [("Größe é", "Übung")]
+    assert "Übung" in listed.stdout.decode()
 
 
 def test_interrupt_before_the_commands_are_loaded_is_quiet():
