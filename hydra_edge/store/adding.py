@@ -34,6 +34,8 @@ from hydra_edge.types import AddResult, Progress, Record
 
 # Records of one transaction: a stopped import has stored whole batches, nothing else.
 BATCH = 500
+# A clock or a time zone may be this far ahead.
+_AHEAD_S = 24 * 60 * 60
 # What stands behind the id that a record asked for in the id it got, where that was taken.
 _SUFFIX = re.compile(r"(~[0-9a-f]{6})\1*")
 
@@ -63,8 +65,14 @@ def _same(a: Record, b: Record) -> bool:
 
 
 def _time(record: Record) -> float | None:
+    """Return a record's time; None, which counts as when it was added, if it cannot be right.
+
+    One in the future would be the newest for good, and each that comes after it an older one.
+    """
     moment = record.time
-    return float(moment) if moment is not None and math.isfinite(moment) else None
+    if moment is None or not math.isfinite(moment) or moment > time.time() + _AHEAD_S:
+        return None
+    return float(moment)
 
 
 def _insert(connection: Connection, record: Record, now: float) -> int:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from hydra_edge.config import make_private_dir, remove_left_over
 from hydra_edge.errors import DiskFullError, StoreError, UnknownUserError
-from hydra_edge.store.schema import prepare, register_functions
+from hydra_edge.store.schema import prepare, refuse_other_release, register_functions
 from hydra_edge.store.values import DamagedValueError
 from hydra_edge.types import Progress
 
@@ -202,7 +202,7 @@ class Database:
         return "the history in memory" if self.path is None else str(self.path)
 
     @contextlib.contextmanager
-    def _transaction(self, begin: str) -> Iterator[sqlite3.Connection]:
+    def _transaction(self, begin: str, *, writes: bool) -> Iterator[sqlite3.Connection]:
         with self._lock:
             if self._closed:
                 raise StoreError(f"Cannot use {self.label}: it has been closed. Open it again.")
@@ -211,6 +211,8 @@ class Database:
                 if not nested:
                     self.connection.execute(begin)
                     self._check_in_place()
+                    if writes:
+                        refuse_other_release(self.connection, self.label)
                 yield self.connection
                 if not nested:
                     self.connection.execute("COMMIT")
@@ -236,11 +238,11 @@ class Database:
 
     def reading(self) -> contextlib.AbstractContextManager[sqlite3.Connection]:
         """Hold one moment of the file still: every query inside sees the same state."""
-        return self._transaction("BEGIN")
+        return self._transaction("BEGIN", writes=False)
 
     def writing(self) -> contextlib.AbstractContextManager[sqlite3.Connection]:
         """Hold the write lock: everything inside is stored together, or not at all."""
-        return self._transaction("BEGIN IMMEDIATE")
+        return self._transaction("BEGIN IMMEDIATE", writes=True)
 
     def rewrite(self) -> None:
         """Copy what is live over the whole file and empty its WAL.

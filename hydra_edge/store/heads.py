@@ -26,6 +26,7 @@ from hydra_edge.store.values import (
 )
 from hydra_edge.types import Float1d, HeadState, Role, Switch
 
+# Of those that were fitted or brought, and as many of the single steps of choices.
 KEPT_VERSIONS = 20
 # In a head's report: the numbers of the newest choice of its task and of the newest answer when it
 # was stored. They tell what it can have learned from, also where the clock was set back.
@@ -131,12 +132,33 @@ def save(connection: Connection, state: HeadState, rewrites: int | None) -> Head
             saved.n_queries, saved.prior_scale, report,
         ),
     )  # fmt: skip
-    connection.execute(
-        "DELETE FROM heads WHERE task = ? AND role = ? AND version <= ?",
-        (*key, saved.version - KEPT_VERSIONS),
-    )
+    _drop_old(connection, key)
     _make_current(connection, state.task, state.role, saved.version)
     return saved
+
+
+def _is_step(report: Any) -> bool:
+    """Tell whether a version is one choice's step on from another, by its stored report."""
+    try:
+        return "choice" in from_json(report, dict)
+    except DamagedValueError:
+        return False
+
+
+def _drop_old(connection: Connection, key: tuple[str | bytes, str]) -> None:
+    """Delete the oldest versions of a task and role; steps never push out what they began from."""
+    rows = connection.execute(
+        "SELECT version, report FROM heads WHERE task = ? AND role = ? ORDER BY version DESC", key
+    ).fetchall()
+    if len(rows) <= KEPT_VERSIONS:
+        return
+    kinds: dict[bool, list[int]] = {False: [], True: []}
+    for version, report in rows:
+        kinds[_is_step(report)].append(version)
+    connection.executemany(
+        "DELETE FROM heads WHERE task = ? AND role = ? AND version = ?",
+        [(*key, version) for kind in kinds.values() for version in kind[KEPT_VERSIONS:]],
+    )
 
 
 def current(connection: Connection, task: str, role: Role) -> HeadState | None:

@@ -43,6 +43,13 @@ _REINDEX = (
     "UPDATE records SET words = hydra_count(input) WHERE words <> hydra_count(input)",
 )
 
+# What ``records.mark_changed`` does of a rewrite; that module stands above this one.
+_COUNT_REWRITE = (
+    "INSERT INTO meta VALUES (?, '1 1') ON CONFLICT (name) DO UPDATE SET value = "
+    "(CAST(value AS INTEGER) + 1) || ' ' || "
+    "(CAST(substr(value, instr(value, ' ')) AS INTEGER) + 1)"
+)
+
 # Each migration runs in one transaction; a released one is never edited, only followed.
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (
@@ -181,6 +188,7 @@ def register_functions(connection: sqlite3.Connection) -> Event:
     return interrupted
 
 
+@lru_cache(maxsize=1)  # asked for at every writing
 def words_mark() -> str:
     """Return what changes when texts would be split into words differently."""
     probe = " ".join(index_words("Ab_c 1.5 don't É İ 日本語 가나 كتاب हिन्दी u\u0308 ภาษา"))
@@ -256,15 +264,46 @@ def reindex(connection: sqlite3.Connection) -> None:
         connection.execute(statement)
 
 
+def _indexed_as(connection: sqlite3.Connection) -> Any:
+    """Return the mark of the words that records are indexed by; None in a new file."""
+    row = connection.execute("SELECT value FROM meta WHERE name = ?", (META_WORDS,)).fetchone()
+    return None if row is None else row[0]
+
+
+def refuse_other_release(connection: sqlite3.Connection, label: str) -> None:
+    """Refuse to write into a file that another release has changed since it was opened.
+
+    Called within a transaction. An index of other words would be left with entries of records
+    that are gone, or be called damaged.
+
+    Raises
+    ------
+    StoreError
+        If its schema or the words of its index are not this release's.
+    """
+    if (version := _pragma(connection, "user_version")) != len(MIGRATIONS):
+        difference = f"schema {version}; expected {len(MIGRATIONS)}"
+    elif _indexed_as(connection) != words_mark():
+        difference = "an index of other words; expected this release's"
+    else:
+        return
+    raise StoreError(
+        f"Cannot write {label}: another release of hydra-edge has the file now: got {difference}. "
+        "Start this program anew."
+    )
+
+
 def _reindex_if_needed(connection: sqlite3.Connection) -> None:
     """Index every record again if words are found differently now.
 
     The index keeps no texts: to remove an entry it must be told the very words it was given.
     """
     mark = words_mark()
-    known = connection.execute("SELECT value FROM meta WHERE name = ?", (META_WORDS,)).fetchone()
-    if known is not None and known[0] == mark:
+    known = _indexed_as(connection)
+    if known == mark:
         return
     with _writing(connection):
         reindex(connection)
+        if known is not None:  # programs that use the file meanwhile hold words in memory
+            connection.execute(_COUNT_REWRITE, (META_REVISION,))
         connection.execute("REPLACE INTO meta VALUES (?, ?)", (META_WORDS, mark))

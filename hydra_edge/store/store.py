@@ -347,7 +347,8 @@ class Store:
         """Store a head as the newest version, in use from now on; return it as stored.
 
         ``version`` and ``created`` are given here, and in the report the numbers of the newest
-        choice and answer; ``stale`` is kept. The last 20 versions of each task and role are kept.
+        choice and answer; ``stale`` is kept. Of each task and role the last 20 fitted
+        or imported versions are kept, and the last 20 steps.
         A report must not quote texts of records. ``rewrites`` is how often records had been
         rewritten or forgotten (``revision``) before the head learned from them.
 

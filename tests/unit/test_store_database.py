@@ -10,6 +10,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -218,6 +219,48 @@ def test_interrupt_while_a_file_is_indexed_anew_at_opening_is_an_interrupt(
         with pytest.raises(KeyboardInterrupt):
             Store.open(path)
     with Store.open(path) as store:
+        assert store.check() == []
+
+
+@pytest.mark.parametrize(
+    ("statement", "got"),
+    [
+        ("UPDATE meta SET value = 'other' WHERE name = 'words'", "an index of other words"),
+        (f"PRAGMA user_version = {len(schema.MIGRATIONS) + 1}", "schema"),
+    ],
+)
+def test_file_another_release_has_now_is_read_but_not_written(
+    path: Path, statement: str, got: str
+) -> None:
+    with Store.open(path) as store:
+        store.add([Record("a", "b", id="x")])
+        with sqlite3.connect(path) as other:
+            other.execute(statement)
+        for write in (lambda: store.forget(["x"]), lambda: store.add([Record("c", "d")])):
+            with pytest.raises(
+                StoreError, match=f"another release .* now: got {got}.* Start this program anew"
+            ):
+                write()
+        assert [record.id for record in store.records()] == ["x"]
+
+
+def test_file_indexed_anew_at_opening_counts_as_rewritten(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Store.open(path) as store:
+        store.add([Record("a", "b", id="x")])
+        store.forget(["x"])
+        store.add([Record("c", "d", id="y")])
+        before = store.revision()
+        with monkeypatch.context() as patched:
+            patched.setattr(schema, "words_mark", lambda: "other words")
+            Store.open(path).close()
+        after = store.revision()
+        with pytest.raises(StoreError, match="another release"):
+            store.forget(["y"])
+    assert after == replace(before, changes=before.changes + 1, rewrites=before.rewrites + 1)
+    with Store.open(path) as store:
+        store.forget(["y"])
         assert store.check() == []
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -276,6 +277,20 @@ def test_count_until_a_moment_has_what_was_made_at_it(store: Store) -> None:
 def test_time_that_is_not_finite_is_unknown(store: Store) -> None:
     store.add([Record("a", "x", id="a", time=float("nan")), Record("b", "x", time=float("inf"))])
     assert [r.time for r in store.records()] == [None, None]
+
+
+def test_time_in_the_future_is_unknown_but_for_a_clock_that_is_ahead(store: Store) -> None:
+    now = time.time()
+    late = Record("late", "x", id="late", time=now + 3 * 86_400)
+    store.add([late, Record("ahead", "x", id="ahead", time=now + 3600)])
+    store.add([Record("after", "x", id="after")])
+    assert [r.id for r in store.records()] == ["late", "after", "ahead"]
+    assert store.get("late").time is None
+    assert store.get("ahead").time == now + 3600
+    assert store.add([late]).unchanged == 1
+    assert store.add([replace(late, time=now - 5)]).updated == 1
+    store.add([replace(late, output="edited")])
+    assert store.get("late").time == now - 5
 
 
 def test_get_unknown_id_suggests_ids_that_begin_like_it(store: Store) -> None:

@@ -307,10 +307,12 @@ def test_index_of_words_split_at_their_marks_is_rebuilt(
     with monkeypatch.context() as old:
         old.setattr(schema, "tokens", split_at_marks)
         schema.spaced_words.cache_clear()
+        schema.words_mark.cache_clear()
         with Store.open(tmp_path / "me.db") as store:
             store.add([Record("วันนี้ธนาคารประชุม", "हिन्दी", id="a")])
             assert [r.id for r in store.search("हिन्दी")] == ["a"]
     schema.spaced_words.cache_clear()
+    schema.words_mark.cache_clear()
     with Store.open(tmp_path / "me.db") as store:
         assert [r.id for r in store.search("ธนาคาร")] == ["a"]
         assert [r.id for r in store.search("हिन्दी")] == ["a"]

@@ -265,6 +265,22 @@ def test_save_head_keeps_the_last_twenty_versions(store: Store) -> None:
     assert [h.version for h in store.heads("t")] == list(range(6, 26))
 
 
+def test_save_head_keeps_twenty_fitted_versions_beside_twenty_steps(store: Store) -> None:
+    def step() -> None:
+        store.save_head(replace(make_head(), report={"choice": "g"}))
+
+    store.save_head(make_head())
+    for _ in range(25):
+        step()
+    assert [h.version for h in store.heads("t")] == [1, *range(7, 27)]
+    for _ in range(25):
+        store.save_head(make_head())
+    assert [h.version for h in store.heads("t")] == [*range(7, 27), *range(32, 52)]
+    for _ in range(19):  # the last that was fitted is what is left when all steps are taken back
+        step()
+    assert [store.rollback_head("t", "adapter") for _ in range(19)][-1].version == 51
+
+
 def test_drop_stale_heads_keeps_only_what_learned_from_nothing_forgotten(store: Store) -> None:
     store.save_head(replace(make_head("t"), stale=True))
     store.save_head(make_head("t"))
