@@ -76,6 +76,7 @@ def answer(
     features, head = engine.features["adapter"], engine.shared(task, "adapter")
     lent = features.classifier(task)
     if lent is None or not lent.doubt:
+        store.close()
         raise BenchError(
             f"The base {'lends nothing to' if lent is None else 'was trained on'} {data.name}; "
             "expected a rating, or a label task whose labels it knows, under another name."

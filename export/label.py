@@ -180,19 +180,19 @@ def _prepare(
     for done, indices in enumerate(of_user.values(), start=1):
         user = jobs[indices[0]].user
         engine = engine_for(user, bundle, encoder)
-        task = engine.task(user.task)
-        history = engine.history(task)
-        place = {record.id: i for i, record in enumerate(history.records)}
-        prompts: dict[int, list[Prompt]] = {}  # several LLMs may be asked the same
-        for i in indices:
-            position = place[jobs[i].record_id]
-            if position not in prompts:
-                prompts[position] = [
-                    _prompt(engine, history, position, shown)
-                    for shown in choose(user, engine, history, position)
-                ]
-            asks[i] = [Ask(jobs[i], position, prompt, sampling) for prompt in prompts[position]]
-        engine.store.close()
+        with engine.store:  # closed whatever a leak found in a prompt stops
+            task = engine.task(user.task)
+            history = engine.history(task)
+            place = {record.id: i for i, record in enumerate(history.records)}
+            prompts: dict[int, list[Prompt]] = {}  # several LLMs may be asked the same
+            for i in indices:
+                position = place[jobs[i].record_id]
+                if position not in prompts:
+                    prompts[position] = [
+                        _prompt(engine, history, position, shown)
+                        for shown in choose(user, engine, history, position)
+                    ]
+                asks[i] = [Ask(jobs[i], position, prompt, sampling) for prompt in prompts[position]]
         if progress is not None:
             progress("prompts", done, len(of_user))
     return [ask for i in range(len(jobs)) for ask in asks[i]]

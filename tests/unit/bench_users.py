@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
 
 from hydra_edge.prompt import Prompt
+from hydra_edge.store import Store
 
 TOPICS = ("harbour", "meadow", "furnace", "library")
 LABELS = ("amber", "blue", "crimson", "dun")
@@ -50,3 +56,12 @@ def answer(prompt: Prompt, n: int) -> list[str]:
     others = list(prompt.task.labels) or [f"about {topic}" for topic in TOPICS]
     pool = [*shown, *others] if shown else others
     return [pool[i % len(pool)] for i in range(n)]
+
+
+@contextmanager
+def stores_closed() -> Iterator[None]:
+    """Close the stores of the users fitted meanwhile, as only a run that ends well does."""
+    with pytest.MonkeyPatch.context() as patch, ExitStack() as opened:
+        in_memory = SimpleNamespace(in_memory=lambda: opened.enter_context(Store.in_memory()))
+        patch.setattr("bench.run.Store", in_memory)
+        yield

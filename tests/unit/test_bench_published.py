@@ -6,13 +6,13 @@ import hashlib
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from bench_users import answer, label_rows, text_rows, write
+from bench_users import answer, label_rows, stores_closed, text_rows, write
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -115,8 +115,9 @@ def method(encoders) -> Published:
 
 
 @pytest.fixture
-def bench_of(bundle, hash_encoder, llm) -> Bench:
-    return Bench(bundle, hash_encoder, llm, QUERIES, 2, 0)
+def bench_of(bundle, hash_encoder, llm) -> Iterator[Bench]:
+    with stores_closed():
+        yield Bench(bundle, hash_encoder, llm, QUERIES, 2, 0)
 
 
 def data_of(tmp_path: Path, *users) -> TaskData:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from bench_users import answer, label_rows, text_rows, write
+from bench_users import answer, label_rows, stores_closed, text_rows, write
 from rich.console import Console
 from typer.testing import CliRunner
 
@@ -57,7 +57,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hash_encoder, llm):
             "--llm", "scripted", "--users", "3", "--queries", "3", "--fit-pools", "3",
             "--cache", tmp_path / "cache", "--json", tmp_path / out, "--no-plot", *options,
         ]  # fmt: skip
-        result = CliRunner().invoke(app, [str(w) for w in words])
+        with stores_closed():
+            result = CliRunner().invoke(app, [str(w) for w in words])
         if result.exception is not None and not isinstance(result.exception, SystemExit):
             raise result.exception
         assert result.exit_code == code, result.output

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from bench_users import LABELS, answer, label_rows, text_rows, write
+from bench_users import LABELS, answer, label_rows, stores_closed, text_rows, write
 
 from bench.case import POOLS, PROFILE_TASK, SAMPLING, Case, Sampled, profile_prompt
 from bench.datasets import TaskData, draw_tasks, read_files
@@ -39,8 +40,9 @@ def llm(scripted):
 
 
 @pytest.fixture
-def bench(bundle, hash_encoder, llm) -> Bench:
-    return Bench(bundle, hash_encoder, llm, QUERIES, 4, 0)
+def bench(bundle, hash_encoder, llm) -> Iterator[Bench]:
+    with stores_closed():
+        yield Bench(bundle, hash_encoder, llm, QUERIES, 4, 0)
 
 
 def data_of(tmp_path: Path, *users) -> TaskData:

@@ -113,6 +113,7 @@ def test_prompt_is_that_of_the_device_with_the_past_alone(bundle: Bundle, hash_e
     )  # fmt: skip
     assert ask.prompt == engine.prompt(task, query, [r.record for r in ranked])
     assert len(ask.prompt.shots) == 4
+    engine.store.close()
 
 
 def test_shown_ids_are_earlier_records_in_the_order_of_the_prompt(
@@ -160,6 +161,7 @@ def test_record_of_another_user_in_a_prompt_is_a_leak(bundle: Bundle, hash_encod
     prompt = engine.prompt(task, "query", history("b", 3).records)
     with pytest.raises(LeakError, match="shows b-"):
         check_shown(prompt, engine.history(task), 8, task)
+    engine.store.close()
 
 
 def test_closed_set_holds_no_answer_that_is_first_given_later(bundle: Bundle, hash_encoder) -> None:
@@ -178,6 +180,7 @@ def test_closed_set_holds_no_answer_that_is_first_given_later(bundle: Bundle, ha
         check_shown(
             engine.prompt(task, "query", []), engine.history(task), 8, engine.declared("movie_tag")
         )
+    engine.store.close()
 
 
 def test_what_was_never_answered_is_left_out_and_counted(
