@@ -81,6 +81,11 @@ def test_search_sees_only_earlier_records(make: Make) -> None:
     assert len(index.search("zebra", 10, 0)[0]) == 0
 
 
+def test_search_in_a_history_of_one_record_finds_it(make: Make) -> None:
+    index, _ = make(["zebra one", "zebra two"])
+    assert index.search("zebra", 10, 1)[0].tolist() == [0]
+
+
 def test_search_in_a_history_that_was_cut_spends_its_limit_on_what_is_left(
     tmp_path: Path,
 ) -> None:

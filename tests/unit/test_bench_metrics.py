@@ -39,6 +39,11 @@ def test_rating_metrics_equal_scikit_learn(weights: list[float] | None) -> None:
     )
 
 
+def test_macro_f1_leaves_out_labels_without_weight() -> None:
+    """A random choice has weights of 0, too: what is never chosen is no label of its own."""
+    assert macro_f1(["a", "b"], ["a", "c"], [1.0, 0.0]) == 1.0
+
+
 def test_rating_metrics_answer_without_a_number_errs_by_the_span() -> None:
     assert mae(["very good", "2"], ["5", "3"], 4.0) == 2.5
     assert rmse(["very good"], ["5"], 4.0) == 4.0

@@ -252,6 +252,8 @@ def test_a_rating_borrows_from_the_rating_with_the_nearest_scale() -> None:
     assert lent is not None
     assert (lent.labels, lent.doubt) == (THUMBS.labels, 0.3)
     assert borrow({"mood": KNOWN}, grades) is None
+    floors = replace(THUMBS, labels=("1", "2", "attic"))
+    assert borrow({"floors": floors}, grades) is None, "one that has names, too, is no rating"
     assert borrow(known, replace(grades, labels=())) is None
 
 
@@ -293,6 +295,19 @@ def test_a_user_whose_scale_is_turned_round_is_believed_after_a_few_records() ->
             assert column(out, "own_fit").argmax() == place
     fresh = closed_features(past_of(task, answers, []), E[0], lent)
     assert column(fresh, "own_fit").argmax() == 0
+
+
+def test_what_a_borrowed_rating_says_is_worth_two_records() -> None:
+    """Two texts that everyone answers "1", and that tell nothing of each other."""
+    task = TaskSpec("worry", "rating", labels=("1", "2", "3"))
+    text = np.array([[0.8, 0.0, 0.0, 0.6]], dtype=np.float32)
+    query = np.array([0.6, 0.0, 0.0, -0.8], dtype=np.float32)
+    past = replace(past_of(task, list(task.labels), [(0, "3")]), inputs=text)
+    out = closed_features(past, query, replace(THUMBS, doubt=0.3))
+    habit = np.array([0.5, 0.5, 1.5]) / 2.5
+    expected = (2.0 * (0.7 * np.eye(3)[0] + 0.3 * habit) + np.eye(3)[2]) / 3.0
+    share = np.exp(column(out, "log_own_fit")) - 0.02
+    np.testing.assert_allclose(share, expected, atol=0.01)  # "1" is answered to 99 of 100
 
 
 def test_of_a_borrowed_label_set_what_it_does_not_name_goes_to_the_users_habit() -> None:

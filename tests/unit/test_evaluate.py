@@ -35,6 +35,7 @@ def test_judge_user_unlike_the_population_gets_a_personal_head() -> None:
     assert verdict.switch == "personal"
     assert verdict.personal_over_shared is not None
     assert verdict.personal_over_shared.low > 0
+    assert "needed" not in verdict.reason, "there were enough queries"
 
 
 def test_judge_user_like_the_population_keeps_the_shared_head() -> None:

@@ -22,6 +22,7 @@ from hydra_edge.evidence import (
     adapter_evidence,
     choice_item,
     helped_by_then,
+    kept_of_choices,
     reranker_evidence,
 )
 from hydra_edge.personalizer import Personalizer
@@ -98,6 +99,16 @@ def test_a_pool_bought_before_its_record_was_kept_of_a_choice_counts_no_more(per
     assert evidence(p) == 1
 
 
+def test_an_answer_an_application_kept_is_asked_about_as_any_record(person: Make) -> None:
+    """It was chosen from nothing, so that its choice teaches nothing."""
+    p = person(records(12))
+    p.add([Record("a text about speech", "speech: my own", TASK, id="own", time=50.0)])
+    p.store.put_choice("g", TASK, "a text about speech", (), (), None, "speech: my own", "own")
+    assert kept_of_choices(p.engine, p.engine.history(p.engine.task(TASK))) == set()
+    p.fit_head(TASK, calls=100)
+    assert "own" in {pool.query_id for pool in p.store.pools(TASK, purpose="pool")}
+
+
 def test_a_record_answered_by_two_llms_counts_once(person: Make) -> None:
     p = person()
     made = p.fit_head(TASK, calls=100).pools_made
@@ -146,6 +157,26 @@ def test_plain_answers_that_were_shown_a_later_record_are_compared_with_nothing(
     put(p, "r9", "speech: study 9", "r8", purpose="rag")
     data = adapter_evidence(p.engine, p.engine.history(p.engine.task(TASK)), None)[0]
     assert np.isnan(data.rag).tolist() == [True, False]
+
+
+def test_answers_to_records_that_are_there_no_more_are_compared_with_nothing(
+    person: Make,
+) -> None:
+    p = person(records(12))
+    put(p, "r9", "A Study", "gone")
+    for purpose in ("pool", "zero", "rag"):
+        put(p, "gone", "A Study", purpose=purpose)
+    data = adapter_evidence(p.engine, p.engine.history(p.engine.task(TASK)), None)[0]
+    assert len(data.items) == 1
+    assert np.isnan([*data.zero, *data.rag]).all()
+
+
+def test_a_record_with_plain_answers_alone_is_still_asked_about(person: Make) -> None:
+    p = person(records(12))
+    for purpose in ("zero", "rag"):
+        put(p, "r11", "A Study", purpose=purpose)
+    p.fit_head(TASK, calls=100)
+    assert "r11" in {pool.query_id for pool in p.store.pools(TASK, purpose="pool")}
 
 
 def test_report_of_answers_is_of_the_later_half_alone(person: Make) -> None:
@@ -365,6 +396,20 @@ def test_what_another_source_kept_is_left_as_it_is(person: Make) -> None:
     assert p.store.get(kept or "").output == generation.candidates[0].text
 
 
+@pytest.mark.parametrize(("pick", "records"), [(1, 1), (2, 2)])
+def test_what_another_source_kept_otherwise_is_left_to_it(
+    person: Make, pick: int, records: int
+) -> None:
+    p = person()
+    generation = p.generate("a text about speech today", task=TASK)
+    count = p.store.count(TASK)
+    kept = p.choose(pick=1).record_id
+    mine = p.choose(pick=pick, source="app").record_id
+    assert p.store.count(TASK) == count + records
+    assert p.store.get(kept or "").output == generation.candidates[0].text
+    assert p.store.get(mine or "").output == generation.candidates[pick - 1].text
+
+
 def test_choosing_an_answer_nobody_remembers_names_it(person: Make) -> None:
     p = person()
     with pytest.raises(ConfigError, match="There is no answer to choose"):
@@ -556,6 +601,27 @@ def test_a_choice_made_while_a_head_is_fitted_is_not_lost(
     head = p.store.head(TASK, "adapter")
     assert head is not None
     assert head.n_queries == 2
+
+
+def test_a_fit_ends_though_choices_are_made_all_the_time(
+    person: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    p = person()
+    made = [p.generate(f"a text about {t} today", task=TASK) for t in TOPICS]
+    p.choose(generation_id=made[0].id, pick=1, keep=False)
+    waiting, judge = iter(made[1:]), fitting.judge
+
+    def meanwhile(*given: object, **options: object) -> Verdict:
+        if options["top"] == 1:
+            p.choose(generation_id=next(waiting).id, pick=2, keep=False)
+        return judge(*given, **options)
+
+    monkeypatch.setattr(fitting, "judge", meanwhile)
+    report = p.fit_head(TASK, use_llm=False).roles[1]
+    assert next(waiting, None) is None
+    head = p.store.head(TASK, "adapter")
+    assert head is not None
+    assert (head.version, head.n_queries) == (report.version, fitting.MAX_ATTEMPTS)
 
 
 def test_a_choice_forgotten_while_its_step_is_prepared_leaves_no_head(
@@ -817,6 +883,29 @@ def test_a_fit_looks_at_the_latest_pools_only(
     assert np.isnan(data.zero).tolist() == [True, False, True]
 
 
+def test_a_step_taken_back_by_a_fit_that_finds_nothing_left_is_told_so(
+    person: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    p = person()
+    made = [p.generate(f"a text about {t} today", task=TASK) for t in TOPICS[:2]]
+    for generation in made:
+        p.choose(generation_id=generation.id, pick=1, keep=False)
+    shown = {r.record.id for generation in made for r in generation.records}
+    evidence = fitting.adapter_evidence
+
+    def forgetting(*given: object, **options: object) -> object:
+        monkeypatch.setattr(fitting, "adapter_evidence", evidence)
+        found = evidence(*given, **options)
+        p.store.forget(sorted(shown))
+        return found
+
+    monkeypatch.setattr(fitting, "adapter_evidence", forgetting)
+    with pytest.raises(CancelledError, match="got no head for paper_title any more"):
+        p.choose(generation_id=made[0].id, pick=3, keep=False)
+    assert p.store.choices() == []
+    assert all(head.stale for head in p.store.heads(TASK))
+
+
 def test_a_fit_looks_at_the_latest_choices_only(
     person: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -866,6 +955,20 @@ def test_a_fit_after_a_text_task_became_a_rating_leaves_its_choices_out(
     taught = p.choose(generation_id=made[1].id, pick=1, keep=False)
     assert taught.head_version is None, "it can teach nothing"
     assert p.forget("n29").records == 1
+
+
+def test_a_pick_the_task_has_no_more_teaches_nothing_though_others_are_still_answers(
+    person: Make, scripted
+) -> None:
+    notes = [Record(f"film {i}", f"I rate it {i % 5}", "my_films", id=f"n{i}") for i in range(4)]
+    p = person(notes, scripted(lambda _prompt, n: ["I rate it 4", "4"][:n]))
+    generation = p.generate("film 40", task="my_films", n=2)
+    pick = 1 + [c.text for c in generation.candidates].index("I rate it 4")
+    p.choose(pick=pick, keep=False)
+    p.add([Record(f"film {i}", str(1 + i % 5), "my_films", id=f"n{i}") for i in range(30)])
+    history = p.engine.history(p.engine.task("my_films"))
+    assert history.task.kind == "rating"
+    assert adapter_evidence(p.engine, history, None)[1].n_groups == 0
 
 
 def test_a_pick_among_answers_of_equal_worth_is_learned_by_a_fit_too(

@@ -10,11 +10,26 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.special import log_softmax
 
 from export.cache import CachedLLM, answer_rows, answers_file, open_cached, pack_answers
 from export.data import by_task, fingerprint, read_users, sample_users
-from export.priors import Labelled, _folds, fit_population, fit_scale, scaled
+from export.priors import (
+    LEAST_NOISE,
+    LEAST_SPREAD,
+    Labelled,
+    _cross_entropy,
+    _folds,
+    _moments,
+    fit_population,
+    fit_scale,
+    population_gains,
+    priors_of_role,
+    scaled,
+)
 from hydra_edge.errors import BackendError, ConfigError, ContextLengthError, HydraError
+from hydra_edge.evaluate import judge
+from hydra_edge.heads import ConditionalLogit, Groups, Prior
 from hydra_edge.prompt import Prompt, build_prompt
 from hydra_edge.tasks import BUILTIN
 from hydra_edge.types import Completion
@@ -436,6 +451,17 @@ def test_fit_population_finds_the_shared_direction() -> None:
     utility = found.report["utility"]
     assert utility["any"] < utility["shared"] <= utility["best_single"]
     assert utility["baseline"] < utility["shared"]
+    assert (found.report["users"], found.report["queries"]) == (20, 20 * 12)
+
+
+@pytest.mark.parametrize(("n_users", "known"), [(1, False), (2, True)])
+def test_priors_of_a_task_need_somebody_to_be_judged_on(n_users: int, known: bool) -> None:
+    names = ("a", "b", "greedy")
+    arrays, report = priors_of_role(
+        people(np.array([2.0, -1.0, 0.0]), n_users, 0.1), "adapter", names, "greedy"
+    )
+    assert ("adapter.prior.paper_title.mean" in arrays) is known
+    assert sorted(report) == (["paper_title", "text"] if known else [])
 
 
 def test_fit_population_holds_heads_looser_where_users_differ_more() -> None:
@@ -443,6 +469,53 @@ def test_fit_population_holds_heads_looser_where_users_differ_more() -> None:
     alike = fit_population(people(truth, 20, 0.0, noise=3.0), 3, "adapter", 2)
     varied = fit_population(people(truth, 20, 6.0, noise=3.0), 3, "adapter", 2)
     assert varied.precision[0, 0] < alike.precision[0, 0]
+
+
+def test_gains_are_of_all_queries_for_the_shared_head_and_of_held_out_ones_for_the_own() -> None:
+    truth = np.array([2.0, -1.0, 0.5])
+    judged = [
+        (Groups.stack(user.items, 3), Prior(truth, np.eye(3), 0.1))
+        for user in people(truth, 5, 2.0, noise=1.0)
+    ]
+    gains = population_gains(judged, 2, 1)
+    assert gains.shape == (2, 3)
+    baseline = np.eye(3, dtype=np.float32)[2]
+    verdicts = [judge(groups, prior, baseline, top=1) for groups, prior in judged]
+    shared = [(v.shared - v.baseline).mean() for v in verdicts]
+    own = [(v.personal - v.shared)[6:].mean() for v in verdicts]
+    np.testing.assert_allclose(gains[:, 0], [np.mean(shared), np.mean(own)])
+    assert abs(gains[1, 0]) > 1e-3
+
+
+def test_moments_split_what_users_differ_by_from_what_their_queries_do() -> None:
+    differences = [np.array([0.1, 0.3]), np.array([0.0, 0.8, 0.4]), np.array([])]
+    noise = np.sqrt((0.02 + 0.32) / (1 + 2))
+    by_chance = noise**2 * (1 / 2 + 1 / 3) / 2
+    within = max(0.02 - by_chance, LEAST_SPREAD**2)  # means of .2 and .4 have a variance of .02
+    spread = np.sqrt(within + by_chance / 2)
+    assert _moments(differences) == pytest.approx((0.3, spread, noise))
+    far = [d + shift for d, shift in zip(differences, (-1.0, 1.0, 0.0), strict=True)]
+    apart = np.sqrt(2.2**2 / 2 - by_chance + by_chance / 2)
+    assert _moments(far) == pytest.approx((0.3, apart, noise))
+
+
+def test_moments_of_few_users_claim_no_certainty() -> None:
+    assert _moments([]) == _moments([np.array([])]) == (0.0, 1.0, 1.0)
+    mean, spread, noise = _moments([np.array([0.1])])
+    assert (mean, noise) == (0.1, 1.0)
+    assert spread == pytest.approx(np.sqrt(2.0))
+    _, spread, noise = _moments([np.full(4, 0.1)] * 3)
+    assert noise == LEAST_NOISE
+    assert spread == pytest.approx(np.sqrt(LEAST_SPREAD**2 + LEAST_NOISE**2 / 4 / 3))
+
+
+def test_loss_of_a_head_is_the_cross_entropy_of_what_it_was_to_be_fitted_to() -> None:
+    groups = Groups.stack(people(np.array([2.0, -1.0]), 1, 0.0)[0].items, 2)
+    head = ConditionalLogit(Prior(np.array([1.0, 1.0]), np.eye(2), 0.3))
+    target = groups.target(0.3).reshape(-1, 6)
+    log_p = log_softmax((groups.features @ head.weight_).reshape(-1, 6), axis=1)
+    expected = -(target * log_p).sum(axis=1).mean()
+    assert _cross_entropy(head, groups, 0.3) == pytest.approx(expected)
 
 
 def test_folds_keep_each_user_whole() -> None:

@@ -52,6 +52,32 @@ def test_a_base_made_for_features_of_other_names_is_refused(tmp_path: Path) -> N
     assert FeatureMap(other, "reranker")
 
 
+def test_learned_features_are_products_of_two_maps_and_come_last(tmp_path: Path) -> None:
+    names: dict[Role, tuple[str, ...]] = {
+        "reranker": feature_names("reranker", 1), "adapter": feature_names("adapter", 2),
+    }  # fmt: skip
+    assert names["reranker"][-2:] == ("map_input_0", "map_output_0")
+    assert names["adapter"][-2:] == ("map_candidate_0", "map_candidate_1")
+    maps = neutral_maps(names) | {
+        "reranker.map.query": np.eye(4, dtype=np.float32)[:1],
+        "reranker.map.other": np.eye(4, dtype=np.float32)[:1],
+        "adapter.map.query": np.array([[1, 0, 0, 0], [0, 2, 0, 0]], dtype=np.float32),
+        "adapter.map.other": np.array([[0, 0, 1, 0], [1, 0, 0, 1]], dtype=np.float32),
+    }
+    (tmp_path / "file").write_bytes(b"{}")
+    bundle = pack(
+        tmp_path / "base", encoder=tmp_path / "file", tokenizer=tmp_path / "file",
+        card=Card(4, "mean", 16, {}, {}), maps=maps, features=names,
+    )  # fmt: skip
+    query = np.array([3, 5, 0, 0], dtype=np.float32)
+    others = np.array([[1, 0, 0, 0], [0, 0, 2, 1]], dtype=np.float32)
+    feature_map = FeatureMap(bundle, "adapter")
+    assert feature_map.names == names["adapter"]
+    np.testing.assert_allclose(feature_map.learned(query, others), [[0, 10], [6, 10]])
+    plain = FeatureMap(base(tmp_path / "plain", version=FEATURE_VERSION, names=NAMES), "adapter")
+    assert plain.learned(query, others).shape == (2, 0)
+
+
 def with_half_at(tmp_path: Path, value: list[float]) -> Bundle:
     (tmp_path / "file").write_bytes(b"{}")
     maps = neutral_maps(NAMES) | {"adapter.half_at": np.array(value, dtype=np.float32)}

@@ -71,6 +71,37 @@ def test_reranker_features_by_hand() -> None:
     assert habit[0] == habit[1] > habit[2] > 0
 
 
+def test_reranker_features_of_texts_by_hand() -> None:
+    texts = ["alpha beta", "gamma", "delta epsilon zeta"]
+    records = [Record(f"in {i}", text, id=f"r{i}") for i, text in enumerate(texts)]
+    outputs = np.stack([E[1], (E[1] + E[2]) / np.sqrt(2), E[0]]).astype(np.float32)
+    history = History.build(BUILTIN["paper_title"], records, E[[0, 0, 1]], outputs)
+    out = reranker_features(E[0], history, everything(history, E[0]))
+    names, profile = RERANKER_FEATURES, history.profile
+    np.testing.assert_allclose(column(out, "cos_output", names), [0, 0, 1], atol=1e-6)
+    # The near two agree as their outputs' vectors do; the far one counts e^-10.
+    agreed = np.array([1.0, 1.0, 0.0]) / np.sqrt(2) / (1.0 + np.exp(-10.0))
+    np.testing.assert_allclose(column(out, "consensus", names), agreed, atol=1e-6)
+    np.testing.assert_allclose(
+        column(out, "log_consensus", names), np.log(agreed + 0.02), atol=1e-5
+    )
+    np.testing.assert_allclose(
+        column(out, "recency", names), -np.log([3.0, 2.0, 1.0]) / np.log(4.0), atol=1e-6
+    )
+    np.testing.assert_allclose(column(out, "habit", names), outputs @ profile.centroid, atol=1e-6)
+    far = np.abs(np.log([3.0, 2.0, 4.0]) - profile.log_length_mean) / profile.log_length_std
+    np.testing.assert_allclose(column(out, "length_fit", names), -far, rtol=1e-5)
+
+
+def test_reranker_consensus_of_labels_is_by_name_whatever_their_vectors() -> None:
+    task = BUILTIN["news_category"]
+    history = history_of(task, [(0, 1, "TECH"), (0, 2, "TECH"), (0, 2, "SPORTS")])
+    out = reranker_features(E[0], history, everything(history, E[0]))
+    np.testing.assert_allclose(
+        column(out, "consensus", RERANKER_FEATURES), [0.5, 0.5, 0.0], atol=1e-6
+    )
+
+
 @pytest.mark.parametrize(
     ("first", "second", "repeats"),
     [
@@ -154,6 +185,42 @@ def test_adapter_features_text_by_hand() -> None:
     assert casing[1] == 0.0
     assert casing[0] < 0.0
     np.testing.assert_allclose(column(out, "length_fit", names), [0, 0], atol=1e-5)
+
+
+def test_adapter_length_fit_counts_deviations_from_the_usual_length() -> None:
+    history = history_of(BUILTIN["paper_title"], [(0, 1, "gamma delta"), (1, 1, "gamma rays")])
+    texts = ["one", "one two", "one two three four five"]
+    out = adapter_features(pool_of([Candidate(t) for t in texts], [0, 1, 2]), history)
+    # No spread of one's own: two lengths that are alike, and three imagined ones .5 apart.
+    deviation = np.sqrt(0.25 * 3 / 5)
+    expected = -np.abs(np.log([2.0, 3.0, 6.0]) - np.log(3.0)) / deviation
+    np.testing.assert_allclose(column(out, "length_fit", ADAPTER_FEATURES), expected, atol=1e-5)
+
+
+def test_adapter_logprob_of_a_candidate_without_one_is_as_the_others_on_average() -> None:
+    history = history_of(BUILTIN["paper_title"], [(0, 1, "gamma delta")])
+    candidates = [Candidate("a", logprob=-1.0), Candidate("b", logprob=-3.0), Candidate("c")]
+    out = adapter_features(pool_of(candidates, [0, 1, 2]), history)
+    np.testing.assert_allclose(column(out, "logprob", ADAPTER_FEATURES), [1.0, -1.0, 0.0])
+
+
+def test_adapter_support_of_texts_is_by_what_they_mean_and_not_by_name() -> None:
+    history = history_of(BUILTIN["paper_title"], [(0, 1, "gamma delta"), (0, 1, "gamma rays")])
+    candidates = [Candidate("nothing alike"), Candidate("gamma delta")]
+    out = adapter_features(pool_of(candidates, [1, 0], trust=(0.5, 0.5)), history)
+    for name in ("support_near", "support_wide", "support_ranked"):
+        np.testing.assert_allclose(column(out, name, ADAPTER_FEATURES), [1.0, 0.0], atol=1e-6)
+
+
+def test_adapter_support_is_of_the_nearest_records_alone() -> None:
+    far = [(1, 2, "comedy")] * 10
+    near = [(0, 1, "action")] * adapter.NEIGHBOURS
+    candidates = [Candidate("action"), Candidate("comedy")]
+    for rows, told in ((far + near, False), (far + near[1:], True)):
+        out = adapter_features(pool_of(candidates, [1, 2]), history_of(BUILTIN["movie_tag"], rows))
+        wide = column(out, "support_wide", ADAPTER_FEATURES)
+        assert wide[0] > 0.9
+        assert bool(wide[1]) is told
 
 
 @pytest.mark.parametrize("name", ["paper_title", "movie_tag", "film_rating"])
@@ -273,8 +340,16 @@ def test_word_features_by_hand() -> None:
     np.testing.assert_allclose(column_of("repeats"), [0.0, 0.0, 1.0])
     agreed = column_of("words_agreed")  # "fun" is in one of the two other samples
     np.testing.assert_allclose(agreed, [third / 2, 0.0, third / 2], atol=1e-5)
-    carried = column_of("words_carried")
-    assert carried[0] > 0.0 == carried[1]  # "texts" is not asked about
+    # Of the twelve words of both inputs "parsing" alone is in its output, both times: that is the
+    # rate behind a word never seen, such as "is", and three more observations of one that was.
+    rate = (2 + 1) / (12 + 10)
+    carried = ((2 + 3 * rate) / (2 + 3) + rate) * third
+    np.testing.assert_allclose(column_of("words_carried"), [carried, 0.0, 0.0], atol=1e-5)
+    rare = (np.log(3 / 2.5) + np.log(3 / 0.5)) * third
+    np.testing.assert_allclose(column_of("words_rare"), [rare, 0.0, 0.0], atol=1e-5)
+    never, always = 0.1 / 3, 2.1 / 3  # "texts" is in both outputs, "fun", "cats" and "eat" in none
+    own = [never * third, (2 * never + always) * third, never * third]
+    np.testing.assert_allclose(column_of("words_own"), own, atol=1e-5)
 
 
 def test_word_features_of_an_empty_history_and_an_empty_candidate_are_finite() -> None:

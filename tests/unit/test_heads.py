@@ -192,6 +192,18 @@ def test_head_with_degenerate_or_huge_features_stays_finite(n, size, scale, tau)
     assert found.converged or size * size / scale >= 1e16
 
 
+@pytest.mark.parametrize("sizes", [[3, 3], [3, 2]], ids=["even", "ragged"])
+def test_log_probability_of_huge_scores_is_that_of_their_differences(sizes):
+    rng = np.random.default_rng(9)
+    items = [(rng.normal(size=(m, 2)), rng.uniform(size=m)) for m in sizes]
+    problem = Problem.of(Prior(np.zeros(2), np.eye(2), 0.1), Groups.stack(items, 2))
+    scores = rng.normal(size=sum(sizes))
+    apart = np.repeat([1e6, -1e6], sizes)
+    np.testing.assert_allclose(
+        problem.log_probability(scores + apart), problem.log_probability(scores), atol=1e-8
+    )
+
+
 def test_fit_with_level_utilities_only_draws_toward_indifference():
     rng = np.random.default_rng(8)
     items = [(rng.normal(size=(4, 2)), np.zeros(4)) for _ in range(20)]

@@ -62,6 +62,8 @@ def test_one_sided_low_with_nan_is_refused():
         ([5.0, 5.0, -2.0, -2.0], [0, 2, 4], True),  # differs between queries only
         ([5.0, 5.0, -2.0, -2.1], [0, 2, 4], False),
         ([1.0, 1.0 + 1e-5], [0, 2], True),
+        ([0.0, 1e-3] * 50, [*range(0, 101, 2)], True),  # many queries do not add up to a spread
+        ([0.0, 2e-3] * 50, [*range(0, 101, 2)], False),
         ([1.0, 2.0], [0, 1, 2], True),  # no query with a choice
         ([], [0], True),
     ],

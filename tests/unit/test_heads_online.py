@@ -152,6 +152,13 @@ def test_from_state_through_float32_scores_and_updates_alike():
     assert back.prior_scale == 3.0
 
 
+def test_from_state_keeps_a_healthy_precision_as_it_was_stored():
+    head = ConditionalLogit(make_prior(np.random.default_rng(16), 3))
+    stored = head.precision_.astype(np.float32)
+    back = ConditionalLogit.from_state(head.weight_, stored, head.prior)
+    np.testing.assert_allclose(back.precision_, stored, rtol=1e-7, atol=1e-7)
+
+
 def test_from_state_with_precision_rounded_to_singular_is_lifted():
     prior = Prior(np.zeros(2), np.eye(2), 1.0)
     x = np.array([[3e4, 3e4], [0.0, 0.0]])

@@ -47,6 +47,13 @@ def test_generate_private_shows_a_remote_llm_no_history(person: Make, scripted) 
     assert any("no history was put into the prompt" in note for note in generation.notes)
 
 
+def test_generate_private_shows_a_local_llm_the_history(person: Make, scripted) -> None:
+    llm = scripted(titles)
+    generation = person(llm=llm).generate("about speech", private=True)
+    assert len(llm.prompts[-1].shots) == len(generation.records) == 4
+    assert not any("no history" in note for note in generation.notes)
+
+
 @pytest.mark.parametrize("private", [False, True])
 def test_remote_llm_never_sees_an_answer_known_from_private_records_only(
     person: Make, scripted, private: bool

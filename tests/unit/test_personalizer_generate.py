@@ -88,6 +88,22 @@ def test_generate_label_task_always_answers_with_a_member(person: Make, scripted
     assert sum(votes.values()) == 1
 
 
+def test_generate_tells_the_llm_which_answers_a_closed_set_has(person: Make) -> None:
+    class Asked(Given):
+        def complete(self, prompt: Prompt, **options: object) -> object:
+            told.append((prompt.task.kind, options["choices"], prompt.task.labels))
+            return self.made
+
+    told: list[tuple[str, object, tuple[str, ...]]] = []
+    p = person(llm=Asked([Completion("4", greedy=True)]))
+    for task in ("film_rating", "movie_tag", "paper_title"):
+        p.generate("a text", task=task)
+    for kind, choices, labels in told:
+        assert choices == (None if kind == "text" else labels)
+    assert {kind for kind, _, _ in told} == {"rating", "label", "text"}
+    assert all(labels for kind, _, labels in told if kind != "text")
+
+
 def test_generate_context_overflow_drops_the_weakest_records_and_says_so(
     person: Make, scripted
 ) -> None:

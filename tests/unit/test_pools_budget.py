@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 
 import cli_runner
+import numpy as np
 import pytest
 from conftest import ScriptedLLM
 
@@ -132,11 +133,34 @@ def test_fit_remote_llm_with_a_time_alone_is_refused_before_anything_is_learned(
     assert p.store.heads()
 
 
+def test_fit_of_no_time_asks_a_local_llm_nothing(person: Make) -> None:
+    llm = Counting(works, is_remote=False)
+    assert person(llm).fit_head(TASKS[0], budget_s=0.0).llm_calls == llm.asked == 0
+
+
+def test_fit_tells_how_many_of_the_answers_allowed_it_has_asked_for(person: Make) -> None:
+    llm, told = Counting(works), []
+    person(llm).fit_head(TASKS[0], calls=24, progress=lambda *at: told.append(at))
+    candidates = [(done, total) for stage, done, total in told if stage == "candidates"]
+    assert candidates[-1] == (llm.asked, 24)
+    assert len(candidates) == 2, "after each record"
+
+
 def test_fit_prompts_too_long_for_a_local_llm_cost_nothing(person: Make) -> None:
     llm = Counting(no_room, is_remote=False)
     report = person(llm, records=0).fit_head(TASKS[0], calls=10)
     assert report.llm_calls == 0
     assert f"{len(FRUITS) - 2} records are longer than scripted has room for" in report.notes
+
+
+def test_fit_asks_about_records_a_head_could_learn_from_before_others(person: Make) -> None:
+    p = person(Counting(works))
+    history, head = p.engine.history(p.engine.task(TASKS[0])), p.engine.active
+    plan = pools.planned(
+        p.engine, p.llm, head(history.task, "reranker"), history,
+        np.array([3, 5]), pools.Sampling(8, 4, 0.8),
+    )  # fmt: skip
+    assert [record.id[-1] for record, _ in plan] == ["5", "3", "7", "6", "4", "2"]
 
 
 def test_fit_reports_the_time_the_llm_took_and_nothing_beside_it(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from hydra_edge.encoder import TextEncoder
 from hydra_edge.engine import Engine
 from hydra_edge.errors import BackendError, ContextLengthError
 from hydra_edge.personalizer import Personalizer
+from hydra_edge.pools import Request, Sampling, pool_key
 from hydra_edge.prompt import Prompt, build_prompt
 from hydra_edge.store import Store
 from hydra_edge.tasks import BUILTIN
@@ -56,10 +58,11 @@ def with_share(bundle: Bundle, share: float) -> Bundle:
     return replace(bundle, maps=others | arrays)
 
 
-def engine_of(bundle: Bundle, encoder: TextEncoder) -> Engine:
-    store = Store.in_memory()
-    store.add(RECORDS)
-    return Engine(store, bundle, encoder)
+@contextmanager
+def engine_of(bundle: Bundle, encoder: TextEncoder) -> Iterator[Engine]:
+    with Store.in_memory() as store:
+        store.add(RECORDS)
+        yield Engine(store, bundle, encoder)
 
 
 def test_pool_ends_with_answers_to_the_query_alone(scripted: Callable) -> None:
@@ -94,13 +97,13 @@ def test_pool_without_its_last_answers_is_still_a_pool(scripted: Callable) -> No
 def test_draws_without_records_follow_the_base(
     bundle: Bundle, hash_encoder, share: float, n: int, draws: int
 ) -> None:
-    engine = engine_of(with_share(bundle, share), hash_encoder)
-    assert engine.zero_shot_draws(build_prompt(TITLE, "query", RECORDS), n) == draws
+    with engine_of(with_share(bundle, share), hash_encoder) as engine:
+        assert engine.zero_shot_draws(build_prompt(TITLE, "query", RECORDS), n) == draws
 
 
 def test_draws_without_records_are_none_where_none_is_shown(bundle: Bundle, hash_encoder) -> None:
-    engine = engine_of(with_share(bundle, 0.5), hash_encoder)
-    assert engine.zero_shot_draws(build_prompt(TITLE, "query", []), 8) == 0
+    with engine_of(with_share(bundle, 0.5), hash_encoder) as engine:
+        assert engine.zero_shot_draws(build_prompt(TITLE, "query", []), 8) == 0
 
 
 def test_share_of_a_task_the_base_does_not_know_is_its_kinds(bundle: Bundle) -> None:
@@ -145,6 +148,29 @@ def test_fit_shows_the_prompt_without_records_before_it_is_sent(person: Personal
     sent = {p.completion_text() for p in llm.prompts}
     assert sent <= set(shown)
     assert any(not p.shots for p in llm.prompts)
+
+
+def test_fit_shows_the_prompt_without_records_of_what_is_compared_with_nothing(
+    person: Personalizer, llm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No plain answer is bought, whose prompt would be the same."""
+    monkeypatch.setattr("hydra_edge.pools.COMPARED", 0)
+    shown = person.fit_prompts("paper_title", calls=16)
+    person.fit_head("paper_title", calls=16)
+    sent = {p.completion_text() for p in llm.prompts}
+    assert sent == set(shown)
+    assert any(not p.shots for p in llm.prompts)
+
+
+def test_pools_drawn_otherwise_have_keys_of_their_own(scripted: Callable) -> None:
+    request = Request("pool", build_prompt(TITLE, "query", RECORDS), 8)
+    llm, sampling = scripted(numbered), Sampling(8, 3, 0.8)
+    keys = {pool_key(request, llm, sampling, draws) for draws in (0, 1, 2)}
+    keys |= {pool_key(replace(request, purpose="rag"), llm, sampling, 0)}
+    keys |= {pool_key(replace(request, n=4), llm, sampling, 0)}
+    keys |= {pool_key(request, llm, replace(sampling, temperature=0.5), 0)}
+    keys |= {pool_key(replace(request, prompt=request.prompt.without_shots()), llm, sampling, 0)}
+    assert len(keys) == 7
 
 
 def test_stored_pool_and_log_remember_what_saw_no_records() -> None:

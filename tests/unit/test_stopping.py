@@ -125,6 +125,19 @@ def test_settled_waits_while_the_rest_can_turn_the_choice(scenes: dict[str, Scen
     assert not is_settled(head, scene.pool, scene.history, drawn, 8)
 
 
+@pytest.mark.parametrize("name", ["consensus", "votes", "log_votes"])
+def test_settled_by_one_count_alone_once_the_rest_cannot_outvote_it(
+    scenes: dict[str, Scene], name: str
+) -> None:
+    scene = scenes["colour"]
+    weight = np.zeros_like(scene.head.weight)
+    weight[ADAPTER_FEATURES.index(name)] = 1.0
+    head, drawn = replace(scene.head, weight=weight), answers(["amber", "amber"])
+    assert scene.choice(head, [*drawn, *answers(["blue"] * 3, greedy=-1)]) == "blue"
+    found = [is_settled(head, scene.pool, scene.history, drawn, n) for n in (3, 5, 8)]
+    assert found == [True, False, False]
+
+
 def test_settled_needs_the_greedy_answer(scenes: dict[str, Scene]) -> None:
     scene = scenes["colour"]
     head = with_votes_weighing(scene.head, (0.0, 0.0, 0.0))
@@ -292,3 +305,19 @@ def test_sample_pool_tells_how_many_records_had_room() -> None:
     )  # fmt: skip
     assert told == [3, 2]
     assert len(prompt.shots) == 2
+
+
+@pytest.mark.parametrize(("enough", "drawn"), [(99, [False, False, True]), (2, [False, False])])
+def test_sample_pool_goes_on_without_records_unless_it_was_stopped(
+    enough: int, drawn: list[bool]
+) -> None:
+    heard: list[Completion] = []
+    _, completions = sample_pool(
+        OneByOne(["amber", "blue"]),
+        build_prompt(TASKS["colour"], "a text", [Record("text", "amber", "colour", id="s")]),
+        n=3, zero_shot=1, temperature=0.8, max_tokens=4,
+        should_stop=lambda: len(heard) >= enough, on_candidate=heard.append,
+    )  # fmt: skip
+    assert [c.zero_shot for c in completions] == drawn
+    assert [c.greedy for c in completions] == [True, False, False][: len(drawn)]
+    assert heard == completions, "whoever listens is told alike"

@@ -191,6 +191,38 @@ def test_forget_record_made_by_a_choice_takes_its_whole_trail(store: Store, path
     assert [p.key for p in store.pools()] == ["other"]
 
 
+def test_forget_finds_the_pool_of_a_closed_set_by_what_was_sampled_of_it(store: Store) -> None:
+    """A choice lists the whole set; its pool has the answers that were drawn alone."""
+    labels = ("a long label that was drawn", "a long label nobody drew")
+    put_pool(store, "of the query", labels[0])
+    store.add([Record("the query as kept", labels[0], task="t", id="choice-g")])
+    store.add([Record("another text", labels[0], task="t", id="other")])
+    candidates = [Candidate(labels[0], count=8), Candidate(labels[1], count=0)]
+    store.put_choice("g", "t", "typed query", candidates, (), 0, labels[0], "choice-g")
+    assert store.forget(["choice-g"]).pools == 1
+
+
+def test_forget_leaves_pools_that_were_answered_with_the_same_labels(store: Store) -> None:
+    """A label says nothing of anyone: the same ones were drawn for another text."""
+    put_pool(store, "of another query", "TECH", "SPORTS", query_id="other")
+    store.add([Record("the query as kept", "TECH", task="t", id="choice-g")])
+    store.add([Record("another text", "TECH", task="t", id="other")])
+    candidates = [Candidate("TECH"), Candidate("SPORTS")]
+    store.put_choice("g", "t", "typed query", candidates, (), 0, "TECH", "choice-g")
+    receipt = store.forget(["choice-g"])
+    assert (receipt.choices, receipt.pools) == (1, 0)
+
+
+def test_forget_keeps_vectors_of_what_a_pool_it_took_and_a_record_both_say(store: Store) -> None:
+    store.add([Record("about it", SECRET_OUT, id="a"), Record("x", "said by another", id="b")])
+    put_pool(store, "k", "said by another", "said by none", record_ids=("a",))
+    hashes = [text_hash(text) for text in ("said by none", "said by another")]
+    store.put_vectors("b", {key: np.ones(2) for key in hashes})
+    receipt = store.forget(["a"])
+    assert (receipt.pools, receipt.vectors) == (1, 1)
+    assert list(store.vectors(hashes, "b")) == hashes[1:]
+
+
 def keep(store: Store, name: str, answer: str, *shown: str) -> None:
     """Keep an answer to a query, which was shown records, as one of the history."""
     store.add([Record(f"query {name}", answer, task="t", id=f"choice-{name}")])
@@ -211,6 +243,13 @@ def test_forget_takes_kept_answers_that_repeat_the_record_they_were_shown(
     assert [record.id for record in store.records()] == ["choice-own"]
     assert left_of(SECRET_OUT, path) == []
     assert store.check() == []
+
+
+def test_forget_a_record_and_its_copy_by_name_counts_each_once(store: Store) -> None:
+    store.add([Record(SECRET_IN, SECRET_OUT, task="t", id="secret")])
+    keep(store, "copied", f"As you say: {SECRET_OUT}", "secret")
+    receipt = store.forget(["secret", "choice-copied"])
+    assert (receipt.records, receipt.repeats) == (2, 0)
 
 
 def test_forget_follows_answers_whatever_was_chosen_again_last(store: Store) -> None:
@@ -562,6 +601,13 @@ def test_forget_user_removes_every_file_of_theirs_only(path: Path) -> None:
         Store.forget_user(path)
 
 
+def test_forget_user_removes_a_file_that_was_never_written(path: Path) -> None:
+    path.parent.mkdir()
+    path.touch()
+    Store.forget_user(path)
+    assert not path.exists()
+
+
 def test_forget_user_removes_a_damaged_file_of_ours(path: Path) -> None:
     Store.open(path).close()
     path.write_bytes(path.read_bytes()[:100] + b"garbage")
@@ -606,6 +652,14 @@ def test_traces_long_texts_are_found_inside_short_ones_only_whole(text: str, tou
     assert traces.touch([], [text]) is touched
     assert traces.touch(["other", None], ["no"]) is False
     assert traces.touch(["id"], []) is True
+
+
+@pytest.mark.parametrize("around", ["{}", "{} after", "before {}", "before {} after"])
+@pytest.mark.parametrize("more", [0, 1])
+def test_traces_of_many_texts_are_found_at_either_end_of_another(around: str, more: int) -> None:
+    text = "x" * (forget.DISTINCTIVE + more)
+    others = [f"another text that is forgotten {i}" for i in range(100)]
+    assert list(Traces([], [*others, text]).long_ones_in(around.format(text))) == [text]
 
 
 words = st.sampled_from(["alpha ", "beta ", "x", "xx", "日本", "harbour at midnight "])
