@@ -96,8 +96,7 @@ def _gain(
     if population is not None:
         estimate = posterior_gain(difference, population, confidence)
         return Gain(estimate.mean, estimate.low, n, confidence)
-    mean = float(difference.mean()) if n else 0.0
-    return Gain(mean, one_sided_low(difference, CONFIDENCE), n)
+    return Gain(float(difference.mean()), one_sided_low(difference, CONFIDENCE), n)
 
 
 def _decide(

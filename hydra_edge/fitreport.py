@@ -56,13 +56,13 @@ def reranker_rows(groups: Groups, verdict: Verdict) -> tuple[ReportRow, ...]:
     Each row chooses among the same records of a pseudo-query, near ones for the most part, so
     that the first row is more than records drawn from the whole history would be worth.
     """
-    sizes = np.diff(groups.offsets)
-    means = np.add.reduceat(groups.utilities, groups.offsets[:-1]) / np.maximum(sizes, 1)
+    sizes = np.diff(groups.offsets)  # none is 0, and there is a query
+    means = np.add.reduceat(groups.utilities, groups.offsets[:-1]) / sizes
     held = means[verdict.held_out]
     n = len(held)
     note = "best of the records compared; agreement with what I wrote; no LLM asked"
     return (
-        ReportRow(ROWS[0], float(held.mean()) if n else None, n, "any of the records compared"),
+        ReportRow(ROWS[0], float(held.mean()), n, "any of the records compared"),
         ReportRow(ROWS[1], verdict.mean("baseline"), n, "BM25's best records"),
         ReportRow(ROWS[2], verdict.mean("shared"), n, note),
         ReportRow(ROWS[3], verdict.mean("personal"), n, note),

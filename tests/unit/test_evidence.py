@@ -1082,7 +1082,10 @@ def test_a_fit_says_that_the_base_knows_few_words_of_most_inputs(
     made = [Record(text.format(i), f"title {i}", TASK, f"r{i}", float(i)) for i in range(12)]
     with Personalizer.from_records(made, encoder=shared_encoder(bundle)) as p:
         notes = p.fit_head(TASK, use_llm=False).notes
+        p.add([replace(r, input=f"a text about parser {r.id}") for r in made[:6]])
+        of_half = p.fit_head(TASK, use_llm=False).notes
     assert sum("knows few or no words of 12 of the latest 12 inputs" in n for n in notes) == told
+    assert not any("knows few" in note for note in of_half)
 
 
 def test_a_choice_dated_in_the_future_does_not_keep_later_ones_from_teaching(

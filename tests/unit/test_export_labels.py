@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,26 +14,34 @@ import pytest
 from scipy.special import log_softmax
 
 from export.cache import CachedLLM, answer_rows, answers_file, open_cached, pack_answers
-from export.data import by_task, fingerprint, read_users, sample_users
+from export.data import UserHistory, by_task, fingerprint, read_users, sample_users
 from export.priors import (
     LEAST_NOISE,
     LEAST_SPREAD,
+    STRENGTHS,
     Labelled,
+    Scale,
     _cross_entropy,
     _folds,
     _moments,
+    _out_of_fold,
+    engine_for,
     fit_population,
     fit_scale,
+    label_reranker,
     population_gains,
     priors_of_role,
     scaled,
 )
+from hydra_edge.bundle import Bundle
 from hydra_edge.errors import BackendError, ConfigError, ContextLengthError, HydraError
 from hydra_edge.evaluate import judge
+from hydra_edge.features.scaling import LIMIT
 from hydra_edge.heads import ConditionalLogit, Groups, Prior
 from hydra_edge.prompt import Prompt, build_prompt
+from hydra_edge.reranker import proxy_data
 from hydra_edge.tasks import BUILTIN
-from hydra_edge.types import Completion
+from hydra_edge.types import Completion, Record
 
 PROMPT = build_prompt(BUILTIN["paper_title"], "a query", [])
 
@@ -443,6 +452,31 @@ def people(
     return users
 
 
+def test_label_reranker_labels_the_latest_records_as_the_device_does(
+    bundle: Bundle, hash_encoder
+) -> None:
+    records = tuple(
+        Record(
+            f"a text about topic {i % 3}", f"topic {i % 3}: title {i}", "paper_title", f"r{i}", i
+        )
+        for i in range(9)
+    )
+    told: list[tuple[str, int, int]] = []
+    users = [UserHistory(name, "paper_title", records) for name in ("a", "b")]
+    found = label_reranker(users, bundle, hash_encoder, 4, lambda *at: told.append(at))
+    engine = engine_for(users[0], bundle, hash_encoder)
+    history = engine.history(engine.task("paper_title"))
+    data = proxy_data(engine.features["reranker"], history, engine.lexical(history), limit=4)
+    assert data.position.tolist() == [5, 6, 7, 8]
+    for user in found:
+        again = Groups.stack(user.items, data.groups.dim)
+        np.testing.assert_array_equal(again.offsets, data.groups.offsets)
+        np.testing.assert_array_equal(again.utilities, data.groups.utilities)
+        np.testing.assert_allclose(again.features, data.groups.features, atol=1e-6)
+    assert [(user.user, user.kind) for user in found] == [("a", "text"), ("b", "text")]
+    assert told == [("reranker labels", 1, 2), ("reranker labels", 2, 2)]
+
+
 def test_fit_population_finds_the_shared_direction() -> None:
     truth = np.array([2.0, -1.0, 0.0])
     found = fit_population(people(truth, 20, 0.1), 3, "adapter", 2)
@@ -457,11 +491,42 @@ def test_fit_population_finds_the_shared_direction() -> None:
 @pytest.mark.parametrize(("n_users", "known"), [(1, False), (2, True)])
 def test_priors_of_a_task_need_somebody_to_be_judged_on(n_users: int, known: bool) -> None:
     names = ("a", "b", "greedy")
-    arrays, report = priors_of_role(
-        people(np.array([2.0, -1.0, 0.0]), n_users, 0.1), "adapter", names, "greedy"
-    )
+    users = people(np.array([2.0, -1.0, 0.0]), n_users, 0.1)
+    nobody = Labelled("nobody", "paper_title", "text", ())
+    arrays, report = priors_of_role([*users, nobody], "adapter", names, "greedy")
     assert ("adapter.prior.paper_title.mean" in arrays) is known
     assert sorted(report) == (["paper_title", "text"] if known else [])
+
+
+def test_prior_of_a_task_is_of_that_task_and_a_kinds_of_all_of_its_tasks() -> None:
+    truth = np.array([2.0, -1.0, 0.0])
+    turned = [replace(user, task="note_title") for user in people(-truth, 6, 0.1)]
+    users = [*people(truth, 6, 0.1), *turned]
+    arrays, _ = priors_of_role(users, "adapter", ("a", "b", "greedy"), "greedy")
+    along = {
+        group: float(arrays[f"adapter.prior.{group}.mean"] @ truth)
+        for group in ("paper_title", "note_title", "text")
+    }
+    assert along["paper_title"] > 1.0
+    assert along["note_title"] < -1.0
+    assert abs(along["text"]) < 0.2
+
+
+def test_fit_population_of_users_with_few_queries_holds_heads_to_the_mean() -> None:
+    users = [replace(u, items=u.items[:3]) for u in people(np.array([2.0, -1.0, 0.0]), 8, 6.0)]
+    assert fit_population(users, 3, "adapter", 2).precision[0, 0] == STRENGTHS[-1]
+
+
+def test_weights_of_a_fold_do_not_know_who_is_left_out() -> None:
+    users = people(np.array([2.0, -1.0, 0.0]), 10, 0.5)
+    turned = tuple((phi, 1.0 - utilities) for phi, utilities in users[0].items)
+    folds = [
+        _out_of_fold([replace(users[0], items=items), *users[1:]], 3, 0.1, 1.0)
+        for items in (users[0].items, turned)
+    ]
+    assert sorted(i for part, _ in folds[0] for i in part) == list(range(10))
+    for (part, weight), (_, other) in zip(*folds, strict=True):
+        assert np.allclose(weight, other) == (0 in part)
 
 
 def test_fit_population_holds_heads_looser_where_users_differ_more() -> None:
@@ -525,6 +590,23 @@ def test_folds_keep_each_user_whole() -> None:
         for i in part:
             assert seen.setdefault(users[i].user, f) == f
     assert len(seen) == 7
+
+
+def test_fit_scale_is_the_mean_over_tasks_in_which_a_feature_varies() -> None:
+    rows = {"a": [[0, 5, 7], [2, 5, 7]], "b": [[10, 1, 7], [14, 3, 7], [10, 1, 7], [14, 3, 7]]}
+    users = [
+        Labelled("u", task, "text", ((np.array(x, dtype=np.float32), np.ones(len(x))),))
+        for task, x in rows.items()
+    ]
+    mean, std = fit_scale(users, 3)
+    np.testing.assert_allclose(mean, [(1 + 12) / 2, 2, 0])
+    np.testing.assert_allclose(std, [(1 + 2) / 2, 1, 1])
+    raw = np.array([[8.0, 1.0, 2.0], [99.0, -99.0, 0.0]], dtype=np.float32)
+    for ready in (
+        Scale(mean, std).apply(raw),
+        scaled([Labelled("u", "a", "text", ((raw, np.ones(2)),))], mean, std, LIMIT)[0].items[0][0],
+    ):
+        np.testing.assert_allclose(ready, [[1.0, -1.0, 2.0], [LIMIT, -LIMIT, 0.0]])
 
 
 def test_fit_scale_brings_every_feature_to_unit_deviation() -> None:

@@ -230,8 +230,10 @@ def test_adapter_features_empty_history_is_finite(name: str) -> None:
     assert np.isfinite(out).all()
 
 
-def test_adapter_features_of_no_candidates() -> None:
-    history = history_of(BUILTIN["paper_title"], [])
+@pytest.mark.parametrize("name", ["paper_title", "movie_tag"])
+@pytest.mark.parametrize("rows", [[], [(0, 1, "action")]], ids=["empty", "one record"])
+def test_adapter_features_of_no_candidates(name: str, rows: list[tuple[int, int, str]]) -> None:
+    history = history_of(BUILTIN[name], rows)
     assert adapter_features(pool_of([], []), history).shape == (0, len(ADAPTER_FEATURES))
 
 

@@ -270,8 +270,9 @@ def test_an_outdated_head_with_too_little_left_to_fit_is_dropped(make: Make) -> 
     p = make(records(4))
     p.fit_head(TASK, use_llm=False)
     forget_elsewhere(p, "r1", "r2")
-    p.fit_head(TASK, use_llm=False)
+    report = p.fit_head(TASK, use_llm=False).roles[0]
     assert p.store.heads() == []
+    assert report.reason == "fewer than three records", "nothing of a head that is gone"
 
 
 def test_rollback_to_an_outdated_version_is_refused(make: Make) -> None:

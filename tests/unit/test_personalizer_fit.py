@@ -91,6 +91,12 @@ def test_fit_head_remote_llm_is_asked_nothing_unless_told(person: Make, scripted
     assert "give --calls N" in " ".join(report.notes)
 
 
+def test_fit_head_counts_the_answers_it_encoded_too(person: Make, hash_encoder) -> None:
+    report = person().fit_head("paper_title", calls=60)
+    assert report.pools_made
+    assert report.texts_embedded == len(hash_encoder.encoded) > 80
+
+
 def test_fit_head_reuses_every_cached_vector(person: Make, hash_encoder) -> None:
     p = person()
     assert p.fit_head(use_llm=False).texts_embedded == 80

@@ -153,14 +153,22 @@ def test_fit_prompts_too_long_for_a_local_llm_cost_nothing(person: Make) -> None
     assert f"{len(FRUITS) - 2} records are longer than scripted has room for" in report.notes
 
 
-def test_fit_asks_about_records_a_head_could_learn_from_before_others(person: Make) -> None:
+def test_fit_asks_about_records_a_head_could_learn_from_before_others(
+    person: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pools, "COMPARED", 2)
     p = person(Counting(works))
-    history, head = p.engine.history(p.engine.task(TASKS[0])), p.engine.active
-    plan = pools.planned(
-        p.engine, p.llm, head(history.task, "reranker"), history,
-        np.array([3, 5]), pools.Sampling(8, 4, 0.8),
-    )  # fmt: skip
-    assert [record.id[-1] for record, _ in plan] == ["5", "3", "7", "6", "4", "2"]
+    history = p.engine.history(p.engine.task(TASKS[0]))
+    head = p.engine.active(history.task, "reranker")
+    plan = [
+        (record.id[-1], [request.purpose for request in requests])
+        for record, requests in pools.planned(
+            p.engine, p.llm, head, history, np.array([3, 5]), pools.Sampling(8, 4, 0.8)
+        )
+    ]
+    assert [name for name, _ in plan] == ["5", "3", "7", "6", "4", "2"]
+    # Plain answers, which only the report needs, are bought for the first alone.
+    assert [asked for _, asked in plan] == [["pool", "zero", "rag"]] * 2 + [["pool"]] * 4
 
 
 def test_fit_reports_the_time_the_llm_took_and_nothing_beside_it(

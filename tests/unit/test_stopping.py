@@ -311,9 +311,15 @@ def test_sample_pool_tells_how_many_records_had_room() -> None:
 def test_sample_pool_goes_on_without_records_unless_it_was_stopped(
     enough: int, drawn: list[bool]
 ) -> None:
+    class Asked(OneByOne):
+        def complete(self, prompt: Prompt, **options: object) -> list[Completion]:
+            shown.append(len(prompt.shots))
+            return super().complete(prompt, **options)
+
     heard: list[Completion] = []
+    shown: list[int] = []
     _, completions = sample_pool(
-        OneByOne(["amber", "blue"]),
+        Asked(["amber", "blue"]),
         build_prompt(TASKS["colour"], "a text", [Record("text", "amber", "colour", id="s")]),
         n=3, zero_shot=1, temperature=0.8, max_tokens=4,
         should_stop=lambda: len(heard) >= enough, on_candidate=heard.append,
@@ -321,3 +327,4 @@ def test_sample_pool_goes_on_without_records_unless_it_was_stopped(
     assert [c.zero_shot for c in completions] == drawn
     assert [c.greedy for c in completions] == [True, False, False][: len(drawn)]
     assert heard == completions, "whoever listens is told alike"
+    assert shown == [1, 0][: 1 + drawn[-1]]
