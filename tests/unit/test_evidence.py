@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from title_writer import TOPICS, Make, people
 
 from hydra_edge import fitting, learning
 from hydra_edge.active import ActiveHead, prior_for
@@ -32,8 +33,6 @@ from hydra_edge.store import StoredChoice
 from hydra_edge.types import Completion, HeadState, Record
 
 TASK = "paper_title"
-TOPICS = ("parser", "speech", "vision", "search")
-Make = Callable[..., Personalizer]
 
 
 def records(n: int = 40) -> list[Record]:
@@ -53,21 +52,7 @@ def titles(prompt: Prompt, n: int) -> list[str]:
 
 @pytest.fixture
 def person(hash_encoder, scripted):
-    made: list[Personalizer] = []
-
-    def make(history: list[Record] | None = None, llm=None, **config: object) -> Personalizer:
-        p = Personalizer.from_records(
-            records() if history is None else history,
-            llm=llm or scripted(titles),
-            encoder=hash_encoder,
-            config=replace(Config(), **config),
-        )
-        made.append(p)
-        return p
-
-    yield make
-    for p in made:
-        p.close()
+    yield from people(hash_encoder, scripted, records, titles)
 
 
 def evidence(p: Personalizer) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from serving import LONG_S, EchoLLM
@@ -163,7 +163,7 @@ def test_answer_that_is_a_member_or_of_no_closed_set_is_left_as_it_came():
     assert answer.text == "The genre is horror."
 
 
-@pytest.mark.parametrize("given", [None, 7, Completion(None)])  # type: ignore[arg-type]
+@pytest.mark.parametrize("given", [None, 7, Completion(cast("str", None))])
 def test_what_is_no_answer_of_a_closed_set_is_left_to_whoever_asked(given):
     assert OneAtATime(Talking(given)).complete(prompt(), choices=GENRES) == [given]
 

@@ -37,14 +37,19 @@ def titles(prompt: Prompt, n: int) -> list[str]:
     return (wanted * 4)[:n]
 
 
-def people(hash_encoder, scripted) -> Iterator[Make]:
+def people(
+    hash_encoder,
+    scripted,
+    past: Callable[[], list[Record]] = history,
+    answers: Callable[[Prompt, int], list[str]] = titles,
+) -> Iterator[Make]:
     """Give what makes people who hold such records in memory, and close them: ``yield from`` it."""
     made: list[Personalizer] = []
 
-    def make(records: list[Record] | None = None, llm=None, **config: object) -> Personalizer:
+    def make(held: list[Record] | None = None, /, llm=None, **config: object) -> Personalizer:
         p = Personalizer.from_records(
-            history() if records is None else records,
-            llm=llm or scripted(titles),
+            past() if held is None else held,
+            llm=llm or scripted(answers),
             encoder=hash_encoder,
             config=replace(Config(), **config),
         )
