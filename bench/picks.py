@@ -6,6 +6,8 @@ Pools are real answers to real queries of users the base has never seen; only th
 simulated: a person takes the shortest candidate, the longest, or the one with the fewest capitals.
 Picks come one after the other, each is one Newton step, and the head is asked about pools it has
 not learned from. A person who takes answers by chance is the control: nothing is to be learned.
+At last a person who has taken answers of one kind for long takes those of another: what a fit
+foretells of them that learns from everything, and one that chooses how far back to learn from.
 """
 
 from __future__ import annotations
@@ -24,10 +26,15 @@ from bench.kept import app_of, cases
 from bench.run import Bench
 from hydra_edge.active import prior_for
 from hydra_edge.adapter import pool_features
-from hydra_edge.heads import ConditionalLogit, Prior
-from hydra_edge.types import Float2d, JsonDict
+from hydra_edge.heads import ConditionalLogit, Groups, Prior, choose_prior_scale, choose_span
+from hydra_edge.types import Float2d, Int1d, JsonDict
 
 STEPS = (0, 5, 10, 20, 40)
+# Picks by one habit, and after how many by the next a fit is asked.
+BEFORE = 300
+AFTER = (16, 32, 64, 128)
+# The first and the next habit; the last of them has not changed.
+CHANGES = (("shortest", "longest"), ("longest", "fewest capitals"), ("shortest", "shortest"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +60,12 @@ HABITS: dict[str, Callable[[str], float]] = {
 def taken(offer: Offer, minds: Callable[[str], float]) -> int:
     """Return the place of the candidate a person takes; the first of equal ones."""
     return int(np.argmin([minds(text) for text in offer.texts]))
+
+
+def as_good(offer: Offer, minds: Callable[[str], float]) -> frozenset[int]:
+    """Return the places of the candidates a person holds as good as the one they take."""
+    least = min(minds(text) for text in offer.texts)
+    return frozenset(i for i, text in enumerate(offer.texts) if minds(text) == least)
 
 
 def learn(
@@ -94,16 +107,52 @@ def simulate(prior: Prior, offers: Sequence[Offer], seed: int) -> dict[str, list
     found = {}
     for name, minds in HABITS.items():
         picks = [taken(offer, minds) for offer in offers]
-        liked = [
-            frozenset(i for i, t in enumerate(o.texts) if minds(t) == minds(o.texts[p]))
-            for o, p in zip(offers, picks, strict=True)
-        ]
-        found[name] = learn(prior, offers, picks, liked)
+        found[name] = learn(prior, offers, picks, [as_good(offer, minds) for offer in offers])
     rng = np.random.default_rng(seed)
     picks = [int(rng.integers(len(offer.texts))) for offer in offers]
     # What the shared head would choose: somebody without a habit should not lose it.
     kept = [frozenset({int(np.argmax(o.features @ prior.mean))}) for o in offers]
     found["no habit: the shared choice is kept"] = learn(prior, offers, picks, kept)
+    return found
+
+
+def change(
+    prior: Prior, offers: Sequence[Offer], first: str, then: str, seed: int
+) -> dict[str, list[float]]:
+    """Let a person pick by one habit for long, then by another, and fit on the picks.
+
+    The picks are of offers drawn, again and again, from those before the last of ``STEPS``.
+
+    Returns
+    -------
+    dict of list
+        For a fit that learns from ``everything`` and one that chooses how ``far_back``: after
+        each number of ``AFTER``, the share of later offers of which the head chooses one that is
+        as good as what is taken now.
+    """
+    rng = np.random.default_rng(seed)
+    edge = STEPS[-1]
+    drawn: Int1d = rng.integers(edge, size=BEFORE + AFTER[-1])
+    items, targets = [], []
+    for n, place in enumerate(drawn.tolist()):
+        offer = offers[place]
+        target = np.zeros(len(offer.texts))
+        target[taken(offer, HABITS[first if n < BEFORE else then])] = 1.0
+        items.append((offer.features, target))
+        targets.append(target)
+    groups = Groups.stack(items, prior.dim, targets=targets)
+    found: dict[str, list[float]] = {"everything": [], "far_back": []}
+    for after in AFTER:
+        so_far = groups.take(np.arange(BEFORE + after))
+        span = choose_span(prior, so_far)
+        latest = so_far.take(np.arange(so_far.n_groups - span, so_far.n_groups))
+        for name, seen in (("everything", so_far), ("far_back", latest)):
+            head = choose_prior_scale(prior, seen).head
+            hits = [
+                int(np.argmax(o.features @ head.weight_)) in as_good(o, HABITS[then])
+                for o in offers[edge:]
+            ]
+            found[name].append(float(np.mean(hits)))
     return found
 
 
@@ -135,11 +184,22 @@ def measure(bench: Bench, tasks: Sequence[TaskData], console: Console) -> JsonDi
         for who, shares in found.items():
             table.add_row(who, *(f"{share:.2f}" for share in shares))
         console.print(table)
+        changed = {
+            f"{first}, then {then}": change(prior, offers, first, then, bench.seed)
+            for first, then in CHANGES
+        }
+        table = Table(
+            f"after {BEFORE} picks", "fitted on", *(f"{n} later" for n in AFTER), title=title
+        )
+        for who, fits in changed.items():
+            for name, shares in fits.items():
+                table.add_row(who, name, *(f"{share:.2f}" for share in shares))
+        console.print(table)
         figures[data.name] = {
             "pools": len(offers), "judged_on": len(offers) - STEPS[-1],
-            "strength": float(prior.precision[0, 0]), "share_liked": found,
+            "strength": float(prior.precision[0, 0]), "share_liked": found, "changed": changed,
         }  # fmt: skip
-    return {"picks": list(STEPS), "tasks": figures}
+    return {"picks": list(STEPS), "before": BEFORE, "after": list(AFTER), "tasks": figures}
 
 
 app = app_of("picks", measure, "free-text")

@@ -14,7 +14,7 @@ import numpy as np
 from hydra_edge.active import prior_for
 from hydra_edge.adapter import merge, pool_features, pool_utilities
 from hydra_edge.engine import Engine
-from hydra_edge.heads import Groups, target_distribution
+from hydra_edge.heads import Groups, choose_span, target_distribution
 from hydra_edge.history import History
 from hydra_edge.reranker import ProxyData, proxy_data
 from hydra_edge.store import Store, StoredChoice, StoredPool
@@ -94,6 +94,10 @@ class PoolData:
     items: list[tuple[Float2d, Float1d]]
     zero: Float1d
     rag: Float1d
+
+    def since(self, first: int) -> PoolData:
+        """Return them without the first so many."""
+        return PoolData(self.items[first:], self.zero[first:], self.rag[first:])
 
 
 def saw_only_earlier(pool: StoredPool, history: History) -> bool:
@@ -232,13 +236,27 @@ def _still_answers(
     return tuple(choice.candidates[i] for i in kept), picked
 
 
+@dataclass(frozen=True, eq=False)
+class AdapterEvidence:
+    """What an adapter's head learns from: stored pools, and after them the choices.
+
+    ``groups`` are both together, ``pools`` the pools alone. ``outdated`` counts earlier ones that
+    are left out, because the later ones speak against them.
+    """
+
+    pools: PoolData
+    groups: Groups
+    outdated: int
+
+
 def adapter_evidence(
     engine: Engine, history: History, model: str | None, *, progress: Progress | None = None
-) -> tuple[PoolData, Groups]:
-    """Return what the adapter's head learns from: the stored pools, and after them the choices.
+) -> AdapterEvidence:
+    """Return what the adapter's head learns from.
 
-    The latest of each, ``POOLS`` and ``CHOICES`` at most. Choices of answers the task no longer
-    has (it was free text once, and is a rating now) teach nothing.
+    The latest pools and the latest choices, ``POOLS`` and ``CHOICES`` at most; of these, as many
+    as agree with what the user takes now. Choices of answers the task no longer has (it was free
+    text once, and is a rating now) teach nothing.
 
     Parameters
     ----------
@@ -246,19 +264,14 @@ def adapter_evidence(
         Only this LLM's pools; None for those of any.
     progress
         Told of the choices, each of which is looked at as it was made.
-
-    Returns
-    -------
-    tuple of PoolData and Groups
-        The pools alone, and both together.
     """
     data = _pool_data(engine, history, model)
-    tau = prior_for(engine.bundle, history.task, "adapter").tau
+    prior = prior_for(engine.bundle, history.task, "adapter")
     # An application's own answer has no candidates to learn from.
     made = [c for c in engine.store.choices(history.task.name) if c.candidates][-CHOICES:]
     choices: list[ChoiceItem] = []
     for done, choice in enumerate(made, start=1):
-        if (item := choice_item(engine, history, choice, tau)) is not None:
+        if (item := choice_item(engine, history, choice, prior.tau)) is not None:
             choices.append(item)
         if progress is not None and (done % 20 == 0 or done == len(made)):
             progress("choices", done, len(made))
@@ -266,8 +279,10 @@ def adapter_evidence(
         [*data.items, *((item.features, item.utilities) for item in choices)],
         dim=len(engine.features["adapter"].names),
         targets=[
-            *(_spread_target(utilities, tau) for _, utilities in data.items),
+            *(_spread_target(utilities, prior.tau) for _, utilities in data.items),
             *(item.target for item in choices),
         ],
     )
-    return data, groups
+    outdated = groups.n_groups - choose_span(prior, groups)
+    kept = groups.take(np.arange(outdated, groups.n_groups)) if outdated else groups
+    return AdapterEvidence(data.since(outdated), kept, outdated)

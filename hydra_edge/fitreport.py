@@ -9,7 +9,7 @@ import numpy as np
 from hydra_edge.active import outdated
 from hydra_edge.engine import Engine
 from hydra_edge.evaluate import Verdict
-from hydra_edge.evidence import PoolData
+from hydra_edge.evidence import AdapterEvidence, PoolData
 from hydra_edge.heads import Groups
 from hydra_edge.history import History
 from hydra_edge.tasks import TaskSpec
@@ -77,7 +77,7 @@ def adapter_rows(data: PoolData, verdict: Verdict) -> tuple[ReportRow, ...]:
     held[n // 2 :] = True
     use = both & held if (both & held).any() else both
     if not n:  # choices alone: what was taken says nothing of what else there was
-        note = "no answers to your own records yet: learned from your choices alone"
+        note = "learned from your choices alone, not from answers to your own records"
         return tuple(ReportRow(name, None, 0, note) for name in ROWS)
     if not use.any():
         note = "not compared with plain answers yet"
@@ -94,6 +94,15 @@ def adapter_rows(data: PoolData, verdict: Verdict) -> tuple[ReportRow, ...]:
     )
     count = int(use.sum())
     return tuple(ReportRow(name, mean, count) for name, mean in zip(ROWS, means, strict=True))
+
+
+def changed_habit(evidence: AdapterEvidence) -> str:
+    """Say that a head learns from the latest evidence only, because what came before differs."""
+    kept = evidence.groups.n_groups
+    return (
+        f"learned from the latest {kept} of {kept + evidence.outdated} queries, as the earlier "
+        "ones say otherwise"
+    )
 
 
 def foreign_answers(history: History) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ from hydra_edge.evaluate import Verdict, judge
 from hydra_edge.evidence import adapter_evidence, reranker_evidence
 from hydra_edge.fitreport import (
     adapter_rows,
+    changed_habit,
     foreign_answers,
     not_fitted,
     reranker_rows,
@@ -159,12 +160,15 @@ def fit_adapter(
     prior, gains = prior_for(engine.bundle, task, role), gains_for(engine.bundle, task, role)
     for attempt in range(MAX_ATTEMPTS):
         choices = store.choices(task.name)
-        data, groups = adapter_evidence(engine, history, model, progress=progress)
+        evidence = adapter_evidence(engine, history, model, progress=progress)
+        groups = evidence.groups
         if not groups.n_groups:
             why = "no candidates yet: they need an LLM, or choices of yours"
             return not_fitted(engine, task, role, why)
         verdict = judge(groups, prior, engine.baseline(role), top=1, gains=gains)
-        rows = adapter_rows(data, verdict)
+        if evidence.outdated:
+            verdict = replace(verdict, reason=f"{verdict.reason}; {changed_habit(evidence)}")
+        rows = adapter_rows(evidence.pools, verdict)
         head = _unsaved(engine, history, role, verdict, rows)
         if model is not None:
             head = replace(head, report=head.report | {MODEL: model})

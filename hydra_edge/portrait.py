@@ -111,7 +111,7 @@ def growth(engine: Engine, task: TaskSpec, role: Role, *, shown: int) -> Growth 
         groups, top = reranker_evidence(engine, history, shown=shown).groups, shown
     else:
         model = model_of(engine.store.head(task.name, "adapter"))
-        groups, top = adapter_evidence(engine, history, model)[1], 1
+        groups, top = adapter_evidence(engine, history, model).groups, 1
     if groups.n_groups < MIN_QUERIES:
         return None
     return curve(groups, prior_for(engine.bundle, task, role), engine.baseline(role), role, top)

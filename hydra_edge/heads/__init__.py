@@ -2,7 +2,7 @@
 
 Owns the numerics of choosing: what a head is fitted on (``groups``), the
 objective and its Newton step (``objective``), the head itself (``logit``), leave-one-query-out
-and the strength of the prior (``loo``), and the bounds the gate rests on (``bounds``).
+and what is chosen by it (``loo``), and the bounds the gate rests on (``bounds``).
 Refuses to know texts, tasks, feature names or files: arrays in, arrays out.
 """
 
@@ -15,7 +15,7 @@ from hydra_edge.heads.bounds import (
 )
 from hydra_edge.heads.groups import Groups, Prior, target_distribution
 from hydra_edge.heads.logit import ConditionalLogit
-from hydra_edge.heads.loo import PRIOR_SCALES, choose_prior_scale
+from hydra_edge.heads.loo import PRIOR_SCALES, choose_prior_scale, choose_span
 
 __all__ = [
     "PRIOR_SCALES",
@@ -24,6 +24,7 @@ __all__ = [
     "PopulationGain",
     "Prior",
     "choose_prior_scale",
+    "choose_span",
     "is_collapsed",
     "one_sided_low",
     "posterior_gain",

@@ -1,4 +1,4 @@
-"""Leave one query out without refitting, and the strength of the prior chosen by it.
+"""Leave one query out without refitting; what is chosen by it: the prior's strength, how far back.
 
 Owns what the gate needs to be honest on a user's own history: weights that have not seen the
 query they score. Refuses to refit: one Newton step, leverage-corrected.
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 # Factors on the prior's precision that are tried, from weak to strong.
 PRIOR_SCALES = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
+# The fewest latest queries that may speak against earlier ones: half of them judge the head.
+SHORTEST_SPAN = 16
 # A group's leverage is below 1 but can round to it where the prior is weak beside the features.
 _KEPT = 1.0 + 1e-9
 # Doubles gathered at once in leave-one-out; bounds its memory to some 20 MB.
@@ -32,11 +34,13 @@ _CHUNK = 500_000
 class ScaleChoice:
     """The head fitted at the chosen prior scale.
 
-    ``scores`` (n_pairs,), nats, are those of weights that have not seen the query.
+    ``scores`` (n_pairs,), nats, are those of weights that have not seen the query, ``losses``
+    (n_groups,), nats, the cross-entropy of each query's target under them.
     """
 
     head: ConditionalLogit
     scores: Double1d
+    losses: Double1d
 
 
 def leave_one_out(problem: Problem, scale: float, found: Solution) -> Double2d:
@@ -132,7 +136,9 @@ def choose_prior_scale(prior: Prior, groups: Groups) -> ScaleChoice:
     require_dim(groups, prior)
     ordered = PRIOR_SCALES[::-1]
     if groups.n_groups == 0:
-        return ScaleChoice(ConditionalLogit(prior, prior_scale=ordered[0]), np.zeros(0))
+        return ScaleChoice(
+            ConditionalLogit(prior, prior_scale=ordered[0]), np.zeros(0), np.zeros(0)
+        )
     problem = Problem.of(prior, groups)
     found: Solution | None = None
     heads: list[ConditionalLogit] = []
@@ -154,7 +160,58 @@ def choose_prior_scale(prior: Prior, groups: Groups) -> ScaleChoice:
     losses = [problem.cross_entropy(problem.log_probability(own)) for own in scores]
     lowest = losses[int(np.argmin([loss.mean() for loss in losses]))]
     chosen = next(i for i, loss in enumerate(losses) if _is_level(loss - lowest))
-    return ScaleChoice(heads[chosen], scores[chosen])
+    return ScaleChoice(heads[chosen], scores[chosen], losses[chosen])
+
+
+def choose_span(prior: Prior, groups: Groups) -> int:
+    """Choose how many of the latest queries to learn from, by leave-one-query-out loss.
+
+    All of them, their latest half, the latest half of that, and so on: the longest span that
+    no shorter one foretells its own queries better than, by more than one standard error of the
+    difference. Who does not change keeps everything; after a change of habit, what came before
+    is dropped once ``SHORTEST_SPAN`` queries or more speak against it.
+
+    Parameters
+    ----------
+    prior
+        As the base states it.
+    groups
+        The user's queries, oldest first; those that teach nothing go with those around them.
+
+    Returns
+    -------
+    int
+        A number of groups, from the end.
+
+    Raises
+    ------
+    ShapeError
+        If groups and prior disagree.
+
+    Examples
+    --------
+    >>> prior = Prior(np.zeros(1), np.eye(1), tau=0.1)
+    >>> before = (np.array([[1.0], [0.0]]), np.array([1.0, 0.0]))
+    >>> now = (np.array([[1.0], [0.0]]), np.array([0.0, 1.0]))
+    >>> choose_span(prior, Groups.stack([before] * 40 + [now] * 20, dim=1))
+    30
+    >>> choose_span(prior, Groups.stack([before] * 60, dim=1))
+    60
+    """
+    require_dim(groups, prior)
+    teaching = np.flatnonzero(groups.teaches())
+    spans = [teaching.size]
+    while spans[-1] // 2 >= SHORTEST_SPAN:
+        spans.append(spans[-1] // 2)
+    if len(spans) == 1:
+        return groups.n_groups
+    losses = [choose_prior_scale(prior, groups.take(teaching[-span:])).losses for span in spans]
+    chosen = next(
+        i
+        for i, longer in enumerate(losses)
+        if all(_is_level(longer[-shorter.size :] - shorter) for shorter in losses[i + 1 :])
+    )
+    return groups.n_groups - int(teaching[-spans[chosen]]) if chosen else groups.n_groups
 
 
 def _is_level(worse_by: Double1d) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bench.picks import HABITS, STEPS, Offer, learn, simulate, taken
+from bench.picks import AFTER, HABITS, STEPS, Offer, change, learn, simulate, taken
 from hydra_edge.heads import Prior
 
 
@@ -52,3 +52,16 @@ def test_learn_nothing_from_picks_the_features_do_not_show() -> None:
     picks = [int(rng.integers(len(o.texts))) for o in made]
     liked = [frozenset({p}) for p in picks]
     assert abs(learn(prior(30.0), made, picks, liked)[-1] - 1 / 6) < 0.15
+
+
+def test_change_is_followed_by_a_fit_that_chooses_how_far_back() -> None:
+    found = change(prior(3.0), offers(), "shortest", "longest", seed=0)
+    assert {len(shares) for shares in found.values()} == {len(AFTER)}
+    assert max(found["everything"]) < 0.2
+    assert min(found["far_back"][1:]) > 0.8
+
+
+def test_change_of_nothing_loses_nothing() -> None:
+    found = change(prior(3.0), offers(), "shortest", "shortest", seed=0)
+    assert found["far_back"] == found["everything"]
+    assert min(found["everything"]) > 0.9

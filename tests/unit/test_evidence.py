@@ -19,6 +19,7 @@ from hydra_edge.encoder import shared_encoder
 from hydra_edge.errors import CancelledError, ConfigError, ContextLengthError
 from hydra_edge.evaluate import Verdict
 from hydra_edge.evidence import (
+    AdapterEvidence,
     ChoiceItem,
     adapter_evidence,
     choice_item,
@@ -55,10 +56,13 @@ def person(hash_encoder, scripted):
     yield from people(hash_encoder, scripted, records, titles)
 
 
+def learned_from(p: Personalizer) -> AdapterEvidence:
+    return adapter_evidence(p.engine, p.engine.history(p.engine.task(TASK)), None)
+
+
 def evidence(p: Personalizer) -> int:
     """Count the queries an adapter is fitted on."""
-    history = p.engine.history(p.engine.task(TASK))
-    return adapter_evidence(p.engine, history, None)[1].n_groups
+    return learned_from(p).groups.n_groups
 
 
 def test_a_choice_that_was_kept_is_learned_from_once(person: Make) -> None:
@@ -127,7 +131,7 @@ def test_pools_of_another_llm_teach_no_head_for_this_one(person: Make) -> None:
     put(p, "r8", "A Study", "r1")
     put(p, "r9", "A Study", "r1", model="another")
     history = p.engine.history(p.engine.task(TASK))
-    count = {m: len(adapter_evidence(p.engine, history, m)[0].items)
+    count = {m: len(adapter_evidence(p.engine, history, m).pools.items)
              for m in ("scripted", "another", None)}  # fmt: skip
     assert count == {"scripted": 1, "another": 1, None: 2}
 
@@ -140,7 +144,7 @@ def test_plain_answers_that_were_shown_a_later_record_are_compared_with_nothing(
         put(p, name, "A Study", "r1")
     put(p, "r8", "speech: study 9", "r9", purpose="rag")
     put(p, "r9", "speech: study 9", "r8", purpose="rag")
-    data = adapter_evidence(p.engine, p.engine.history(p.engine.task(TASK)), None)[0]
+    data = learned_from(p).pools
     assert np.isnan(data.rag).tolist() == [True, False]
 
 
@@ -151,7 +155,7 @@ def test_answers_to_records_that_are_there_no_more_are_compared_with_nothing(
     put(p, "r9", "A Study", "gone")
     for purpose in ("pool", "zero", "rag"):
         put(p, "gone", "A Study", purpose=purpose)
-    data = adapter_evidence(p.engine, p.engine.history(p.engine.task(TASK)), None)[0]
+    data = learned_from(p).pools
     assert len(data.items) == 1
     assert np.isnan([*data.zero, *data.rag]).all()
 
@@ -861,11 +865,11 @@ def test_a_fit_looks_at_the_latest_pools_only(
 
     monkeypatch.setattr(p.engine, "pool", noting)
     monkeypatch.setattr("hydra_edge.evidence.POOLS", 3)
-    data, groups = adapter_evidence(p.engine, p.engine.history(p.engine.task(TASK)), None)
+    found = learned_from(p)
     texts = {r.id: r.input for r in records(12)}
     assert seen == [texts[name] for name in ("r7", "r8", "r9")]
-    assert (len(data.items), groups.n_groups) == (3, 3)
-    assert np.isnan(data.zero).tolist() == [True, False, True]
+    assert (len(found.pools.items), found.groups.n_groups) == (3, 3)
+    assert np.isnan(found.pools.zero).tolist() == [True, False, True]
 
 
 def test_a_step_taken_back_by_a_fit_that_finds_nothing_left_is_told_so(
@@ -901,8 +905,8 @@ def test_a_fit_looks_at_the_latest_choices_only(
     told: list[tuple[str, int, int]] = []
     monkeypatch.setattr("hydra_edge.evidence.CHOICES", 3)
     history = p.engine.history(p.engine.task(TASK))
-    groups = adapter_evidence(p.engine, history, None, progress=lambda *at: told.append(at))[1]
-    assert groups.n_groups == 3
+    found = adapter_evidence(p.engine, history, None, progress=lambda *at: told.append(at))
+    assert found.groups.n_groups == 3
     assert told == [("choices", 3, 3)]
 
 
@@ -921,7 +925,7 @@ def test_a_fit_looks_at_the_latest_choices_not_the_first(
 
     monkeypatch.setattr("hydra_edge.evidence.CHOICES", 3)
     monkeypatch.setattr("hydra_edge.evidence.choice_item", noting)
-    adapter_evidence(p.engine, p.engine.history(p.engine.task(TASK)), None)
+    learned_from(p)
     assert seen == [f"a text about {topic} today" for topic in TOPICS[1:]]
 
 
@@ -953,7 +957,7 @@ def test_a_pick_the_task_has_no_more_teaches_nothing_though_others_are_still_ans
     p.add([Record(f"film {i}", str(1 + i % 5), "my_films", id=f"n{i}") for i in range(30)])
     history = p.engine.history(p.engine.task("my_films"))
     assert history.task.kind == "rating"
-    assert adapter_evidence(p.engine, history, None)[1].n_groups == 0
+    assert adapter_evidence(p.engine, history, None).groups.n_groups == 0
 
 
 def test_a_pick_among_answers_of_equal_worth_is_learned_by_a_fit_too(
@@ -978,7 +982,7 @@ def test_pools_that_showed_what_is_now_later_are_asked_for_again(person: Make) -
     assert first.pools_made
     p.add([replace(r, time=100.0 - i) for i, r in enumerate(untimed)])
     assert [r.id for r in p.store.records(task=TASK)] == [f"r{9 - i}" for i in range(10)]
-    data = adapter_evidence(p.engine, p.engine.history(p.engine.task(TASK)), None)[0]
+    data = learned_from(p).pools
     place = {r.id: i for i, r in enumerate(p.store.records(task=TASK))}
     honest = [
         pool.query_id
@@ -1204,3 +1208,41 @@ def test_a_pool_made_before_records_were_forgotten_is_not_kept(person: Make) -> 
     p.store.forget(["r39"])
     assert not p.store.put_pool("b", **pool, rewrites=before)
     assert p.store.pool("b") is None
+
+
+def test_a_fit_leaves_out_what_a_changed_habit_speaks_against(person: Make, scripted) -> None:
+    """Pools of old records, then picks: all the short answer, then all the long one."""
+    short = "Brief"
+    long = "A much longer title that says everything about the whole work and more"
+
+    def answers(_prompt: Prompt, n: int) -> list[str]:
+        return [short, long, "Some Words in Between", "Some Other Words in Between"][:n]
+
+    p = person(records(12), scripted(answers))
+    p.fit_head(TASK, calls=40)
+
+    def take(text: str, times: int) -> None:
+        for i in range(times):
+            made = p.generate(f"a text about {TOPICS[i % 4]} today {i}", task=TASK, n=4)
+            pick = 1 + [c.text for c in made.candidates].index(text)
+            p.choose(generation_id=made.id, pick=pick, keep=False)
+
+    take(short, 40)
+    before = p.fit_head(TASK, use_llm=False).roles[1]
+    pools = len(learned_from(p).pools.items)
+    assert pools
+    assert before.n_queries == pools + 40
+    assert "the earlier ones say otherwise" not in before.reason
+    take(long, 20)
+    after = p.fit_head(TASK, use_llm=False).roles[1]
+    total = pools + 60
+    assert 16 <= after.n_queries < 40
+    assert f"latest {after.n_queries} of {total} queries" in after.reason
+    assert {row.note for row in after.rows} == {
+        "learned from your choices alone, not from answers to your own records"
+    }
+    kept = learned_from(p)
+    assert (kept.pools.items, len(kept.pools.zero), len(kept.pools.rag)) == ([], 0, 0)
+    assert kept.outdated == total - after.n_queries
+    assert p.generate("a text about vision once more", task=TASK, n=4).text == long
+    assert len(p.store.choices(TASK)) == 60, "they are left out, not lost"

@@ -14,7 +14,15 @@ from heads_reference import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hydra_edge.heads import PRIOR_SCALES, ConditionalLogit, Groups, Prior, choose_prior_scale, loo
+from hydra_edge.heads import (
+    PRIOR_SCALES,
+    ConditionalLogit,
+    Groups,
+    Prior,
+    choose_prior_scale,
+    choose_span,
+    loo,
+)
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -179,3 +187,86 @@ def test_scale_choice_with_no_or_one_query_is_the_strongest():
     one = choose_prior_scale(prior, Groups.stack([(np.eye(2), np.array([1.0, 0.0]))], 2))
     assert one.head.prior_scale == 100.0
     np.testing.assert_allclose(one.scores, [0.0, 0.0], atol=1e-5)
+
+
+def habits(rng, *parts):
+    """Make queries whose pick is the one with the most (1) or the least (-1) of a feature."""
+    items, targets = [], []
+    for count, sign in parts:
+        for _ in range(count):
+            x = rng.normal(size=(5, 3))
+            target = np.eye(5)[int(np.argmax(sign * x[:, 0]))]
+            items.append((x, target))
+            targets.append(target)
+    return Groups.stack(items, 3, targets=targets)
+
+
+UNSURE = Prior(np.zeros(3), 3.0 * np.eye(3), 0.1)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_span_of_one_habit_is_everything(seed):
+    assert choose_span(UNSURE, habits(np.random.default_rng(seed), (130, 1.0))) == 130
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize(("before", "after"), [(200, 25), (40, 20), (64, 64)])
+def test_span_after_a_changed_habit_leaves_most_of_the_first_out(seed, before, after):
+    groups = habits(np.random.default_rng(seed), (before, 1.0), (after, -1.0))
+    span = choose_span(UNSURE, groups)
+    assert loo.SHORTEST_SPAN <= span < 2 * after
+    latest = groups.take(np.arange(groups.n_groups - span, groups.n_groups))
+    assert choose_prior_scale(UNSURE, latest).head.weight_[0] < 0.0
+
+
+def test_span_is_the_longest_that_no_shorter_one_foretells_better_by_a_standard_error():
+    found = set()
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        # Choices by chance before and after, so that spans are close calls.
+        groups = make_groups(rng, 70 + int(rng.integers(60)), 3, truth=rng.normal(size=3) / 2)
+        spans = [groups.n_groups]
+        while spans[-1] >= 2 * loo.SHORTEST_SPAN:
+            spans.append(spans[-1] // 2)
+        losses = {}
+        for span in spans:
+            own = groups.take(np.arange(groups.n_groups - span, groups.n_groups))
+            choice = choose_prior_scale(UNSURE, own)
+            edges = own.offsets
+            losses[span] = np.array([
+                -t @ np.log(softmax(choice.scores[a:b]))
+                for (_, t), a, b in zip(each(own, UNSURE.tau), edges[:-1], edges[1:], strict=True)
+            ])  # fmt: skip
+            np.testing.assert_allclose(choice.losses, losses[span], atol=1e-9)
+        beaten = {
+            span: any(
+                (worse := losses[span][-s:] - losses[s]).mean() > worse.std(ddof=1) / np.sqrt(s)
+                for s in spans
+                if s < span
+            )
+            for span in spans
+        }
+        expected = next(span for span in spans if not beaten[span])
+        assert choose_span(UNSURE, groups) == expected
+        found.add(spans.index(expected))
+    assert len(found) > 1
+
+
+def test_span_counts_queries_that_teach_nothing_with_those_around_them():
+    rng = np.random.default_rng(0)
+    told = habits(rng, (60, 1.0), (30, -1.0))
+    span = choose_span(UNSURE, told)
+    flat, items, targets = np.ones((2, 3)), [], []
+    for g in range(told.n_groups):
+        pairs = slice(told.offsets[g], told.offsets[g + 1])
+        items += [(told.features[pairs], told.utilities[pairs]), (flat, np.full(2, 0.5))]
+        targets += [told.targets[pairs], np.full(2, 0.5)]
+    mixed = Groups.stack(items, 3, targets=targets)
+    assert span < told.n_groups
+    assert choose_span(UNSURE, mixed) == 2 * span
+
+
+@pytest.mark.parametrize("count", [0, 1, 31])
+def test_span_of_few_queries_is_all_of_them(count):
+    change = habits(np.random.default_rng(0), (count // 2, 1.0), (count - count // 2, -1.0))
+    assert choose_span(UNSURE, change) == count
