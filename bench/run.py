@@ -8,6 +8,7 @@ fails is reported with the reason, never left out silently.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -128,10 +129,13 @@ def fit_user(
     engine = Engine(store, bench.bundle, bench.encoder, data.custom)
     llm = Watched(bench.llm, {record.id for record in user.records[edge:]})
     budget = Budget(calls=bench.fit_pools * SAMPLING.n, seconds=None)
-    report = fit_task(engine, user.task, llm=llm, sampling=SAMPLING, budget=budget)
-    if llm.failure is not None:
+    try:
+        report = fit_task(engine, user.task, llm=llm, sampling=SAMPLING, budget=budget)
+        if llm.failure is not None:
+            raise llm.failure
+    except BaseException:
         store.close()
-        raise llm.failure
+        raise
     return Subject(
         user, engine, data.spec, bench.llm, edge, bench.seed,
         heads={"reranker": store.head(user.task, "reranker"),
@@ -200,21 +204,22 @@ def run_task(bench: Bench, data: TaskData, report: Progress, rows: Sequence[Row]
     """
     run = TaskRun(data)
     subjects: list[Subject] = []
-    for done, user in enumerate(data.users, start=1):
-        try:
-            subjects.append(fit_user(bench, data, user))
-        except BackendError as err:
-            run.fail(user.user, err, replay=bench.replay)
-        report("fit", done, len(data.users))
-    lend_heads(subjects)
-    for done, subject in enumerate(subjects, start=1):
-        try:
-            run.results.append(answer_user(subject, rows))
-        except BackendError as err:
-            run.fail(subject.user.user, err, replay=bench.replay)
-        report("answer", done, len(subjects))
-    for subject in subjects:
-        subject.engine.store.close()
+    with ExitStack() as opened:
+        for done, user in enumerate(data.users, start=1):
+            try:
+                subject = fit_user(bench, data, user)
+                opened.callback(subject.engine.store.close)
+                subjects.append(subject)
+            except BackendError as err:
+                run.fail(user.user, err, replay=bench.replay)
+            report("fit", done, len(data.users))
+        lend_heads(subjects)
+        for done, subject in enumerate(subjects, start=1):
+            try:
+                run.results.append(answer_user(subject, rows))
+            except BackendError as err:
+                run.fail(subject.user.user, err, replay=bench.replay)
+            report("answer", done, len(subjects))
     return run
 
 
@@ -238,8 +243,8 @@ def grow(bench: Bench, run: TaskRun, sizes: Sequence[int], report: Progress) -> 
             of_user = []
             for size in able:
                 subject = fit_user(bench, run.data, user, user.records[edge - size : edge])
-                of_user.append(answer_user(subject, GATED, growing=False))
-                subject.engine.store.close()
+                with closing(subject.engine.store):
+                    of_user.append(answer_user(subject, GATED, growing=False))
         except BackendError as err:
             run.fail(user.user, err, replay=bench.replay, stage=GROWTH)
         else:

@@ -25,7 +25,6 @@ from export.priors import (
 )
 from hydra_edge.active import BASELINE_FEATURE
 from hydra_edge.evaluate import top_utility
-from hydra_edge.features.scaling import LIMIT
 from hydra_edge.heads import ConditionalLogit, Groups, Prior
 from hydra_edge.types import Double1d, Float2d, JsonDict, Kind
 
@@ -74,10 +73,8 @@ def make_view(
     ``scale`` None is fitted on the others' pools.
     """
     raw = labelled(pools, maps)
-    dim = raw[0].items[0][0].shape[1]
-    scale = scale or Scale(*fit_scale([u for u in raw if u.user not in inside], dim))
-    free = scaled(labelled(closed, maps), scale.mean, scale.std, LIMIT)
-    return View(scaled(raw, scale.mean, scale.std, LIMIT), free, inside, scale)
+    scale = scale or fit_scale([u for u in raw if u.user not in inside])
+    return View(scaled(raw, scale), scaled(labelled(closed, maps), scale), inside, scale)
 
 
 Held = list[tuple[str, Groups]]

@@ -23,7 +23,6 @@ from hydra_edge.bundle import Bundle
 from hydra_edge.encoder import TextEncoder
 from hydra_edge.errors import BundleError, ConfigError
 from hydra_edge.features import feature_names
-from hydra_edge.features.scaling import LIMIT
 from hydra_edge.llm.names import read_name
 from hydra_edge.types import Float2d, JsonDict, Kind, Progress, Role
 
@@ -130,11 +129,11 @@ def as_float32(arrays: Mapping[str, Float2d]) -> dict[str, Float2d]:
 def role_maps(role: Role, labelled: Sequence[Labelled]) -> Maps:
     """Fit one role's scaling and priors from raw (neutrally scaled) features."""
     names = feature_names(role)
-    mean, std = fit_scale(labelled, len(names))
-    ready = scaled(labelled, mean, std, LIMIT)
+    scale = fit_scale(labelled)
+    ready = scaled(labelled, scale)
     arrays, report = priors_of_role(ready, role, names, BASELINE_FEATURE[role])
-    arrays[f"{role}.scale.mean"] = mean
-    arrays[f"{role}.scale.std"] = std
+    arrays[f"{role}.scale.mean"] = scale.mean
+    arrays[f"{role}.scale.std"] = scale.std
     return Maps(arrays, report)
 
 

@@ -74,8 +74,20 @@ def label_reranker(
     return out
 
 
-def fit_scale(labelled: Sequence[Labelled], dim: int) -> tuple[Float1d, Float1d]:
-    """Return means and deviations that bring features into roughly [-3, 3].
+@dataclass(frozen=True, eq=False)
+class Scale:
+    """Means and deviations of features, both ``(d,)``."""
+
+    mean: Float1d
+    std: Float1d
+
+    def apply(self, raw: Float2d) -> Float2d:
+        """Bring raw features ``(m, d)`` into roughly [-3, 3], as the device does."""
+        return np.clip((raw - self.mean) / self.std, -LIMIT, LIMIT).astype(np.float32)
+
+
+def fit_scale(labelled: Sequence[Labelled]) -> Scale:
+    """Return what brings features into roughly [-3, 3].
 
     Taken over each task and averaged over those in which a feature varies, so that a feature
     only some kinds of task use is not drowned by the zeros of the others.
@@ -90,33 +102,13 @@ def fit_scale(labelled: Sequence[Labelled], dim: int) -> tuple[Float1d, Float1d]
     count = np.maximum(varies.sum(axis=0), 1)
     scale = np.where(varies.any(axis=0), (std * varies).sum(axis=0) / count, 1.0)
     centre = (mean * varies).sum(axis=0) / count
-    return centre.astype(np.float32), scale.astype(np.float32)
+    return Scale(centre.astype(np.float32), scale.astype(np.float32))
 
 
-@dataclass(frozen=True, eq=False)
-class Scale:
-    """Means and deviations of features, both ``(d,)``."""
-
-    mean: Float1d
-    std: Float1d
-
-    def apply(self, raw: Float2d) -> Float2d:
-        """Bring raw features ``(m, d)`` into roughly [-3, 3], as the device does."""
-        return np.clip((raw - self.mean) / self.std, -LIMIT, LIMIT).astype(np.float32)
-
-
-def scaled(
-    labelled: Sequence[Labelled], mean: Float1d, std: Float1d, limit: float
-) -> list[Labelled]:
+def scaled(labelled: Sequence[Labelled], scale: Scale) -> list[Labelled]:
     """Apply a scaling to raw features."""
     return [
-        replace(
-            user,
-            items=tuple(
-                (np.clip((phi - mean) / std, -limit, limit).astype(np.float32), u)
-                for phi, u in user.items
-            ),
-        )
+        replace(user, items=tuple((scale.apply(phi), u) for phi, u in user.items))
         for user in labelled
     ]
 

@@ -41,7 +41,6 @@ from export.few import choose_half_at
 from export.labels import PoolLabel
 from export.metalearn import Recipe, learn_maps
 from export.priors import (
-    Scale,
     fit_scale,
 )
 from hydra_edge.bundle import Bundle
@@ -198,7 +197,7 @@ def train_maps(
         return [informed(users, known, inside, lent=lent) for users in (answered, closed)]
 
     interpretable = labelled(told(frozenset())[0], None)
-    first = Scale(*fit_scale(interpretable, len(feature_names("adapter"))))
+    first = fit_scale(interpretable)
     taus = dict.fromkeys(get_args(Kind), MAP_TAU)
 
     def learn(inside: frozenset[str], stage: str) -> Maps:

@@ -231,7 +231,7 @@ class Fold:
     def _learn(self, k: int) -> _View:
         people = self.outside.people
         bare = [_labelled(p, None) for p in people]
-        first = Scale(*fit_scale(bare, bare[0].items[0][0].shape[1]))
+        first = fit_scale(bare)
         if not k:
             return _View(first, None)
         # Of closed sets, what is learned of users' own records; pools teach free text only.
@@ -242,7 +242,7 @@ class Fold:
             stage=f"{self.stage}: {self.role}, {k} maps",
         )  # fmt: skip
         full = [_labelled(p, maps) for p in people]
-        return _View(Scale(*fit_scale(full, full[0].items[0][0].shape[1])), maps)
+        return _View(fit_scale(full), maps)
 
     def _learns(self, person: Person) -> bool:
         return self.role == "reranker" or person.episodes.kind == "text"

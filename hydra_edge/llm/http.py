@@ -81,7 +81,6 @@ class ApiClient:
         key: str | None = None,
         timeout_s: float = 60.0,
         retries: int = 3,
-        transport: httpx2.BaseTransport | None = None,
         sleep: Callable[[float, Callable[[], bool]], None] = pause,
     ) -> None:
         from http.cookiejar import CookieJar, DefaultCookiePolicy
@@ -120,7 +119,6 @@ class ApiClient:
                 # A server must not know one prompt's author again by the next.
                 cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
                 limits=httpx2.Limits(max_connections=1),
-                transport=transport,
             )
             return Lane(client)
 

@@ -41,7 +41,7 @@ from hydra_edge.prompt import Prompt
 from hydra_edge.types import Completion
 
 if TYPE_CHECKING:
-    import httpx2
+    pass
 
 
 def _billed(answers: list[Completion], prompt_tokens: int) -> list[Completion]:
@@ -68,8 +68,6 @@ class OpenAIApi:
     retries
         Further attempts after 429, 5xx, timeouts and failed connections. After 5xx a request for
         several answers is followed by one for a single answer instead.
-    transport
-        Replaces the network (tests).
     sleep
         Waits between attempts, given seconds and what ends it early (tests).
 
@@ -89,13 +87,11 @@ class OpenAIApi:
         api_key: str | None = None,
         timeout_s: float = 60.0,
         retries: int = 3,
-        transport: httpx2.BaseTransport | None = None,
         sleep: Callable[[float, Callable[[], bool]], None] = pause,
     ) -> None:
         self._client = ApiClient(
-            base_url, key=api_key, timeout_s=timeout_s, retries=retries, transport=transport,
-            sleep=sleep,
-        )  # fmt: skip
+            base_url, key=api_key, timeout_s=timeout_s, retries=retries, sleep=sleep
+        )
         self._model = model
         self._unspoken: frozenset[str] = frozenset()  # parameters this server does not take
         self._several = Several(self._reply)
