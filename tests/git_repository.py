@@ -6,12 +6,30 @@ import os
 import subprocess
 from pathlib import Path
 
+import pytest
+
 QUIET = {
     "GIT_CONFIG_GLOBAL": os.devnull,
     "GIT_CONFIG_NOSYSTEM": "1",
     "GIT_AUTHOR_DATE": "1700000000 +0000",
     "GIT_COMMITTER_DATE": "1700000000 +0000",
 }
+
+
+def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let git, wherever a test runs it, see no setting and no repository of the developer's."""
+    for name in [n for n in os.environ if n.startswith("GIT_")]:
+        monkeypatch.delenv(name)
+    for name, value in QUIET.items():
+        monkeypatch.setenv(name, value)
+
+
+def worked_in(path: Path, monkeypatch: pytest.MonkeyPatch) -> GitRepository:
+    """Make a repository and go there, as its author does."""
+    quiet(monkeypatch)
+    made = GitRepository(path)
+    monkeypatch.chdir(made.path)
+    return made
 
 
 class GitRepository:

@@ -42,6 +42,11 @@ def delta(text: str | None, finish: str | None = None) -> str:
     return f"data: {json.dumps(event)}\n\n"
 
 
+def reported(**fields: Any) -> dict[str, Any]:
+    """Make what stands in place of an answer where there was an error."""
+    return {"error": fields}
+
+
 Act = Callable[["Handler", Seen], None]
 
 
@@ -90,6 +95,11 @@ def stream(*parts: str) -> Act:
         handler.close_connection = True
 
     return act
+
+
+def event(said: Any) -> Act:
+    """Send one event."""
+    return stream(f"data: {json.dumps(said)}\n\n")
 
 
 def flood(handler: Handler, seen: Seen) -> None:

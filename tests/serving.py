@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx2
 
-from hydra_edge.config import find_paths
+from hydra_edge.config import Config, find_paths
 from hydra_edge.personalizer import Personalizer
 from hydra_edge.prompt import Prompt
 from hydra_edge.server import run
@@ -19,6 +19,7 @@ from hydra_edge.server.service import Settings
 from hydra_edge.server.tokens import Doorkeeper, TokenFiles, owner_token
 from hydra_edge.types import Completion, Record
 
+CHAT = "/v1/chat/completions"
 LONG_S = 60.0  # no test waits this long unless it fails
 
 
@@ -158,3 +159,30 @@ def history(n: int = 12, task: str = "paper_title") -> list[Record]:
 def chat(query: str, model: str = "hydra-edge", **more: Any) -> dict[str, Any]:
     """Make a chat request's body."""
     return {"model": model, "messages": [{"role": "user", "content": query}]} | more
+
+
+def ask(served: Served, query: str, **more: Any) -> httpx2.Response:
+    """Send a chat request as the server's owner."""
+    with served.client() as client:
+        return client.post(CHAT, json=chat(query, **more))
+
+
+def people(hash_encoder) -> Iterator[Callable[..., Personalizer]]:
+    """Give what makes people with records of one task, and close them: ``yield from`` it."""
+    made: list[Personalizer] = []
+
+    def make(
+        llm: EchoLLM | None = None, records: Sequence[Record] | None = None, **config: Any
+    ) -> Personalizer:
+        me = Personalizer.from_records(
+            history() if records is None else records,
+            llm=llm or EchoLLM(),
+            encoder=hash_encoder,
+            config=Config(**{"task": "paper_title"} | config),
+        )
+        made.append(me)
+        return me
+
+    yield make
+    for me in made:
+        me.close()

@@ -32,5 +32,5 @@ def test_security_page_names_a_proof_for_every_door() -> None:
     assert files >= {
         "attacks/test_bundle_folder.py", "attacks/test_importers.py",
         "attacks/test_llm_server.py", "attacks/test_server.py", "attacks/test_store_files.py",
-        "unit/test_mcp_server.py", "unit/test_personalizer_egress.py",
+        "unit/test_mcp_private.py", "unit/test_personalizer_egress.py",
     }  # fmt: skip

@@ -1,5 +1,6 @@
 """Running commands inside the test's own process, and an engine that only remembers."""
 
+import json
 import sys
 import weakref
 from dataclasses import dataclass, field, replace
@@ -52,6 +53,18 @@ def call(*args, text=None, opener=None):
         sys.stdout.flush()
         sys.stderr.flush()
         return Result(code, out.getvalue().decode(), err.getvalue().decode())
+
+
+def loaded(*args):
+    """Run a command that must succeed and answer in JSON; return that."""
+    result = call(*args)
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+def states(findings):
+    """Return what `doctor` says of each thing it looked at."""
+    return {finding["name"]: finding["state"] for finding in findings}
 
 
 def records(user="me"):

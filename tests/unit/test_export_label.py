@@ -369,7 +369,11 @@ def test_labels_survive_the_way_to_disk_and_back_in_equal_bytes(tmp_path: Path) 
     assert read_pools(tmp_path / "none") == []
 
 
-@pytest.mark.parametrize("content", [b"", b"text", gzip.compress(b"{}\n"), gzip.compress(b"x\n")])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"text", gzip.compress(b"{}\n"), gzip.compress(b"x\n")],
+    ids=["nothing", "text", "packed JSON", "packed text"],
+)
 def test_file_without_labels_says_how_to_make_them(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "pools").write_bytes(content)
     with pytest.raises(BundleError, match="--only label"):

@@ -1,10 +1,9 @@
 """A commit is private wherever it is made, if any import of its repository was."""
 
-import os
 import shutil
 
 import pytest
-from git_repository import QUIET, GitRepository
+from git_repository import GitRepository, quiet
 
 from hydra_edge import Record
 from hydra_edge.githook import Repository, as_before, is_private
@@ -15,10 +14,7 @@ from hydra_edge.store import Store
 
 @pytest.fixture(autouse=True)
 def _quiet(monkeypatch):
-    for name in [n for n in os.environ if n.startswith("GIT_")]:
-        monkeypatch.delenv(name)
-    for name, value in QUIET.items():
-        monkeypatch.setenv(name, value)
+    quiet(monkeypatch)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""How long one waits for an API, and until when; the rest is asked in ``test_llm_openai_api``."""
+"""How long one waits for an API, and until when; the rest is in ``test_llm_openai_*``."""
 
 import threading
 from datetime import UTC, datetime

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any
 
@@ -84,6 +85,10 @@ def test_what_is_no_text_or_number_is_refused_in_words(person: Make, call: Any, 
         (lambda p: p.forget(source=5), "source"),
         (lambda p: p.forget(None), "ids"),
         (lambda p: p.clear_log(choices="no"), "choices"),
+        *(
+            (lambda p, value=value: p.clear_log(before=value), "before")
+            for value in ("2026-01-31", True, math.nan, 1.7e12)  # the last is in milliseconds
+        ),
         (lambda p: p.fit_head(use_llm="no"), "use_llm"),
         (lambda p: p.add(None), "records"),
         (lambda p: p.import_head(None), "text"),

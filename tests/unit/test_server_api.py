@@ -1,20 +1,14 @@
-"""The routes: what is answered, in what form, and who is told to come back later."""
+"""The routes: what is answered, and in what form."""
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
-import socket
-import threading
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
-import httpx2
 import pytest
-from serving import LONG_S, EchoLLM, GatedLLM, chat, history, serving
+from serving import CHAT, EchoLLM, ask, chat, history, people, serving
 
-from hydra_edge.config import Config
 from hydra_edge.errors import (
     BackendAuthError,
     BackendError,
@@ -26,31 +20,15 @@ from hydra_edge.errors import (
     StoreError,
     UnknownModelError,
 )
-from hydra_edge.personalizer import Personalizer
 from hydra_edge.server.routes import api_routes
 from hydra_edge.server.tokens import add_app
 
-CHAT = "/v1/chat/completions"
 JSON = {"Content-Type": "application/json"}
 
 
 @pytest.fixture
 def person(hash_encoder):
-    made = []
-
-    def make(llm=None, records=None, **config):
-        me = Personalizer.from_records(
-            history() if records is None else records,
-            llm=llm or EchoLLM(),
-            encoder=hash_encoder,
-            config=Config(**{"task": "paper_title"} | config),
-        )
-        made.append(me)
-        return me
-
-    yield make
-    for me in made:
-        me.close()
+    yield from people(hash_encoder)
 
 
 def test_health_needs_no_token_and_says_nothing_personal(person):
@@ -417,207 +395,3 @@ def test_path_and_method_unknown_are_said_in_openais_shape(person):
     )
     assert (wrong.status_code, wrong.headers["Allow"]) == (405, "POST")
     assert wrong.json()["error"]["code"] == "method_not_allowed"
-
-
-# Queue, hanging up, time, and the end.
-
-
-def ask(served, query, **more):
-    with served.client() as client:
-        return client.post(CHAT, json=chat(query, **more))
-
-
-def send(served, query):
-    """Send a chat request and return the socket, to be hung up."""
-    body = json.dumps(chat(query)).encode()
-    head = (
-        f"POST {CHAT} HTTP/1.1\r\nHost: 127.0.0.1:{served.port}\r\n"
-        f"Authorization: Bearer {served.token}\r\nContent-Type: application/json\r\n"
-        f"Content-Length: {len(body)}\r\n\r\n"
-    )
-    sock = socket.create_connection(("127.0.0.1", served.port), timeout=LONG_S)
-    sock.sendall(head.encode() + body)
-    return sock
-
-
-def wait_until(condition):
-    """Wait for something another thread brings about; fail rather than hang."""
-    tick = threading.Event()
-    for _ in range(int(LONG_S / 0.01)):
-        if condition():
-            return
-        tick.wait(0.01)
-    pytest.fail("it did not happen")
-
-
-def test_queue_full_sends_away_and_loses_nobody_who_waits(person):
-    llm = GatedLLM()
-    with serving(person(llm), queue=2) as served, ThreadPoolExecutor(3) as pool:
-        answers = [pool.submit(ask, served, "parsers 0")]
-        assert llm.started.acquire(timeout=LONG_S)
-        answers += [pool.submit(ask, served, f"parsers {i}") for i in (1, 2)]
-        lane = served.app.service.llm
-        wait_until(lambda: lane.waiting == 2)
-
-        refused = ask(served, "parsers 3")
-        with served.client() as client:
-            ranked = client.post("/v1/rank", json={"query": "parsers"})
-        llm.gate.set()
-        texts = [a.result(LONG_S).json()["choices"][0]["message"]["content"] for a in answers]
-
-    assert refused.status_code == 429
-    assert refused.json()["error"]["code"] == "queue_full"
-    assert int(refused.headers["Retry-After"]) >= 1
-    assert "x-should-retry" not in refused.headers
-    assert ranked.status_code == 200, "what is quick does not wait for the LLM"
-    assert [text.rpartition(" ")[2] for text in texts] == ["0", "1", "2"]
-
-
-def test_queue_of_none_still_ranks(person, monkeypatch):
-    me, begun, gate = person(), threading.Semaphore(0), threading.Event()
-    rank = me.rank
-
-    def slowly(*args, **options):
-        begun.release()
-        assert gate.wait(LONG_S)
-        return rank(*args, **options)
-
-    def ask_rank(served):
-        with served.client() as client:
-            return client.post("/v1/rank", json={"query": "parsers"}).status_code
-
-    monkeypatch.setattr(me, "rank", slowly)
-    with serving(me, queue=0) as served, ThreadPoolExecutor(3) as pool:
-        ranked = [pool.submit(ask_rank, served) for _ in range(3)]
-        assert begun.acquire(timeout=LONG_S)
-        wait_until(lambda: served.app.service.quick.waiting == 2 or any(r.done() for r in ranked))
-        gate.set()
-        assert [r.result(LONG_S) for r in ranked] == [200] * 3
-
-
-def test_client_that_hangs_up_frees_its_candidates(person):
-    llm = GatedLLM()
-    with serving(person(llm)) as served:
-        with send(served, "parsers 1"):
-            assert llm.started.acquire(timeout=LONG_S)
-        assert llm.stopped.acquire(timeout=LONG_S)
-
-        llm.gate.set()
-        assert ask(served, "parsers 2").json()["choices"][0]["message"]["content"].endswith("2")
-
-
-def test_client_that_hangs_up_while_it_waits_leaves_the_queue(person):
-    llm = GatedLLM()
-    with serving(person(llm), queue=1) as served, ThreadPoolExecutor(2) as pool:
-        first = pool.submit(ask, served, "parsers 1")
-        assert llm.started.acquire(timeout=LONG_S)
-        lane = served.app.service.llm
-        with send(served, "parsers gone"):
-            wait_until(lambda: lane.waiting == 1)
-        wait_until(lambda: lane.waiting == 0)
-
-        second = pool.submit(ask, served, "parsers 2")
-        wait_until(lambda: lane.waiting == 1)
-        llm.gate.set()
-        assert first.result(LONG_S).status_code == second.result(LONG_S).status_code == 200
-
-    assert [prompt.query for prompt in llm.asked] == ["parsers 1", "parsers 2"]
-
-
-def test_time_over_gives_what_is_finished_and_says_so(person):
-    llm = GatedLLM(first=2)
-    me = person(llm)
-    me.rank("parsers")  # all is loaded: the time is spent on the LLM
-    with serving(me, timeout_s=0.5) as served:
-        answer = ask(served, "parsers 1").json()
-
-    assert answer["hydra_edge"]["usage"]["received"] == 2
-    assert "2 of 8 candidates arrived" in " ".join(answer["hydra_edge"]["notes"])
-
-
-def test_time_over_with_nothing_finished_is_a_timeout(person):
-    with serving(person(GatedLLM()), timeout_s=0.05) as served:
-        response = ask(served, "parsers 1")
-    assert response.status_code == 504
-    assert response.json()["error"]["code"] == "timeout"
-    assert response.headers["x-should-retry"] == "false"
-
-
-def test_time_over_while_rank_embeds_is_a_timeout(person, hash_encoder, monkeypatch):
-    records = [replace(r, input=f"{r.input} {'word ' * 1000}") for r in history(40)]
-    me, encode = person(records=records), hash_encoder.encode
-
-    def slowly(texts, **options):
-        threading.Event().wait(0.1)
-        return encode(texts, **options)
-
-    with serving(me, timeout_s=0.05) as served, served.client() as client:
-        monkeypatch.setattr(hash_encoder, "encode", slowly)
-        response = client.post("/v1/rank", json={"query": "parsers"})
-        embedded = me.engine.encoder.embedded
-    assert response.status_code == 504
-    assert response.json()["error"]["code"] == "timeout"
-    assert 0 < embedded < 2 * len(records)
-
-
-def test_stop_finishes_what_was_taken_and_refuses_what_is_new(person):
-    llm = GatedLLM()
-    with serving(person(llm)) as served, ThreadPoolExecutor(2) as pool:
-        taken = [pool.submit(ask, served, f"parsers {i}") for i in (1, 2)]
-        assert llm.started.acquire(timeout=LONG_S)
-        lane = served.app.service.llm
-        wait_until(lambda: lane.waiting == 1)
-
-        served.server.stop()
-        refused = ask(served, "parsers 3")
-        with served.client() as client:
-            health = client.get("/health")
-        llm.gate.set()
-        assert [t.result(LONG_S).status_code for t in taken] == [200, 200]
-        served.thread.join(LONG_S)
-        assert not served.thread.is_alive()
-
-    assert (refused.status_code, health.status_code) == (503, 503)
-    assert refused.json()["error"]["code"] == "shutting_down"
-    assert "Retry-After" in refused.headers
-    assert "x-should-retry" not in refused.headers
-
-
-def test_stop_twice_breaks_off_and_tells_the_llm(person):
-    llm = GatedLLM()
-    with serving(person(llm)) as served, ThreadPoolExecutor(1) as pool:
-        taken = pool.submit(ask, served, "parsers 1")
-        assert llm.started.acquire(timeout=LONG_S)
-        served.server.stop()
-        served.server.stop()
-        assert llm.stopped.acquire(timeout=LONG_S)
-        served.thread.join(LONG_S)
-        assert not served.thread.is_alive()
-        error = taken.exception(LONG_S)
-        assert error is not None or taken.result().status_code >= 500
-
-
-def test_many_clients_lose_and_cross_no_answer(person):
-    """Fifty clients at once, each with queries only it asks: each answer is to its own query."""
-    clients, each = 50, 40
-
-    async def client(served, number):
-        wrong = []
-        auth = {"Authorization": f"Bearer {served.token}"}
-        async with httpx2.AsyncClient(base_url=served.url, headers=auth, timeout=None) as http:
-            for i in range(each):
-                nonce = f"n{number}x{i}"
-                body = chat(f"parsers {nonce}", hydra_edge={"candidates": 2}, stream=i % 4 == 0)
-                response = await http.post(CHAT, json=body)
-                if response.status_code != 200 or f' to {nonce}"' not in response.text:
-                    wrong.append((nonce, response.status_code, response.text))
-        return wrong
-
-    async def all_clients(served):
-        return await asyncio.gather(*(client(served, number) for number in range(clients)))
-
-    with serving(person(records=history(4))) as served:
-        assert [wrong for wrong in asyncio.run(all_clients(served)) if wrong] == []
-        lane = served.app.service.llm
-        wait_until(lambda: served.app.running == 0)
-        assert (lane.served, lane.waiting) == (clients * each, 0)

@@ -94,7 +94,7 @@ def blocking(records: list[Record], llm: LLM) -> None:
         assert_type(p.forget(["a"], on_erased=erased), ForgetReceipt)
         assert_type(p.forget("a"), ForgetReceipt)
         assert_type(p.forget(source="s"), ForgetReceipt)
-        assert_type(p.clear_log(choices=True), int)
+        assert_type(p.clear_log(choices=True, before=1.7e9), int)
         assert_type(p.render_prompts("q", n=1, stream=True), list[str])
         assert_type(p.fit_prompts("t", calls=1), list[str])
         assert_type(p.import_head(p.export_head("t", "reranker")), HeadState)
@@ -127,7 +127,7 @@ async def waiting(records: list[Record], llm: LLM) -> None:
         await reading
         assert_type(await p.choose(pick=1), ChoiceResult)
         assert_type(await p.forget(["a"], on_erased=erased), ForgetReceipt)
-        assert_type(await p.clear_log(), int)
+        assert_type(await p.clear_log(before=1.7e9), int)
         assert_type(await p.render_prompts("q"), list[str])
         assert_type(await p.fit_prompts("t", calls=1), list[str])
         assert_type(await p.import_head(await p.export_head("t", "reranker")), HeadState)

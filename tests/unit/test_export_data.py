@@ -1,0 +1,253 @@
+"""Users' past read for a base: in which order, from which lines, and by what it is known."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+
+from export.data import by_task, fingerprint, read_users, sample_users
+from hydra_edge.errors import HydraError
+
+
+def lines(user: str, n: int, task: str = "paper_title") -> list[dict[str, object]]:
+    topics = ("parser", "speech", "vision")
+    return [
+        {
+            "user": user, "id": f"{user}-{i}", "seq": i, "time": None, "task": task,
+            "input": f"text on {topics[i % 3]} by {user} {i}",
+            "output": f"{topics[i % 3]}: study {i}",
+        }
+        for i in range(n)
+    ]  # fmt: skip
+
+
+def write(path: Path, rows: list[dict[str, object]]) -> Path:
+    text = "\n".join(json.dumps(row) for row in rows)
+    if path.suffix == ".gz":
+        path.write_bytes(gzip.compress(text.encode()))
+    else:
+        path.write_text(text)
+    return path
+
+
+def test_read_users_orders_by_seq_not_by_line(tmp_path: Path) -> None:
+    rows = lines("u1", 4)
+    (user,) = read_users([write(tmp_path / "a.jsonl.gz", rows[::-1])])
+    assert [r.id for r in user.records] == [f"u1-{i}" for i in range(4)]
+    assert [r.time for r in user.records] == [0.0, 1.0, 2.0, 3.0]
+
+
+@pytest.mark.parametrize(
+    ("seqs", "times", "order"),
+    [
+        ([None] * 4, [40.0, 30.0, 20.0, 10.0], [3, 2, 1, 0]),  # the newest first, and no seq
+        ([3, 2, 1, 0], [10.0, 20.0, 30.0, 40.0], [3, 2, 1, 0]),  # seq decides, whatever time says
+        ([2.0, "1", 3.0, 0], [None] * 4, [3, 1, 0, 2]),
+        ([None, 7, None, 8], [40.0, 30.0, 20.0, 10.0], [3, 2, 1, 0]),  # half of an order is none
+        ([None] * 4, [None, 1.0, 2.0, 3.0], [0, 1, 2, 3]),
+    ],
+)
+def test_read_users_orders_by_seq_else_by_time_else_by_line(
+    tmp_path: Path, seqs: list[object], times: list[float | None], order: list[int]
+) -> None:
+    rows = [
+        row | {"seq": seq, "time": time}
+        for row, seq, time in zip(lines("u1", 4), seqs, times, strict=True)
+    ]
+    (user,) = read_users([write(tmp_path / "a.jsonl", rows)])
+    assert [r.id for r in user.records] == [f"u1-{i}" for i in order]
+    moments = [r.time or 0.0 for r in user.records]
+    assert moments == sorted(moments)
+    assert len(set(moments)) == 4
+
+
+def test_read_users_without_ids_names_records_apart(tmp_path: Path) -> None:
+    rows = [{k: v for k, v in row.items() if k not in ("id", "seq")} for row in lines("u1", 3)]
+    (user,) = read_users([write(tmp_path / "a.jsonl", rows)])
+    assert len({r.id for r in user.records}) == 3
+
+
+def test_read_users_with_a_seq_that_is_no_number_is_refused(tmp_path: Path) -> None:
+    rows = [row | {"seq": "first"} for row in lines("u1", 2)]
+    with pytest.raises(HydraError, match="user 'u1' has seq 'first'; expected a number or null"):
+        read_users([write(tmp_path / "a.jsonl", rows)])
+
+
+@pytest.mark.parametrize("name", ["seq", "time"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), "-Infinity", "1e999"])
+def test_read_users_with_a_moment_before_or_after_nothing_is_refused(
+    tmp_path: Path, name: str, value: object
+) -> None:
+    rows = [row | {"seq": None, "time": None} | {name: i} for i, row in enumerate(lines("u1", 4))]
+    rows[2][name] = value
+    with pytest.raises(HydraError, match=rf"user 'u1' has {name} .*; expected a number or null"):
+        read_users([write(tmp_path / "a.jsonl", rows)])
+
+
+@pytest.mark.parametrize("name", ["user", "task"])
+def test_read_users_without_a_name_says_which_line(tmp_path: Path, name: str) -> None:
+    rows = [row | ({name: " "} if i == 1 else {}) for i, row in enumerate(lines("u1", 3))]
+    with pytest.raises(HydraError, match=rf"^a\.jsonl, line 2: got a blank {name}; expected"):
+        read_users([write(tmp_path / "a.jsonl", rows)])
+
+
+@pytest.mark.parametrize("without", [(), ("id",), ("id", "time"), ("id", "seq", "time")])
+def test_read_users_takes_a_line_of_two_files_once(
+    tmp_path: Path, without: tuple[str, ...]
+) -> None:
+    rows = [
+        {key: value for key, value in row.items() if key not in without}
+        for row in (*lines("u1", 4), *lines("u2", 3))
+    ]
+    other = [row | {"user": "u3"} for row in rows[:2]]
+    once = read_users([write(tmp_path / "once.jsonl", [*rows, *other])])
+    overlap = [
+        write(tmp_path / "a.jsonl", rows),
+        write(tmp_path / "b.jsonl.gz", [*rows[1:3], *other]),
+    ]
+    with pytest.warns(UserWarning, match=r"^2 lines that are there already.*b\.jsonl\.gz, line 1"):
+        found = read_users(overlap)
+    told = [[(u.user, r.input, r.output) for u in users for r in u.records]
+            for users in (once, found)]  # fmt: skip
+    assert told[0] == told[1]
+
+
+def test_read_users_takes_what_one_wrote_twice_as_two_records(tmp_path: Path) -> None:
+    rows = [{k: v for k, v in row.items() if k not in ("id", "seq")} for row in lines("u1", 3)]
+    (user,) = read_users([write(tmp_path / "a.jsonl", [*rows, rows[0]])])
+    assert len(user.records) == 4
+    same = [lines("u1", 1)[0] | {"seq": seq} for seq in range(3)]
+    (user,) = read_users([write(tmp_path / "b.jsonl", same)])
+    assert len(user.records) == 3, "at other moments"
+
+
+@pytest.mark.parametrize("name", ["user", "task", "input", "output"])
+@pytest.mark.parametrize(("value", "got"), [(None, "null"), (["a"], "a list"), ({}, "an object")])
+def test_read_users_with_no_text_where_it_must_be_names_the_line(
+    tmp_path: Path, name: str, value: object, got: str
+) -> None:
+    rows = [row | ({name: value} if i == 2 else {}) for i, row in enumerate(lines("u1", 4))]
+    with pytest.raises(HydraError, match=rf"^b\.jsonl, line 3: got {got} as {name}; expected text"):
+        read_users([write(tmp_path / "a.jsonl", lines("u0", 3)), write(tmp_path / "b.jsonl", rows)])
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz"])
+def test_read_users_reads_past_a_byte_order_mark(tmp_path: Path, name: str) -> None:
+    path = write(tmp_path / name, lines("u1", 3))
+    packed = path.suffix == ".gz"
+    content = gzip.decompress(path.read_bytes()) if packed else path.read_bytes()
+    content = b"\xef\xbb\xbf" + content
+    path.write_bytes(gzip.compress(content) if packed else content)
+    (user,) = read_users([path])
+    assert (user.user, len(user.records)) == ("u1", 3)
+
+
+def test_read_users_takes_two_spellings_of_a_task_for_one(tmp_path: Path) -> None:
+    rows = [
+        row | {"task": name}
+        for row, name in zip(
+            lines("u1", 3), ("Paper-Title", "paper_title", "paper title "), strict=True
+        )
+    ]
+    (user,) = read_users([write(tmp_path / "a.jsonl", rows)])
+    assert user.task == "paper_title"
+    assert [record.task for record in user.records] == ["paper_title"] * 3
+
+
+def test_read_users_refuses_the_same_lines_twice(tmp_path: Path) -> None:
+    paths = [write(tmp_path / name, lines("u", 3)) for name in ("a.jsonl", "a.jsonl.gz")]
+    with pytest.raises(HydraError, match=r"a\.jsonl\.gz holds the same as .*a\.jsonl;"):
+        read_users(paths)
+
+
+def test_read_users_leaves_out_blank_answers_and_says_so(tmp_path: Path) -> None:
+    rows = lines("u", 5)
+    rows[1] |= {"output": " "}
+    rows[3] |= {"input": ""}
+    with pytest.warns(UserWarning, match=r"2 lines with a blank .* first is a\.jsonl, line 2"):
+        (user,) = read_users([write(tmp_path / "a.jsonl", rows)])
+    assert len(user.records) == 3
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("{half", r"a\.jsonl, line 2: .*expected one JSON object"),
+        ("[1]", r"a\.jsonl, line 2: got \[1\]; expected one JSON object"),
+        ('{"user": "u", "task": "t", "input": "i"}', "line 2: found no output"),
+    ],
+)
+def test_read_users_damaged_line_is_named(tmp_path: Path, line: str, told: str) -> None:
+    path = write(tmp_path / "a.jsonl", lines("u", 1))
+    path.write_text(path.read_text() + "\n" + line)
+    with pytest.raises(HydraError, match=told):
+        read_users([path])
+
+
+def test_read_users_damaged_file_is_named(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl.gz", [row for i in range(50) for row in lines(f"u{i}", 9)])
+    whole = path.read_bytes()
+    for damaged in (whole[:-200], whole[:200] + bytes(20) + whole[220:]):
+        path.write_bytes(damaged)
+        with pytest.raises(HydraError, match=r"a\.jsonl\.gz cannot be (read|unpacked)"):
+            read_users([path])
+
+
+# ---- which users, and which files
+
+
+def test_sample_users_same_seed_same_users(tmp_path: Path) -> None:
+    rows = [row for i in range(9) for row in lines(f"u{i}", 3 + i)]
+    users = read_users([write(tmp_path / "a.jsonl", rows)])
+    first = sample_users(users, 3, least=5, seed=1)
+    assert first == sample_users(users, 3, least=5, seed=1)
+    assert all(len(u.records) >= 5 for u in first)
+
+
+def test_by_task_sorts_tasks_and_keeps_the_order_of_users(tmp_path: Path) -> None:
+    rows = [row for task in ("b", "a") for u in ("u2", "u1") for row in lines(u, 1, task)]
+    users = by_task(read_users([write(tmp_path / "a.jsonl", rows)]))
+    assert list(users) == ["a", "b"]
+    assert [u.user for u in users["b"]] == ["u1", "u2"]
+
+
+def test_fingerprint_is_of_the_bytes_and_under_the_files_name(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", lines("u", 1))
+    assert fingerprint([path]) == {"a.jsonl": hashlib.sha256(path.read_bytes()).hexdigest()[:16]}
+
+
+def test_fingerprint_of_a_packed_file_tells_what_it_holds_too(tmp_path: Path) -> None:
+    plain = write(tmp_path / "a.jsonl", lines("u", 1))
+    path = write(tmp_path / "b.jsonl.gz", lines("u", 1))
+    marks = fingerprint([path])
+    assert list(marks) == ["b.jsonl.gz", "b.jsonl.gz unpacked"]
+    assert marks["b.jsonl.gz"] == hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    assert marks["b.jsonl.gz unpacked"] == fingerprint([plain])["a.jsonl"]
+
+
+@pytest.mark.parametrize(
+    "content", [b"plain", gzip.compress(b"text" * 99)[:-9]], ids=["plain", "cut off"]
+)
+def test_fingerprint_of_a_file_that_cannot_be_unpacked_is_refused(
+    tmp_path: Path, content: bytes
+) -> None:
+    path = tmp_path / "a.jsonl.gz"
+    path.write_bytes(content)
+    with pytest.raises(
+        HydraError, match=r"a\.jsonl\.gz cannot be unpacked: .*Expected a whole gzip"
+    ):
+        fingerprint([path])
+
+
+def test_fingerprint_of_files_of_one_name_names_both(tmp_path: Path) -> None:
+    places = [tmp_path / site for site in "ab"]
+    for place in places:
+        place.mkdir()
+    paths = [write(place / "x.jsonl", lines(place.name, 1)) for place in places]
+    marks = fingerprint(paths)
+    assert list(marks) == ["x.jsonl", "x.jsonl (2)"]
+    assert set(marks.values()) == {mark for path in paths for mark in fingerprint([path]).values()}
