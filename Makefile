@@ -4,27 +4,30 @@ VENV ?= .venv
 HISTORY ?=
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
+# The versions the tests passed with; `make setup PINS=` takes the newest that pyproject.toml allows.
+PINS ?= --constraint constraints/dev.txt
+PINS_EXPORT ?= --constraint constraints/export.txt
 
 .PHONY: help demo test setup lint type test-fast test-export smoke install-check freeze bench readme clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
 
-$(VENV)/.core: pyproject.toml
+$(VENV)/.core: pyproject.toml constraints/dev.txt
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install --quiet --upgrade pip
 	@echo "installing hydra-edge"
-	$(PIP) install --quiet --editable .
+	$(PIP) install --quiet $(PINS) --editable .
 	@touch $@
 
 $(VENV)/.local: $(VENV)/.core
 	@echo "installing the local LLM backend: compiles llama.cpp, about 5 minutes the first time"
-	$(BIN)/python scripts/install_local.py --editable ".[local]"
+	$(BIN)/python scripts/install_local.py $(PINS) --editable ".[local]"
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.local
 	@echo "installing what the tests need"
-	$(PIP) install --quiet --editable ".[local,dev]"
+	$(PIP) install --quiet $(PINS) --editable ".[local,dev]"
 	@touch $@
 
 demo: $(VENV)/.local ## Personalize a local LLM on a sample history (HISTORY=path/to/git/repo for yours)
@@ -32,17 +35,19 @@ demo: $(VENV)/.local ## Personalize a local LLM on a sample history (HISTORY=pat
 
 setup: $(VENV)/.dev ## Install everything for development
 
+# Two processes, for many tests wait. Tests of a file stay in one: they share an LLM or a browser.
+# Files are begun in their order, and so the longest tests, those of e2e, not at the end.
 test: setup ## Run all tests, with the real base and a real local LLM
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-fast: setup ## Run the tests that need no LLM
 	$(BIN)/python -m pytest -m "not model"
 
-$(VENV)-export/.done: pyproject.toml
+$(VENV)-export/.done: pyproject.toml constraints/export.txt
 	$(PYTHON) -m venv $(VENV)-export
 	$(VENV)-export/bin/python -m pip install --quiet --upgrade pip
 	@echo "installing torch and optimum into $(VENV)-export"
-	$(VENV)-export/bin/python -m pip install --quiet --editable ".[export]" pytest pytest-timeout hypothesis
+	$(VENV)-export/bin/python -m pip install --quiet $(PINS_EXPORT) --editable ".[export]" pytest pytest-timeout hypothesis
 	@touch $@
 
 test-export: $(VENV)-export/.done ## Run the tests of making a base (needs torch, in a venv of its own)
@@ -67,7 +72,7 @@ freeze: setup ## Freeze the command into a folder that needs no Python, and use 
 	$(BIN)/python scripts/freeze.py
 
 bench: setup ## Measure speed, memory and growth here, into bench/results/runs (quality: see CONTRIBUTING)
-	$(PIP) install --quiet --editable ".[local,dev,bench]"
+	$(PIP) install --quiet $(PINS) --editable ".[local,dev,bench]"
 	$(BIN)/python -m bench.latency --plot
 	$(BIN)/python -m bench.leak
 	$(BIN)/python -m bench.memory --sizes 1000,10000 --plot
