@@ -11,7 +11,7 @@ from hydra_edge.errors import BytesRemainError, HydraError
 from hydra_edge.fitting import fit_task, model_of
 from hydra_edge.pools import Budget, Sampling
 from hydra_edge.resources import Resources
-from hydra_edge.types import ForgetReceipt
+from hydra_edge.types import ForgetReceipt, Progress
 
 
 def forget_records(
@@ -20,11 +20,12 @@ def forget_records(
     *,
     source: str | None = None,
     on_erased: Callable[[ForgetReceipt], None] | None = None,
+    progress: Progress | None = None,
 ) -> ForgetReceipt:
     """Erase records and everything kept of them; see ``Personalizer.forget``."""
     remain: BytesRemainError | None = None
     try:
-        receipt = resources.store.forget(ids, source=source)
+        receipt = resources.store.forget(ids, source=source, progress=progress)
     except BytesRemainError as err:
         if err.receipt is None:
             raise
@@ -32,11 +33,11 @@ def forget_records(
     if on_erased is not None:
         on_erased(receipt)
     done = f"The records are erased ({receipt.records})"
-    _fit_all_again(resources, receipt.tasks, done, remain)
+    _fit_all_again(resources, receipt.tasks, done, remain, progress)
     return receipt
 
 
-def clear_log_and_choices(resources: Resources) -> int:
+def clear_log_and_choices(resources: Resources, before: float | None) -> int:
     """Erase the log of answers, and choices no record was kept of; return how many there were.
 
     See ``Personalizer.clear_log``.
@@ -44,7 +45,7 @@ def clear_log_and_choices(resources: Resources) -> int:
     store = resources.store
     remain: BytesRemainError | None = None
     try:
-        cleared = store.clear_log(choices=True)
+        cleared = store.clear_log(choices=True, before=before)
     except BytesRemainError as err:
         cleared, remain = err.cleared, err
     stale = dict.fromkeys(head.task for head in store.heads() if head.stale)
@@ -53,7 +54,11 @@ def clear_log_and_choices(resources: Resources) -> int:
 
 
 def _fit_all_again(
-    resources: Resources, tasks: Iterable[str], done: str, remain: BytesRemainError | None
+    resources: Resources,
+    tasks: Iterable[str],
+    done: str,
+    remain: BytesRemainError | None,
+    progress: Progress | None = None,
 ) -> None:
     """Fit the heads of tasks without what was erased; ``done`` is said if one cannot be.
 
@@ -62,7 +67,7 @@ def _fit_all_again(
     failed: dict[str, HydraError] = {}
     for task in tasks:
         try:
-            _fit_again(resources, task)
+            _fit_again(resources, task, progress)
         except HydraError as err:
             failed[task] = err
     if failed:
@@ -80,7 +85,7 @@ def _fit_all_again(
         raise remain
 
 
-def _fit_again(resources: Resources, task: str) -> None:
+def _fit_again(resources: Resources, task: str, progress: Progress | None) -> None:
     """Fit the heads of a task without what was forgotten; drop them if no record is left.
 
     The adapter's learns from the answers of the same LLM as before, not of one used earlier.
@@ -89,6 +94,7 @@ def _fit_again(resources: Resources, task: str) -> None:
         fit_task(
             resources.engine, task, llm=None, sampling=Sampling.of(resources.config),
             budget=Budget(0, None), model=model_of(resources.store.head(task, "adapter")),
+            progress=progress,
         )  # fmt: skip
     else:
         resources.store.drop_stale_heads(task)

@@ -34,7 +34,7 @@ from hydra_edge.headfile import adopted, exportable, head_from_json, head_to_jso
 from hydra_edge.learning import take
 from hydra_edge.llm import LLM
 from hydra_edge.pools import Budget, Sampling
-from hydra_edge.records import checked
+from hydra_edge.records import check_moment, checked
 from hydra_edge.resources import Resources
 from hydra_edge.store import Store
 from hydra_edge.tasks import TaskSpec
@@ -248,6 +248,7 @@ class Personalizer:
         *,
         source: str | None = None,
         on_erased: Callable[[ForgetReceipt], None] | None = None,
+        progress: Progress | None = None,
     ) -> ForgetReceipt:
         """Erase records and everything kept of them, then fit the heads they had taught again.
 
@@ -259,6 +260,9 @@ class Personalizer:
         ----------
         on_erased
             Called with the receipt once the records are erased, before heads are fitted again.
+        progress
+            Told while answers are looked through for what is to go with the records, if there
+            are many, and of the fits, as ``fit_head`` does.
 
         Raises
         ------
@@ -278,14 +282,21 @@ class Personalizer:
         if source is not None:
             check_text("source", source)
         with self._fitting.to_erase(), self.working():
-            return forget_records(self._resources, names, source=source, on_erased=on_erased)
+            return forget_records(
+                self._resources, names, source=source, on_erased=on_erased, progress=progress
+            )
 
-    def clear_log(self, *, choices: bool = False) -> int:
+    def clear_log(self, *, choices: bool = False, before: float | None = None) -> int:
         """Erase the log of answers given, down to the bytes; return how many there were.
 
         ``choices`` erases those no record was kept of, too, and counts them; the heads they may
         have taught are fitted again without them, or dropped where nothing is left to fit on: the
         newest stored before them then serves again.
+
+        Parameters
+        ----------
+        before
+            Only answers given, and choices made, before that moment, in unix seconds; None: all.
 
         Raises
         ------
@@ -297,11 +308,12 @@ class Personalizer:
             nevertheless.
         """
         check_flag("choices", choices)
+        check_moment("before", before)
         if not choices:
             with self.working():
-                return self.store.clear_log()
+                return self.store.clear_log(before=before)
         with self._fitting.to_erase(), self.working():
-            return clear_log_and_choices(self._resources)
+            return clear_log_and_choices(self._resources, before)
 
     def fit_head(
         self,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from dataclasses import replace
+from typing import Any
 
 from hydra_edge.errors import ConfigError
 from hydra_edge.tasks import canonical_name
@@ -57,6 +58,22 @@ def _refuse(reason: str) -> ConfigError:
     return ConfigError(f"A record cannot be added: {reason}")
 
 
+def check_moment(name: str, value: Any) -> None:
+    """Refuse what is no moment (milliseconds, say); None is left to its default.
+
+    Raises
+    ------
+    ConfigError
+        With what it was.
+    """
+    known = isinstance(value, int | float) and not isinstance(value, bool)
+    if value is not None and not (known and MOMENTS[0] <= value <= MOMENTS[1]):
+        raise ConfigError(
+            f"{name} is {value!r:.80}; expected unix seconds or None. "
+            "Convert it (datetime.timestamp)."
+        )
+
+
 def checked(record: Record) -> Record:
     """Return a record if it can be one of a history, under its task's one spelling.
 
@@ -80,13 +97,10 @@ def checked(record: Record) -> Record:
             )
         if name in ("task", "id") and (fault := name_fault(text.strip())):
             raise _refuse(f"its {name} {fault}. Give it a short name.")
-    moment = record.time
-    known = isinstance(moment, int | float) and not isinstance(moment, bool)
-    if moment is not None and not (known and MOMENTS[0] <= moment <= MOMENTS[1]):
-        raise _refuse(
-            f"its time is {moment!r:.80}; expected unix seconds or None. "
-            "Convert it (datetime.timestamp)."
-        )
+    try:
+        check_moment("its time", record.time)
+    except ConfigError as err:
+        raise _refuse(str(err)) from None
     if not isinstance(record.private, bool):
         raise _refuse(
             f"its private is {record.private!r:.80}; expected True or False. Say which it is."

@@ -1,6 +1,9 @@
-"""What a user's file holds beside records and vectors, for tests of what becomes of it."""
+"""What a user's file holds, and whether its bytes still do, for tests of what becomes of it."""
 
 from __future__ import annotations
+
+import random
+from pathlib import Path
 
 import numpy as np
 
@@ -15,6 +18,56 @@ from hydra_edge.types import (
     Record,
     Usage,
 )
+
+SECRET_IN = "Xylophone rendezvous qwzjk behind the harbour at midnight"
+SECRET_OUT = "Vermillion passphrase zzyzx"
+
+
+def raw_bytes(path: Path) -> bytes:
+    """Everything on disk, lower-cased as the index stores it."""
+    return b"".join(p.read_bytes() for p in sorted(path.parent.iterdir())).lower()
+
+
+def left_of(text: str, path: Path) -> list[str]:
+    """Return the words of a text still found in the raw bytes."""
+    raw = raw_bytes(path)
+    return [word for word in text.lower().split() if word.encode() in raw]
+
+
+def filler(n: int, seed: int = 0) -> list[Record]:
+    """Make records of common words."""
+    rng = random.Random(seed)
+    words = [f"common{i}" for i in range(300)]
+    return [
+        Record(" ".join(rng.choices(words, k=30)), rng.choice(words), task="t", id=f"f{seed}-{i}")
+        for i in range(n)
+    ]
+
+
+def put_pool(
+    store: Store,
+    key: str,
+    *texts: str,
+    query_id: str = "",
+    record_ids: tuple[str, ...] = (),
+) -> None:
+    """Keep what an LLM answered for a query, which was shown records."""
+    store.put_pool(
+        key,
+        task="t",
+        model="m",
+        query_id=query_id,
+        record_ids=record_ids,
+        completions=[Completion(text) for text in texts],
+    )
+
+
+def keep(store: Store, name: str, answer: str, *shown: str) -> None:
+    """Keep an answer to a query, which was shown records, as one of the history."""
+    store.add([Record(f"query {name}", answer, task="t", id=f"choice-{name}")])
+    store.put_choice(
+        name, "t", f"query {name}", [Candidate(answer)], shown, 0, answer, f"choice-{name}"
+    )
 
 
 def head_of(task: str) -> HeadState:

@@ -30,24 +30,35 @@ def clear_log(
             "are fitted again without.",
         ),
     ] = False,
+    before: Annotated[
+        str | None,
+        typer.Option(
+            "--before",
+            metavar="TIME",
+            help="Only answers given, and choices made, before then: unix seconds or ISO date.",
+        ),
+    ] = None,
     yes: options.Yes = False,
     as_json: options.AsJson = False,
 ) -> None:
     """Erase the log of answers given; all else stays."""
+    moment = None if before is None else _moment(before, "--before")
     with open_user(ctx, user) as me:
         what = "the log, and choices no record was kept of," if choices else "the log"
-        ask(f"Erase {what} of {me.user}?", yes=yes)
-        before = me.store.heads()
+        older = "" if moment is None else f", as far as it is from before {views.when(moment)}"
+        ask(f"Erase {what} of {me.user}{older}?", yes=yes)
+        heads_before = me.store.heads()
         remain: BytesRemainError | None = None
         try:
-            cleared = me.clear_log(choices=choices)
+            cleared = me.clear_log(choices=choices, before=moment)
         except BytesRemainError as err:
             cleared, remain = err.cleared, err
         left = {(head.task, head.role, head.version) for head in me.store.heads()}
-    dropped = [h for h in before if (h.task, h.role, h.version) not in left]
+    dropped = [h for h in heads_before if (h.task, h.role, h.version) not in left]
     if as_json:
         heads = [{"task": h.task, "role": h.role, "version": h.version} for h in dropped]
-        told = {"cleared": cleared} | ({"heads_dropped": heads} if choices else {})
+        told: JsonDict = {"cleared": cleared} | ({"heads_dropped": heads} if choices else {})
+        told |= {} if moment is None else {"before": moment}
         output.write_json(told | _error(remain))
     else:
         word = "erased" if remain is None else "deleted"
@@ -56,6 +67,21 @@ def clear_log(
             names = ", ".join(f"{h.task} {h.role} v{h.version}" for h in dropped)
             output.note(f"Heads that may have learned from them are erased, too: {names}")
     _fail(remain)
+
+
+def _moment(text: str, option: str) -> float:
+    """Read a moment as `add --time` does; an empty one must not stand for all time."""
+    from hydra_edge.importers.base import parse_time
+
+    try:
+        moment = parse_time(text)
+    except ValueError as err:
+        raise typer.BadParameter(f"{err}.", param_hint=option) from err
+    if moment is None:
+        raise typer.BadParameter(
+            "is empty; expected unix seconds or an ISO date such as 2023-12-31.", param_hint=option
+        )
+    return moment
 
 
 def _error(remain: HydraError | None) -> JsonDict:
@@ -133,7 +159,8 @@ def _forget(
         interrupted = False
         remain: BytesRemainError | None = None
         try:
-            me.forget(tuple(record_ids), source=source, on_erased=erased.append)
+            with output.LateBar(quiet=as_json) as bar:
+                me.forget(tuple(record_ids), source=source, on_erased=erased.append, progress=bar)
         except BytesRemainError as err:
             remain = err
         except KeyboardInterrupt:

@@ -268,5 +268,9 @@ def register(app: typer.Typer) -> None:
     )  # fmt: skip
     put(group, "delete", forgetting.delete_records, "hydra-edge history delete 0f3a9c6d12b45e78")
     put(group, "reindex", reindex, "hydra-edge history reindex")
-    put(group, "clear-log", forgetting.clear_log, "hydra-edge history clear-log --yes")
+    put(
+        group, "clear-log", forgetting.clear_log,
+        "hydra-edge history clear-log --yes",
+        "hydra-edge history clear-log --choices --before 2026-01-31",
+    )  # fmt: skip
     app.add_typer(group, name="history")

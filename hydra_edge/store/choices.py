@@ -11,7 +11,7 @@ from sqlite3 import Connection
 from typing import Any
 
 from hydra_edge.store.log import candidates_of, pack_candidates
-from hydra_edge.store.values import bind, text_of, texts_from_json, to_json, where
+from hydra_edge.store.values import bind, older_than, text_of, texts_from_json, to_json, where
 from hydra_edge.types import Candidate
 
 _COLUMNS = "seq, generation_id, task, query, candidates, record_ids, picked, text, record_id, time"
@@ -124,22 +124,25 @@ class Dropped:
     since: dict[str, tuple[int, float]]
 
 
-def drop_unkept(connection: Connection) -> Dropped:
-    """Delete the choices no record was kept of."""
+def drop_unkept(connection: Connection, before: float | None) -> Dropped:
+    """Delete the choices no record was kept of, those made before a moment (None: all)."""
+    older, moments = older_than(before, "choices.time")
+    unkept = f"WHERE record_id IS NULL AND {older}"
     since = {
         text_of(task): (number, moment)
         for task, number, moment in connection.execute(
             "SELECT choices.task, MIN(COALESCE(log.seq, 0)), MIN(COALESCE(log.time, 0)) "
             "FROM choices LEFT JOIN log ON log.id = generation_id "
-            "WHERE record_id IS NULL GROUP BY choices.task"
+            f"{unkept} GROUP BY choices.task",
+            moments,
         )
     }
     texts: set[str] = set()
     for query, text, candidates in connection.execute(
-        "SELECT query, text, candidates FROM choices WHERE record_id IS NULL"
+        f"SELECT query, text, candidates FROM choices {unkept}", moments
     ):
         texts |= {text_of(query), text_of(text), *(c.text for c in candidates_of(candidates))}
-    dropped = connection.execute("DELETE FROM choices WHERE record_id IS NULL").rowcount
+    dropped = connection.execute(f"DELETE FROM choices {unkept}", moments).rowcount
     return Dropped(dropped, texts, since)
 
 

@@ -244,6 +244,14 @@ class Database:
         """Hold the write lock: everything inside is stored together, or not at all."""
         return self._transaction("BEGIN IMMEDIATE", writes=True)
 
+    def moment(self) -> tuple[int, int]:
+        """Tell, within ``reading`` or ``writing``, of which moment the file is.
+
+        Another one was written to in between, by whichever program.
+        """
+        version = self.connection.execute("PRAGMA data_version").fetchone()[0]
+        return int(version), self.connection.total_changes  # by others, and by us
+
     def rewrite(self) -> None:
         """Copy what is live over the whole file and empty its WAL.
 

@@ -12,8 +12,8 @@ import contextlib
 import math
 import shutil
 import sqlite3
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from sqlite3 import Connection
 
@@ -34,14 +34,20 @@ from hydra_edge.store.schema import (
     META_ERASING,
 )
 from hydra_edge.store.values import CHUNK, bind, text_of, texts_from_json
-from hydra_edge.types import ForgetReceipt, Record
+from hydra_edge.types import ForgetReceipt, Progress, Record
 
 # A forgotten text at least this long is also sought inside other texts; a shorter one (a
 # label, a rating, "yes") only as a whole: it says nothing of anyone where it stands by chance.
 DISTINCTIVE = 16
-# So many texts are sought one after the other, which is faster than to look at every place of a
-# text; of several times as many it would be slower.
-_FEW = 64
+# So many texts are sought one after the other, which is faster than to look a text through for
+# all of them at once; of several times as many it would be slower.
+_FEW = 32
+# Of a text that is looked through each so-manieth place is, for so many letters: wherever one that
+# is sought begins, such a place is within its first ``DISTINCTIVE`` letters.
+_STEP = 7
+_PART = DISTINCTIVE - _STEP + 1
+# Answers looked through between two words of how far it is: a fraction of a second.
+_TOLD_EACH = 1000
 # How long opening a file may wait to finish an interrupted erasure.
 _FINISH_WAIT_S = 0.2
 # How long emptying the WAL may wait for other programs where the disk is full.
@@ -69,24 +75,37 @@ class Traces:
         self._by_start: dict[str, list[str]] = {}
         for text in self._long:
             self._by_start.setdefault(text[:DISTINCTIVE], []).append(text)
+        # Where in such a beginning its parts stand.
+        self._parts: dict[str, set[int]] = {}
+        for start in self._by_start:
+            for offset in range(_STEP):
+                self._parts.setdefault(start[offset : offset + _PART], set()).add(offset)
 
     def touch(self, ids: Iterable[str | None], texts: Iterable[str]) -> bool:
         """Tell whether something names one of the ids or holds one of the texts."""
-        return not self._ids.isdisjoint(ids) or any(map(self._within, texts))
-
-    def _within(self, text: str) -> bool:
-        text = _plain(text)
-        return text in self._texts or any(True for _ in self.long_ones_in(text))
+        if not self._ids.isdisjoint(ids):
+            return True
+        folded = [_plain(text) for text in texts]
+        if not self._texts.isdisjoint(folded):
+            return True
+        # In one go, which is faster: no folded text goes on behind the end of a line.
+        return any(True for _ in self.long_ones_in("\n".join(folded)))
 
     def long_ones_in(self, text: str) -> Iterator[str]:
         """Walk over the distinctive texts that a text, its spacing folded, holds."""
         if len(self._long) <= _FEW:
             yield from (whole for whole in self._long if whole in text)
             return
-        for i in range(len(text) - DISTINCTIVE + 1):
-            for whole in self._by_start.get(text[i : i + DISTINCTIVE], ()):
-                if text.startswith(whole, i):
-                    yield whole
+        parts = self._parts
+        places = range(0, len(text) - _PART + 1, _STEP)
+        for place in [i for i in places if text[i : i + _PART] in parts]:
+            for offset in parts[text[place : place + _PART]]:
+                begin = place - offset
+                if begin < 0:
+                    continue
+                for whole in self._by_start.get(text[begin : begin + DISTINCTIVE], ()):
+                    if text.startswith(whole, begin):
+                        yield whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,11 +116,27 @@ class _Trail:
     generation_id: str
     ids: tuple[str | None, ...]
     texts: tuple[str, ...]
-    sampled: frozenset[str]  # what an LLM answered, spacing folded
+    drawn: tuple[str, ...]  # those of the texts that an LLM answered
+
+    @property
+    def sampled(self) -> frozenset[str]:
+        """What an LLM answered, spacing folded."""
+        return frozenset(map(_plain, self.drawn))
 
 
-# By table: the columns of its answers' ids and of the records kept of them.
-_ANSWER_COLUMNS = {"choices": ("generation_id", "record_id"), "log": ("id", "NULL")}
+# By table: the columns of its answers' ids, of the records kept of them, of queries and candidates;
+# and the table. What a choice shares with its log entry is told by that: both go, or neither.
+_ANSWERS = {
+    "choices": (
+        "generation_id",
+        "record_id",
+        "CASE WHEN log.id IS NULL THEN choices.query ELSE '' END",
+        "CASE WHEN log.id IS NULL THEN choices.candidates ELSE '[]' END",
+        "choices LEFT JOIN log ON log.id = generation_id AND generation_id <> '' "
+        "AND log.query = choices.query AND log.candidates = choices.candidates",
+    ),
+    "log": ("id", "NULL", "query", "candidates", "log"),
+}
 
 
 def _answer_trails(
@@ -111,32 +146,32 @@ def _answer_trails(
     known: Container[int] = (),
 ) -> Iterator[_Trail]:
     """Walk over ``choices`` or ``log``, of some answers if given, but for the rows known."""
-    generation_column, record_column = _ANSWER_COLUMNS[table]
+    generation_column, record_column, queries, pools_column, joined = _ANSWERS[table]
     clause = ""
     if generations is not None:
         clause = f" WHERE {generation_column} IN ({', '.join('?' * len(generations))})"
     for row, generation_id, record_id, record_ids, query, text, candidates in connection.execute(
-        f"SELECT seq, {generation_column}, {record_column}, record_ids, query, text, candidates "
-        f"FROM {table}{clause}",
+        f"SELECT {table}.seq, {generation_column}, {record_column}, {table}.record_ids, {queries}, "
+        f"{table}.text, {pools_column} FROM {joined}{clause}",
         [bind(generation_id) for generation_id in generations or ()],
     ):
         if row in known:
             continue
         own = () if record_id is None else (text_of(record_id),)
-        pool = log.candidates_of(candidates)
+        counts = log.counts_of(candidates)
         yield _Trail(
             row,
             text_of(generation_id),
             (*own, *texts_from_json(record_ids)),
-            (text_of(query), text_of(text), *(c.text for c in pool)),
-            frozenset(_plain(c.text) for c in pool if c.count),
+            (text_of(query), text_of(text), *(of_pool for of_pool, _ in counts)),
+            tuple(of_pool for of_pool, count in counts if count),
         )
 
 
 def _pool_trails(connection: Connection) -> Iterator[_Trail]:
     for row, ids, completions in pools.naming(connection):
-        texts = tuple(c.text for c in pools.completions_of(completions))
-        yield _Trail(row, "", ids, texts, frozenset(map(_plain, texts)))
+        texts = tuple(pools.answers_of(pools.completions_of(completions)))
+        yield _Trail(row, "", ids, texts, texts)
 
 
 def _tasks_of(connection: Connection, table: str, trails: Sequence[_Trail]) -> set[str]:
@@ -150,19 +185,36 @@ def _delete(connection: Connection, table: str, trails: Sequence[_Trail]) -> int
     return len(trails)
 
 
-def _erase_trails(
-    connection: Connection, ids: set[str], texts: set[str]
-) -> tuple[ForgetReceipt, set[str]]:
-    """Delete what mentions the records or holds their texts; vectors of all those texts too.
+def _watched(
+    connection: Connection, progress: Progress | None
+) -> Callable[[Iterator[_Trail]], Iterator[_Trail]]:
+    """Let walks over all choices, log entries and pools tell how far they are, taken together."""
+    if progress is None:
+        return iter
+    counts = "SELECT (SELECT COUNT(*) FROM choices) + (SELECT COUNT(*) FROM log) + COUNT(*)"
+    total = int(connection.execute(f"{counts} FROM pools").fetchone()[0])
+    done = 0
 
-    Returns
-    -------
-    tuple of ForgetReceipt and set of str
-        What was deleted, and the tasks whose heads may have learned from it.
-    """
-    traces = Traces(ids, texts)
+    def watch(trails: Iterator[_Trail]) -> Iterator[_Trail]:
+        nonlocal done
+        for trail in trails:
+            yield trail
+            done += 1
+            if done % _TOLD_EACH == 0 or (done == total and total > _TOLD_EACH):
+                progress("answers", done, total)
+
+    return watch
+
+
+def _find_trails(
+    connection: Connection, ids: set[str], texts: set[str], progress: Progress | None
+) -> dict[str, list[_Trail]]:
+    """Find what mentions the records or holds their texts, by table."""
+    traces, watched = Traces(ids, texts), _watched(connection, progress)
     found = {
-        table: [t for t in _answer_trails(connection, table) if traces.touch(t.ids, t.texts)]
+        table: [
+            t for t in watched(_answer_trails(connection, table)) if traces.touch(t.ids, t.texts)
+        ]
         for table in ("choices", "log")
     }
     # A choice and the log entry it answers share their texts: both go, or neither.
@@ -181,23 +233,10 @@ def _erase_trails(
     }
     touched = [
         t
-        for t in _pool_trails(connection)
+        for t in watched(_pool_trails(connection))
         if t.sampled in chosen_from or traces.touch(t.ids, t.texts)
     ]
-    derived = {text for trails in (*found.values(), touched) for t in trails for text in t.texts}
-    derived -= records.still_used(connection, derived)
-    tasks = _tasks_of(connection, "pools", touched)
-    tasks |= _tasks_of(connection, "choices", found["choices"])
-    last = log.newest_id(connection)
-    receipt = ForgetReceipt(
-        vectors=vectors.drop(connection, texts | derived),
-        pools=_delete(connection, "pools", touched),
-        choices=_delete(connection, "choices", found["choices"]),
-        log_entries=_delete(connection, "log", found["log"]),
-    )
-    if log.newest_id(connection) != last:  # or an older answer would be taken for the last one
-        log.mark_missing(connection)
-    return receipt, tasks
+    return found | {"pools": touched}
 
 
 def _rows_of(connection: Connection, ids: Sequence[str], source: str | None) -> list[int]:
@@ -230,9 +269,9 @@ def _repeats(connection: Connection, gone: Mapping[int, Record]) -> dict[int, Re
     while before < len(found):  # one that repeats may itself be repeated
         before = len(found)
         traces = Traces((), _shown_texts(known.values()))
-        shown = [answer for answer in answers if not answer.shown.isdisjoint(known)]
-        for record_id in dict.fromkeys(i for answer in shown for i in answer.record_ids):
-            stored = records.find(connection, record_id)
+        shown = [answer for answer in answers if not known.keys().isdisjoint(answer.shown)]
+        ids = [i for answer in shown for i in answer.record_ids]
+        for record_id, stored in records.find_all(connection, ids).items():
             if stored is None or record_id in known:
                 continue
             record = stored.record
@@ -251,46 +290,84 @@ def _shown_texts(gone: Iterable[Record]) -> Iterator[str]:
         yield from (fold(record.output, multiline=multiline) for multiline in (False, True))
 
 
-def forget(db: Database, ids: Sequence[str], source: str | None) -> ForgetReceipt:
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What is to go, as the file was when it was looked through."""
+
+    seqs: tuple[int, ...]  # of records
+    repeats: int  # of these
+    trails: dict[str, list[_Trail]]  # by table
+    texts: set[str]  # no record to stay has them
+    tasks: set[str]  # whose heads may have learned from it
+
+
+def _find(
+    connection: Connection, ids: Sequence[str], source: str | None, progress: Progress | None
+) -> _Found:
+    """Find records and what they left behind."""
+    named = records.of_seqs(connection, _rows_of(connection, ids, source))
+    repeats = _repeats(connection, named)
+    gone = {**named, **repeats}
+    texts = {text for record in gone.values() for text in records.texts_of(record)}
+    texts -= records.still_used(connection, texts, gone)
+    trails = _find_trails(connection, {record.id for record in gone.values()}, texts, progress)
+    derived = {text for found in trails.values() for t in found for text in t.texts} - texts
+    texts |= derived - records.still_used(connection, derived, gone)
+    tasks = {record.task for record in gone.values()}
+    for table in ("pools", "choices"):
+        tasks |= _tasks_of(connection, table, trails[table])
+    return _Found(tuple(gone), len(repeats), trails, texts, tasks)
+
+
+def _delete_all(connection: Connection, found: _Found) -> ForgetReceipt:
+    """Delete what was found, and the vectors of its texts; mark the heads that may know it."""
+    connection.executemany("DELETE FROM records WHERE seq = ?", [(seq,) for seq in found.seqs])
+    records.mark_changed(connection, rewritten=True)
+    last = log.newest_id(connection)
+    receipt = ForgetReceipt(
+        records=len(found.seqs),
+        vectors=vectors.drop(connection, found.texts),
+        pools=_delete(connection, "pools", found.trails["pools"]),
+        choices=_delete(connection, "choices", found.trails["choices"]),
+        log_entries=_delete(connection, "log", found.trails["log"]),
+        repeats=found.repeats,
+        tasks=heads.mark_stale(connection, sorted(found.tasks)),
+    )
+    if log.newest_id(connection) != last:  # or an older answer would be taken for the last one
+        log.mark_missing(connection)
+    return receipt
+
+
+def forget(
+    db: Database, ids: Sequence[str], source: str | None, progress: Progress | None
+) -> ForgetReceipt:
     """Erase records and what they left behind; see ``Store.forget``."""
+    # Looked through while others may write, which takes the longest; again if they did.
+    with db.reading() as connection:
+        found, moment = _find(connection, ids, source, progress), db.moment()
     with db.writing() as connection:
-        seqs = _rows_of(connection, ids, source)
-        named = records.of_seqs(connection, seqs)
-        repeats = _repeats(connection, named)
-        gone = [*named.values(), *repeats.values()]
-        connection.executemany(
-            "DELETE FROM records WHERE seq = ?", [(seq,) for seq in (*named, *repeats)]
-        )
-        records.mark_changed(connection, rewritten=True)
-        texts = {text for record in gone for text in records.texts_of(record)}
-        texts -= records.still_used(connection, texts)
-        receipt, tasks = _erase_trails(connection, {record.id for record in gone}, texts)
-        tasks |= {record.task for record in gone}
-        receipt = replace(
-            receipt,
-            records=len(gone),
-            repeats=len(repeats),
-            tasks=heads.mark_stale(connection, sorted(tasks)),
-        )
+        if db.moment() != moment:
+            found = _find(connection, ids, source, progress)
+        receipt = _delete_all(connection, found)
         _mark_erasing(connection)
     _erase_bytes(db, receipt=receipt)
     return receipt
 
 
-def clear_log(db: Database, *, with_choices: bool) -> int:
+def clear_log(db: Database, *, with_choices: bool, before: float | None) -> int:
     """Erase the log and, if wanted, the choices no record was kept of; see ``Store.clear_log``."""
     with db.writing() as connection:
         # First: the log tells since when heads may have learned from them.
-        cleared = _drop_unkept_choices(connection) if with_choices else 0
-        cleared += log.clear(connection)
+        cleared = _drop_unkept_choices(connection, before) if with_choices else 0
+        cleared += log.clear(connection, before)
         _mark_erasing(connection)
     _erase_bytes(db, cleared=cleared)
     return cleared
 
 
-def _drop_unkept_choices(connection: Connection) -> int:
+def _drop_unkept_choices(connection: Connection, before: float | None) -> int:
     """Delete them with the vectors of their texts, and mark the heads that may know them."""
-    gone = choices.drop_unkept(connection)
+    gone = choices.drop_unkept(connection, before)
     for task, (answer, moment) in gone.since.items():
         heads.mark_stored_since(connection, task, answer, moment)
     if gone.count:  # and who is learning from one in another program is to begin anew

@@ -14,6 +14,7 @@ from hydra_edge.store.values import (
     as_float,
     bind,
     from_json,
+    older_than,
     text_of,
     texts_from_json,
     to_json,
@@ -66,6 +67,14 @@ def candidates_of(value: Any) -> tuple[Candidate, ...]:
             )
             for text, count, greedy, logprob, score, *rest in from_json(value, list)
         )
+    except (TypeError, ValueError) as err:
+        raise DamagedValueError("a list of candidates is not one") from err
+
+
+def counts_of(value: Any) -> list[tuple[str, int]]:
+    """Read the texts of a stored list of candidates, and how often each was drawn."""
+    try:
+        return [(text_of(text), int(count)) for text, count, *_ in from_json(value, list)]
     except (TypeError, ValueError) as err:
         raise DamagedValueError("a list of candidates is not one") from err
 
@@ -170,9 +179,13 @@ def mark_missing(connection: Connection) -> None:
         connection.execute("REPLACE INTO meta VALUES (?, ?)", (META_UNLOGGED, newest))
 
 
-def clear(connection: Connection) -> int:
-    """Delete every log entry; return how many there were."""
+def clear(connection: Connection, before: float | None) -> int:
+    """Delete the log entries of answers given before a moment (None: all); return how many."""
     _keep_number(connection, newest_number(connection))
-    cleared = connection.execute("DELETE FROM log").rowcount
-    mark_missing(connection)
+    newest = newest_id(connection)
+    clause, moments = older_than(before)
+    cleared = connection.execute(f"DELETE FROM log WHERE {clause}", moments).rowcount
+    # The newest may go alone, where the clock was set back.
+    if newest is None or newest_id(connection) != newest:
+        mark_missing(connection)
     return cleared

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Set
+from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass
 from sqlite3 import Connection
 from typing import Any
@@ -79,6 +79,11 @@ def completions_of(value: Any) -> tuple[Completion, ...]:
         raise DamagedValueError("a pool does not hold completions") from err
 
 
+def answers_of(completions: Iterable[Completion]) -> set[str]:
+    """Return the texts of completions, and of the candidates they become: vectors are of those."""
+    return {text for c in completions for text in (c.text, c.text.strip())}
+
+
 def get(connection: Connection, key: str) -> tuple[Completion, ...] | None:
     """Return a pool if it has been paid for."""
     row = connection.execute("SELECT completions FROM pools WHERE key = ?", (bind(key),)).fetchone()
@@ -124,4 +129,4 @@ def drop_naming(connection: Connection, ids: Set[str]) -> set[str]:
         if not ids.isdisjoint(named)
     ]
     connection.executemany("DELETE FROM pools WHERE rowid = ?", [(row,) for row, _ in gone])
-    return {c.text for _, completions in gone for c in completions_of(completions)}
+    return {text for _, packed in gone for text in answers_of(completions_of(packed))}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from sqlite3 import Connection
 from typing import Any
@@ -101,12 +101,21 @@ def find_all(connection: Connection, ids: Sequence[str]) -> dict[str, Stored | N
     return found
 
 
-def still_used(connection: Connection, texts: set[str]) -> set[str]:
-    """Return those of the texts that some record has as its input or output."""
+def still_used(connection: Connection, texts: set[str], without: Container[int] = ()) -> set[str]:
+    """Return those of the texts that some record has as its input or output.
+
+    ``without``: rows that are not looked at.
+    """
     if not texts:
         return set()
-    rows = connection.execute("SELECT input, output FROM records")
-    return {text for row in rows for text in map(text_of, row) if text in texts}
+    rows = connection.execute("SELECT seq, input, output FROM records")
+    return {
+        text
+        for seq, *both in rows
+        if seq not in without
+        for text in map(text_of, both)
+        if text in texts
+    }
 
 
 def count(connection: Connection, task: str | None, until: float | None = None) -> int:

@@ -428,13 +428,14 @@ class Store:
         with self._db.reading() as connection:
             return log.last_is_missing(connection)
 
-    def clear_log(self, *, choices: bool = False) -> int:
+    def clear_log(self, *, choices: bool = False, before: float | None = None) -> int:
         """Erase every log entry, down to the bytes; return how many there were.
 
         ``choices`` erases those no record was kept of, too, and counts them, with the vectors of
         their texts; heads that may have learned from them are marked stale, but none stored before.
+        ``before``: only answers given, and choices made, before that moment (unix seconds).
         """
-        return forget.clear_log(self._db, with_choices=choices)
+        return forget.clear_log(self._db, with_choices=choices, before=before)
 
     def put_choice(
         self,
@@ -480,12 +481,24 @@ class Store:
         with self._db.reading() as connection:
             return self._helped.counts(connection, task)
 
-    def forget(self, ids: Sequence[str] = (), *, source: str | None = None) -> ForgetReceipt:
+    def forget(
+        self,
+        ids: Sequence[str] = (),
+        *,
+        source: str | None = None,
+        progress: Progress | None = None,
+    ) -> ForgetReceipt:
         """Erase records, by id or by source, and what they left behind.
 
         Vectors of their texts, pools, choices and log entries that mention them or hold their
         texts go too (texts that another record has as well stay); heads of their tasks are
         marked stale. Afterwards neither the file nor its WAL holds their bytes.
+
+        Parameters
+        ----------
+        progress
+            Told ``("answers", done, total)`` from time to time, and again from the beginning if
+            others wrote meanwhile; what it raises leaves everything as it was.
 
         Raises
         ------
@@ -495,7 +508,7 @@ class Store:
             If another program, or a full disk, keeps the bytes from being erased; the records
             are gone nevertheless, and the next opening erases the bytes. It holds the receipt.
         """
-        return forget.forget(self._db, ids, source)
+        return forget.forget(self._db, ids, source, progress)
 
     @staticmethod
     def forget_user(path: Path) -> None:

@@ -68,3 +68,8 @@ def where(**wanted: str | None) -> tuple[str, list[str | bytes]]:
     given = {name: bind(text) for name, text in wanted.items() if text is not None}
     clause = f"WHERE {' AND '.join(f'{name} = ?' for name in given)} " if given else ""
     return clause, list(given.values())
+
+
+def older_than(moment: float | None, column: str = "time") -> tuple[str, list[float]]:
+    """Return the condition that asks for rows of before a moment, and it; None asks for all."""
+    return ("TRUE", []) if moment is None else (f"{column} < ?", [moment])

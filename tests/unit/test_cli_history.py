@@ -7,9 +7,11 @@ import sqlite3
 import stat
 import subprocess
 import sys
+from contextlib import contextmanager
 
 import pytest
 from cli_runner import call, records
+from filled_store import generation_of
 
 from hydra_edge.cli import views
 from hydra_edge.config import find_paths
@@ -454,6 +456,25 @@ def test_clear_log_whose_bytes_may_remain_says_how_much_is_deleted(choices):
 
 
 @pytest.mark.usefixtures("taught")
+@pytest.mark.parametrize(("flags", "quiet"), [((), False), (("--json",), True)])
+def test_forget_shows_people_how_far_it_is(monkeypatch, flags, quiet):
+    shown = []
+
+    @contextmanager
+    def bar(*, quiet=False):
+        yield lambda stage, *_: shown.append((stage, quiet))
+
+    monkeypatch.setattr("hydra_edge.cli.output.progress", bar)
+    monkeypatch.setattr("hydra_edge.store.forget._TOLD_EACH", 1)
+    with Personalizer.open() as me:
+        for i in range(3):
+            me.store.log_generation(generation_of(str(i), "asked", "an answer"), "m")
+
+    assert call("forget", "r1", "--yes", *flags).exit_code == 0
+    assert ("answers", quiet) in shown
+
+
+@pytest.mark.usefixtures("taught")
 def test_forget_interrupted_before_anything_is_erased_writes_nothing(monkeypatch):
     monkeypatch.setattr("hydra_edge.store.Store.forget", interrupt)
     result = call("forget", "r1", "--yes")
@@ -538,6 +559,52 @@ def test_clear_log_with_choices_erases_those_nothing_was_kept_of():
     assert json.loads(call("history", "clear-log", "--yes", "--json").stdout) == {"cleared": 0}
     told = call("history", "clear-log", "--choices", "--yes", "--json")
     assert json.loads(told.stdout) == {"cleared": 1, "heads_dropped": []}
+
+
+@pytest.fixture
+def answered(monkeypatch):
+    """Answers of the 30th and the 31st of January, and an own choice of each."""
+    for id_, moment in (("a", 1769731200.0), ("b", 1769817600.0)):
+        monkeypatch.setattr("time.time", lambda moment=moment: moment)
+        with Personalizer.open(create=True) as me:
+            me.store.log_generation(generation_of(id_, "asked", "x"), "m")
+            me.store.put_choice(id_, "chat", "asked", [Candidate("x")], (), None, "taken", None)
+
+
+def logged():
+    with Personalizer.open() as me:
+        kept = [id_ for id_ in "ab" if me.store.generation(id_) is not None]
+        return kept, [choice.generation_id for choice in me.store.choices()]
+
+
+@pytest.mark.usefixtures("answered")
+@pytest.mark.parametrize(
+    "moment", ["2026-01-31", "20260131", "2026-01-31T01:00+01:00", "1769817600"]
+)
+def test_clear_log_before_a_date_leaves_later_answers_and_choices(moment):
+    told = call("history", "clear-log", "--before", moment, "--yes", "--json")
+    assert json.loads(told.stdout) == {"cleared": 1, "before": 1769817600.0}
+    assert logged() == (["b"], ["a", "b"])
+    told = call("history", "clear-log", "--choices", "--before", moment, "--yes", "--json")
+    assert json.loads(told.stdout)["cleared"] == 1
+    assert logged() == (["b"], ["b"])
+
+
+@pytest.mark.usefixtures("answered")
+@pytest.mark.parametrize("moment", ["", " ", "2026", "yesterday", "1769817600000"])
+def test_clear_log_before_what_is_no_moment_is_a_usage_error_and_erases_nothing(moment):
+    result = call("history", "clear-log", "--before", moment, "--yes")
+    assert result.exit_code == 2
+    assert "expected unix seconds" in result.stderr.replace("\n", " ")
+    assert logged() == (["a", "b"], ["a", "b"])
+
+
+@pytest.mark.usefixtures("answered")
+def test_clear_log_before_a_date_asks_with_the_moment_that_it_understood():
+    result = call("history", "clear-log", "--before", "2026-01-31")
+    assert result.exit_code == 1
+    assert f"from before {views.when(1769817600.0)}?" in result.stderr
+    assert logged() == (["a", "b"], ["a", "b"])
 
 
 # ---- with a real terminal, and a real pipe

@@ -141,11 +141,11 @@ def test_an_adapter_forgotten_under_learns_anew(
     evidence, seen = fitting.adapter_evidence, []
 
     def forgetting(*args, **options):
-        data, groups = evidence(*args, **options)
-        seen.append(groups.n_groups)
+        found = evidence(*args, **options)
+        seen.append(found.groups.n_groups)
         if len(seen) == 1:
             forget_elsewhere(p, SECRET.id)
-        return data, groups
+        return found
 
     monkeypatch.setattr(fitting, "adapter_evidence", forgetting)
     report = p.fit_head(TASK, use_llm=False)

@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from learned_titles import TASK
 from title_writer import Make, people
 
 from hydra_edge.errors import ConfigError
 from hydra_edge.personalizer import Personalizer
+from hydra_edge.types import Record
 
 
 @pytest.fixture
@@ -110,3 +112,10 @@ def test_numbers_of_numpy_are_numbers(person: Make) -> None:
     p.generate("about speech", seed=np.int64(-1), max_tokens=np.int32(5), private=np.False_)
     assert p.choose(pick=np.int64(1), keep=False).head_version == 1
     p.fit_head(calls=np.int64(0), budget_s=np.float64(0.0))
+
+
+def test_one_id_by_itself_is_not_taken_letter_by_letter(person: Make) -> None:
+    p = person([Record(f"input {i}", f"output {i}", TASK, id=str(i)) for i in range(15)])
+    assert p.forget("12").records == 1
+    left = {record.id for record in p.store.records()}
+    assert left == {str(i) for i in range(15)} - {"12"}

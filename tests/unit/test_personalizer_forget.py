@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from title_writer import Make, people
 
+from hydra_edge.errors import ConfigError
 from hydra_edge.personalizer import Personalizer
 from hydra_edge.types import Completion
 
@@ -24,6 +27,16 @@ def test_forget_fits_again_without_the_record(person: Make) -> None:
     assert state is not None
     assert state.n_queries == 37
     assert [h.version for h in p.store.heads()] == [2, 2], "what the record taught is gone too"
+
+
+def test_forget_tells_of_the_fits_that_follow(person: Make) -> None:
+    p = person()
+    p.generate("a text about speech")
+    p.choose(pick=2, keep=False)
+    p.fit_head(use_llm=False)
+    told: list[tuple[str, int, int]] = []
+    p.forget(["r39"], progress=lambda *so_far: told.append(so_far))
+    assert "choices" in {stage for stage, _, _ in told}
 
 
 def answered_by_two(p: Personalizer) -> None:
@@ -98,6 +111,27 @@ def test_clear_log_with_choices_fits_the_heads_again_without_them(person: Make) 
     adapter = p.store.head("paper_title", "adapter")
     assert adapter is not None
     assert (adapter.stale, adapter.n_queries) == (False, 1)
+
+
+def test_clear_log_before_a_moment_fits_the_heads_again_without_what_is_older(
+    person: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    p = person()
+    start = time.time()
+    for day in range(4):
+        monkeypatch.setattr(time, "time", lambda day=day: start + 86_400.0 * day)
+        p.generate(f"a text about speech {day}")
+        p.choose(pick=2, keep=False)
+    p.fit_head(use_llm=False)
+    oldest = p.store.choices()[0].generation_id
+    border = start + 86_400.0 * 2
+    assert p.clear_log(before=border) == 2
+    assert taught_by(p) == 4
+    assert p.clear_log(choices=True, before=border) == 2
+    assert taught_by(p) == 2
+    with pytest.raises(ConfigError, match="There is no answer"):
+        p.choose(generation_id=oldest, pick=1)
+    assert p.choose(pick=1, keep=False).head_version is not None, "the last answer is there"
 
 
 def test_clear_log_with_choices_leaves_a_head_imported_before_them(person: Make) -> None:

@@ -465,6 +465,65 @@ def test_clear_log_with_choices_marks_heads_of_an_earlier_release_by_their_time(
     assert [h.stale for h in store.heads()] == [False, True]
 
 
+@pytest.mark.usefixtures("_ticking")
+def test_clear_log_before_a_moment_leaves_what_is_as_old_as_it_or_younger(store: Store) -> None:
+    for id_ in "abc":
+        store.log_generation(make_generation(id_), "m")
+        store.put_choice(id_, "t", "q", CANDIDATES, ["r1"], 0, "taken", None)
+    store.put_choice("kept", "t", "q", CANDIDATES, ["r1"], 0, "taken", "r1", moment=0.0)
+    assert store.helped_counts("t") == {"r1": (4, 4)}
+    middle = store.generation("b")
+    assert middle is not None
+    assert store.clear_log(before=middle.time) == 1
+    assert store.clear_log(before=middle.time) == 0
+    assert [store.generation(id_) is not None for id_ in "abc"] == [False, True, True]
+    assert len(store.choices()) == 4
+    assert store.clear_log(choices=True, before=middle.time) == 1
+    assert {choice.generation_id for choice in store.choices()} == {"b", "c", "kept"}
+    assert store.helped_counts("t") == {"r1": (3, 3)}
+    last = store.last_generation()
+    assert (last and last.id, store.last_is_missing()) == ("c", False)
+
+
+@pytest.mark.usefixtures("_ticking")
+def test_clear_log_before_a_moment_marks_the_heads_stored_since_the_answers_that_went(
+    store: Store,
+) -> None:
+    store.save_head(make_head())
+    for id_, task in (("a", "t"), ("b", "u")):
+        store.log_generation(make_generation(id_, task), "m")
+        store.put_choice(id_, task, "q", CANDIDATES, [], 0, "taken", None)
+        store.save_head(make_head(task))
+    younger = store.generation("b")
+    assert younger is not None
+    assert store.clear_log(choices=True, before=younger.time) == 2
+    assert [(h.task, h.version) for h in store.heads() if h.stale] == [("t", 2)]
+    assert store.revision().rewrites == 1
+    store.clear_log(choices=True, before=younger.time)
+    assert store.revision().rewrites == 1, "no choice went"
+
+
+def test_clear_log_before_a_moment_that_takes_the_newest_has_no_other_taken_for_the_last(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The clock was set back between the two: the newest answer has the earlier time."""
+    monkeypatch.setattr(time, "time", iter([2000.0, 1000.0, 3000.0]).__next__)
+    for id_ in ("first", "newest"):
+        store.log_generation(make_generation(id_), "m")
+    assert store.clear_log(before=1500.0) == 1
+    assert store.generation("first") is not None
+    assert store.last_is_missing()
+    store.log_generation(make_generation("next"), "m")
+    assert not store.last_is_missing()
+
+
+def test_clear_log_before_a_moment_leaves_an_answer_unlogged_that_was(store: Store) -> None:
+    store.log_generation(make_generation("a"), "m")
+    store.mark_unlogged()
+    store.clear_log(before=1.0)
+    assert store.last_is_missing()
+
+
 def test_clear_log_counts_as_a_rewrite_only_where_choices_went(store: Store) -> None:
     store.log_generation(make_generation("g1", "t"), "m")
     store.clear_log(choices=True)
