@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -99,6 +100,16 @@ def test_save_setting_bad_input_changes_nothing(name: str, value: str, match: st
     with pytest.raises(ConfigError, match=match):
         save_setting(paths, name, value)
     assert not paths.config_file.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("candidates", 0), ("records", -1), ("temperature", -0.1), ("timeout_s", 0.0),
+     ("threads", -1), ("temperature", float("nan"))],
+)  # fmt: skip
+def test_settings_below_their_least_value_are_refused(name: str, value: float) -> None:
+    with pytest.raises(ConfigError, match=f"{name} = .* cannot be used; expected .* or more"):
+        replace(Config(), **{name: value})
 
 
 @pytest.mark.parametrize(("name", "most"), [(name, most) for name, (_, most) in _BOUNDS.items()])
