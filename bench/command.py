@@ -27,7 +27,12 @@ _NO_MATTER = {"json", "plot", "cache", "replay"}  # options that no figure depen
 
 Figures = Annotated[
     Path | None,
-    typer.Option("--json", help="Write the figures here; default: in bench/results/runs."),
+    typer.Option(
+        "--json",
+        dir_okay=False,
+        writable=True,
+        help="Write the figures here; default: in bench/results/runs.",
+    ),
 ]
 Base = Annotated[Path | None, typer.Option(help="Another base than the shipped one.")]
 

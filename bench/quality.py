@@ -42,7 +42,7 @@ from bench.published import Published
 from bench.report import Stages, can_plot, plot, say, show, slug
 from bench.rows import ROWS
 from bench.run import GROWTH, Bench, grow, run_task
-from bench.summary import is_complete, mean_of, summarise
+from bench.summary import is_complete, mean_of, summarise, why_no_mean
 from export.data import UserHistory
 from export.label import SAMPLING
 from export.published.labels import Allowance
@@ -144,6 +144,22 @@ def kept_tasks(path: Path | None, measured: JsonDict) -> dict[str, JsonDict]:
             f"{', '.join(f'{name} {measured[name]}' for name in odd)}. Measure its tasks again."
         )
     return tasks
+
+
+def means_of(tasks: dict[str, JsonDict], console: Console) -> JsonDict:
+    """Return the mean relative gains over tasks, or why there are none, and say either."""
+    figures: JsonDict = {}
+    for key, best, over in (
+        ("relative_gain", "best_prompt_only", "the best of the paper's prompt-only answers"),
+        ("relative_gain_any", "best_any", "the best of all prompt-only answers"),
+    ):
+        mean = figures[f"mean_{key}"] = mean_of(tasks, key, best)
+        reason = why_no_mean(tasks, key, best)
+        if reason:
+            figures[f"mean_{key}_reason"] = reason
+        told = f"not known: {reason}" if mean is None else f"{mean:+.1%}"
+        say(console, f"mean relative gain over {over}: {told}")
+    return figures
 
 
 def uncovered(tasks: Mapping[str, JsonDict]) -> str:
@@ -259,8 +275,7 @@ def main(
     # Gains of two bases have no mean in common.
     of_base = {n: t for n, t in tasks.items() if t.get("base_id", base.base_id) == base.base_id}
     figures |= {
-        "mean_relative_gain": mean_of(of_base, "relative_gain"),
-        "mean_relative_gain_any": mean_of(of_base, "relative_gain_any"), "tasks": tasks,
+        **means_of(of_base, console), "tasks": tasks,
         "complete": all(map(is_complete, tasks.values())), "left_out": lamp_users.left_out,
     }  # fmt: skip
     stamp = text_hash(f"{figures['command']} {base.base_id}")[:8]  # the same run, the same file

@@ -71,10 +71,10 @@ def _number(value: float | None, form: str = ".4f") -> str:
     return "-" if value is None else format(value, form)
 
 
-def _interval(value: Mapping[str, float] | None) -> str:
-    if value is None:
+def _interval(value: Mapping[str, float | None]) -> str:
+    if value["mean"] is None:
         return "not measured"
-    return f"{value['mean']:+.4f} [{value['low']:+.4f}, {value['high']:+.4f}]"
+    return f"{value['mean']:+.4f} [{', '.join(_number(value[b], '+.4f') for b in ('low', 'high'))}]"
 
 
 def _bounds(low_high: list[float | None]) -> str:

@@ -266,7 +266,11 @@ def main(
     json_path: Annotated[
         Path | None,
         typer.Option(
-            "--json", "--out", help="Write the figures here; default: in bench/results/runs."
+            "--json",
+            "--out",
+            dir_okay=False,
+            writable=True,
+            help="Write the figures here; default: in bench/results/runs.",
         ),
     ] = None,
 ) -> None:

@@ -27,15 +27,15 @@ PerUser = Sequence[Double1d]
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A mean over users with its 90 % bootstrap interval."""
+    """A mean over users with its 90 % bootstrap interval; that of one user has no bounds."""
 
     mean: float
     low: float
     high: float
 
-    def as_dict(self) -> dict[str, float]:
-        """Return it for JSON."""
-        return {"mean": self.mean, "low": self.low, "high": self.high}
+    def as_dict(self) -> dict[str, float | None]:
+        """Return it for JSON; a bound that is not there is None."""
+        return {"mean": self.mean, "low": finite(self.low), "high": finite(self.high)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +53,11 @@ def means(row: PerUser) -> Double1d:
 
 def bootstrap(values: Double1d, *, seed: int, draws: int = DRAWS) -> Interval:
     """Return the mean of one value a user and its interval, resampling users."""
+    mean, scale = float(values.mean()), wider(len(values))
+    if len(values) < 2:
+        return Interval(mean, -math.inf, math.inf)
     rng = np.random.default_rng(seed)
     drawn = values[rng.integers(0, len(values), (draws, len(values)))].mean(axis=1)
-    mean, scale = float(values.mean()), wider(len(values))
     low, high = (mean + (float(bound) - mean) * scale for bound in np.quantile(drawn, TAILS))
     return Interval(mean, low, high)
 
@@ -73,13 +75,15 @@ def relative(ours: PerUser, theirs: PerUser, task: TaskSpec, *, seed: int) -> In
     utility, or of an error.
     """
     a, b = means(ours), means(theirs)
+    gain, scale = relative_gain(float(a.mean()), float(b.mean()), task), wider(len(a))
+    if len(a) < 2:
+        return Interval(gain, -math.inf, math.inf)
     rng = np.random.default_rng(seed)
     index = rng.integers(0, len(a), (DRAWS, len(a)))
     pairs = zip(a[index].mean(axis=1).tolist(), b[index].mean(axis=1).tolist(), strict=True)
     drawn = np.array([relative_gain(x, y, task) for x, y in pairs])
     # No interpolation: between two infinities there is no number.
     low, high = np.quantile(drawn, TAILS, method="inverted_cdf")
-    gain, scale = relative_gain(float(a.mean()), float(b.mean()), task), wider(len(a))
     if not math.isfinite(gain):
         return Interval(gain, float(low), float(high))
     low, high = (gain + (float(bound) - gain) * scale for bound in (low, high))

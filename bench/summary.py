@@ -93,10 +93,10 @@ def _best(utilities: dict[str, PerUser], rows: Sequence[Row]) -> str:
     return max(names, key=lambda name: float(means(utilities[name]).mean()))
 
 
-def _difference(utilities: dict[str, PerUser], a: str, b: str, seed: int) -> JsonDict | None:
+def _difference(utilities: dict[str, PerUser], a: str, b: str, seed: int) -> JsonDict:
     if a not in utilities or b not in utilities:
-        return None
-    return paired(utilities[a], utilities[b], seed=seed).as_dict()
+        return {"mean": None, "low": None, "high": None}
+    return {**paired(utilities[a], utilities[b], seed=seed).as_dict()}
 
 
 def seen_or_not(results: Sequence[UserResult], seen: Set[str]) -> JsonDict:
@@ -200,9 +200,22 @@ def is_complete(task: JsonDict) -> bool:
     return bool(task.get("complete", True))
 
 
-def mean_of(tasks: dict[str, JsonDict], key: str) -> float | None:
-    """Return the mean of a figure over tasks; None if one of them lacks it, or is not complete."""
-    if not all(map(is_complete, tasks.values())):
+def why_no_mean(tasks: dict[str, JsonDict], key: str, best: str) -> str:
+    """Say why there is no mean of a ratio over tasks; nothing if there is one.
+
+    ``best`` is the key of the row that it is a ratio to.
+    """
+    if not tasks:
+        return "no task was measured"
+    if odd := [name for name, task in tasks.items() if not is_complete(task)]:
+        return f"{', '.join(odd)} lacks people who were drawn"
+    if odd := [f"{name}'s {task[best]}" for name, task in tasks.items() if task[key] is None]:
+        return f"there is no ratio to what is worth nothing, or has no error: {', '.join(odd)}"
+    return ""
+
+
+def mean_of(tasks: dict[str, JsonDict], key: str, best: str) -> float | None:
+    """Return the mean of a ratio over tasks; None where ``why_no_mean`` has a reason."""
+    if why_no_mean(tasks, key, best):
         return None
-    values = [task[key] for task in tasks.values()]
-    return None if not values or None in values else float(np.mean(values))
+    return float(np.mean([task[key] for task in tasks.values()]))

@@ -20,7 +20,7 @@ from bench import clock, command
 from bench.guard import BenchError
 from bench.kept import cached_llm
 from bench.published import Published
-from bench.quality import app
+from bench.quality import app, means_of
 from bench.report import Stages, can_plot
 from export.published.labels import Allowance
 from hydra_edge.errors import BackendError
@@ -354,6 +354,42 @@ def test_quality_lamp_counts_everyone_and_grows_on_those_with_enough(run, tmp_pa
     assert [(p["records"], p["users"]) for p in task["growth"]] == [(0, 2), (20, 2)]
 
 
+def test_quality_says_the_mean_gains(run, labels: Path) -> None:
+    figures, output = run("--data", labels)
+    for key, over in (
+        ("mean_relative_gain", "the best of the paper's prompt-only answers"),
+        ("mean_relative_gain_any", "the best of all prompt-only answers"),
+    ):
+        assert f"mean relative gain over {over}: {figures[key]:+.1%}" in output
+
+
+def test_task_without_a_ratio_says_why_there_is_no_mean() -> None:
+    """A baseline worth nothing, or a rating without an error: ours may be any better or worse."""
+    out = io.StringIO()
+    good = {"best_prompt_only": "pag", "best_any": "pag", "relative_gain": 0.25,
+            "relative_gain_any": 0.25}  # fmt: skip
+    odd = good | {"best_prompt_only": "rag_k1", "relative_gain": None}
+    found = means_of({"films": good, "words": odd}, Console(file=out, width=200))
+    assert found["mean_relative_gain"] is None
+    assert found["mean_relative_gain_any"] == 0.25
+    assert found["mean_relative_gain_reason"].endswith("has no error: words's rag_k1")
+    assert "mean_relative_gain_any_reason" not in found
+    assert f"answers: not known: {found['mean_relative_gain_reason']}" in out.getvalue()
+    part = means_of({"films": good, "words": good | {"complete": False}}, Console(file=out))
+    assert part["mean_relative_gain_reason"] == "words lacks people who were drawn"
+
+
+def test_quality_json_that_is_a_folder_is_refused_before_measuring(
+    run, tmp_path: Path, labels: Path, llm
+) -> None:
+    words = ["--data", str(labels), "--llm", "scripted", "--json", str(tmp_path)]
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 2
+    assert "is a" in result.output
+    assert "directory" in result.output
+    assert not run.opened
+
+
 def test_quality_user_who_fails_is_shown_and_written(run, labels: Path, llm) -> None:
     llm.fail_next = 1
     figures, output = run("--data", labels)
@@ -369,6 +405,10 @@ def test_quality_of_one_user_leaves_out_what_takes_two(run, labels: Path) -> Non
     assert task["users"] == 1
     assert task["rows"]["shuffled"]["utility"] is None
     assert "over shuffled: not measured" in output
+    assert task["personal_minus_shuffled"] == {"mean": None, "low": None, "high": None}
+    assert task["gain_interval"] == [None, None]
+    assert task["personal_minus_shared"]["mean"] is not None
+    assert task["personal_minus_shared"]["low"] is None
 
 
 def test_stages_on_a_terminal_are_bars() -> None:

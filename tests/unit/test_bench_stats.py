@@ -35,6 +35,16 @@ def test_bootstrap_same_seed_same_interval() -> None:
     assert bootstrap(values, seed=3) != bootstrap(values, seed=4)
 
 
+def test_intervals_of_one_user_have_no_bounds() -> None:
+    """One user says nothing of others: no width would be a promise."""
+    one, other = [np.array([0.5, 1.0])], [np.array([0.25, 0.75])]
+    assert paired(one, other, seed=0).as_dict() == {"mean": 0.25, "low": None, "high": None}
+    for task in (TEXT, RATING):
+        found = relative(one, other, task, seed=0)
+        assert found.mean == pytest.approx(0.5)
+        assert (found.low, found.high) == (-np.inf, np.inf)
+
+
 def test_paired_resamples_users_not_queries() -> None:
     # One user's many good queries are one user's: the other nine say no.
     ours = [np.ones(1000), *[np.zeros(1) for _ in range(9)]]
