@@ -8,7 +8,7 @@ from functools import partial
 from sqlite3 import Connection
 
 from hydra_edge.errors import StoreError
-from hydra_edge.store import forget, heads, vectors
+from hydra_edge.store import erasure, heads, vectors
 from hydra_edge.store.database import Database, side_files
 
 _SHOWN = 5
@@ -65,9 +65,9 @@ def _vectors(connection: Connection) -> list[str]:
 
 
 def _erasure(db: Database, connection: Connection) -> list[str]:
-    if not forget.erasing(connection):
+    if not erasure.erasing(connection):
         return []
-    lacking = forget.lacking_mb(db)
+    lacking = erasure.lacking_mb(db)
     room = f", or free {lacking:,} MB on its disk," if lacking else ""
     return [
         f"An erasure is not finished. Close other programs using the file{room} and open it again."

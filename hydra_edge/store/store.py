@@ -19,6 +19,7 @@ from hydra_edge.store import (
     adding,
     check,
     choices,
+    erasure,
     forget,
     heads,
     log,
@@ -77,7 +78,7 @@ class Store:
         """
         store = cls(Database.open(path, create=create))
         try:
-            forget.finish(store._db)
+            erasure.finish(store._db)
         except BaseException:
             store.close()
             raise

@@ -465,7 +465,7 @@ def test_forget_shows_people_how_far_it_is(monkeypatch, flags, quiet):
         yield lambda stage, *_: shown.append((stage, quiet))
 
     monkeypatch.setattr("hydra_edge.cli.output.progress", bar)
-    monkeypatch.setattr("hydra_edge.store.forget._TOLD_EACH", 1)
+    monkeypatch.setattr("hydra_edge.store.traces._TOLD_EACH", 1)
     with Personalizer.open() as me:
         for i in range(3):
             me.store.log_generation(generation_of(str(i), "asked", "an answer"), "m")

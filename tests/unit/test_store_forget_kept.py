@@ -23,7 +23,7 @@ from filled_store import (
 )
 
 from hydra_edge.prompt import SHOT_WORDS, fold
-from hydra_edge.store import Store, forget
+from hydra_edge.store import Store, forget, traces
 from hydra_edge.store.database import Database
 from hydra_edge.types import Candidate, ForgetReceipt, Record, text_hash
 
@@ -269,7 +269,7 @@ def test_forget_leaves_a_choice_and_its_log_entry_that_hold_nothing_of_it(store:
 def test_forget_tells_how_far_it_is_and_what_that_raises_leaves_all_as_it_was(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(forget, "_TOLD_EACH", 4)
+    monkeypatch.setattr(traces, "_TOLD_EACH", 4)
     store.add([Record("about it", SECRET_OUT, task="t", id="a")])
     for i in range(5):
         store.log_generation(generation_of(str(i), "asked", SECRET_OUT), "m")
@@ -301,7 +301,7 @@ def test_forget_lets_other_programs_write_while_it_looks_and_takes_what_they_wro
     store: Store, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store.add([Record("about it", SECRET_OUT, task="t", id="a")])
-    find, looked = forget._find, []
+    find, looked = forget.find, []
 
     def finding(*args: Any) -> Any:
         looked.append(find(*args))
@@ -310,7 +310,7 @@ def test_forget_lets_other_programs_write_while_it_looks_and_takes_what_they_wro
                 say_again(other)
         return looked[-1]
 
-    monkeypatch.setattr(forget, "_find", finding)
+    monkeypatch.setattr(forget, "find", finding)
     receipt = store.forget(["a"])
     assert (receipt.records, receipt.repeats, receipt.log_entries) == (2, 1, 1)
     assert len(looked) == 2
@@ -340,13 +340,13 @@ def test_forget_looks_but_once_where_nobody_writes(
     store: Store, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store.add([Record("about it", SECRET_OUT, task="t", id="a")])
-    find, looked = forget._find, []
+    find, looked = forget.find, []
 
     def finding(*args: Any) -> Any:
         looked.append(args)
         return find(*args)
 
-    monkeypatch.setattr(forget, "_find", finding)
+    monkeypatch.setattr(forget, "find", finding)
     with Store.open(path) as other:
         assert other.count() == 1
         store.forget(["a"])

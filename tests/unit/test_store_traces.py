@@ -7,8 +7,8 @@ from filled_store import SECRET_IN
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hydra_edge.store import forget
-from hydra_edge.store.forget import Traces
+from hydra_edge.store import traces
+from hydra_edge.store.traces import Traces
 
 
 @pytest.mark.parametrize(
@@ -26,16 +26,16 @@ from hydra_edge.store.forget import Traces
     ],
 )
 def test_traces_long_texts_are_found_inside_short_ones_only_whole(text: str, touched: bool) -> None:
-    traces = Traces(["id"], [SECRET_IN, SECRET_IN + " and on", "yes", " "])
-    assert traces.touch([], [text]) is touched
-    assert traces.touch(["other", None], ["no"]) is False
-    assert traces.touch(["id"], []) is True
+    sought = Traces(["id"], [SECRET_IN, SECRET_IN + " and on", "yes", " "])
+    assert sought.touch([], [text]) is touched
+    assert sought.touch(["other", None], ["no"]) is False
+    assert sought.touch(["id"], []) is True
 
 
 @pytest.mark.parametrize("around", ["{}", "{} after", "before {}", "before {} after"])
 @pytest.mark.parametrize("more", [0, 1])
 def test_traces_of_many_texts_are_found_at_either_end_of_another(around: str, more: int) -> None:
-    text = "x" * (forget.DISTINCTIVE + more)
+    text = "x" * (traces.DISTINCTIVE + more)
     others = [f"another text that is forgotten {i}" for i in range(100)]
     assert list(Traces([], [*others, text]).long_ones_in(around.format(text))) == [text]
 
@@ -43,9 +43,9 @@ def test_traces_of_many_texts_are_found_at_either_end_of_another(around: str, mo
 @pytest.mark.parametrize("many", [0, 100])
 def test_traces_text_is_not_found_in_two_that_only_together_hold_it(many: int) -> None:
     others = [f"another text that is forgotten {i}" for i in range(many)]
-    traces = Traces([], ["behind the harbour at midnight", *others])
-    assert traces.touch([], ["behind the harbour", "at midnight"]) is False
-    assert traces.touch([], ["nothing", "right behind the harbour at midnight"]) is True
+    sought = Traces([], ["behind the harbour at midnight", *others])
+    assert sought.touch([], ["behind the harbour", "at midnight"]) is False
+    assert sought.touch([], ["nothing", "right behind the harbour at midnight"]) is True
 
 
 words = st.sampled_from(["alpha ", "beta ", "x", "xx", "日本", "harbour at midnight "])
@@ -54,11 +54,11 @@ few_words = st.lists(words, min_size=1, max_size=8).map("".join)
 
 @given(texts=st.lists(few_words, max_size=6), around=few_words, within=st.integers(0, 5))
 def test_traces_few_or_many_are_found_alike(texts: list[str], around: str, within: int) -> None:
-    traces = Traces([], texts)
+    sought = Traces([], texts)
     text = " ".join(f"{around} {''.join(texts[within : within + 1])} {around}".split())
-    one_by_one = set(traces.long_ones_in(text))
+    one_by_one = set(sought.long_ones_in(text))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(forget, "_FEW", -1)
-        assert set(traces.long_ones_in(text)) == one_by_one
+        patch.setattr(traces, "_FEW", -1)
+        assert set(sought.long_ones_in(text)) == one_by_one
     folded = {" ".join(known.split()) for known in texts}
     assert one_by_one == {known for known in folded if len(known) >= 16 and known in text}
