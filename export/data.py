@@ -1,8 +1,9 @@
 """Multi-user histories in the data sets' line format, read for training and measuring.
 
-One JSON object a line: ``user``, ``id``, ``seq``, ``time`` (unix seconds or null), ``task``,
-``input``, ``output``. Within a user, ``seq`` is the order of time; where it is missing ``time`` is,
-and where that is missing too the order of the lines. Two spellings of a task's name are one task.
+One JSON object a line: ``user``, ``id``, ``seq``, ``time`` (unix seconds, an ISO date or null),
+``task``, ``input``, ``output``. Within a user, ``seq`` is the order of time; where it is missing
+``time`` is, and where that is missing too the order of the lines. What puts this order in doubt is
+told. Two spellings of a task's name are one task.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hydra_edge.errors import HydraError
+from hydra_edge.importers.base import parse_time
 from hydra_edge.tasks import (
     BUILTIN,
     TaskSpec,
@@ -36,6 +38,24 @@ LEAST_EARLIER = 2  # records before a pseudo-query: fewer leave nothing to choos
 # An answer is shared, and may be named in a bundle, if so many users gave it: a rare one could be
 # a secret.
 LEAST_USERS = 3
+
+# What puts the order of a user's records in doubt, what decides all the same, and what to do.
+_SEQ_TWICE = (
+    "one seq is in several lines, which are taken by time, or as they stand where one has none. "
+    "Expected each seq once. Number the lines anew, or leave seq out so that time decides."
+)
+_AT_ODDS = (
+    "seq and time disagree, and seq decides. Expected no earlier time at a larger seq. Correct "
+    "seq, or leave it out so that time decides."
+)
+_SOME_SEQ = (
+    "seq is in some lines only and decides nothing. Expected it in every line of a user. Complete "
+    "it, or leave it out."
+)
+_SOME_TIME = (
+    "time is in some lines only, and the order of the lines decides. Expected it in every line of "
+    "a user. Complete it, or number the lines by seq, the oldest first."
+)
 
 
 class LeakError(HydraError):
@@ -124,8 +144,8 @@ class _Row:
         Raises
         ------
         HydraError
-            If it is missing, null, a list or an object: written out, that is no answer of
-            anybody's.
+            If it is missing, null, a list, an object or no finite number: written out, that is
+            no answer of anybody's.
         """
         if name not in self.line:
             raise HydraError(
@@ -133,8 +153,10 @@ class _Row:
                 "line. Correct the line, or take it out."
             )
         value = self.line[name]
-        if value is None or isinstance(value, list | dict):
-            got = "null" if value is None else "a list" if isinstance(value, list) else "an object"
+        infinite = isinstance(value, float) and not math.isfinite(value)
+        if value is None or infinite or isinstance(value, list | dict):
+            nested = "a list" if isinstance(value, list) else "an object"
+            got = nested if isinstance(value, list | dict) else json.dumps(value)  # null, NaN
             raise HydraError(
                 f"{self.at}: got {got} as {name}; expected text or a number. Correct the line, or "
                 "take it out."
@@ -156,15 +178,15 @@ class _Row:
             )
         return value
 
-    def number(self, name: str) -> float | None:
-        """Return ``seq`` or ``time``; None if the line has none.
+    def seq(self) -> float | None:
+        """Return the line's place among its user's; None if it has none.
 
         Raises
         ------
         HydraError
             If it is no number, or none that has a place among others.
         """
-        value = self.line.get(name)
+        value = self.line.get("seq")
         if value is None:
             return None
         try:
@@ -172,11 +194,31 @@ class _Row:
         except ValueError:
             found = math.nan
         if not math.isfinite(found):
-            raise HydraError(
-                f"A line of user {self.line.get('user')!r} has {name} {value!r}; expected a number "
-                "or null. Correct it, or leave it out of every line of that user."
-            )
+            raise self._disorder(f"seq is {value!r}; expected a number or null")
         return found
+
+    def time(self, *, needed: bool) -> float | None:
+        """Return the line's moment in unix seconds; None if it has none.
+
+        What cannot be read is no moment either, unless it is ``needed``.
+
+        Raises
+        ------
+        HydraError
+            If it is needed and neither unix seconds nor a date.
+        """
+        try:
+            return parse_time(self.line.get("time"))
+        except ValueError as err:
+            if not needed:
+                return None
+            raise self._disorder(str(err)) from err
+
+    def _disorder(self, what: str) -> HydraError:
+        return HydraError(
+            f"{self.at}: {what}. Correct it, or leave it out of every line of user "
+            f"{self.line.get('user')!r}."
+        )
 
     def marks(self) -> tuple[str, ...]:
         """Return what tells a line from another of the same content; nothing if it has neither."""
@@ -184,34 +226,49 @@ class _Row:
         return () if all(one in (None, "") for one in given) else tuple(map(str, given))
 
 
-def _ordered(rows: Sequence[_Row]) -> list[tuple[float, _Row]]:
-    """Order one user's lines, oldest first, each with its moment.
+def _ordered(rows: Sequence[_Row]) -> tuple[list[tuple[float, _Row]], list[str]]:
+    """Order one user's lines, oldest first, each with its moment; and what puts that in doubt.
 
-    What every line has decides: ``seq``, else ``time``, else the lines' own order.
+    What every line has decides: ``seq`` (and ``time`` between lines of one ``seq``), else ``time``,
+    else the lines' own order.
     """
-    seqs = [row.number("seq") for row in rows]
-    known = [seq for seq in seqs if seq is not None]
-    if len(known) == len(rows):
-        return sorted(zip(known, rows, strict=True), key=lambda one: one[0])
-    times = [time for row in rows if (time := row.number("time")) is not None]
-    if len(times) == len(rows):
-        rows = [row for _, row in sorted(zip(times, rows, strict=True), key=lambda one: one[0])]
-    return [(float(i), row) for i, row in enumerate(rows)]
+    seqs = [row.seq() for row in rows]
+    by_seq = None not in seqs
+    times = [row.time(needed=not by_seq) for row in rows]
+    by_time = None not in times
+    order = list(range(len(rows)))
+    if by_time:
+        order.sort(key=lambda i: times[i] or 0.0)
+    if by_seq:  # lines of one seq stay in order of time
+        order.sort(key=lambda i: seqs[i] or 0.0)
+    distinct = by_seq and len(set(seqs)) == len(rows)
+    passed = [time for i in order if (time := times[i]) is not None]
+    doubts = {
+        _SEQ_TWICE: by_seq and not distinct,
+        _AT_ODDS: by_seq and passed != sorted(passed),
+        _SOME_SEQ: not by_seq and any(seq is not None for seq in seqs),
+        _SOME_TIME: not by_seq and not by_time and bool(passed),
+    }
+    moments = [(seqs[i] or 0.0) if distinct else float(n) for n, i in enumerate(order)]
+    ordered = list(zip(moments, (rows[i] for i in order), strict=True))
+    return ordered, [doubt for doubt, found in doubts.items() if found]
 
 
 def read_users(paths: Sequence[Path]) -> list[UserHistory]:
     """Read every user of the files, ordered by name; ``seq`` becomes the records' time.
 
     Time proper is often missing or coarse, and the rule of the data is that a query sees
-    only records of smaller ``seq``. Lines with a blank input or output are left out, with a
-    warning: a device takes no such record. So are lines that are there already, as where files
-    overlap: a query would find its twin in its past.
+    only records of smaller ``seq``. A warning says of how many users the order is in doubt, and
+    why: later records could be shown to earlier queries. Lines with a blank input or output are
+    left out, with a warning: a device takes no such record. So are lines that are there already, as
+    where files overlap: a query would find its twin in its past.
 
     Raises
     ------
     HydraError
-        If a file cannot be read or is there twice, a line's ``seq`` or ``time`` is no number, or
-        its user, task, input or output no text, or its user or task blank.
+        If a file cannot be read or is there twice, a line's ``seq`` is no number or its ``time`` no
+        moment where it decides, or its user, task, input or output no text, or its user or task
+        blank.
     """
     check_distinct(paths)
     of_user: dict[tuple[str, str], list[_Row]] = {}
@@ -242,6 +299,19 @@ def read_users(paths: Sequence[Path]) -> list[UserHistory]:
             warnings.warn(
                 f"{len(lines)} lines {what} are left out; the first is {lines[0]}.", stacklevel=2
             )
+    ordered: dict[tuple[str, str], list[tuple[float, _Row]]] = {}
+    doubtful: dict[str, set[str]] = {}
+    for user, task in sorted(of_user):
+        ordered[user, task], doubts = _ordered(of_user[user, task])
+        for doubt in doubts:
+            doubtful.setdefault(doubt, set()).add(user)
+    everyone = {user for user, _ in ordered}
+    for doubt, users in doubtful.items():
+        warnings.warn(
+            f"The order of records is in doubt for {len(users)} of {len(everyone)} users, first "
+            f"{min(users)!r}: {doubt}",
+            stacklevel=2,
+        )
     return [
         UserHistory(
             user, task,
@@ -250,11 +320,22 @@ def read_users(paths: Sequence[Path]) -> list[UserHistory]:
                     input=row.text("input"), output=row.text("output"), task=task,
                     id=str(row.line.get("id") or f"{user}-{row.place}"), time=moment,
                 )
-                for moment, row in _ordered(of_user[user, task])
+                for moment, row in lines
             ),
         )
-        for user, task in sorted(of_user)
+        for (user, task), lines in ordered.items()
     ]  # fmt: skip
+
+
+def has_twin(user: UserHistory, position: int) -> bool:
+    """Whether an earlier record says the same as the one at ``position``: it shows its answer.
+
+    The same is what it is to a device, which learns from the first of them only
+    (``History.firsts``): input and output word for word, whatever the ids.
+    """
+    record = user.records[position]
+    earlier = user.records[:position]
+    return any((one.input, one.output) == (record.input, record.output) for one in earlier)
 
 
 def sample_users(

@@ -5,11 +5,12 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import warnings
 from pathlib import Path
 
 import pytest
 
-from export.data import by_task, fingerprint, read_users, sample_users
+from export.data import by_task, fingerprint, has_twin, read_users, sample_users
 from hydra_edge.errors import HydraError
 
 
@@ -34,6 +35,14 @@ def write(path: Path, rows: list[dict[str, object]]) -> Path:
     return path
 
 
+def at_moments(seqs: list[object], times: list[object]) -> list[dict[str, object]]:
+    """One user's lines with these orders."""
+    rows = lines("u1", len(seqs))
+    return [
+        row | {"seq": seq, "time": time} for row, seq, time in zip(rows, seqs, times, strict=True)
+    ]
+
+
 def test_read_users_orders_by_seq_not_by_line(tmp_path: Path) -> None:
     rows = lines("u1", 4)
     (user,) = read_users([write(tmp_path / "a.jsonl.gz", rows[::-1])])
@@ -45,24 +54,68 @@ def test_read_users_orders_by_seq_not_by_line(tmp_path: Path) -> None:
     ("seqs", "times", "order"),
     [
         ([None] * 4, [40.0, 30.0, 20.0, 10.0], [3, 2, 1, 0]),  # the newest first, and no seq
-        ([3, 2, 1, 0], [10.0, 20.0, 30.0, 40.0], [3, 2, 1, 0]),  # seq decides, whatever time says
+        ([3, 2, 1, 0], [40.0, None, "soon", 10.0], [3, 2, 1, 0]),  # seq is for where time is null
         ([2.0, "1", 3.0, 0], [None] * 4, [3, 1, 0, 2]),
-        ([None, 7, None, 8], [40.0, 30.0, 20.0, 10.0], [3, 2, 1, 0]),  # half of an order is none
-        ([None] * 4, [None, 1.0, 2.0, 3.0], [0, 1, 2, 3]),
+        ([None] * 4, [None] * 4, [0, 1, 2, 3]),
     ],
 )
 def test_read_users_orders_by_seq_else_by_time_else_by_line(
-    tmp_path: Path, seqs: list[object], times: list[float | None], order: list[int]
+    tmp_path: Path, seqs: list[object], times: list[object], order: list[int]
 ) -> None:
-    rows = [
-        row | {"seq": seq, "time": time}
-        for row, seq, time in zip(lines("u1", 4), seqs, times, strict=True)
-    ]
-    (user,) = read_users([write(tmp_path / "a.jsonl", rows)])
+    (user,) = read_users([write(tmp_path / "a.jsonl", at_moments(seqs, times))])
     assert [r.id for r in user.records] == [f"u1-{i}" for i in order]
     moments = [r.time or 0.0 for r in user.records]
     assert moments == sorted(moments)
     assert len(set(moments)) == 4
+
+
+@pytest.mark.parametrize(
+    ("seqs", "times", "order", "told"),
+    [
+        ([3, 2, 1, 0], [10.0, 20.0, 30.0, 40.0], [3, 2, 1, 0], "seq and time disagree, and seq"),
+        ([3, 2, 1, 0], [10.0, None, None, 40.0], [3, 2, 1, 0], "seq and time disagree, and seq"),
+        ([None, 7, None, 8], [40.0, 30.0, 20.0, 10.0], [3, 2, 1, 0], "seq is in some lines only"),
+        ([None] * 4, [40.0, None, 20.0, 10.0], [0, 1, 2, 3], "time is in some lines only, and the"),
+    ],
+)
+def test_read_users_seq_against_time_is_told(
+    tmp_path: Path, seqs: list[object], times: list[object], order: list[int], told: str
+) -> None:
+    rows = [*at_moments(seqs, times), *lines("u0", 3), *lines("u2", 3)]
+    doubt = f"in doubt for 1 of 3 users, first 'u1': {told}"
+    with pytest.warns(UserWarning, match=doubt):
+        _, user, _ = read_users([write(tmp_path / "a.jsonl", rows)])
+    assert [r.id for r in user.records] == [f"u1-{i}" for i in order]
+
+
+def test_read_users_lines_of_one_seq_are_ordered_by_time_and_told(tmp_path: Path) -> None:
+    rows = at_moments([0, 1, 0, 1], [30.0, 40.0, 10.0, 40.0])
+    with pytest.warns(UserWarning, match=r"1 of 1 users, first 'u1': one seq is in several lines"):
+        (user,) = read_users([write(tmp_path / "a.jsonl", rows)])
+    assert [r.id for r in user.records] == ["u1-2", "u1-0", "u1-1", "u1-3"]
+    assert [r.time for r in user.records] == [0.0, 1.0, 2.0, 3.0]
+
+
+def test_read_users_seq_begun_again_in_a_second_file_is_told_twice(tmp_path: Path) -> None:
+    years = [
+        [row | {"id": f"{year}-{i}", "time": f"{year}-03-0{i + 1}", "input": f"text of {year} {i}"}
+         for i, row in enumerate(lines("u1", 3))]
+        for year in (2019, 2020)
+    ]  # fmt: skip
+    paths = [write(tmp_path / f"{i}.jsonl", rows) for i, rows in enumerate(years)]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        read_users(paths)
+    told = [str(one.message) for one in caught]
+    assert len(told) == 2
+    assert "one seq is in several lines" in told[0]
+    assert "seq and time disagree" in told[1]
+
+
+def test_read_users_iso_times_order_records(tmp_path: Path) -> None:
+    times: list[object] = ["2020-03-01T00:30:00+01:00", "2020-02-29T23:45:00Z", "20200101", 0]
+    (user,) = read_users([write(tmp_path / "a.jsonl", at_moments([None] * 4, times))])
+    assert [r.id for r in user.records] == ["u1-3", "u1-2", "u1-0", "u1-1"]
 
 
 def test_read_users_without_ids_names_records_apart(tmp_path: Path) -> None:
@@ -73,7 +126,7 @@ def test_read_users_without_ids_names_records_apart(tmp_path: Path) -> None:
 
 def test_read_users_with_a_seq_that_is_no_number_is_refused(tmp_path: Path) -> None:
     rows = [row | {"seq": "first"} for row in lines("u1", 2)]
-    with pytest.raises(HydraError, match="user 'u1' has seq 'first'; expected a number or null"):
+    with pytest.raises(HydraError, match=r"^a\.jsonl, line 1: seq is 'first'; expected .* 'u1'"):
         read_users([write(tmp_path / "a.jsonl", rows)])
 
 
@@ -84,7 +137,7 @@ def test_read_users_with_a_moment_before_or_after_nothing_is_refused(
 ) -> None:
     rows = [row | {"seq": None, "time": None} | {name: i} for i, row in enumerate(lines("u1", 4))]
     rows[2][name] = value
-    with pytest.raises(HydraError, match=rf"user 'u1' has {name} .*; expected a number or null"):
+    with pytest.raises(HydraError, match=rf"^a\.jsonl, line 3: {name} is .*; expected .* 'u1'"):
         read_users([write(tmp_path / "a.jsonl", rows)])
 
 
@@ -133,6 +186,14 @@ def test_read_users_with_no_text_where_it_must_be_names_the_line(
     rows = [row | ({name: value} if i == 2 else {}) for i, row in enumerate(lines("u1", 4))]
     with pytest.raises(HydraError, match=rf"^b\.jsonl, line 3: got {got} as {name}; expected text"):
         read_users([write(tmp_path / "a.jsonl", lines("u0", 3)), write(tmp_path / "b.jsonl", rows)])
+
+
+@pytest.mark.parametrize("name", ["input", "output"])
+@pytest.mark.parametrize("got", ["NaN", "Infinity", "-Infinity"])
+def test_read_users_nan_output_is_refused(tmp_path: Path, name: str, got: str) -> None:
+    rows = [row | ({name: float(got)} if i == 2 else {}) for i, row in enumerate(lines("u1", 4))]
+    with pytest.raises(HydraError, match=rf"^a\.jsonl, line 3: got {got} as {name}; expected text"):
+        read_users([write(tmp_path / "a.jsonl", rows)])
 
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz"])
@@ -195,6 +256,17 @@ def test_read_users_damaged_file_is_named(tmp_path: Path) -> None:
         path.write_bytes(damaged)
         with pytest.raises(HydraError, match=r"a\.jsonl\.gz cannot be (read|unpacked)"):
             read_users([path])
+
+
+def test_has_twin_finds_an_earlier_record_of_the_same_content_under_any_id(tmp_path: Path) -> None:
+    rows = lines("u1", 3)
+    later = [
+        rows[1] | {"id": "again", "seq": 3},
+        rows[2] | {"id": "other answer", "seq": 4, "output": "another"},
+        rows[2] | {"id": "other text", "seq": 5, "input": "another"},
+    ]
+    (user,) = read_users([write(tmp_path / "a.jsonl", [*rows, *later])])
+    assert [has_twin(user, i) for i in range(6)] == [False, False, False, True, False, False]
 
 
 # ---- which users, and which files
