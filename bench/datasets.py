@@ -23,14 +23,15 @@ from hydra_edge.tasks import (
     closed_task,
     find_task,
     infer_task,
+    is_scale,
     number,
+    on_scale,
 )
 from hydra_edge.types import Record
 
 LEAST_HISTORY = 3  # records before a user's first query: people begin with few
 GROWTH_USERS = 5  # a curve of growth of fewer tells nothing
 MAX_LEVELS = 60  # of a rating in a prompt: no larger set is inferred to be closed
-_SHORT_WORDS = 6  # of an answer that might be a label
 _FORMAT = "one JSON object a line with user, task, input and output"
 
 
@@ -161,16 +162,18 @@ def spec_for(
 ) -> TaskSpec:
     """Return a task's spec: the one ``known``, or one inferred.
 
-    Inferred from the answers of all users, but for their queries': those are the targets. A
-    rating, known or not, has every number answered before them, so that all users are measured on
-    one scale.
+    Inferred from the answers of all users, but for their queries': those are the targets. So is
+    the closed set of a task that names no labels. A rating, known or not, has every number answered
+    before them but for slips, so that all users are measured on one scale.
     """
     answers = _earlier(users, queries)
     spec = known.get(name)
     if spec is not None:
+        spec = _of_one_kind(spec, answers)
         return spec if spec.kind != "rating" else _on_one_scale(spec, answers)
     inferred = infer_task(name, answers)
-    if inferred.kind != "rating" and answers and all(number(one) is not None for one in answers):
+    numbers = bool(answers) and all(number(one) is not None for one in answers)
+    if inferred.kind != "rating" and numbers and is_scale(answers):
         # Too few or too different for a device that sees one person's answers; here are everyone's.
         levels = _levels(answers)
         return infer_task(name, levels * 8)  # as often as it wants to hear each
@@ -191,9 +194,22 @@ def _levels(answers: Iterable[str]) -> list[str]:
     return levels if len(levels) <= MAX_LEVELS else [levels[0], levels[-1]]
 
 
-def _on_one_scale(spec: TaskSpec, answers: Sequence[str]) -> TaskSpec:
-    """Complete a rating's labels; a spec that knows them all stays as it is."""
+def _of_one_kind(spec: TaskSpec, answers: Sequence[str]) -> TaskSpec:
+    """Decide for all users whether a task that names no labels is one of free text.
+
+    By one's own answers alone it would be for some of them, and a closed set for the others.
+    """
     numbers = [one for one in answers if number(one) is not None]
+    if spec.kind == "text" or spec.labels:
+        return spec
+    if spec.kind == "rating" and 2 * len(numbers) >= len(answers):
+        return spec
+    return find_task(spec.name, custom={spec.name: spec}, outputs=answers)
+
+
+def _on_one_scale(spec: TaskSpec, answers: Sequence[str]) -> TaskSpec:
+    """Complete a rating's labels as a device does; a spec that knows them all stays as it is."""
+    numbers = on_scale(spec, [one for one in answers if number(one) is not None])
     known = {number(label) for label in spec.labels}
     added = [one for one in _levels([*spec.labels, *numbers]) if number(one) not in known]
     if not added:
@@ -201,16 +217,26 @@ def _on_one_scale(spec: TaskSpec, answers: Sequence[str]) -> TaskSpec:
     return find_task(spec.name, custom={spec.name: spec}, outputs=added)
 
 
-def _note(spec: TaskSpec, answers: Sequence[str]) -> str:
-    """Say so where free text was inferred from answers that might be labels: many come again."""
-    distinct = {answer.strip() for answer in answers}
-    short = all(len(one.split()) <= _SHORT_WORDS and "\n" not in one for one in distinct)
-    if spec.kind != "text" or not short or 5 * len(distinct) > 4 * len(answers):
+def _note(known: TaskSpec | None, spec: TaskSpec, answers: Sequence[str]) -> str:
+    """Say what was made of answers where nobody had said it, or where they are not what was."""
+    if known is not None and spec.kind == known.kind:
         return ""
-    return (
-        f"inferred as text from {len(answers)} answers, {len(distinct)} distinct; give --task-spec "
-        "to say otherwise"
-    )
+    if known is not None:
+        wanted = "numbers" if known.kind == "rating" else "labels"
+        return (
+            f"taken as text, not {known.kind}: most of {len(answers)} answers are no {wanted}, or "
+            "too many to be named; give --task-spec with labels to say otherwise"
+        )
+    found = f"{spec.kind} from {len(answers)} answers, {len(set(map(str.strip, answers)))} distinct"
+    if spec.kind == "label":
+        found = f"label, {len(spec.labels)} labels, from {len(answers)} answers"
+    if spec.kind == "rating":
+        levels = len({value for one in answers if (value := number(one)) is not None})
+        found = (
+            f"rating, {levels} levels from {spec.labels[0]} to {spec.labels[-1]}, from "
+            f"{len(answers)} answers"
+        )
+    return f"inferred as {found}; give --task-spec to say otherwise"
 
 
 def draw_tasks(
@@ -265,7 +291,7 @@ def draw_tasks(
         read = [*of_task, *(user for user in lamp.long if user.task == name)]
         able = tuple(user for user in read if len(user.records) >= least)
         short = len(read) - len(able) + lamp.too_short[name]
-        note = _note(spec, _earlier(of_task, queries)) if name not in known else ""
+        note = _note(known.get(name), spec, _earlier(of_task, queries))
         tasks.append(TaskData(spec, custom, tuple(drawn), able, short, lamp.unread[name], note))
     if not tasks:
         raise BenchError(f"There is nobody to measure. Expected --data files with {_FORMAT}.")

@@ -132,10 +132,21 @@ class Watched:
     """An LLM that is measured: what it fails is remembered, what it must not see is refused.
 
     A device carries on when an LLM fails, with fewer pools or candidates; a measurement must not.
+
+    Parameters
+    ----------
+    held_out
+        Ids of the records that no prompt may show.
+    as_device
+        Whether answers outside a closed set are dropped, as in a device's fit. Else they stay, as
+        the empty answers they are kept as: to a query they are wrong answers.
     """
 
-    def __init__(self, inner: LLM, held_out: Iterable[str] = ()) -> None:
+    def __init__(
+        self, inner: LLM, held_out: Iterable[str] = (), *, as_device: bool = False
+    ) -> None:
         self.inner = inner
+        self.as_device = as_device
         self.name = inner.name
         self.is_remote = inner.is_remote
         self.held_out = frozenset(held_out)
@@ -159,6 +170,8 @@ class Watched:
         ------
         BenchError
             If the prompt shows a record that is a query of the measurement.
+        BackendError
+            If the LLM fails, or all of its answers are dropped.
         """
         if leaked := self.held_out.intersection(prompt.record_ids):
             raise BenchError(
@@ -172,6 +185,10 @@ class Watched:
         except BackendError as err:
             self.failure = self.failure or err
             raise
+        if self.as_device and options.get("choices"):
+            completions = [c for c in completions if c.text]
+            if not completions:  # a device goes on without them: no failure of the measurement
+                raise BackendError(f"{self.name} chose none of the allowed answers.")
         if on_candidate is not None:
             for completion in completions:
                 on_candidate(completion)

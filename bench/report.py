@@ -139,6 +139,8 @@ def show(name: str, task: JsonDict, console: Console) -> None:
         ]
     if task["targets_in_input"]:
         lines.append(f"{task['targets_in_input']} targets stand word for word in their own input")
+    if task["targets_in_history"]:
+        lines.append(f"{task['targets_in_history']} queries were answered before, word for word")
     lines += [
         f"history of {p['records']} records: gated {p['utility']:.4f} "
         f"[{p['low']:.4f}, {p['high']:.4f}], {p['users']} users"

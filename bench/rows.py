@@ -103,18 +103,22 @@ def pag(case: Case) -> Answer:
     return _greedy(case, case.by_published_bm25, with_profile=True)
 
 
-def _sampled_texts(sampled: Sampled) -> tuple[tuple[str, ...], tuple[float, ...]]:
-    """Return the distinct answers that were sampled, with their shares."""
-    drawn = [c for c in sampled.pool.candidates if c.count]
-    total = sum(c.count for c in drawn)
-    if not total:
-        return ("",), (1.0,)
-    return tuple(c.text for c in drawn), tuple(c.count / total for c in drawn)
+def _sampled_texts(case: Case, sampled: Sampled) -> tuple[tuple[str, ...], tuple[float, ...]]:
+    """Return the distinct answers that were sampled, with their shares.
+
+    Those outside a closed set, which are no candidates, are an empty one together.
+    """
+    counts = {c.text: c.count for c in sampled.pool.candidates if c.count}
+    outside = len(sampled.completions) - sum(counts.values()) if case.task.kind != "text" else 0
+    if outside or not counts:
+        counts[""] = max(outside, 1)
+    total = sum(counts.values())
+    return tuple(counts), tuple(count / total for count in counts.values())
 
 
-def random_of_b(_case: Case, sampled: Sampled) -> Answer:
+def random_of_b(case: Case, sampled: Sampled) -> Answer:
     """Take one of the samples at random: the expectation, at the price of one."""
-    texts, weights = _sampled_texts(sampled)
+    texts, weights = _sampled_texts(case, sampled)
     return Answer(texts, weights, 1, float(np.mean([c.tokens for c in sampled.completions])))
 
 
@@ -134,7 +138,7 @@ def reranker_only(_case: Case, sampled: Sampled) -> Answer:
 
 
 def _chosen(case: Case, head: ActiveHead, sampled: Sampled) -> Answer:
-    if not sampled.pool.candidates:
+    if not any(c.count for c in sampled.pool.candidates):  # where a device refuses
         return Answer.of("", sampled.completions)
     return Answer.of(choose(head, sampled.pool, case.history).text, sampled.completions)
 
@@ -152,9 +156,9 @@ def shuffled(case: Case, sampled: Sampled) -> Answer | None:
     return _chosen(case, case.head("adapter", "personal", of=donor), sampled)
 
 
-def oracle(_case: Case, sampled: Sampled) -> Answer:
+def oracle(case: Case, sampled: Sampled) -> Answer:
     """Take the best of the samples: what no system can know."""
-    texts, weights = _sampled_texts(sampled)
+    texts, weights = _sampled_texts(case, sampled)
     tokens = float(sum(c.tokens for c in sampled.completions))
     return Answer(texts, weights, len(sampled.completions), tokens, best=True)
 

@@ -18,7 +18,7 @@ from bench.datasets import TaskData, growth_sizes
 from bench.guard import Watched, check_history, target_in_input
 from bench.rows import ROWS, Answer, Row
 from bench.stats import PerUser, bootstrap
-from export.data import UserHistory, sample_users
+from export.data import UserHistory, has_twin, sample_users
 from export.label import SAMPLING
 from hydra_edge.bundle import Bundle
 from hydra_edge.encoder import TextEncoder
@@ -61,6 +61,7 @@ class QueryResult:
     answers: dict[str, Answer]
     utilities: dict[str, float]
     target_in_input: bool
+    target_in_history: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,7 +128,7 @@ def fit_user(
     store = Store.in_memory()
     store.add(known)
     engine = Engine(store, bench.bundle, bench.encoder, data.custom)
-    llm = Watched(bench.llm, {record.id for record in user.records[edge:]})
+    llm = Watched(bench.llm, {record.id for record in user.records[edge:]}, as_device=True)
     budget = Budget(calls=bench.fit_pools * SAMPLING.n, seconds=None)
     try:
         report = fit_task(engine, user.task, llm=llm, sampling=SAMPLING, budget=budget)
@@ -164,6 +165,7 @@ def answer_query(subject: Subject, position: int, rows: Sequence[Row]) -> QueryR
         answers,
         {name: answer.utility(truth, task) for name, answer in answers.items()},
         target_in_input(record, subject.declared),
+        has_twin(subject.user, position),
     )
 
 

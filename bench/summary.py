@@ -144,6 +144,7 @@ def summarise(
     results = run.results
     people: JsonDict = {
         "complete": bool(results) and not run.missing,
+        "note": run.data.note,
         "users": len(results),
         "users_available": len(run.data.able) + run.data.unread,
         "users_too_short": run.data.too_short,
@@ -168,6 +169,7 @@ def summarise(
         "kind": spec.kind,
         "queries": sum(len(result.queries) for result in results),
         "targets_in_input": sum(q.target_in_input for r in results for q in r.queries),
+        "targets_in_history": sum(q.target_in_history for r in results for q in r.queries),
         "seen_in_training": None if seen is None else seen_or_not(results, seen),
         "users_seen": None if known is None else sum(r.user in known for r in results),
         "best_prompt_only": best,

@@ -16,11 +16,14 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from hydra_edge.config import find_paths, load_config
 from hydra_edge.errors import BackendError, ConfigError, ContextLengthError
 from hydra_edge.llm import LLM
+from hydra_edge.llm.members import find_member
 from hydra_edge.llm.models import open_llm
+from hydra_edge.llm.openai_api import OpenAIApi
 from hydra_edge.prompt import Prompt
 from hydra_edge.types import Completion, JsonDict, text_hash
 
@@ -112,8 +115,23 @@ def pack_answers(path: Path) -> int:
             return len(rows)
 
 
+def _asked(
+    llm: LLM, prompt: Prompt, *, choices: Sequence[str] | None, **options: Any
+) -> list[Completion]:
+    """Ask an LLM; an answer outside the closed set, which an API can give, is an empty one.
+
+    A device drops such an answer. Dropped here, an LLM would be measured by the others alone.
+    """
+    if not choices or not isinstance(llm, OpenAIApi):
+        return llm.complete(prompt, choices=choices, **options)
+    said = llm.complete(prompt, **options)
+    return [replace(answer, text=find_member(answer.text, choices) or "") for answer in said]
+
+
 class CachedLLM:
     """Answers from a file first, from the inner LLM second (and then into the file).
+
+    Of answers from a closed set those that name no member are empty, and kept as such.
 
     Parameters
     ----------
@@ -229,9 +247,9 @@ class CachedLLM:
                     "cached; run once with the model itself."
                 )
             try:
-                completions = self.inner.complete(
-                    prompt, n=n, temperature=temperature, max_tokens=max_tokens, choices=choices,
-                    seed=seed, on_token=on_token,
+                completions = _asked(
+                    self.inner, prompt, n=n, temperature=temperature, max_tokens=max_tokens,
+                    choices=choices, seed=seed, on_token=on_token,
                 )  # fmt: skip
             except ContextLengthError:
                 self._append({"k": key, "x": True})

@@ -44,6 +44,8 @@ _ADDED_BYTES = 4000
 _COMMA = re.compile(r"[+-]?\d+,\d{1,2}")
 # Thousands with points: 1.000 and 2.500 beside 500.
 _THOUSANDS = re.compile(r"[+\-\u2212]?[1-9]\d{0,2}(\.\d{3})+")
+# A code: 007 is not 7.
+_CODE = re.compile(r"[+\-\u2212]?0\d")
 
 
 def number(text: str) -> float | None:
@@ -101,6 +103,14 @@ def _in_thousands(numbers: Iterable[str]) -> bool:
     """Tell whether numbers seem to be thousands written with points, which have no order here."""
     odd = [n for n in numbers if not n.lstrip("+-\u2212").isdecimal()]
     return bool(odd) and all(map(_THOUSANDS.fullmatch, odd))
+
+
+def is_scale(answers: Sequence[str]) -> bool:
+    """Tell whether answers are numbers with an order: neither codes nor in thousands, but slips."""
+    given = [answer.strip() for answer in answers]
+    numbers = [a for a in given if number(a) is not None]
+    ordered = [a for a in numbers if not _CODE.match(a)]
+    return len(ordered) >= _MOST * len(given) and not _in_thousands(numbers)
 
 
 def is_label(answer: str) -> bool:
@@ -253,13 +263,13 @@ def infer_task(name: str, outputs: Sequence[str]) -> TaskSpec:
     given = [o.strip() for o in outputs]
     numbers = [o for o in given if number(o) is not None]
     short = [o for o in given if is_label(o) and len(o.split()) <= _INFERRED_WORDS]
-    is_scale = len(numbers) >= _MOST * len(given) and not _in_thousands(numbers)
+    rated = is_scale(given)
     is_set = len(short) >= _MOST * len(given)
-    given = numbers if is_scale else short if is_set else given
+    given = numbers if rated else short if is_set else given
     distinct = sorted(set(given))
     closed = len(given) >= 8 and len(distinct) <= max(2, min(60, len(given) // 3))
     closed = closed and all(map(is_label, distinct)) and _fit(distinct)
-    if closed and is_scale:
+    if closed and rated:
         ratings = sorted(_once(given, "rating").values(), key=rating_value)
         return TaskSpec(
             name, "rating", labels=tuple(ratings), max_tokens=6,
@@ -351,7 +361,7 @@ def find_task(
         return spec
     usable = [a for a in answers if is_label(a)]
     if spec.kind == "rating":
-        usable = _on_scale(spec, [a for a in usable if number(a) is not None])
+        usable = on_scale(spec, [a for a in usable if number(a) is not None])
     if not spec.labels and 2 * len(usable) < len(answers):
         return _as_text(spec, answers)
     present = {answer_key(label, spec.kind) for label in spec.labels}
@@ -373,7 +383,7 @@ def _as_text(spec: TaskSpec, answers: Sequence[str]) -> TaskSpec:
     return replace(spec, kind="text", multiline=multiline, max_tokens=room)
 
 
-def _on_scale(spec: TaskSpec, ratings: Sequence[str]) -> list[str]:
+def on_scale(spec: TaskSpec, ratings: Sequence[str]) -> list[str]:
     """Leave out ratings beyond a task's own labels while they are too few to be another scale."""
     known = [rating_value(label) for label in spec.labels]
     within = [r for r in ratings if not known or min(known) <= rating_value(r) <= max(known)]

@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 from bench_users import LABELS, label_rows, text_rows, write
 
-from bench.datasets import LampUsers, draw_tasks, read_files, read_specs
+from bench.datasets import LampUsers, draw_tasks, read_files, read_specs, spec_for
 from bench.guard import BenchError
 from hydra_edge.bundle import Bundle
 from hydra_edge.engine import Engine
 from hydra_edge.errors import HydraError
 from hydra_edge.store import Store
-from hydra_edge.tasks import BUILTIN
+from hydra_edge.tasks import BUILTIN, TaskSpec, find_task
 
 
 def draw(everyone, queries=4, **options):
@@ -214,7 +214,7 @@ def test_draw_tasks_earlier_answers_all_numbers_make_a_rating(
     for of_user in answers:
         of_user[-4:] = ["7000"] * 4  # only ever a target
     (data,) = draw(read_files([write(tmp_path / "a.jsonl", *rated(answers))]))
-    assert (data.spec.kind, data.spec.labels, data.note) == ("rating", labels, "")
+    assert (data.spec.kind, data.spec.labels) == ("rating", labels)
 
 
 def test_draw_tasks_one_earlier_answer_that_is_no_number_makes_no_rating(tmp_path: Path) -> None:
@@ -224,15 +224,64 @@ def test_draw_tasks_one_earlier_answer_that_is_no_number_makes_no_rating(tmp_pat
     assert data.note.startswith("inferred as text from 16 answers, 6 distinct; give --task-spec")
 
 
-def test_draw_tasks_text_that_does_not_come_again_needs_no_note(tmp_path: Path) -> None:
-    answers = [[f"title {i} of {u}" for i in range(12)] for u in range(2)]
-    users = read_files([write(tmp_path / "a.jsonl", *rated(answers))])
+SENTENCES = [f"I would say that this one is a film of kind {i}" for i in range(5)]
+
+
+@pytest.mark.parametrize(
+    ("outputs", "told"),
+    [
+        ([f"title {i}" for i in range(40)], "text from 32 answers, 32 distinct"),
+        (SENTENCES * 8, "text from 32 answers, 5 distinct"),
+        (["yes", "no"] * 20, "label, 2 labels, from 32 answers"),
+        (["10423", "88", "70001", "512", "33"] * 8,
+         "rating, 5 levels from 33 to 70001, from 32 answers"),
+        ([f"{i}.99" for i in range(80)], "rating, 72 levels from 0.99 to 75.99, from 72 answers"),
+        (["001", "01", "1", "10", "010"] * 8, "label, 5 labels, from 32 answers"),
+    ],
+)  # fmt: skip
+def test_draw_tasks_inferred_task_is_always_told(
+    tmp_path: Path, outputs: list[str], told: str
+) -> None:
+    half = len(outputs) // 2
+    users = read_files([write(tmp_path / "a.jsonl", *rated([outputs[:half], outputs[half:]]))])
     (data,) = draw(users)
-    assert (data.spec.kind, data.note) == ("text", "")
+    assert data.note == f"inferred as {told}; give --task-spec to say otherwise"
+
+
+LONG = [f"a title {i} " + "that goes on and on " * 10 for i in range(12)]
+MANY = [[f"The paper {i} of {u} on what is to be known of its own titles" for i in range(40)]
+        for u in range(4)]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("task", "spec", "answers", "kind"),
+    [
+        ("citation", BUILTIN["citation"], MANY, "text"),
+        ("papers", TaskSpec("papers", "label"), MANY, "text"),
+        ("papers", TaskSpec("papers", "label"), [LONG] * 3, "text"),
+        ("mood", TaskSpec("mood", "label"), [LONG, *[["good", "bad"] * 6] * 3], "label"),
+        ("mood", TaskSpec("mood", "rating"), [["good", "bad"] * 6] * 3, "text"),
+        ("mood", TaskSpec("mood", "rating"), [["good"] * 12, ["1", "2"] * 6, ["3"] * 12], "rating"),
+    ],
+)
+def test_spec_for_set_without_labels_is_one_kind_for_all_users(
+    tmp_path: Path, bundle: Bundle, hash_encoder, task: str, spec: TaskSpec,
+    answers: list[list[str]], kind: str,
+) -> None:  # fmt: skip
+    users = read_files([write(tmp_path / "a.jsonl", *rated(answers, task))])
+    (data,) = draw(users, specs={task: spec})
+    assert data.spec.kind == kind
+    assert data.note.startswith(f"taken as text, not {spec.kind}" if kind == "text" else "")
+    assert bool(data.note) is (kind == "text")
+    for user in users:
+        with Store.in_memory() as store:
+            store.add(user.records[:-4])
+            served = Engine(store, bundle, hash_encoder, data.custom).task(task)
+        assert replace(served, labels=()) == replace(data.spec, labels=())
 
 
 def test_draw_tasks_known_rating_has_one_scale_for_all_users(tmp_path: Path) -> None:
-    answers = [[*"1234512345", "70", "70"], ["9", *"234512345", "70", "70"]]
+    answers = [[*"1234512345", "70", "70"], ["9", *"234592345", "70", "70"]]
     users = read_files([write(tmp_path / "a.jsonl", *rated(answers, "product_rating"))])
     (data,) = draw(users, queries=2)
     assert data.spec.labels == ("1", "2", "3", "4", "5", "9")
@@ -242,6 +291,16 @@ def test_draw_tasks_known_rating_has_one_scale_for_all_users(tmp_path: Path) -> 
     users = read_files([write(tmp_path / "b.jsonl", *rated(many, "product_rating"))])
     (data,) = draw(users, queries=2)
     assert data.spec.labels == ("0.5", "1", "2", "3", "4", "5", "77.5")
+
+
+def test_spec_for_known_rating_leaves_out_a_slip_as_a_device_does(tmp_path: Path) -> None:
+    answers = [[*"123451234512"] for _ in range(5)]
+    answers[3][2] = "44"
+    users = read_files([write(tmp_path / "a.jsonl", *rated(answers, "film_rating"))])
+    known = {"film_rating": BUILTIN["film_rating"]}
+    assert spec_for("film_rating", users, 2, known) is BUILTIN["film_rating"]
+    outputs = [record.output for user in users for record in user.records[:-2]]
+    assert find_task("film_rating", outputs=outputs) == BUILTIN["film_rating"]
 
 
 def test_draw_tasks_known_rating_within_its_scale_stays_as_it_is(tmp_path: Path) -> None:

@@ -10,6 +10,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from bench_users import LABELS, answer, label_rows, stores_closed, text_rows, write
+from llm_server import Handler, Seen, Server, completion
+from llm_server import answer as reply
 
 from bench.case import POOLS, PROFILE_TASK, SAMPLING, Case, Sampled, profile_prompt
 from bench.datasets import TaskData, draw_tasks, read_files
@@ -17,7 +19,9 @@ from bench.guard import BenchError, Watched
 from bench.rows import ROWS, Answer, Row
 from bench.run import Bench, answer_user, fit_user, grow, lend_heads, run_task
 from bench.summary import summarise
+from export.cache import CachedLLM
 from hydra_edge.errors import BackendError, ContextLengthError
+from hydra_edge.llm.openai_api import OpenAIApi
 from hydra_edge.prompt import build_prompt
 from hydra_edge.tasks import BUILTIN
 from hydra_edge.types import Completion, Record
@@ -243,7 +247,7 @@ def test_shuffled_row_of_a_user_alone_is_not_measured(bench, tmp_path: Path) -> 
     run = run_task(bench, data_of(tmp_path, label_rows(0, 26)), quiet)
     task = summarise(run, 0)
     assert task["rows"]["shuffled"]["utility"] is None
-    assert task["personal_minus_shuffled"] is None
+    assert task["personal_minus_shuffled"] == {"mean": None, "low": None, "high": None}
 
 
 def test_costs_are_what_each_row_alone_would_have_asked(bench, labels) -> None:
@@ -342,6 +346,40 @@ def test_user_whom_the_llm_fails_is_reported_and_the_others_measured(
     assert run.failed == {"u1": "burnt"}
     assert [r.user for r in run.results] == ["u0", "u2"]
     assert summarise(run, 0)["users_failed"] == {"u1": "burnt"}
+
+
+@pytest.mark.parametrize(
+    ("sampled", "outside"),
+    [(["amber", "It is blue.", "Something Else", "amber or blue", *"123"], 6 / 8), (["No"] * 7, 1)],
+)
+def test_run_task_remote_answer_outside_the_set_counts_as_wrong(
+    bench, labels, tmp_path: Path, sampled: list[str], outside: float
+) -> None:
+    def act(handler: Handler, seen: Seen) -> None:
+        given = sampled if seen.body["temperature"] else ["Something Else"]
+        reply(completion(*given[: seen.body.get("n", 1)]))(handler, seen)
+
+    path, data = tmp_path / "m.jsonl", replace(labels, users=labels.users[:2])
+    with Server() as server:
+        server.otherwise = act
+        llm = CachedLLM(OpenAIApi("m", base_url=server.url), path)
+        run = run_task(replace(bench, llm=llm), data, quiet)
+        llm.close()
+    assert run.failed == {}
+    assert len(run.results) == 2
+    task = summarise(run, 0)
+    for name in ("zero_shot", "rag_k4", "reranker_only"):
+        assert (task["rows"][name]["utility"], task["rows"][name]["llm_calls"]) == (0.0, 6), name
+    assert task["rows"]["gated"]["llm_calls"] == 8 * 6
+    for query in (query for result in run.results for query in result.queries):
+        drawn = query.answers["random_of_b"]
+        assert dict(zip(drawn.texts, drawn.weights, strict=True))[""] == outside
+        for name in ("gated", "consensus", "oracle"):
+            assert (query.answers[name].texts == ("",)) is (outside == 1), name
+    again = run_task(
+        replace(bench, llm=CachedLLM(None, path, name=llm.name), replay=True), data, quiet
+    )
+    assert summarise(again, 0) == task
 
 
 @pytest.mark.parametrize(
@@ -447,3 +485,14 @@ def test_growth_draws_anew_from_all_who_have_enough_records(bench, tmp_path: Pat
 def test_unknown_label_task_closed_set_holds_what_all_users_answered(bench, labels) -> None:
     run = run_task(bench, labels, quiet)
     assert {q.task.labels for r in run.results for q in r.queries} == {LABELS}
+
+
+def test_queries_answered_before_are_counted(bench: Bench, tmp_path: Path) -> None:
+    """A record that is there twice, under two ids, may show a query its own answer."""
+    once = [row | {"input": f"{row['input']} once"} for row in label_rows(0, 20)]
+    twice = [row | {"id": f"{row['id']}-{n}", "seq": 2 * int(row["seq"]) + n}
+             for row in once for n in (0, 1)]  # fmt: skip
+    for rows, twins in ((once, 0), (twice, 2)):  # of the last three, two are second ones
+        run = run_task(bench, data_of(tmp_path, rows), quiet)
+        assert sum(q.target_in_history for q in run.results[0].queries) == twins
+        assert summarise(run, 0)["targets_in_history"] == twins

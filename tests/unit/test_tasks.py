@@ -140,6 +140,13 @@ def test_infer_task_thousands_with_points_have_no_order() -> None:
     assert infer_task("stars", ["1.000", "2.5"] * 6).kind == "rating"
 
 
+def test_infer_task_numbers_with_leading_zeros_are_codes() -> None:
+    spec = infer_task("shelf", ["001", "01", "1", "10", "010"] * 6)
+    assert (spec.kind, set(spec.labels)) == ("label", {"001", "01", "1", "10", "010"})
+    assert infer_task("share", ["0", "0.5", "-0.5"] * 6).kind == "rating"
+    assert infer_task("stars", ["1", "2", "3"] * 10 + ["03"]).labels == ("1", "2", "3")  # a slip
+
+
 def test_infer_task_rating_orders_its_labels_as_numbers() -> None:
     assert infer_task("stars", ["10", "9", "2"] * 4).labels == ("2", "9", "10")
     assert infer_task("stars", ["10", "9", "2"] * 4).span == 8.0
