@@ -5,12 +5,14 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import contextmanager
 
 import cli_runner
 import pytest
 from cli_runner import FakePersonalizer
 from conftest import ScriptedLLM
 
+from hydra_edge.cli import output
 from hydra_edge.errors import CancelledError
 from hydra_edge.personalizer import Personalizer
 from hydra_edge.types import Completion, Record
@@ -80,6 +82,33 @@ def test_generate_explained_shows_candidates_as_they_are_finished():
     assert "candidate: Subject 0" in shown
     assert "candidate: Subject 1" in shown
     assert "candidate:" not in call(Interrupted(2)).stderr
+
+
+@pytest.mark.parametrize(
+    ("flags", "terminal", "counted"),
+    [
+        ((), True, True),
+        ((), False, False),
+        (("--json",), True, False),
+        (("--explain",), True, False),
+        (("-n", "1", "--no-stream"), True, False),
+    ],
+)
+def test_generate_counts_candidates_at_a_terminal(monkeypatch, flags, terminal, counted):
+    seen = []
+
+    @contextmanager
+    def progress(*, quiet=False):
+        yield lambda *state: seen.append(state)
+        seen.append(f"gone before {sys.stdout.buffer.getvalue()!r}")
+
+    monkeypatch.setattr(output, "progress", progress)
+    monkeypatch.setattr(output, "is_terminal", lambda stream: terminal and stream is sys.stderr)
+    result = call(Interrupted(2), *flags)
+
+    told = [("candidates", done, 8) for done in range(3)]
+    assert seen == ([*told, "gone before b''"] if counted else [])
+    assert "Subject" in result.stdout
 
 
 def test_generate_without_interrupt_ends_well():
