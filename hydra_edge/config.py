@@ -8,9 +8,10 @@ import re
 import stat
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields, replace
+from difflib import get_close_matches
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,9 @@ from hydra_edge.errors import ConfigError
 
 ENV_PREFIX = "HYDRA_EDGE_"
 _USER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
+# Variables that are no settings; those of keys begin with KEY_.
+_OTHER_VARIABLES = ("HOME", "DEBUG")
+_CLOSE = 0.7  # how alike a variable and one of ours must be to be called a slip of the finger
 _LOCK_WAIT_S = 10.0
 # A temporary file nobody wrote to for so long belongs to a program that was killed.
 _LEFT_OVER_S = 3600.0
@@ -74,8 +78,8 @@ def check_user_name(user: str) -> str:
     """
     if not _USER_NAME.fullmatch(user):
         raise ConfigError(
-            f"User name {user!r} cannot be used. Expected 1-64 letters, digits, '.', '_', "
-            "'@' or '-', starting with a letter or digit."
+            f"User name {user!r} cannot be used. Expected 1-64 letters a-z or A-Z, digits, "
+            "'.', '_', '@' or '-', starting with a letter or digit."
         )
     return user
 
@@ -211,19 +215,24 @@ def _kinds() -> dict[str, type]:
     return {f.name: type(getattr(default, f.name)) for f in fields(Config)}
 
 
-def _file_settings(paths: Paths, kinds: dict[str, type], *, leave: str = "") -> dict[str, Any]:
-    """Read the settings of ``config.toml``, but the one that is about to be replaced."""
+def _read_toml(file: Path) -> dict[str, Any]:
+    """Read ``config.toml``; one that is not there is empty."""
     import tomllib
 
-    file = paths.config_file
     try:
-        raw = tomllib.loads(file.read_text(encoding="utf-8-sig"))
+        return tomllib.loads(file.read_text(encoding="utf-8-sig"))
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as err:
         raise ConfigError(
             f"{file} cannot be read: {err}. Expected TOML; correct or remove it."
         ) from err
+
+
+def _file_settings(paths: Paths, kinds: dict[str, type], *, leave: str = "") -> dict[str, Any]:
+    """Read the settings of ``config.toml``, but the one that is about to be replaced."""
+    file = paths.config_file
+    raw = _read_toml(file)
     raw.pop(leave, None)
     if unknown := [name for name in raw if name not in kinds]:
         raise ConfigError(f"{file}: unknown setting {unknown[0]!r}. Known: {', '.join(kinds)}.")
@@ -236,15 +245,35 @@ def load_config(paths: Paths) -> Config:
     Raises
     ------
     ConfigError
-        If the file is not TOML, or a setting is unknown, of the wrong type or out of bounds.
+        If the file is not TOML, or a setting is unknown, of the wrong type or out of bounds, or
+        a variable seems to be one of ours mistyped.
     """
     kinds = _kinds()
+    _refuse_slips(kinds)
     values = _file_settings(paths, kinds)
     for name, kind in kinds.items():
         # Programs that start others (compose files, CI) hand on a variable nobody set as empty.
         if env := os.environ.get(ENV_PREFIX + name.upper()):
             values[name] = _convert(name, env, kind, f"environment {ENV_PREFIX}{name.upper()}")
     return replace(Config(), **values)
+
+
+def _refuse_slips(kinds: Iterable[str]) -> None:
+    """Refuse a variable that seems to be one of ours mistyped: nobody would notice its absence.
+
+    Others that begin like ours may be those of an application around us.
+    """
+    ours = [*(name.upper() for name in kinds), *_OTHER_VARIABLES]
+    for variable, value in sorted(os.environ.items()):
+        name = variable.upper().removeprefix(ENV_PREFIX)
+        if not value or name == variable.upper() or name.startswith("KEY_"):
+            continue
+        near = [name] if name in ours else get_close_matches(name, ours, n=1, cutoff=_CLOSE)
+        if near and variable != (meant := ENV_PREFIX + near[0]):
+            raise ConfigError(
+                f"environment {variable}: unknown setting; did you mean {meant}? Rename or unset "
+                "it."
+            )
 
 
 def way_online(paths: Paths) -> str:
@@ -290,6 +319,36 @@ def save_setting(paths: Paths, name: str, value: str) -> None:
             write_private(paths.config_file, tomlkit.dumps(document))
         except OSError as err:
             raise ConfigError(f"Cannot write {paths.config_file}: {err.strerror or err}.") from err
+
+
+def unset_setting(paths: Paths, name: str) -> bool:
+    """Take one setting out of ``config.toml``, known or not, keeping the rest of the file.
+
+    Returns
+    -------
+    bool
+        Whether it was there.
+
+    Raises
+    ------
+    ConfigError
+        If it is neither a setting nor in the file, or the file is unusable.
+    """
+    import tomlkit
+
+    kinds, file = _kinds(), paths.config_file
+    if name not in _read_toml(file):
+        if name not in kinds:
+            raise ConfigError(f"Unknown setting {name!r}. Known: {', '.join(kinds)}.")
+        return False
+    with changing(file):
+        try:
+            document = tomlkit.parse(file.read_text(encoding="utf-8-sig"))
+            document.pop(name, None)
+            write_private(file, tomlkit.dumps(document))
+        except OSError as err:
+            raise ConfigError(f"Cannot write {file}: {err.strerror or err}.") from err
+    return True
 
 
 @contextmanager

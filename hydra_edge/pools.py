@@ -6,6 +6,7 @@ it was made for, whatever the reranker shows today: what was paid for is never p
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -26,6 +27,8 @@ from hydra_edge.types import Completion, Int1d, Progress, Record, text_hash
 COMPARED = 10
 # An LLM that fails this often in a row is not asked again in this fit.
 MAX_FAILURES = 3
+# What progress is told in: answers if they are limited, else time.
+ANSWERS, SECONDS = "candidates", "time for the LLM, s"
 NO_TURN = nullcontext()  # for one thread alone
 
 
@@ -259,8 +262,7 @@ def collect(
             break
         record, requests = step
         price, before = sum(request.n for request in requests), buyer.calls
-        spent = time.monotonic() - started
-        if not budget.allows(paid + price, spent):
+        if not budget.allows(paid + price, time.monotonic() - started):
             notes += budget.too_small_for(price)
             break
         try:
@@ -277,24 +279,24 @@ def collect(
             failures, failed = failures + 1, str(err)
         paid += price if llm.is_remote else buyer.calls - before
         if progress is not None:
-            done, total = _progress(buyer.calls, spent, budget)
-            progress("candidates", done, total)
+            progress(*_progress(buyer.calls, time.monotonic() - started, budget))
     if stopped or buyer.outdated():
         why = "records were changed meanwhile" if buyer.outdated() else "it was stopped"
-        notes.append(f"{why}: {made} pools made; fit again to go on")
+        notes.append(f"{why}: {made} pool{'s' * (made != 1)} made; fit again to go on")
     if failures:
         often = f" {failures} times in a row" if failures > 1 else ""
         notes.append(f"The LLM failed{often}; stopped asking: {failed}")
     if skipped:
-        notes.append(f"{skipped} records are longer than {llm.name} has room for")
+        are = "record is" if skipped == 1 else "records are"
+        notes.append(f"{skipped} {are} longer than {llm.name} has room for")
     return PoolRun(buyer.calls, made, reused, tuple(notes), buyer.seconds)
 
 
-def _progress(calls: int, spent: float, budget: Budget) -> tuple[int, int]:
+def _progress(calls: int, spent: float, budget: Budget) -> tuple[str, int, int]:
     if budget.calls is not None:
-        return calls, budget.calls
-    total = int((budget.seconds or 0.0) * 1000)
-    return min(int(spent * 1000), total), total
+        return ANSWERS, calls, budget.calls
+    total = math.ceil(budget.seconds or 0.0)
+    return SECONDS, min(int(spent), total), total
 
 
 @dataclass(slots=True, eq=False)

@@ -76,6 +76,7 @@ def install(
     _tell(hooks.install(repository, command([]), words, environment()), as_json=as_json)
     for remark in hooks.remarks(repository):
         output.note(remark, style="yellow")
+    _warn_of_llm(words, repo)
 
 
 def _words(
@@ -103,10 +104,48 @@ def uninstall(repo: Repo = Path(), as_json: options.AsJson = False) -> None:
 
 
 def status(repo: Repo = Path(), as_json: options.AsJson = False) -> None:
-    """Show whether the hooks are in a repository."""
+    """Show whether the hooks are in a repository.
+
+    A warning on stderr says so if their LLM cannot be used.
+    """
     from hydra_edge.githook import Repository, hooks
 
-    _tell(hooks.states(Repository(repo)), as_json=as_json)
+    repository = Repository(repo)
+    _tell(hooks.states(repository), as_json=as_json)
+    words = hooks.options_of(repository)
+    if words is not None:
+        _warn_of_llm(words, repo)
+
+
+def _warn_of_llm(words: list[str], repo: Path) -> None:
+    """Say now what a hook with these options would have to say at every commit."""
+    from hydra_edge.llm.models import check_ready
+
+    model = words[words.index("--model") + 1] if "--model" in words else None
+    allowed = "--allow-remote" in words
+    try:
+        config, paths = settings(model=model, offline=None if allowed else True)
+        check_ready(config.model, config, paths)
+    except EgressDeniedError:
+        place = [] if repo == Path() else ["--repo", str(repo)]
+        why = _how_to_allow([*place, *(word for word in words if word != "--allow-remote")])
+    except HydraError as err:
+        why = output.one_line(str(err))
+    else:
+        return
+    output.note(f"Until this is seen to, no commit gets a proposal: {why}", style="yellow")
+
+
+def _how_to_allow(words: list[str]) -> str:
+    """Say how a remote LLM is allowed to a hook that has these options otherwise."""
+    from hydra_edge.config import way_online
+
+    again = shlex.join(["hydra-edge", "git-hook", "install", "--allow-remote", *words])
+    config, paths = settings()
+    # Offline may have been on when the hook was installed, which it keeps: hence both steps.
+    why = " and offline is on" if config.offline else ""
+    way = f"{way_online(paths)}, then run: " if config.offline else ""
+    return f"the LLM is remote{why}. To let it see what is staged, in words: {way}{again}"
 
 
 def _state_json(state: HookState) -> dict[str, object]:
@@ -139,7 +178,6 @@ def run(
 
     It always ends well; what goes wrong is one line on stderr.
     """
-    from hydra_edge.config import way_online
     from hydra_edge.githook.limit import within
     from hydra_edge.githook.proposal import be_hook
 
@@ -165,16 +203,8 @@ def run(
     except CancelledError:
         output.note(f"hydra-edge: {failed} within {limit}{_why(embedded, user, task)}.")
     except EgressDeniedError:
-        words = _words(user, task, model, limit, allow_remote=True)
-        again = shlex.join(["hydra-edge", "git-hook", "install", *words])
-        config, paths = settings()
-        # Offline may have been on when the hook was installed, which it keeps: hence both steps.
-        why = " and offline is on" if config.offline else ""
-        way = f"{way_online(paths)}, then run: " if config.offline else ""
-        output.note(
-            f"hydra-edge: {failed}: the LLM is remote{why}. To let it see what is staged, in "
-            f"words: {way}{again}"
-        )
+        words = _words(user, task, model, limit, allow_remote=False)
+        output.note(f"hydra-edge: {failed}: {_how_to_allow(words)}")
     except HydraError as err:
         output.note(f"hydra-edge: {failed}: {output.one_line(str(err))}")
     except Exception as err:

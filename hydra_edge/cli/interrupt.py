@@ -5,11 +5,15 @@ The first Ctrl-C ends the work where it can end well, the second at once.
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 
+INTERRUPTED = 128 + signal.SIGINT
 TERMINATED = 128 + signal.SIGTERM
 
 
@@ -27,6 +31,27 @@ def die_on_sigterm() -> None:
     """Have SIGTERM end the program at once again, where an exit would wait for others."""
     if signal.getsignal(signal.SIGTERM) is _leave:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+@contextmanager
+def dying_of_sigint() -> Iterator[None]:
+    """Have Ctrl-C end the program at once meanwhile, where an exit would wait for others."""
+    # One that is ignored, or that a program around us takes, stays as it is.
+    mine = (
+        threading.current_thread() is threading.main_thread()
+        and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    )
+    if mine:
+        signal.signal(signal.SIGINT, _die)
+    try:
+        yield
+    finally:
+        if mine:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _die(_number: int, _frame: FrameType | None) -> None:
+    os._exit(INTERRUPTED)
 
 
 def _leave(_number: int, _frame: FrameType | None) -> None:

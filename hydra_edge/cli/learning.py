@@ -282,7 +282,8 @@ def fit_head(
         str | None,
         typer.Option(
             metavar="TIME",
-            help="Time the LLM may take, in all: 60s, 2m, 500ms; a remote one needs --calls, too.",
+            help="Ask the LLM about no further record after so long, in all: 60s, 2m, 500ms; a "
+            "remote one needs --calls, too.",
         ),
     ] = None,
     no_llm: Annotated[bool, typer.Option("--no-llm", help="Ask no LLM.")] = False,

@@ -13,7 +13,7 @@ import typer
 
 from hydra_edge.cli import models, options, output
 from hydra_edge.cli.group import new_server, put
-from hydra_edge.cli.interrupt import die_on_sigterm
+from hydra_edge.cli.interrupt import die_on_sigterm, dying_of_sigint
 from hydra_edge.cli.session import check_named, open_user, task_spec
 from hydra_edge.errors import ConfigError
 
@@ -75,14 +75,15 @@ def serve(
     if output.is_terminal(sys.stdin):
         output.note(
             "Speaking MCP with whoever started this. To add it to an application: "
-            "hydra-edge mcp install --client claude. Ctrl-D ends it."
+            "hydra-edge mcp install --client claude. Ctrl-C ends it."
         )
     flags = {"model": model, "base_url": base_url}
     with open_user(ctx, user, create=user is None, offline=offline, **flags) as me:
         desk = Desk(me, task=task, allow_private=allow_private)
         mend_stdin()
         die_on_sigterm()  # the SDK's thread that reads stdin ends with stdin only
-        build_server(desk).run("stdio")
+        with dying_of_sigint():
+            build_server(desk).run("stdio")
 
 
 def install(

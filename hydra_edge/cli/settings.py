@@ -74,6 +74,28 @@ def set_setting(
     output.note(said)
 
 
+def unset_setting(
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="A setting, or another name in the file.")
+    ],
+    as_json: options.AsJson = False,
+) -> None:
+    """Take one setting out of the file, so that its default holds."""
+    from hydra_edge import config as kept
+
+    paths = kept.find_paths()
+    there = kept.unset_setting(paths, name)
+    if not as_json:
+        output.note(f"{name} {'removed from' if there else 'is not in'} {paths.config_file}")
+    values = asdict(kept.load_config(paths))  # refused if something else in it is wrong
+    if as_json:
+        output.write_json({name: values.get(name)})
+    elif name in values:
+        value = output.one_line(_setting_text(values[name]))
+        source = kept.variable_over(name) or "the default"
+        output.note(f"In force: {f'{value}, ' if value else ''}{source}")
+
+
 def _checked(ctx: typer.Context, name: str, value: str) -> str:
     """Return what to keep of a value; refuse one no command could do anything with."""
     if name == "model":
@@ -222,7 +244,7 @@ def list_users(as_json: options.AsJson = False) -> None:
         if "error" in entry:
             output.note(entry["error"], style="yellow")
     if not users:
-        output.note("Nobody yet. Next: hydra-edge import --help")
+        output.note(f"Nobody yet in {paths.users}. Next: hydra-edge import --help")
 
 
 def register(app: typer.Typer) -> None:
@@ -239,6 +261,11 @@ def register(app: typer.Typer) -> None:
         "hydra-edge config set user ada",
         "hydra-edge config set offline true",
         negative=True,  # a number below 0 is told what may be set, not that it is no option
+    )  # fmt: skip
+    put(
+        config, "unset", unset_setting,
+        "hydra-edge config unset model",
+        "hydra-edge config unset candidates --json",
     )  # fmt: skip
     put(config, "path", config_path, '$EDITOR "$(hydra-edge config path)"')
     app.add_typer(config, name="config")

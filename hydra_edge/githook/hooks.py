@@ -20,6 +20,7 @@ from hydra_edge.githook.repository import Repository
 HOOKS = ("prepare-commit-msg", "post-commit")
 BEFORE = ".before-hydra-edge"
 _MARK = "# Written by `hydra-edge git-hook install`; `hydra-edge git-hook uninstall` removes it."
+_CALLED = ' "$@" || :'
 _SCRIPT = """\
 #!/bin/sh
 {mark}
@@ -28,7 +29,7 @@ if [ -x "$before" ]; then
     "$before" "$@" || exit $?
 fi
 {guard}{environment}if [ -x {program} ]; then
-    {command} "$@" || :
+    {command}{called}
 else
     echo hydra-edge: {program} is gone. Install it, or run: hydra-edge git-hook uninstall >&2
 fi
@@ -121,6 +122,24 @@ def uninstall(repository: Repository) -> list[HookState]:
     return removed
 
 
+def options_of(repository: Repository) -> list[str] | None:
+    """Return the options our first hook runs with; None if it is not there, or not as we write it.
+
+    ``install`` gave them.
+    """
+    state = states(repository)[0]
+    if not state.installed:
+        return None
+    try:
+        for line in state.path.read_text(encoding="utf-8").splitlines():
+            if line.endswith(_CALLED):
+                words = shlex.split(line.removesuffix(_CALLED))
+                return words[words.index("run") + 1 : words.index("--")]
+    except (OSError, ValueError):  # somebody edited it
+        pass
+    return None
+
+
 def remarks(repository: Repository) -> list[str]:
     """Say who else meets hooks that are not in git's own folder of this repository."""
     folder = repository.hooks_dir.resolve()
@@ -140,6 +159,7 @@ def _script(
     words = [*program, "git-hook", "run", *options, "--", name]
     return _SCRIPT.format(
         mark=_MARK,
+        called=_CALLED,
         suffix=BEFORE,
         guard=_GUARDS[name],
         environment="".join(

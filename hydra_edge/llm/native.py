@@ -9,6 +9,7 @@ from types import ModuleType
 from hydra_edge.errors import BackendError
 
 INSTALL = "pip install '.[local]' in a clone of hydra-edge"
+NOT_INSTALLED = f"A local model needs llama-cpp-python, which is not installed. Run {INSTALL}."
 
 
 def is_installed() -> bool:
@@ -29,9 +30,7 @@ def import_llama_cpp() -> ModuleType:
     try:
         import llama_cpp
     except ImportError as err:
-        raise BackendError(
-            f"A local model needs llama-cpp-python, which is not installed. Run {INSTALL}."
-        ) from err
+        raise BackendError(NOT_INSTALLED) from err
     except (OSError, RuntimeError) as err:
         raise BackendError(
             f"llama-cpp-python is installed but its library cannot be loaded: {err}. Reinstall "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
@@ -114,6 +115,34 @@ def test_server_stdout_is_the_protocols_alone_and_its_end_is_quiet(home: Path) -
     assert rest == ""
     assert complaints == ""
     assert process.returncode == 0
+
+
+@pytest.mark.skipif(os.name != "posix", reason="no signal can be sent to one process elsewhere")
+def test_server_interrupted_ends_at_once_though_stdin_stays_open(home: Path) -> None:
+    hello = {"jsonrpc": "2.0", "id": 1, "method": "initialize",
+             "params": {"protocolVersion": "2025-06-18", "capabilities": {},
+                        "clientInfo": {"name": "test", "version": "0"}}}  # fmt: skip
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # else a child may be deaf
+    try:
+        with subprocess.Popen(
+            [sys.executable, "-m", "hydra_edge", "mcp"],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            env={**os.environ, "HYDRA_EDGE_HOME": str(home)},
+        ) as process:  # fmt: skip
+            assert process.stdin is not None
+            assert process.stdout is not None
+            assert process.stderr is not None
+            process.stdin.write(json.dumps(hello) + "\n")
+            process.stdin.flush()
+            assert json.loads(process.stdout.readline())["id"] == 1
+            try:
+                process.send_signal(signal.SIGINT)
+                assert process.wait(60) == 130
+            finally:
+                process.kill()
+            assert process.stderr.read() == ""
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_server_user_nobody_knows_is_one_line_and_exit_1(home: Path) -> None:

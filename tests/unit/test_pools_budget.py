@@ -146,6 +146,30 @@ def test_fit_tells_how_many_of_the_answers_allowed_it_has_asked_for(person: Make
     assert len(candidates) == 2, "after each record"
 
 
+def test_fit_tells_of_the_time_after_each_record_in_seconds(
+    person: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, told = [0.0], []
+    monkeypatch.setattr(pools, "time", SimpleNamespace(monotonic=lambda: now[0]))
+
+    def slow(_prompt: Prompt, _n: int) -> None:
+        now[0] += 8.0
+
+    llm = Counting(slow, is_remote=False)
+    person(llm).fit_head(TASKS[0], budget_s=29.5, progress=lambda *at: told.append(at))
+    seconds = [(done, total) for stage, done, total in told if stage == pools.SECONDS]
+    assert now[0] > 29.5
+    assert seconds[0][0] > 0, "the first record is in it"
+    assert seconds[-1] == (30, 30)
+    assert all(stage != pools.ANSWERS for stage, _, _ in told)
+
+
+def test_fit_stopped_after_one_pool_says_so(person: Make) -> None:
+    llm = Counting(works)
+    report = person(llm).fit_head(TASKS[0], calls=60, should_stop=lambda: llm.asked >= 10)
+    assert "it was stopped: 1 pool made; fit again to go on" in report.notes
+
+
 def test_fit_prompts_too_long_for_a_local_llm_cost_nothing(person: Make) -> None:
     llm = Counting(no_room, is_remote=False)
     report = person(llm, records=0).fit_head(TASKS[0], calls=10)
