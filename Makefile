@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 HISTORY ?=
+AUTHOR ?=
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 # The versions the tests passed with; `make setup PINS=` takes the newest that pyproject.toml allows.
@@ -30,8 +31,8 @@ $(VENV)/.dev: $(VENV)/.local
 	$(PIP) install --quiet $(PINS) --editable ".[local,dev]"
 	@touch $@
 
-demo: $(VENV)/.local ## Personalize a local LLM on a sample history (HISTORY=path/to/git/repo for yours)
-	$(BIN)/python examples/demo.py $(if $(HISTORY),--history "$(HISTORY)")
+demo: $(VENV)/.local ## Personalize a local LLM on a sample history (HISTORY=path/to/git/repo [AUTHOR=name] for yours)
+	$(BIN)/python examples/demo.py $(if $(HISTORY),--history "$(HISTORY)") $(if $(AUTHOR),--author "$(AUTHOR)")
 
 setup: $(VENV)/.dev ## Install everything for development
 

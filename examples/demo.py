@@ -19,6 +19,7 @@ from rich.table import Table
 
 from hydra_edge import Personalizer, Record
 from hydra_edge.config import write_private
+from hydra_edge.errors import HydraError
 from hydra_edge.importers import ImportLog, read_git, read_jsonl
 from hydra_edge.types import DEFAULT_TASK
 
@@ -27,7 +28,7 @@ HELD_BACK = 4
 MARKER = ".made-by-demo"  # in a home that may be deleted, since the demo made it
 
 
-def read_history(history: Path | None) -> tuple[str, list[Record]]:
+def read_history(history: Path | None, author: str | None = None) -> tuple[str, list[Record]]:
     """Return a description and the records, oldest first."""
     log = ImportLog()
     if history is None:
@@ -35,8 +36,8 @@ def read_history(history: Path | None) -> tuple[str, list[Record]]:
         records = read_jsonl(path, log, task="paper_title")
         what = "abstracts and titles of one author (ACL Anthology, CC BY 4.0)"
     else:
-        records = read_git(history, log)
-        what = f"your commits in {history}"
+        records = read_git(history, log, author=author)
+        what = f"commits {f'by {author}' if author else 'of yours'} in {history}"
     return what, sorted(records, key=lambda r: r.time or 0.0)
 
 
@@ -71,6 +72,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--history", type=Path, help="a git repository; default: the sample")
     parser.add_argument(
+        "--author",
+        metavar="NAME",
+        help="whose commits: part of a name or e-mail (make demo AUTHOR=NAME); default: yours",
+    )
+    parser.add_argument(
         "--home",
         type=Path,
         default=Path(".demo"),
@@ -78,9 +84,11 @@ def main() -> None:
     )
     parser.add_argument("--budget", default="60s", help="time for asking the LLM while fitting")
     args = parser.parse_args()
+    if args.author and not args.history:
+        parser.error("--author needs --history: the sample is one author's")
     console = Console()
 
-    what, records = read_history(args.history)
+    what, records = read_history(args.history, args.author)
     if len(records) < HELD_BACK + 4:
         sys.exit(
             f"Only {len(records)} usable records in {args.history}; the demo needs at least "
@@ -119,4 +127,9 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except HydraError as err:
+        sys.exit(f"error: {err}")
+    except subprocess.CalledProcessError as err:  # the command has said why
+        sys.exit(err.returncode)

@@ -25,7 +25,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _THREADS = 4  # for all but answers, fits and adding, of each of which one is done at a time
-_TOLD_ON_THE_LOOP = ("progress", "on_token", "on_candidate", "on_start", "on_erased")
+_TOLD_ON_THE_LOOP = ("progress", "on_token", "on_candidate", "on_start", "on_erased", "on_note")
 # What a method is told by once nobody waits for it.
 _TOLD_TO_STOP = {
     "generate": "cancelled",

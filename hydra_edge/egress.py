@@ -109,7 +109,25 @@ def outgoing(
     withheld: tuple[str, ...] = ()
     if private and remote:
         withheld = ("private: no history was put into the prompt; your head still chooses",)
+    elif remote and k:
+        withheld = _kept_back(question.history)
     return Outgoing(question, prompt, ranking, withheld, hide_private)
+
+
+def _kept_back(history: History) -> tuple[str, ...]:
+    """Say how many records a remote LLM may not be shown, if they are half of them or more.
+
+    Who keeps a few private is answered from the others. Nobody else is told: a history as one
+    sees it who may see no private record has none.
+    """
+    hidden = sum(record.private for record in history.records)
+    if not hidden or 2 * hidden < len(history.records):
+        return ()
+    return (
+        f"private: no remote LLM is shown {hidden} of {len(history.records)} records of "
+        f"{history.task.name}; `hydra-edge history private --off --source SOURCE` lets it "
+        "(`hydra-edge history sources` lists them)",
+    )
 
 
 def _left_out(query: str, sent: str) -> tuple[str, ...]:

@@ -71,6 +71,26 @@ def find_answer(
     """
     if (pick is None) == (text is None) or (text is not None and not text.strip()):
         raise ConfigError("Give either the number of a candidate or an edited text.")
+    found = find_generation(store, generation_id)
+    if pick is not None and not 1 <= pick <= len(found.candidates):
+        named = "" if generation_id is None else f" --id {found.id}"
+        raise ConfigError(
+            f"No candidate {pick}; expected 1 to {len(found.candidates)}. "
+            f"`hydra-edge choose{named}` lists them."
+        )
+    chosen = found.candidates[pick - 1].text if pick is not None else (text or "")
+    same = [i for i, c in enumerate(found.candidates) if c.text.strip() == chosen.strip()]
+    return Answered(found, same[0] if same else None, chosen)
+
+
+def find_generation(store: Store, generation_id: str | None) -> LoggedGeneration:
+    """Find an answer that can be chosen from: the last one if no id is given.
+
+    Raises
+    ------
+    ConfigError
+        If there is none, or the last one is not remembered.
+    """
     found = store.last_generation() if generation_id is None else store.generation(generation_id)
     if found is None and generation_id is not None:
         raise ConfigError(
@@ -89,11 +109,7 @@ def find_answer(
             "stored, or a record it was shown was forgotten. Give the id of an earlier one, or "
             "generate again with `log` on."
         )
-    if pick is not None and not 1 <= pick <= len(found.candidates):
-        raise ConfigError(f"No candidate {pick}; expected 1 to {len(found.candidates)}.")
-    chosen = found.candidates[pick - 1].text if pick is not None else (text or "")
-    same = [i for i, c in enumerate(found.candidates) if c.text.strip() == chosen.strip()]
-    return Answered(found, same[0] if same else None, chosen)
+    return found
 
 
 def _same_answer(answered: Answered, kind: Kind) -> Answered:

@@ -440,6 +440,7 @@ class Personalizer:
         private: bool = False,
         seed: int = 0,
         stream: bool = False,
+        on_note: Callable[[str], None] | None = None,
         progress: Progress | None = None,
         should_stop: Callable[[], bool] | None = None,
     ) -> list[str]:
@@ -447,6 +448,7 @@ class Personalizer:
 
         One prompt, or a second one without records where the base draws a part of the
         candidates so. ``stream``: what it would send if it were given an ``on_token``.
+        ``on_note`` is called with what is to be said of what they show, as ``generate`` notes it.
         ``should_stop`` ends the embedding of records.
 
         Raises
@@ -460,6 +462,9 @@ class Personalizer:
         question, llm = self._question(query, task, watched), self._resources.llm
         with self.working():
             out = outgoing(question, sampling.shown, system, remote=llm.is_remote, private=private)
+            if on_note is not None:
+                for note in out.notes:
+                    on_note(note)
             prompts = [out.prompt]
             if self.engine.zero_shot_draws(out.prompt, sampling.n):
                 prompts.append(out.prompt.without_shots())

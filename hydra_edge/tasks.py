@@ -31,6 +31,7 @@ MOVIE_TAGS = (
     "social commentary", "violence", "true story",
 )  # fmt: skip
 
+_CLOSE = 0.75  # how alike two names must be for one to be called a slip of the other
 _MOST = 0.95  # of a closed set's answers: the others are slips
 # An answer that a closed set takes up is one line within these bounds: every prompt names it, and
 # in the system role. A longer one (a paragraph, a slip of a column) is no label.
@@ -253,6 +254,13 @@ def canonical_name(name: str) -> str:
     return name.strip().lower().replace("-", "_").replace(" ", "_")
 
 
+def near_task(name: str, known: Iterable[str]) -> str:
+    """Return the known name that another may be a slip of; "" if there is none."""
+    from difflib import get_close_matches
+
+    return next(iter(get_close_matches(name, list(known), n=1, cutoff=_CLOSE)), "")
+
+
 def infer_task(name: str, outputs: Sequence[str]) -> TaskSpec:
     """Infer the spec of an unknown task from the answers seen so far.
 
@@ -351,9 +359,11 @@ def find_task(
     spec = known.get(name)
     if spec is None:
         if not answers:
-            names = ", ".join(sorted(known.keys() | set(used)))
+            names = sorted(known.keys() | set(used))
+            near = near_task(name[:80], names)
             raise UnknownTaskError(
-                f"No task {name!r:.80}. Known tasks: {names}. "
+                f"No task {name!r:.80}{f'; did you mean {near!r}?' if near else '.'} "
+                f"Known tasks: {', '.join(names)}. "
                 "Import records under this name first, or describe it in a task file."
             )
         return infer_task(name, answers)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
@@ -15,7 +16,11 @@ from hydra_edge.cli.session import open_user
 from hydra_edge.errors import CancelledError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from hydra_edge.types import Completion, Generation
+
+_IMPORT = "Next: hydra-edge import --help"
 
 Query = Annotated[
     str | None,
@@ -50,7 +55,8 @@ def generate(
         str, typer.Option(metavar="TEXT", help="Instruction put before the task's own.")
     ] = "",
     explain: Annotated[
-        bool, typer.Option("--explain", help="Say why these records and this answer.")
+        bool,
+        typer.Option("--explain", help="Say why these records and this answer, and number all."),
     ] = False,
     show_candidates: Annotated[
         bool, typer.Option("--show-candidates", help="List all candidates, numbered for choose.")
@@ -81,15 +87,22 @@ def generate(
         wanted = n or me.config.candidates
         streams = wanted == 1 and not (as_json or no_stream) and me.task(task).kind == "text"
         if dry_run:
+            remarks: list[str] = []
             with output.LateBar(quiet=as_json) as bar:
                 prompts = me.render_prompts(
                     text, task=task, n=n, k=k, max_tokens=max_tokens, system=system,
-                    private=private, seed=seed, stream=streams, progress=bar,
+                    private=private, seed=seed, stream=streams, on_note=remarks.append,
+                    progress=bar,
                 )  # fmt: skip
             views.write_prompts(prompts, as_json=as_json)
+            for remark in remarks:
+                output.note(remark, style="yellow")
             return
         stopping = Interrupt("Stopping with the candidates that are finished")
         with stopping as stop, output.LateBar(quiet=as_json) as bar:
+            count = _Count(bar, wanted)
+            counts = wanted > 1 and not explain and output.is_shown(quiet=as_json)
+            tell = _tell if explain and not as_json else count.add if counts else None
             try:
                 generation = me.generate(
                     text,
@@ -103,19 +116,27 @@ def generate(
                     seed=seed,
                     on_token=output.piece if streams else None,
                     should_stop=stop,
-                    on_candidate=_tell if explain and not as_json else None,
+                    on_candidate=tell,
+                    on_start=count.start if counts else None,
                     progress=bar,
                 )
             except CancelledError as err:
                 output.write_error(err.code, str(err), as_json=as_json)
                 raise typer.Exit(130) from err
+        unknown = not generation.records and not me.store.count(generation.task)
     if as_json:
         output.write_json(views.generation_json(generation))
     else:
         # What was streamed is the answer byte for byte; only the line is to be ended.
         output.answer("" if streams else generation.text)
-        _remark(generation, show_candidates=show_candidates, explain=explain)
-        if show_candidates and me.config.log:
+        # The candidates that --explain tells of as they come are in another order.
+        numbered = show_candidates or (explain and len(generation.candidates) > 1)
+        _remark(generation, show_candidates=numbered, explain=explain)
+        if unknown:
+            output.note(
+                f"No records of {generation.task} yet: the LLM saw nothing of yours. {_IMPORT}"
+            )
+        if numbered and me.config.log:
             output.note(f"Take one: {options.command('choose', 'N', id=generation.id, user=user)}")
     if stop.wanted:
         raise typer.Exit(130)
@@ -135,6 +156,19 @@ def _remark(generation: Generation, *, show_candidates: bool, explain: bool) -> 
 
 def _tell(candidate: Completion) -> None:
     output.note(f"candidate: {output.one_line(candidate.text, 100)}")
+
+
+class _Count:
+    """Tells a progress bar how many candidates are finished, from none on."""
+
+    def __init__(self, bar: Callable[[str, int, int], None], wanted: int) -> None:
+        self._bar, self._wanted, self._finished = bar, wanted, itertools.count(1)
+
+    def start(self, _generation_id: str) -> None:
+        self._bar("candidates", 0, self._wanted)
+
+    def add(self, _candidate: Completion) -> None:
+        self._bar("candidates", next(self._finished), self._wanted)
 
 
 def rank(
@@ -164,7 +198,7 @@ def rank(
         return
     views.write_ranking(ranking.records)
     if not ranking.records:
-        output.note(f"No record of task {ranking.task} to show.")
+        output.note(f"No record of task {ranking.task} to show. {_IMPORT}")
     output.note(f"{ranking.task}: ranked by {views.head_line(ranking.head)}")
 
 
@@ -172,7 +206,7 @@ def choose(
     ctx: typer.Context,
     pick: Annotated[
         int | None,
-        typer.Argument(metavar="N", min=1, help="Number shown by --show-candidates."),
+        typer.Argument(metavar="N", min=1, help="Its number; without one, all are listed."),
     ] = None,
     text: Annotated[
         str | None,
@@ -190,12 +224,16 @@ def choose(
 ) -> None:
     """Say which answer you took; your head learns from it at once.
 
-    Give its number, or with --text what you made of it.
+    Give its number, or with --text what you made of it. With neither the candidates are listed
+    with their numbers, and nothing is learned.
     """
-    if (pick is None) == (text is None):
+    if pick is not None and text is not None:
         raise typer.BadParameter("expected either a number or --text.", param_hint="N")
     if text is not None:
         text = options.read_stdin().strip() if text == "-" else options.clean(text)
+    if pick is None and text is None:
+        _list(ctx, generation, user, as_json=as_json)
+        return
     with open_user(ctx, user) as me:
         result = me.choose(generation_id=generation, pick=pick, text=text, keep=keep)
     if as_json:
@@ -208,7 +246,27 @@ def choose(
         else "nothing to learn from it"
     )
     kept = f"kept as record {result.record_id}" if result.record_id else "not kept as a record"
+    if result.record_id and not keep:
+        erase = options.command("forget", result.record_id, user=user)
+        kept += f", since an earlier choice of it was (`{erase}` erases it)"
     output.note(f"{learned}; {kept}; 0 LLM calls")
+
+
+def _list(
+    ctx: typer.Context, generation_id: str | None, user: str | None, *, as_json: bool
+) -> None:
+    """Show the candidates of an answer given earlier, with the numbers that take them."""
+    from hydra_edge.learning import find_generation
+
+    with open_user(ctx, user) as me:
+        found = find_generation(me.store, generation_id)
+    if as_json:
+        output.write_json(views.logged_json(found))
+        return
+    output.plain(f"{found.task}: {output.one_line(found.query, 100)}")
+    views.write_candidates(found, stream=sys.stdout)
+    output.note(f"Take one: {options.command('choose', 'N', id=found.id, user=user)}")
+    output.note(f"Another answer: --id ID, of {options.command('history', 'log', user=user)}")
 
 
 def register(app: typer.Typer) -> None:
@@ -226,6 +284,7 @@ def register(app: typer.Typer) -> None:
     )  # fmt: skip
     put(
         app, "choose", choose,
+        "hydra-edge choose",
         "hydra-edge choose 2",
         'hydra-edge choose --text "The subject I wrote instead"',
     )  # fmt: skip

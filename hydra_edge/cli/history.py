@@ -99,6 +99,47 @@ def show_record(
     output.answer(record.output)
 
 
+def list_answers(
+    ctx: typer.Context,
+    user: options.User = None,
+    task: OfTask = None,
+    limit: Limit = 20,
+    with_private: Annotated[
+        bool,
+        typer.Option("--with-private", help="Also answers that private records had a part in."),
+    ] = False,
+    as_json: options.AsJson = False,
+) -> None:
+    """List the answers given that are remembered, the newest first.
+
+    Those that name a private record, or hold its text, are left out. `choose --id ID` lists the
+    candidates of one; `clear-log` erases all.
+    """
+    with open_user(ctx, user) as me:
+        name = _task_name(task)
+        found, hidden = me.store.generations(task=name, limit=limit, private=with_private)
+        total = me.store.generation_count(name)
+        logs = me.config.log
+    if as_json:
+        shown = [views.logged_json(entry) for entry in found]
+        output.write_json({"answers": shown, "total": total, "left_out": hidden})
+        return
+    rows = [
+        (
+            entry.id,
+            views.when(entry.time),
+            entry.task,
+            f"{output.one_line(entry.query, 60)}  ->  {output.one_line(entry.text, 60)}",
+        )
+        for entry in found
+    ]
+    output.table(("id", "time", "task", "query  ->  answer"), rows)
+    private = f"; {hidden} of private records left out (--with-private)" if hidden else ""
+    output.note(f"{len(found)} shown of {views.plural(total, 'answer')}{private}")
+    if not logs:
+        output.note("The setting `log` is off: no answer is remembered now.")
+
+
 def search_records(
     ctx: typer.Context,
     query: Annotated[str, typer.Argument(metavar="WORDS", help="Words to look for.")],
@@ -249,6 +290,11 @@ def register(app: typer.Typer) -> None:
     put(group, "list", list_records, "hydra-edge history list --task commit_subject --limit 50")
     put(group, "show", show_record, "hydra-edge history show 0f3a9c6d12b45e78")
     put(group, "search", search_records, 'hydra-edge history search "parser empty file"')
+    put(
+        group, "log", list_answers,
+        "hydra-edge history log",
+        "hydra-edge history log --task commit_subject --limit 5 --json",
+    )  # fmt: skip
     put(group, "sources", list_sources, "hydra-edge history sources")
     put(
         group, "export", export_records,

@@ -93,7 +93,7 @@ def import_jsonl(
     columns = _columns(input_column, output_column, id_column, time_column)
     extra = _given(task=task, private=private)
     read = partial(read_jsonl, _place(file), columns=columns, **extra)
-    run(ctx, read, user=user, private=private, dry_run=dry_run, as_json=as_json)
+    run(ctx, read, user=user, private=private, dry_run=dry_run, as_json=as_json, task=task)
 
 
 def import_csv(
@@ -118,7 +118,7 @@ def import_csv(
     columns = _columns(input_column, output_column, id_column, time_column)
     extra = _given(task=task, private=private)
     read = partial(read_csv, _place(file), columns=columns, **extra)
-    run(ctx, read, user=user, private=private, dry_run=dry_run, as_json=as_json)
+    run(ctx, read, user=user, private=private, dry_run=dry_run, as_json=as_json, task=task)
 
 
 def import_git(

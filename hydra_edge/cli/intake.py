@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from hydra_edge.cli import output
+from hydra_edge.cli import options, output
 from hydra_edge.cli.alike import as_their_source, holder
 from hydra_edge.cli.interrupt import Interrupt
-from hydra_edge.cli.session import open_user
+from hydra_edge.cli.session import known_tasks, open_user
 from hydra_edge.cli.views import plural
 from hydra_edge.errors import (
     CancelledError,
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 SAMPLES = 3
 BAD_SHOWN = 20
+TASKS_SHOWN = 8
 _EVERY = 50  # records or items between two looks at the progress bar
 
 
@@ -70,6 +71,72 @@ class Reading:
             self._bar(f"reading {self._log.unit}", self._log.done, self._log.total or 0)
 
 
+class Tally:
+    """Counts the records of an import on their way into a user's file.
+
+    Parameters
+    ----------
+    private
+        What the user said of them: private, public, or nothing.
+
+    Attributes
+    ----------
+    tasks
+        How many are of each task.
+    new_tasks
+        Those of them that are not built in, described or used; with the known name near it, or "".
+    hidden
+        How many of each source are private.
+    stay_private
+        How many were said to be public now, but are there already as private.
+    """
+
+    def __init__(self, private: bool | None) -> None:
+        self._said = private
+        self.tasks, self.hidden = Counter[str](), Counter[str]()
+        self.new_tasks: dict[str, str] = {}
+        self.stay_private = 0
+        self._read_private = self._private = 0
+
+    def read(self, records: Iterable[Record]) -> Iterator[Record]:
+        """Pass records on as their source has them."""
+        for record in records:
+            self._read_private += record.private
+            yield record
+
+    def count(self, records: Iterable[Record], store: Store | None) -> Iterator[Record]:
+        """Pass records on as they go in; ``store`` is None if it is not there yet."""
+        from hydra_edge.tasks import near_task
+
+        known = known_tasks(store)
+        for record in records:
+            if record.task not in self.tasks and record.task not in known:
+                self.new_tasks[record.task] = near_task(record.task, known)
+            stays = not self._said and store is not None and _is_hidden(store, record)
+            self.tasks[record.task] += 1
+            self._private += record.private
+            self.hidden[record.source] += record.private or stays
+            self.stay_private += self._said is False and stays
+            yield record
+
+    @property
+    def as_earlier(self) -> bool:
+        """Tell whether some became private because earlier ones of their source are."""
+        return self._private > self._read_private
+
+    def is_unused(self, task: str) -> bool:
+        """Tell whether there are records, but none of a task."""
+        from hydra_edge.tasks import canonical_name
+
+        return bool(self.tasks) and canonical_name(task) not in self.tasks
+
+    def to_show(self, user: str | None) -> str:
+        """Say what lets remote LLMs see the private ones."""
+        source = next(iter(+self.hidden), None)
+        command = options.command("history", "private", "--off", source=source, user=user)
+        return f"`{command}` lets them"
+
+
 def run(
     ctx: typer.Context,
     read: Callable[[ImportLog], Iterator[Record]],
@@ -78,6 +145,7 @@ def run(
     private: bool | None,
     dry_run: bool,
     as_json: bool,
+    task: str | None = None,
     as_before: Callable[[Iterable[Record], Store], Iterator[Record]] | None = None,
 ) -> None:
     """Read a source to its end into a user's file and report; no file is made for nothing.
@@ -86,6 +154,8 @@ def run(
     ----------
     private
         What the user said of these records: private, public, or nothing.
+    task
+        What the user said the task is of records that name none.
     as_before
         Marks records private that are to be so like earlier ones, where nothing was said. Without
         it, new records are private where all earlier ones of their source are.
@@ -94,50 +164,49 @@ def run(
     from hydra_edge.types import AddResult
 
     log, result, samples, name = ImportLog(), AddResult(), [], ""
-    counts = Counter[str]()
-
-    def as_told(new: Iterable[Record]) -> Iterator[Record]:
-        for record in new:
-            counts["private"] += record.private
-            yield record
+    tally = Tally(private)
 
     def as_wanted(new: Iterable[Record], store: Store) -> Iterator[Record]:
         if private is None:
-            new = (as_before or as_their_source)(as_told(new), store)
+            new = (as_before or as_their_source)(new, store)
         for record in new:
             if stop.wanted:  # many may have waited until the source's end
                 return
-            counts["private, in the end"] += private is None and record.private
-            counts["stay"] += private is False and _is_hidden(store, record)
             yield record
 
     with Interrupt("Stopping after this record") as stop, output.progress(quiet=as_json) as bar:
         reading = Reading(read(log), log, bar, stop)
-        records = iter(reading)
+        records = tally.read(reading)
         first = next(records, None)
         if first is None and reading.error:
             raise reading.error
         if dry_run and first is not None:
             records = chain([first], records)
             with ExitStack() as opened:
+                store = None
                 with suppress(UnknownUserError):  # nobody is there yet whose records matter
-                    me = opened.enter_context(open_user(ctx, user))
-                    records = as_wanted(records, me.store)
+                    store = opened.enter_context(open_user(ctx, user)).store
+                    records = as_wanted(records, store)
+                records = tally.count(records, store)
                 samples = list(islice(records, SAMPLES))
                 deque(records, maxlen=0)  # read to the end, for the counts
         elif first is not None:
             with open_user(ctx, user, create=True) as me:
                 name = me.user
-                result = me.add(as_wanted(chain([first], records), me.store))
-    if counts["private, in the end"] > counts["private"]:
+                records = as_wanted(chain([first], records), me.store)
+                result = me.add(tally.count(records, me.store))
+    if tally.as_earlier:
         those = "records of this repository" if as_before else "all records of this source"
         output.note(f"Kept private, as {those} are already; --public keeps new ones public.")
     for remark in log.notes:
         output.note(remark, style="yellow")
+    if task and tally.is_unused(task):
+        output.note(f"--task {task} was used for no record: each names its own.", style="yellow")
     error = reading.error
     if error is None and not log.read and not stop.wanted:
-        error = _nothing_read(log)
-    report = Report(name, log, result, counts["stay"], samples, dry_run, stop.wanted, error)
+        error = _nothing_read(log, f"hydra-edge import {ctx.info_name} --help")
+    to_show = "" if private else "see --public" if dry_run else tally.to_show(user)
+    report = Report(name, log, result, tally, to_show, samples, dry_run, stop.wanted, error)
     if as_json:
         output.write_json(report.json())
     else:
@@ -148,7 +217,7 @@ def run(
         raise typer.Exit(1)
 
 
-def _nothing_read(log: ImportLog) -> ImportFormatError:
+def _nothing_read(log: ImportLog, usage: str) -> ImportFormatError:
     seen = log.skipped.total() + log.bad_total
     reasons = ", ".join(f"{count} {reason}" for reason, count in log.skipped.most_common())
     unreadable = f"{log.bad_total} unreadable" if log.bad_total else ""
@@ -156,7 +225,7 @@ def _nothing_read(log: ImportLog) -> ImportFormatError:
     return ImportFormatError(
         f"Nothing was imported: got no record in {plural(seen, log.item)}"
         f"{f' ({why})' if why else ''}; expected at least one. What is read, and by which options: "
-        "hydra-edge import --help"
+        f"{usage}"
     )
 
 
@@ -173,7 +242,8 @@ class Report:
     user: str  # empty: nobody's file was opened
     log: ImportLog
     result: AddResult
-    stay_private: int  # said to be public now, but there already as private
+    tally: Tally
+    to_show: str  # what lets remote LLMs see the private ones, where nobody said they are
     samples: list[Record]
     dry_run: bool
     stopped: bool
@@ -193,10 +263,25 @@ class Report:
             output.write_error(self.error.code, str(self.error), as_json=False)
         if self.stopped:
             output.note("Interrupted: what is counted here is kept, all else is not.")
+        if self.tally.tasks:
+            slips = any(self.tally.new_tasks.values())
+            output.note(f"Tasks: {self._tasks()}", style="yellow" if slips else "dim")
         output.plain(self._summary())
 
+    def _tasks(self) -> str:
+        """Name the tasks, new ones first: their names may be slips."""
+        tasks, new = self.tally.tasks, self.tally.new_tasks
+        names = sorted(tasks, key=lambda name: (name not in new, -tasks[name]))
+        parts = []
+        for name in names[:TASKS_SHOWN]:
+            near = f"; near it: {new[name]}" if new.get(name) else ""
+            parts.append(f"{tasks[name]} {name}" + (f" (a new task{near})" if name in new else ""))
+        if len(names) > TASKS_SHOWN:
+            parts.append(f"and {plural(len(names) - TASKS_SHOWN, 'other task')}")
+        return ", ".join(parts)
+
     def _summary(self) -> str:
-        log, result = self.log, self.result
+        log, result, stay = self.log, self.result, self.tally.stay_private
         if self.dry_run:
             parts = [f"Would read {plural(log.read, 'record')}"]
         else:
@@ -204,9 +289,12 @@ class Report:
             parts = [f"{self.user}: {counts}" if self.user else counts]
         if result.renamed:
             parts.append(f"{result.renamed} added under another id, theirs being taken")
-        if self.stay_private:
+        if kept := self.tally.hidden.total() - stay:
+            how = f"; {self.to_show}" if self.to_show else ""
+            parts.append(f"{kept} private (no remote LLM sees them{how})")
+        if stay:
             parts.append(
-                f"{self.stay_private} there already as private stay so (`hydra-edge history "
+                f"{stay} there already as private stay so (`hydra-edge history "
                 "private --off ID...` changes that)"
             )
         reasons = ", ".join(f"{count} {reason}" for reason, count in log.skipped.most_common())
@@ -222,7 +310,10 @@ class Report:
             "user": self.user or None,
             "read": self.log.read,
             **asdict(self.result),
-            "stay_private": self.stay_private,
+            "tasks": dict(self.tally.tasks),
+            "new_tasks": {name: near or None for name, near in self.tally.new_tasks.items()},
+            "private": self.tally.hidden.total(),
+            "stay_private": self.tally.stay_private,
             "skipped": dict(self.log.skipped),
             "bad": [asdict(bad) for bad in self.log.bad],
             "bad_total": self.log.bad_total,

@@ -193,10 +193,15 @@ class LateBar:
             self._bar = None
 
 
+def is_shown(*, quiet: bool) -> bool:
+    """Tell whether a progress bar would be drawn."""
+    return not quiet and is_terminal(sys.stderr)
+
+
 @contextmanager
 def progress(*, quiet: bool = False) -> Iterator[Callable[[str, int, int], None] | None]:
     """Show a progress bar on stderr for as long as the context lasts; None if nobody looks."""
-    if quiet or not is_terminal(sys.stderr):
+    if not is_shown(quiet=quiet):
         yield None
         return
     from rich.console import Console

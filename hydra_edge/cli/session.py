@@ -19,6 +19,7 @@ from hydra_edge.errors import ConfigError, UnknownUserError
 if TYPE_CHECKING:
     from hydra_edge.config import Config, Paths
     from hydra_edge.personalizer import Personalizer
+    from hydra_edge.store import Store
     from hydra_edge.tasks import TaskSpec
 
 
@@ -98,6 +99,16 @@ def task_spec(ctx: typer.Context, name: str, user: str | None) -> TaskSpec:
             outputs = [r.output for r in me.store.records(task=canonical_name(name))]
     custom = read_task_dir(find_paths().tasks)
     return find_task(name, custom=custom, outputs=outputs, used=counts)
+
+
+def known_tasks(store: Store | None) -> set[str]:
+    """Return the names of tasks that are built in, described in a file, or have records."""
+    from hydra_edge.config import find_paths
+    from hydra_edge.taskfile import read_task_dir
+    from hydra_edge.tasks import BUILTIN
+
+    custom = read_task_dir(find_paths().tasks)
+    return {*BUILTIN, *custom, *custom.broken, *(store.tasks() if store else ())}
 
 
 def check_named(ctx: typer.Context, user: str | None, tasks: Iterable[str]) -> None:

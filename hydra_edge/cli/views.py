@@ -16,6 +16,7 @@ from hydra_edge.cli import output
 from hydra_edge.reasons import reasons
 
 if TYPE_CHECKING:
+    from hydra_edge.store import LoggedGeneration
     from hydra_edge.types import (
         Candidate,
         FitReport,
@@ -36,6 +37,9 @@ _SWITCHES = {
     "shared": "the shared head",
     "personal": "your own head",
 }
+# The row of a report that tells what serving in such a way was worth.
+_ROWS = {"baseline": "prompt-only RAG", "shared": "shared head", "personal": "my head"}
+_DIGITS = 3  # of a utility
 
 
 def plural(count: int, noun: str, many: str = "") -> str:
@@ -89,6 +93,25 @@ def generation_json(generation: Generation) -> JsonDict:
     }
 
 
+def logged_json(generation: LoggedGeneration) -> JsonDict:
+    """Return what ``choose --json`` prints of an answer to choose from, and ``history log``."""
+    return {
+        "id": generation.id,
+        "text": generation.text,
+        "task": generation.task,
+        "query": generation.query,
+        "model": generation.model,
+        "time": generation.time,
+        "candidates": [_logged_candidate(c) for c in generation.candidates],
+    }
+
+
+def _logged_candidate(candidate: Candidate) -> JsonDict:
+    shown = asdict(candidate)
+    del shown["contributions"]  # no log holds them
+    return shown
+
+
 def head_line(head: HeadInfo) -> str:
     """Say which weights made a choice, and why those."""
     line = _SWITCHES[head.switch]
@@ -113,7 +136,7 @@ def write_ranking(ranked: tuple[RankedRecord, ...], *, stream: IO[str] | None = 
         output.plain(f"     {record.id}  {when(record.time)}", stream=stream)
 
 
-def chosen_place(generation: Generation) -> int | None:
+def chosen_place(generation: Generation | LoggedGeneration) -> int | None:
     """Return which candidate, counted from 1, is the answer."""
     for place, candidate in enumerate(generation.candidates, start=1):
         if candidate.text == generation.text:
@@ -128,7 +151,7 @@ def _origin(candidate: Candidate) -> str:
     return f"{candidate.count}x{marks}"
 
 
-def write_candidates(generation: Generation, *, stream: IO[str]) -> None:
+def write_candidates(generation: Generation | LoggedGeneration, *, stream: IO[str]) -> None:
     """Write the numbered candidates, the chosen one marked; ``choose`` takes their numbers."""
     chosen = chosen_place(generation)
     rows = [
@@ -195,7 +218,7 @@ def figure(value: float | None, digits: int) -> str:
 
 
 def _row(row: ReportRow) -> tuple[str, str, str, str]:
-    return (row.name, figure(row.utility, 3), str(row.n), row.note)
+    return (row.name, figure(row.utility, _DIGITS), str(row.n), row.note)
 
 
 def _sure(gain: Gain) -> str:
@@ -207,11 +230,26 @@ def _sure(gain: Gain) -> str:
     return f"{gain.confidence * 100:.0f} % sure of {gain.low:+.3f} or more"
 
 
+def _why_not_by_own(role: RoleReport) -> str:
+    """Say why a head serves where the rows, which are the user's own, show it below no head."""
+    rows = {row.name: row for row in role.rows}
+    served = rows.get(_ROWS.get(role.switch, ""))
+    plain = rows.get(_ROWS["baseline"])
+    if served is None or served.utility is None or plain is None or plain.utility is None:
+        return ""
+    if round(served.utility, _DIGITS) >= round(plain.utility, _DIGITS):
+        return ""
+    own = plural(served.n, "query", "queries")
+    return f"of your own {own} alone it would not be: what other users gained decides"
+
+
 def _write_role(role: RoleReport) -> None:
     output.table(
         (_ROLES[role.role], "utility", "n", ""), [_row(row) for row in role.rows], indent=2
     )
     output.plain(f"  switched on: {_SWITCHES[role.switch]} - {role.reason}")
+    if remark := _why_not_by_own(role):
+        output.plain(f"    ({remark})")
     gains = (
         ("your head over the shared one", role.personal_over_shared),
         ("the shared head over none", role.shared_over_baseline),

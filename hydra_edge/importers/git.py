@@ -40,6 +40,7 @@ _HEAD = ("--end-of-options", "HEAD", "--")
 _UNFINISHED = ("fixup!", "squash!", "amend!")
 _TRAILER = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*[ \t]*:[ \t]*\S|\(cherry picked from commit ")
 _CHUNK_BYTES = 1 << 16
+_CHOOSE = "Choose one of them: --author NAME (a part of the name or e-mail will do)."
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +133,7 @@ def _records_by(
     if others and others.total() == log.done:
         raise ImportFormatError(
             f"No commit in {repo} is by {wanted!r}. The most frequent authors are "
-            f"{_listed(others)}. Choose one of them as the author."
+            f"{_listed(others)}. {_CHOOSE}"
         )
 
 
@@ -204,12 +205,12 @@ def _default_email(repo: Path) -> str:
     counts = Counter(f"{c.name} <{c.email}>" for c in _commits(repo))
     raise ImportFormatError(
         f"Whose commits of {repo} are meant is unknown: git has no user.email there. The most "
-        f"frequent authors are {_listed(counts)}. Choose one of them as the author."
+        f"frequent authors are {_listed(counts)}. {_CHOOSE}"
     )
 
 
 def _listed(authors: Counter[str]) -> str:
-    return ", ".join(f"{ascii(name)[1:-1]} ({n})" for name, n in authors.most_common(5))
+    return ", ".join(f"{repr(name)[1:-1]} ({n})" for name, n in authors.most_common(5))
 
 
 def _command(repo: Path, *arguments: str) -> list[str]:
@@ -258,7 +259,7 @@ def _failure(repo: Path, stderr: bytes) -> ImportFormatError:
         return ImportFormatError(
             f"{repo} is not a git repository. Expected one, or a folder inside one. Check the path."
         )
-    first = ascii(said.partition("\n")[0])[1:-1] or "no reason given"
+    first = repr(said.partition("\n")[0])[1:-1] or "no reason given"
     return ImportFormatError(
         f"git could not read {repo}: {first}. Expected an intact repository. Try: git fsck"
     )

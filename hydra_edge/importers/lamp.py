@@ -148,8 +148,8 @@ def _choose(by_id: dict[str, dict[str, Any]], user: str | None, path: Path) -> d
         return next(iter(by_id.values()))
     if user is not None and user in by_id:
         return by_id[user]
-    what = "no question " + ascii(user) if user is not None else "more than one person"
-    first = ", ".join(ascii(name)[1:-1][:40] for name in list(by_id)[:5])
+    what = "no question " + repr(user) if user is not None else "more than one person"
+    first = ", ".join(repr(name)[1:-1][:40] for name in list(by_id)[:5])
     raise ImportFormatError(
         f"{path} holds {what}: it has {len(by_id)} questions, the first ids are {first}. "
         "Expected one person's history. Choose one by its id."
@@ -184,8 +184,8 @@ def _recognise(
     if fitting:
         return fitting[0]
     raise ImportFormatError(
-        f"{path} has profile items with the keys {', '.join(sorted(map(ascii, keys))[:10])}"
-        f"{f' and its task is called {said!a}' if said else ''}, which fits no task. "
+        f"{path} has profile items with the keys {', '.join(sorted(map(repr, keys))[:10])}"
+        f"{f' and its task is called {said!r}' if said else ''}, which fits no task. "
         f"Expected one of {', '.join(layout.name for layout in _LAYOUTS)}. "
         "Give the outputs file, or name the task."
     )

@@ -99,7 +99,7 @@ def read_markdown(
             record = build_record(fields, origin, log) if fields else None
         except (OSError, ValueError) as err:
             reason = err.strerror if isinstance(err, OSError) else str(err)
-            log.reject(log.done, f"{ascii(relative)[1:-1]}: {reason}")
+            log.reject(log.done, f"{repr(relative)[1:-1]}: {reason}")
             continue
         if record is not None:
             yield record

@@ -148,7 +148,7 @@ def only_sender(path: Path, log: ImportLog, *, mode: Mode = "subject") -> str | 
     finally:
         box.close()
     if len(senders) > 1:
-        listed = ", ".join(f"{ascii(name)[1:-1]} ({n})" for name, n in senders.most_common(5))
+        listed = ", ".join(f"{repr(name)[1:-1]} ({n})" for name, n in senders.most_common(5))
         or_all = ", or --me '*' for all mail" if mode == "subject" else ""
         raise ImportFormatError(
             f"Whose mail in {path} is meant is unknown: got mail of {len(senders)} senders; "
@@ -189,7 +189,7 @@ class _Reader:
             return build_record(fields, self.origin, self.log)
         except Exception as err:  # the standard parser raises almost anything on hostile mail
             reason = str(err) if isinstance(err, ValueError) else type(err).__name__
-            self.log.reject(self.log.done, f"malformed mail: {ascii(reason)[1:-1][:200]}")
+            self.log.reject(self.log.done, f"malformed mail: {repr(reason)[1:-1][:200]}")
             return None
 
     def _fields(self, mail: Message) -> dict[str, object] | _Skip:

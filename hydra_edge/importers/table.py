@@ -119,7 +119,7 @@ def _read_header(
         if len(titles) > len(best[1]):
             best = (delimiter, titles)
     missing = {field: title for field, title in needed.items() if title not in best[1]}
-    titles_shown = ", ".join(ascii(title[:40]) for title in best[1][:20])
+    titles_shown = ", ".join(repr(title[:40]) for title in best[1][:20])
     raise ImportFormatError(
         f"{name} has no column {' or '.join(map(repr, missing.values()))}; its columns are "
         f"{titles_shown}. Expected {' and '.join(missing)}. Say where that is: "

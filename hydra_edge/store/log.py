@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from sqlite3 import Connection
 from typing import Any
@@ -152,6 +152,36 @@ def last(connection: Connection, task: str | None) -> LoggedGeneration | None:
         f"SELECT {_COLUMNS} FROM log {clause}ORDER BY seq DESC LIMIT 1", texts
     ).fetchone()
     return None if row is None else _generation_of(row)
+
+
+def newest(
+    connection: Connection,
+    task: str | None,
+    limit: int | None,
+    is_hidden: Callable[[LoggedGeneration], bool],
+) -> tuple[list[LoggedGeneration], int]:
+    """Return log entries, the newest first, and how many were passed over.
+
+    See ``Store.generations``.
+    """
+    clause, texts = where(task=task)
+    found: list[LoggedGeneration] = []
+    hidden = 0
+    for row in connection.execute(f"SELECT {_COLUMNS} FROM log {clause}ORDER BY seq DESC", texts):
+        if limit is not None and len(found) >= limit:
+            break
+        entry = _generation_of(row)
+        if is_hidden(entry):
+            hidden += 1
+        else:
+            found.append(entry)
+    return found, hidden
+
+
+def count(connection: Connection, task: str | None) -> int:
+    """Count the log entries, of one task if given."""
+    clause, texts = where(task=task)
+    return int(connection.execute(f"SELECT COUNT(*) FROM log {clause}", texts).fetchone()[0])
 
 
 def newest_id(connection: Connection) -> str | bytes | None:

@@ -27,6 +27,7 @@ from hydra_edge.store import (
     privacy,
     records,
     search,
+    traces,
     vectors,
 )
 from hydra_edge.store.bm25 import Bm25
@@ -412,6 +413,29 @@ class Store:
         """Return the newest log entry, of one task if given."""
         with self._db.reading() as connection:
             return log.last(connection, task)
+
+    def generations(
+        self, *, task: str | None = None, limit: int | None = None, private: bool = False
+    ) -> tuple[list[LoggedGeneration], int]:
+        """Return log entries, the newest first, and how many were passed over on the way.
+
+        Passed over is what ``forget`` would erase with a private record: entries that name one,
+        or hold its text. With ``private`` none is.
+        """
+        with self._db.reading() as connection:
+            marks = None if private else traces.of_private(connection)
+
+            def is_hidden(entry: LoggedGeneration) -> bool:
+                ids = (choices.answer_id(entry.id), *entry.record_ids)
+                texts = (entry.query, entry.text, *(c.text for c in entry.candidates))
+                return marks is not None and marks.touch(ids, texts)
+
+            return log.newest(connection, task, limit, is_hidden)
+
+    def generation_count(self, task: str | None = None) -> int:
+        """Return how many log entries there are, of one task if given."""
+        with self._db.reading() as connection:
+            return log.count(connection, task)
 
     def mark_unlogged(self) -> None:
         """Remember that an answer was given that is not in the log: no entry is the last one's."""

@@ -80,6 +80,15 @@ class Traces:
                         yield whole
 
 
+def of_private(connection: Connection) -> Traces:
+    """Return what private records are recognized by; what a public one says, too, is not."""
+    rows = connection.execute(f"SELECT seq, {records.COLUMNS} FROM records WHERE private")
+    private = {row[0]: records.record_of(row[1:]) for row in rows}
+    texts = {text for record in private.values() for text in records.texts_of(record)}
+    texts -= records.still_used(connection, texts, private)
+    return Traces((record.id for record in private.values()), texts)
+
+
 @dataclass(frozen=True, slots=True)
 class Trail:
     """One stored choice, log entry or pool, as far as forgetting is concerned."""

@@ -51,6 +51,22 @@ def test_app_is_never_shown_a_private_record(served, app_token, person):
     assert SECRET not in "".join(shown)
 
 
+def test_app_is_not_told_that_private_records_were_kept_back(served, app_token, person):
+    person.llm.inner.is_remote = True
+    kept = person.store.count("paper_title")  # of which one is private
+    person.add([Record(f"mine {i}", f"Mine {i}", "paper_title", private=True) for i in range(kept)])
+    body = chat("a text about parsers of mine", "hydra-edge/paper_title")
+    said = []
+    for token in (None, app_token()):
+        with served.client(token) as client:
+            response = client.post("/v1/chat/completions", json=body)
+            assert response.status_code == 200
+            said.append(response.text)
+
+    assert f"private: no remote LLM is shown {kept + 1} of {2 * kept} records" in said[0]
+    assert "private:" not in said[1]
+
+
 def test_app_answer_is_thrown_away_once_its_record_is_private(hash_encoder):
     shown = Record("a text about parsers of mine", SECRET, "paper_title", "p1", 99.0)
     llm = GatedLLM()

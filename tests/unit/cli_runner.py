@@ -145,8 +145,9 @@ class FakePersonalizer:
         return [f"Text: {query}\nSubject:"]
 
     def generate(
-        self, query, *, on_token=None, should_stop=None, on_candidate=None, progress=None, **flags
-    ):
+        self, query, *, on_token=None, should_stop=None, on_candidate=None, on_start=None,
+        progress=None, **flags,
+    ):  # fmt: skip
         self.calls.append(("generate", {"query": query, "streams": on_token is not None, **flags}))
         for piece in self.pieces if on_token else ():
             on_token(piece)

@@ -154,6 +154,18 @@ def test_generate_answer_alone_goes_to_stdout(me):
     assert "7 of 8 samples arrived" in result.stderr
 
 
+def test_explain_shows_the_numbers_choose_takes(me):
+    result = call(me, "q", "--explain")
+
+    assert result.stdout == "Fix empty files\n"
+    rows = [line.split() for line in result.stderr.splitlines()]
+    assert [row[0] for row in rows if row[0] in {"1", "2*"}] == ["1", "2*"]
+    assert "Take one: hydra-edge choose N --id g1" in result.stderr
+    both = call(me, "q", "--explain", "--show-candidates").stderr
+    assert both.count("2*") == both.count("Take one") == 1
+    assert "2*" not in call(me, "q").stderr
+
+
 def test_choosing_is_told_with_the_user_it_is_for(me):
     result = call(me, "generate", "q", "--show-candidates", "-u", "bob")
     assert re.search(r"Take one: hydra-edge choose N --id \S+ --user bob\n", result.stderr)
@@ -198,6 +210,16 @@ def test_generate_dry_run_prints_the_exact_prompt_and_asks_nothing(me):
     assert me.asked("render_prompts")[0]["k"] == 2
     assert me.asked("render_prompts")[0]["private"] is True
     assert not me.asked("generate")
+
+
+def test_generate_dry_run_says_what_is_to_be_said_of_the_prompts(me, monkeypatch):
+    def render(query, *, on_note, **_):
+        on_note("private: 5 of 5")
+        return ["a prompt"]
+
+    monkeypatch.setattr(me, "render_prompts", render)
+    for flags in ((), ("--json",)):
+        assert "private: 5 of 5\n" in call(me, "generate", "q", "--dry-run", *flags).stderr
 
 
 @pytest.mark.parametrize(
@@ -252,6 +274,20 @@ def test_rank_marks_private_records_and_its_help_says_who_sees_them(me, monkeypa
     assert "a local LLM only" in " ".join(call(me, "rank", "--help").stdout.split())
 
 
+def test_no_records_of_a_task_name_the_next_step(me, monkeypatch):
+    assert "No records of" not in call(me, "q").stderr
+    bare = replace(me.generate("q"), records=())
+    monkeypatch.setattr(me, "generate", lambda query, **_: bare)
+    monkeypatch.setattr(me, "rank", lambda query, **_: Ranking(query, "chat", (), HEAD))
+
+    told = call(me, "q").stderr
+    assert "No records of commit_subject yet: the LLM saw nothing of yours. Next: hydra" in told
+    assert "No record of task chat to show. Next: hydra-edge import" in call(me, "rank", "q").stderr
+    assert call(me, "q", "--json").stderr == ""
+    me.store.add([RECORD])
+    assert "No records of" not in call(me, "q", "-k", "0").stderr
+
+
 def test_rank_json_has_the_promised_shape(me):
     payload = json.loads(call(me, "rank", "q", "--json").stdout)
 
@@ -277,7 +313,16 @@ def test_choose_text_may_come_from_stdin(me):
     assert me.asked("choose")[0]["text"] == "My own words"
 
 
-@pytest.mark.parametrize("args", [(), ("2", "--text", "x"), ("0",), ("two",)])
+def test_choose_without_keeping_says_what_was_kept_before(me):
+    told = call(me, "choose", "2", "--no-keep", "-u", "ada").stderr
+    assert (
+        "kept as record choice-g1, since an earlier choice of it was "
+        "(`hydra-edge forget choice-g1 --user ada` erases it)"
+    ) in told
+    assert "forget" not in call(me, "choose", "2").stderr
+
+
+@pytest.mark.parametrize("args", [("2", "--text", "x"), ("0",), ("two",)])
 def test_choose_wrong_arguments_are_a_usage_error(me, args):
     assert call(me, "choose", *args).exit_code == 2
     assert not me.calls

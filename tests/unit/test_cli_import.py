@@ -183,6 +183,89 @@ def test_import_mail_is_private_unless_said_otherwise(tmp_path):
     assert [r.private for r in records("ada")] == [False]
 
 
+MAIL = (
+    "From a@example.org Mon Jan  1 00:00:00 2024\nFrom: a@example.org\nSubject: Lunch\n"
+    "Message-ID: <1@example.org>\nDate: Mon, 1 Jan 2024 00:00:00 +0000\n\n"
+    "Shall we eat at one?\n\n"
+)
+
+
+def test_mail_says_that_it_is_private(tmp_path):
+    (tmp_path / "Sent").write_text(MAIL)
+    would = call("import", "mbox", "Sent", "-u", "ada", "--dry-run").stdout
+    result = call("import", "mbox", "Sent", "-u", "ada")
+    command = f"hydra-edge history private --off --source mbox:{tmp_path / 'Sent'} --user ada"
+
+    assert "; 1 private (no remote LLM sees them; see --public); " in would
+    assert f"; 1 private (no remote LLM sees them; `{command}` lets them); " in result.stdout
+    assert call(*command.split()[1:]).stdout == "1 record now public\n"
+    assert [r.private for r in records("ada")] == [False]
+
+
+def test_mail_said_to_be_private_or_public_is_counted_so(tmp_path):
+    (tmp_path / "Sent").write_text(MAIL)
+    public = call("import", "mbox", "Sent", "-u", "bob", "--public")
+    again = json.loads(call("import", "mbox", "Sent", "-u", "ada", "--private", "--json").stdout)
+
+    assert "private" not in public.stdout
+    assert (again["private"], again["stay_private"]) == (1, 0)
+    hers = call("import", "mbox", "Sent", "-u", "ada", "--public", "--json").stdout
+    assert (json.loads(hers)["private"], json.loads(hers)["stay_private"]) == (1, 1)
+    assert "1 private (no remote LLM sees them); " in (
+        call("import", "mbox", "Sent", "-u", "ada", "--private").stdout
+    )
+
+
+@pytest.mark.parametrize("flags", [(), ("--dry-run",)])
+def test_import_new_task_is_named_with_the_known_one_near_it(tmp_path, flags):
+    (tmp_path / "films.csv").write_text("input,output,task\nA film,5,\nA film too,4,\nx,y,chat\n")
+    result = call("import", "csv", "films.csv", "-t", "film_ratng", *flags)
+
+    said = "Tasks: 2 film_ratng (a new task; near it: film_rating), 1 chat\n"
+    assert said in result.stderr
+    payload = json.loads(call("import", "csv", "films.csv", "-t", "rezept", "--json").stdout)
+    assert payload["tasks"] == {"rezept": 2, "chat": 1}
+    assert payload["new_tasks"] == {"rezept": None}
+
+
+def test_import_task_that_is_known_is_not_called_new(tmp_path, home):
+    (tmp_path / "h.jsonl").write_text('{"input": "x", "output": "y"}\n')
+    (home / "tasks").mkdir(parents=True)
+    (home / "tasks" / "mine.toml").write_text('name = "mine"\n')
+    for name in ("mine", "paper_title"):
+        assert f"Tasks: 1 {name}\n" in call("import", "jsonl", "h.jsonl", "-t", name).stderr
+    said = [call("import", "jsonl", "h.jsonl", "-t", "haiku").stderr for _ in range(2)]
+    assert ["a new task" in each for each in said] == [True, False]
+
+
+def test_import_many_tasks_only_some_are_named(tmp_path):
+    lines = [{"input": "x", "output": "y", "task": f"{i}{i}{i}{i}"} for i in range(10)]
+    (tmp_path / "h.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    result = call("import", "jsonl", "h.jsonl")
+
+    assert result.stderr.count("a new task") == 8
+    assert ", and 2 other tasks\n" in result.stderr
+
+
+def test_import_task_that_no_record_took_is_told(tmp_path):
+    (tmp_path / "h.jsonl").write_text(GOOD)
+    note = "--task film_ratng was used for no record: each names its own."
+
+    assert note in call("import", "jsonl", "h.jsonl", "-t", "film_ratng").stderr
+    assert "was used for" not in call("import", "jsonl", "h.jsonl", "-t", "Note-Title").stderr
+    (tmp_path / "h.jsonl").write_text(GOOD + '{"input": "x", "output": "y"}\n')
+    assert "was used for" not in call("import", "jsonl", "h.jsonl", "-t", "film_ratng").stderr
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv"])
+def test_import_of_nothing_names_the_help_of_its_kind(tmp_path, kind):
+    (tmp_path / "h").write_text(
+        '{"input": "", "output": ""}\n' if kind == "jsonl" else "input,output\n"
+    )
+
+    assert f"by which options: hydra-edge import {kind} --help" in call("import", kind, "h").stderr
+
+
 def test_import_interrupted_keeps_whole_records_and_says_how_many(tmp_path):
     lines = [json.dumps({"input": f"text {i}", "output": f"title {i}"}) for i in range(100)]
     (tmp_path / "h.jsonl").write_text("\n".join(lines))

@@ -8,8 +8,10 @@ import pytest
 from cli_runner import FakeLLM, FakePersonalizer
 from conftest import ScriptedLLM
 
+from hydra_edge import fitreport
+from hydra_edge.cli import views
 from hydra_edge.personalizer import Personalizer
-from hydra_edge.types import Record
+from hydra_edge.types import Record, ReportRow
 
 
 @pytest.fixture
@@ -87,6 +89,36 @@ def test_fit_head_all_tasks_are_fitted_the_largest_first(me):
     assert "+0.031 (80 % sure of +0.012 or more, n = 20)" in result.stdout
     assert "75 vectors reused, 5 embedded; 6 LLM calls (2 pools paid for earlier)" in result.stdout
     assert "a remark" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("switch", "utilities", "said"),
+    [
+        ("shared", (0.099, 0.062, None), True),
+        ("personal", (0.099, 0.2, 0.062), True),
+        ("shared", (0.062, 0.099, None), False),
+        ("shared", (0.0991, 0.0990, None), False),  # the table shows the same
+        ("shared", (None, 0.062, None), False),
+        ("baseline", (0.099, 0.062, None), False),
+    ],
+)
+def test_fit_head_says_where_others_gains_outweigh_the_users_own_queries(
+    me, monkeypatch, switch, utilities, said
+):
+    names = ("prompt-only RAG", "shared head", "my head")
+    rows = tuple(ReportRow(name, u, 5) for name, u in zip(names, utilities, strict=True))
+    report = me.fit_head("x")
+    [role] = report.roles
+    own = replace(report, roles=(replace(role, switch=switch, rows=rows),))
+    monkeypatch.setattr(me, "fit_head", lambda task=None, **_: own)
+
+    shown = call(me, "fit-head", "-t", "x", "--no-llm").stdout
+    remark = "(of your own 5 queries alone it would not be: what other users gained decides)"
+    assert (remark in shown) == said
+
+
+def test_rows_of_a_fit_are_known_by_the_names_they_are_shown_by():
+    assert tuple(views._ROWS.values()) == fitreport.ROWS[1:]
 
 
 def test_fit_head_one_budget_is_shared_by_all_tasks(me):

@@ -24,6 +24,10 @@ def test_empty_user_name_is_not_the_default_user(home, args):
     assert (home / "users" / "me.db").exists()
 
 
+def test_users_of_an_empty_folder_name_it(home):
+    assert f"Nobody yet in {home / 'users'}. Next: " in " ".join(call("users").stderr.split())
+
+
 @contextmanager
 def ordinary_user():
     """Go on without root's right to ignore modes, wherever tests run as root."""

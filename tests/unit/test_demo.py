@@ -2,10 +2,12 @@
 
 import importlib.util
 import stat
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from git_repository import GitRepository, quiet
 
 DEMO = Path(__file__).parents[2] / "examples" / "demo.py"
 
@@ -63,3 +65,32 @@ def test_demo_home_of_an_earlier_demo_is_made_anew(demo, tmp_path):
         demo.fresh_home(home)
         assert [path.name for path in home.iterdir()] == [demo.MARKER]
         (home / "me.sqlite").touch()
+
+
+@pytest.mark.parametrize("history", ["nowhere", "file", "repository of others"])
+def test_demo_that_cannot_read_the_history_says_so_without_a_traceback(
+    tmp_path, monkeypatch, history
+):
+    quiet(monkeypatch)
+    (tmp_path / "file").write_text("x")
+    if history == "repository of others":
+        repo = GitRepository(tmp_path / history)
+        repo.git("-c", "user.email=b@b", "commit", "--allow-empty", "-m", "One\n\nbody")
+    command = [sys.executable, DEMO, "--history", tmp_path / history, "--home", tmp_path / "home"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert ("--author NAME" in done.stderr) == (history == "repository of others")
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "home").exists()
+
+
+def test_demo_takes_the_commits_of_the_author_named(demo, tmp_path):
+    repo = GitRepository(tmp_path / "repo")
+    for email in ("b@b", "c@c"):
+        repo.git("-c", f"user.email={email}", "commit", "--allow-empty", "-m", f"{email}\n\nbody")
+    what, (record,) = demo.read_history(tmp_path / "repo", "B@b")
+
+    assert what.startswith("commits by B@b in ")
+    assert record.output == "b@b"

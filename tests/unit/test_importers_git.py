@@ -122,6 +122,15 @@ def test_git_unknown_author_is_refused_with_the_frequent_ones(repo):
         read(repo, author="b.b")
 
 
+@pytest.mark.parametrize("known", [False, True])
+def test_git_authors_to_choose_from_are_readable_with_the_option_that_does(repo, known):
+    repo.git("config", *(["user.email", "b@b"] if known else ["--unset", "user.email"]))
+    repo.commit("One\n\nbody", who="Аня\u202e <anja@example.org>")
+    said = r"authors are Аня\\u202e <anja@example.org> \(1\)\. Choose one of them: --author NAME"
+    with pytest.raises(ImportFormatError, match=said):
+        read(repo)
+
+
 def test_git_without_configured_address_is_refused_with_the_frequent_authors(repo):
     repo.git("config", "--unset", "user.email")
     repo.commit("One\n\nbody", who=BOB)

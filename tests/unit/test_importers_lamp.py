@@ -111,6 +111,12 @@ def test_lamp_file_of_several_people_needs_a_choice(save):
     assert record.id == "2"
 
 
+def test_lamp_people_not_in_ascii_are_named_as_they_are(save):
+    questions = save([question(ARTICLE, name="Аня"), question(ARTICLE, name="Уля\u202e")])
+    with pytest.raises(ImportFormatError, match=r"'Оля'.* first ids are Аня, Уля\\u202e\."):
+        read(questions, user="Оля")
+
+
 def test_lamp_bad_items_are_reported_and_the_others_kept(save):
     items = [ARTICLE, 7, {"title": "no text"}, {"text": " ", "title": "t"}, ARTICLE | {"id": [1]}]
     records, log = read(save([question(*items)]), task="news_headline")

@@ -190,3 +190,8 @@ def test_notes_need_a_folder(tmp_path, name):
 def test_note_of_any_text_is_taken_apart(text):
     found = parse_note(text)
     assert found.title == "" or found.title in text
+
+
+def test_note_that_cannot_be_read_is_named_as_it_is(tmp_path):
+    note(tmp_path, "Über\u202e.md", b"\xff")
+    assert read(tmp_path)[1].bad[0].reason == "Über\\u202e.md: not UTF-8"

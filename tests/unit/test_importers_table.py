@@ -60,6 +60,17 @@ def test_csv_missing_column_is_named_with_those_that_exist():
         read("Body;Title\na;b\n")
 
 
+def test_columns_not_in_ascii_are_named_as_they_are():
+    with pytest.raises(ImportFormatError, match="its columns are 'Вопрос', 'Ответ', '日本語'"):
+        read("Вопрос;Ответ;日本語\na;b;c\n")
+
+
+def test_columns_that_would_act_on_a_terminal_are_escaped():
+    with pytest.raises(ImportFormatError) as refused:
+        read("Bo\u202edy;\u2066Ti\x1b[2Jtle\na;b\n")
+    assert r"its columns are 'Bo\u202edy', '\u2066Ti\x1b[2Jtle'" in str(refused.value)
+
+
 def test_csv_asked_for_column_that_is_missing_is_named():
     with pytest.raises(ImportFormatError, match="no column 'key'; its columns are"):
         read("input,output\na,b\n", columns={"id": "key"})

@@ -47,6 +47,36 @@ def test_generate_private_shows_a_remote_llm_no_history(person: Make, scripted) 
     assert any("no history was put into the prompt" in note for note in generation.notes)
 
 
+def test_generate_private_records_left_out_are_told_to_the_owner(person: Make, scripted) -> None:
+    llm = scripted(titles, is_remote=True)
+    p = person([replace(r, private=True) for r in history(5)], llm=llm)
+    said = "private: no remote LLM is shown 5 of 5 records of paper_title; `hydra-edge history"
+    (note,) = p.generate("about speech").notes
+    assert note.startswith(said)
+    assert llm.prompts[-1].shots == ()
+    seen: list[str] = []
+    p.render_prompts("about speech", on_note=seen.append)
+    assert seen == [note]
+    assert not any(said in note for note in p.generate("about speech", private=True).notes)
+    assert not p.generate("about speech", k=0).notes, "who wants none misses none"
+
+
+def test_generate_private_records_are_told_to_nobody_who_may_not_see_them(
+    person: Make, scripted
+) -> None:
+    p = person(history(private_every=2), llm=scripted(titles, is_remote=True))
+    assert "20 of 40 records" in " ".join(p.generate("about speech").notes)
+    assert not p.generate("about speech", hide_private=True).notes
+
+
+@pytest.mark.parametrize(("every", "remote"), [(0, True), (2, False), (3, True)])
+def test_generate_nothing_is_told_where_few_or_no_records_are_kept_back(
+    person: Make, scripted, every: int, remote: bool
+) -> None:
+    p = person(history(private_every=every), llm=scripted(titles, is_remote=remote))
+    assert not p.generate("about speech").notes
+
+
 def test_generate_private_shows_a_local_llm_the_history(person: Make, scripted) -> None:
     llm = scripted(titles)
     generation = person(llm=llm).generate("about speech", private=True)

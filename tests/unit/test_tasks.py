@@ -159,6 +159,15 @@ def test_find_task_unknown_name_lists_what_exists() -> None:
         find_task("my_taems", used={"my_teams": 3, "paper_title": 1})
 
 
+def test_unknown_task_is_told_of_the_known_one_near_it() -> None:
+    with pytest.raises(UnknownTaskError, match=r"^No task 'film_ratng'; did you mean 'film_rat"):
+        find_task("Film-Ratng")
+    with pytest.raises(UnknownTaskError, match=r"did you mean 'my_teams'\? Known tasks: "):
+        find_task("my_team", used=["my_teams"])
+    with pytest.raises(UnknownTaskError, match=r"^No task 'nonsense'\. Known tasks: "):
+        find_task("nonsense")
+
+
 def test_find_task_label_set_includes_the_users_own_answers() -> None:
     labels = find_task("movie_tag", outputs=["noir", "ACTION", "noir "]).labels
     assert labels[-1] == "noir"
