@@ -8,6 +8,9 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # The versions the tests passed with; `make setup PINS=` takes the newest that pyproject.toml allows.
 PINS ?= --constraint constraints/dev.txt
 PINS_EXPORT ?= --constraint constraints/export.txt
+# Tests run in two processes, for many wait. Those of a file stay in one: they share an LLM or a
+# browser. Files are begun in their order, and so the longest tests, those of e2e, not at the end.
+TWICE := -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help demo test setup lint type test-fast test-export smoke install-check freeze bench readme clean
 
@@ -36,23 +39,21 @@ demo: $(VENV)/.local ## Personalize a local LLM on a sample history (HISTORY=pat
 
 setup: $(VENV)/.dev ## Install everything for development
 
-# Two processes, for many tests wait. Tests of a file stay in one: they share an LLM or a browser.
-# Files are begun in their order, and so the longest tests, those of e2e, not at the end.
 test: setup ## Run all tests, with the real base and a real local LLM
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest $(TWICE)
 
 test-fast: setup ## Run the tests that need no LLM
-	$(BIN)/python -m pytest -m "not model"
+	$(BIN)/python -m pytest $(TWICE) -m "not model"
 
 $(VENV)-export/.done: pyproject.toml constraints/export.txt
 	$(PYTHON) -m venv $(VENV)-export
 	$(VENV)-export/bin/python -m pip install --quiet --upgrade pip
 	@echo "installing torch and optimum into $(VENV)-export"
-	$(VENV)-export/bin/python -m pip install --quiet $(PINS_EXPORT) --editable ".[export]" pytest pytest-timeout hypothesis
+	$(VENV)-export/bin/python -m pip install --quiet $(PINS_EXPORT) --editable ".[export]" pytest pytest-timeout pytest-xdist hypothesis
 	@touch $@
 
 test-export: $(VENV)-export/.done ## Run the tests of making a base (needs torch, in a venv of its own)
-	$(VENV)-export/bin/python -m pytest tests/export
+	OMP_NUM_THREADS=1 $(VENV)-export/bin/python -m pytest $(TWICE) tests/export
 
 lint: setup ## Check style and import rules
 	$(BIN)/ruff check .

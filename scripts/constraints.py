@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # File -> what `make` installs with it.
 SETS = {
     "dev.txt": (".[local,dev,bench]",),
-    "export.txt": (".[export]", "pytest", "pytest-timeout", "hypothesis"),
+    "export.txt": (".[export]", "pytest", "pytest-timeout", "pytest-xdist", "hypothesis"),
 }
 NOT_PINNED = {"hydra-edge", "pip", "setuptools"}
 HEADER = "# Written by `python scripts/constraints.py`: what `make {target}` installs.\n"

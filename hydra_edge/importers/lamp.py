@@ -152,7 +152,7 @@ def _choose(by_id: dict[str, dict[str, Any]], user: str | None, path: Path) -> d
     first = ", ".join(repr(name)[1:-1][:40] for name in list(by_id)[:5])
     raise ImportFormatError(
         f"{path} holds {what}: it has {len(by_id)} questions, the first ids are {first}. "
-        "Expected one person's history. Choose one by its id."
+        "Expected one person's history. Choose one by its id: --person ID."
     )
 
 
