@@ -22,7 +22,10 @@ ENV_PREFIX = "HYDRA_EDGE_"
 _USER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 # Variables that are no settings; those of keys begin with KEY_.
 _OTHER_VARIABLES = ("HOME", "DEBUG")
-_CLOSE = 0.7  # how alike a variable and one of ours must be to be called a slip of the finger
+# How alike a variable and one of ours must be to be called a slip of the finger, and how far apart
+# in length: MODEL_DIR, BASE_DIR or DB_URL may be those of an application.
+_CLOSE = 0.8
+_LONGER = 2
 _LOCK_WAIT_S = 10.0
 # A temporary file nobody wrote to for so long belongs to a program that was killed.
 _LEFT_OVER_S = 3600.0
@@ -268,7 +271,9 @@ def _refuse_slips(kinds: Iterable[str]) -> None:
         name = variable.upper().removeprefix(ENV_PREFIX)
         if not value or name == variable.upper() or name.startswith("KEY_"):
             continue
-        near = [name] if name in ours else get_close_matches(name, ours, n=1, cutoff=_CLOSE)
+        alike = [one for one in ours if abs(len(one) - len(name)) <= _LONGER]
+        near = [one for one in alike if sorted(one) == sorted(name)]  # two letters swapped
+        near = near or get_close_matches(name, alike, n=1, cutoff=_CLOSE)
         if near and variable != (meant := ENV_PREFIX + near[0]):
             raise ConfigError(
                 f"environment {variable}: unknown setting; did you mean {meant}? Rename or unset "

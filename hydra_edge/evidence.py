@@ -19,7 +19,7 @@ from hydra_edge.history import History
 from hydra_edge.reranker import ProxyData, proxy_data
 from hydra_edge.store import Store, StoredChoice, StoredPool
 from hydra_edge.tasks import TaskSpec, answer_key
-from hydra_edge.types import Candidate, Double1d, Float1d, Float2d, Progress
+from hydra_edge.types import Candidate, Double1d, Float1d, Float2d, Int1d, Progress
 from hydra_edge.utility import utility
 
 # The latest pools, and the user's latest choices, a head is fitted on, at most: as many of each as
@@ -89,15 +89,18 @@ class PoolData:
 
     ``items`` are (scaled features (m, d), utilities (m,)); ``zero`` and ``rag`` hold the
     utility of the plain answers for the pseudo-queries that have them, else nan: ``(n,)``.
+    ``moments`` are how many records there were before each: ``(n,)``.
     """
 
     items: list[tuple[Float2d, Float1d]]
     zero: Float1d
     rag: Float1d
+    moments: Int1d
 
-    def since(self, first: int) -> PoolData:
-        """Return them without the first so many."""
-        return PoolData(self.items[first:], self.zero[first:], self.rag[first:])
+    def take(self, index: Int1d) -> PoolData:
+        """Return those at these places."""
+        items = [self.items[i] for i in index.tolist()]
+        return PoolData(items, self.zero[index], self.rag[index], self.moments[index])
 
 
 def saw_only_earlier(pool: StoredPool, history: History) -> bool:
@@ -173,16 +176,21 @@ def _pool_data(engine: Engine, history: History, model: str | None) -> PoolData:
         np.array([found.get(i, np.nan) for i in ids], dtype=np.float32)
         for found in (_plain(engine, history, model, kind, asked) for kind in ("zero", "rag"))
     )
-    return PoolData(items, zero, rag)
+    moments = np.array([place[i] for i in ids], dtype=np.int64)
+    return PoolData(items, zero, rag, moments)
 
 
 @dataclass(frozen=True, eq=False)
 class ChoiceItem:
-    """One answered choice as material to fit on: features, utilities, targets, each by row."""
+    """One answered choice as material to fit on: features, utilities, targets, each by row.
+
+    ``moment`` is how many records there were when it was made.
+    """
 
     features: Float2d
     utilities: Float1d
     target: Double1d
+    moment: int
 
 
 def _spread_target(utilities: Float1d, tau: float) -> Double1d:
@@ -208,7 +216,8 @@ def choice_item(
     if not offered or (choice.picked is not None and picked is None):
         return None
     place = history.place
-    past = history.before(_moment(engine.store, history, choice))
+    moment = _moment(engine.store, history, choice)
+    past = history.before(moment)
     shown = [history.records[place[r]] for r in choice.record_ids if r in place]
     vector = engine.encode_query(choice.query)
     pool = engine.pool(
@@ -221,7 +230,7 @@ def choice_item(
     else:
         target = _spread_target(utilities, tau)
     phi = pool_features(engine.features["adapter"], pool, past)
-    return ChoiceItem(phi, utilities, target)
+    return ChoiceItem(phi, utilities, target, moment)
 
 
 def _still_answers(
@@ -283,6 +292,11 @@ def adapter_evidence(
             *(item.target for item in choices),
         ],
     )
-    outdated = groups.n_groups - choose_span(prior, groups)
-    kept = groups.take(np.arange(outdated, groups.n_groups)) if outdated else groups
-    return AdapterEvidence(data.since(outdated), kept, outdated)
+    # Of pools and choices alike, what came first; a record's pool before a choice made then.
+    moments = np.concatenate([data.moments, [item.moment for item in choices]])
+    order = np.argsort(moments, kind="stable")
+    outdated = groups.n_groups - choose_span(prior, groups.take(order))
+    if outdated:
+        kept = np.sort(order[outdated:])
+        groups, data = groups.take(kept), data.take(kept[kept < len(data.items)])
+    return AdapterEvidence(data, groups, outdated)

@@ -26,6 +26,7 @@ from hydra_edge.forms import record_json
 
 if TYPE_CHECKING:
     from hydra_edge.importers import ImportLog
+    from hydra_edge.personalizer import Personalizer
     from hydra_edge.store import Store
     from hydra_edge.types import AddResult, JsonDict, Progress, Record
 
@@ -86,7 +87,7 @@ class Tally:
     new_tasks
         Those of them that are not built in, described or used; with the known name near it, or "".
     hidden
-        How many of each source are private.
+        How many records of each source are private, those there before included.
     stay_private
         How many were said to be public now, but are there already as private.
     """
@@ -104,20 +105,35 @@ class Tally:
             self._read_private += record.private
             yield record
 
-    def count(self, records: Iterable[Record], store: Store | None) -> Iterator[Record]:
+    def count(
+        self, records: Iterable[Record], store: Store | None, *, dry_run: bool
+    ) -> Iterator[Record]:
         """Pass records on as they go in; ``store`` is None if it is not there yet."""
         from hydra_edge.tasks import near_task
 
         known = known_tasks(store)
+        looks = self._said is False or (dry_run and self._said is None)
         for record in records:
             if record.task not in self.tasks and record.task not in known:
-                self.new_tasks[record.task] = near_task(record.task, known)
-            stays = not self._said and store is not None and _is_hidden(store, record)
+                # Each is compared with all that are known: of thousands nobody reads the names.
+                named = len(self.new_tasks) < TASKS_SHOWN
+                self.new_tasks[record.task] = near_task(record.task, known) if named else ""
+            stays = looks and store is not None and _is_hidden(store, record)
             self.tasks[record.task] += 1
             self._private += record.private
             self.hidden[record.source] += record.private or stays
             self.stay_private += self._said is False and stays
             yield record
+
+    def add(self, records: Iterable[Record], me: Personalizer) -> AddResult:
+        """Add records, and count the private ones as they were stored.
+
+        Texts that are private already are so under any id.
+        """
+        result = me.add(self.count(records, me.store, dry_run=False))
+        everyone, public = me.store.sources(), me.store.sources(public=True)
+        self.hidden = Counter({s: everyone.get(s, 0) - public.get(s, 0) for s in self.hidden})
+        return result
 
     @property
     def as_earlier(self) -> bool:
@@ -187,14 +203,14 @@ def run(
                 with suppress(UnknownUserError):  # nobody is there yet whose records matter
                     store = opened.enter_context(open_user(ctx, user)).store
                     records = as_wanted(records, store)
-                records = tally.count(records, store)
+                records = tally.count(records, store, dry_run=True)
                 samples = list(islice(records, SAMPLES))
                 deque(records, maxlen=0)  # read to the end, for the counts
         elif first is not None:
             with open_user(ctx, user, create=True) as me:
                 name = me.user
                 records = as_wanted(chain([first], records), me.store)
-                result = me.add(tally.count(records, me.store))
+                result = tally.add(records, me)
     if tally.as_earlier:
         those = "records of this repository" if as_before else "all records of this source"
         output.note(f"Kept private, as {those} are already; --public keeps new ones public.")

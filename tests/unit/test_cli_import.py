@@ -308,6 +308,32 @@ def test_import_source_breaking_off_keeps_what_came_before(tmp_path, monkeypatch
     assert len(records()) == 3
 
 
+def test_text_that_is_private_under_another_id_is_counted_as_it_is_stored(tmp_path):
+    line = {"input": "a secret text", "output": "a secret", "task": "note"}
+    (tmp_path / "first.jsonl").write_text(json.dumps(line | {"id": "z1"}))
+    (tmp_path / "then.jsonl").write_text(json.dumps(line | {"id": "z2"}) + "\n")
+    call("import", "jsonl", "first.jsonl", "--private")
+    told = call("import", "jsonl", "then.jsonl").stdout
+    assert "1 private (no remote LLM sees them; " in told
+    assert [r.private for r in records()] == [True, True]
+
+
+def test_lines_that_are_there_twice_are_one_private_record(tmp_path):
+    line = json.dumps({"input": "a text", "output": "an answer", "task": "note"})
+    (tmp_path / "twice.jsonl").write_text(f"{line}\n{line}\n")
+    assert "1 private (" in call("import", "jsonl", "twice.jsonl", "--private").stdout
+
+
+def test_thousands_of_new_tasks_are_not_each_compared_with_all(tmp_path, monkeypatch):
+    compared = []
+    monkeypatch.setattr("hydra_edge.tasks.near_task", lambda name, _: compared.append(name) or "")
+    lines = [{"input": f"a text {i}", "output": "x", "task": f"task_{i}"} for i in range(60)]
+    (tmp_path / "many.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    told = call("import", "jsonl", "many.jsonl").stderr
+    assert "and 52 other tasks" in " ".join(told.split())
+    assert len(compared) == 8
+
+
 # ---- private as before
 
 

@@ -72,7 +72,8 @@ def test_empty_variable_leaves_offline_on(monkeypatch: pytest.MonkeyPatch) -> No
 
 @pytest.mark.parametrize(
     ("variable", "meant"),
-    [("OFLINE", "OFFLINE"), ("OFFLINE_MODE", "OFFLINE"), ("TIMEOUT", "TIMEOUT_S"),
+    [("OFLINE", "OFFLINE"), ("TEMPRATURE", "TEMPERATURE"), ("TIMEOUT", "TIMEOUT_S"),
+     ("BASEURL", "BASE_URL"), ("UESR", "USER"), ("MODLE", "MODEL"),
      ("offline", "OFFLINE"), ("HOM", "HOME"), ("DEBUGG", "DEBUG")],
 )  # fmt: skip
 def test_unknown_variable_near_a_setting_is_named(
@@ -89,7 +90,9 @@ def test_unknown_variable_near_a_setting_is_named(
 def test_variable_like_no_setting_is_an_applications_own(monkeypatch: pytest.MonkeyPatch) -> None:
     ours = ("DEBUG", "KEY_OPENAI", "KEY_OFFLINE", "REQUIRE_BROWSER", "SCREENSHOTS",
             "SCREENSHOT_CALLS", "TRAINING_DATA")  # fmt: skip
-    for name in (*ours, "PORT", "CONTAINER", "VERSION"):
+    theirs = ("PORT", "CONTAINER", "VERSION", "DB_URL", "BASE_DIR", "API_BASE_URL", "USER_ID",
+              "MODEL_DIR", "DEBUG_LOG", "ONLINE", "MODE_OF_USE")  # fmt: skip
+    for name in (*ours, *theirs):
         monkeypatch.setenv(f"HYDRA_EDGE_{name}", "1")
     monkeypatch.setenv("OFLINE", "1")
     assert load_config(find_paths()) == Config()

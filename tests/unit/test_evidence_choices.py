@@ -11,6 +11,7 @@ from title_writer import TOPICS, Make, people
 
 from hydra_edge.active import prior_for
 from hydra_edge.evidence import adapter_evidence, choice_item, helped_by_then, reranker_evidence
+from hydra_edge.heads import Groups
 from hydra_edge.personalizer import Personalizer
 from hydra_edge.prompt import Prompt
 from hydra_edge.store import StoredChoice
@@ -266,3 +267,32 @@ def test_a_fit_leaves_out_what_a_changed_habit_speaks_against(person: Make, scri
     assert kept.outdated == total - after.n_queries
     assert p.generate("a text about vision once more", task=TASK, n=4).text == long
     assert len(p.store.choices(TASK)) == 60, "they are left out, not lost"
+
+
+def test_choices_of_before_the_pools_do_not_speak_against_them(
+    person: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A change is from what came first to what came then, whichever was a pool."""
+    p = person(records(40))
+    pools = p.fit_head(TASK, calls=400).pools_made
+    assert pools >= 8
+    for i in range(4):
+        made = p.generate(f"a text about {TOPICS[i]} today", task=TASK, n=4)
+        p.choose(generation_id=made.id, pick=1, keep=False)
+    # As if chosen when there was one record, before every pool.
+    monkeypatch.setattr("hydra_edge.evidence._moment", lambda *_: 1)
+    given: list[Groups] = []
+    monkeypatch.setattr(
+        "hydra_edge.evidence.choose_span",
+        lambda _prior, groups: given.append(groups) or groups.n_groups - 4,
+    )
+    found = learned_from(p)
+    (ordered,) = given
+    assert ordered.n_groups == pools + 4
+    assert found.outdated == 4
+    assert len(found.pools.items) == found.groups.n_groups == pools
+    assert len(found.pools.moments) == len(found.pools.zero) == pools
+    # The first four were the choices: one-hot, unlike a pool's spread.
+    first = ordered.take(np.arange(4)).targets
+    assert first is not None
+    assert set(first.tolist()) == {0.0, 1.0}
