@@ -5,11 +5,13 @@ import sys
 import weakref
 from dataclasses import dataclass, field, replace
 
+from filled_store import generation_of
 from typer.main import get_command
 from typer.testing import CliRunner
 
 from hydra_edge.cli.app import app
 from hydra_edge.config import find_paths
+from hydra_edge.personalizer import Personalizer
 from hydra_edge.store import Store
 from hydra_edge.tasks import BUILTIN
 from hydra_edge.types import (
@@ -181,3 +183,33 @@ class FakePersonalizer:
             "reranker", "personal", "it helps", rows, None, Gain(0.031, 0.012, 20), 40, 1.0, 3
         )
         return FitReport(task or "x", "text", 40, (role,), 5, 75, 6, 1, 2, 0.25, ("a remark",))
+
+
+def five_records():
+    """Add five records of two tasks and two sources to the default user; return them."""
+    new = [
+        Record("first text", "First", "note_title", "r1", 1.0, False, "a"),
+        Record("second text\x1b[2J", "Second [bold]", "note_title", "r2", 2.0, True, "a"),
+        Record("third text", "Third", "chat", "r3", 3.0, False, "b"),
+        Record("日本語のテキスト", "見出し 😀", "chat", "r4", 4.0, False, "b"),
+        Record("שלום", "עולם\nשורה", "chat", "r5", None, False, "b"),
+    ]
+    with Personalizer.open(create=True) as me:
+        me.add(new)
+    return new
+
+
+def answer_twice(monkeypatch):
+    """Log answers of the 30th and the 31st of January, and an own choice of each."""
+    for id_, moment in (("a", 1769731200.0), ("b", 1769817600.0)):
+        monkeypatch.setattr("time.time", lambda moment=moment: moment)
+        with Personalizer.open(create=True) as me:
+            me.store.log_generation(generation_of(id_, "asked", "x"), "m")
+            me.store.put_choice(id_, "chat", "asked", [Candidate("x")], (), None, "taken", None)
+
+
+def logged():
+    """Return which of these answers are still logged, and which are chosen from."""
+    with Personalizer.open() as me:
+        kept = [id_ for id_ in "ab" if me.store.generation(id_) is not None]
+        return kept, [choice.generation_id for choice in me.store.choices()]
