@@ -6,15 +6,16 @@ pseudo-query sees exactly what a real query at that moment would have seen.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from hydra_edge.tasks import TaskSpec, answer_key, fold_label, number
-from hydra_edge.types import Float1d, Float2d, Int1d, Record
+from hydra_edge.types import Bool1d, Float1d, Float2d, Int1d, Record
 from hydra_edge.utility import tokens
 
 # A record this many places back counts half: habits change, old ones should fade.
@@ -51,57 +52,116 @@ def opening_of(text: str) -> str:
     return first[0].lower() if first else ""
 
 
+def length_of(text: str) -> int:
+    """Count the tokens of a text."""
+    return len(tokens(text))
+
+
+def value_of(text: str) -> float:
+    """Return the number a text is, or nan."""
+    value = number(text) if len(text) <= _LONGEST_NUMBER else None
+    return np.nan if value is None else value
+
+
+@dataclass(frozen=True, eq=False)
+class Column:
+    """One property of each text, worked out when it is first asked for: few of many ever are.
+
+    ``values`` (n, ...) holds what ``of`` said of each text where ``known`` (n,), else nothing.
+    """
+
+    texts: Sequence[str]
+    of: Callable[[str], Any]
+    values: npt.NDArray[Any]
+    known: Bool1d
+
+    @classmethod
+    def blank(
+        cls, texts: Sequence[str], of: Callable[[str], Any], shape: tuple[int, ...] = ()
+    ) -> Column:
+        """Return a column of which nothing is known yet."""
+        kind = np.object_ if of is opening_of else np.float32
+        n = len(texts)
+        return cls(texts, of, np.empty((n, *shape), dtype=kind), np.zeros(n, dtype=np.bool_))
+
+    def __getitem__(self, rows: slice | Int1d) -> npt.NDArray[Any]:
+        """Return the property of these rows, ``(len(rows), ...)``."""
+        known = self.known[rows]
+        if not known.all():
+            for i in np.arange(len(self.known))[rows][~known].tolist():
+                self.values[i] = self.of(self.texts[i])
+                self.known[i] = True
+        return np.asarray(self.values[rows])
+
+    def extended(self, texts: Sequence[str]) -> Column:
+        """Return this column with rows for more texts at its end; all are given, old ones first."""
+        more = Column.blank(texts[len(self.known) :], self.of, self.values.shape[1:])
+        values = np.concatenate((self.values, more.values))
+        return Column(texts, self.of, values, np.concatenate((self.known, more.known)))
+
+    def only(self, index: Int1d) -> Column:
+        """Return the rows at these positions."""
+        texts = [self.texts[i] for i in index.tolist()]
+        return Column(texts, self.of, self.values[index], self.known[index])
+
+    def cut(self, n: int) -> Column:
+        """Return the first ``n`` rows; what is worked out for one column, both know."""
+        return Column(self.texts, self.of, self.values[:n], self.known[:n])
+
+
 @dataclass(frozen=True, eq=False)
 class Outputs:
     """What features need to know of each output, one row a record.
 
-    ``length`` (n,) in tokens; ``style`` (n, 5); ``value`` (n,) the number an output is, or nan.
+    ``length`` (n,) in tokens; ``style`` (n, 5); ``opening`` (n,) a text each; ``value`` (n,) the
+    number an output is, or nan.
     """
 
     text: tuple[str, ...]
-    length: Float1d
-    style: Float2d
-    opening: tuple[str, ...]
-    value: Float1d
+    length: Column
+    style: Column
+    opening: Column
+    value: Column
 
     @classmethod
     def of(cls, texts: Sequence[str]) -> Outputs:
         """Describe outputs."""
-        values = [number(t) if len(t) <= _LONGEST_NUMBER else None for t in texts]
         return cls(
             text=tuple(t.strip() for t in texts),
-            length=np.array([len(tokens(t)) for t in texts], dtype=np.float32),
-            style=np.array([style_of(t) for t in texts], dtype=np.float32).reshape(-1, 5),
-            opening=tuple(opening_of(t) for t in texts),
-            value=np.array([np.nan if v is None else v for v in values], dtype=np.float32),
+            length=Column.blank(texts, length_of),
+            style=Column.blank(texts, style_of, (len(STYLE_NAMES),)),
+            opening=Column.blank(texts, opening_of),
+            value=Column.blank(texts, value_of),
         )
 
     def extended(self, texts: Sequence[str]) -> Outputs:
-        """Return these and more outputs."""
-        more = Outputs.of(texts)
+        """Return these and more outputs; all are given, old ones first."""
         return Outputs(
-            self.text + more.text,
-            np.concatenate((self.length, more.length)),
-            np.concatenate((self.style, more.style)),
-            self.opening + more.opening,
-            np.concatenate((self.value, more.value)),
+            (*self.text, *(t.strip() for t in texts[len(self.text) :])),
+            self.length.extended(texts),
+            self.style.extended(texts),
+            self.opening.extended(texts),
+            self.value.extended(texts),
         )
 
     def only(self, index: Int1d) -> Outputs:
         """Return those at these positions."""
-        rows = index.tolist()
         return Outputs(
-            tuple(self.text[i] for i in rows),
-            self.length[index],
-            self.style[index],
-            tuple(self.opening[i] for i in rows),
-            self.value[index],
+            tuple(self.text[i] for i in index.tolist()),
+            self.length.only(index),
+            self.style.only(index),
+            self.opening.only(index),
+            self.value.only(index),
         )
 
     def cut(self, n: int) -> Outputs:
         """Return the first ``n``."""
         return Outputs(
-            self.text[:n], self.length[:n], self.style[:n], self.opening[:n], self.value[:n]
+            self.text[:n],
+            self.length.cut(n),
+            self.style.cut(n),
+            self.opening.cut(n),
+            self.value.cut(n),
         )
 
 
@@ -152,7 +212,7 @@ class History:
 
     def extended(self, records: Sequence[Record], inputs: Float2d, outputs: Float2d) -> History:
         """Return this history with more records at its end; all are given, old ones first."""
-        described = self.described.extended([r.output for r in records[len(self) :]])
+        described = self.described.extended([r.output for r in records])
         return History(self.task, tuple(records), inputs, outputs, described)
 
     def __len__(self) -> int:

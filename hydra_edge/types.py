@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 Half1d: TypeAlias = npt.NDArray[np.float16]
+Half2d: TypeAlias = npt.NDArray[np.float16]
 Float1d: TypeAlias = npt.NDArray[np.float32]
 Float2d: TypeAlias = npt.NDArray[np.float32]
 Double1d: TypeAlias = npt.NDArray[np.float64]

@@ -20,8 +20,6 @@ from hydra_edge.types import Float2d, Half1d, Progress, text_hash
 CHUNK = 256
 _CHUNK_LETTERS = 16_384
 _READ_LETTERS = 1_024
-# Vectors read from the cache at once: bounds the memory a long history takes in passing.
-READ = 4096
 # Texts of which no vector is stored (queries, candidates) whose vectors stay in memory.
 PASSING = 512
 _LATIN = re.compile(r"[A-Za-z]")  # of which an encoder knows every letter
@@ -147,21 +145,16 @@ class CachedEncoder:
         self, texts: Sequence[str], place: dict[str, int], out: Float2d, *, keep: bool
     ) -> list[str]:
         """Fill in the vectors there are; return the hashes of the others."""
-        missing: list[str] = []
-        keys = list(place)
-        for start in range(0, len(keys), READ):
-            part = keys[start : start + READ]
-            known = self.store.vectors(part, self.base_id)
-            passing = {
-                key: self._passing[key] for key in part if key in self._passing and key not in known
-            }
-            if passing and keep:
-                self._keep({texts[place[key]]: vector for key, vector in passing.items()})
-            known |= passing
-            if known:
-                out[[place[key] for key in known]] = np.stack(list(known.values()))
-            self.reused += len(known)
-            missing += [key for key in part if key not in known]
+        found = self.store.fill_vectors(out, place, self.base_id)
+        known = place.keys() & self._passing.keys()
+        passing = {key: self._passing[key] for key in known if not found[place[key]]}
+        if passing and keep:
+            self._keep({texts[place[key]]: vector for key, vector in passing.items()})
+        for key, vector in passing.items():
+            out[place[key]] = vector
+            found[place[key]] = True
+        missing = [key for key, row in place.items() if not found[row]]
+        self.reused += len(place) - len(missing)
         return missing
 
     def _remember(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from pathlib import Path
+from statistics import mode
 
 import numpy as np
 
@@ -32,6 +34,19 @@ def left_of(text: str, path: Path) -> list[str]:
     """Return the words of a text still found in the raw bytes."""
     raw = raw_bytes(path)
     return [word for word in text.lower().split() if word.encode() in raw]
+
+
+def cached_vectors(
+    store: Store, hashes: Sequence[str], base_id: str, width: int | None = None
+) -> dict[str, np.ndarray]:
+    """Return the cached vectors of texts by their hash; as wide as most of the base's are."""
+    rows = store._db.connection.execute(
+        "SELECT length(vector) FROM vectors JOIN bases ON bases.seq = base WHERE base_id = ?",
+        (base_id,),
+    ).fetchall()
+    out = np.zeros((len(hashes), width or (mode(rows)[0] // 2 if rows else 1)), dtype=np.float32)
+    found = store.fill_vectors(out, {key: row for row, key in enumerate(hashes)}, base_id)
+    return {hashes[row]: out[row].astype(np.float16) for row in np.flatnonzero(found).tolist()}
 
 
 def filler(n: int, seed: int = 0) -> list[Record]:

@@ -43,9 +43,10 @@ def _output_similarity(history: History, shortlist: Shortlist, vectors: Float2d)
     if history.task.kind == "text":
         return np.asarray(np.clip(vectors @ vectors.T, 0.0, 1.0), dtype=np.float32)
     described = history.described
+    values = described.value[index].tolist()
     rows = [
-        history.agreement(described.text[i], float(described.value[i]), index)
-        for i in index.tolist()
+        history.agreement(described.text[i], value, index)
+        for i, value in zip(index.tolist(), values, strict=True)
     ]
     return np.stack(rows)
 

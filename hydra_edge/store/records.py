@@ -54,17 +54,14 @@ def as_read(connection: Connection, rewrites: int | None) -> bool:
 def record_of(row: Sequence[Any]) -> Record:
     """Read one row of ``COLUMNS``."""
     record_id, task, moment, private, source, text, output = row
+    if not (
+        type(record_id) is type(task) is type(source) is type(text) is type(output) is str
+    ):  # seldom, and asking for each costs as much as all else
+        record_id, task, source = text_of(record_id), text_of(task), text_of(source)
+        text, output = text_of(text), text_of(output)
     if moment is not None and not isinstance(moment, float):
         raise DamagedValueError(f"got {type(moment).__name__}, expected a time")
-    return Record(
-        input=text_of(text),
-        output=text_of(output),
-        task=text_of(task),
-        id=text_of(record_id),
-        time=moment,
-        private=bool(private),
-        source=text_of(source),
-    )
+    return Record(text, output, task, record_id, moment, bool(private), source)
 
 
 @dataclass(frozen=True, slots=True)

@@ -148,12 +148,14 @@ def _as_text(value: object) -> str:
 
 def hash_key(text_hash: str | bytes) -> bytes:
     """Return a text's hash as it is stored: the 32 bytes it stands for."""
-    if isinstance(text_hash, str):
-        with contextlib.suppress(ValueError):
-            if len(text_hash) == _HASH_LETTERS:
-                return bytes.fromhex(text_hash)
+    if not isinstance(text_hash, str):
+        return text_hash
+    if len(text_hash) != _HASH_LETTERS:
         return text_hash.encode("utf-8", "surrogatepass")
-    return text_hash
+    try:
+        return bytes.fromhex(text_hash)
+    except ValueError:
+        return text_hash.encode("utf-8", "surrogatepass")
 
 
 def _marking(function: Callable[[Any], Any], interrupted: Event) -> Callable[[Any], Any]:

@@ -39,8 +39,10 @@ from hydra_edge.store.records import Revision, TaskCounts
 from hydra_edge.store.schema import reindex
 from hydra_edge.types import (
     AddResult,
+    Bool1d,
     Candidate,
     Completion,
+    Float2d,
     ForgetReceipt,
     Generation,
     HeadState,
@@ -262,13 +264,25 @@ class Store:
                 connection, query, task, limit, before=before, postings=postings
             )
 
-    def vectors(self, hashes: Sequence[str], base_id: str) -> dict[str, npt.NDArray[np.float16]]:
-        """Return cached vectors, each ``(d,)`` float16, for those text hashes that have one.
+    def fill_vectors(self, out: Float2d, rows: Mapping[str, int], base_id: str) -> Bool1d:
+        """Read cached vectors into the rows of a matrix.
 
-        A damaged one (not as long as the others of its base, or not finite) counts as none.
+        A damaged one (not as wide as the matrix, or not finite) counts as none.
+
+        Parameters
+        ----------
+        out
+            Shape ``(n, d)``, written to.
+        rows
+            ``types.text_hash`` of a text -> the row its vector belongs in.
+
+        Returns
+        -------
+        Bool1d
+            Shape ``(n,)``: which rows were written.
         """
         with self._db.reading() as connection:
-            return vectors.read(connection, hashes, base_id)
+            return vectors.fill(connection, out, rows, base_id)
 
     def put_vectors(
         self,

@@ -18,9 +18,11 @@ from hydra_edge.store.database import Database
 from hydra_edge.store.records import as_read
 from hydra_edge.store.schema import hash_key
 from hydra_edge.store.values import CHUNK, bind
-from hydra_edge.types import Half1d, text_hash
+from hydra_edge.types import Bool1d, Float2d, Half2d, Int1d, text_hash
 
 _BATCH = 2000
+# All vectors are read where a search for each would take longer: one more in so many is wanted.
+_SCAN = 3
 # Vectors of a base that say how long each is: most of them are whole.
 _WITNESSES = 50
 
@@ -41,39 +43,50 @@ def _size(connection: Connection, base: int) -> int:
     return 0 if row is None else int(row[0])
 
 
-def _unpacked(blobs: Sequence[Any], size: int) -> list[Half1d | None]:
-    """Return vectors as they were put, None for those that are not whole or not finite."""
-    found: list[Half1d | None] = [None] * len(blobs)
+def _unpacked(blobs: Sequence[Any], size: int) -> tuple[Int1d, Half2d]:
+    """Return which vectors are whole and finite, and these as they were put: ``(k,), (k, d)``."""
     whole = [i for i, b in enumerate(blobs) if isinstance(b, bytes) and len(b) == size]
     if size % 2 or not whole:
-        return found
-    table = np.frombuffer(b"".join(blobs[i] for i in whole), "<f2").reshape(len(whole), size // 2)
+        return np.zeros(0, dtype=np.int64), np.zeros((0, size // 2), dtype=np.float16)
+    table = np.frombuffer(b"".join([blobs[i] for i in whole]), "<f2").reshape(-1, size // 2)
     table = table.astype(np.float16, copy=False)
-    for row in np.flatnonzero(np.isfinite(table).all(axis=1)).tolist():
-        found[whole[row]] = table[row]
-    return found
+    finite = np.isfinite(table).all(axis=1)
+    index = np.array(whole, dtype=np.int64)
+    return (index, table) if finite.all() else (index[finite], table[finite])
 
 
-def read(connection: Connection, hashes: Sequence[str], base_id: str) -> dict[str, Half1d]:
-    """Return the vectors known for these texts; see ``Store.vectors``."""
-    base = _base(connection, base_id)
-    found: dict[str, Half1d] = {}
-    if base is None:
-        return found
-    size = _size(connection, base)
-    names = {hash_key(text): text for text in hashes}
-    keys = list(names)
+def _rows_of(
+    connection: Connection, base: int, keys: Sequence[bytes]
+) -> Iterator[list[tuple[Any, Any]]]:
+    """Yield hashes and vectors, all that are asked for among them, some at a time."""
+    newest = connection.execute("SELECT MAX(seq) FROM vectors").fetchone()[0] or 0
+    if len(keys) * _SCAN > newest:  # one look through the file is faster than a search for each
+        rows = connection.execute("SELECT hash, vector FROM vectors WHERE +base = ?", (base,))
+        while batch := rows.fetchmany(_BATCH):
+            yield batch
+        return
     for start in range(0, len(keys), CHUNK):
         part = keys[start : start + CHUNK]
-        rows = connection.execute(
-            "SELECT hash, vector FROM vectors "
-            f"WHERE hash IN ({', '.join('?' * len(part))}) AND base = ?",
-            (*part, base),
+        marks = ", ".join("?" * len(part))
+        yield connection.execute(
+            f"SELECT hash, vector FROM vectors WHERE hash IN ({marks}) AND base = ?", (*part, base)
         ).fetchall()
-        unpacked = _unpacked([blob for _, blob in rows], size)
-        for (key, _), vector in zip(rows, unpacked, strict=True):
-            if vector is not None:
-                found[names[key]] = vector
+
+
+def fill(connection: Connection, out: Float2d, rows: Mapping[str, int], base_id: str) -> Bool1d:
+    """Read the vectors known for some texts; see ``Store.fill_vectors``."""
+    found = np.zeros(len(out), dtype=np.bool_)
+    base = _base(connection, base_id)
+    if base is None:
+        return found
+    size = 2 * out.shape[1]
+    by_key = {hash_key(text): row for text, row in rows.items()}
+    for batch in _rows_of(connection, base, list(by_key)):
+        asked = [(by_key[key], blob) for key, blob in batch if key in by_key]
+        index, table = _unpacked([blob for _, blob in asked], size)
+        filled = np.array([row for row, _ in asked], dtype=np.int64)[index]
+        out[filled] = table
+        found[filled] = True
     return found
 
 
@@ -84,7 +97,7 @@ def damaged(connection: Connection) -> int:
         size = _size(connection, base)
         rows = connection.execute("SELECT vector FROM vectors WHERE base = ?", (base,))
         while batch := rows.fetchmany(_BATCH):
-            n += sum(v is None for v in _unpacked([blob for (blob,) in batch], size))
+            n += len(batch) - len(_unpacked([blob for (blob,) in batch], size)[0])
     return n
 
 

@@ -52,7 +52,7 @@ def look_at_everything(store: Store) -> None:
     store.search("input many")
     store.bm25("input 7 words", "general", 10)
     store.bm25("input 7 words", "general", 10, postings=2)
-    store.vectors([f"h{i}" for i in range(50)], "b")
+    store.fill_vectors(np.zeros((50, 2)), {f"h{i}": i for i in range(50)}, "b")
     store.pools()
     store.choices()
     store.helped_counts("t")

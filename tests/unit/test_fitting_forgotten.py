@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from cli_runner import call
 from cli_runner import records as records_of
+from filled_store import cached_vectors
 
 from hydra_edge import fitting
 from hydra_edge.config import Config, find_paths
@@ -72,7 +73,7 @@ def forget_elsewhere(p: Personalizer, *ids: str) -> None:
 
 
 def vectors_of(store: Store, base_id: str, *texts: str) -> int:
-    return len(store.vectors([text_hash(text) for text in texts], base_id))
+    return len(cached_vectors(store, [text_hash(text) for text in texts], base_id))
 
 
 def secrets_left(p: Personalizer) -> int:

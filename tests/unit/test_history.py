@@ -29,6 +29,30 @@ def test_before_sees_only_what_was_there() -> None:
     assert "epsilon" not in past.profile.openings
 
 
+def test_outputs_are_looked_at_only_where_something_is_asked_of_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[str] = []
+    monkeypatch.setattr(
+        "hydra_edge.history.length_of", lambda text: seen.append(text) or len(text.split())
+    )
+    words = [" ".join(["word"] * (i + 1)) for i in range(6)]
+    whole = make(words)
+    past = whole.before(4)
+    assert seen == []
+    assert past.described.length[np.array([3, 1])].tolist() == [4.0, 2.0]
+    assert whole.described.length[1:3].tolist() == [2.0, 3.0]
+    assert sorted(seen, key=len) == [words[1], words[2], words[3]], "each once, cut off or not"
+    longer = [*words, "a b c"]
+    records = [Record(f"in {i}", o, "paper_title", id=str(i)) for i, o in enumerate(longer)]
+    rows = np.zeros((7, 8), dtype=np.float32)
+    grown = whole.extended(records, rows, rows)
+    some = grown.only(np.array([2, 3, 6]), grown.task)
+    assert some.described.length[:].tolist() == [3.0, 4.0, 3.0]
+    assert seen[3:] == ["a b c"], "what was known before is not asked again"
+    assert grown.described.length[:].tolist() == [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 3.0]
+
+
 @pytest.mark.parametrize("beyond", [3, 100])
 def test_cosines_compare_a_query_with_each_input(
     beyond: int, monkeypatch: pytest.MonkeyPatch

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
+from filled_store import cached_vectors
 
 from hydra_edge import answering
 from hydra_edge.adapter import choose, merge
@@ -116,7 +117,7 @@ def test_generate_record_forgotten_while_the_llm_writes_throws_the_answer_away(
 
     assert SECRET not in str(refusal.value)
     assert person.store.last_generation() is None
-    assert not person.store.vectors([text_hash(SECRET)], person.bundle.base_id)
+    assert not cached_vectors(person.store, [text_hash(SECRET)], person.bundle.base_id)
     with pytest.raises(ConfigError, match="Nothing was generated"):
         desk.explain(None)
     person.close()
@@ -201,8 +202,8 @@ def test_pool_record_shown_that_is_not_in_the_history_leaves_no_vector(
 
     assert len(pool.shown_vectors) == 3
     of_shown = [text_hash(record.output) for record in (gone, *RECORDS)]
-    assert set(person.store.vectors(of_shown, base_id)) == set(of_shown[1:])
-    assert bool(person.store.vectors([text_hash("an answer")], base_id)) is keep
+    assert set(cached_vectors(person.store, of_shown, base_id)) == set(of_shown[1:])
+    assert bool(cached_vectors(person.store, [text_hash("an answer")], base_id)) is keep
 
 
 # ---- between two calls

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from filled_store import cached_vectors
 from serving import LONG_S, EchoLLM, GatedLLM, history
 
 from hydra_edge import resources
@@ -317,7 +318,7 @@ def test_fit_stopped_while_embedding_changes_no_head_and_keeps_vectors(make):
 def trace_of(person: Personalizer, record: Record) -> set[str]:
     """Say where a forgotten record has left something."""
     hashes = [text_hash(record.input), text_hash(record.output)]
-    left = {"vector"} if person.store.vectors(hashes, person.bundle.base_id) else set()
+    left = {"vector"} if cached_vectors(person.store, hashes, person.bundle.base_id) else set()
     if any(record.id in (p.query_id, *p.record_ids) for p in person.store.pools()):
         left.add("pool")
     return left

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from filled_store import cached_vectors
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -85,7 +86,7 @@ def test_add_replaced_text_loses_its_vector_unless_another_has_it(store: Store) 
     hashes = [text_hash("old"), text_hash("shared")]
     store.put_vectors("base", {h: np.ones(4, dtype=np.float32) for h in hashes})
     store.add([Record("new", "new", id="a")])
-    assert set(store.vectors(hashes, "base")) == {text_hash("shared")}
+    assert set(cached_vectors(store, hashes, "base")) == {text_hash("shared")}
 
 
 def put_pools(store: Store) -> None:
@@ -112,7 +113,7 @@ def test_add_replaced_text_takes_pools_about_it_or_showing_it_with_it(
     store.put_vectors("base", {h: np.ones(4) for h in answers})
     assert store.add([Record(text, output, id="a")]).updated == 1
     assert [p.key for p in store.pools()] == ["others", "nobody"]
-    assert store.vectors(answers, "base").keys() == set(answers[1:])
+    assert cached_vectors(store, answers, "base").keys() == set(answers[1:])
     assert store.check() == []
 
 
@@ -132,7 +133,7 @@ def test_add_that_replaces_no_text_keeps_pools_and_vectors(store: Store, again: 
     store.put_vectors("base", {text_hash("old"): np.ones(4)})
     store.add([again])
     assert len(store.pools()) == 4
-    assert store.vectors([text_hash("old")], "base")
+    assert cached_vectors(store, [text_hash("old")], "base")
 
 
 def test_add_stopped_in_a_later_batch_leaves_nothing_made_of_a_replaced_text(
@@ -151,7 +152,7 @@ def test_add_stopped_in_a_later_batch_leaves_nothing_made_of_a_replaced_text(
 
     with pytest.raises(OSError, match="cable pulled"):
         store.add(broken())
-    left = store.vectors([text_hash(r.input) for r in old], "base")
+    left = cached_vectors(store, [text_hash(r.input) for r in old], "base")
     assert left.keys() == {text_hash(f"old {i}") for i in range(500, 600)}
     assert [p.key for p in store.pools()] == ["second batch"]
 
@@ -167,7 +168,7 @@ def test_add_batch_that_fails_keeps_what_was_made_of_its_texts(store: Store) -> 
         store.add([Record("new", "out", id="a")])
     assert store.get("a").input == "old"
     assert len(store.pools()) == 4
-    assert store.vectors([text_hash("old")], "base")
+    assert cached_vectors(store, [text_hash("old")], "base")
 
 
 def test_add_same_id_from_other_source_is_renamed_idempotently(store: Store) -> None:

@@ -55,7 +55,7 @@ CALLS: dict[str, Callable[[Store], object]] = {
     "read": lambda store: store.records(),
     "revision": lambda store: store.revision(),
     "search": lambda store: store.search("qwzjk"),
-    "vectors": lambda store: store.vectors([text_hash(SECRET)], "base"),
+    "vectors": lambda store: store.fill_vectors(np.zeros((1, 2)), {text_hash(SECRET): 0}, "base"),
     "log": lambda store: store.generation("g"),
     "add": lambda store: store.add([Record("new", "x")]),
     "choose": lambda store: store.put_choice("g", "t", "q", [Candidate("c")], (), 0, "c", None),
