@@ -163,6 +163,16 @@ class _Row:
             )
         return str(value)
 
+    def id(self) -> str:
+        """Return what to call the record; a line without an id is called by user and place.
+
+        Raises
+        ------
+        HydraError
+            If it has one that is no text: ``text`` says what that is.
+        """
+        return self.text("id") if self.line.get("id") else f"{self.name('user')}-{self.place}"
+
     def name(self, name: str) -> str:
         """Return ``user`` or ``task``.
 
@@ -267,8 +277,8 @@ def read_users(paths: Sequence[Path]) -> list[UserHistory]:
     ------
     HydraError
         If a file cannot be read or is there twice, a line's ``seq`` is no number or its ``time`` no
-        moment where it decides, or its user, task, input or output no text, or its user or task
-        blank.
+        moment where it decides, or its id, user, task, input or output no text, or its user or
+        task blank.
     """
     check_distinct(paths)
     of_user: dict[tuple[str, str], list[_Row]] = {}
@@ -318,7 +328,7 @@ def read_users(paths: Sequence[Path]) -> list[UserHistory]:
             tuple(
                 Record(
                     input=row.text("input"), output=row.text("output"), task=task,
-                    id=str(row.line.get("id") or f"{user}-{row.place}"), time=moment,
+                    id=row.id(), time=moment,
                 )
                 for moment, row in lines
             ),

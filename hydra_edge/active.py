@@ -179,13 +179,15 @@ def idle_notes(*heads: HeadInfo) -> tuple[str, ...]:
 class ActiveHead:
     """The weights in force, ready to score and explain.
 
-    ``posterior`` carries the personal head's uncertainty; None while another serves.
+    ``posterior`` carries the personal head's uncertainty; None while another serves. ``state`` is
+    the stored head whose switch says which does; None where there is none that may.
     """
 
     info: HeadInfo
     features: FeatureMap
     weight: Float1d
     posterior: ConditionalLogit | None
+    state: HeadState | None = None
 
     @classmethod
     def of(
@@ -217,7 +219,7 @@ class ActiveHead:
             n_queries=0 if state is None else state.n_queries,
             reason=reason,
         )
-        return cls(info, features, weight, posterior)
+        return cls(info, features, weight, posterior, state)
 
     @classmethod
     def shared(cls, bundle: Bundle, task: TaskSpec, features: FeatureMap) -> ActiveHead:

@@ -15,9 +15,9 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 from hydra_edge.config import Config, Paths
 from hydra_edge.encoder import TextEncoder
-from hydra_edge.errors import CancelledError, ClosedError, ConfigError, StoreError
+from hydra_edge.errors import CancelledError, ClosedError, ConfigError
 from hydra_edge.llm import LLM
-from hydra_edge.personalizer import Personalizer
+from hydra_edge.personalizer import Personalizer, closed_while_adding
 from hydra_edge.turns import StopSignal
 from hydra_edge.types import AddResult, Generation, Record
 
@@ -84,13 +84,6 @@ def _teller(
             loop.call_soon_threadsafe(call, *args, context=context)
 
     return tell
-
-
-def _closed_while_adding() -> ClosedError:
-    return ClosedError(
-        "Adding has ended: got close() before all records were stored; expected it afterwards. "
-        "Whole batches are stored: open it again and add all of them again, which is safe."
-    )
 
 
 class AsyncPersonalizer:
@@ -228,12 +221,7 @@ class AsyncPersonalizer:
         """Add records for as long as somebody waits for it and this is open."""
         if isinstance(records, Iterable):  # else it is one record, or `add` says what is wrong
             records = self._while_wanted(records, cancelled)
-        try:
-            return self.personalizer.add(records, **options)
-        except StoreError as err:
-            if self._closed:
-                raise _closed_while_adding() from err
-            raise
+        return self.personalizer.add(records, **options)
 
     def _while_wanted(
         self, records: Iterable[Record], cancelled: threading.Event
@@ -242,7 +230,7 @@ class AsyncPersonalizer:
             if cancelled.is_set():
                 raise CancelledError("Adding was cancelled. Whole batches before that are stored.")
             if self._closed:
-                raise _closed_while_adding()
+                raise closed_while_adding()
             yield record
 
     async def close(self) -> None:

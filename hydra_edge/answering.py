@@ -10,11 +10,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from hydra_edge.active import idle_notes
+from hydra_edge.active import ActiveHead, idle_notes
 from hydra_edge.adapter import choose, merge
 from hydra_edge.candidates import sample_pool
 from hydra_edge.egress import Outgoing, Withdrawn
 from hydra_edge.errors import BackendError, CancelledError, ConfigError, StoreError
+from hydra_edge.learning import model_of
 from hydra_edge.llm import LLM
 from hydra_edge.prompt import Prompt, Unfolding
 from hydra_edge.stopping import Votes
@@ -189,7 +190,7 @@ def decide(asked: Asked) -> Generation:
         text=choice.text,
         candidates=choice.candidates,
         records=kept,
-        head=head.info,
+        head=_told(head, asked.model),
         reranker=out.ranking.head,
         usage=Usage(
             llm_calls=1 + bool(engine.zero_shot_draws(out.prompt, asked.n)),
@@ -207,6 +208,14 @@ def decide(asked: Asked) -> Generation:
             *_unheard(completions, candidates, head.info),
         ),
     )
+
+
+def _told(head: ActiveHead, model: str) -> HeadInfo:
+    """Say which weights chose, and why; not which LLM taught them: apps are told this, too."""
+    if model_of(head.state) in (None, model):
+        return head.info
+    why = filter(None, (head.info.reason, "fitted on another LLM's answers"))
+    return replace(head.info, reason="; ".join(why))
 
 
 def _check_usable(asked: Asked, candidates: Sequence[Candidate], task: TaskSpec) -> None:

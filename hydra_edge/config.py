@@ -26,6 +26,9 @@ _OTHER_VARIABLES = ("HOME", "DEBUG")
 # in length: MODEL_DIR, BASE_DIR or DB_URL may be those of an application.
 _CLOSE = 0.8
 _LONGER = 2
+# How alike what is before one of our names must be to our prefix. HYDRA_ alone is of others.
+_CLOSE_PREFIX = 0.9
+_USERS_SHOWN = 5  # where a name is told that nobody has
 _LOCK_WAIT_S = 10.0
 # A temporary file nobody wrote to for so long belongs to a program that was killed.
 _LEFT_OVER_S = 3600.0
@@ -85,6 +88,18 @@ def check_user_name(user: str) -> str:
             "'.', '_', '@' or '-', starting with a letter or digit."
         )
     return user
+
+
+def other_users(file: Path) -> str:
+    """Name the people there are beside the one of a file, those of the nearest names first.
+
+    Empty if there are none.
+    """
+    names = sorted(path.stem for path in file.parent.glob("*.db") if path.stem != file.stem)
+    near = get_close_matches(file.stem, names, n=_USERS_SHOWN)
+    names = [*near, *(name for name in names if name not in near)]
+    more = len(names) - _USERS_SHOWN
+    return ", ".join(names[:_USERS_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def expanded(path: str | Path) -> Path:
@@ -264,21 +279,30 @@ def load_config(paths: Paths) -> Config:
 def _refuse_slips(kinds: Iterable[str]) -> None:
     """Refuse a variable that seems to be one of ours mistyped: nobody would notice its absence.
 
-    Others that begin like ours may be those of an application around us.
+    Others that begin like ours may be those of an application around us, so that where the prefix
+    is mistyped the rest must be one of our names.
     """
     ours = [*(name.upper() for name in kinds), *_OTHER_VARIABLES]
     for variable, value in sorted(os.environ.items()):
         name = variable.upper().removeprefix(ENV_PREFIX)
-        if not value or name == variable.upper() or name.startswith("KEY_"):
+        if not value or name.startswith("KEY_"):
             continue
-        alike = [one for one in ours if abs(len(one) - len(name)) <= _LONGER]
-        near = [one for one in alike if sorted(one) == sorted(name)]  # two letters swapped
-        near = near or get_close_matches(name, alike, n=1, cutoff=_CLOSE)
+        if name == variable.upper():
+            named = [one for one in ours if name.endswith(one)]
+            near = [one for one in named if _is_near_prefix(name.removesuffix(one))]
+        else:
+            alike = [one for one in ours if abs(len(one) - len(name)) <= _LONGER]
+            near = [one for one in alike if sorted(one) == sorted(name)]  # two letters swapped
+            near = near or get_close_matches(name, alike, n=1, cutoff=_CLOSE)
         if near and variable != (meant := ENV_PREFIX + near[0]):
             raise ConfigError(
                 f"environment {variable}: unknown setting; did you mean {meant}? Rename or unset "
                 "it."
             )
+
+
+def _is_near_prefix(text: str) -> bool:
+    return bool(get_close_matches(text, [ENV_PREFIX], cutoff=_CLOSE_PREFIX))
 
 
 def way_online(paths: Paths) -> str:

@@ -28,12 +28,12 @@ from hydra_edge.fitreport import (
 from hydra_edge.history import History
 from hydra_edge.learning import (
     CHOICES_UP_TO,
-    IMPORTED,
     MODEL,
     UPDATED,
     StepLostError,
     Taken,
     learn_choice,
+    model_of,
 )
 from hydra_edge.llm import LLM
 from hydra_edge.pools import NO_TURN, Budget, PoolRun, Sampling, collect, preview
@@ -129,18 +129,6 @@ def _stored_reranker(
         return fitted
     saved = engine.store.save_head(fitted.state, rewrites=as_read)
     return replace(fitted, report=replace(fitted.report, version=saved.version))
-
-
-def model_of(head: HeadState | None) -> str | None:
-    """Return the LLM whose pools an adapter's head was fitted on, to fit it again on the same.
-
-    None, for pools of all LLMs: no LLM was named, or an earlier release fitted it. What an
-    imported head says is of another device's pools.
-    """
-    if head is None or head.report.get(IMPORTED):
-        return None
-    model = head.report.get(MODEL)
-    return model if isinstance(model, str) else None
 
 
 def fit_adapter(

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from hydra_edge.errors import BytesRemainError, HydraError
-from hydra_edge.fitting import fit_task, model_of
+from hydra_edge.fitting import fit_task
+from hydra_edge.learning import model_of
 from hydra_edge.pools import Budget, Sampling
 from hydra_edge.resources import Resources
 from hydra_edge.types import ForgetReceipt, Progress

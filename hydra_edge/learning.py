@@ -39,6 +39,18 @@ class StepLostError(Exception):
     """A step is to be taken back that others followed: only a fit can."""
 
 
+def model_of(head: HeadState | None) -> str | None:
+    """Return the LLM whose pools an adapter's head was fitted on, to fit it again on the same.
+
+    None, for pools of all LLMs: no LLM was named, or an earlier release fitted it. What an
+    imported head says is of another device's pools.
+    """
+    if head is None or head.report.get(IMPORTED):
+        return None
+    model = head.report.get(MODEL)
+    return model if isinstance(model, str) else None
+
+
 @dataclass(frozen=True, eq=False)
 class Answered:
     """A logged generation and what the user made of it.

@@ -27,7 +27,7 @@ from hydra_edge.config import Config, Paths, find_paths, load_config, make_priva
 from hydra_edge.egress import Question, outgoing
 from hydra_edge.encoder import TextEncoder
 from hydra_edge.engine import Engine
-from hydra_edge.errors import CancelledError, ConfigError
+from hydra_edge.errors import CancelledError, ClosedError, ConfigError, StoreError
 from hydra_edge.fitting import fit_prompts, fit_task, learn
 from hydra_edge.forgetting import clear_log_and_choices, forget_records
 from hydra_edge.headfile import adopted, exportable, head_from_json, head_to_json
@@ -53,6 +53,14 @@ from hydra_edge.types import (
     Record,
     Role,
 )
+
+
+def closed_while_adding() -> ClosedError:
+    """Say what becomes of records whose adding was under way when it was closed."""
+    return ClosedError(
+        "Adding has ended: got close() before all records were stored; expected it afterwards. "
+        "Whole batches are stored: open it again and add all of them again, which is safe."
+    )
 
 
 class Personalizer:
@@ -240,7 +248,12 @@ class Personalizer:
         self._resources.check_open()
         given = [records] if isinstance(records, Record) else records
         check_several("records", given, "a Record, or several")
-        return self.store.add(map(checked, given), progress=progress)
+        try:
+            return self.store.add(map(checked, given), progress=progress)
+        except StoreError as err:
+            if self._resources.closing.is_set():  # which does not wait until all are added
+                raise closed_while_adding() from err
+            raise
 
     def forget(
         self,

@@ -172,11 +172,15 @@ def show_head(
 
 
 def _write_head(state: HeadState, why_idle: str, weights: list[Weight]) -> None:
+    from hydra_edge.learning import model_of
+
     outdated = f", outdated: {why_idle}; fit again" if why_idle else ""
     output.heading(f"{state.task} {state.role} v{state.version} ({state.switch}{outdated})")
+    model = model_of(state)
     output.plain(
         f"  fitted {views.when(state.created)} on "
-        f"{views.plural(state.n_queries, 'query', 'queries')}, "
+        f"{views.plural(state.n_queries, 'query', 'queries')}"
+        f"{f', answers of {model}' if model else ''}, "
         f"base {state.base_id[:12]}, prior strength {state.prior_scale:g}"
     )
     if reason := state.report.get("reason"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from itertools import chain, islice
 from typing import TYPE_CHECKING
@@ -14,13 +14,12 @@ import typer
 from hydra_edge.cli import options, output
 from hydra_edge.cli.alike import as_their_source, holder
 from hydra_edge.cli.interrupt import Interrupt
-from hydra_edge.cli.session import known_tasks, open_user
+from hydra_edge.cli.session import known_tasks, missing_user_told, open_user
 from hydra_edge.cli.views import plural
 from hydra_edge.errors import (
     CancelledError,
     HydraError,
     ImportFormatError,
-    UnknownUserError,
 )
 from hydra_edge.forms import record_json
 
@@ -200,7 +199,7 @@ def run(
             records = chain([first], records)
             with ExitStack() as opened:
                 store = None
-                with suppress(UnknownUserError):  # nobody is there yet whose records matter
+                with missing_user_told(user):  # nobody is there yet whose records matter
                     store = opened.enter_context(open_user(ctx, user)).store
                     records = as_wanted(records, store)
                 records = tally.count(records, store, dry_run=True)

@@ -6,8 +6,10 @@ context's object, and no command knows the difference.
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -61,7 +63,10 @@ def open_user(
 
     ``create`` makes a file for somebody new. Asking commands create the default user only: the
     shared head serves a person without a history, but a name mistyped should not become one.
+    Where there are others, a new one is told.
     """
+    from hydra_edge.config import other_users
+
     config, paths = settings(model=model, base_url=base_url, offline=offline or None)
     if base_url is not None:
         from hydra_edge.llm.names import read_name
@@ -72,18 +77,34 @@ def open_user(
                 param_hint="--base-url",
             )
     opener: Opener = ctx.obj if callable(ctx.obj) else _open
-    return opener(user, create=create, config=config, paths=paths)
+    file = paths.user_file(config.user if user is None else user)
+    was_there = os.path.exists(file)  # noqa: PTH110 - Path's own raises for a folder not ours
+    person = opener(user, create=create, config=config, paths=paths)
+    if not was_there and file.exists() and (others := other_users(file)):
+        # The name may be a slip, and whoever made it would miss their history.
+        output.note(f"A new user {file.stem!r} was begun, beside {others}.", style="yellow")
+    return person
 
 
 def record_counts(ctx: typer.Context, user: str | None) -> dict[str, int]:
     """Count a user's records by task; a user nobody named need not exist."""
+    allowed = missing_user_told(user) if user is None else nullcontext()
+    with allowed, open_user(ctx, user) as me:
+        return me.store.tasks()
+    return {}
+
+
+@contextmanager
+def missing_user_told(user: str | None) -> Iterator[None]:
+    """Go on after what is done without a user; where there are others, the name may be a slip."""
+    from hydra_edge.config import other_users
+
     try:
-        with open_user(ctx, user) as me:
-            return me.store.tasks()
-    except UnknownUserError:
-        if user is not None:
-            raise
-        return {}
+        yield
+    except UnknownUserError as err:
+        config, paths = settings()
+        if other_users(paths.user_file(config.user if user is None else user)):
+            output.note(str(err), style="yellow")
 
 
 def task_spec(ctx: typer.Context, name: str, user: str | None) -> TaskSpec:

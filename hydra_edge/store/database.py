@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from hydra_edge.config import make_private_dir, remove_left_over
+from hydra_edge.config import make_private_dir, other_users, remove_left_over
 from hydra_edge.errors import DiskFullError, StoreError, UnknownUserError
 from hydra_edge.store.schema import prepare, refuse_other_release, register_functions
 from hydra_edge.store.values import DamagedValueError
@@ -90,10 +90,9 @@ def _find(path: Path, *, create: bool) -> Path:
                     f"Cannot open {path}: it is a link to {path.readlink()}, which is not there; "
                     "expected a file. Bring that file back, or remove the link."
                 )
-            known = sorted(p.stem for p in path.parent.glob("*.db"))
             raise UnknownUserError(
                 f"There is no user {path.stem!r} in {path.parent}. Known users: "
-                f"{', '.join(known) or 'none yet'}. Import or add something first to begin one."
+                f"{other_users(path) or 'none yet'}. Import or add something first to begin one."
             )
         if not path.parent.exists():
             make_private_dir(path.parent)

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from sqlite3 import Connection
 
+from hydra_edge.config import other_users
 from hydra_edge.errors import (
     StoreError,
     UnknownUserError,
@@ -125,7 +126,10 @@ def _erase_all(db: Database) -> None:
 def forget_user(path: Path) -> None:
     """Remove one user's files; see ``Store.forget_user``."""
     if not path.exists():
-        raise UnknownUserError(f"There is no user {path.stem!r} in {path.parent}; nothing removed.")
+        raise UnknownUserError(
+            f"There is no user {path.stem!r} in {path.parent}; nothing removed. Known users: "
+            f"{other_users(path) or 'none yet'}."
+        )
     try:
         target = path.resolve()
         if not target.is_file() or not _is_ours(target):

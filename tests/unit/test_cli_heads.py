@@ -4,13 +4,14 @@ import json
 import stat
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from cli_runner import call, loaded, states
 
 from hydra_edge.config import find_paths
 from hydra_edge.personalizer import Personalizer
 from hydra_edge.store import Store
-from hydra_edge.types import Record
+from hydra_edge.types import HeadState, Record
 
 
 @pytest.fixture
@@ -246,6 +247,18 @@ def test_heads_show_counts_a_single_query_as_one():
     with Personalizer.open() as me:
         me.store.save_head(replace(me.store.head("commit_subject", "reranker"), n_queries=1))
     assert " on 1 query, base" in call("heads", "show", "-r", "reranker").stdout
+
+
+@pytest.mark.usefixtures("fitted")
+def test_heads_show_names_the_llm_whose_answers_an_adapter_was_fitted_on():
+    with Personalizer.open() as me:
+        names = me.bundle.features("adapter")
+        state = HeadState(
+            "commit_subject", "adapter", me.bundle.base_id, names, np.zeros(len(names), np.float32),
+            np.eye(len(names), dtype=np.float32), "shared", 12, 1.0, {"model": "openai:m@host"},
+        )  # fmt: skip
+        me.store.save_head(state)
+    assert " on 12 queries, answers of openai:m@host, base" in call("heads", "show").stdout
 
 
 @pytest.mark.usefixtures("fitted")

@@ -24,6 +24,67 @@ def test_empty_user_name_is_not_the_default_user(home, args):
     assert (home / "users" / "me.db").exists()
 
 
+def test_first_user_is_begun_without_a_word():
+    assert "begun" not in call("add", "a text", "a title", "-u", "anna").stderr
+
+
+@pytest.mark.parametrize(
+    "args",
+    [("add", "a text", "a title", "--json"), ("import", "jsonl", "-", "--json"),
+     ("rank", "a text", "--json")],
+)  # fmt: skip
+def test_user_begun_beside_others_is_told_once(monkeypatch, args):
+    call("add", "a text", "a title", "-u", "me")
+    call("add", "a text", "a title", "-u", "anna")
+    monkeypatch.setenv("HYDRA_EDGE_USER", "ana")
+    line = json.dumps({"input": "other", "output": "title"})
+    first, again = call(*args, text=line), call(*args, text=line)
+
+    assert first.exit_code == 0
+    assert first.stderr.startswith("A new user 'ana' was begun, beside anna, me.\n")
+    assert json.loads(first.stdout)
+    assert "begun" not in again.stderr
+
+
+@pytest.mark.parametrize(
+    "args",
+    [("rank", "q"), ("history", "list"), ("history", "sources"), ("heads", "list"), ("fit-head",),
+     ("tasks", "list"), ("forget", "--all", "--yes")],
+)  # fmt: skip
+def test_unknown_user_is_told_with_those_that_exist(home, args):
+    call("add", "a text", "a title", "-u", "me")
+    call("add", "a text", "a title", "-u", "anna")
+    result = call(*args, "-u", "ana")
+
+    assert result.exit_code == 1
+    assert "There is no user 'ana'" in result.stderr
+    assert "Known users: anna, me." in result.stderr
+    assert not (home / "users" / "ana.db").exists()
+
+
+def test_dry_run_of_an_import_for_an_unknown_user_says_so():
+    dry = ("import", "jsonl", "-", "-u", "ana", "--dry-run", "--json")
+    line = json.dumps({"input": "other", "output": "title"})
+    assert call(*dry, text=line).stderr == ""
+    call("add", "a text", "a title", "-u", "anna")
+    result = call(*dry, text=line)
+
+    assert "There is no user 'ana'" in result.stderr
+    assert "Known users: anna." in result.stderr
+    assert json.loads(result.stdout)["read"] == 1
+
+
+def test_tasks_of_a_configured_user_who_is_not_there_say_so(monkeypatch):
+    monkeypatch.setenv("HYDRA_EDGE_USER", "ana")
+    assert call("tasks", "list").stderr == ""
+    call("add", "a text", "a title", "-u", "anna")
+    result = call("tasks", "list", "--json")
+
+    assert "There is no user 'ana'" in result.stderr
+    assert "Known users: anna." in result.stderr
+    assert json.loads(result.stdout)["tasks"]
+
+
 def test_users_of_an_empty_folder_name_it(home):
     assert f"Nobody yet in {home / 'users'}. Next: " in " ".join(call("users").stderr.split())
 

@@ -87,6 +87,35 @@ def test_unknown_variable_near_a_setting_is_named(
         load_config(find_paths())
 
 
+@pytest.mark.parametrize(
+    ("variable", "meant"),
+    [("HYDRAEDGE_OFFLINE", "OFFLINE"), ("HYDRA_EGDE_OFFLINE", "OFFLINE"),
+     ("HYDRA_EDGEOFFLINE", "OFFLINE"), ("HYRDA_EDGE_BASE_URL", "BASE_URL"),
+     ("HIDRA_EDGE_USER", "USER"), ("hydraedge_home", "HOME")],
+)  # fmt: skip
+def test_setting_behind_a_mistyped_prefix_is_named(
+    monkeypatch: pytest.MonkeyPatch, variable: str, meant: str
+) -> None:
+    monkeypatch.setenv(variable, "")
+    load_config(find_paths())
+    monkeypatch.setenv(variable, "1")
+    match = rf"environment {variable}: unknown setting; did you mean HYDRA_EDGE_{meant}\?"
+    with pytest.raises(ConfigError, match=match):
+        load_config(find_paths())
+
+
+@pytest.mark.parametrize(
+    "variable",
+    ["HYDRA_FULL_ERROR", "HYDRA_OFFLINE", "HYDRA_HOME", "HYDRA_CORE_USER", "EDGE_OFFLINE",
+     "HYDRA_EDGE", "HYDRAEDGE_PORT", "HYDRAEDGE_OFLINE"],
+)  # fmt: skip
+def test_variable_of_another_project_is_left_alone(
+    monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    monkeypatch.setenv(variable, "1")
+    assert load_config(find_paths()) == Config()
+
+
 def test_variable_like_no_setting_is_an_applications_own(monkeypatch: pytest.MonkeyPatch) -> None:
     ours = ("DEBUG", "KEY_OPENAI", "KEY_OFFLINE", "REQUIRE_BROWSER", "SCREENSHOTS",
             "SCREENSHOT_CALLS", "TRAINING_DATA")  # fmt: skip

@@ -188,7 +188,7 @@ def test_read_users_with_no_text_where_it_must_be_names_the_line(
         read_users([write(tmp_path / "a.jsonl", lines("u0", 3)), write(tmp_path / "b.jsonl", rows)])
 
 
-@pytest.mark.parametrize("name", ["input", "output"])
+@pytest.mark.parametrize("name", ["id", "input", "output"])
 @pytest.mark.parametrize("got", ["NaN", "Infinity", "-Infinity"])
 def test_read_users_nan_output_is_refused(tmp_path: Path, name: str, got: str) -> None:
     rows = [row | ({name: float(got)} if i == 2 else {}) for i, row in enumerate(lines("u1", 4))]

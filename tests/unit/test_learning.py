@@ -9,7 +9,7 @@ import pytest
 from learned_titles import TASK, put, records, titles
 from title_writer import TOPICS, Make, people
 
-from hydra_edge import fitting, learning
+from hydra_edge import learning
 from hydra_edge.active import ActiveHead
 from hydra_edge.errors import ConfigError
 from hydra_edge.types import Record
@@ -224,4 +224,4 @@ def test_a_step_taken_back_by_a_fit_learns_from_the_answers_of_the_same_llm(
         assert (head.report["model"], head.n_queries) == ("scripted", 1 + len(made))
         p.choose(generation_id=made[0].id, pick=3, keep=False)
     imported = replace(head, report=head.report | {learning.IMPORTED: True})
-    assert (fitting.model_of(head), fitting.model_of(imported)) == ("scripted", None)
+    assert (learning.model_of(head), learning.model_of(imported)) == ("scripted", None)

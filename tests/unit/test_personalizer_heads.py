@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from title_writer import Make, history, people
+from title_writer import Make, history, people, titles
 
 from hydra_edge.bundle import Bundle
 from hydra_edge.errors import BaseMismatchError, ConfigError
@@ -110,6 +110,23 @@ def test_exported_head_does_not_say_which_llm_taught_it(person: Make) -> None:
     assert kept is not None
     assert kept.report["model"] == p.llm.name
     assert p.llm.name not in p.export_head("paper_title", "adapter")
+
+
+def test_answer_of_another_llm_than_the_head_was_fitted_on_says_so(person: Make, scripted) -> None:
+    p = person()
+    p.fit_head(calls=30)
+    fitted = p.generate("about speech").head
+    assert fitted.version == 1
+    assert "another LLM" not in fitted.reason
+    llm = scripted(titles)
+    llm.name = "other"
+    q = person(llm=llm)
+    q.store.save_head(p.store.head("paper_title", "adapter"))
+    assert q.generate("about speech").head == replace(
+        fitted, reason=f"{fitted.reason}; fitted on another LLM's answers"
+    )
+    q.fit_head(calls=30)
+    assert "another LLM" not in q.generate("about speech").head.reason
 
 
 def _packed(array: np.ndarray) -> str:

@@ -19,6 +19,7 @@ from hydra_edge.errors import CancelledError, ClosedError, ConfigError
 from hydra_edge.personalizer import Personalizer
 from hydra_edge.prompt import Prompt
 from hydra_edge.store import Store
+from hydra_edge.store.adding import BATCH
 from hydra_edge.types import Completion, Record, text_hash
 
 THREADS = 8
@@ -454,6 +455,26 @@ def test_close_ends_the_embedding_of_a_history(make, threads, hash_encoder, monk
     with pytest.raises(ClosedError, match="closed"):
         person.rank("about speech", task="notes")
     assert 0 < len(hash_encoder.encoded) < 2 * len(LONG_NOTES)
+
+
+def test_close_ends_an_add_under_way(make, threads):
+    person, begun_adding, gate = make(EchoLLM()), threading.Event(), threading.Event()
+
+    def waiting() -> Iterator[Record]:
+        for i in range(2 * BATCH):
+            if i == BATCH:
+                begun_adding.set()
+                assert gate.wait(LONG_S)
+            yield Record(f"text {i}", f"title {i}", TASK, f"new{i}")
+
+    adding = threads.submit(person.add, waiting())
+    assert begun_adding.wait(LONG_S)
+    result(threads.submit(person.close))
+    gate.set()
+    with pytest.raises(ClosedError, match="before all records were stored"):
+        result(adding)
+    with Store.open(person.store.path, create=False) as store:
+        assert store.count() == len(history()) + BATCH
 
 
 def test_close_while_a_fit_buys_lets_it_fit_on_what_is_paid_for(make, threads):

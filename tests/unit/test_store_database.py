@@ -84,9 +84,17 @@ def test_open_unknown_user_lists_those_that_exist(path: Path) -> None:
     assert not path.parent.exists()
     Store.open(path.with_name("zoe.db")).close()
     Store.open(path.with_name("ann.db")).close()
-    with pytest.raises(UnknownUserError, match="Known users: ann, zoe"):
+    with pytest.raises(UnknownUserError, match=r"Known users: ann, zoe\."):
         Store.open(path, create=False)
     Store.open(path.with_name("ann.db"), create=False).close()
+
+
+def test_open_unknown_user_lists_near_names_first_and_five_at_most(path: Path) -> None:
+    path.parent.mkdir()
+    for name in ("anna", "bea", "cleo", "dora", "emma", "zoe", "zoey"):
+        path.with_name(f"{name}.db").touch()
+    with pytest.raises(UnknownUserError, match="users: zoey, zoe, anna, bea, cleo and 2 more"):
+        Store.open(path.with_name("zoeyy.db"), create=False)
 
 
 def test_open_uses_wal_and_secure_delete(path: Path) -> None:

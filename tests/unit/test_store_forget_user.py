@@ -26,7 +26,7 @@ def test_forget_user_removes_every_file_of_theirs_only(path: Path) -> None:
     assert [p.name for p in path.parent.iterdir()] == ["you.db"]
     store.close()
     assert [p.name for p in path.parent.iterdir()] == ["you.db"]
-    with pytest.raises(UnknownUserError, match="no user 'me'"):
+    with pytest.raises(UnknownUserError, match=r"no user 'me'.*Known users: you\."):
         Store.forget_user(path)
 
 
