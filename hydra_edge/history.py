@@ -52,6 +52,11 @@ def opening_of(text: str) -> str:
     return first[0].lower() if first else ""
 
 
+def _recency(n: int) -> Float1d:
+    age = np.arange(n - 1, -1, -1, dtype=np.float32)
+    return np.asarray(0.5 ** (age / HALF_LIFE), dtype=np.float32)
+
+
 def length_of(text: str) -> int:
     """Count the tokens of a text."""
     return len(tokens(text))
@@ -283,8 +288,7 @@ class History:
     @cached_property
     def recency(self) -> Float1d:
         """Weights of records by age, shape ``(n,)``, newest 1, half after ``HALF_LIFE``."""
-        age = np.arange(len(self) - 1, -1, -1, dtype=np.float32)
-        return np.asarray(0.5 ** (age / HALF_LIFE), dtype=np.float32)
+        return _recency(len(self))
 
     @cached_property
     def profile(self) -> Profile:
@@ -332,7 +336,7 @@ class Profile:
 
     @cached_property
     def _weight(self) -> Float1d:
-        recency = self._history.recency[self._known]
+        recency = _recency(min(self.n, FORGOTTEN))
         return np.asarray(recency / recency.sum(), dtype=np.float32)
 
     @cached_property

@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from itertools import chain
 from sqlite3 import Connection
 from typing import Any
 
@@ -265,7 +266,7 @@ def _held(connection: Connection, word: str, limit: int) -> Counter[int]:
     rows = connection.execute(
         "SELECT doc FROM records_terms WHERE term = ? AND col = 'input' LIMIT ?", (word, limit)
     )
-    return Counter(doc for (doc,) in rows)
+    return Counter(chain.from_iterable(rows))  # rows of one number each
 
 
 def _postings(connection: Connection, memory: _Memory, task: str, word: str) -> _Postings:
