@@ -1,27 +1,27 @@
-"""The README's tables say which base they were measured with, if not with the shipped one."""
+"""The tables of stored figures: which base they were measured with, what is told, what is stale."""
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "readme.py"
+SCRIPTS = Path(__file__).parents[2] / "scripts"
+
+Load = Callable[[str], ModuleType]
 
 
-@pytest.fixture(scope="module")
-def readme() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("readme", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> Load:
+    """Import one of the scripts by its name."""
+    monkeypatch.syspath_prepend(SCRIPTS)
+    return importlib.import_module
 
 
 def costs(base: str) -> list[tuple[str, dict[str, Any]]]:
@@ -34,37 +34,68 @@ def costs(base: str) -> list[tuple[str, dict[str, Any]]]:
     ]  # fmt: skip
 
 
-def test_costs_of_another_base_name_it(readme: ModuleType) -> None:
+def test_costs_of_another_base_name_it(script: Load) -> None:
+    shipped = script("_tables").SHIPPED[:8]
     for name, result in costs("0123456789" * 6):
-        assert getattr(readme, name)(result).endswith(
-            f"Measured with base 01234567, an earlier one; the shipped one is {readme.SHIPPED[:8]}."
+        assert getattr(script("_costs"), name)(result).endswith(
+            f"Measured with base 01234567, an earlier one; the shipped one is {shipped}."
         ), name
 
 
-def test_costs_of_the_shipped_base_need_no_note(readme: ModuleType) -> None:
-    for name, result in costs(readme.SHIPPED):
-        assert "Measured with base" not in getattr(readme, name)(result), name
+def test_costs_of_the_shipped_base_need_no_note(script: Load) -> None:
+    for name, result in costs(script("_tables").SHIPPED):
+        assert "Measured with base" not in getattr(script("_costs"), name)(result), name
 
 
 @pytest.mark.parametrize(("seen", "told"), [(14, True), (3, False), (0, False)])
 def test_queries_the_base_has_read_have_a_sentence_where_they_are_many(
-    readme: ModuleType, seen: int, told: bool
+    script: Load, seen: int, told: bool
 ) -> None:
     rows = {"gated": {"seen": 0.9, "unseen": 0.4}, "pag": {"seen": 0.6, "unseen": 0.5}}
     parts = {"queries": {"seen": seen, "unseen": 20 - seen}, "rows": rows}
     task = {"best_prompt_only": "pag", "queries": 20, "seen_in_training": parts}
-    lines = readme.read_before({"tasks": {"tags": task, "old": {"best_prompt_only": "pag"}}})
+    lines = script("_quality").read_before(
+        {"tasks": {"tags": task, "old": {"best_prompt_only": "pag"}}}
+    )
     assert bool(lines) is told
     if told:
         assert "gated 0.900, pag 0.600. On the 6 others: gated 0.400, pag 0.500." in lines[0]
 
 
+def measured(gain: float, harmed: float) -> dict[str, Any]:
+    """Make a task's figures as far as the digest asks for them."""
+    rows = {"pag": {"utility": 0.5}, "gated": {"utility": 0.6}}
+    return {"best_prompt_only": "pag", "relative_gain": gain, "users_harmed": harmed, "rows": rows}
+
+
+def test_digest_has_every_set_and_a_blank_where_an_llm_was_not_measured(
+    script: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    two = {"a": measured(0.2, 0.1), "b": measured(-0.1, 0.3)}
+    stored = [
+        {"llm": "one", "tasks": two, "mean_relative_gain": 0.05},
+        {"llm": "other", "tasks": two, "mean_relative_gain": 0.05},
+        {"llm": "one", "tasks": {"c": measured(0.4, 0.0)}, "mean_relative_gain": 0.4},
+    ]
+    quality = script("_quality")
+    monkeypatch.setattr(quality, "results", lambda pattern: stored if "quality" in pattern else [])
+    monkeypatch.setattr(quality, "against_published", str)
+    lines = quality.digest().splitlines()
+    assert lines[0].count("one: ") == lines[0].count("other: ") == 4
+    a, b, mean, c = (line.split(" | ") for line in lines[2:6])
+    assert a[:5] == ["| a", "0.500 (pag)", "**0.600**", "+20.0%", "10%"]
+    assert b[3:5] == ["-10.0%", "30%"], "losses are told"
+    assert mean[3:5] == ["**+5.0%**", "20%"]
+    assert c[1:4] == ["0.500 (pag)", "**0.600**", "+40.0%"]
+    assert [cell.strip(" |") for cell in c[5:]] == ["", "", "", ""]
+
+
 @pytest.mark.parametrize("stale", [False, True])
 def test_check_writes_nothing(
-    readme: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stale: bool
+    script: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stale: bool
 ) -> None:
-    pages = []
-    for name in ("README", "TRAINING"):
+    readme, pages = script("readme"), []
+    for name in ("README", "MEASURED", "TRAINING"):
         page = tmp_path / f"{name}.md"
         text = getattr(readme, name).read_text(encoding="utf-8")
         page.write_text(text.replace("(written by `make readme`) -->\n", "-->\nold\n", int(stale)))
@@ -78,4 +109,4 @@ def test_check_writes_nothing(
     else:
         readme.main()
 
-    assert [page.stat().st_mtime for page in pages] == [1, 1]
+    assert [page.stat().st_mtime for page in pages] == [1, 1, 1]

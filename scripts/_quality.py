@@ -1,0 +1,217 @@
+"""What answers are worth: the digest of the README, the tables of docs/measured.md."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from _tables import explained, grid, interval, marked, percent, results
+
+LEAST_QUERIES = 5  # of a part of a task's queries that is worth a sentence
+HEADINGS = (
+    "task", "users x queries", "best of the paper's", "dense k=4", "consensus", "shared",
+    "personal", "**gated**", "oracle of 8", "gain over the paper's", "over all", "harmed",
+    "headroom",
+)  # fmt: skip
+
+
+def digest() -> str:
+    """Return the gain of every task that was measured, all LLMs in a line, losses included."""
+    of_set: dict[tuple[str, ...], dict[str, dict[str, Any]]] = {}
+    for result in results("quality-*"):
+        of_set.setdefault(tuple(result["tasks"]), {})[result["llm"]] = result
+    llms = list(dict.fromkeys(llm for by_llm in of_set.values() for llm in by_llm))
+    columns = ("best of the paper's", "**ours**", "gain", "harmed")
+    headings = ["task", *(f"{llm}: {column}" for llm in llms for column in columns)]
+    rows = []
+    for tasks, by_llm in of_set.items():
+        found = [by_llm.get(llm) for llm in llms]
+        rows += [[name, *(c for result in found for c in _gain(result, name))] for name in tasks]
+        if len(tasks) > 1:
+            rows.append(["*mean*", *(c for result in found for c in _mean(result))])
+    return "\n".join([*grid(headings, rows), "", against_published()])
+
+
+def _gain(result: dict[str, Any] | None, name: str) -> list[str]:
+    if result is None:
+        return [""] * 4
+    task = result["tasks"][name]
+    worth, best = utilities(task), task["best_prompt_only"]
+    return [
+        f"{worth[best]:.3f} ({best})", f"**{worth['gated']:.3f}**",
+        percent(task["relative_gain"]), f"{task['users_harmed']:.0%}",
+    ]  # fmt: skip
+
+
+def _mean(result: dict[str, Any] | None) -> list[str]:
+    if result is None:
+        return [""] * 4
+    harmed = [task["users_harmed"] for task in result["tasks"].values()]
+    gain = f"**{percent(result['mean_relative_gain'])}**"
+    return ["", "", gain, f"{sum(harmed) / len(harmed):.0%}"]
+
+
+def against_published() -> str:
+    """Return what the comparisons with HYDRA as published come to, in a sentence."""
+    tasks = [task for result in results("published-*") for task in result["tasks"].values()]
+    gains = [task["gain_over_published"] for task in tasks]
+    better = sum(gain["mean"] > 0 for gain in gains)
+    sure = sum(gain["low"] > 0 for gain in gains)
+    costs = [task["published"] for task in tasks]
+    calls = [(cost["record_calls"] + cost["pool_calls"]) / cost["users"] for cost in costs]
+    ours = max(task["fit_llm_calls"] / task["users"] for task in tasks)
+    return (
+        f"Of {len(tasks)} comparisons with HYDRA as published (same data, LLM and candidates) ours "
+        f"is better in {better}, with an interval above 0 in {sure}, by "
+        f"{min(gain['mean'] for gain in gains):.3f} to {max(gain['mean'] for gain in gains):.3f}. "
+        f"Its heads took {min(calls):.0f} to {max(calls):.0f} LLM calls a user and "
+        f"{max(cost['bytes_per_user'] for cost in costs) / 1e6:.1f} MB, ours {ours:.0f} calls.\n"
+    )
+
+
+def quality() -> str:
+    """Return a table for every stored result of quality: one LLM, a line a task."""
+    out = [line for result in results("quality-*") for line in (table(result), "")]
+    by_llm: dict[str, list[dict[str, Any]]] = {}
+    for result in results("published-*"):
+        by_llm.setdefault(result["llm"], []).append(result)
+    out += [line for of_llm in by_llm.values() for line in (published(of_llm), "")]
+    for pattern, write in (("personal-*", own), ("growth-*", curve)):
+        out += [line for result in results(pattern) for line in (write(result), "")]
+    return "\n".join(out)
+
+
+def table(result: dict[str, Any]) -> str:
+    """Return one result's table; utilities, then relative gains with 90 % intervals."""
+    title = (
+        f"LLM: **{result['llm']}**, {result['candidates']} candidates, {result['shown']} records "
+        f"shown, {result['fit_pools']} pools to fit a user (`{result['command']}`):\n"
+    )
+    rows = []
+    for name, task in result["tasks"].items():
+        worth = utilities(task)
+        low, high = task["gain_interval"]
+        rows.append([
+            marked(name, result),
+            f"{task['users']} x {task['queries'] // task['users']}",
+            f"{worth[task['best_prompt_only']]:.3f} ({task['best_prompt_only']})",
+            *(f"{worth[row]:.3f}" for row in ("dense_k4", "consensus", "shared", "personal")),
+            f"**{worth['gated']:.3f}**", f"{worth['oracle']:.3f}",
+            f"{percent(task['relative_gain'])} [{percent(low)}, {percent(high)}]",
+            f"{percent(task['relative_gain_any'])} ({task['best_any']})",
+            f"{task['users_harmed']:.0%}",
+            "none" if task["headroom"] is None else f"{task['headroom']:.0%}",
+        ])  # fmt: skip
+    return "\n".join(
+        [
+            title,
+            *grid(HEADINGS, rows),
+            *explained(result),
+            *read_before(result),
+            f"\nMean relative gain: {percent(result['mean_relative_gain'])} over the best of the "
+            f"paper's prompt-only answers, {percent(result['mean_relative_gain_any'])} over the "
+            "best of all prompt-only answers.",
+        ]
+    )
+
+
+def read_before(result: dict[str, Any]) -> list[str]:
+    """Say for each task how it goes with texts the base was trained on, as others' records."""
+    lines = []
+    for name, task in result["tasks"].items():
+        seen = task.get("seen_in_training")
+        # A text or two that two people share tells nothing.
+        if not seen or min(seen["queries"].values()) < LEAST_QUERIES:
+            continue
+        best, n = task["best_prompt_only"], seen["queries"]
+        gated, paper = seen["rows"]["gated"], seen["rows"][best]
+        lines.append(
+            f"\nOf {name}'s {task['queries']} queries {n['seen']} are texts that other people's "
+            f"records in the training files have, too: gated {gated['seen']:.3f}, {best} "
+            f"{paper['seen']:.3f}. On the {n['unseen']} others: gated {gated['unseen']:.3f}, "
+            f"{best} {paper['unseen']:.3f}."
+        )
+    return lines
+
+
+def published(results: list[dict[str, Any]]) -> str:
+    """Return one LLM's comparison with HYDRA as published, a result for each task."""
+    one = results[0]
+    title = (
+        "Against HYDRA as published (a cross-encoder for each role from the same MiniLM, a "
+        "two-layer head for each user and role; `python -m export published` trains it, on 30 "
+        f"users a task by default, which may be too few for it), LLM **{one['llm']}** "
+        f"(for each task `{one['command'].replace(next(iter(one['tasks'])), 'TASK')}`):\n"
+    )
+    headings = (
+        "task", "HYDRA as published", "its reranker, greedy", "its adapter, BM25's records",
+        "**gated**", "ours over it", "its bytes a user", "its LLM calls to fit a user", "ours",
+        "steps its encoders were trained",
+    )  # fmt: skip
+    rows = []
+    for result in results:
+        for name, task in result["tasks"].items():
+            worth, cost = utilities(task), task["published"]
+            calls = (cost["record_calls"] + cost["pool_calls"]) / cost["users"]
+            steps = [role["steps"] for role in cost["trained"]["roles"].values()]
+            rows.append([
+                marked(name, result),
+                *(f"{worth[r]:.3f}" for r in ("hydra_published", "published_reranker",
+                                              "published_adapter")),
+                f"**{worth['gated']:.3f}**", interval(task["gain_over_published"]),
+                f"{cost['bytes_per_user']:,}", f"{calls:.0f}",
+                f"{task['fit_llm_calls'] / task['users']:.0f}",
+                " and ".join(map(str, steps)),
+            ])  # fmt: skip
+    stars = [line for result in results for line in explained(result)]
+    return "\n".join([title, *grid(headings, rows), *stars[:1]])
+
+
+def own(result: dict[str, Any]) -> str:
+    """Return what a head of one's own adds: against the shared head, and another user's."""
+    title = (
+        f"What a head of one's own adds after at most {8 * result['fit_pools']} answers to a "
+        "user's past (pools of 8, and two plain answers beside each), LLM "
+        f"**{result['llm']}**; *shuffled* is another user's head (`{result['command']}`):\n"
+    )
+    headings = (
+        "task", "shared", "personal", "shuffled", "**gated**", "personal over shared",
+        "personal over shuffled", "personal heads the gate let in (reranker, adapter)",
+    )  # fmt: skip
+    rows = []
+    for name, task in result["tasks"].items():
+        worth = utilities(task)
+        let_in = [
+            sum(n for switch, n in task["switches"].items() if switch.split("/")[i] == "personal")
+            for i in (0, 1)
+        ]
+        rows.append([
+            marked(name, result),
+            *(f"{worth[row]:.3f}" for row in ("shared", "personal", "shuffled")),
+            f"**{worth['gated']:.3f}**",
+            interval(task["personal_minus_shared"]), interval(task["personal_minus_shuffled"]),
+            "{} and {} of {}".format(*let_in, task["users"]),
+        ])  # fmt: skip
+    return "\n".join([title, *grid(headings, rows), *explained(result)])
+
+
+def curve(result: dict[str, Any]) -> str:
+    """Return what users are served with so many records of their past, a line a task."""
+    grown = {name: task["growth"] for name, task in result["tasks"].items() if task["growth"]}
+    sizes = sorted({point["records"] for points in grown.values() for point in points})
+    title = (
+        f"The gated answer by the number of records before the queries, LLM **{result['llm']}**, "
+        "the same users in a line, none of them with fewer records than its last column "
+        f"(`{result['command']}`):\n"
+    )
+    rows = []
+    for name, points in grown.items():
+        found = {point["records"]: f"{point['utility']:.3f}" for point in points}
+        served = (found.get(size, "") for size in sizes)
+        rows.append([marked(name, result), str(points[0]["users"]), *served])
+    lines = grid(("task", "users", *map(str, sizes)), rows)
+    return "\n".join([title, *lines, *explained(result)])
+
+
+def utilities(task: dict[str, Any]) -> dict[str, float]:
+    """Return each row's utility."""
+    return {row: figures["utility"] for row, figures in task["rows"].items()}
