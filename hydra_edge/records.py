@@ -33,7 +33,9 @@ def name_fault(text: str) -> str | None:
     """
     if len(_SUFFIXES.sub("", text)) > MAX_NAME_CHARS:
         return f"has {len(text)} characters; expected at most {MAX_NAME_CHARS}"
-    if any(unicodedata.category(c) in {"Cc", "Cs", "Zl", "Zp"} for c in text):
+    if not text.isprintable() and any(
+        unicodedata.category(c) in {"Cc", "Cs", "Zl", "Zp"} for c in text
+    ):
         return f"contains control characters: {text!r:.80}"
     return None
 
