@@ -23,9 +23,10 @@ from bench.case import Case, Sampled
 from bench.command import Base, Cache, Figures, Model, Seed, Tasks, Users, new_app, start
 from bench.kept import cases, draw, open_bench, write
 from hydra_edge.adapter import choose, pool_utilities
-from hydra_edge.config import Config, find_paths
+from hydra_edge.config import Config
 from hydra_edge.llm import LLM
 from hydra_edge.llm.models import open_llm
+from hydra_edge.paths import find_paths
 from hydra_edge.types import Completion, JsonDict
 
 KEPT = Path(__file__).parent / "answers"

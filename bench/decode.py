@@ -27,12 +27,12 @@ from bench.clock import LEAST_PAIRS, Sample, spent_ms, use_clock
 from bench.command import Clock, Figures, given, head, new_app, start, write
 from bench.goals import DECODING
 from bench.guard import BenchError
-from hydra_edge.config import find_paths
 from hydra_edge.errors import UnknownModelError
 from hydra_edge.llm.llama_cpp import LlamaCpp
 from hydra_edge.llm.models import gemma3_file, smollm2_file
 from hydra_edge.llm.recode import recode_q8
 from hydra_edge.llm.threads import Threads
+from hydra_edge.paths import find_paths
 from hydra_edge.prompt import Prompt, build_prompt
 from hydra_edge.tasks import BUILTIN, TaskSpec
 from hydra_edge.types import JsonDict, Record

@@ -16,7 +16,8 @@ from hydra_edge.bundle import Bundle
 from hydra_edge.errors import BackendError, ContextLengthError, HydraError
 from hydra_edge.llm import LLM
 from hydra_edge.prompt import Prompt, build_prompt, cut, query_words
-from hydra_edge.tasks import TaskSpec, fold_label
+from hydra_edge.spelling import fold_label
+from hydra_edge.tasks import TaskSpec
 from hydra_edge.types import Completion, Record
 from hydra_edge.utility import tokens
 

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hydra_edge.tasks import TaskSpec, fold_label, number
+from hydra_edge.spelling import fold_label, number
+from hydra_edge.tasks import TaskSpec
 from hydra_edge.types import Double1d
 from hydra_edge.utility import lcs_length, tokens
 

@@ -16,7 +16,8 @@ import numpy as np
 
 from bench.datasets import read_files
 from bench.guard import BenchError
-from hydra_edge.config import Config, Paths
+from hydra_edge.config import Config
+from hydra_edge.paths import Paths
 from hydra_edge.personalizer import Personalizer
 from hydra_edge.store import Store
 from hydra_edge.types import Record, text_hash

@@ -33,8 +33,9 @@ from bench.clock import cores
 from bench.command import given, head, new_app, start, write
 from bench.report import need
 from hydra_edge.bundle import load_bundle
-from hydra_edge.config import find_paths, load_config
+from hydra_edge.config import load_config
 from hydra_edge.llm import LLM, open_llm
+from hydra_edge.paths import find_paths
 from hydra_edge.personalizer import Personalizer
 from hydra_edge.prompt import Prompt
 from hydra_edge.types import Completion, JsonDict, Record

@@ -24,7 +24,8 @@ from bench.stats import (
     paired,
     relative,
 )
-from hydra_edge.tasks import TaskSpec, number
+from hydra_edge.spelling import number
+from hydra_edge.tasks import TaskSpec
 from hydra_edge.types import JsonDict
 
 # Rows that a run must be asked for have a place in every result, so that readers find it there.

@@ -18,9 +18,9 @@ from rich.console import Console
 from rich.table import Table
 
 from hydra_edge import Personalizer, Record
-from hydra_edge.config import write_private
 from hydra_edge.errors import HydraError
 from hydra_edge.importers import ImportLog, read_git, read_jsonl
+from hydra_edge.privatefiles import write_private
 from hydra_edge.types import DEFAULT_TASK
 
 HERE = Path(__file__).parent

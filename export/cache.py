@@ -18,12 +18,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from hydra_edge.config import find_paths, load_config
+from hydra_edge.config import load_config
 from hydra_edge.errors import BackendError, ConfigError, ContextLengthError
 from hydra_edge.llm import LLM
 from hydra_edge.llm.members import find_member
 from hydra_edge.llm.models import open_llm
 from hydra_edge.llm.openai_api import OpenAIApi
+from hydra_edge.paths import find_paths
 from hydra_edge.prompt import Prompt
 from hydra_edge.types import Completion, JsonDict, text_hash
 

@@ -28,7 +28,8 @@ from hydra_edge.history import History
 from hydra_edge.pools import MAX_FAILURES, Sampling
 from hydra_edge.prompt import Prompt
 from hydra_edge.retrieval import first_stage
-from hydra_edge.tasks import TaskSpec, fold_label
+from hydra_edge.spelling import fold_label
+from hydra_edge.tasks import TaskSpec
 from hydra_edge.types import Completion, Int1d, Progress, Record
 
 SAMPLING = Sampling(n=8, shown=4, temperature=0.8)

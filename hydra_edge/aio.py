@@ -13,10 +13,11 @@ from contextvars import Context, copy_context
 from functools import partial, wraps
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
-from hydra_edge.config import Config, Paths
+from hydra_edge.config import Config
 from hydra_edge.encoder import TextEncoder
 from hydra_edge.errors import CancelledError, ClosedError, ConfigError
 from hydra_edge.llm import LLM
+from hydra_edge.paths import Paths
 from hydra_edge.personalizer import Personalizer, closed_while_adding
 from hydra_edge.turns import StopSignal
 from hydra_edge.types import AddResult, Generation, Record
@@ -33,6 +34,7 @@ _TOLD_TO_STOP = {
     "fit_prompts": "should_stop",
     "rank": "should_stop",
     "render_prompts": "should_stop",
+    "choose": "should_stop",
 }
 
 
@@ -92,8 +94,8 @@ class AsyncPersonalizer:
     Answers are written one at a time, in the order they were asked for, and so are heads fitted;
     everything else goes on beside, and beside a fit while it asks the LLM. While a fit embeds and
     judges, all but ``add`` waits. Cancelling a task that awaits an answer, a fit, a ranking,
-    prompts or ``add`` tells the work to stop; nothing is kept of such an answer, and whole
-    batches of what was added. Callbacks are called on the loop, but ``should_stop`` and
+    prompts, a choice or ``add`` tells the work to stop; nothing is kept of such an answer, whole
+    batches of what was added, and the choice, for the next fit to learn from. Callbacks are called on the loop, but ``should_stop`` and
     ``cancelled`` by the thread that works; either way, and in an LLM of one's own, context
     variables are those of whoever called the method.
 

@@ -212,9 +212,10 @@ def choice_item(
     ChoiceItem or None
         None if what was taken is no answer of the task any more: it was free text once.
     """
-    offered, picked = _still_answers(choice, history.task)
-    if not offered or (choice.picked is not None and picked is None):
+    answers = still_answers(choice, history.task)
+    if answers is None:
         return None
+    offered, picked = answers
     place = history.place
     moment = _moment(engine.store, history, choice)
     past = history.before(moment)
@@ -233,16 +234,22 @@ def choice_item(
     return ChoiceItem(phi, utilities, target, moment)
 
 
-def _still_answers(
+def still_answers(
     choice: StoredChoice, task: TaskSpec
-) -> tuple[tuple[Candidate, ...], int | None]:
-    """Return the candidates that are answers of the task as it is, and which one was taken."""
-    if task.kind == "text":
-        return choice.candidates, choice.picked
-    known = {answer_key(label, task.kind) for label in task.labels}
-    kept = [i for i, c in enumerate(choice.candidates) if answer_key(c.text, task.kind) in known]
-    picked = kept.index(choice.picked) if choice.picked in kept else None
-    return tuple(choice.candidates[i] for i in kept), picked
+) -> tuple[tuple[Candidate, ...], int | None] | None:
+    """Return the candidates that are answers of the task as it is, and which one was taken.
+
+    None where none is, or not the one that was taken: such a choice teaches nothing.
+    """
+    offered, picked = choice.candidates, choice.picked
+    if task.kind != "text":
+        known = {answer_key(label, task.kind) for label in task.labels}
+        kept = [i for i, c in enumerate(offered) if answer_key(c.text, task.kind) in known]
+        if picked is not None and picked not in kept:
+            return None
+        offered = tuple(offered[i] for i in kept)
+        picked = None if picked is None else kept.index(picked)
+    return (offered, picked) if offered else None
 
 
 @dataclass(frozen=True, eq=False)

@@ -33,12 +33,14 @@ from hydra_edge.learning import (
     StepLostError,
     Taken,
     learn_choice,
+    learned,
     model_of,
 )
 from hydra_edge.llm import LLM
 from hydra_edge.pools import NO_TURN, Budget, PoolRun, Sampling, collect, preview
 from hydra_edge.turns import stoppable
 from hydra_edge.types import (
+    ChoiceResult,
     FitReport,
     HeadState,
     Int1d,
@@ -170,28 +172,24 @@ def fit_adapter(
     raise AssertionError("unreachable")
 
 
-def learn(engine: Engine, taken: Taken) -> HeadState | None:
+def learn(engine: Engine, taken: Taken, *, progress: Progress | None = None) -> ChoiceResult:
     """Let the adapter's head learn from a choice, once for each answer; see ``learn_choice``.
 
     Where the earlier step cannot be taken back the head is fitted anew. The gate's last word
     stands: it is asked again by the next fit.
-
-    Returns
-    -------
-    HeadState or None
-        The head in use; None where the choice can teach nothing.
     """
     try:
-        return learn_choice(engine, taken)
+        return learn_choice(engine, taken, progress=progress)
     except StepLostError:
         pass
+    started = time.monotonic()  # the history is encoded by now
     name = taken.choice.task
     served = engine.store.head(name, "adapter")
 
     def again(history: History, now: int) -> RoleReport:
-        return fit_adapter(engine, history, model_of(served), as_read=now)
+        return fit_adapter(engine, history, model_of(served), as_read=now, progress=progress)
 
-    as_read, _, _ = _as_it_is(engine, name, again, None)
+    as_read, _, _ = _as_it_is(engine, name, again, progress)
     fitted = engine.store.head(name, "adapter")
     if served is None or fitted is None or fitted.stale:  # forgotten: the choice with it
         raise CancelledError(
@@ -200,7 +198,8 @@ def learn(engine: Engine, taken: Taken) -> HeadState | None:
         )
     report = fitted.report | {"reason": UPDATED}
     head = replace(fitted, switch=served.switch, report=report)
-    return engine.store.save_head(head, rewrites=as_read)
+    saved = engine.store.save_head(head, rewrites=as_read)
+    return learned(taken.choice, saved, time.monotonic() - started)
 
 
 def fit_prompts(

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hydra_edge.tasks import TaskSpec, answer_key, fold_label, number
+from hydra_edge.spelling import fold_label, number
+from hydra_edge.tasks import TaskSpec, answer_key
 from hydra_edge.types import Bool1d, Float1d, Float2d, Int1d, Record
 from hydra_edge.utility import tokens
 
@@ -82,10 +83,13 @@ class Column:
 
     @classmethod
     def blank(
-        cls, texts: Sequence[str], of: Callable[[str], Any], shape: tuple[int, ...] = ()
+        cls,
+        texts: Sequence[str],
+        of: Callable[[str], Any],
+        shape: tuple[int, ...] = (),
+        kind: type[np.generic] = np.float32,
     ) -> Column:
         """Return a column of which nothing is known yet."""
-        kind = np.object_ if of is opening_of else np.float32
         n = len(texts)
         return cls(texts, of, np.empty((n, *shape), dtype=kind), np.zeros(n, dtype=np.bool_))
 
@@ -100,7 +104,8 @@ class Column:
 
     def extended(self, texts: Sequence[str]) -> Column:
         """Return this column with rows for more texts at its end; all are given, old ones first."""
-        more = Column.blank(texts[len(self.known) :], self.of, self.values.shape[1:])
+        shape, kind = self.values.shape[1:], self.values.dtype.type
+        more = Column.blank(texts[len(self.known) :], self.of, shape, kind)
         values = np.concatenate((self.values, more.values))
         return Column(texts, self.of, values, np.concatenate((self.known, more.known)))
 
@@ -118,11 +123,12 @@ class Column:
 class Outputs:
     """What features need to know of each output, one row a record.
 
-    ``length`` (n,) in tokens; ``style`` (n, 5); ``opening`` (n,) a text each; ``value`` (n,) the
-    number an output is, or nan.
+    ``folded`` (n,) as labels are compared, ``opening`` (n,) the first words; ``length`` (n,) in
+    tokens; ``style`` (n, 5); ``value`` (n,) the number an output is, or nan.
     """
 
     text: tuple[str, ...]
+    folded: Column
     length: Column
     style: Column
     opening: Column
@@ -133,9 +139,10 @@ class Outputs:
         """Describe outputs."""
         return cls(
             text=tuple(t.strip() for t in texts),
+            folded=Column.blank(texts, fold_label, kind=np.object_),
             length=Column.blank(texts, length_of),
             style=Column.blank(texts, style_of, (len(STYLE_NAMES),)),
-            opening=Column.blank(texts, opening_of),
+            opening=Column.blank(texts, opening_of, kind=np.object_),
             value=Column.blank(texts, value_of),
         )
 
@@ -143,6 +150,7 @@ class Outputs:
         """Return these and more outputs; all are given, old ones first."""
         return Outputs(
             (*self.text, *(t.strip() for t in texts[len(self.text) :])),
+            self.folded.extended(texts),
             self.length.extended(texts),
             self.style.extended(texts),
             self.opening.extended(texts),
@@ -153,6 +161,7 @@ class Outputs:
         """Return those at these positions."""
         return Outputs(
             tuple(self.text[i] for i in index.tolist()),
+            self.folded.only(index),
             self.length.only(index),
             self.style.only(index),
             self.opening.only(index),
@@ -163,6 +172,7 @@ class Outputs:
         """Return the first ``n``."""
         return Outputs(
             self.text[:n],
+            self.folded.cut(n),
             self.length.cut(n),
             self.style.cut(n),
             self.opening.cut(n),
@@ -318,9 +328,8 @@ class History:
             gap = np.abs(self.described.value[index] - value) / self.task.span
             agreement = np.clip(1.0 - np.nan_to_num(gap, nan=1.0), 0.0, 1.0)
             return np.asarray(agreement, dtype=np.float32)
-        wanted = fold_label(answer)
-        texts = self.described.text
-        return np.array([fold_label(texts[i]) == wanted for i in index], dtype=np.float32)
+        same = self.described.folded[index] == fold_label(answer)
+        return np.asarray(same, dtype=np.float32)
 
 
 class Profile:
@@ -383,7 +392,7 @@ class Profile:
     @cached_property
     def shares(self) -> dict[str, float]:
         """Share of each output, as ``fold_label`` has it."""
-        return self._shares(map(fold_label, self._history.described.text[self._known]))
+        return self._shares(self._history.described.folded[self._known])
 
     def _shares(self, names: Iterable[str]) -> dict[str, float]:
         out: dict[str, float] = {}

@@ -12,12 +12,12 @@ import numpy as np
 from hydra_edge.active import outdated, prior_for, unfitted_switch
 from hydra_edge.engine import Engine
 from hydra_edge.errors import CancelledError, ConfigError, RecordNotFoundError, StoreError
-from hydra_edge.evidence import ChoiceItem, choice_item
+from hydra_edge.evidence import ChoiceItem, choice_item, still_answers
 from hydra_edge.heads import ConditionalLogit
 from hydra_edge.records import checked
 from hydra_edge.store import SEEN, LoggedGeneration, Store, StoredChoice, answer_id, seen_by
 from hydra_edge.tasks import answer_key
-from hydra_edge.types import HeadState, Kind, Record
+from hydra_edge.types import ChoiceResult, HeadState, Kind, Progress, Record
 
 # Why a head serves that has learned from a choice since it was judged.
 UPDATED = "updated by a choice; fit-head judges it again"
@@ -222,6 +222,12 @@ class Taken:
     choice: StoredChoice
     before: StoredChoice | None
 
+    @property
+    def is_same(self) -> bool:
+        """Whether what was chosen before is the same."""
+        before, choice = self.before, self.choice
+        return before is not None and (before.picked, before.text) == (choice.picked, choice.text)
+
 
 def record_choice(
     store: Store, answered: Answered, before: StoredChoice | None, record_id: str | None
@@ -265,16 +271,31 @@ def take(
         return record_choice(store, answered, before, kept)
 
 
-def learn_choice(engine: Engine, taken: Taken) -> HeadState | None:
+def learned(choice: StoredChoice, head: HeadState | None, seconds: float = 0.0) -> ChoiceResult:
+    """Say what came of a choice: the head in use, and how long its step took if it took one."""
+    return ChoiceResult(
+        generation_id=choice.generation_id,
+        task=choice.task,
+        text=choice.text,
+        head_version=None if head is None else head.version,
+        record_id=choice.record_id,
+        update_ms=seconds * 1000.0,
+    )
+
+
+def learn_choice(
+    engine: Engine, taken: Taken, *, progress: Progress | None = None
+) -> ChoiceResult:
     """Take one Newton step on the adapter's head for a choice, and store the result.
 
     To choose again takes the step before back; to say the same again changes nothing. The gate's
-    last word stands until the next fit, which sees the choice among its evidence.
+    last word stands until the next fit, which sees the choice among its evidence. Where there is
+    no step to take nothing is encoded; ``progress`` is told where the history is.
 
     Returns
     -------
-    HeadState or None
-        The head in use; None where the choice can teach nothing.
+    ChoiceResult
+        With the head in use; with none where the choice can teach nothing.
 
     Raises
     ------
@@ -294,28 +315,36 @@ def learn_choice(engine: Engine, taken: Taken) -> HeadState | None:
                 "made anew; expected it still there. Ask again."
             )
         task = engine.task(choice.task)
+        if still_answers(choice, task) is None:
+            return learned(choice, None)
+        state = store.head(choice.task, "adapter")
+        if _knows(state, taken):
+            return learned(choice, state)
         tau = prior_for(engine.bundle, task, "adapter").tau
-        item = choice_item(engine, engine.history(task), choice, tau)
+        history = engine.history(task, progress=progress)
+        started = time.monotonic()  # of the step: what an import left to encode takes minutes
+        item = choice_item(engine, history, choice, tau)
         with store.together():  # another program may learn from a choice of its own
             if store.revision().rewrites != as_read:
                 continue
             state = store.head(choice.task, "adapter")
-            if item is None:
-                return None
-            if state is not None and not state.stale:
-                if _fitted_on(state, choice):
-                    return state
-                if taken.before is not None:
-                    again = (taken.before.picked, taken.before.text) == (choice.picked, choice.text)
-                    if again and _stored_since(state, taken.before):
-                        return state
-                    if not again:
-                        state = _without_step(store, state, choice, taken.before)
-            return store.save_head(_stepped(engine, choice, item, state))
+            if item is None or _knows(state, taken):
+                return learned(choice, state)
+            state = _stepped(engine, choice, item, _without_step(store, state, taken))
+            return learned(choice, store.save_head(state), time.monotonic() - started)
     raise StoreError(
         f"Nothing was learned from the choice: got records of {store.path} that other programs "
         "rewrite all the time; expected a pause. The choice is kept; the next fit learns from it."
     )
+
+
+def _knows(state: HeadState | None, taken: Taken) -> bool:
+    """Tell whether a head has learned from a choice, or may have: it takes no step then."""
+    if state is None or state.stale:
+        return False
+    before = taken.before
+    again = before is not None and taken.is_same and _stored_since(state, before)
+    return again or _fitted_on(state, taken.choice)
 
 
 def _fitted_on(state: HeadState, choice: StoredChoice) -> bool:
@@ -334,10 +363,8 @@ def _stored_since(state: HeadState, choice: StoredChoice) -> bool:
     return state.created >= choice.time if seen is None else seen[0] >= choice.seq
 
 
-def _without_step(
-    store: Store, state: HeadState, choice: StoredChoice, before: StoredChoice
-) -> HeadState | None:
-    """Return a head as it was before it learned what was chosen of an answer first.
+def _without_step(store: Store, state: HeadState | None, taken: Taken) -> HeadState | None:
+    """Return a head as it was before it learned what was chosen of an answer first, if it did.
 
     None if there was none. One that never learned it (another version was made current since)
     stays, and so does one that was brought from elsewhere: a fit here would lose what it knows,
@@ -348,6 +375,9 @@ def _without_step(
     StepLostError
         If another step was the last, or the head before it is not kept any more.
     """
+    choice, before = taken.choice, taken.before
+    if state is None or state.stale or before is None or taken.is_same:
+        return state
     if state.report.get("choice") == choice.generation_id:
         origin = state.report.get("origin")
         if origin is None:

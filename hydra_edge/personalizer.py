@@ -7,7 +7,6 @@ fitting, choosing, and what may leave for an LLM are the layers below.
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -23,7 +22,7 @@ from hydra_edge.arguments import (
     check_wishes,
 )
 from hydra_edge.bundle import Bundle
-from hydra_edge.config import Config, Paths, find_paths, load_config, make_private_dir
+from hydra_edge.config import Config, load_config
 from hydra_edge.egress import Question, outgoing
 from hydra_edge.encoder import TextEncoder
 from hydra_edge.engine import Engine
@@ -33,7 +32,9 @@ from hydra_edge.forgetting import clear_log_and_choices, forget_records
 from hydra_edge.headfile import adopted, exportable, head_from_json, head_to_json
 from hydra_edge.learning import take
 from hydra_edge.llm import LLM
+from hydra_edge.paths import Paths, find_paths
 from hydra_edge.pools import Budget, Sampling
+from hydra_edge.privatefiles import make_private_dir
 from hydra_edge.records import check_moment, checked
 from hydra_edge.resources import Resources
 from hydra_edge.store import Store
@@ -584,6 +585,8 @@ class Personalizer:
         keep: bool = True,
         source: str = "choices",
         hide_private: bool = False,
+        progress: Progress | None = None,
+        should_stop: Callable[[], bool] | None = None,
     ) -> ChoiceResult:
         """Learn from the answer the user took, or from what they made of it, at once.
 
@@ -604,6 +607,8 @@ class Personalizer:
             Whether it was taken where no private record may be seen. An edited text is then not
             kept as private because only private records have it as their label: whoever guessed
             it could tell.
+        progress, should_stop
+            As in ``rank``. To stop it ends the learning only: what was chosen is kept by then.
 
         Returns
         -------
@@ -612,6 +617,11 @@ class Personalizer:
             takes the step before back, or fits the head anew where others followed it; to say
             the same again changes nothing. None where the choice can teach nothing: the task no
             longer has such answers.
+
+        Raises
+        ------
+        CancelledError
+            If it was stopped: the next fit learns from the choice.
         """
         check_count("pick", pick)
         for name, value in (("generation_id", generation_id), ("text", text)):
@@ -627,16 +637,9 @@ class Personalizer:
                 self.engine, generation_id, pick, text, source,
                 keep=keep, hide_private=hide_private,
             )  # fmt: skip
-            started = time.monotonic()
-            state = learn(self.engine, taken)
-            return ChoiceResult(
-                generation_id=taken.choice.generation_id,
-                task=taken.choice.task,
-                text=taken.choice.text,
-                head_version=None if state is None else state.version,
-                record_id=taken.choice.record_id,
-                update_ms=(time.monotonic() - started) * 1000.0,
-            )
+            left = "The choice is kept, and so are vectors made. The next fit learns from it."
+            watched = stoppable(progress, should_stop, "Learning from the choice", left)
+            return learn(self.engine, taken, progress=watched)
 
     def export_head(self, task: str | None, role: Role) -> str:
         """Return a head as JSON text: weights and evidence, no text of the history.

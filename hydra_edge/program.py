@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from hydra_edge.config import expanded
+from hydra_edge.paths import expanded
 
 NAME = "hydra-edge"
 # Where the data, settings and cache are, unless we have a home of our own.

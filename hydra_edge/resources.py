@@ -14,11 +14,12 @@ from pathlib import Path
 from weakref import WeakSet
 
 from hydra_edge.bundle import Bundle, load_bundle
-from hydra_edge.config import Config, Paths, way_online
+from hydra_edge.config import Config, way_online
 from hydra_edge.encoder import TextEncoder, shared_encoder
 from hydra_edge.engine import Engine
 from hydra_edge.errors import ClosedError, EgressDeniedError, UnknownModelError
 from hydra_edge.llm import LLM
+from hydra_edge.paths import Paths
 from hydra_edge.store import Store
 from hydra_edge.taskfile import read_task_dir
 from hydra_edge.turns import OneAtATime

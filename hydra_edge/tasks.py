@@ -6,9 +6,7 @@ nothing of users, stores, models, or files (``taskfile`` reads those).
 
 from __future__ import annotations
 
-import math
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -16,6 +14,7 @@ from itertools import accumulate
 from typing import get_args
 
 from hydra_edge.errors import ConfigError, UnknownTaskError
+from hydra_edge.spelling import fold_label, number, rating_value
 from hydra_edge.types import DEFAULT_TASK, Kind
 
 NEWS_SECTIONS = (
@@ -39,42 +38,10 @@ LABEL_WORDS, LABEL_CHARS = 30, 240
 _INFERRED_WORDS = 6  # of a label that nothing but the answers says is one
 # Of what the user's own answers may add to a prompt, in bytes: half of a small LLM's context.
 _ADDED_BYTES = 4000
-
-
-# A decimal comma: 1,3 is a grade; 1,300 may be a thousand.
-_COMMA = re.compile(r"[+-]?\d+,\d{1,2}")
 # Thousands with points: 1.000 and 2.500 beside 500.
 _THOUSANDS = re.compile(r"[+\-\u2212]?[1-9]\d{0,2}(\.\d{3})+")
 # A code: 007 is not 7.
 _CODE = re.compile(r"[+\-\u2212]?0\d")
-
-
-def number(text: str) -> float | None:
-    """Read a finite number, or None. It may have a decimal comma or a typographic minus."""
-    plain = text.strip().replace("\u2212", "-")
-    if "_" in plain:  # 1_000 is a name to everyone but Python
-        return None
-    if _COMMA.fullmatch(plain):
-        plain = plain.replace(",", ".")
-    try:
-        value = float(plain)
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None
-
-
-def rating_value(text: str) -> float:
-    """Return the number a rating is, in whatever spelling; nan where it is none."""
-    value = number(text)
-    return math.nan if value is None else value
-
-
-def fold_label(text: str) -> str:
-    """Return what spellings of one label share: no case, no outer space, one Unicode form.
-
-    An accented letter can be written as one character or as a letter and a mark; both look alike.
-    """
-    return unicodedata.normalize("NFC", text.strip().casefold())
 
 
 def answer_key(answer: str, kind: Kind) -> str | float:

@@ -35,7 +35,10 @@ class StopSignal:
 
 
 def stoppable(
-    progress: Progress | None, should_stop: Callable[[], bool] | None, work: str
+    progress: Progress | None,
+    should_stop: Callable[[], bool] | None,
+    work: str,
+    left: str = "Vectors made are kept, all else is as it was. Begin again to go on.",
 ) -> Progress | None:
     """Let work be stopped wherever it tells of its progress.
 
@@ -47,6 +50,8 @@ def stoppable(
         None: it cannot be stopped.
     work
         What it is called in the message of the ``CancelledError`` it then ends with.
+    left
+        How that message ends: what has come of it, and what to do next.
     """
     if should_stop is None:
         return progress
@@ -57,7 +62,7 @@ def stoppable(
         if should_stop():
             raise CancelledError(
                 f"{work} was stopped: got {done} of {total} done of stage {stage!r}; expected "
-                "all. Vectors made are kept, all else is as it was. Begin again to go on."
+                f"all. {left}"
             )
 
     return tell

@@ -13,7 +13,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hydra_edge.tasks import TaskSpec, fold_label, number
+from hydra_edge.spelling import fold_label, number
+from hydra_edge.tasks import TaskSpec
 from hydra_edge.types import Float2d
 
 # Scripts without spaces between words: CJK and kana; Thai, Lao, Burmese, Khmer.

@@ -13,12 +13,12 @@ import hypothesis
 import numpy as np
 import pytest
 
-from hydra_edge.config import ENV_PREFIX
 from hydra_edge.errors import BackendError
 from hydra_edge.llm import recode
 from hydra_edge.prompt import Prompt
 from hydra_edge.types import Completion, Float2d, Progress
 from hydra_edge.utility import tokens
+from hydra_edge.variables import ENV_PREFIX
 
 if TYPE_CHECKING:
     from hydra_edge.bundle import Bundle

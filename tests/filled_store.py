@@ -1,13 +1,17 @@
-"""What a user's file holds, and whether its bytes still do, for tests of what becomes of it."""
+"""A user's file, what it holds, and whether its bytes still do, for tests of what becomes of it.
+
+A test takes a fixture of a module like this one by name: ``store = filled_store.store``.
+"""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import mode
 
 import numpy as np
+import pytest
 
 from hydra_edge.store import Store
 from hydra_edge.types import (
@@ -23,6 +27,17 @@ from hydra_edge.types import (
 
 SECRET_IN = "Xylophone rendezvous qwzjk behind the harbour at midnight"
 SECRET_OUT = "Vermillion passphrase zzyzx"
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "users" / "me.db"
+
+
+@pytest.fixture
+def store(path: Path) -> Iterator[Store]:
+    with Store.open(path) as opened:
+        yield opened
 
 
 def raw_bytes(path: Path) -> bytes:

@@ -148,6 +148,15 @@ def serving(person: Personalizer, **options: Any) -> Iterator[Served]:
             served.stop()
 
 
+def serving_echo(hash_encoder) -> Iterator[Served]:
+    """Serve one who has records of one task; ``yield from`` it."""
+    me = Personalizer.from_records(
+        history(), llm=EchoLLM(), encoder=hash_encoder, config=Config(task="paper_title")
+    )
+    with me, serving(me) as it:
+        yield it
+
+
 def history(n: int = 12, task: str = "paper_title") -> list[Record]:
     """Make records of one task."""
     return [

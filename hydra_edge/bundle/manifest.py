@@ -17,7 +17,7 @@ from types import MappingProxyType
 from typing import Any, NoReturn, get_args
 
 from hydra_edge.errors import BundleError, BundleHashError, BundleVersionError
-from hydra_edge.tasks import fold_label
+from hydra_edge.spelling import fold_label
 from hydra_edge.types import JsonDict, Role
 
 FORMAT_VERSION = 1

@@ -234,8 +234,18 @@ def choose(
     if pick is None and text is None:
         _list(ctx, generation, user, as_json=as_json)
         return
-    with open_user(ctx, user) as me:
-        result = me.choose(generation_id=generation, pick=pick, text=text, keep=keep)
+    stopping = Interrupt("Stopping: the choice is kept, and the next fit learns from it")
+    try:
+        with open_user(ctx, user) as me, stopping as stop, output.LateBar(quiet=as_json) as bar:
+            result = me.choose(
+                generation_id=generation, pick=pick, text=text, keep=keep, progress=bar,
+                should_stop=stop,
+            )  # fmt: skip
+    except CancelledError as err:
+        if not stopping.wanted:
+            raise
+        output.write_error(err.code, str(err), as_json=as_json)
+        raise typer.Exit(130) from err
     if as_json:
         output.write_json(asdict(result))
         return

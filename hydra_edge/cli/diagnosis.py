@@ -24,7 +24,8 @@ from hydra_edge.errors import ConfigError, HydraError, UnknownModelError
 
 if TYPE_CHECKING:
     from hydra_edge.bundle import Bundle
-    from hydra_edge.config import Config, Paths
+    from hydra_edge.config import Config
+    from hydra_edge.paths import Paths
     from hydra_edge.store import Store
     from hydra_edge.types import HeadState, JsonDict
 
@@ -230,7 +231,8 @@ def _look_at_tasks(paths: Paths) -> list[Finding]:
 
 
 def _findings() -> list[Finding]:
-    from hydra_edge.config import Config, find_paths, load_config
+    from hydra_edge.config import Config, load_config
+    from hydra_edge.paths import find_paths
 
     paths = find_paths()
     found = [
@@ -342,7 +344,9 @@ def use_bundle(
     ],
 ) -> None:
     """Use another base from now on, once it is checked."""
-    from hydra_edge.config import Config, expanded, find_paths, save_setting, variable_over
+    from hydra_edge.config import Config, save_setting
+    from hydra_edge.paths import expanded, find_paths
+    from hydra_edge.variables import variable_over
 
     chosen = "" if path in {"", "default"} else str(expanded(path).resolve())
     config = Config(bundle=chosen)

@@ -7,8 +7,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from hydra_edge.cli import output
-from hydra_edge.config import expanded, write_private
 from hydra_edge.errors import ConfigError
+from hydra_edge.paths import expanded
+from hydra_edge.privatefiles import write_private
 
 
 def check_new(path: Path, *, force: bool) -> None:

@@ -11,9 +11,9 @@ from hydra_edge.cli import forgetting, options, output, views
 from hydra_edge.cli.files import check_new, write_text
 from hydra_edge.cli.group import new_group, put
 from hydra_edge.cli.session import open_user
-from hydra_edge.config import expanded
 from hydra_edge.errors import HydraError, RecordNotFoundError, UnknownTaskError
 from hydra_edge.forms import record_json
+from hydra_edge.paths import expanded
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -51,10 +51,6 @@ def _write_records(records: Sequence[Record], *, as_json: bool, total: int | Non
     output.table(("id", "time", "task", "output  <-  input"), rows)
 
 
-def _count(store: Store, task: str | None, source: str | None) -> int:
-    return store.count(task) if source is None else len(store.records(task=task, source=source))
-
-
 def list_records(
     ctx: typer.Context,
     user: options.User = None,
@@ -70,7 +66,7 @@ def list_records(
         records = me.store.records(
             task=name, source=source, limit=limit, offset=offset, newest_first=True
         )
-        total = _count(me.store, name, source)
+        total = me.store.count(name, source=source)
         if not total and (name or source is not None):
             raise _no_records(me.store, name, source)
     _write_records(records, as_json=as_json, total=total)

@@ -13,7 +13,7 @@ import typer
 from hydra_edge.cli import options
 from hydra_edge.cli.group import new_group, put
 from hydra_edge.cli.intake import run
-from hydra_edge.config import expanded
+from hydra_edge.paths import expanded
 
 if TYPE_CHECKING:
     from hydra_edge.importers import ImportLog

@@ -66,8 +66,8 @@ def set_key(name: KeyName) -> None:
     """
     from importlib.util import find_spec
 
-    from hydra_edge.config import find_paths
     from hydra_edge.llm import keys
+    from hydra_edge.paths import find_paths
 
     keys.check_name(name)  # before the key is typed
     if output.is_terminal(sys.stdin):
@@ -89,8 +89,8 @@ def list_keys(as_json: options.AsJson = False) -> None:
 
     That of openai is sent to every address whose host has no key of its own.
     """
-    from hydra_edge.config import find_paths
     from hydra_edge.llm import keys
+    from hydra_edge.paths import find_paths
 
     paths = find_paths()
     found = keys.list_keys(paths)
@@ -109,8 +109,8 @@ def list_keys(as_json: options.AsJson = False) -> None:
 
 def remove_key(name: StoredKey) -> None:
     """Forget a stored key."""
-    from hydra_edge.config import find_paths
     from hydra_edge.llm import keys
+    from hydra_edge.paths import find_paths
 
     output.note(f"Key {name} removed: {keys.remove_key(name, find_paths())}")
 

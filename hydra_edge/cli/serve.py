@@ -14,8 +14,8 @@ import typer
 from hydra_edge.cli import options, output
 from hydra_edge.cli.group import new_group, new_server, put
 from hydra_edge.cli.session import check_named, open_user, settings
-from hydra_edge.config import expanded
 from hydra_edge.errors import ConfigError
+from hydra_edge.paths import expanded
 
 if TYPE_CHECKING:
     from hydra_edge.personalizer import Personalizer

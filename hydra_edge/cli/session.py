@@ -19,7 +19,8 @@ from hydra_edge.cli import output
 from hydra_edge.errors import ConfigError, UnknownUserError
 
 if TYPE_CHECKING:
-    from hydra_edge.config import Config, Paths
+    from hydra_edge.config import Config
+    from hydra_edge.paths import Paths
     from hydra_edge.personalizer import Personalizer
     from hydra_edge.store import Store
     from hydra_edge.tasks import TaskSpec
@@ -43,7 +44,8 @@ def _open(user: str | None, *, create: bool, config: Config, paths: Paths) -> Pe
 
 def settings(**flags: Any) -> tuple[Config, Paths]:
     """Return the settings in force and the folders; flags that are not None win."""
-    from hydra_edge.config import find_paths, load_config
+    from hydra_edge.config import load_config
+    from hydra_edge.paths import find_paths
 
     paths = find_paths()
     given = {name: value for name, value in flags.items() if value is not None}
@@ -65,7 +67,7 @@ def open_user(
     shared head serves a person without a history, but a name mistyped should not become one.
     Where there are others, a new one is told.
     """
-    from hydra_edge.config import other_users
+    from hydra_edge.paths import other_users
 
     config, paths = settings(model=model, base_url=base_url, offline=offline or None)
     if base_url is not None:
@@ -97,7 +99,7 @@ def record_counts(ctx: typer.Context, user: str | None) -> dict[str, int]:
 @contextmanager
 def missing_user_told(user: str | None) -> Iterator[None]:
     """Go on after what is done without a user; where there are others, the name may be a slip."""
-    from hydra_edge.config import other_users
+    from hydra_edge.paths import other_users
 
     try:
         yield
@@ -109,7 +111,7 @@ def missing_user_told(user: str | None) -> Iterator[None]:
 
 def task_spec(ctx: typer.Context, name: str, user: str | None) -> TaskSpec:
     """Return a task's spec, completed by the answers of a user who need not exist."""
-    from hydra_edge.config import find_paths
+    from hydra_edge.paths import find_paths
     from hydra_edge.taskfile import read_task_dir
     from hydra_edge.tasks import canonical_name, find_task
 
@@ -124,7 +126,7 @@ def task_spec(ctx: typer.Context, name: str, user: str | None) -> TaskSpec:
 
 def known_tasks(store: Store | None) -> set[str]:
     """Return the names of tasks that are built in, described in a file, or have records."""
-    from hydra_edge.config import find_paths
+    from hydra_edge.paths import find_paths
     from hydra_edge.taskfile import read_task_dir
     from hydra_edge.tasks import BUILTIN
 

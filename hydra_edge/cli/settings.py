@@ -60,7 +60,9 @@ def set_setting(
     value: Annotated[str, typer.Argument(metavar="VALUE", help="Its new value.")],
 ) -> None:
     """Change one setting for good."""
-    from hydra_edge.config import find_paths, save_setting, variable_over
+    from hydra_edge.config import save_setting
+    from hydra_edge.paths import find_paths
+    from hydra_edge.variables import variable_over
 
     if name == "bundle":
         diagnosis.use_bundle(value)
@@ -82,8 +84,10 @@ def unset_setting(
 ) -> None:
     """Take one setting out of the file, so that its default holds."""
     from hydra_edge import config as kept
+    from hydra_edge.paths import find_paths
+    from hydra_edge.variables import variable_over
 
-    paths = kept.find_paths()
+    paths = find_paths()
     there = kept.unset_setting(paths, name)
     if not as_json:
         output.note(f"{name} {'removed from' if there else 'is not in'} {paths.config_file}")
@@ -92,7 +96,7 @@ def unset_setting(
         output.write_json({name: values.get(name)})
     elif name in values:
         value = output.one_line(_setting_text(values[name]))
-        source = kept.variable_over(name) or "the default"
+        source = variable_over(name) or "the default"
         output.note(f"In force: {f'{value}, ' if value else ''}{source}")
 
 
@@ -111,7 +115,7 @@ def _checked(ctx: typer.Context, name: str, value: str) -> str:
 
 def config_path() -> None:
     """Print where the settings file is."""
-    from hydra_edge.config import find_paths
+    from hydra_edge.paths import find_paths
 
     output.answer(str(find_paths().config_file))
 
@@ -131,7 +135,7 @@ def list_tasks(
     ctx: typer.Context, user: options.User = None, as_json: options.AsJson = False
 ) -> None:
     """List the tasks built in, described by you, or in use."""
-    from hydra_edge.config import find_paths
+    from hydra_edge.paths import find_paths
     from hydra_edge.taskfile import read_task_dir
     from hydra_edge.tasks import BUILTIN
 
@@ -188,7 +192,7 @@ def tasks_path() -> None:
 
     One NAME.toml describes one task; the folder need not exist.
     """
-    from hydra_edge.config import find_paths
+    from hydra_edge.paths import find_paths
 
     output.answer(str(find_paths().tasks))
 

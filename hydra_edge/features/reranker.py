@@ -9,7 +9,6 @@ import numpy as np
 
 from hydra_edge.history import History
 from hydra_edge.retrieval import Shortlist
-from hydra_edge.tasks import fold_label
 from hydra_edge.types import Bool2d, Float1d, Float2d, Record
 
 RERANKER_FEATURES = (
@@ -55,8 +54,8 @@ def _habit(history: History, shortlist: Shortlist, vectors: Float2d) -> Float1d:
     profile = history.profile
     if history.task.kind == "text":
         return np.asarray(vectors @ profile.centroid, dtype=np.float32)
-    texts = history.described.text
-    shares = [profile.shares.get(fold_label(texts[i]), 0.0) for i in shortlist.index.tolist()]
+    answers = history.described.folded[shortlist.index].tolist()
+    shares = [profile.shares.get(answer, 0.0) for answer in answers]
     return np.array(shares, dtype=np.float32)
 
 

@@ -13,7 +13,8 @@ from hydra_edge.errors import BundleVersionError
 from hydra_edge.features.adapter import ADAPTER_FEATURES
 from hydra_edge.features.closed import Classifier, borrow, is_within
 from hydra_edge.features.reranker import RERANKER_FEATURES
-from hydra_edge.tasks import TaskSpec, fold_label
+from hydra_edge.spelling import fold_label
+from hydra_edge.tasks import TaskSpec
 from hydra_edge.types import Float1d, Float2d, Role
 
 # To be raised whenever a feature is computed otherwise: heads of other features do not fit it.

@@ -14,7 +14,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from hydra_edge.config import write_private
 from hydra_edge.errors import ConfigError
 from hydra_edge.fitting import learn
 from hydra_edge.githook.description import describe_staged
@@ -34,6 +33,7 @@ from hydra_edge.importers.base import Origin, build_record
 from hydra_edge.importers.git import drop_trailers
 from hydra_edge.learning import Answered, find_answer, record_choice
 from hydra_edge.personalizer import Personalizer
+from hydra_edge.privatefiles import write_private
 from hydra_edge.types import Progress, Record
 
 PENDING = "hydra-edge-proposal.json"

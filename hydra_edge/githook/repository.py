@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import IO, cast
 
-from hydra_edge.config import expanded
 from hydra_edge.errors import ConfigError
+from hydra_edge.paths import expanded
 
 # Nothing a repository's settings name is started, and what git says does not depend on them.
 _OPTIONS = ("--no-pager", "-c", "core.fsmonitor=false", "-c", "core.quotepath=off")

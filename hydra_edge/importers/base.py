@@ -25,7 +25,8 @@ from typing import Any, BinaryIO, TextIO, cast
 from hydra_edge.errors import ConfigError, ImportFormatError
 from hydra_edge.importers.log import ImportLog
 from hydra_edge.records import MOMENTS, clean_text, name_fault
-from hydra_edge.tasks import canonical_name, number
+from hydra_edge.spelling import number
+from hydra_edge.tasks import canonical_name
 from hydra_edge.types import Record, text_hash
 
 FIELDS = ("input", "output", "id", "task", "time", "private")
@@ -34,7 +35,7 @@ MAX_LINE_BYTES = 64 * 2**20  # a line beyond this is some other format, not a re
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _YEAR, _COMPACT_DATE = re.compile(r"[0-9]{4}"), re.compile(r"[0-9]{8}")
-_YEARS = range(1000, 10_000)
+_YEARS = range(1000, 10_000)  # whole numbers only: a float would be sought one by one
 _YES, _NO = frozenset({"true", "yes", "1"}), frozenset({"false", "no", "0", ""})
 
 
@@ -104,8 +105,11 @@ def parse_time(value: object) -> float | None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise mismatch("time", value, "unix seconds or a date")
-    is_year = _YEAR.fullmatch(value.strip()) if isinstance(value, str) else value in _YEARS
-    if is_year and not isinstance(value, float):
+    if isinstance(value, str):
+        is_year = _YEAR.fullmatch(value.strip()) is not None
+    else:
+        is_year = isinstance(value, int) and value in _YEARS
+    if is_year:
         raise ValueError(
             f"time is {shown(value)}, a year alone; expected unix seconds or a date such as "
             f"{str(value).strip()}-01-31"

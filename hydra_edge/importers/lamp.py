@@ -22,7 +22,8 @@ from hydra_edge.importers.base import (
     readable,
 )
 from hydra_edge.importers.log import ImportLog
-from hydra_edge.tasks import canonical_name, number
+from hydra_edge.spelling import number
+from hydra_edge.tasks import canonical_name
 from hydra_edge.types import Record
 
 _EXPECTED = "a LaMP questions file (a list of questions with id, input and profile)"

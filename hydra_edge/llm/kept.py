@@ -13,8 +13,8 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from hydra_edge.config import make_private_dir, remove_left_over
 from hydra_edge.errors import ConfigError
+from hydra_edge.privatefiles import make_private_dir, remove_left_over
 
 CAP_BYTES = 64 << 20  # of one folder; SmolLM2 takes 1.5 MB for 64 tokens, Gemma 3 270M 1.2 MB
 _MAGIC = b"hydra-edge kv 1\n"

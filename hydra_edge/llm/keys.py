@@ -15,8 +15,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from hydra_edge.config import ENV_PREFIX, Paths, changing, write_private
 from hydra_edge.errors import ConfigError
+from hydra_edge.paths import Paths
+from hydra_edge.privatefiles import changing, write_private
+from hydra_edge.variables import ENV_PREFIX
 
 _SERVICE = "hydra-edge"
 _KEYRING_WAIT_S = 10.0  # a locked keyring may ask for its password, or wait for a desktop for ever

@@ -6,7 +6,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
-from hydra_edge.tasks import number
+from hydra_edge.spelling import number
 from hydra_edge.utility import is_mark
 
 _WRAPPING = " \t\r\n.,:;!\"'`*()[]"

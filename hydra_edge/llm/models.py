@@ -12,13 +12,15 @@ import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
-from hydra_edge.config import Config, Paths, make_private_dir, remove_left_over, way_online
+from hydra_edge.config import Config, way_online
 from hydra_edge.errors import BackendError, EgressDeniedError, UnknownModelError
 from hydra_edge.llm.address import is_loopback, split_base_url
 from hydra_edge.llm.keys import key_for
 from hydra_edge.llm.names import CHAT, REMOTE, ModelName, read_name
 from hydra_edge.llm.native import INSTALL, NOT_INSTALLED, is_installed
 from hydra_edge.llm.protocol import LLM
+from hydra_edge.paths import Paths
+from hydra_edge.privatefiles import make_private_dir, remove_left_over
 
 _SMOLLM2 = "SmolLM2-135M-Instruct.Q4_1.gguf"
 _GEMMA3 = "gemma-3-270m-q4_k_m.gguf"

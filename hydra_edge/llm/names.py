@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from hydra_edge.config import expanded
+from hydra_edge.paths import expanded
 
 REMOTE, CHAT = "openai:", "chat:"
 PACKAGED = ("smollm2", "gemma3")

@@ -12,10 +12,10 @@ import secrets
 from contextlib import suppress
 from pathlib import Path
 
-from hydra_edge.config import make_private_dir, remove_left_over
 from hydra_edge.errors import BackendError
 from hydra_edge.llm.gguf import check_gguf
 from hydra_edge.llm.native import import_llama_cpp
+from hydra_edge.privatefiles import make_private_dir, remove_left_over
 
 
 def recode_q8(source: Path, folder: Path) -> Path:

@@ -92,13 +92,10 @@ class Desk:
         One that does not exist is refused: nothing found would read as nothing written.
         """
         name = self._task(task).name if task else None
-        size = limit
-        while True:
-            found = self.person.store.search(query, task=name, limit=size)
-            visible = [r for r in found if self.allow_private or not r.private]
-            if len(visible) >= limit or len(found) < size:
-                return shapes.Found(records=[shapes.Record(**_side(r)) for r in visible[:limit]])
-            size *= 4
+        found = self.person.store.search(
+            query, task=name, limit=limit, public=not self.allow_private
+        )
+        return shapes.Found(records=[shapes.Record(**_side(record)) for record in found])
 
     def personalize(
         self,

@@ -22,8 +22,8 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from hydra_edge.aio import AsyncPersonalizer
-from hydra_edge.config import make_private_dir, write_private
 from hydra_edge.errors import ConfigError
+from hydra_edge.privatefiles import make_private_dir, write_private
 from hydra_edge.server.app import create_app
 from hydra_edge.server.guard import Guard
 from hydra_edge.server.page import Page

@@ -20,8 +20,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from hydra_edge.config import Paths, changing, make_private_dir, write_private
 from hydra_edge.errors import ConfigError
+from hydra_edge.paths import Paths
+from hydra_edge.privatefiles import changing, make_private_dir, write_private
 from hydra_edge.tasks import canonical_name
 
 _APP = re.compile(r"[a-z0-9][a-z0-9._-]{0,31}")

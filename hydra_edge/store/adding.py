@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence, Sized
@@ -15,49 +14,26 @@ from sqlite3 import Connection
 from hydra_edge.errors import StoreError
 from hydra_edge.records import from_apps, from_stream
 from hydra_edge.store import heads, pools, privacy, vectors
+from hydra_edge.store.beside import Beside, with_others_beside
 from hydra_edge.store.database import Database
 from hydra_edge.store.records import (
-    COLUMNS,
     Revision,
     Stored,
     find,
     find_all,
     mark_changed,
-    record_of,
     revision,
     still_used,
     texts_of,
 )
 from hydra_edge.store.schema import count_words
-from hydra_edge.store.values import CHUNK, bind
+from hydra_edge.store.values import bind
 from hydra_edge.types import AddResult, Progress, Record
 
 # Records of one transaction: a stopped import has stored whole batches, nothing else.
 BATCH = 500
 # A clock or a time zone may be this far ahead.
 _AHEAD_S = 24 * 60 * 60
-# What stands behind the id that a record asked for in the id it got, where that was taken.
-_SUFFIX = re.compile(r"(~[0-9a-f]{6})\1*")
-
-
-def _beside_ends(wanted: str) -> tuple[str | bytes, str | bytes]:
-    """Return what the ids that begin with one id and ``~`` lie between."""
-    return bind(f"{wanted}~"), bind(f"{wanted}\x7f")  # what comes after "~"
-
-
-def _with_others_beside(connection: Connection, ids: Sequence[str]) -> set[str]:
-    """Return those of many ids that others stand beside."""
-    found: set[str] = set()
-    for start in range(0, len(ids), CHUNK):
-        part = ids[start : start + CHUNK]
-        rows = connection.execute(
-            f"WITH wanted (place, low, high) AS (VALUES {', '.join(['(?, ?, ?)'] * len(part))}) "
-            "SELECT place FROM wanted "
-            "WHERE EXISTS (SELECT 1 FROM records WHERE id > low AND id < high)",
-            [value for place, name in enumerate(part) for value in (place, *_beside_ends(name))],
-        )
-        found |= {part[place] for (place,) in rows}
-    return found
 
 
 def _same(a: Record, b: Record) -> bool:
@@ -123,43 +99,6 @@ def _drop_what_was_made(connection: Connection, replaced: Mapping[str, Record]) 
     vectors.drop(connection, texts - still_used(connection, texts))
 
 
-class _Beside:
-    """The records whose ids begin with one id and ``~``: they stand beside the one that has it."""
-
-    def __init__(self, wanted: str) -> None:
-        self.by_content: dict[str, str] = {}  # to ids
-        self.ids: set[str] = set()
-        self._wanted = wanted
-        self._ids: dict[tuple[str, str], list[str]] = {}  # by source and task
-        self._sources: set[str] = set()
-        self._private: set[str] = set()  # sources
-
-    def note(self, record: Record) -> None:
-        self.ids.add(record.id)
-        if _SUFFIX.fullmatch(record.id, len(self._wanted)):
-            self.by_content[record.content_hash] = record.id
-            self._ids.setdefault((record.source, record.task), []).append(record.id)
-            self._sources.add(record.source)
-        if record.private:
-            self._private.add(record.source)
-
-    def has(self, source: str, task: str) -> bool:
-        """Tell whether a source has a record of a task here."""
-        return (source, task) in self._ids
-
-    def only(self, source: str, task: str) -> str | None:
-        """Return the id of a source's record of a task if it has just one here."""
-        ids = self._ids.get((source, task), [])
-        return ids[0] if len(ids) == 1 else None
-
-    def hides(self, source: str) -> bool:
-        """Tell whether one of a source's records is private; any record, if it has none here.
-
-        A source has none here if what it held were others' records, word for word.
-        """
-        return source in self._private if source in self._sources else bool(self._private)
-
-
 class _Adding:
     """One call of ``add``: where what it was given stands, and what its batch replaced."""
 
@@ -168,7 +107,7 @@ class _Adding:
         self._replaced: dict[str, Record] = {}
         self._hidden: list[str] = []  # ids of those this batch made private
         self._known: dict[str, Stored | None] = {}  # of the batch's ids, as they are stored
-        self._beside: dict[str, _Beside] = {}  # of ids that were taken
+        self._beside: dict[str, Beside] = {}  # of ids that were taken
         self._left: set[str] = set()  # of the batch's ids: others stand beside one nobody has
         self._as_left = Revision()
         self._newest: int | None = None  # row that was there before this call
@@ -196,7 +135,7 @@ class _Adding:
         )
         self._replaced, self._hidden = {}, []
         free = [name for name, stored in self._known.items() if stored is None]
-        self._left = _with_others_beside(connection, free)
+        self._left = with_others_beside(connection, free)
         # Kept from batch to batch: all records of a source may ask for one id.
         if revision(connection) != self._as_left or len(self._beside) > BATCH:
             self._beside.clear()
@@ -308,15 +247,9 @@ class _Adding:
         beside.note(self._add(connection, record, now))
         return "renamed"
 
-    def _beside_of(self, connection: Connection, wanted: str) -> _Beside:
+    def _beside_of(self, connection: Connection, wanted: str) -> Beside:
         if wanted not in self._beside:
-            beside = self._beside[wanted] = _Beside(wanted)
-            rows = connection.execute(
-                f"SELECT {COLUMNS} FROM records WHERE id > ? AND id < ?",
-                _beside_ends(wanted),
-            )
-            for row in rows:
-                beside.note(record_of(row))
+            self._beside[wanted] = Beside.of(connection, wanted)
         return self._beside[wanted]
 
     def _as_private(self, connection: Connection, record: Record) -> Record:

@@ -16,8 +16,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from hydra_edge.config import make_private_dir, other_users, remove_left_over
 from hydra_edge.errors import DiskFullError, StoreError, UnknownUserError
+from hydra_edge.paths import other_users
+from hydra_edge.privatefiles import make_private_dir, remove_left_over
 from hydra_edge.store.schema import prepare, refuse_other_release, register_functions
 from hydra_edge.store.values import DamagedValueError
 from hydra_edge.types import Progress

@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from sqlite3 import Connection
 
-from hydra_edge.config import other_users
 from hydra_edge.errors import (
     StoreError,
     UnknownUserError,
 )
+from hydra_edge.paths import other_users
 from hydra_edge.store import choices, erasure, heads, log, records, vectors
 from hydra_edge.store.database import Database, side_files
 from hydra_edge.store.schema import (

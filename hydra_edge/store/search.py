@@ -11,16 +11,20 @@ from hydra_edge.store.values import bind
 from hydra_edge.types import Record
 
 
-def search(connection: Connection, query: str, task: str | None, limit: int) -> list[Record]:
+def search(
+    connection: Connection, query: str, task: str | None, limit: int, *, public: bool
+) -> list[Record]:
     """Return the records that hold the query's words; see ``Store.search``."""
     words = list(dict.fromkeys(index_words(query)))[:MAX_TERMS]
-    in_task, values = ("", ()) if task is None else ("AND task = ? ", (bind(task),))
+    within, values = ("", ()) if task is None else ("AND task = ? ", (bind(task),))
+    if public:
+        within += "AND NOT private "
     if not words:
-        return _containing(connection, query.strip(), in_task, values, limit)
+        return _containing(connection, query.strip(), within, values, limit)
     for joint in (" AND ", " OR "):
         rows = connection.execute(
             f"SELECT {COLUMNS} FROM records_fts CROSS JOIN records ON seq = records_fts.rowid "
-            f"WHERE records_fts MATCH ? {in_task}ORDER BY records_fts.rank, seq DESC LIMIT ?",
+            f"WHERE records_fts MATCH ? {within}ORDER BY records_fts.rank, seq DESC LIMIT ?",
             (joint.join(map(quoted, words)), *values, max(limit, 0)),
         ).fetchall()
         if rows:
@@ -31,7 +35,7 @@ def search(connection: Connection, query: str, task: str | None, limit: int) -> 
 def _containing(
     connection: Connection,
     text: str,
-    in_task: str,
+    within: str,
     values: tuple[str | bytes, ...],
     limit: int,
 ) -> list[Record]:
@@ -40,7 +44,7 @@ def _containing(
         return []
     rows = connection.execute(
         f"SELECT {COLUMNS} FROM records "
-        f"WHERE (instr(input, ?) OR instr(output, ?)) {in_task}"
+        f"WHERE (instr(input, ?) OR instr(output, ?)) {within}"
         f"ORDER BY {ORDER} DESC, seq DESC LIMIT ?",
         (bind(text), bind(text), *values, max(limit, 0)),
     )

@@ -149,14 +149,16 @@ class Store:
         with self._db.reading() as connection:
             return records.revision(connection)
 
-    def count(self, task: str | None = None, *, until: float | None = None) -> int:
-        """Count the records, of one task if given.
+    def count(
+        self, task: str | None = None, *, source: str | None = None, until: float | None = None
+    ) -> int:
+        """Count the records, of one task and one source if given.
 
         ``until``: those of that moment or before it (unix seconds); one without a time was made
         when it was added.
         """
         with self._db.reading() as connection:
-            return records.count(connection, task, until)
+            return records.count(connection, task, source, until)
 
     def tasks(self) -> dict[str, int]:
         """Count the records of each task, the most frequent first."""
@@ -214,20 +216,23 @@ class Store:
         with self._db.writing() as connection:
             reindex(connection)
             records.mark_changed(connection, rewritten=True)
-            return records.count(connection, None)
+            return records.count(connection, None, None, None)
 
     def together(self) -> AbstractContextManager[object]:
         """Let no other program write meanwhile: what is stored inside is, all of it or nothing."""
         return self._db.writing()
 
-    def search(self, query: str, *, task: str | None = None, limit: int = 20) -> list[Record]:
+    def search(
+        self, query: str, *, task: str | None = None, limit: int = 20, public: bool = False
+    ) -> list[Record]:
         """Return records that hold all words of the query, else any of them, best first.
 
         Words are sought in inputs and outputs together. A query without any word (an emoji,
         say) is sought as it stands, newest first. Nothing in a query is an operator.
+        ``public``: as if private records were not there.
         """
         with self._db.reading() as connection:
-            return search.search(connection, query, task, limit)
+            return search.search(connection, query, task, limit, public=public)
 
     def bm25(
         self,
@@ -585,7 +590,7 @@ class Store:
             If it cannot be written, or a program uses a file of that name.
         """
         with self._db.reading() as connection:
-            n = records.count(connection, None)  # from here on it is one moment
+            n = records.count(connection, None, None, None)  # from here on it is one moment
             self._db.back_up(target, progress)
             return n
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from sqlite3 import Connection
 
 from hydra_edge.errors import (
@@ -24,6 +25,8 @@ DISTINCTIVE = 16
 # So many texts are sought one after the other, which is faster than to look a text through for
 # all of them at once; of several times as many it would be slower.
 _FEW = 32
+# So are many, in the first so many texts looked through: to get ready for more takes longer.
+_LOOKS = 64
 # Of a text that is looked through each so-manieth place is, for so many letters: wherever one that
 # is sought begins, such a place is within its first ``DISTINCTIVE`` letters.
 _STEP = 7
@@ -47,11 +50,16 @@ class Traces:
         self._by_start: dict[str, list[str]] = {}
         for text in self._long:
             self._by_start.setdefault(text[:DISTINCTIVE], []).append(text)
-        # Where in such a beginning its parts stand.
-        self._parts: dict[str, set[int]] = {}
+        self._looked = 0
+
+    @cached_property
+    def _parts(self) -> dict[str, set[int]]:
+        """Where in a distinctive text's beginning its parts stand; takes as long as many looks."""
+        parts: dict[str, set[int]] = {}
         for start in self._by_start:
             for offset in range(_STEP):
-                self._parts.setdefault(start[offset : offset + _PART], set()).add(offset)
+                parts.setdefault(start[offset : offset + _PART], set()).add(offset)
+        return parts
 
     def touch(self, ids: Iterable[str | None], texts: Iterable[str]) -> bool:
         """Tell whether something names one of the ids or holds one of the texts."""
@@ -65,7 +73,8 @@ class Traces:
 
     def long_ones_in(self, text: str) -> Iterator[str]:
         """Walk over the distinctive texts that a text, its spacing folded, holds."""
-        if len(self._long) <= _FEW:
+        self._looked += 1
+        if len(self._long) <= _FEW or self._looked <= _LOOKS:
             yield from (whole for whole in self._long if whole in text)
             return
         parts = self._parts

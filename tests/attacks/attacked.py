@@ -1,20 +1,23 @@
-"""A person with a secret among their records, as the server of attacks has them."""
+"""A person with a secret among their records, and the server that is attacked."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import httpx2
-from serving import EchoLLM, history
+import pytest
+from serving import EchoLLM, Served, history, serving
 
 from hydra_edge.personalizer import Personalizer
+from hydra_edge.server.tokens import add_app
 from hydra_edge.types import Record
 
 SECRET = "a secret of mine"
 
 
-def keeper(hash_encoder) -> Iterator[Personalizer]:
-    """Give one who has two tasks and one private record, and close them: ``yield from`` it."""
+@pytest.fixture
+def person(hash_encoder) -> Iterator[Personalizer]:
+    """Give one who has two tasks and one private record."""
     records = [
         *history(),
         *history(6, "note_title"),
@@ -22,6 +25,22 @@ def keeper(hash_encoder) -> Iterator[Personalizer]:
     ]
     with Personalizer.from_records(records, llm=EchoLLM(), encoder=hash_encoder) as me:
         yield me
+
+
+@pytest.fixture
+def served(person: Personalizer) -> Iterator[Served]:
+    with serving(person) as it:
+        yield it
+
+
+@pytest.fixture
+def app_token(served: Served) -> Callable[..., str]:
+    """Let an app in; give its token."""
+
+    def make(name="editor", user="memory", **options):
+        return add_app(served.files, name, user=user, **options)
+
+    return make
 
 
 def code(response: httpx2.Response) -> str:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import socket
 
+import attacked
 import pytest
-from attacked import SECRET, code, keeper
+from attacked import SECRET, code
 from serving import serving
 from starlette.routing import Route
 
@@ -15,17 +16,7 @@ from hydra_edge.server import guard, run
 from hydra_edge.server.tokens import TokenFiles, owner_token
 
 JSON = {"Content-Type": "application/json"}
-
-
-@pytest.fixture
-def person(hash_encoder):
-    yield from keeper(hash_encoder)
-
-
-@pytest.fixture
-def served(person):
-    with serving(person) as it:
-        yield it
+person, served = attacked.person, attacked.served
 
 
 def raw(served, request: bytes) -> bytes:

@@ -4,31 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import attacked
 import pytest
-from attacked import code, keeper
-from serving import chat, serving
+from attacked import code
+from serving import chat
 
-from hydra_edge.server.tokens import add_app
 from hydra_edge.types import Record
 
-
-@pytest.fixture
-def person(hash_encoder):
-    yield from keeper(hash_encoder)
-
-
-@pytest.fixture
-def served(person):
-    with serving(person) as it:
-        yield it
-
-
-@pytest.fixture
-def app_token(served):
-    def make(name="editor", user="memory", **options):
-        return add_app(served.files, name, user=user, **options)
-
-    return make
+person, served, app_token = attacked.person, attacked.served, attacked.app_token
 
 
 def test_app_of_another_user_is_refused(served, app_token):

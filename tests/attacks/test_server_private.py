@@ -4,32 +4,16 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 
+import attacked
 import pytest
-from attacked import SECRET, code, keeper
+from attacked import SECRET, code
 from serving import LONG_S, EchoLLM, GatedLLM, chat, history, serving
 
 from hydra_edge.personalizer import Personalizer
 from hydra_edge.server.tokens import add_app
 from hydra_edge.types import Completion, Record
 
-
-@pytest.fixture
-def person(hash_encoder):
-    yield from keeper(hash_encoder)
-
-
-@pytest.fixture
-def served(person):
-    with serving(person) as it:
-        yield it
-
-
-@pytest.fixture
-def app_token(served):
-    def make(name="editor", user="memory", **options):
-        return add_app(served.files, name, user=user, **options)
-
-    return make
+person, served, app_token = attacked.person, attacked.served, attacked.app_token
 
 
 def test_app_is_never_shown_a_private_record(served, app_token, person):

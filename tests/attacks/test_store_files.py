@@ -24,10 +24,7 @@ from hydra_edge.errors import HydraError, StoreError
 from hydra_edge.store import Store, schema
 from hydra_edge.types import Completion, Record
 
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "users" / "me.db"
+path = filled_store.path
 
 
 def fill(store: Store, n: int) -> None:

@@ -12,12 +12,13 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from serving import EchoLLM
 
 from hydra_edge.config import Config, find_paths
 from hydra_edge.errors import StoreError
@@ -126,33 +127,26 @@ class Repo:
         return self.git("log", "-1", "--format=%B").strip()
 
 
-class PausingLLM:
+class PausingLLM(EchoLLM):
     """Tells of a first candidate, then waits: for leave to go on, or to be stopped."""
 
     name = "pausing"
-    is_remote = False
 
     def __init__(self) -> None:
+        super().__init__()
         self.started = threading.Event()
         self.proceed = threading.Event()
         self.stopped = False
         self.prompts: list[Prompt] = []
-
-    def render(self, prompt: Prompt, *, max_tokens: int | None = None, seed: int = 0) -> str:
-        return prompt.completion_text()
 
     def complete(
         self,
         prompt: Prompt,
         *,
         n: int = 1,
-        temperature: float = 0.8,
-        max_tokens: int = 48,
-        choices: Sequence[str] | None = None,
-        seed: int = 0,
-        on_token: Callable[[str], None] | None = None,
         should_stop: Callable[[], bool] | None = None,
         on_candidate: Callable[[Completion], None] | None = None,
+        **_options: object,
     ) -> list[Completion]:
         assert should_stop is not None
         self.prompts.append(prompt)
@@ -166,9 +160,6 @@ class PausingLLM:
             if on_candidate is not None:
                 on_candidate(answer)
         return answers
-
-    def close(self) -> None:
-        pass
 
 
 @pytest.fixture(scope="module")

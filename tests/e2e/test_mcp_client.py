@@ -23,6 +23,9 @@ from hydra_edge.store import Store
 SAMPLE = Path(__file__).parents[2] / "examples" / "papers" / "author-b.jsonl"
 QUERY = "We present a neural parser that learns from few annotated sentences of a new language."
 SECRET = "A parser nobody may hear of"
+HELLO = {"jsonrpc": "2.0", "id": 1, "method": "initialize",
+         "params": {"protocolVersion": "2025-06-18", "capabilities": {},
+                    "clientInfo": {"name": "test", "version": "0"}}}  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -41,6 +44,15 @@ def server(*options: str) -> StdioServerParameters:
     return StdioServerParameters(
         command=sys.executable, args=["-m", "hydra_edge", "mcp", *options], env=env
     )
+
+
+def started(home: Path) -> subprocess.Popen[str]:
+    """Start the server as a program that writes to it itself."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "hydra_edge", "mcp"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "HYDRA_EDGE_HOME": str(home)},
+    )  # fmt: skip
 
 
 def session(talk: Callable[[Client], Awaitable[Any]], *options: str) -> Any:
@@ -85,20 +97,14 @@ def test_client_sees_private_records_only_where_the_person_said_so() -> None:
 
 def test_server_stdout_is_the_protocols_alone_and_its_end_is_quiet(home: Path) -> None:
     messages = [
-        {"jsonrpc": "2.0", "id": 1, "method": "initialize",
-         "params": {"protocolVersion": "2025-06-18", "capabilities": {},
-                    "clientInfo": {"name": "test", "version": "0"}}},
+        HELLO,
         {"jsonrpc": "2.0", "method": "notifications/initialized"},
         {"jsonrpc": "2.0", "id": 2, "method": "tools/call",
          "params": {"name": "search_history", "arguments": {"query": "SemEval"}}},
         {"jsonrpc": "2.0", "id": 3, "method": "tools/call",
          "params": {"name": "search_history", "arguments": {"query": "SemEval \ud83d"}}},
     ]  # fmt: skip
-    with subprocess.Popen(
-        [sys.executable, "-m", "hydra_edge", "mcp"],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env={**os.environ, "HYDRA_EDGE_HOME": str(home)},
-    ) as process:  # fmt: skip
+    with started(home) as process:
         assert process.stdin is not None
         assert process.stdout is not None
         lines = []
@@ -119,20 +125,13 @@ def test_server_stdout_is_the_protocols_alone_and_its_end_is_quiet(home: Path) -
 
 @pytest.mark.skipif(os.name != "posix", reason="no signal can be sent to one process elsewhere")
 def test_server_interrupted_ends_at_once_though_stdin_stays_open(home: Path) -> None:
-    hello = {"jsonrpc": "2.0", "id": 1, "method": "initialize",
-             "params": {"protocolVersion": "2025-06-18", "capabilities": {},
-                        "clientInfo": {"name": "test", "version": "0"}}}  # fmt: skip
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # else a child may be deaf
     try:
-        with subprocess.Popen(
-            [sys.executable, "-m", "hydra_edge", "mcp"],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            env={**os.environ, "HYDRA_EDGE_HOME": str(home)},
-        ) as process:  # fmt: skip
+        with started(home) as process:
             assert process.stdin is not None
             assert process.stdout is not None
             assert process.stderr is not None
-            process.stdin.write(json.dumps(hello) + "\n")
+            process.stdin.write(json.dumps(HELLO) + "\n")
             process.stdin.flush()
             assert json.loads(process.stdout.readline())["id"] == 1
             try:

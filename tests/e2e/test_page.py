@@ -23,9 +23,11 @@ from pathlib import Path
 import pytest
 from serving import GatedLLM, Served, serving
 
-from hydra_edge.config import find_paths, load_config, make_private_dir
+from hydra_edge.config import load_config
 from hydra_edge.importers import ImportLog, read_jsonl
+from hydra_edge.paths import find_paths
 from hydra_edge.personalizer import Personalizer
+from hydra_edge.privatefiles import make_private_dir
 from hydra_edge.store import Store
 from hydra_edge.types import Record
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import openai
 import pytest
 import test_openai_server
-from serving import EchoLLM, history, serving
+from serving import EchoLLM, history, serving, serving_echo
 
 from hydra_edge.config import Config
 from hydra_edge.errors import BackendAuthError, BackendError
@@ -30,11 +30,7 @@ ASK = [{"role": "user", "content": "A text about parsers 4711"}]
 
 @pytest.fixture
 def served(hash_encoder):
-    me = Personalizer.from_records(
-        history(), llm=EchoLLM(), encoder=hash_encoder, config=Config(task="paper_title")
-    )
-    with me, serving(me) as it:
-        yield it
+    yield from serving_echo(hash_encoder)
 
 
 @pytest.fixture

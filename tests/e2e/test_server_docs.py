@@ -9,10 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from serving import EchoLLM, history, serving
-
-from hydra_edge.config import Config
-from hydra_edge.personalizer import Personalizer
+from serving import serving_echo
 
 PAGE = (Path(__file__).parents[2] / "docs" / "server.md").read_text(encoding="utf-8")
 
@@ -23,11 +20,7 @@ def blocks(language: str) -> list[str]:
 
 @pytest.fixture
 def served(hash_encoder):
-    me = Personalizer.from_records(
-        history(), llm=EchoLLM(), encoder=hash_encoder, config=Config(task="paper_title")
-    )
-    with me, serving(me) as it:
-        yield it
+    yield from serving_echo(hash_encoder)
 
 
 @pytest.fixture

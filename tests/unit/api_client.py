@@ -1,7 +1,8 @@
-"""The API backend as its tests ask it: the prompts, the key, and a backend that does not wait."""
+"""The API backend as its tests ask it: the prompts, the key, a server, and no time to wait."""
 
 from collections.abc import Iterator, Sequence
 
+import pytest
 from llm_server import Server, Sleeps
 
 from hydra_edge.llm.openai_api import OpenAIApi
@@ -17,8 +18,20 @@ SECTION = build_prompt(BUILTIN["news_category"], "the text", [])
 SECTIONS = BUILTIN["news_category"].labels
 
 
-def asking(server: Server, sleeps: Sleeps) -> Iterator[OpenAIApi]:
-    """Give a backend that asks this server, and close it: ``yield from`` it."""
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with Server() as running:
+        yield running
+
+
+@pytest.fixture
+def sleeps() -> Sleeps:
+    return Sleeps()
+
+
+@pytest.fixture
+def llm(server: Server, sleeps: Sleeps) -> Iterator[OpenAIApi]:
+    """Give a backend that asks this server."""
     api = OpenAIApi("m", base_url=server.url, api_key=KEY, timeout_s=5, sleep=sleeps)
     yield api
     api.close()

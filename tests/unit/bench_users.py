@@ -10,11 +10,13 @@ from types import SimpleNamespace
 
 import pytest
 
+from bench.datasets import TaskData, draw_tasks, read_files
 from hydra_edge.prompt import Prompt
 from hydra_edge.store import Store
 
 TOPICS = ("harbour", "meadow", "furnace", "library")
 LABELS = ("amber", "blue", "crimson", "dun")
+QUERIES = 3  # of each user
 
 
 def label_rows(user: int, n: int, task: str = "colour_of_day") -> list[dict[str, object]]:
@@ -48,6 +50,22 @@ def write(path: Path, *users: list[dict[str, object]]) -> Path:
     return path
 
 
+def data_of(tmp_path: Path, *users: list[dict[str, object]]) -> TaskData:
+    """Read users of one task back from a file, as they are measured."""
+    read = read_files([write(tmp_path / "a.jsonl", *users)])
+    (data,) = draw_tasks(read, users=len(users), queries=QUERIES, seed=0, specs={})
+    return data
+
+
+@pytest.fixture
+def labels(tmp_path: Path) -> TaskData:
+    return data_of(tmp_path, *(label_rows(i, 26) for i in range(3)))
+
+
+def quiet(_stage: str, _done: int, _total: int) -> None:
+    """Say nothing."""
+
+
 def answer(prompt: Prompt, n: int) -> list[str]:
     """Answer as a weak model does: the last example's output first, then anything else."""
     if prompt.task.name == "profile":
@@ -56,6 +74,11 @@ def answer(prompt: Prompt, n: int) -> list[str]:
     others = list(prompt.task.labels) or [f"about {topic}" for topic in TOPICS]
     pool = [*shown, *others] if shown else others
     return [pool[i % len(pool)] for i in range(n)]
+
+
+@pytest.fixture
+def llm(scripted):
+    return scripted(answer)
 
 
 @contextmanager

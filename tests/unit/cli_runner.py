@@ -5,6 +5,7 @@ import sys
 import weakref
 from dataclasses import dataclass, field, replace
 
+import pytest
 from filled_store import generation_of
 from typer.main import get_command
 from typer.testing import CliRunner
@@ -163,7 +164,7 @@ class FakePersonalizer:
             usage=Usage(1, 100, 20, 8, 7, 12.5), notes=("7 of 8 candidates arrived",),
         )  # fmt: skip
 
-    def choose(self, **flags):
+    def choose(self, *, progress=None, should_stop=None, **flags):
         self.calls.append(("choose", flags))
         return ChoiceResult("g1", "commit_subject", "Fix empty files", 4, "choice-g1", 0.8)
 
@@ -185,8 +186,15 @@ class FakePersonalizer:
         return FitReport(task or "x", "text", 40, (role,), 5, 75, 6, 1, 2, 0.25, ("a remark",))
 
 
-def five_records():
-    """Add five records of two tasks and two sources to the default user; return them."""
+@pytest.fixture(autouse=True)
+def own_folder(tmp_path, monkeypatch):
+    """Let these tests run in a folder of their own."""
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def history():
+    """Add five records of two tasks and two sources to the default user; give them."""
     new = [
         Record("first text", "First", "note_title", "r1", 1.0, False, "a"),
         Record("second text\x1b[2J", "Second [bold]", "note_title", "r2", 2.0, True, "a"),

@@ -1,8 +1,10 @@
 """An author whose messages the hook begins, and what git calls the hook with."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
-from git_repository import GitRepository
+import pytest
+from git_repository import GitRepository, worked_in
 
 from hydra_edge import Personalizer, Record
 from hydra_edge.config import Config
@@ -22,8 +24,19 @@ def subjects(_prompt: Prompt, n: int) -> list[str]:
     return ["Read an empty header", "Guard the header"][:n]
 
 
-def author(hash_encoder, llm) -> Iterator[Personalizer]:
-    """Give one who has committed before, and close them: ``yield from`` it."""
+@pytest.fixture
+def repo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> GitRepository:
+    return worked_in(tmp_path / "repo", monkeypatch)
+
+
+@pytest.fixture
+def llm(scripted):
+    return scripted(subjects)
+
+
+@pytest.fixture
+def person(hash_encoder, llm) -> Iterator[Personalizer]:
+    """Give one who has committed before."""
     records = [
         Record("the parser reads past the end", "Fix empty files", "commit_subject", "r1", 1.6e9),
         Record("the cache is dropped at start", "Drop the cache", "commit_subject", "r2", 1.61e9),

@@ -16,6 +16,7 @@ from hydra_edge.types import Record
 TASK = "paper_title"
 
 Open = Callable[[EchoLLM], AsyncPersonalizer]
+Encode = Callable[..., Any]
 
 
 def opening(hash_encoder) -> Open:
@@ -37,6 +38,18 @@ def run(work: Awaitable[Any]) -> Any:
 async def acquired(semaphore: threading.Semaphore) -> None:
     """Wait for another thread without blocking the loop."""
     assert await asyncio.to_thread(semaphore.acquire, timeout=LONG_S)
+
+
+def gated(encode: Encode) -> tuple[Encode, threading.Semaphore, threading.Event]:
+    """Make an encoding that waits for a gate; give it, what is released as it begins, the gate."""
+    begun, gate = threading.Semaphore(0), threading.Event()
+
+    def slowly(texts, **options):
+        begun.release()
+        assert gate.wait(LONG_S)
+        return encode(texts, **options)
+
+    return slowly, begun, gate
 
 
 def some_records(n: int, before: Callable[[int], None]) -> Iterator[Record]:

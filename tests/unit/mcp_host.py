@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Iterator
 from typing import Any
 
+import pytest
 from mcp import Client
 
 from hydra_edge import Personalizer, Record
@@ -24,8 +25,14 @@ def answers(_prompt: Prompt, n: int) -> list[str]:
     return [f"Fix parser {i}" for i in range(n)]
 
 
-def owner(hash_encoder, llm) -> Iterator[Personalizer]:
-    """Give one who has these records, and close them: ``yield from`` it."""
+@pytest.fixture
+def llm(scripted):
+    return scripted(answers)
+
+
+@pytest.fixture
+def person(hash_encoder, llm) -> Iterator[Personalizer]:
+    """Give one who has these records."""
     with Personalizer.from_records(
         RECORDS, llm=llm, encoder=hash_encoder, config=Config(candidates=3)
     ) as person:

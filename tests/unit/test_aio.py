@@ -9,8 +9,8 @@ from contextlib import aclosing
 from contextvars import ContextVar
 
 import pytest
-from loop_runner import TASK, acquired, opening, run
-from serving import LONG_S, EchoLLM, GatedLLM, history
+from loop_runner import TASK, acquired, gated, opening, run
+from serving import EchoLLM, GatedLLM, history
 
 from hydra_edge import AsyncPersonalizer, Personalizer
 from hydra_edge.config import Config
@@ -84,12 +84,7 @@ def test_loop_goes_on_and_others_are_served_while_the_llm_writes(opened):
 
 
 def test_add_waits_for_no_fit_nor_for_those_that_wait_for_one(opened, hash_encoder, monkeypatch):
-    encode, begun, gate = hash_encoder.encode, threading.Semaphore(0), threading.Event()
-
-    def slowly(texts, **options):
-        begun.release()
-        assert gate.wait(LONG_S)
-        return encode(texts, **options)
+    slowly, begun, gate = gated(hash_encoder.encode)
 
     async def work():
         async with opened(EchoLLM()) as p:

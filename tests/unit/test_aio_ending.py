@@ -6,7 +6,7 @@ import asyncio
 import threading
 
 import pytest
-from loop_runner import TASK, acquired, opening, run, some_records
+from loop_runner import TASK, acquired, gated, opening, run, some_records
 from serving import LONG_S, EchoLLM, GatedLLM, history
 
 from hydra_edge import AsyncPersonalizer, Personalizer
@@ -24,17 +24,22 @@ def opened(hash_encoder):
 # ---- cancelling
 
 
+async def cancel_under_way(p: AsyncPersonalizer, llm: GatedLLM) -> None:
+    """Cancel an answer that the LLM has begun to write; the LLM is told to stop."""
+    writing = asyncio.create_task(p.generate("about speech", n=2))
+    await acquired(llm.started)
+    writing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await writing
+    await acquired(llm.stopped)
+
+
 def test_cancelled_task_tells_the_llm_to_stop_and_frees_it(opened):
     llm = GatedLLM()
 
     async def work():
         async with opened(llm) as p:
-            writing = asyncio.create_task(p.generate("about speech", n=2))
-            await acquired(llm.started)
-            writing.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await writing
-            await acquired(llm.stopped)
+            await cancel_under_way(p, llm)
             llm.gate.set()
             return await p.generate("about vision", n=2)
 
@@ -46,12 +51,7 @@ def test_cancelled_task_keeps_nothing_of_what_was_finished(opened):
 
     async def work():
         async with opened(llm) as p:
-            writing = asyncio.create_task(p.generate("about speech", n=2))
-            await acquired(llm.started)
-            writing.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await writing
-            await acquired(llm.stopped)
+            await cancel_under_way(p, llm)
             await asyncio.get_running_loop().run_in_executor(p._answers, lambda: None)  # it ended
             return p.personalizer.store.last_generation()
 
@@ -151,12 +151,7 @@ def test_cancelled_add_stops_and_keeps_whole_batches(opened):
 )
 def test_cancelled_task_stops_the_embedding_of_a_history(hash_encoder, monkeypatch, ask):
     records = [Record(f"{i} " + "word " * 1000, f"note {i}", "notes") for i in range(40)]
-    encode, begun, gate = hash_encoder.encode, threading.Semaphore(0), threading.Event()
-
-    def slowly(texts, **options):
-        begun.release()
-        assert gate.wait(LONG_S)
-        return encode(texts, **options)
+    slowly, begun, gate = gated(hash_encoder.encode)
 
     async def work():
         async with AsyncPersonalizer.from_records(

@@ -10,15 +10,24 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import bench_users
 import numpy as np
 import pytest
-from bench_users import answer, label_rows, stores_closed, text_rows, write
+from bench_users import (
+    QUERIES,
+    answer,
+    data_of,
+    label_rows,
+    quiet,
+    stores_closed,
+    text_rows,
+    write,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
 import bench.published
 from bench.case import POOLS, SAMPLING, Case
-from bench.datasets import TaskData, draw_tasks, read_files
 from bench.guard import BenchError
 from bench.published import Published, check_not_trained_on
 from bench.rows import ROWS
@@ -54,13 +63,9 @@ from hydra_edge.tasks import BUILTIN
 from hydra_edge.types import Record
 from hydra_edge.utility import tokens
 
-QUERIES = 3
 DIM = 64
 TRAINED = {"users": 30, "roles": {"adapter": {"steps": 140}}, "files": {}}
-
-
-def quiet(_stage: str, _done: int, _total: int) -> None:
-    """Say nothing."""
+llm, labels = bench_users.llm, bench_users.labels
 
 
 def of_rows(rows: list[dict[str, object]]) -> UserHistory:
@@ -98,11 +103,6 @@ def mean_head(vectors: np.ndarray, labels: np.ndarray, *, seed: int) -> Head:
 
 
 @pytest.fixture
-def llm(scripted):
-    return scripted(answer)
-
-
-@pytest.fixture
 def encoders() -> dict:
     return {"reranker": WordPairs(), "adapter": WordPairs()}
 
@@ -118,17 +118,6 @@ def method(encoders) -> Published:
 def bench_of(bundle, hash_encoder, llm) -> Iterator[Bench]:
     with stores_closed():
         yield Bench(bundle, hash_encoder, llm, QUERIES, 2, 0)
-
-
-def data_of(tmp_path: Path, *users) -> TaskData:
-    read = read_files([write(tmp_path / "a.jsonl", *users)])
-    (data,) = draw_tasks(read, users=len(users), queries=QUERIES, seed=0, specs={})
-    return data
-
-
-@pytest.fixture
-def labels(tmp_path: Path) -> TaskData:
-    return data_of(tmp_path, *(label_rows(i, 26) for i in range(3)))
 
 
 # What a pseudo-query may see -----------------------------------------------------------------

@@ -7,14 +7,23 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import bench_users
 import numpy as np
 import pytest
-from bench_users import LABELS, answer, label_rows, stores_closed, text_rows, write
+from bench_users import (
+    LABELS,
+    QUERIES,
+    answer,
+    data_of,
+    label_rows,
+    quiet,
+    stores_closed,
+    text_rows,
+)
 from llm_server import Handler, Seen, Server, completion
 from llm_server import answer as reply
 
 from bench.case import POOLS, PROFILE_TASK, SAMPLING, Case, Sampled, profile_prompt
-from bench.datasets import TaskData, draw_tasks, read_files
 from bench.guard import BenchError, Watched
 from bench.rows import ROWS, Answer, Row
 from bench.run import Bench, answer_user, fit_user, grow, lend_heads, run_task
@@ -26,38 +35,18 @@ from hydra_edge.prompt import build_prompt
 from hydra_edge.tasks import BUILTIN
 from hydra_edge.types import Completion, Record
 
-QUERIES = 3
 NAMES = [
     "zero_shot", "random", "rag_k1", "rag_k2", "rag_k4", "dense_k4", "pag", "random_of_b",
     "consensus", "reranker_only", "adapter_only", "shared", "personal", "gated", "shuffled",
     "oracle",
 ]  # fmt: skip
-
-
-def quiet(_stage: str, _done: int, _total: int) -> None:
-    """Say nothing."""
-
-
-@pytest.fixture
-def llm(scripted):
-    return scripted(answer)
+llm, labels = bench_users.llm, bench_users.labels
 
 
 @pytest.fixture
 def bench(bundle, hash_encoder, llm) -> Iterator[Bench]:
     with stores_closed():
         yield Bench(bundle, hash_encoder, llm, QUERIES, 4, 0)
-
-
-def data_of(tmp_path: Path, *users) -> TaskData:
-    read = read_files([write(tmp_path / "a.jsonl", *users)])
-    (data,) = draw_tasks(read, users=len(users), queries=QUERIES, seed=0, specs={})
-    return data
-
-
-@pytest.fixture
-def labels(tmp_path: Path) -> TaskData:
-    return data_of(tmp_path, *(label_rows(i, 26) for i in range(3)))
 
 
 def test_rows_are_named_as_the_report_names_them() -> None:

@@ -4,8 +4,9 @@ import json
 import sqlite3
 from contextlib import contextmanager
 
+import cli_runner
 import pytest
-from cli_runner import answer_twice, call, five_records, logged, records
+from cli_runner import answer_twice, call, logged, records
 from filled_store import generation_of
 
 from hydra_edge.cli import views
@@ -14,16 +15,7 @@ from hydra_edge.errors import StoreError
 from hydra_edge.personalizer import Personalizer
 from hydra_edge.types import Candidate, Record
 
-
-@pytest.fixture(autouse=True)
-def _own_folder(tmp_path, monkeypatch):
-    """Let these tests run in a folder of their own."""
-    monkeypatch.chdir(tmp_path)
-
-
-@pytest.fixture
-def history():
-    return five_records()
+_own_folder, history = cli_runner.own_folder, cli_runner.history
 
 
 @pytest.mark.usefixtures("history")

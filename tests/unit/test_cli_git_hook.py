@@ -4,18 +4,16 @@ import json
 import re
 import shlex
 
+import hook_runner
 import pytest
 from cli_runner import FakePersonalizer, call, loaded
-from git_repository import GitRepository, worked_in
+from git_repository import GitRepository
 from hook_runner import HINTS, PARSER
 
 from hydra_edge import Personalizer
 from hydra_edge.errors import CancelledError, EgressDeniedError
 
-
-@pytest.fixture
-def repo(tmp_path, monkeypatch):
-    return worked_in(tmp_path / "repo", monkeypatch)
+repo = hook_runner.repo
 
 
 def test_git_hook_uninstalled_is_not_called_installed(tmp_path):

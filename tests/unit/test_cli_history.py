@@ -7,23 +7,15 @@ import stat
 import subprocess
 import sys
 
+import cli_runner
 import pytest
-from cli_runner import call, five_records, records
+from cli_runner import call, records
 
 from hydra_edge.cli import views
 from hydra_edge.personalizer import Personalizer
 from hydra_edge.types import Candidate, ForgetReceipt, Record
 
-
-@pytest.fixture(autouse=True)
-def _own_folder(tmp_path, monkeypatch):
-    """Let these tests run in a folder of their own."""
-    monkeypatch.chdir(tmp_path)
-
-
-@pytest.fixture
-def history():
-    return five_records()
+_own_folder, history = cli_runner.own_folder, cli_runner.history
 
 
 @pytest.mark.usefixtures("history")

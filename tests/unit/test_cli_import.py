@@ -4,6 +4,7 @@ import json
 import signal
 from contextlib import contextmanager
 
+import cli_runner
 import pytest
 from cli_runner import call, records
 
@@ -12,12 +13,7 @@ from hydra_edge.personalizer import Personalizer
 from hydra_edge.types import Record
 
 GOOD = '{"input": "a text", "output": "a title", "id": "one", "task": "note_title", "time": 5}\n'
-
-
-@pytest.fixture(autouse=True)
-def _own_folder(tmp_path, monkeypatch):
-    """Let these tests run in a folder of their own."""
-    monkeypatch.chdir(tmp_path)
+_own_folder = cli_runner.own_folder
 
 
 def test_import_jsonl_good_lines_are_kept_and_bad_ones_told_by_number(tmp_path):

@@ -3,6 +3,7 @@
 import json
 import signal
 
+import cli_runner
 import pytest
 from cli_runner import call, records
 from git_repository import GitRepository
@@ -10,11 +11,7 @@ from git_repository import GitRepository
 from hydra_edge.personalizer import Personalizer
 from hydra_edge.types import Record
 
-
-@pytest.fixture(autouse=True)
-def _own_folder(tmp_path, monkeypatch):
-    """Let these tests run in a folder of their own."""
-    monkeypatch.chdir(tmp_path)
+_own_folder = cli_runner.own_folder
 
 
 @pytest.fixture

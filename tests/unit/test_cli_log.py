@@ -1,23 +1,15 @@
 """Answers given looked at again: `history log`, and `choose` without a number."""
 
+import cli_runner
 import pytest
-from cli_runner import answer_twice, call, five_records, loaded, logged
+from cli_runner import answer_twice, call, loaded, logged
 from filled_store import generation_of
 
 from hydra_edge.cli import views
 from hydra_edge.personalizer import Personalizer
 from hydra_edge.types import Record
 
-
-@pytest.fixture(autouse=True)
-def _own_folder(tmp_path, monkeypatch):
-    """Let these tests run in a folder of their own."""
-    monkeypatch.chdir(tmp_path)
-
-
-@pytest.fixture
-def history():
-    return five_records()
+_own_folder, history = cli_runner.own_folder, cli_runner.history
 
 
 @pytest.fixture

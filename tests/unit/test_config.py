@@ -10,18 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from hydra_edge.config import (
-    _BOUNDS,
-    Config,
-    expanded,
-    find_paths,
-    load_config,
-    make_private_dir,
-    save_setting,
-    way_online,
-    write_private,
-)
+from hydra_edge.config import _BOUNDS, Config, load_config, save_setting, way_online
 from hydra_edge.errors import ConfigError
+from hydra_edge.paths import expanded, find_paths
+from hydra_edge.privatefiles import make_private_dir, write_private
 
 
 def test_find_paths_home_moves_everything(home: Path) -> None:

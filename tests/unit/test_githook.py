@@ -4,9 +4,9 @@ import json
 import stat
 import threading
 
+import hook_runner
 import pytest
-from git_repository import worked_in
-from hook_runner import HINTS, PARSER, Kept, author, be_prepare, commit, never, subjects
+from hook_runner import HINTS, PARSER, Kept, be_prepare, commit, never
 
 from hydra_edge.errors import ConfigError
 from hydra_edge.githook import Repository
@@ -14,20 +14,7 @@ from hydra_edge.githook.limit import within
 from hydra_edge.githook.proposal import PENDING, be_hook, learn_from_commit
 from hydra_edge.importers import ImportLog, read_git
 
-
-@pytest.fixture
-def repo(tmp_path, monkeypatch):
-    return worked_in(tmp_path / "repo", monkeypatch)
-
-
-@pytest.fixture
-def llm(scripted):
-    return scripted(subjects)
-
-
-@pytest.fixture
-def person(hash_encoder, llm):
-    yield from author(hash_encoder, llm)
+repo, llm, person = hook_runner.repo, hook_runner.llm, hook_runner.person
 
 
 def test_commit_as_proposed_is_a_pick(repo, person, llm):

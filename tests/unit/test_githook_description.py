@@ -1,17 +1,14 @@
 """What is staged, as the query the hook asks: files, prose and definitions of a change."""
 
+import hook_runner
 import pytest
-from git_repository import worked_in
 from hook_runner import PARSER
 
 from hydra_edge.errors import ConfigError
 from hydra_edge.githook import Repository, describe_staged
 from hydra_edge.githook.description import describe
 
-
-@pytest.fixture
-def repo(tmp_path, monkeypatch):
-    return worked_in(tmp_path / "repo", monkeypatch)
+repo = hook_runner.repo
 
 
 def test_describe_names_files_prose_and_definitions(repo):

@@ -1,27 +1,14 @@
 """What the hook writes into a commit message, in which letters, and when it writes nothing."""
 
+import hook_runner
 import pytest
-from git_repository import worked_in
-from hook_runner import HINTS, PARSER, Kept, author, be_prepare, commit, never, subjects
+from hook_runner import HINTS, PARSER, Kept, be_prepare, commit, never
 
 from hydra_edge.githook import Repository
 from hydra_edge.githook.message import is_empty, one_line, propose, spelled
 from hydra_edge.githook.proposal import learn_from_commit, propose_subject, wants_proposal
 
-
-@pytest.fixture
-def repo(tmp_path, monkeypatch):
-    return worked_in(tmp_path / "repo", monkeypatch)
-
-
-@pytest.fixture
-def llm(scripted):
-    return scripted(subjects)
-
-
-@pytest.fixture
-def person(hash_encoder, llm):
-    yield from author(hash_encoder, llm)
+repo, llm, person = hook_runner.repo, hook_runner.llm, hook_runner.person
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,8 @@
 import os
 import subprocess
 
+import hook_runner
 import pytest
-from git_repository import worked_in
 from hook_runner import PARSER
 
 from hydra_edge.errors import ConfigError
@@ -12,10 +12,7 @@ from hydra_edge.githook import Repository, hooks
 from hydra_edge.githook.proposal import PENDING
 from hydra_edge.program import environment
 
-
-@pytest.fixture
-def repo(tmp_path, monkeypatch):
-    return worked_in(tmp_path / "repo", monkeypatch)
+repo = hook_runner.repo
 
 
 def test_install_is_idempotent_and_uninstall_leaves_nothing(repo):

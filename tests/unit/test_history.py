@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from hydra_edge.history import HALF_LIFE, History, opening_of, style_of
-from hydra_edge.tasks import BUILTIN, TaskSpec, fold_label
+from hydra_edge.spelling import fold_label
+from hydra_edge.tasks import BUILTIN, TaskSpec
 from hydra_edge.types import Record
 
 
@@ -112,6 +113,19 @@ def test_style_of_reads_the_surface() -> None:
 def test_opening_of_keeps_a_prefix_with_its_colon() -> None:
     assert opening_of("refs: fix it") == "refs:"
     assert opening_of("  ") == ""
+
+
+def test_agreement_folds_each_answer_once_however_often_it_is_compared(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folded: list[str] = []
+    monkeypatch.setattr("hydra_edge.history.fold_label", lambda text: folded.append(text) or text)
+    history = make(["Tech", "Sports", "Tech"], TaskSpec("topic", "label", labels=("Tech",)))
+    folded.clear()
+    for _ in range(3):
+        assert history.agreement("Tech", None, np.array([0, 1, 2])).tolist() == [1, 0, 1]
+    history.before(2).profile.shares  # noqa: B018 - what it costs is what is asked
+    assert sorted(folded) == ["Sports", *["Tech"] * 5], "three answers and three questions"
 
 
 def test_agreement_rating_is_by_distance_and_label_by_name() -> None:

@@ -6,8 +6,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from importing import stopped_at_the_third
 
-from hydra_edge.errors import CancelledError, ConfigError, ImportFormatError
+from hydra_edge.errors import ConfigError, ImportFormatError
 from hydra_edge.importers import ImportLog, read_git
 from hydra_edge.importers.git import drop_trailers
 from hydra_edge.store import Store
@@ -279,14 +280,5 @@ def test_git_repository_of_another_user_is_refused_with_advice(repo):
 def test_git_commits_of_others_are_watched_one_by_one(repo):
     for i in range(5):
         repo.commit(f"Subject {i}\n\nBody.\n", BOB)
-    seen = []
-
-    def stop_at_the_third():
-        seen.append(log.done)
-        if log.done == 3:
-            raise CancelledError
-
-    log = ImportLog(watch=stop_at_the_third)
-    with pytest.raises(CancelledError):
-        next(read_git(repo.path, log))
+    seen = stopped_at_the_third(lambda log: next(read_git(repo.path, log)))
     assert seen == [1, 2, 3]

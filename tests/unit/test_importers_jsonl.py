@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import io
 import json
-import tracemalloc
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from importing import peak_of
 
 from hydra_edge.errors import ConfigError, ImportFormatError
 from hydra_edge.importers import BadLine, ImportLog, read_jsonl
@@ -171,13 +171,7 @@ def test_jsonl_large_file_is_streamed(tmp_path):
     path.write_bytes(line(input="word " * 200) * 2000)
     assert path.stat().st_size > 2 * 10**6
     log = ImportLog()
-    tracemalloc.start()
-    try:
-        for _ in read_jsonl(path, log):
-            pass
-        _, peak = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
+    peak = peak_of(lambda: read_jsonl(path, log))
     assert log.read == 2000
     assert peak < 3 * 10**5
 

@@ -3,9 +3,9 @@ from __future__ import annotations
 import json
 
 import pytest
+from importing import stopped_at_the_third
 
 import hydra_edge.importers as importers
-from hydra_edge.errors import CancelledError
 from hydra_edge.importers import ImportLog
 from hydra_edge.importers.base import (
     clean_text,
@@ -59,16 +59,7 @@ def test_items_that_give_no_record_are_watched_one_by_one(tmp_path, read, text):
     path.parent.mkdir()
     for i in range(5):
         path.with_name(f"{i}.md").write_text(text)
-    seen = []
-
-    def stop_at_the_third():
-        seen.append(log.done)
-        if len(seen) == 3:
-            raise CancelledError
-
-    log = ImportLog(watch=stop_at_the_third)
-    with pytest.raises(CancelledError):
-        next(read(path, log))
+    seen = stopped_at_the_third(lambda log: next(read(path, log)))
     assert len(seen) == 3
     assert seen == sorted(seen)
 
@@ -119,6 +110,20 @@ def test_time_that_is_a_year_alone_is_refused(year):
 @pytest.mark.parametrize("seconds", [999, 10_000, 2024.0])  # an export writes the last
 def test_time_that_is_no_year_is_seconds(seconds):
     assert parse_time(seconds) == seconds
+
+
+def test_time_with_a_fraction_is_no_year_at_the_first_look():
+    compared = []
+
+    class Seconds(float):
+        __hash__ = float.__hash__
+
+        def __eq__(self, other):
+            compared.append(other)
+            return float(self) == other
+
+    assert parse_time(Seconds(1696212345.6789)) == 1696212345.6789
+    assert len(compared) < 10
 
 
 def test_time_zone_does_not_depend_on_the_device(monkeypatch):

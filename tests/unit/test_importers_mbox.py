@@ -6,8 +6,9 @@ from email.message import EmailMessage
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from importing import stopped_at_the_third
 
-from hydra_edge.errors import CancelledError, ConfigError, ImportFormatError
+from hydra_edge.errors import ConfigError, ImportFormatError
 from hydra_edge.importers import ImportLog, read_mbox
 from hydra_edge.importers.mailtext import MailText, html_text, is_taken_over, split_quotes
 from hydra_edge.importers.mbox import only_sender
@@ -444,16 +445,7 @@ def test_only_sender_for_replies_does_not_advise_all_mail(path):
 )
 def test_mails_that_give_no_record_are_watched_one_by_one(path, scan):
     write(path, *(mail() for _ in range(5)))
-    seen = []
-
-    def stop_at_the_third():
-        seen.append(log.done)
-        if log.done == 3:
-            raise CancelledError
-
-    log = ImportLog(watch=stop_at_the_third)
-    with pytest.raises(CancelledError):
-        scan(path, log)
+    seen = stopped_at_the_third(lambda log: scan(path, log))
     assert seen == [1, 2, 3]
 
 

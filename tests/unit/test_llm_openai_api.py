@@ -1,29 +1,16 @@
 """What the API backend sends, and how many answers it gets for it, closed sets included."""
 
+import api_client
 import pytest
-from api_client import KEY, SECTION, SECTIONS, SUBJECT, asking, texts
-from llm_server import Server, Sleeps, answer, choice, completion, cut, error, one_by_one, sampler
+from api_client import KEY, SECTION, SECTIONS, SUBJECT, texts
+from llm_server import answer, choice, completion, cut, error, one_by_one, sampler
 
 from hydra_edge.errors import BackendError
 from hydra_edge.llm.openai_api import OpenAIApi
 from hydra_edge.prompt import build_prompt
 from hydra_edge.tasks import BUILTIN
 
-
-@pytest.fixture
-def server():
-    with Server() as running:
-        yield running
-
-
-@pytest.fixture
-def sleeps():
-    return Sleeps()
-
-
-@pytest.fixture
-def llm(server, sleeps):
-    yield from asking(server, sleeps)
+server, sleeps, llm = api_client.server, api_client.sleeps, api_client.llm
 
 
 # ---- what is sent

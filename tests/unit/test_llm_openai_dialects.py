@@ -1,26 +1,13 @@
 """Servers that refuse a parameter or a role: they are asked again without, and so from then on."""
 
+import api_client
 import pytest
-from api_client import SUBJECT, asking, texts
-from llm_server import Server, Sleeps, answer, completion, error, sampler
+from api_client import SUBJECT, texts
+from llm_server import answer, completion, error, sampler
 
 from hydra_edge.errors import BackendError, ContextLengthError
 
-
-@pytest.fixture
-def server():
-    with Server() as running:
-        yield running
-
-
-@pytest.fixture
-def sleeps():
-    return Sleeps()
-
-
-@pytest.fixture
-def llm(server, sleeps):
-    yield from asking(server, sleeps)
+server, sleeps, llm = api_client.server, api_client.sleeps, api_client.llm
 
 
 def test_parameters_the_model_does_not_take_are_left_out_from_then_on(llm, server):

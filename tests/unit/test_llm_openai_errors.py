@@ -1,8 +1,9 @@
 """An API that fails or refuses: what is tried again, and which error is raised."""
 
+import api_client
 import pytest
-from api_client import SUBJECT, asking, texts
-from llm_server import Server, Sleeps, answer, error, event, hang, hang_up, one_by_one, reported
+from api_client import SUBJECT, texts
+from llm_server import answer, error, event, hang, hang_up, one_by_one, reported
 
 from hydra_edge.errors import (
     BackendAuthError,
@@ -14,21 +15,7 @@ from hydra_edge.errors import (
 )
 from hydra_edge.llm.openai_api import OpenAIApi
 
-
-@pytest.fixture
-def server():
-    with Server() as running:
-        yield running
-
-
-@pytest.fixture
-def sleeps():
-    return Sleeps()
-
-
-@pytest.fixture
-def llm(server, sleeps):
-    yield from asking(server, sleeps)
+server, sleeps, llm = api_client.server, api_client.sleeps, api_client.llm
 
 
 # ---- errors in place of answers

@@ -2,22 +2,14 @@
 
 import json
 
+import api_client
 import pytest
-from api_client import SECTION, SECTIONS, SUBJECT, asking, texts
-from llm_server import Server, Sleeps, answer, choice, completion, cut, delta, event, stream
+from api_client import SECTION, SECTIONS, SUBJECT, texts
+from llm_server import answer, choice, completion, cut, delta, event, stream
 
 from hydra_edge.errors import BackendError
 
-
-@pytest.fixture
-def server():
-    with Server() as running:
-        yield running
-
-
-@pytest.fixture
-def llm(server):
-    yield from asking(server, Sleeps())
+server, sleeps, llm = api_client.server, api_client.sleeps, api_client.llm
 
 
 @pytest.mark.parametrize(

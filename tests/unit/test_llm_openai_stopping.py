@@ -2,11 +2,10 @@
 
 import threading
 
+import api_client
 import pytest
-from api_client import SECTION, SECTIONS, SUBJECT, asking, texts
+from api_client import SECTION, SECTIONS, SUBJECT, texts
 from llm_server import (
-    Server,
-    Sleeps,
     answer,
     completion,
     delta,
@@ -21,16 +20,7 @@ from llm_server import (
 from hydra_edge.errors import BackendError
 from hydra_edge.llm.openai_api import OpenAIApi
 
-
-@pytest.fixture
-def server():
-    with Server() as running:
-        yield running
-
-
-@pytest.fixture
-def llm(server):
-    yield from asking(server, Sleeps())
+server, sleeps, llm = api_client.server, api_client.sleeps, api_client.llm
 
 
 @pytest.fixture

@@ -3,11 +3,10 @@
 import json
 import threading
 
+import api_client
 import pytest
-from api_client import SUBJECT, asking
+from api_client import SUBJECT
 from llm_server import (
-    Server,
-    Sleeps,
     answer,
     completion,
     delta,
@@ -19,16 +18,7 @@ from llm_server import (
 
 from hydra_edge.errors import BackendError
 
-
-@pytest.fixture
-def server():
-    with Server() as running:
-        yield running
-
-
-@pytest.fixture
-def llm(server):
-    yield from asking(server, Sleeps())
+server, sleeps, llm = api_client.server, api_client.sleeps, api_client.llm
 
 
 def test_stream_tells_every_piece_and_returns_their_sum(llm, server):

@@ -13,8 +13,9 @@ from types import ModuleType, SimpleNamespace
 import pytest
 
 from hydra_edge.cli import diagnosis
-from hydra_edge.config import Config, Paths
+from hydra_edge.config import Config
 from hydra_edge.llm import tiles
+from hydra_edge.paths import Paths
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="tried in a forked child only")
 INFO = "CPU : AVX512 = 1 | AMX_INT8 = {} | REPACK = 1 | "

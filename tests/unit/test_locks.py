@@ -12,10 +12,12 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from hydra_edge import config
-from hydra_edge.config import Paths, find_paths, load_config, make_private_dir, save_setting
+from hydra_edge import privatefiles
+from hydra_edge.config import load_config, save_setting
 from hydra_edge.errors import ConfigError
 from hydra_edge.llm import keys
+from hydra_edge.paths import Paths, find_paths
+from hydra_edge.privatefiles import make_private_dir
 
 NAMES = ("candidates", "records", "temperature", "timeout_s", "threads", "log")
 
@@ -85,7 +87,7 @@ def test_file_that_another_program_is_changing_is_left_with_an_error(
     change: Callable[[Paths], object],
     name: str,
 ) -> None:
-    monkeypatch.setattr(config, "_LOCK_WAIT_S", 0.01)
+    monkeypatch.setattr(privatefiles, "_LOCK_WAIT_S", 0.01)
     keys.set_key("one.example", "sk-one", paths)
     save_setting(paths, "records", "1")
     files = {file: file.read_bytes() for file in (paths.keys_file, paths.config_file)}
@@ -131,7 +133,7 @@ def test_file_is_read_only_while_no_other_program_writes_it(
 def test_keyring_that_takes_its_time_keeps_nobody_from_the_file(
     paths: Paths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(config, "_LOCK_WAIT_S", 0.01)
+    monkeypatch.setattr(privatefiles, "_LOCK_WAIT_S", 0.01)
 
     def slow(_action: str, name: str, value: str = "") -> str | None:
         if name == "slow.example":

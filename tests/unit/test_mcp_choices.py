@@ -1,22 +1,15 @@
 """Which answer over MCP was chosen, and why it was given: `record_choice` and `explain`."""
 
+import mcp_host
 import pytest
-from mcp_host import RECORDS, answers, call, one, owner, refused
+from mcp_host import RECORDS, call, one, refused
 
 from hydra_edge import Personalizer
 from hydra_edge.config import Config
 from hydra_edge.mcp.desk import Desk
 from hydra_edge.reasons import in_words
 
-
-@pytest.fixture
-def llm(scripted):
-    return scripted(answers)
-
-
-@pytest.fixture
-def person(hash_encoder, llm):
-    yield from owner(hash_encoder, llm)
+llm, person = mcp_host.llm, mcp_host.person
 
 
 def test_generate_answer_choice_and_explanation_belong_together(person):

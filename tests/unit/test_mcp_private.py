@@ -2,22 +2,20 @@
 
 import json
 
+import mcp_host
 import pytest
-from mcp_host import RECORDS, answers, call, one, owner, refused
+from mcp_host import RECORDS, answers, call, one, refused
 
 from hydra_edge import Personalizer, Record
 from hydra_edge.config import Config
 from hydra_edge.mcp.desk import Desk
 
-
-@pytest.fixture
-def llm(scripted):
-    return scripted(answers)
-
-
-@pytest.fixture
-def person(hash_encoder, llm):
-    yield from owner(hash_encoder, llm)
+COLOURS = [  # one of which is private
+    Record(f"text {i}", "mallory" if i == 3 else ("red", "blue")[i % 2], "colour", f"c{i}",
+           float(i), private=i == 3)
+    for i in range(12)
+]  # fmt: skip
+llm, person = mcp_host.llm, mcp_host.person
 
 
 def test_search_finds_by_words_and_leaves_private_records_out(person):
@@ -32,6 +30,17 @@ def test_search_private_records_are_shown_when_allowed(person):
     found = one(Desk(person, allow_private=True), "search_history", query="parser")["records"]
 
     assert {record["id"] for record in found} == {"r1", "p1"}
+
+
+def test_search_where_all_is_private_looks_once(person, monkeypatch):
+    person.store.set_private([record.id for record in person.store.records()], True)
+    asked = []
+    search = person.store.search
+    monkeypatch.setattr(
+        person.store, "search", lambda *a, **kw: asked.append(kw) or search(*a, **kw)
+    )
+    assert not Desk(person).search("about", task=None, limit=2).records
+    assert len(asked) == 1
 
 
 def test_search_many_private_records_do_not_use_up_the_limit(person):
@@ -146,13 +155,8 @@ def test_task_of_private_records_is_refused_as_an_unknown_one_is(diary, tool):
 
 
 def test_private_label_is_no_candidate(hash_encoder, scripted):
-    records = [
-        Record(f"text {i}", "mallory" if i == 3 else ("red", "blue")[i % 2], "colour", f"c{i}",
-               float(i), private=i == 3)
-        for i in range(12)
-    ]  # fmt: skip
     llm = scripted(lambda _prompt, n: ["red"] * n)
-    with Personalizer.from_records(records, llm=llm, encoder=hash_encoder) as person:
+    with Personalizer.from_records(COLOURS, llm=llm, encoder=hash_encoder) as person:
         assert "mallory" in person.task("colour").labels
         made = one(Desk(person), "generate", query="text 3", task="colour")
 
@@ -226,13 +230,8 @@ def test_generate_remote_llm_gets_no_private_record_even_when_the_host_may(hash_
 
 
 def test_generate_remote_llm_gets_no_private_label_even_when_the_host_may(hash_encoder, scripted):
-    records = [
-        Record(f"text {i}", "mallory" if i == 3 else ("red", "blue")[i % 2], "colour", f"c{i}",
-               float(i), private=i == 3)
-        for i in range(12)
-    ]  # fmt: skip
     llm = scripted(lambda _prompt, n: ["red"] * n, is_remote=True)
-    with Personalizer.from_records(records, llm=llm, encoder=hash_encoder) as person:
+    with Personalizer.from_records(COLOURS, llm=llm, encoder=hash_encoder) as person:
         one(Desk(person, allow_private=True), "generate", query="text 3", task="colour")
 
     assert "red" in llm.prompts[0].completion_text()

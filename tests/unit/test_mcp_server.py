@@ -4,9 +4,10 @@ import asyncio
 import json
 import threading
 
+import mcp_host
 import pytest
 from mcp import Client
-from mcp_host import RECORDS, answers, call, one, owner, refused
+from mcp_host import RECORDS, answers, call, one, refused
 
 from hydra_edge import Personalizer, Record
 from hydra_edge.config import Config
@@ -15,15 +16,7 @@ from hydra_edge.mcp.desk import Desk
 from hydra_edge.mcp.server import build_server
 from hydra_edge.types import Completion
 
-
-@pytest.fixture
-def llm(scripted):
-    return scripted(answers)
-
-
-@pytest.fixture
-def person(hash_encoder, llm):
-    yield from owner(hash_encoder, llm)
+llm, person = mcp_host.llm, mcp_host.person
 
 
 def test_tools_all_five_are_described_with_typed_inputs_and_outputs(person):

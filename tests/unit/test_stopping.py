@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 from conftest import HashEncoder
+from serving import EchoLLM
 
 from hydra_edge.active import ActiveHead, prior_for
 from hydra_edge.adapter import choose, merge
@@ -181,32 +182,25 @@ def test_votes_stay_settled_and_forget_nothing(scenes: dict[str, Scene]) -> None
         assert votes.settled()
 
 
-class OneByOne:
+class OneByOne(EchoLLM):
     """A server that draws one answer after the other, each paid for."""
 
     name = "one-by-one"
-    is_remote = False
 
     def __init__(self, drawn: Sequence[str], *, room: int = 99) -> None:
+        super().__init__()
         self.drawn = drawn
         self.room = room
         self.paid = 0
-
-    def render(self, prompt: Prompt, *, max_tokens: int | None = None, seed: int = 0) -> str:
-        return prompt.completion_text()
 
     def complete(
         self,
         prompt: Prompt,
         *,
         n: int = 1,
-        temperature: float = 0.8,
-        max_tokens: int = 48,
-        choices: Sequence[str] | None = None,
-        seed: int = 0,
-        on_token: Callable[[str], None] | None = None,
         should_stop: Callable[[], bool] | None = None,
         on_candidate: Callable[[Completion], None] | None = None,
+        **_options: object,
     ) -> list[Completion]:
         if len(prompt.shots) > self.room:
             raise ContextLengthError("too long")
@@ -220,9 +214,6 @@ class OneByOne:
             if on_candidate is not None:
                 on_candidate(out[-1])
         return out
-
-    def close(self) -> None:
-        """Nothing to free."""
 
 
 LIKINGS = [

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
 from pathlib import Path
 
+import filled_store
 import numpy as np
 import pytest
 from filled_store import (
@@ -23,16 +23,7 @@ from hydra_edge.store import Store
 from hydra_edge.store.database import Database
 from hydra_edge.types import Candidate, Record, text_hash
 
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "users" / "me.db"
-
-
-@pytest.fixture
-def store(path: Path) -> Iterator[Store]:
-    with Store.open(path) as opened:
-        yield opened
+path, store = filled_store.path, filled_store.store
 
 
 def test_clear_log_leaves_no_byte_of_it(store: Store, path: Path) -> None:

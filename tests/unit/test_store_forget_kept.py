@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import filled_store
 import numpy as np
 import pytest
 from filled_store import (
@@ -28,16 +29,7 @@ from hydra_edge.store import Store, forget, traces
 from hydra_edge.store.database import Database
 from hydra_edge.types import Candidate, ForgetReceipt, Record, text_hash
 
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "users" / "me.db"
-
-
-@pytest.fixture
-def store(path: Path) -> Iterator[Store]:
-    with Store.open(path) as opened:
-        yield opened
+path, store = filled_store.path, filled_store.store
 
 
 def test_forget_record_made_by_a_choice_takes_its_whole_trail(store: Store, path: Path) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
+import filled_store
 import pytest
 from filled_store import SECRET_IN, SECRET_OUT, filler, left_of
 
@@ -16,16 +16,7 @@ from hydra_edge.store import Store
 from hydra_edge.store.database import Database
 from hydra_edge.types import ForgetReceipt, Record
 
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "users" / "me.db"
-
-
-@pytest.fixture
-def store(path: Path) -> Iterator[Store]:
-    with Store.open(path) as opened:
-        yield opened
+path, store = filled_store.path, filled_store.store
 
 
 def test_forget_while_another_reads_says_so_and_the_next_opening_finishes(path: Path) -> None:

@@ -5,16 +5,14 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 
+import filled_store
 import pytest
 from filled_store import filler
 
 from hydra_edge.errors import StoreError, UnknownUserError
 from hydra_edge.store import Store
 
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "users" / "me.db"
+path = filled_store.path
 
 
 def test_forget_user_removes_every_file_of_theirs_only(path: Path) -> None:

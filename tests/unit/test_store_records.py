@@ -270,6 +270,27 @@ def test_records_by_task_and_source_are_only_those(store: Store) -> None:
     assert (store.count(), store.count("t"), store.count("none")) == (3, 2, 0)
 
 
+def test_count_of_a_source(store: Store) -> None:
+    store.add([Record("a", "x", "t", source="one"), Record("b", "x", "u", source="one")])
+    store.add([Record("c", "x", "t", source="two")])
+    assert store.count(source="one") == 2
+    assert store.count("t", source="one") == 1
+    assert store.count("t") == 2
+    assert store.count(source="three") == 0
+
+
+@pytest.mark.parametrize("at_once", [0, 500])
+def test_texts_in_use_are_found_alike_whether_few_or_many_are_asked_for(
+    store: Store, monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    monkeypatch.setattr("hydra_edge.store.records.CHUNK", at_once or 500)
+    store.add([Record("in", "out", id="a"), Record("\ud83d lone", "É", id="b")])
+    asked = ["in", "out", "\ud83d lone", "\ufffd lone", "É", "é", "other", "in "]  # bytes, too
+    monkeypatch.setattr("hydra_edge.store.records.CHUNK", at_once)
+    _, found = store.texts_in_use(asked)
+    assert found == {"in", "out", "\ud83d lone", "É"}
+
+
 def test_count_until_a_moment_has_what_was_made_at_it(store: Store) -> None:
     store.add([Record("a", "b", "t", id="a", time=5.0)])
     assert [store.count("t", until=moment) for moment in (4.9, 5.0, 5.1)] == [0, 1, 1]

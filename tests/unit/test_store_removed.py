@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import filled_store
@@ -20,17 +20,7 @@ from hydra_edge.types import Candidate, Record, text_hash
 
 SECRET = "Xylophone rendezvous qwzjk behind the harbour"
 REMOVED = r"removed by another program: got no file of that name; expected the one .*open it again"
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "users" / "me.db"
-
-
-@pytest.fixture
-def store(path: Path) -> Iterator[Store]:
-    with Store.open(path) as opened:
-        yield opened
+path, store = filled_store.path, filled_store.store
 
 
 def fill(store: Store) -> None:

@@ -99,6 +99,19 @@ def test_search_signs_without_words_are_sought_as_they_stand(store: Store) -> No
     assert store.search("  \n ") == []
 
 
+@pytest.mark.parametrize("query", ["common word", "word", "✓"])
+def test_search_of_public_records_is_as_if_no_private_one_were_there(
+    store: Store, query: str
+) -> None:
+    public = [Record("a word", "x ✓", id="p1"), Record("other", "y", id="p2")]
+    store.add(public)
+    alone = [record.id for record in store.search(query, public=True)]
+    hidden = [Record(f"common word {i} ✓", "z", id=f"h{i}", private=True) for i in range(30)]
+    store.add(hidden)
+    assert [record.id for record in store.search(query, limit=1, public=True)] == alone == ["p1"]
+    assert any(record.private for record in store.search(query))
+
+
 def test_search_cjk_characters_are_words(store: Store) -> None:
     store.add([Record("日本語のテスト", "x", id="a"), Record("中国语", "x", id="b")])
     assert [r.id for r in store.search("日本")] == ["a"]

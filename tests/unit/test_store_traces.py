@@ -34,7 +34,11 @@ def test_traces_long_texts_are_found_inside_short_ones_only_whole(text: str, tou
 
 @pytest.mark.parametrize("around", ["{}", "{} after", "before {}", "before {} after"])
 @pytest.mark.parametrize("more", [0, 1])
-def test_traces_of_many_texts_are_found_at_either_end_of_another(around: str, more: int) -> None:
+@pytest.mark.parametrize("looks", [0, 1])
+def test_traces_of_many_texts_are_found_at_either_end_of_another(
+    monkeypatch: pytest.MonkeyPatch, around: str, more: int, looks: int
+) -> None:
+    monkeypatch.setattr(traces, "_LOOKS", looks)
     text = "x" * (traces.DISTINCTIVE + more)
     others = [f"another text that is forgotten {i}" for i in range(100)]
     assert list(Traces([], [*others, text]).long_ones_in(around.format(text))) == [text]
@@ -48,6 +52,15 @@ def test_traces_text_is_not_found_in_two_that_only_together_hold_it(many: int) -
     assert sought.touch([], ["nothing", "right behind the harbour at midnight"]) is True
 
 
+def test_traces_of_many_texts_are_made_ready_for_many_only_once_it_pays() -> None:
+    sought = Traces([], [f"another text that is forgotten {i}" for i in range(100)])
+    for _ in range(traces._LOOKS):
+        assert sought.touch([], ["this is another text that is forgotten 7, too"])
+    assert "_parts" not in vars(sought)
+    assert sought.touch([], ["this is another text that is forgotten 7, too"])
+    assert "_parts" in vars(sought)
+
+
 words = st.sampled_from(["alpha ", "beta ", "x", "xx", "日本", "harbour at midnight "])
 few_words = st.lists(words, min_size=1, max_size=8).map("".join)
 
@@ -59,6 +72,8 @@ def test_traces_few_or_many_are_found_alike(texts: list[str], around: str, withi
     one_by_one = set(sought.long_ones_in(text))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(traces, "_FEW", -1)
+        assert set(sought.long_ones_in(text)) == one_by_one
+        patch.setattr(traces, "_LOOKS", 0)
         assert set(sought.long_ones_in(text)) == one_by_one
     folded = {" ".join(known.split()) for known in texts}
     assert one_by_one == {known for known in folded if len(known) >= 16 and known in text}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hydra_edge.errors import UnknownTaskError
+from hydra_edge.spelling import number
 from hydra_edge.tasks import (
     BUILTIN,
     TaskSpec,
@@ -13,7 +14,6 @@ from hydra_edge.tasks import (
     closed_task,
     find_task,
     infer_task,
-    number,
 )
 
 

@@ -16,6 +16,7 @@ from typing import Any, assert_type
 
 import hydra_edge
 from hydra_edge import AsyncPersonalizer, HydraError, Personalizer, Record
+from hydra_edge.config import Config, Paths, find_paths, load_config
 from hydra_edge.errors import CancelledError, ContextLengthError
 from hydra_edge.llm import LLM, ModelInfo, available_models, open_llm
 from hydra_edge.prompt import Prompt
