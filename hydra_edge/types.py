@@ -261,7 +261,10 @@ class FitReport:
 
 @dataclass(frozen=True, slots=True)
 class ChoiceResult:
-    """What a choice changed: the head's new version, and the record kept of it if any."""
+    """What a choice changed: the head's new version, and the record kept of it if any.
+
+    ``update_ms`` is the time of the step alone, once the history is encoded; 0 without a step.
+    """
 
     generation_id: str
     task: str

@@ -260,6 +260,8 @@ def choose(
         erase = options.command("forget", result.record_id, user=user)
         kept += f", since an earlier choice of it was (`{erase}` erases it)"
     output.note(f"{learned}; {kept}; 0 LLM calls")
+    if stopping.wanted:
+        raise typer.Exit(130)
 
 
 def _list(

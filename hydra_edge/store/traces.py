@@ -26,7 +26,7 @@ DISTINCTIVE = 16
 # all of them at once; of several times as many it would be slower.
 _FEW = 32
 # So are many, in the first so many texts looked through: to get ready for more takes longer.
-_LOOKS = 64
+_LOOKS = 24
 # Of a text that is looked through each so-manieth place is, for so many letters: wherever one that
 # is sought begins, such a place is within its first ``DISTINCTIVE`` letters.
 _STEP = 7
