@@ -32,6 +32,8 @@ CHOICES_UNTIL = "choices_until"
 # What a head's report says of this device's choices: see ``_stepped``.
 OF_CHOICES = frozenset({CHOICES_UP_TO, CHOICES_UNTIL, SEEN, "choice", "origin"})
 
+# What has come of a choice whose learning was stopped.
+LEFT_OF_CHOICE = "The choice is kept, and so are vectors made. The next fit learns from it."
 _TRIES = 5  # to learn from a choice while other programs rewrite records
 
 
@@ -283,9 +285,7 @@ def learned(choice: StoredChoice, head: HeadState | None, seconds: float = 0.0) 
     )
 
 
-def learn_choice(
-    engine: Engine, taken: Taken, *, progress: Progress | None = None
-) -> ChoiceResult:
+def learn_choice(engine: Engine, taken: Taken, *, progress: Progress | None = None) -> ChoiceResult:
     """Take one Newton step on the adapter's head for a choice, and store the result.
 
     To choose again takes the step before back; to say the same again changes nothing. The gate's

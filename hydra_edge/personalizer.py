@@ -30,7 +30,7 @@ from hydra_edge.errors import CancelledError, ClosedError, ConfigError, StoreErr
 from hydra_edge.fitting import fit_prompts, fit_task, learn
 from hydra_edge.forgetting import clear_log_and_choices, forget_records
 from hydra_edge.headfile import adopted, exportable, head_from_json, head_to_json
-from hydra_edge.learning import take
+from hydra_edge.learning import LEFT_OF_CHOICE, take
 from hydra_edge.llm import LLM
 from hydra_edge.paths import Paths, find_paths
 from hydra_edge.pools import Budget, Sampling
@@ -637,8 +637,7 @@ class Personalizer:
                 self.engine, generation_id, pick, text, source,
                 keep=keep, hide_private=hide_private,
             )  # fmt: skip
-            left = "The choice is kept, and so are vectors made. The next fit learns from it."
-            watched = stoppable(progress, should_stop, "Learning from the choice", left)
+            watched = stoppable(progress, should_stop, "Learning from the choice", LEFT_OF_CHOICE)
             return learn(self.engine, taken, progress=watched)
 
     def export_head(self, task: str | None, role: Role) -> str:

@@ -225,7 +225,8 @@ def choose(
     """Say which answer you took; your head learns from it at once.
 
     Give its number, or with --text what you made of it. With neither the candidates are listed
-    with their numbers, and nothing is learned.
+    with their numbers, and nothing is learned. Ctrl-C ends the learning: the next fit learns from
+    the choice.
     """
     if pick is not None and text is not None:
         raise typer.BadParameter("expected either a number or --text.", param_hint="N")

@@ -31,9 +31,10 @@ from hydra_edge.githook.repository import Repository
 from hydra_edge.importers import ImportLog
 from hydra_edge.importers.base import Origin, build_record
 from hydra_edge.importers.git import drop_trailers
-from hydra_edge.learning import Answered, find_answer, record_choice
+from hydra_edge.learning import LEFT_OF_CHOICE, Answered, find_answer, record_choice
 from hydra_edge.personalizer import Personalizer
 from hydra_edge.privatefiles import write_private
+from hydra_edge.turns import stoppable
 from hydra_edge.types import Progress, Record
 
 PENDING = "hydra-edge-proposal.json"
@@ -71,7 +72,8 @@ def be_hook(
     """
     repository = Repository()
     if hook == "post-commit":
-        learn_from_commit(repository, open_person)
+        watched = stoppable(progress, should_stop, "Learning from the commit", LEFT_OF_CHOICE)
+        learn_from_commit(repository, open_person, watched)
     elif hook == "prepare-commit-msg" and arguments:
         message, source = repository.root / arguments[0], (*arguments, "")[1]
         if wants_proposal(repository, message, source):
@@ -139,8 +141,14 @@ def propose_subject(
     return subject
 
 
-def learn_from_commit(repository: Repository, open_person: Callable[[], Personalizer]) -> bool:
+def learn_from_commit(
+    repository: Repository,
+    open_person: Callable[[], Personalizer],
+    progress: Progress | None = None,
+) -> bool:
     """Teach the author's head which subject the last commit got, if one was proposed for it.
+
+    ``progress`` is told while records are embedded that never were; what it raises ends that.
 
     Returns
     -------
@@ -178,7 +186,7 @@ def learn_from_commit(repository: Repository, open_person: Callable[[], Personal
                 person.add([record])
             record_id = None if record is None else record.id
             taken = record_choice(person.store, answered, before, record_id)
-        learn(person.engine, taken)
+        learn(person.engine, taken, progress=progress)
     return True
 
 

@@ -159,7 +159,13 @@ class Desk:
         return self.person.config.candidates if candidates is None else candidates
 
     def record_choice(
-        self, generation_id: str | None, *, pick: int | None, text: str | None, keep: bool
+        self,
+        generation_id: str | None,
+        *,
+        pick: int | None,
+        text: str | None,
+        keep: bool,
+        should_stop: Callable[[], bool] | None = None,
     ) -> shapes.Chosen:
         """Teach the person's head which answer was taken, or what it was made into.
 
@@ -178,7 +184,7 @@ class Desk:
         made = self._recall(generation_id)
         result = self.person.choose(
             generation_id=made.id, pick=pick, text=text, keep=keep,
-            hide_private=not self.allow_private,
+            hide_private=not self.allow_private, should_stop=should_stop,
         )  # fmt: skip
         return shapes.Chosen(
             generation_id=result.generation_id,

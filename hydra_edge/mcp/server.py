@@ -221,7 +221,9 @@ def _answering(desk: Desk, worker: Worker) -> list[Tool]:
         Give exactly one of pick and text; of your own answer to a prompt of personalize, text.
         """
         return await worker.do(
-            lambda _stop: desk.record_choice(generation_id, pick=pick, text=text, keep=keep)
+            lambda stop: desk.record_choice(
+                generation_id, pick=pick, text=text, keep=keep, should_stop=stop
+            )
         )
 
     return [

@@ -171,6 +171,31 @@ def test_cancelled_task_stops_the_embedding_of_a_history(hash_encoder, monkeypat
     assert 0 < embedded < 2 * len(records), "no more than the portion it was at"
 
 
+def test_cancelled_choice_stops_the_embedding_and_is_kept(hash_encoder, monkeypatch):
+    long = [Record(f"{i} " + "word " * 1000, f"note {i}", "notes") for i in range(40)]
+    slowly, begun, gate = gated(hash_encoder.encode)
+
+    async def work():
+        async with AsyncPersonalizer.from_records(
+            [Record("a text", "a note", "notes")],
+            llm=EchoLLM(), encoder=hash_encoder, config=Config(),
+        ) as p:  # fmt: skip
+            made = await p.generate("about speech", n=2)
+            await p.add(long)
+            monkeypatch.setattr(hash_encoder, "encode", slowly)
+            choosing = asyncio.create_task(p.choose(generation_id=made.id, pick=2))
+            await acquired(begun)
+            choosing.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await choosing
+            gate.set()
+            await asyncio.to_thread(p._others.shutdown)  # it ended
+            store = p.personalizer.store
+            return store.heads(), [choice.picked for choice in store.choices()]
+
+    assert run(work()) == ([], [1])
+
+
 def test_should_stop_of_the_caller_still_counts(opened):
     llm = GatedLLM(first=1)
 

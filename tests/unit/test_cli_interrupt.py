@@ -115,6 +115,64 @@ def test_generate_without_interrupt_ends_well():
     assert cli_runner.call("generate", "q", opener=FakePersonalizer().open).exit_code == 0
 
 
+class Choosing(FakePersonalizer):
+    """Encodes what was imported before it learns from a choice, and is interrupted meanwhile."""
+
+    def __init__(self, interrupts=1, fault=None):
+        super().__init__()
+        self.interrupts, self.fault = interrupts, fault
+
+    def choose(self, *, progress=None, should_stop=None, **flags):
+        progress("embed", 1, 4)
+        for _ in range(self.interrupts):
+            signal.raise_signal(signal.SIGINT)
+        if self.fault:
+            assert should_stop() is bool(self.interrupts)
+            raise CancelledError(self.fault)
+        return super().choose(**flags)
+
+
+def test_choose_interrupted_while_it_learns_says_that_the_choice_is_kept():
+    stopped = "Learning was stopped: got 1 of 4 done. The choice is kept."
+    before = signal.getsignal(signal.SIGINT)
+    result = cli_runner.call("choose", "2", opener=Choosing(fault=stopped).open)
+    assert (result.exit_code, result.stdout) == (130, "")
+    assert "Stopping: the choice is kept" in result.stderr
+    assert stopped in result.stderr
+    assert signal.getsignal(signal.SIGINT) is before
+    shown = cli_runner.call("choose", "2", "--json", opener=Choosing(fault=stopped).open)
+    assert shown.exit_code == 130
+    assert json.loads(shown.stdout)["error"]["code"] == "cancelled"
+
+
+def test_choose_interrupted_as_it_ends_says_what_was_learned():
+    result = cli_runner.call("choose", "2", opener=Choosing().open)
+    assert result.exit_code == 130
+    assert "your head is now v4" in result.stderr
+
+
+def test_choose_interrupted_twice_ends_at_once():
+    result = cli_runner.call("choose", "2", opener=Choosing(interrupts=2).open)
+    assert (result.exit_code, result.stdout) == (130, "")
+
+
+def test_choice_that_was_forgotten_meanwhile_is_no_interrupt():
+    me = Choosing(interrupts=0, fault="Nothing was learned: the choice was forgotten.")
+    assert cli_runner.call("choose", "2", opener=me.open).exit_code == 1
+
+
+def test_choose_shows_how_far_the_encoding_is(monkeypatch):
+    seen = []
+
+    @contextmanager
+    def progress(*, quiet=False):
+        yield lambda *state: seen.append((state, quiet))
+
+    monkeypatch.setattr(output, "progress", progress)
+    cli_runner.call("choose", "2", opener=Choosing(interrupts=0).open)
+    assert seen == [(("embed", 1, 4), False)]
+
+
 class Bought(ScriptedLLM):
     """An LLM whose answers are interrupted once so many pools have been bought."""
 

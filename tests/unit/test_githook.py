@@ -8,7 +8,8 @@ import hook_runner
 import pytest
 from hook_runner import HINTS, PARSER, Kept, be_prepare, commit, never
 
-from hydra_edge.errors import ConfigError
+from hydra_edge import Record
+from hydra_edge.errors import CancelledError, ConfigError
 from hydra_edge.githook import Repository
 from hydra_edge.githook.limit import within
 from hydra_edge.githook.proposal import PENDING, be_hook, learn_from_commit
@@ -67,6 +68,23 @@ def test_commit_of_a_history_imported_as_private_is_private(repo, person):
     learn_from_commit(Repository(), Kept(person))
 
     assert person.store.get(repo.git("rev-parse", "HEAD")).private
+
+
+def test_commit_whose_time_is_over_is_kept_though_nothing_is_learned_yet(repo, person):
+    repo.write("parser.py", PARSER)
+    proposed = commit(repo, person)
+    person.add(Record(f"a note {i}", f"Title {i}", "commit_subject", f"n{i}") for i in range(9))
+    with pytest.raises(CancelledError, match="The choice is kept"):
+        be_hook(
+            "post-commit", [], task="commit_subject", open_person=Kept(person),
+            should_stop=lambda: True,
+        )  # fmt: skip
+
+    (choice,) = person.store.choices("commit_subject")
+    assert choice.text == proposed
+    assert person.store.head("commit_subject", "adapter") is None
+    person.fit_head("commit_subject", use_llm=False)
+    assert person.store.head("commit_subject", "adapter").n_queries == 1
 
 
 def test_commit_given_up_teaches_nothing_of_the_next(repo, person):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +13,8 @@ from title_writer import TOPICS, Make, people
 
 from hydra_edge import learning
 from hydra_edge.active import ActiveHead
-from hydra_edge.errors import ConfigError
+from hydra_edge.errors import CancelledError, ConfigError
+from hydra_edge.evidence import ChoiceItem
 from hydra_edge.types import Record
 
 
@@ -111,10 +114,105 @@ def test_a_head_fitted_anew_for_another_choice_says_why_it_serves(person: Make) 
     made = [p.generate(f"a text about {t} today", task=TASK) for t in TOPICS]
     for generation in made:
         p.choose(generation_id=generation.id, pick=1)
-    p.choose(generation_id=made[0].id, pick=3)
+    told: list[tuple[str, int, int]] = []
+    p.choose(generation_id=made[0].id, pick=3, progress=lambda *at: told.append(at))
     head = p.store.head(TASK, "adapter")
     assert head is not None
     assert head.report["reason"] == learning.UPDATED
+    assert ("choices", 4, 4) in told
+
+
+def imported(n: int = 40) -> list[Record]:
+    """Make records too long for all of them to be encoded at once."""
+    return [
+        Record(f"{i} " + "word " * 1000, f"title {i}", TASK, f"i{i}", float(i)) for i in range(n)
+    ]
+
+
+def test_a_choice_stopped_while_an_import_is_encoded_is_kept_for_the_next_fit(
+    person: Make,
+) -> None:
+    p = person(records(6))
+    p.generate("a text about speech today", task=TASK)
+    p.add(imported())
+    told: list[tuple[str, int, int]] = []
+    with pytest.raises(CancelledError, match=r"The choice is kept.* The next fit learns from it"):
+        p.choose(pick=2, progress=lambda *at: told.append(at), should_stop=lambda: bool(told))
+    ((stage, done, total),) = told
+    assert stage == "embed"
+    assert 0 < done < total
+    (choice,) = p.store.choices()
+    assert (choice.picked, p.store.get(choice.record_id).output) == (1, choice.text)
+    assert p.store.heads() == []
+
+    p.fit_head(TASK, use_llm=False)
+    assert p.store.head(TASK, "adapter").n_queries == 1
+    p.choose(pick=2)
+    assert p.store.head(TASK, "adapter").n_queries == 1
+
+
+def test_a_stopped_choice_is_learned_when_it_is_made_again(person: Make) -> None:
+    p = person(records(6))
+    p.generate("a text about speech today", task=TASK)
+    p.add(imported())
+    with pytest.raises(CancelledError):
+        p.choose(pick=2, should_stop=lambda: True)
+    assert p.choose(pick=2, should_stop=lambda: False).head_version == 1
+
+
+def test_the_time_of_a_step_is_told_without_that_of_encoding(
+    person: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    p = person(records(6))
+    p.generate("a text about speech today", task=TASK)
+    p.add(imported())
+    now = [0.0]
+    clock = SimpleNamespace(time=time.time, monotonic=lambda: now[0])
+    monkeypatch.setattr(learning, "time", clock)
+
+    def wait(*_at: object) -> None:
+        now[0] += 60.0
+
+    step = learning.choice_item
+
+    def prepare(*given: object) -> ChoiceItem:
+        now[0] += 0.5
+        return step(*given)
+
+    monkeypatch.setattr(learning, "choice_item", prepare)
+    assert p.choose(pick=2, progress=wait).update_ms == 500.0
+    assert now[0] > 60.0
+
+
+def test_where_there_is_no_step_to_take_an_import_is_not_encoded(
+    person: Make, hash_encoder
+) -> None:
+    p = person(records(6))
+    p.generate("a text about speech today", task=TASK)
+    version = p.choose(pick=2, keep=False).head_version
+    for fitted in (False, True):
+        if fitted:
+            p.fit_head(TASK, use_llm=False)
+            version = p.store.head(TASK, "adapter").version
+        p.add([Record(f"one more {fitted}", "a title", TASK)])
+        hash_encoder.encoded.clear()
+        again = p.choose(pick=2, keep=False)
+        assert (again.head_version, again.update_ms) == (version, 0.0)
+        assert hash_encoder.encoded == []
+
+
+def test_a_choice_that_can_teach_nothing_encodes_nothing(
+    person: Make, scripted, hash_encoder
+) -> None:
+    notes = [Record(f"film {i}", f"I rate it {i % 5}", "my_films", f"n{i}") for i in range(4)]
+    p = person(notes, scripted(lambda _prompt, n: ["I rate it 4", "4"][:n]))
+    made = p.generate("film 40", task="my_films", n=2)
+    p.add([Record(f"film {i}", str(1 + i % 5), "my_films", f"n{i}") for i in range(30)])
+    hash_encoder.encoded.clear()
+    pick = 1 + [c.text for c in made.candidates].index("I rate it 4")
+    result = p.choose(pick=pick, keep=False)
+    assert (result.head_version, result.update_ms) == (None, 0.0)
+    assert hash_encoder.encoded == []
 
 
 def test_a_head_of_another_kind_of_answers_does_not_serve(person: Make) -> None:

@@ -4,8 +4,9 @@ import mcp_host
 import pytest
 from mcp_host import RECORDS, call, one, refused
 
-from hydra_edge import Personalizer
+from hydra_edge import Personalizer, Record
 from hydra_edge.config import Config
+from hydra_edge.errors import CancelledError
 from hydra_edge.mcp.desk import Desk
 from hydra_edge.reasons import in_words
 
@@ -35,6 +36,18 @@ def test_generate_answer_choice_and_explanation_belong_together(person):
     assert chosen["text"] == made["candidates"][1]["text"]
     assert chosen["head_version"] == 1
     assert person.store.get(chosen["record_id"]).output == chosen["text"]
+
+
+def test_record_choice_that_nobody_waits_for_is_kept_and_learns_later(person):
+    desk = Desk(person)
+    made = desk.generate("the parser fails", task=None, candidates=None)
+    person.add(Record(f"a note {i}", f"Title {i}", made.task, f"n{i}") for i in range(9))
+    with pytest.raises(CancelledError, match="The choice is kept"):
+        desk.record_choice(None, pick=2, text=None, keep=False, should_stop=lambda: True)
+
+    (choice,) = person.store.choices(made.task)
+    assert choice.picked is not None
+    assert person.store.head(made.task, "adapter") is None
 
 
 def test_record_choice_edited_text_without_keeping_makes_no_record(person):

@@ -92,6 +92,7 @@ def blocking(records: list[Record], llm: LLM) -> None:
         p.generate("q", n=1, on_token=piece, should_stop=enough, cancelled=enough)
         assert_type(p.choose(generation_id=answer.id, pick=1), ChoiceResult)
         assert_type(p.choose(generation_id=answer.id, text="x", keep=False), ChoiceResult)
+        assert_type(p.choose(pick=1, progress=told, should_stop=enough), ChoiceResult)
         assert_type(p.forget(["a"], on_erased=erased, progress=told), ForgetReceipt)
         assert_type(p.forget("a"), ForgetReceipt)
         assert_type(p.forget(source="s"), ForgetReceipt)
