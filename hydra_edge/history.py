@@ -6,178 +6,28 @@ pseudo-query sees exactly what a real query at that moment would have seen.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from hydra_edge.spelling import fold_label, number
+from hydra_edge.outputs import STYLE_NAMES, Column, Outputs, opening_of
+from hydra_edge.spelling import fold_label
 from hydra_edge.tasks import TaskSpec, answer_key
-from hydra_edge.types import Bool1d, Float1d, Float2d, Int1d, Record
-from hydra_edge.utility import tokens
+from hydra_edge.types import Float1d, Float2d, Int1d, Record
 
 # A record this many places back counts half: habits change, old ones should fade.
 HALF_LIFE = 30.0
 # Further back a weight is 0 in float32.
 FORGOTTEN = int(150 * HALF_LIFE)
-_LONGEST_NUMBER = 400  # letters; a longer text is read as no number
 _BEYOND_CACHE = 16_384  # rows, 25 MB: from here on a product a row takes half the time
-STYLE_NAMES = ("starts_upper", "title_case", "ends_with_stop", "has_colon", "has_digit")
-CASING = slice(0, 2)
-PUNCTUATION = slice(2, 4)
-_NO_DIGITS = str.maketrans("0123456789", " " * 10)
-
-
-def style_of(text: str) -> list[float]:
-    """Describe how a text is written, in the order of ``STYLE_NAMES``, each in [0, 1]."""
-    head = text[:2000]
-    starts = [w[0] for w in head.split() if w[0].isalpha()]
-    stripped = text.strip()
-    plain = head.isascii()  # then it is several times faster to look at the text as a whole
-    digit = head.translate(_NO_DIGITS) != head if plain else any(map(str.isdigit, head))
-    return [
-        float(stripped[:1].isupper()),
-        sum(map(str.isupper, starts)) / len(starts) if starts else 0.0,
-        float(stripped[-1:] in {".", "!", "?", "。"}),
-        float(":" in text),
-        float(digit),
-    ]
-
-
-def opening_of(text: str) -> str:
-    """Return the first word of a text, lower case; with its colon where it is a prefix."""
-    first = text.split(maxsplit=1)[:1]
-    return first[0].lower() if first else ""
 
 
 def _recency(n: int) -> Float1d:
     age = np.arange(n - 1, -1, -1, dtype=np.float32)
     return np.asarray(0.5 ** (age / HALF_LIFE), dtype=np.float32)
-
-
-def length_of(text: str) -> int:
-    """Count the tokens of a text."""
-    return len(tokens(text))
-
-
-def value_of(text: str) -> float:
-    """Return the number a text is, or nan."""
-    value = number(text) if len(text) <= _LONGEST_NUMBER else None
-    return np.nan if value is None else value
-
-
-@dataclass(frozen=True, eq=False)
-class Column:
-    """One property of each text, worked out when it is first asked for: few of many ever are.
-
-    ``values`` (n, ...) holds what ``of`` said of each text where ``known`` (n,), else nothing.
-    """
-
-    texts: Sequence[str]
-    of: Callable[[str], Any]
-    values: npt.NDArray[Any]
-    known: Bool1d
-
-    @classmethod
-    def blank(
-        cls,
-        texts: Sequence[str],
-        of: Callable[[str], Any],
-        shape: tuple[int, ...] = (),
-        kind: type[np.generic] = np.float32,
-    ) -> Column:
-        """Return a column of which nothing is known yet."""
-        n = len(texts)
-        return cls(texts, of, np.empty((n, *shape), dtype=kind), np.zeros(n, dtype=np.bool_))
-
-    def __getitem__(self, rows: slice | Int1d) -> npt.NDArray[Any]:
-        """Return the property of these rows, ``(len(rows), ...)``."""
-        known = self.known[rows]
-        if not known.all():
-            for i in np.arange(len(self.known))[rows][~known].tolist():
-                self.values[i] = self.of(self.texts[i])
-                self.known[i] = True
-        return np.asarray(self.values[rows])
-
-    def extended(self, texts: Sequence[str]) -> Column:
-        """Return this column with rows for more texts at its end; all are given, old ones first."""
-        shape, kind = self.values.shape[1:], self.values.dtype.type
-        more = Column.blank(texts[len(self.known) :], self.of, shape, kind)
-        values = np.concatenate((self.values, more.values))
-        return Column(texts, self.of, values, np.concatenate((self.known, more.known)))
-
-    def only(self, index: Int1d) -> Column:
-        """Return the rows at these positions."""
-        texts = [self.texts[i] for i in index.tolist()]
-        return Column(texts, self.of, self.values[index], self.known[index])
-
-    def cut(self, n: int) -> Column:
-        """Return the first ``n`` rows; what is worked out for one column, both know."""
-        return Column(self.texts, self.of, self.values[:n], self.known[:n])
-
-
-@dataclass(frozen=True, eq=False)
-class Outputs:
-    """What features need to know of each output, one row a record.
-
-    ``folded`` (n,) as labels are compared, ``opening`` (n,) the first words; ``length`` (n,) in
-    tokens; ``style`` (n, 5); ``value`` (n,) the number an output is, or nan.
-    """
-
-    text: tuple[str, ...]
-    folded: Column
-    length: Column
-    style: Column
-    opening: Column
-    value: Column
-
-    @classmethod
-    def of(cls, texts: Sequence[str]) -> Outputs:
-        """Describe outputs."""
-        return cls(
-            text=tuple(t.strip() for t in texts),
-            folded=Column.blank(texts, fold_label, kind=np.object_),
-            length=Column.blank(texts, length_of),
-            style=Column.blank(texts, style_of, (len(STYLE_NAMES),)),
-            opening=Column.blank(texts, opening_of, kind=np.object_),
-            value=Column.blank(texts, value_of),
-        )
-
-    def extended(self, texts: Sequence[str]) -> Outputs:
-        """Return these and more outputs; all are given, old ones first."""
-        return Outputs(
-            (*self.text, *(t.strip() for t in texts[len(self.text) :])),
-            self.folded.extended(texts),
-            self.length.extended(texts),
-            self.style.extended(texts),
-            self.opening.extended(texts),
-            self.value.extended(texts),
-        )
-
-    def only(self, index: Int1d) -> Outputs:
-        """Return those at these positions."""
-        return Outputs(
-            tuple(self.text[i] for i in index.tolist()),
-            self.folded.only(index),
-            self.length.only(index),
-            self.style.only(index),
-            self.opening.only(index),
-            self.value.only(index),
-        )
-
-    def cut(self, n: int) -> Outputs:
-        """Return the first ``n``."""
-        return Outputs(
-            self.text[:n],
-            self.folded.cut(n),
-            self.length.cut(n),
-            self.style.cut(n),
-            self.opening.cut(n),
-            self.value.cut(n),
-        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -328,8 +178,18 @@ class History:
             gap = np.abs(self.described.value[index] - value) / self.task.span
             agreement = np.clip(1.0 - np.nan_to_num(gap, nan=1.0), 0.0, 1.0)
             return np.asarray(agreement, dtype=np.float32)
-        same = self.described.folded[index] == fold_label(answer)
-        return np.asarray(same, dtype=np.float32)
+        answers = self.described.answer
+        return np.asarray(answers[index] == answers.of(answer), dtype=np.float32)
+
+    def agreements(self, index: Int1d) -> Float2d:
+        """Compare the labels or ratings at ``index`` with each other: ``(m, m)``; see above."""
+        if self.task.kind == "rating":
+            value = self.described.value[index]
+            gap = np.abs(value[None] - value[:, None]) / self.task.span
+            agreement = np.clip(1.0 - np.nan_to_num(gap, nan=1.0), 0.0, 1.0)
+            return np.asarray(agreement, dtype=np.float32)
+        answer = self.described.answer[index]
+        return np.asarray(answer[None] == answer[:, None], dtype=np.float32)
 
 
 class Profile:
@@ -387,16 +247,22 @@ class Profile:
     @cached_property
     def openings(self) -> dict[str, float]:
         """Share of each opening (see ``opening_of``)."""
-        return self._shares(self._history.described.opening[self._known])
+        return self._shares(self._history.described.opening, opening_of)
 
     @cached_property
     def shares(self) -> dict[str, float]:
         """Share of each output, as ``fold_label`` has it."""
-        return self._shares(self._history.described.folded[self._known])
+        return self._shares(self._history.described.answer, fold_label)
 
-    def _shares(self, names: Iterable[str]) -> dict[str, float]:
-        out: dict[str, float] = {}
-        if self.n:
-            for weight, name in zip(self._weight.tolist(), names, strict=True):
-                out[name] = out.get(name, 0.0) + weight
-        return out
+    def _shares(self, column: Column, name: Callable[[str], str]) -> dict[str, float]:
+        """Return the share of each name, those met first at the beginning."""
+        if not self.n:
+            return {}
+        numbers = column[self._known]
+        shares = np.bincount(numbers, weights=self._weight)
+        distinct, first = np.unique(numbers, return_index=True)
+        met = np.argsort(first)
+        return {
+            name(column.texts[self._known.start + at]): share
+            for at, share in zip(first[met].tolist(), shares[distinct[met]].tolist(), strict=True)
+        }

@@ -20,7 +20,8 @@ from export.priors import engine_for
 from hydra_edge.bundle import Bundle
 from hydra_edge.encoder import TextEncoder
 from hydra_edge.features import FeatureMap
-from hydra_edge.history import STYLE_NAMES, History
+from hydra_edge.history import History
+from hydra_edge.outputs import STYLE_NAMES
 from hydra_edge.reranker import proxy_data
 from hydra_edge.retrieval import OkapiIndex
 from hydra_edge.types import Float1d, Float2d, Int1d, Progress

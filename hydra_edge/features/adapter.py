@@ -15,7 +15,8 @@ from hydra_edge.features.closed import (
     closed_features,
 )
 from hydra_edge.features.words import WORD_FEATURES, word_features
-from hydra_edge.history import CASING, PUNCTUATION, History, opening_of, style_of
+from hydra_edge.history import History
+from hydra_edge.outputs import CASING, PUNCTUATION, opening_of, style_of
 from hydra_edge.spelling import fold_label, number
 from hydra_edge.types import Candidate, Float1d, Float2d, Int1d, Record
 from hydra_edge.utility import agreement_matrix, tokens

@@ -9,6 +9,7 @@ import numpy as np
 
 from hydra_edge.history import History
 from hydra_edge.retrieval import Shortlist
+from hydra_edge.spelling import fold_label
 from hydra_edge.types import Bool2d, Float1d, Float2d, Record
 
 RERANKER_FEATURES = (
@@ -41,21 +42,15 @@ def _output_similarity(history: History, shortlist: Shortlist, vectors: Float2d)
     index = shortlist.index
     if history.task.kind == "text":
         return np.asarray(np.clip(vectors @ vectors.T, 0.0, 1.0), dtype=np.float32)
-    described = history.described
-    values = described.value[index].tolist()
-    rows = [
-        history.agreement(described.text[i], value, index)
-        for i, value in zip(index.tolist(), values, strict=True)
-    ]
-    return np.stack(rows)
+    return history.agreements(index)
 
 
 def _habit(history: History, shortlist: Shortlist, vectors: Float2d) -> Float1d:
     profile = history.profile
     if history.task.kind == "text":
         return np.asarray(vectors @ profile.centroid, dtype=np.float32)
-    answers = history.described.folded[shortlist.index].tolist()
-    shares = [profile.shares.get(answer, 0.0) for answer in answers]
+    texts = history.described.text
+    shares = [profile.shares.get(fold_label(texts[i]), 0.0) for i in shortlist.index.tolist()]
     return np.array(shares, dtype=np.float32)
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hydra_edge.history import HALF_LIFE, History, opening_of, style_of
+from hydra_edge.history import HALF_LIFE, History
+from hydra_edge.outputs import opening_of, style_of
 from hydra_edge.spelling import fold_label
 from hydra_edge.tasks import BUILTIN, TaskSpec
 from hydra_edge.types import Record
@@ -35,7 +36,7 @@ def test_outputs_are_looked_at_only_where_something_is_asked_of_them(
 ) -> None:
     seen: list[str] = []
     monkeypatch.setattr(
-        "hydra_edge.history.length_of", lambda text: seen.append(text) or len(text.split())
+        "hydra_edge.outputs.length_of", lambda text: seen.append(text) or len(text.split())
     )
     words = [" ".join(["word"] * (i + 1)) for i in range(6)]
     whole = make(words)
@@ -119,13 +120,36 @@ def test_agreement_folds_each_answer_once_however_often_it_is_compared(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     folded: list[str] = []
-    monkeypatch.setattr("hydra_edge.history.fold_label", lambda text: folded.append(text) or text)
+    monkeypatch.setattr("hydra_edge.outputs.fold_label", lambda text: folded.append(text) or text)
     history = make(["Tech", "Sports", "Tech"], TaskSpec("topic", "label", labels=("Tech",)))
     folded.clear()
     for _ in range(3):
         assert history.agreement("Tech", None, np.array([0, 1, 2])).tolist() == [1, 0, 1]
     history.before(2).profile.shares  # noqa: B018 - what it costs is what is asked
     assert sorted(folded) == ["Sports", *["Tech"] * 5], "three answers and three questions"
+
+
+@pytest.mark.parametrize("task", [BUILTIN["film_rating"], BUILTIN["news_category"]])
+def test_outputs_compared_at_once_agree_as_one_by_one(task: TaskSpec) -> None:
+    history = make(["3", "Tech", "tech ", "5.0", "1", "junk", "3"], task)
+    index = np.array([6, 1, 2, 3, 5, 0])
+    texts, values = history.described.text, history.described.value[index].tolist()
+    one_by_one = [
+        history.agreement(texts[i], value, index)
+        for i, value in zip(index.tolist(), values, strict=True)
+    ]
+    np.testing.assert_array_equal(history.agreements(index), np.stack(one_by_one))
+
+
+def test_profile_shares_are_the_sums_of_weights_in_order_to_the_last_bit() -> None:
+    names = ["b", "a", "B ", "c", "a"] * 40
+    history = make(names, BUILTIN["news_category"]).before(197)
+    by_hand: dict[str, float] = {}
+    weight = history.recency / history.recency.sum()
+    for name, one in zip(names, weight.tolist(), strict=False):
+        by_hand[fold_label(name)] = by_hand.get(fold_label(name), 0.0) + one
+    assert list(history.profile.shares.items()) == list(by_hand.items())
+    assert make([], BUILTIN["news_category"]).profile.shares == {}
 
 
 def test_agreement_rating_is_by_distance_and_label_by_name() -> None:
