@@ -62,14 +62,15 @@ def helped_by_then(
         Given positions in ascending order: record id -> (times shown, times the answer was taken
         as it was), of the choices made before.
     """
-    # A choice that was kept is itself the record at its moment, which does not know of it.
     offered = [choice for choice in choices if choice.candidates]
-    waiting = deque(
-        sorted(
-            ((_moment(store, history, c) + (c.record_id in history.place), c) for c in offered),
-            key=lambda one: one[0],
-        )
-    )
+    there = store.counts_until(history.task.name, [choice.time for choice in offered])
+    place, n = history.place, len(history)
+    # A choice that was kept is itself the record at its moment, which does not know of it.
+    moments = [
+        place[c.record_id] + 1 if c.record_id in place else min(count, n)
+        for c, count in zip(offered, there, strict=True)
+    ]
+    waiting = deque(sorted(zip(moments, offered, strict=True), key=lambda one: one[0]))
     known: dict[str, tuple[int, int]] = {}
 
     def by_then(position: int) -> dict[str, tuple[int, int]]:
@@ -135,7 +136,9 @@ def _plain(
     }
 
 
-def _pool_data(engine: Engine, history: History, model: str | None) -> PoolData:
+def _pool_data(
+    engine: Engine, history: History, model: str | None, progress: Progress | None = None
+) -> PoolData:
     """Turn the pools of a task's latest queries, ``POOLS`` at most, into features and utilities.
 
     Parameters
@@ -158,19 +161,21 @@ def _pool_data(engine: Engine, history: History, model: str | None) -> PoolData:
     items: list[tuple[Float2d, Float1d]] = []
     ids: list[str] = []
     # Each fit looks at them anew: years of pools would take half its time and more.
-    for stored in sorted(latest.values(), key=lambda pool: place[pool.query_id])[-POOLS:]:
+    used = sorted(latest.values(), key=lambda pool: place[pool.query_id])[-POOLS:]
+    for done, stored in enumerate(used, start=1):
         i = place[stored.query_id]
         record, past = history.records[i], history.before(i)
         shown = [history.records[place[r]] for r in stored.record_ids if r in place]
         candidates = merge(stored.completions, task)
-        if not candidates:
-            continue
-        pool = engine.pool(
-            record.input, history.inputs[i], candidates, shown, past, lexical, keep=True
-        )
-        phi = pool_features(engine.features["adapter"], pool, past)
-        items.append((phi, pool_utilities(pool, record.output, task)))
-        ids.append(stored.query_id)
+        if candidates:
+            pool = engine.pool(
+                record.input, history.inputs[i], candidates, shown, past, lexical, keep=True
+            )
+            phi = pool_features(engine.features["adapter"], pool, past)
+            items.append((phi, pool_utilities(pool, record.output, task)))
+            ids.append(stored.query_id)
+        if progress is not None and (done % 20 == 0 or done == len(used)):
+            progress("pools", done, len(used))
     asked = frozenset(ids)
     zero, rag = (
         np.array([found.get(i, np.nan) for i in ids], dtype=np.float32)
@@ -279,9 +284,9 @@ def adapter_evidence(
     model
         Only this LLM's pools; None for those of any.
     progress
-        Told of the choices, each of which is looked at as it was made.
+        Told of the pools and the choices, each of which is looked at as it was made.
     """
-    data = _pool_data(engine, history, model)
+    data = _pool_data(engine, history, model, progress)
     prior = prior_for(engine.bundle, history.task, "adapter")
     # An application's own answer has no candidates to learn from.
     made = [c for c in engine.store.choices(history.task.name) if c.candidates][-CHOICES:]

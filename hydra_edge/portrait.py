@@ -15,9 +15,10 @@ from hydra_edge.engine import Engine
 from hydra_edge.evaluate import top_utility
 from hydra_edge.evidence import adapter_evidence, reranker_evidence
 from hydra_edge.heads import Groups, Prior, choose_prior_scale
+from hydra_edge.history import History
 from hydra_edge.learning import model_of
 from hydra_edge.tasks import TaskSpec
-from hydra_edge.types import Double1d, Double2d, Float1d, HeadState, Role
+from hydra_edge.types import Double1d, Double2d, Float1d, HeadState, Progress, Role
 
 POINTS = 7  # of a growth curve, the shared head's included
 MIN_QUERIES = 8  # fewer say nothing about growth
@@ -93,25 +94,36 @@ class Growth:
     points: tuple[Point, ...]
 
 
-def growth(engine: Engine, task: TaskSpec, role: Role, *, shown: int) -> Growth | None:
+def growth(
+    engine: Engine,
+    history: History,
+    role: Role,
+    *,
+    shown: int,
+    progress: Progress | None = None,
+) -> Growth | None:
     """Learn from longer and longer beginnings of a history, and judge each on its later half.
 
     Parameters
     ----------
     shown
         How many records a prompt shows; a reranker is judged by its first so many.
+    progress
+        Told of the evidence, between whose pieces others may have the engine; what it raises
+        ends the work.
 
     Returns
     -------
     Growth or None
         None if there are too few queries to say anything.
     """
-    history = engine.history(task)
+    task = history.task
     if role == "reranker":
-        groups, top = reranker_evidence(engine, history, shown=shown).groups, shown
+        found = reranker_evidence(engine, history, shown=shown, progress=progress)
+        groups, top = found.groups, shown
     else:
         model = model_of(engine.store.head(task.name, "adapter"))
-        groups, top = adapter_evidence(engine, history, model).groups, 1
+        groups, top = adapter_evidence(engine, history, model, progress=progress).groups, 1
     if groups.n_groups < MIN_QUERIES:
         return None
     return curve(groups, prior_for(engine.bundle, task, role), engine.baseline(role), role, top)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from http import HTTPStatus
+from typing import TypeVar
 
 from hydra_edge.server.refusal import Refusal
+
+T = TypeVar("T")
 
 
 class Lane:
@@ -18,6 +22,8 @@ class Lane:
         self.waiting = 0
         self.served = 0
         self._turn = asyncio.Lock()  # first come, first served
+        # Of its own: work nobody waits for any more must take no thread from another lane.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="hydra-edge-lane")
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
@@ -44,3 +50,10 @@ class Lane:
             self.served += 1
         finally:
             self._turn.release()
+
+    async def do(self, work: Callable[[], T]) -> T:
+        """Do something on the lane's thread, by whoever holds the turn.
+
+        Once begun it goes on to its end, also where the task that awaits it is cancelled.
+        """
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)

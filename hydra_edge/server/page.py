@@ -7,7 +7,10 @@ address. Nothing is computed here: the routes ask the facade and ``portrait``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from http import HTTPStatus
 from pathlib import Path
@@ -18,22 +21,37 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from hydra_edge import __version__, portrait
+from hydra_edge.errors import StoreError
+from hydra_edge.fitting import MAX_ATTEMPTS
 from hydra_edge.forms import record_json
 from hydra_edge.personalizer import Personalizer
 from hydra_edge.portrait import Growth, Weight
 from hydra_edge.server import page_json as shapes
 from hydra_edge.server.fields import Fields, bad_field
+from hydra_edge.server.lane import Lane
 from hydra_edge.server.refusal import Refusal
-from hydra_edge.server.service import Service, scope_of, service_of
+from hydra_edge.server.service import QUICK_WAITING, Service, scope_of, service_of
 from hydra_edge.server.views import Json
 from hydra_edge.store import Revision
 from hydra_edge.tasks import TaskSpec, canonical_name
-from hydra_edge.types import Completion, Generation, HeadInfo, HeadState, JsonDict, Role
+from hydra_edge.turns import stoppable
+from hydra_edge.types import (
+    Completion,
+    ForgetReceipt,
+    Generation,
+    HeadInfo,
+    HeadState,
+    JsonDict,
+    Progress,
+    Role,
+)
 
 STATIC = Path(__file__).parent / "static"
 MOST_RECORDS = 100  # a list of the page
 MOST_IDS = 1000
 CHANGES_SHOWN = 6
+# How long others may take the engine's turn between two pieces of long work.
+_PAUSE_S = 0.005
 _TYPES = {
     ".css": "text/css; charset=utf-8",
     ".html": "text/html; charset=utf-8",
@@ -79,6 +97,9 @@ class Page:
 
     def __init__(self) -> None:
         self._static = read_static()
+        self._drawing = Lane(QUICK_WAITING)
+        self._erasing = Lane(QUICK_WAITING)
+        self._forgetting: set[asyncio.Task[ForgetReceipt]] = set()  # asyncio holds none itself
         self._grown: dict[tuple[str, Role], tuple[tuple[Revision, int | None], Growth | None]] = {}
 
     def routes(self) -> list[Route]:
@@ -114,7 +135,8 @@ class Page:
     async def summary(self, request: Request) -> Response:
         """Say whose page it is and which tasks there are."""
         service, _ = await _asked(request)
-        return Json(await service.quickly(lambda person: _summary(person, service.settings.task)))
+        task = service.settings.task
+        return Json(await service.quickly(lambda person: _summary(person, task), service.engine))
 
     async def llm(self, request: Request) -> Response:
         """Say which LLM answers, and whether a query leaves this machine; it is opened for that."""
@@ -123,23 +145,40 @@ class Page:
         def look(person: Personalizer) -> JsonDict:
             return {"name": person.llm.name, "is_remote": person.llm.is_remote}
 
-        return Json(await service.quickly(look))
+        return Json(await service.quickly(look, service.engine))
 
     async def heads(self, request: Request) -> Response:
         """Show what serves in both roles of a task, why, and what it has learned."""
         service, asked = await _asked(request, "task")
         name = asked.text("task")
-        return Json(await service.quickly(lambda person: _heads(person, name)))
+        return Json(await service.quickly(lambda person: _heads(person, name), service.engine))
 
     async def growth(self, request: Request) -> Response:
         """Show how utility grew with the history, in both roles of a task."""
         service, asked = await _asked(request, "task")
         name = asked.text("task")
-        return Json(await service.quickly(lambda person: self._growth(person, name)))
+        work = service.stoppably(
+            lambda person, should_stop: self._growth(person, name, should_stop), self._drawing
+        )
+        return Json(await service.while_connected(request, work))
 
-    def _growth(self, person: Personalizer, name: str) -> JsonDict:
+    def _growth(self, person: Personalizer, name: str, should_stop: Callable[[], bool]) -> JsonDict:
+        """Draw the curves, from the start if records are taken meanwhile."""
+        for _ in range(MAX_ATTEMPTS - 1):
+            as_read = person.store.revision().rewrites
+            try:
+                return self._drawn(person, name, should_stop)
+            except StoreError:
+                if person.store.revision().rewrites == as_read:
+                    raise
+        return self._drawn(person, name, should_stop)
+
+    def _drawn(self, person: Personalizer, name: str, should_stop: Callable[[], bool]) -> JsonDict:
         curves = []
-        with person.working():
+        with _in_pieces(person) as between:
+            reading, drawing = (
+                stoppable(told, should_stop, "The growth curve") for told in (None, between)
+            )
             task = person.task(name)
             revision = person.store.revision()
             for role in _ROLES:
@@ -147,8 +186,10 @@ class Page:
                 now = (revision, None if state is None else state.version)
                 seen, curve = self._grown.get((task.name, role), (None, None))
                 if seen != now:
-                    shown = person.config.records
-                    curve = portrait.growth(person.engine, task, role, shown=shown)
+                    history = person.engine.history(task, progress=reading)
+                    curve = portrait.growth(
+                        person.engine, history, role, shown=person.config.records, progress=drawing
+                    )
                     self._grown[task.name, role] = now, curve
                 curves.append({"role": role, "growth": shapes.growth_json(curve)})
         return {"task": task.name, "roles": curves}
@@ -184,9 +225,27 @@ class Page:
         return Json({"changed": changed})
 
     async def delete(self, request: Request) -> Response:
-        """Erase records for good, and fit the heads they had taught again."""
+        """Erase records for good; the heads they had taught are fitted again afterwards.
+
+        Until then these are stale, and do not serve.
+        """
         service, asked = await _asked(request, "ids")
-        return Json(asdict(await service.person.forget(_ids(asked))))
+        ids = _ids(asked)
+        erased: asyncio.Future[ForgetReceipt] = asyncio.get_running_loop().create_future()
+        work = asyncio.ensure_future(self._forget(service, ids, erased))
+        self._forgetting.add(work)
+        work.add_done_callback(self._forgetting.discard)
+        await asyncio.wait({work, erased}, return_when=asyncio.FIRST_COMPLETED)
+        if not work.done() and await asyncio.to_thread(service.owner.store.is_erased):
+            work.add_done_callback(_heard)
+            return Json(asdict(erased.result()))
+        return Json(asdict(await work))
+
+    async def _forget(
+        self, service: Service, ids: Sequence[str], erased: asyncio.Future[ForgetReceipt]
+    ) -> ForgetReceipt:
+        async with self._erasing.turn():
+            return await service.person.forget(ids, on_erased=erased.set_result)
 
     async def answer(self, request: Request) -> Response:
         """Answer a query: personalized, or plain as the LLM alone would have."""
@@ -203,18 +262,21 @@ class Page:
         text = asked.text("text") if asked.raw("text") is not None else None
         keep = asked.flag("keep", default=True)
 
-        def learn(person: Personalizer) -> JsonDict:
+        def learn(person: Personalizer, should_stop: Callable[[], bool]) -> JsonDict:
             with person.working():
                 made = person.store.generation(generation_id)
                 before = _looked_at(person, person.task(made.task), "adapter") if made else None
-                result = person.choose(generation_id=generation_id, pick=pick, text=text, keep=keep)
+                result = person.choose(
+                    generation_id=generation_id, pick=pick, text=text, keep=keep,
+                    should_stop=should_stop,
+                )  # fmt: skip
                 info, _, after = _looked_at(person, person.task(result.task), "adapter")
             return asdict(result) | {
                 "switch": info.switch,
                 "changes": _changes(before[2] if before else [], after),
             }
 
-        return Json(await service.quickly(learn))
+        return Json(await service.learning(request, learn))
 
     async def fit(self, request: Request) -> Response:
         """Fit and judge both heads of a task on what there is; no LLM is asked."""
@@ -222,6 +284,35 @@ class Page:
         work = service.person.fit_head(asked.text("task"), use_llm=False)
         report = await service.while_connected(request, work)
         return Json({"task": report.task, "seconds": report.seconds, "notes": list(report.notes)})
+
+
+@contextmanager
+def _in_pieces(person: Personalizer) -> Iterator[Progress]:
+    """Take one's turn at the engine for long work; gives what lets others have it in between.
+
+    That raises StoreError once records were rewritten or forgotten meanwhile.
+    """
+    with ExitStack() as turn:
+        turn.enter_context(person.working())
+        as_read = person.store.revision().rewrites
+
+        def between(_stage: str, _done: int, _total: int) -> None:
+            turn.close()
+            time.sleep(_PAUSE_S)
+            turn.enter_context(person.working())
+            if person.store.revision().rewrites != as_read:
+                raise StoreError(
+                    "The growth curve was given up: got records that were rewritten or forgotten "
+                    "while it was drawn; expected them as they were. Look again."
+                )
+
+        yield between
+
+
+def _heard(work: asyncio.Task[ForgetReceipt]) -> None:
+    """Take note of how a fit ended: heads it could not fit stay stale, and say so themselves."""
+    if not work.cancelled():
+        work.exception()
 
 
 def _summary(person: Personalizer, task: str | None) -> JsonDict:

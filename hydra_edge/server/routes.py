@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, replace
 from functools import partial
 from http import HTTPStatus
@@ -37,6 +37,7 @@ from hydra_edge.tasks import canonical_name
 from hydra_edge.types import (
     DEFAULT_TASK,
     AddResult,
+    ChoiceResult,
     Completion,
     Generation,
     JsonDict,
@@ -90,7 +91,7 @@ async def _task(request: Request, wanted: str | None) -> str | None:
     if scope.is_owner:
         return name
     named = (service.settings.task, *scope.tasks)
-    return await service.quickly(lambda person: app_task(person, name, named))
+    return await service.quickly(lambda person: app_task(person, name, named), service.engine)
 
 
 def _model_json(request: Request, name: str) -> JsonDict:
@@ -163,7 +164,7 @@ async def rank(request: Request) -> Response:
 async def _rank(
     service: Service, scope: Scope, query: str, task: str | None, k: int | None
 ) -> Ranking:
-    async with service.answering(service.quick) as is_over:  # it may embed a whole import first
+    async with service.answering(service.engine) as is_over:  # it may embed a whole import first
         return await service.person.rank(
             query, task=task, k=k, hide_private=not scope.is_owner, should_stop=is_over
         )
@@ -194,16 +195,19 @@ async def feedback(request: Request) -> Response:
         )  # fmt: skip
     if pick is not None and pick > len(found.candidates):
         raise bad_field("pick", pick, f"a candidate, from 1 to {len(found.candidates)}")
-    result = await service.quickly(
-        lambda person: person.choose(
+
+    def learn(person: Personalizer, should_stop: Callable[[], bool]) -> ChoiceResult:
+        return person.choose(
             generation_id=generation_id,
             pick=pick,
             text=text,
             keep=keep,
             source=scope.source("choices"),
             hide_private=not scope.is_owner,
+            should_stop=should_stop,
         )
-    )
+
+    result = await service.learning(request, learn)
     return Json({"object": "hydra_edge.choice"} | asdict(result))
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -14,6 +16,7 @@ from hydra_edge.errors import CancelledError
 from hydra_edge.server.lane import Lane
 from hydra_edge.server.refusal import Refusal
 from hydra_edge.tasks import canonical_name
+from hydra_edge.turns import StopSignal
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -47,13 +50,18 @@ class Settings:
 
 
 class Service:
-    """One person's personalizer behind two queues: one for the LLM, one for what is quick."""
+    """One person's personalizer behind queues: for the LLM, for the engine, and for the file.
+
+    Who asks for the engine waits while a fit has it, or while records are embedded; who only
+    reads or writes the file never waits for that.
+    """
 
     def __init__(self, person: AsyncPersonalizer, settings: Settings) -> None:
         self.person = person
         self.settings = settings
         self.started = int(time.time())
         self.llm = Lane(settings.queue)
+        self.engine = Lane(QUICK_WAITING)
         self.quick = Lane(QUICK_WAITING)
 
     @property
@@ -92,13 +100,63 @@ class Service:
                 yield is_over
             except CancelledError as err:
                 if is_over():
-                    raise self.too_late() from err
+                    raise self.too_late(str(err)) from err
                 raise
 
-    async def quickly(self, work: Callable[[Personalizer], T]) -> T:
-        """Do something quick with the personalizer on a thread, in turn."""
-        async with self.quick.turn():
-            return await asyncio.to_thread(work, self.owner)
+    async def quickly(self, work: Callable[[Personalizer], T], lane: Lane | None = None) -> T:
+        """Do something quick with the personalizer on a thread, in turn.
+
+        It reads or writes the file, and no more, unless another ``lane`` is named.
+        """
+        lane = lane or self.quick
+        async with lane.turn():
+            return await lane.do(partial(work, self.owner))
+
+    async def stoppably(
+        self,
+        work: Callable[[Personalizer, Callable[[], bool]], T],
+        lane: Lane,
+        left: threading.Event | None = None,
+    ) -> T:
+        """Do something that may take long with the personalizer on a thread, in turn.
+
+        It is given what says when to stop: the time is over, nobody waits for it any more, or
+        ``left`` is set.
+
+        Raises
+        ------
+        Refusal
+            If too many wait already, or it was stopped because the time is over.
+        """
+        left = left or threading.Event()
+        async with self.answering(lane) as is_over:
+            try:
+                return await lane.do(partial(work, self.owner, StopSignal(left.is_set, is_over)))
+            finally:
+                left.set()
+
+    async def learning(
+        self, request: Request, work: Callable[[Personalizer, Callable[[], bool]], T]
+    ) -> T:
+        """Have a choice learned from, in turn at the engine; it may embed a whole import first.
+
+        A client that hangs up has chosen all the same: it is told to stop, not left undone.
+
+        Raises
+        ------
+        Refusal
+            If too many wait already, or the time allowed is over.
+        """
+        left = threading.Event()
+        gone = asyncio.ensure_future(_gone(request))
+        gone.add_done_callback(lambda _: left.set())
+        try:
+            async with asyncio.timeout(self.patience_s):
+                return await self.stoppably(work, self.engine, left)
+        except TimeoutError:
+            raise self.too_late() from None
+        finally:
+            gone.cancel()
 
     def task(self, scope: Scope, wanted: str | None) -> str | None:
         """Return the task to serve, None for the person's own default.
@@ -129,13 +187,13 @@ class Service:
                 "--read-only.",
             )  # fmt: skip
 
-    def too_late(self) -> Refusal:
-        """Return the error for a request whose time is over."""
-        return Refusal(
-            HTTPStatus.GATEWAY_TIMEOUT, "timeout",
+    def too_late(self, left: str = "") -> Refusal:
+        """Return the error for a request whose time is over; ``left`` is what was left of it."""
+        message = (
             f"No answer within {self.settings.timeout_s:g} s. Ask for less, or start the server "
-            "with a longer --timeout.",
-        )  # fmt: skip
+            "with a longer --timeout."
+        )
+        return Refusal(HTTPStatus.GATEWAY_TIMEOUT, "timeout", f"{message} {left}".strip())
 
     async def while_connected(self, request: Request, work: Coroutine[Any, Any, T]) -> T:
         """Do something for a client for as long as it is there to hear of it.

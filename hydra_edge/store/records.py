@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from sqlite3 import Connection
@@ -130,6 +131,13 @@ def count(connection: Connection, task: str | None, source: str | None, until: f
     values = texts if until is None else [*texts, until]
     row = connection.execute(f"SELECT COUNT(*) FROM records {clause}", values).fetchone()
     return int(row[0])
+
+
+def counts_until(connection: Connection, task: str, moments: Sequence[float]) -> list[int]:
+    """Count the records of a task up to each of some moments; see ``Store.counts_until``."""
+    rows = connection.execute(f"SELECT {ORDER} FROM records WHERE task = ?", (bind(task),))
+    made = sorted(moment for (moment,) in rows if isinstance(moment, int | float))
+    return [bisect_right(made, moment) for moment in moments]
 
 
 def counts_by(connection: Connection, column: str, *, public: bool = False) -> dict[str, int]:

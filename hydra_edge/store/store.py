@@ -160,6 +160,14 @@ class Store:
         with self._db.reading() as connection:
             return records.count(connection, task, source, until)
 
+    def counts_until(self, task: str, moments: Sequence[float]) -> list[int]:
+        """Count the records of a task up to each of some moments, as ``count`` does up to one.
+
+        Counting up to one reads all before it: for many that would take seconds.
+        """
+        with self._db.reading() as connection:
+            return records.counts_until(connection, task, moments)
+
     def tasks(self) -> dict[str, int]:
         """Count the records of each task, the most frequent first."""
         with self._db.reading() as connection:
@@ -568,6 +576,11 @@ class Store:
             If it is not one of ours, or cannot be removed.
         """
         forget.forget_user(path)
+
+    def is_erased(self) -> bool:
+        """Tell whether no bytes of what was deleted may remain in the file."""
+        with self._db.reading() as connection:
+            return not erasure.erasing(connection)
 
     def check(self) -> list[str]:
         """Return what is wrong with the file, one sentence each; empty when healthy."""

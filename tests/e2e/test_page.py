@@ -23,7 +23,9 @@ from pathlib import Path
 import pytest
 from serving import GatedLLM, Served, serving
 
+from hydra_edge import forgetting, portrait
 from hydra_edge.config import load_config
+from hydra_edge.errors import CancelledError
 from hydra_edge.importers import ImportLog, read_jsonl
 from hydra_edge.paths import find_paths
 from hydra_edge.personalizer import Personalizer
@@ -275,6 +277,55 @@ def test_records_are_found_kept_private_and_forgotten(browser, served, me):
         expect(page.locator("#records-status")).to_contain_text("Deleted")
         expect(page.locator("#who")).to_have_text("me · 23 records")
     assert "r14" not in {record.id for record in me.store.records()}
+
+
+def test_delete_is_told_before_what_learned_from_it_is_fitted_again(
+    browser, served, me, monkeypatch
+):
+    me.fit_head(TASK, use_llm=False)
+    gate, fit = threading.Event(), forgetting.fit_task
+
+    def slowly(*args, **options):
+        assert gate.wait(SLOW_MS / 1000)
+        return fit(*args, **options)
+
+    monkeypatch.setattr(forgetting, "fit_task", slowly)
+    with opened(browser, served) as page:
+        status, first = page.locator("#records-status"), page.locator("#records > li").first
+        first.get_by_role("button", name="Delete").click()
+        first.get_by_role("button", name="Delete for good").click()
+        expect(status).to_contain_text("Deleted")
+        expect(status).to_contain_text("is still being fitted again")
+        expect(first.locator(".output")).to_have_text("vision: study 22")
+        page.get_by_role("button", name="Next").click()
+        expect(status).to_contain_text("7–12 of 23")
+        gate.set()
+        expect(page.locator("#who")).to_have_text("me · 23 records")
+    assert not me.store.head(TASK, "reranker").stale
+
+
+def test_growth_curve_nobody_looks_at_any_more_is_given_up(browser, make, monkeypatch):
+    me = make([*titles(), *(replace(r, id=f"n{r.id}", task="note_title") for r in titles(6))])
+    stopped, real = threading.Semaphore(0), portrait.growth
+
+    def without_end(engine, past, *args, progress, **options):
+        if past.task.name == TASK:
+            return real(engine, past, *args, progress=progress, **options)
+        try:
+            while True:
+                progress("pseudo-queries", 1, 2)
+        except CancelledError:
+            stopped.release()
+            raise
+
+    monkeypatch.setattr(portrait, "growth", without_end)
+    with serving(me) as served, opened(browser, served) as page:
+        page.get_by_label("Task").select_option("note_title")
+        expect(page.locator("#records-status")).to_contain_text("of 6 records")
+        page.get_by_label("Task").select_option(TASK)
+        assert stopped.acquire(timeout=SLOW_MS / 1000)
+        expect(page.locator("#records-status")).to_contain_text("of 24 records")
+        expect(page.locator("#board-problem")).to_be_empty()
 
 
 def test_records_of_one_text_are_shown_private_together(browser, served, me):

@@ -63,6 +63,16 @@ def test_pools_of_another_llm_teach_no_head_for_this_one(person: Make) -> None:
     assert count == {"scripted": 1, "another": 1, None: 2}
 
 
+def test_progress_is_told_of_pools(person: Make) -> None:
+    p = person(records(12))
+    for name in ("r8", "r9"):
+        put(p, name, "A Study", "r1")
+    told: list[tuple[str, int, int]] = []
+    history = p.engine.history(p.engine.task(TASK))
+    adapter_evidence(p.engine, history, None, progress=lambda *at: told.append(at))
+    assert told == [("pools", 2, 2)]
+
+
 def test_plain_answers_that_were_shown_a_later_record_are_compared_with_nothing(
     person: Make,
 ) -> None:

@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import re
 import socket
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
-from serving import EchoLLM, GatedLLM, history, serving
+from serving import LONG_S, EchoLLM, GatedLLM, history, serving
 
+from hydra_edge import forgetting
 from hydra_edge.config import find_paths
-from hydra_edge.errors import StoreError
+from hydra_edge.errors import CancelledError, ConfigError, StoreError
 from hydra_edge.personalizer import Personalizer
 from hydra_edge.server import page
 from hydra_edge.server.page import STATIC, read_static
@@ -51,6 +55,20 @@ def ask(person):
         call.served = served
         call.client = client
         yield call
+
+
+@contextmanager
+def asked(served, path, **fields):
+    """Send the page's request, and hang up at the end without having heard the answer."""
+    body = json.dumps(fields).encode()
+    lines = [
+        f"POST /api/{path} HTTP/1.1", f"Host: 127.0.0.1:{served.port}",
+        f"Authorization: Bearer {served.token}", "Content-Type: application/json",
+        f"Content-Length: {len(body)}", "", "",
+    ]  # fmt: skip
+    with socket.create_connection(("127.0.0.1", served.port), timeout=LONG_S) as sock:
+        sock.sendall("\r\n".join(lines).encode() + body)
+        yield
 
 
 def test_files_are_given_to_anybody_and_hold_no_text_of_the_history(ask):
@@ -162,6 +180,53 @@ def test_growth_is_drawn_once_for_each_head_and_history(ask, person, monkeypatch
     assert drawn == ["reranker", "adapter"] * 2
 
 
+def test_growth_holds_up_nobody_and_ends_when_the_page_is_left(ask, monkeypatch):
+    begun, stopped = threading.Semaphore(0), threading.Semaphore(0)
+
+    def without_end(*_args, progress, **_options):
+        begun.release()
+        try:
+            while True:
+                progress("pseudo-queries", 1, 2)
+        except CancelledError:
+            stopped.release()
+            raise
+
+    monkeypatch.setattr(page.portrait, "growth", without_end)
+    with asked(ask.served, "growth", task=TASK):
+        assert begun.acquire(timeout=LONG_S)
+        assert ask("records", task=TASK)["total"] == 13
+        assert ask("summary")["records"] == 19  # which waits for the engine's turn
+        ranked = ask.client.post("/v1/rank", json={"query": "parsers", "task": TASK})
+        assert ranked.status_code == 200
+        assert not stopped.acquire(blocking=False)
+    assert stopped.acquire(timeout=LONG_S)
+
+
+def test_growth_is_drawn_anew_where_a_record_goes_meanwhile(ask, person, monkeypatch):
+    drawn, real = [], page.portrait.growth
+
+    def forgetting(engine, past, role, *, progress, **options):
+        drawn.append((role, len(past)))
+        if len(drawn) == 1:
+            person.store.forget(["r1"])
+            progress("pseudo-queries", 1, 2)
+        return real(engine, past, role, progress=progress, **options)
+
+    monkeypatch.setattr(page.portrait, "growth", forgetting)
+    ask("growth", task=TASK)
+    assert drawn == [("reranker", 13), ("reranker", 12), ("adapter", 12)]
+
+
+def test_growth_of_a_history_that_never_rests_is_given_up(ask, person, monkeypatch):
+    def forgetting(*_args, progress, **_options):
+        person.store.forget([person.store.records(task=TASK)[0].id])
+        progress("pseudo-queries", 1, 2)
+
+    monkeypatch.setattr(page.portrait, "growth", forgetting)
+    assert "rewritten or forgotten" in ask("growth", 500, task=TASK)["error"]["message"]
+
+
 def test_records_are_paged_newest_first_and_found_by_words(ask):
     first = ask("records", task=TASK, limit=5)
     second = ask("records", task=TASK, limit=5, offset=10)
@@ -205,6 +270,73 @@ def test_delete_whose_bytes_may_remain_says_what_is_deleted(ask, person, monkeyp
     error = ask("records/delete", 500, ids=["r1"])["error"]
     assert (error["code"], error["deleted"]["records"]) == ("bytes_remain", 1)
     assert person.store.count(TASK) == 12
+
+
+def test_delete_is_answered_before_heads_are_fitted_again(ask, person, monkeypatch):
+    person.fit_head(TASK, use_llm=False)
+    gate, fit = threading.Event(), forgetting.fit_task
+
+    def slowly(*args, **options):
+        assert gate.wait(LONG_S)
+        return fit(*args, **options)
+
+    monkeypatch.setattr(forgetting, "fit_task", slowly)
+    with ThreadPoolExecutor(1) as pool:
+        told = ask("records/delete", ids=["r1"])
+        assert (told["records"], told["tasks"]) == (1, [TASK])
+        assert person.store.head(TASK, "reranker").stale
+        assert ask("records", task=TASK)["total"] == 12
+        waits = pool.submit(ask, "heads", task=TASK)  # for the engine's turn
+        assert ask("records", task=TASK)["total"] == 12
+        gate.set()
+        assert waits.result(LONG_S)["roles"][0]["version"] == 2
+    assert not person.store.head(TASK, "reranker").stale
+
+
+def test_delete_heads_that_cannot_be_fitted_again_stay_stale(ask, person, monkeypatch):
+    def failing(*_args, **_options):
+        raise ConfigError("It cannot be.")
+
+    person.fit_head(TASK, use_llm=False)
+    monkeypatch.setattr(forgetting, "fit_task", failing)
+    assert ask("records/delete", ids=["r1"])["records"] == 1
+    role = ask("heads", task=TASK)["roles"][0]
+    assert (role["version"], role["switch"]) == (None, "shared")
+    assert "forgotten" in role["reason"]
+
+
+def test_delete_of_a_taught_record_whose_bytes_may_remain_says_so(ask, person, monkeypatch):
+    def busy(_db):
+        raise StoreError("Another program reads it.")
+
+    person.fit_head(TASK, use_llm=False)
+    monkeypatch.setattr("hydra_edge.store.database.Database.rewrite", busy)
+    error = ask("records/delete", 500, ids=["r1"])["error"]
+    assert (error["code"], error["deleted"]["tasks"]) == ("bytes_remain", [TASK])
+
+
+def test_server_that_ends_while_heads_are_fitted_again_loses_nothing(person, monkeypatch):
+    person.fit_head(TASK, use_llm=False)
+    gate, fit = threading.Event(), forgetting.fit_task
+
+    def slowly(*args, **options):
+        assert gate.wait(LONG_S)
+        return fit(*args, **options)
+
+    monkeypatch.setattr(forgetting, "fit_task", slowly)
+    kept = []
+    monkeypatch.setattr(
+        person.store, "close", lambda: kept.append(person.store.head(TASK, "reranker"))
+    )
+    with serving(person) as served, served.client() as client:
+        deleted = client.post("/api/records/delete", json={"ids": ["r1"]})
+        assert deleted.status_code == 200
+        served.server.stop()
+        assert served.thread.is_alive()
+        gate.set()
+        served.thread.join(LONG_S)
+    assert not kept[0].stale
+    assert kept[0].version == 2
 
 
 @pytest.mark.parametrize("ids", [[], "r1", [1], [""], None, ["r"] * 1001])
@@ -300,17 +432,10 @@ def test_report_of_a_strangers_head_cannot_break_the_page(ask, person):
 
 def test_page_that_is_left_stops_the_llm(hash_encoder):
     llm = GatedLLM()
-    body = json.dumps({"query": "parsers"}).encode()
     with (
         Personalizer.from_records(history(), llm=llm, encoder=hash_encoder) as me,
         serving(me) as served,
     ):
-        with socket.create_connection(("127.0.0.1", served.port), timeout=60) as sock:
-            lines = [
-                "POST /api/answer HTTP/1.1", f"Host: 127.0.0.1:{served.port}",
-                f"Authorization: Bearer {served.token}", "Content-Type: application/json",
-                f"Content-Length: {len(body)}", "", "",
-            ]  # fmt: skip
-            sock.sendall("\r\n".join(lines).encode() + body)
-            assert llm.started.acquire(timeout=60)
-        assert llm.stopped.acquire(timeout=60)
+        with asked(served, "answer", query="parsers"):
+            assert llm.started.acquire(timeout=LONG_S)
+        assert llm.stopped.acquire(timeout=LONG_S)

@@ -107,14 +107,14 @@ def test_weights_of_another_base_are_refused(hash_encoder):
 
 def test_growth_of_a_short_history_says_nothing(hash_encoder):
     with Personalizer.from_records(history(9), encoder=hash_encoder) as me:
-        task = me.task(TASK)
-        assert growth(me.engine, task, "reranker", shown=4) is None
-        assert growth(me.engine, task, "adapter", shown=4) is None
+        past = me.engine.history(me.task(TASK))
+        assert growth(me.engine, past, "reranker", shown=4) is None
+        assert growth(me.engine, past, "adapter", shown=4) is None
 
 
 def test_growth_of_a_history_starts_at_the_shared_head(hash_encoder):
     with Personalizer.from_records(history(30), encoder=hash_encoder) as me:
-        grown = growth(me.engine, me.task(TASK), "reranker", shown=4)
+        grown = growth(me.engine, me.engine.history(me.task(TASK)), "reranker", shown=4)
 
     assert grown.held_out == 14
     assert grown.points[0].queries == 0

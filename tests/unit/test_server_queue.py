@@ -21,9 +21,14 @@ def person(hash_encoder):
 
 def send(served, query):
     """Send a chat request and return the socket, to be hung up."""
-    body = json.dumps(chat(query)).encode()
+    return send_to(served, CHAT, chat(query))
+
+
+def send_to(served, path, fields):
+    """Send a request and return the socket, to be hung up."""
+    body = json.dumps(fields).encode()
     head = (
-        f"POST {CHAT} HTTP/1.1\r\nHost: 127.0.0.1:{served.port}\r\n"
+        f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1:{served.port}\r\n"
         f"Authorization: Bearer {served.token}\r\nContent-Type: application/json\r\n"
         f"Content-Length: {len(body)}\r\n\r\n"
     )
@@ -82,7 +87,7 @@ def test_queue_of_none_still_ranks(person, monkeypatch):
     with serving(me, queue=0) as served, ThreadPoolExecutor(3) as pool:
         ranked = [pool.submit(ask_rank, served) for _ in range(3)]
         assert begun.acquire(timeout=LONG_S)
-        wait_until(lambda: served.app.service.quick.waiting == 2 or any(r.done() for r in ranked))
+        wait_until(lambda: served.app.service.engine.waiting == 2 or any(r.done() for r in ranked))
         gate.set()
         assert [r.result(LONG_S) for r in ranked] == [200] * 3
 
@@ -150,6 +155,78 @@ def test_time_over_while_rank_embeds_is_a_timeout(person, hash_encoder, monkeypa
     assert response.status_code == 504
     assert response.json()["error"]["code"] == "timeout"
     assert 0 < embedded < 2 * len(records)
+
+
+@pytest.fixture
+def slow(hash_encoder, monkeypatch):
+    """Return what lets an encoder take its time from then on, and what is told of each call."""
+    encode, called = hash_encoder.encode, threading.Semaphore(0)
+
+    def slowly(texts, **options):
+        called.release()
+        threading.Event().wait(0.1)
+        return encode(texts, **options)
+
+    return lambda: monkeypatch.setattr(hash_encoder, "encode", slowly), called
+
+
+def unread(n=80):
+    """Make records of which each is a portion of its own to encode."""
+    return [
+        replace(r, id=f"new{i}", input=f"{r.input} {'word ' * 5000} {i}")
+        for i, r in enumerate(history(n))
+    ]
+
+
+@pytest.mark.parametrize("path", ["/v1/feedback", "/api/choose"])
+def test_choice_that_embeds_holds_up_no_reading_and_is_kept_when_left(person, slow, path):
+    me, (slow_down, called) = person(), slow
+    with serving(me) as served, served.client() as client:
+        made = ask(served, "parsers 1").json()["id"].removeprefix("chatcmpl-")
+        me.add(unread())
+        slow_down()
+        before = me.engine.encoder.embedded
+        with send_to(served, path, {"id": made, "pick": 2}):
+            assert called.acquire(timeout=LONG_S)
+            for asked in ("/api/records", "/v1/records"):
+                body = {"records": [{"input": "a", "output": "b"}]} if asked[1] == "v" else {}
+                assert client.post(asked, json=body).status_code < 300
+            assert served.app.running == 1  # it embeds still
+        wait_until(lambda: served.app.running == 0)
+        assert me.engine.encoder.embedded - before < 80
+        assert me.store.choice(made).picked == 1
+        assert me.store.head("paper_title", "adapter") is None
+
+
+@pytest.mark.parametrize("path", ["/v1/feedback", "/api/choose"])
+def test_choice_that_is_not_learned_in_time_is_kept_and_says_so(person, slow, path):
+    me, (slow_down, _) = person(), slow
+    made = me.generate("parsers 1", task="paper_title").id
+    me.add(unread())
+    slow_down()
+    with serving(me, timeout_s=0.05) as served, served.client() as client:
+        response = client.post(path, json={"id": made, "pick": 2})
+        assert me.store.choice(made).picked == 1
+    assert response.status_code == 504
+    assert "The choice is kept" in response.json()["error"]["message"]
+
+
+def test_choice_of_a_client_that_hangs_up_while_it_waits_is_kept(person, monkeypatch):
+    me, begun, gate = person(), threading.Semaphore(0), threading.Event()
+    made, rank = me.generate("parsers 1", task="paper_title").id, me.rank
+
+    def slowly(*args, **options):
+        begun.release()
+        assert gate.wait(LONG_S)
+        return rank(*args, **options)
+
+    monkeypatch.setattr(me, "rank", slowly)
+    with serving(me) as served, send_to(served, "/v1/rank", {"query": "parsers"}):
+        assert begun.acquire(timeout=LONG_S)
+        with send_to(served, "/v1/feedback", {"id": made, "pick": 2}):
+            wait_until(lambda: served.app.service.engine.waiting == 1)
+        gate.set()
+        wait_until(lambda: me.store.choice(made) is not None)
 
 
 def test_stop_finishes_what_was_taken_and_refuses_what_is_new(person):

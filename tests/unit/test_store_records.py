@@ -270,6 +270,17 @@ def test_records_by_task_and_source_are_only_those(store: Store) -> None:
     assert (store.count(), store.count("t"), store.count("none")) == (3, 2, 0)
 
 
+def test_counts_until_moments_are_those_of_one_moment_each(store: Store) -> None:
+    times = [3.0, 1.0, None, 2.0, 2.0, 4.0]
+    store.add(Record(f"in {i}", "out", "note_title", f"r{i}", t) for i, t in enumerate(times))
+    store.add([Record("of another task", "out", "general", "other", 0.5)])
+    moments = [2.0, 0.0, 2.5, 1e9, float("inf")]
+    counts = store.counts_until("note_title", moments)
+    assert counts == [store.count("note_title", until=moment) for moment in moments]
+    assert counts == [3, 0, 3, 5, 6]
+    assert store.counts_until("nothing", moments) == [0] * 5
+
+
 def test_count_of_a_source(store: Store) -> None:
     store.add([Record("a", "x", "t", source="one"), Record("b", "x", "u", source="one")])
     store.add([Record("c", "x", "t", source="two")])

@@ -7,6 +7,7 @@ import { startPlayground } from "./playground.js";
 import { startRecords } from "./records.js";
 
 const page = { summary: null, task: null };
+let drawing = new AbortController();
 
 // Runs something and says in words what went wrong, if it did.
 export async function saying(problem, work) {
@@ -57,7 +58,9 @@ async function showLearned({ withGrowth = true } = {}) {
   const heads = await call("heads", { task: page.task });
   showHeads(byId("helps"), byId("learned"), heads.roles);
   if (!withGrowth) return;
-  const grown = await call("growth", { task: page.task });
+  drawing.abort(); // a curve nobody will see keeps the server busy, for minutes at worst
+  drawing = new AbortController();
+  const grown = await call("growth", { task: page.task }, drawing.signal);
   showGrowth(byId("growth"), grown.roles);
 }
 

@@ -83,12 +83,16 @@ export function startRecords({ task, saying, changed }) {
       for (const button of buttons) button.disabled = false;
       return;
     }
-    await changed();
-    const again = receipt.tasks.length ? " What had learned from it was fitted again." : "";
-    status.textContent =
+    const gone =
       `Deleted, with ${plural(receipt.pools, "answer pool")}, ${plural(receipt.choices, "choice")} and ` +
-      `${plural(receipt.log_entries, "log entry", "log entries")}.${again}`;
+      `${plural(receipt.log_entries, "log entry", "log entries")}.`;
+    const fitting = receipt.tasks.length ? " What had learned from it is still being fitted again." : "";
+    await show();
+    status.textContent = gone + fitting;
     byId("words").focus();
+    const shown = latest;
+    await changed(); // which waits for the fits
+    if (latest === shown + 1) status.textContent = gone; // nobody looked for others meanwhile
   }
 
   function reset() {
