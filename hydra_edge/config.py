@@ -11,7 +11,7 @@ from typing import Any
 from hydra_edge.errors import ConfigError
 from hydra_edge.paths import Paths as Paths  # noqa: PLC0414 - applications have both from here
 from hydra_edge.paths import check_user_name
-from hydra_edge.paths import find_paths as find_paths  # noqa: PLC0414
+from hydra_edge.paths import find_paths as find_paths  # noqa: PLC0414 - as above
 from hydra_edge.privatefiles import changing, write_private
 from hydra_edge.variables import ENV_PREFIX, refuse_slips, variable_over
 

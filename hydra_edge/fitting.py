@@ -12,6 +12,7 @@ from typing import TypeVar
 import numpy as np
 
 from hydra_edge.active import ActiveHead, gains_for, prior_for
+from hydra_edge.choosing import Taken
 from hydra_edge.engine import Engine
 from hydra_edge.errors import CancelledError, ConfigError, StoreError
 from hydra_edge.evaluate import Verdict, judge
@@ -31,7 +32,6 @@ from hydra_edge.learning import (
     MODEL,
     UPDATED,
     StepLostError,
-    Taken,
     learn_choice,
     learned,
     model_of,

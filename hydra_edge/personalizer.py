@@ -22,6 +22,7 @@ from hydra_edge.arguments import (
     check_wishes,
 )
 from hydra_edge.bundle import Bundle
+from hydra_edge.choosing import take
 from hydra_edge.config import Config, load_config
 from hydra_edge.egress import Question, outgoing
 from hydra_edge.encoder import TextEncoder
@@ -30,7 +31,7 @@ from hydra_edge.errors import CancelledError, ClosedError, ConfigError, StoreErr
 from hydra_edge.fitting import fit_prompts, fit_task, learn
 from hydra_edge.forgetting import clear_log_and_choices, forget_records
 from hydra_edge.headfile import adopted, exportable, head_from_json, head_to_json
-from hydra_edge.learning import LEFT_OF_CHOICE, take
+from hydra_edge.learning import LEFT_OF_CHOICE
 from hydra_edge.llm import LLM
 from hydra_edge.paths import Paths, find_paths
 from hydra_edge.pools import Budget, Sampling

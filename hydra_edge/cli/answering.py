@@ -269,7 +269,7 @@ def _list(
     ctx: typer.Context, generation_id: str | None, user: str | None, *, as_json: bool
 ) -> None:
     """Show the candidates of an answer given earlier, with the numbers that take them."""
-    from hydra_edge.learning import find_generation
+    from hydra_edge.choosing import find_generation
 
     with open_user(ctx, user) as me:
         found = find_generation(me.store, generation_id)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from hydra_edge.choosing import Answered, find_answer, record_choice
 from hydra_edge.errors import ConfigError
 from hydra_edge.fitting import learn
 from hydra_edge.githook.description import describe_staged
@@ -31,7 +32,7 @@ from hydra_edge.githook.repository import Repository
 from hydra_edge.importers import ImportLog
 from hydra_edge.importers.base import Origin, build_record
 from hydra_edge.importers.git import drop_trailers
-from hydra_edge.learning import LEFT_OF_CHOICE, Answered, find_answer, record_choice
+from hydra_edge.learning import LEFT_OF_CHOICE
 from hydra_edge.personalizer import Personalizer
 from hydra_edge.privatefiles import write_private
 from hydra_edge.turns import stoppable

@@ -19,10 +19,10 @@ from typing import TypeVar
 
 from hydra_edge import types
 from hydra_edge.apptasks import app_task
+from hydra_edge.choosing import from_private
 from hydra_edge.egress import Outgoing, Question, outgoing
 from hydra_edge.errors import ConfigError, RecordNotFoundError
 from hydra_edge.forms import SHOWN_CANDIDATES
-from hydra_edge.learning import from_private
 from hydra_edge.mcp import shapes
 from hydra_edge.personalizer import Personalizer
 from hydra_edge.reasons import in_words, largest

@@ -10,7 +10,7 @@ import pytest
 from learned_titles import TASK, records, titles
 from title_writer import TOPICS, Make, people
 
-from hydra_edge import learning
+from hydra_edge import choosing, learning
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ def test_a_head_fitted_by_an_earlier_release_is_told_from_later_choices_by_time(
         connection.execute(
             "UPDATE heads SET report = ?", (json.dumps({"choices_until": time.time() + ahead}),)
         )
-    taken = learning.take(p.engine, made[1].id, 1, None, "choices", keep=False)
+    taken = choosing.take(p.engine, made[1].id, 1, None, "choices", keep=False)
     clock(60.0)  # until when 10 seconds ahead is past
     learning.learn_choice(p.engine, taken)
     assert p.store.head(TASK, "adapter").n_queries == queries
