@@ -178,8 +178,8 @@ class History:
             gap = np.abs(self.described.value[index] - value) / self.task.span
             agreement = np.clip(1.0 - np.nan_to_num(gap, nan=1.0), 0.0, 1.0)
             return np.asarray(agreement, dtype=np.float32)
-        answers = self.described.answer
-        return np.asarray(answers[index] == answers.of(answer), dtype=np.float32)
+        answers = self.described.answer[index]  # first: it gives them their numbers
+        return np.asarray(answers == self.described.labels.known(answer), dtype=np.float32)
 
     def agreements(self, index: Int1d) -> Float2d:
         """Compare the labels or ratings at ``index`` with each other: ``(m, m)``; see above."""

@@ -72,12 +72,17 @@ class Numbering:
         known = self._numbers.get(name)
         return self._numbers.setdefault(name, next(self._next)) if known is None else known
 
+    def known(self, text: str) -> int:
+        """Return the number of a text's name, -1 where no text given before has it."""
+        return self._numbers.get(self._name(text), -1)
+
 
 @dataclass(frozen=True, eq=False)
 class Column:
     """One property of each text, worked out when it is first asked for: few of many ever are.
 
     ``values`` (n, ...) holds what ``of`` said of each text where ``known`` (n,), else nothing.
+    Any thread may ask: what is known is written after the value, and copied before it.
     """
 
     texts: Sequence[str]
@@ -110,13 +115,14 @@ class Column:
         """Return this column with rows for more texts at its end; all are given, old ones first."""
         shape, kind = self.values.shape[1:], self.values.dtype.type
         more = Column.blank(texts[len(self.known) :], self.of, shape, kind)
-        values = np.concatenate((self.values, more.values))
-        return Column(texts, self.of, values, np.concatenate((self.known, more.known)))
+        known = np.concatenate((self.known, more.known))
+        return Column(texts, self.of, np.concatenate((self.values, more.values)), known)
 
     def only(self, index: Int1d) -> Column:
         """Return the rows at these positions."""
         texts = [self.texts[i] for i in index.tolist()]
-        return Column(texts, self.of, self.values[index], self.known[index])
+        known = self.known[index]
+        return Column(texts, self.of, self.values[index], known)
 
     def cut(self, n: int) -> Column:
         """Return the first ``n`` rows; what is worked out for one column, both know."""
@@ -127,12 +133,13 @@ class Column:
 class Outputs:
     """What features need to know of each output, one row a record.
 
-    ``answer`` (n,) has one number for outputs that are one label, ``opening`` (n,) for those
-    that begin alike; ``length`` (n,) in tokens; ``style`` (n, 5); ``value`` (n,) the number an
-    output is, or nan.
+    ``answer`` (n,) has one number, of ``labels``, for outputs that are one label, ``opening``
+    (n,) for those that begin alike; ``length`` (n,) in tokens; ``style`` (n, 5); ``value`` (n,)
+    the number an output is, or nan.
     """
 
     text: tuple[str, ...]
+    labels: Numbering
     answer: Column
     length: Column
     style: Column
@@ -142,9 +149,11 @@ class Outputs:
     @classmethod
     def of(cls, texts: Sequence[str]) -> Outputs:
         """Describe outputs."""
+        labels = Numbering(fold_label)
         return cls(
             text=tuple(t.strip() for t in texts),
-            answer=Column.blank(texts, Numbering(fold_label), kind=np.int64),
+            labels=labels,
+            answer=Column.blank(texts, labels, kind=np.int64),
             length=Column.blank(texts, length_of),
             style=Column.blank(texts, style_of, (len(STYLE_NAMES),)),
             opening=Column.blank(texts, Numbering(opening_of), kind=np.int64),
@@ -155,6 +164,7 @@ class Outputs:
         """Return these and more outputs; all are given, old ones first."""
         return Outputs(
             (*self.text, *(t.strip() for t in texts[len(self.text) :])),
+            self.labels,
             self.answer.extended(texts),
             self.length.extended(texts),
             self.style.extended(texts),
@@ -166,6 +176,7 @@ class Outputs:
         """Return those at these positions."""
         return Outputs(
             tuple(self.text[i] for i in index.tolist()),
+            self.labels,
             self.answer.only(index),
             self.length.only(index),
             self.style.only(index),
@@ -177,6 +188,7 @@ class Outputs:
         """Return the first ``n``."""
         return Outputs(
             self.text[:n],
+            self.labels,
             self.answer.cut(n),
             self.length.cut(n),
             self.style.cut(n),

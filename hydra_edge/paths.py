@@ -75,7 +75,8 @@ def other_users(file: Path) -> str:
 
     Empty if there are none.
     """
-    names = sorted(path.stem for path in file.parent.glob("*.db") if path.stem != file.stem)
+    found = {path.stem for path in file.parent.glob("*.db")} - {file.stem}
+    names = sorted(filter(_USER_NAME.fullmatch, found))
     near = get_close_matches(file.stem, names, n=_USERS_SHOWN)
     names = [*near, *(name for name in names if name not in near)]
     more = len(names) - _USERS_SHOWN

@@ -42,8 +42,10 @@ def refuse_slips(settings: Iterable[str]) -> None:
         if not value or name.startswith("KEY_"):
             continue
         if name == variable.upper():
-            named = [one for one in ours if name.endswith(one)]
-            near = [one for one in named if _is_near_prefix(name.removesuffix(one))]
+            prefix, of_key, key = name.partition("KEY_")
+            named = [(prefix, of_key + key)] if key else []
+            named += [(name.removesuffix(one), one) for one in ours if name.endswith(one)]
+            near = [one for prefix, one in named if _is_near_prefix(prefix)]
         else:
             alike = [one for one in ours if abs(len(one) - len(name)) <= _LONGER]
             near = [one for one in alike if sorted(one) == sorted(name)]  # two letters swapped
@@ -56,4 +58,6 @@ def refuse_slips(settings: Iterable[str]) -> None:
 
 
 def _is_near_prefix(text: str) -> bool:
+    if text.startswith(ENV_PREFIX.rstrip("_")) and text != ENV_PREFIX.rstrip("_"):
+        return False  # another product's, of a longer name
     return bool(get_close_matches(text, [ENV_PREFIX], cutoff=_CLOSE_PREFIX))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
-from _tables import explained, grid, interval, marked, percent, results
+from _tables import explained, grid, interval, is_earlier, marked, percent, results
 
 LEAST_QUERIES = 5  # of a part of a task's queries that is worth a sentence
 HEADINGS = (
@@ -17,18 +18,29 @@ HEADINGS = (
 def digest() -> str:
     """Return the gain of every task that was measured, all LLMs in a line, losses included."""
     of_set: dict[tuple[str, ...], dict[str, dict[str, Any]]] = {}
-    for result in results("quality-*"):
-        of_set.setdefault(tuple(result["tasks"]), {})[result["llm"]] = result
+    stored = results("quality-*")
+    for result in stored:
+        by_llm = of_set.setdefault(tuple(result["tasks"]), {})
+        if result["llm"] in by_llm:
+            sys.exit(f"two stored results of {', '.join(result['tasks'])} with {result['llm']}")
+        by_llm[result["llm"]] = result
     llms = list(dict.fromkeys(llm for by_llm in of_set.values() for llm in by_llm))
     columns = ("best of the paper's", "**ours**", "gain", "harmed")
     headings = ["task", *(f"{llm}: {column}" for llm in llms for column in columns)]
     rows = []
     for tasks, by_llm in of_set.items():
         found = [by_llm.get(llm) for llm in llms]
-        rows += [[name, *(c for result in found for c in _gain(result, name))] for name in tasks]
+        for name in tasks:
+            earlier = any(result and is_earlier(name, result) for result in found)
+            cells = [cell for result in found for cell in _gain(result, name)]
+            rows.append([f"{name} \\*" if earlier else name, *cells])
         if len(tasks) > 1:
             rows.append(["*mean*", *(c for result in found for c in _mean(result))])
-    return "\n".join([*grid(headings, rows), "", against_published()])
+    stars = [line for result in stored for line in explained(result)][:1]
+    seen = [
+        f"\n{result['llm']}: {line.strip()}" for result in stored for line in read_before(result)
+    ]
+    return "\n".join([*grid(headings, rows), *stars, *seen, own_heads(), against_published()])
 
 
 def _gain(result: dict[str, Any] | None, name: str) -> list[str]:
@@ -50,9 +62,32 @@ def _mean(result: dict[str, Any] | None) -> list[str]:
     return ["", "", gain, f"{sum(harmed) / len(harmed):.0%}"]
 
 
+def own_heads() -> str:
+    """Return what a head of one's own added where users had pools to fit it, in a sentence."""
+    tasks = [task for result in results("personal-*") for task in result["tasks"].values()]
+    if not tasks:
+        return ""
+    gains = ", ".join(interval(task["personal_minus_shared"]) for task in tasks)
+    let_in, users = zip(*((sum(_let_in(task)), 2 * task["users"]) for task in tasks), strict=True)
+    return (
+        f"\nA head of one's own on top of the shared one, after 64 answers each: {gains} on "
+        f"{len(tasks)} tasks; the gate let in {sum(let_in)} of {sum(users)} such heads.\n"
+    )
+
+
+def _let_in(task: dict[str, Any]) -> list[int]:
+    """Count the users whose own head the gate let in, as a reranker and as an adapter."""
+    return [
+        sum(n for switch, n in task["switches"].items() if switch.split("/")[i] == "personal")
+        for i in (0, 1)
+    ]
+
+
 def against_published() -> str:
     """Return what the comparisons with HYDRA as published come to, in a sentence."""
-    tasks = [task for result in results("published-*") for task in result["tasks"].values()]
+    stored = results("published-*")
+    tasks = [task for result in stored for task in result["tasks"].values()]
+    stars = next((line.strip() for result in stored for line in explained(result)), "")
     gains = [task["gain_over_published"] for task in tasks]
     better = sum(gain["mean"] > 0 for gain in gains)
     sure = sum(gain["low"] > 0 for gain in gains)
@@ -64,7 +99,8 @@ def against_published() -> str:
         f"is better in {better}, with an interval above 0 in {sure}, by "
         f"{min(gain['mean'] for gain in gains):.3f} to {max(gain['mean'] for gain in gains):.3f}. "
         f"Its heads took {min(calls):.0f} to {max(calls):.0f} LLM calls a user and "
-        f"{max(cost['bytes_per_user'] for cost in costs) / 1e6:.1f} MB, ours {ours:.0f} calls.\n"
+        f"{max(cost['bytes_per_user'] for cost in costs) / 1e6:.1f} MB, ours {ours:.0f} calls."
+        f"{f' {stars}' if stars else ''}\n"
     )
 
 
@@ -180,16 +216,12 @@ def own(result: dict[str, Any]) -> str:
     rows = []
     for name, task in result["tasks"].items():
         worth = utilities(task)
-        let_in = [
-            sum(n for switch, n in task["switches"].items() if switch.split("/")[i] == "personal")
-            for i in (0, 1)
-        ]
         rows.append([
             marked(name, result),
             *(f"{worth[row]:.3f}" for row in ("shared", "personal", "shuffled")),
             f"**{worth['gated']:.3f}**",
             interval(task["personal_minus_shared"]), interval(task["personal_minus_shuffled"]),
-            "{} and {} of {}".format(*let_in, task["users"]),
+            "{} and {} of {}".format(*_let_in(task), task["users"]),
         ])  # fmt: skip
     return "\n".join([title, *grid(headings, rows), *explained(result)])
 

@@ -237,7 +237,8 @@ class Store:
 
         Words are sought in inputs and outputs together. A query without any word (an emoji,
         say) is sought as it stands, newest first. Nothing in a query is an operator.
-        ``public``: as if private records were not there.
+        ``public``: private records are passed over; only how rare a word is among them, too, can
+        show in the order.
         """
         with self._db.reading() as connection:
             return search.search(connection, query, task, limit, public=public)

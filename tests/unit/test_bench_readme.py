@@ -47,12 +47,17 @@ def test_costs_of_the_shipped_base_need_no_note(script: Load) -> None:
         assert "Measured with base" not in getattr(script("_costs"), name)(result), name
 
 
+def seen_in_training(seen: int) -> dict[str, Any]:
+    """Make the figures of 20 queries, so many of which are texts in the training files."""
+    rows = {"gated": {"seen": 0.9, "unseen": 0.4}, "pag": {"seen": 0.6, "unseen": 0.5}}
+    return {"queries": {"seen": seen, "unseen": 20 - seen}, "rows": rows}
+
+
 @pytest.mark.parametrize(("seen", "told"), [(14, True), (3, False), (0, False)])
 def test_queries_the_base_has_read_have_a_sentence_where_they_are_many(
     script: Load, seen: int, told: bool
 ) -> None:
-    rows = {"gated": {"seen": 0.9, "unseen": 0.4}, "pag": {"seen": 0.6, "unseen": 0.5}}
-    parts = {"queries": {"seen": seen, "unseen": 20 - seen}, "rows": rows}
+    parts = seen_in_training(seen)
     task = {"best_prompt_only": "pag", "queries": 20, "seen_in_training": parts}
     lines = script("_quality").read_before(
         {"tasks": {"tags": task, "old": {"best_prompt_only": "pag"}}}
@@ -72,10 +77,16 @@ def test_digest_has_every_set_and_a_blank_where_an_llm_was_not_measured(
     script: Load, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     two = {"a": measured(0.2, 0.1), "b": measured(-0.1, 0.3)}
+    shipped = script("_tables").SHIPPED
     stored = [
-        {"llm": "one", "tasks": two, "mean_relative_gain": 0.05},
-        {"llm": "other", "tasks": two, "mean_relative_gain": 0.05},
-        {"llm": "one", "tasks": {"c": measured(0.4, 0.0)}, "mean_relative_gain": 0.4},
+        {"base_id": shipped, "llm": "one", "tasks": two, "mean_relative_gain": 0.05},
+        {"base_id": shipped, "llm": "other", "tasks": two, "mean_relative_gain": 0.05},
+        {
+            "base_id": shipped,
+            "llm": "one",
+            "tasks": {"c": measured(0.4, 0.0)},
+            "mean_relative_gain": 0.4,
+        },
     ]
     quality = script("_quality")
     monkeypatch.setattr(quality, "results", lambda pattern: stored if "quality" in pattern else [])
@@ -88,6 +99,32 @@ def test_digest_has_every_set_and_a_blank_where_an_llm_was_not_measured(
     assert mean[3:5] == ["**+5.0%**", "20%"]
     assert c[1:4] == ["0.500 (pag)", "**0.600**", "+40.0%"]
     assert [cell.strip(" |") for cell in c[5:]] == ["", "", "", ""]
+    two["a"]["base_id"] = "of an earlier one"
+    two["b"] |= {"queries": 20, "seen_in_training": seen_in_training(14)}
+    starred, _, *told = quality.digest().splitlines()[2:]
+    assert starred.startswith("| a \\* |")
+    assert any("Measured with an earlier base" in line for line in told)
+    assert sum("20 queries 14 are texts that other people" in line for line in told) == 2
+    stored.append(stored[0])
+    with pytest.raises(SystemExit, match="two stored results of a, b with one"):
+        quality.digest()
+
+
+def test_comparisons_with_the_published_method_are_counted_as_they_are(
+    script: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cost = {"users": 2, "record_calls": 60, "pool_calls": 20, "bytes_per_user": 1_200_000}
+    tasks = {
+        name: {"users": 2, "fit_llm_calls": 0, "published": cost,
+               "gain_over_published": {"mean": mean, "low": mean - 0.1, "high": mean + 0.1}}
+        for name, mean in (("a", 0.15), ("b", 0.05), ("c", -0.02))
+    }  # fmt: skip
+    quality = script("_quality")
+    shipped = script("_tables").SHIPPED
+    monkeypatch.setattr(quality, "results", lambda _: [{"base_id": shipped, "tasks": tasks}])
+    told = quality.against_published()
+    assert "better in 2, with an interval above 0 in 1, by -0.020 to 0.150" in told
+    assert "40 to 40 LLM calls a user and 1.2 MB, ours 0 calls." in told
 
 
 @pytest.mark.parametrize("stale", [False, True])

@@ -81,7 +81,8 @@ def test_unknown_variable_near_a_setting_is_named(
 
 @pytest.mark.parametrize(
     ("variable", "meant"),
-    [("HYDRAEDGE_OFFLINE", "OFFLINE"), ("HYDRA_EGDE_OFFLINE", "OFFLINE"),
+    [("HYDRAEDGE_KEY_OPENAI", "KEY_OPENAI"),
+     ("HYDRAEDGE_OFFLINE", "OFFLINE"), ("HYDRA_EGDE_OFFLINE", "OFFLINE"),
      ("HYDRA_EDGEOFFLINE", "OFFLINE"), ("HYRDA_EDGE_BASE_URL", "BASE_URL"),
      ("HIDRA_EDGE_USER", "USER"), ("hydraedge_home", "HOME")],
 )  # fmt: skip
@@ -99,7 +100,8 @@ def test_setting_behind_a_mistyped_prefix_is_named(
 @pytest.mark.parametrize(
     "variable",
     ["HYDRA_FULL_ERROR", "HYDRA_OFFLINE", "HYDRA_HOME", "HYDRA_CORE_USER", "EDGE_OFFLINE",
-     "HYDRA_EDGE", "HYDRAEDGE_PORT", "HYDRAEDGE_OFLINE"],
+     "HYDRA_EDGE", "HYDRAEDGE_PORT", "HYDRAEDGE_OFLINE", "HYDRA_EDGES_HOME",
+     "HYDRA_EDGE2_LOG", "MONKEY_OPENAI", "HYDRA_EDGES_KEY_X"],
 )  # fmt: skip
 def test_variable_of_another_project_is_left_alone(
     monkeypatch: pytest.MonkeyPatch, variable: str

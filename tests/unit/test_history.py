@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import pytest
 
 from hydra_edge.history import HALF_LIFE, History
-from hydra_edge.outputs import opening_of, style_of
+from hydra_edge.outputs import Outputs, opening_of, style_of
 from hydra_edge.spelling import fold_label
 from hydra_edge.tasks import BUILTIN, TaskSpec
 from hydra_edge.types import Record
@@ -53,6 +56,50 @@ def test_outputs_are_looked_at_only_where_something_is_asked_of_them(
     assert some.described.length[:].tolist() == [3.0, 4.0, 3.0]
     assert seen[3:] == ["a b c"], "what was known before is not asked again"
     assert grown.described.length[:].tolist() == [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 3.0]
+
+
+@pytest.mark.parametrize("way", ["extended", "only"])
+def test_outputs_taken_over_while_another_thread_looks_at_them_are_right(
+    monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    texts = ["1", "2", "3"]
+    column = Outputs.of(texts).value
+
+    class Looked(np.ndarray):
+        """Values that are all asked for the moment after they were copied."""
+
+        def __getitem__(self, rows: Any) -> Any:
+            copied = np.array(self.view(np.ndarray)[rows])
+            column[:]
+            return copied
+
+    class Numpy:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(np, name)
+
+        def concatenate(self, arrays: Any) -> Any:
+            joined = np.concatenate([np.asarray(array) for array in arrays])
+            column[:]
+            return joined
+
+    if way == "extended":
+        monkeypatch.setattr("hydra_edge.outputs.np", Numpy())
+        assert column.extended([*texts, "4"])[:].tolist() == [1.0, 2.0, 3.0, 4.0]
+    else:
+        values = column.values
+        values[:] = 7.0  # what is not known may hold anything
+        looked = replace(column, values=values.view(Looked))
+        column = replace(column, values=values)
+        assert looked.only(np.array([0, 2]))[:].tolist() == [1.0, 3.0]
+
+
+def test_answers_asked_about_are_not_kept() -> None:
+    history = make(["Tech", "Sports"], TaskSpec("topic", "label", labels=("Tech", "Sports")))
+    index = np.arange(2)
+    assert history.agreement(" tech", None, index).tolist() == [1.0, 0.0]
+    for i in range(9):
+        assert history.agreement(f"never seen {i}", None, index).tolist() == [0.0, 0.0]
+    assert history.described.labels("of a record") == 2, "two names are known, and no more"
 
 
 @pytest.mark.parametrize("beyond", [3, 100])

@@ -89,6 +89,14 @@ def test_open_unknown_user_lists_those_that_exist(path: Path) -> None:
     Store.open(path.with_name("ann.db"), create=False).close()
 
 
+@pytest.mark.parametrize("name", ["._me", ".hidden", "me copy", "a\x1b[31m"])
+def test_files_no_user_can_have_are_not_named(path: Path, name: str) -> None:
+    path.parent.mkdir()
+    path.with_name(f"{name}.db").touch()
+    with pytest.raises(UnknownUserError, match=r"Known users: none yet\."):
+        Store.open(path, create=False)
+
+
 def test_open_unknown_user_lists_near_names_first_and_five_at_most(path: Path) -> None:
     path.parent.mkdir()
     for name in ("anna", "bea", "cleo", "dora", "emma", "zoe", "zoey"):

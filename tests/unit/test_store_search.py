@@ -100,7 +100,7 @@ def test_search_signs_without_words_are_sought_as_they_stand(store: Store) -> No
 
 
 @pytest.mark.parametrize("query", ["common word", "word", "✓"])
-def test_search_of_public_records_is_as_if_no_private_one_were_there(
+def test_search_of_public_records_finds_them_behind_any_number_of_private_ones(
     store: Store, query: str
 ) -> None:
     public = [Record("a word", "x ✓", id="p1"), Record("other", "y", id="p2")]
