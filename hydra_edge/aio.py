@@ -59,13 +59,23 @@ def _coroutine(
         if method.__name__ == "add":  # which asks nobody whether to stop
             do = partial(self._add, cancelled)
         work = partial(copy_context().run, do, *args, **options)
+        done: asyncio.Future[T] = loop.run_in_executor(getattr(self, executor), work)
+        if method.__name__ == "choose":  # it was made, also where it waits for a thread yet
+            done.add_done_callback(_heard)
+            done = asyncio.shield(done)
         try:
-            return await loop.run_in_executor(getattr(self, executor), work)
+            return await done
         except asyncio.CancelledError:
             cancelled.set()
             raise
 
     return call
+
+
+def _heard(done: asyncio.Future[Any]) -> None:
+    """Take note of how work ended that nobody waits for."""
+    if not done.cancelled():
+        done.exception()
 
 
 def _teller(

@@ -15,7 +15,7 @@ from hydra_edge.adapter import choose, merge
 from hydra_edge.candidates import sample_pool
 from hydra_edge.egress import Outgoing, Withdrawn
 from hydra_edge.errors import BackendError, CancelledError, ConfigError, StoreError
-from hydra_edge.learning import model_of
+from hydra_edge.learning import taught_by
 from hydra_edge.llm import LLM
 from hydra_edge.prompt import Prompt, Unfolding
 from hydra_edge.stopping import Votes
@@ -212,7 +212,7 @@ def decide(asked: Asked) -> Generation:
 
 def _told(head: ActiveHead, model: str) -> HeadInfo:
     """Say which weights chose, and why; not which LLM taught them: apps are told this, too."""
-    if model_of(head.state) in (None, model):
+    if taught_by(head.state) in (None, model):
         return head.info
     why = filter(None, (head.info.reason, "fitted on another LLM's answers"))
     return replace(head.info, reason="; ".join(why))

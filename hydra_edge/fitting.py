@@ -30,6 +30,7 @@ from hydra_edge.history import History
 from hydra_edge.learning import (
     CHOICES_UP_TO,
     MODEL,
+    POOLS_OF_MODEL,
     UPDATED,
     StepLostError,
     learn_choice,
@@ -161,7 +162,8 @@ def fit_adapter(
         rows = adapter_rows(evidence.pools, verdict)
         head = _unsaved(engine, history, role, verdict, rows)
         if model is not None:
-            head = replace(head, report=head.report | {MODEL: model})
+            of_model = {MODEL: model, POOLS_OF_MODEL: len(evidence.pools.items)}
+            head = replace(head, report=head.report | of_model)
         if choices:
             up_to = max(choice.seq for choice in choices)
             head = replace(head, report=head.report | {CHOICES_UP_TO: up_to})

@@ -25,6 +25,8 @@ IMPORTED = "imported"
 CHOICES_UP_TO = "choices_up_to"
 # In an adapter head's report: the LLM whose pools it was fitted on; absent where all of them were.
 MODEL = "model"
+# And how many these were: where there are choices, there may be none.
+POOLS_OF_MODEL = "pools_of_model"
 # Earlier releases told when that one was made.
 CHOICES_UNTIL = "choices_until"
 # What a head's report says of this device's choices: see ``_stepped``.
@@ -49,6 +51,11 @@ def model_of(head: HeadState | None) -> str | None:
         return None
     model = head.report.get(MODEL)
     return model if isinstance(model, str) else None
+
+
+def taught_by(head: HeadState | None) -> str | None:
+    """Return the LLM whose pools an adapter's head learned from; None if no one LLM's did."""
+    return model_of(head) if head is not None and head.report.get(POOLS_OF_MODEL) else None
 
 
 def learned(choice: StoredChoice, head: HeadState | None, seconds: float = 0.0) -> ChoiceResult:

@@ -172,11 +172,11 @@ def show_head(
 
 
 def _write_head(state: HeadState, why_idle: str, weights: list[Weight]) -> None:
-    from hydra_edge.learning import model_of
+    from hydra_edge.learning import taught_by
 
     outdated = f", outdated: {why_idle}; fit again" if why_idle else ""
     output.heading(f"{state.task} {state.role} v{state.version} ({state.switch}{outdated})")
-    model = model_of(state)
+    model = taught_by(state)
     output.plain(
         f"  fitted {views.when(state.created)} on "
         f"{views.plural(state.n_queries, 'query', 'queries')}"

@@ -10,6 +10,7 @@ from loop_runner import TASK, acquired, gated, opening, run, some_records
 from serving import LONG_S, EchoLLM, GatedLLM, history
 
 from hydra_edge import AsyncPersonalizer, Personalizer
+from hydra_edge.aio import _THREADS
 from hydra_edge.config import Config
 from hydra_edge.errors import CancelledError, ClosedError, StoreError
 from hydra_edge.store.adding import BATCH
@@ -194,6 +195,32 @@ def test_cancelled_choice_stops_the_embedding_and_is_kept(hash_encoder, monkeypa
             return store.heads(), [choice.picked for choice in store.choices()]
 
     assert run(work()) == ([], [1])
+
+
+def test_cancelled_choice_that_waits_for_a_thread_is_kept(hash_encoder, monkeypatch):
+    slowly, begun, gate = gated(hash_encoder.encode)
+
+    async def work():
+        async with AsyncPersonalizer.from_records(
+            [Record("a text", "a note", "notes")],
+            llm=EchoLLM(), encoder=hash_encoder, config=Config(),
+        ) as p:  # fmt: skip
+            made = await p.generate("about speech", n=2)
+            monkeypatch.setattr(hash_encoder, "encode", slowly)
+            ranking = [asyncio.create_task(p.rank(f"query {i}")) for i in range(_THREADS)]
+            await acquired(begun)
+            choosing = asyncio.create_task(p.choose(generation_id=made.id, pick=2))
+            await asyncio.sleep(0)  # it has asked for a thread
+            choosing.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await choosing
+            assert not p.personalizer.store.choices()
+            gate.set()
+            await asyncio.gather(*ranking)
+            await asyncio.to_thread(p._others.shutdown)  # it ended
+            return [choice.picked for choice in p.personalizer.store.choices()]
+
+    assert run(work()) == [1]
 
 
 def test_should_stop_of_the_caller_still_counts(opened):

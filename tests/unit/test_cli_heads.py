@@ -255,7 +255,8 @@ def test_heads_show_names_the_llm_whose_answers_an_adapter_was_fitted_on():
         names = me.bundle.features("adapter")
         state = HeadState(
             "commit_subject", "adapter", me.bundle.base_id, names, np.zeros(len(names), np.float32),
-            np.eye(len(names), dtype=np.float32), "shared", 12, 1.0, {"model": "openai:m@host"},
+            np.eye(len(names), dtype=np.float32), "shared", 12, 1.0,
+            {"model": "openai:m@host", "pools_of_model": 3},
         )  # fmt: skip
         me.store.save_head(state)
     assert " on 12 queries, answers of openai:m@host, base" in call("heads", "show").stdout

@@ -129,6 +129,21 @@ def test_answer_of_another_llm_than_the_head_was_fitted_on_says_so(person: Make,
     assert "another LLM" not in q.generate("about speech").head.reason
 
 
+def test_head_fitted_on_choices_alone_is_of_no_llm(person: Make, scripted) -> None:
+    llm = scripted(titles)
+    p = person(llm=llm)
+    made = [p.generate(f"about speech {i}") for i in range(3)]
+    for one in made:
+        p.choose(generation_id=one.id, pick=1, keep=False)
+    writer, llm.name = llm.name, "other"
+    p.fit_head("paper_title", calls=0)
+    head = p.store.head("paper_title", "adapter")
+    assert (head.report["model"], head.n_queries) == ("other", 3)
+    for name in (writer, "other"):
+        llm.name = name
+        assert "another LLM" not in p.generate("about speech").head.reason
+
+
 def _packed(array: np.ndarray) -> str:
     return base64.b64encode(np.ascontiguousarray(array, dtype="<f4").tobytes()).decode("ascii")
 
