@@ -8,9 +8,7 @@ address. Nothing is computed here: the routes ask the facade and ``portrait``.
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from http import HTTPStatus
 from pathlib import Path
@@ -21,20 +19,17 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from hydra_edge import __version__, portrait
-from hydra_edge.errors import StoreError
-from hydra_edge.fitting import MAX_ATTEMPTS
 from hydra_edge.forms import record_json
 from hydra_edge.personalizer import Personalizer
-from hydra_edge.portrait import Growth, Weight
+from hydra_edge.portrait import Weight
 from hydra_edge.server import page_json as shapes
 from hydra_edge.server.fields import Fields, bad_field
+from hydra_edge.server.growth import Curves
 from hydra_edge.server.lane import Lane
 from hydra_edge.server.refusal import Refusal
-from hydra_edge.server.service import QUICK_WAITING, Service, scope_of, service_of
+from hydra_edge.server.service import QUICK_WAITING, Service, heard, scope_of, service_of
 from hydra_edge.server.views import Json
-from hydra_edge.store import Revision
 from hydra_edge.tasks import TaskSpec, canonical_name
-from hydra_edge.turns import stoppable
 from hydra_edge.types import (
     Completion,
     ForgetReceipt,
@@ -42,7 +37,6 @@ from hydra_edge.types import (
     HeadInfo,
     HeadState,
     JsonDict,
-    Progress,
     Role,
 )
 
@@ -50,8 +44,6 @@ STATIC = Path(__file__).parent / "static"
 MOST_RECORDS = 100  # a list of the page
 MOST_IDS = 1000
 CHANGES_SHOWN = 6
-# How long others may take the engine's turn between two pieces of long work.
-_PAUSE_S = 0.005
 _TYPES = {
     ".css": "text/css; charset=utf-8",
     ".html": "text/html; charset=utf-8",
@@ -100,7 +92,7 @@ class Page:
         self._drawing = Lane(QUICK_WAITING)
         self._erasing = Lane(QUICK_WAITING)
         self._forgetting: set[asyncio.Task[ForgetReceipt]] = set()  # asyncio holds none itself
-        self._grown: dict[tuple[str, Role], tuple[tuple[Revision, int | None], Growth | None]] = {}
+        self._curves = Curves()
 
     def routes(self) -> list[Route]:
         """Return the routes, to be put behind the guard."""
@@ -158,41 +150,9 @@ class Page:
         service, asked = await _asked(request, "task")
         name = asked.text("task")
         work = service.stoppably(
-            lambda person, should_stop: self._growth(person, name, should_stop), self._drawing
+            lambda person, should_stop: self._curves.draw(person, name, should_stop), self._drawing
         )
         return Json(await service.while_connected(request, work))
-
-    def _growth(self, person: Personalizer, name: str, should_stop: Callable[[], bool]) -> JsonDict:
-        """Draw the curves, from the start if records are taken meanwhile."""
-        for _ in range(MAX_ATTEMPTS - 1):
-            as_read = person.store.revision().rewrites
-            try:
-                return self._drawn(person, name, should_stop)
-            except StoreError:
-                if person.store.revision().rewrites == as_read:
-                    raise
-        return self._drawn(person, name, should_stop)
-
-    def _drawn(self, person: Personalizer, name: str, should_stop: Callable[[], bool]) -> JsonDict:
-        curves = []
-        with _in_pieces(person) as between:
-            reading, drawing = (
-                stoppable(told, should_stop, "The growth curve") for told in (None, between)
-            )
-            task = person.task(name)
-            revision = person.store.revision()
-            for role in _ROLES:
-                state = person.store.head(task.name, role)
-                now = (revision, None if state is None else state.version)
-                seen, curve = self._grown.get((task.name, role), (None, None))
-                if seen != now:
-                    history = person.engine.history(task, progress=reading)
-                    curve = portrait.growth(
-                        person.engine, history, role, shown=person.config.records, progress=drawing
-                    )
-                    self._grown[task.name, role] = now, curve
-                curves.append({"role": role, "growth": shapes.growth_json(curve)})
-        return {"task": task.name, "roles": curves}
 
     async def records(self, request: Request) -> Response:
         """List records, the newest first, or those that hold some words, the best first."""
@@ -236,8 +196,9 @@ class Page:
         self._forgetting.add(work)
         work.add_done_callback(self._forgetting.discard)
         await asyncio.wait({work, erased}, return_when=asyncio.FIRST_COMPLETED)
-        if not work.done() and await asyncio.to_thread(service.owner.store.is_erased):
-            work.add_done_callback(_heard)
+        # Whether the fits still run says nothing: those that fail at once are done by now.
+        if erased.done() and await asyncio.to_thread(service.owner.store.is_erased):
+            work.add_done_callback(heard)  # heads that cannot be fitted say so themselves
             return Json(asdict(erased.result()))
         return Json(asdict(await work))
 
@@ -284,35 +245,6 @@ class Page:
         work = service.person.fit_head(asked.text("task"), use_llm=False)
         report = await service.while_connected(request, work)
         return Json({"task": report.task, "seconds": report.seconds, "notes": list(report.notes)})
-
-
-@contextmanager
-def _in_pieces(person: Personalizer) -> Iterator[Progress]:
-    """Take one's turn at the engine for long work; gives what lets others have it in between.
-
-    That raises StoreError once records were rewritten or forgotten meanwhile.
-    """
-    with ExitStack() as turn:
-        turn.enter_context(person.working())
-        as_read = person.store.revision().rewrites
-
-        def between(_stage: str, _done: int, _total: int) -> None:
-            turn.close()
-            time.sleep(_PAUSE_S)
-            turn.enter_context(person.working())
-            if person.store.revision().rewrites != as_read:
-                raise StoreError(
-                    "The growth curve was given up: got records that were rewritten or forgotten "
-                    "while it was drawn; expected them as they were. Look again."
-                )
-
-        yield between
-
-
-def _heard(work: asyncio.Task[ForgetReceipt]) -> None:
-    """Take note of how a fit ended: heads it could not fit stay stale, and say so themselves."""
-    if not work.cancelled():
-        work.exception()
 
 
 def _summary(person: Personalizer, task: str | None) -> JsonDict:

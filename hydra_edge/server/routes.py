@@ -91,7 +91,8 @@ async def _task(request: Request, wanted: str | None) -> str | None:
     if scope.is_owner:
         return name
     named = (service.settings.task, *scope.tasks)
-    return await service.quickly(lambda person: app_task(person, name, named), service.engine)
+    asked = service.quickly(lambda person: app_task(person, name, named), service.engine)
+    return await service.while_connected(request, asked)
 
 
 def _model_json(request: Request, name: str) -> JsonDict:

@@ -150,7 +150,7 @@ class Server(uvicorn.Server):
         await self._ends.wait()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(DRAIN_S):
-                while self.app.running:
+                while self.app.running or self.app.service.is_learning:
                     await asyncio.sleep(_POLL_S)
         self.should_exit = True
 

@@ -32,6 +32,8 @@ DEFAULT_PORT = 4937
 # each of those waiting may hold a body of 1 MiB.
 QUICK_WAITING = 64
 _GRACE_S = 10.0  # for an LLM told to stop to hand over what is finished
+# What comes of a choice whose client is told that the time is over.
+_STILL_IN_LINE = "The choice is kept as soon as its turn comes; the next fit learns from it."
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,12 @@ class Service:
         self.llm = Lane(settings.queue)
         self.engine = Lane(QUICK_WAITING)
         self.quick = Lane(QUICK_WAITING)
+        self._choices: set[asyncio.Task[Any]] = set()  # asyncio holds none itself
+
+    @property
+    def is_learning(self) -> bool:
+        """Whether a choice is in line still, be it that nobody waits for it any more."""
+        return bool(self._choices)
 
     @property
     def patience_s(self) -> float:
@@ -140,7 +148,8 @@ class Service:
     ) -> T:
         """Have a choice learned from, in turn at the engine; it may embed a whole import first.
 
-        A client that hangs up has chosen all the same: it is told to stop, not left undone.
+        A client that hangs up has chosen all the same, and so has one whose time is over: it is
+        told to stop, not left undone.
 
         Raises
         ------
@@ -150,13 +159,17 @@ class Service:
         left = threading.Event()
         gone = asyncio.ensure_future(_gone(request))
         gone.add_done_callback(lambda _: left.set())
+        task = asyncio.ensure_future(self.stoppably(work, self.engine, left))
+        self._choices.add(task)
+        task.add_done_callback(self._choices.discard)
+        task.add_done_callback(heard)
         try:
-            async with asyncio.timeout(self.patience_s):
-                return await self.stoppably(work, self.engine, left)
-        except TimeoutError:
-            raise self.too_late() from None
+            await asyncio.wait({task}, timeout=self.patience_s)
         finally:
-            gone.cancel()
+            gone.cancel()  # from here on nobody waits for it
+        if task.done():
+            return task.result()
+        raise self.too_late(_STILL_IN_LINE)
 
     def task(self, scope: Scope, wanted: str | None) -> str | None:
         """Return the task to serve, None for the person's own default.
@@ -230,6 +243,12 @@ def service_of(request: Request) -> Service:
 def scope_of(request: Request) -> Scope:
     """Return what the request's token allows; the guard lets nobody come here without one."""
     return cast("Scope", request.state.scope)
+
+
+def heard(work: asyncio.Task[Any]) -> None:
+    """Take note of how something ended that nobody waits for any more."""
+    if not work.cancelled():
+        work.exception()
 
 
 async def _gone(request: Request) -> None:

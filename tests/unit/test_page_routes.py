@@ -6,7 +6,8 @@ import json
 import re
 import socket
 import threading
-from concurrent.futures import ThreadPoolExecutor
+import time
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -218,13 +219,59 @@ def test_growth_is_drawn_anew_where_a_record_goes_meanwhile(ask, person, monkeyp
     assert drawn == [("reranker", 13), ("reranker", 12), ("adapter", 12)]
 
 
-def test_growth_of_a_history_that_never_rests_is_given_up(ask, person, monkeypatch):
-    def forgetting(*_args, progress, **_options):
-        person.store.forget([person.store.records(task=TASK)[0].id])
+def test_growth_survives_three_records_marked_private(ask, person, monkeypatch):
+    drawn, real = [], page.portrait.growth
+
+    def marking(engine, past, role, *, progress, **options):
+        drawn.append(role)
+        if len(drawn) <= 3:
+            ask("records/private", ids=[f"r{len(drawn)}"], private=True)
+            progress("pseudo-queries", 1, 2)
+        return real(engine, past, role, progress=progress, **options)
+
+    monkeypatch.setattr(page.portrait, "growth", marking)
+    assert ask("growth", task=TASK)["roles"][0]["growth"]["points"]
+    assert drawn == ["reranker"] * 4 + ["adapter"]
+
+
+def test_growth_of_a_history_that_never_rests_ends_with_the_time_allowed(person, monkeypatch):
+    def rewriting(*_args, progress, **_options):
+        person.store.set_private(["r1"], not person.store.get("r1").private)
         progress("pseudo-queries", 1, 2)
 
-    monkeypatch.setattr(page.portrait, "growth", forgetting)
-    assert "rewritten or forgotten" in ask("growth", 500, task=TASK)["error"]["message"]
+    monkeypatch.setattr(page.portrait, "growth", rewriting)
+    with serving(person, timeout_s=0.2) as served, served.client() as client:
+        response = client.post("/api/growth", json={"task": TASK})
+    assert response.status_code == 504
+    assert response.json()["error"]["code"] == "timeout"
+
+
+def test_growth_after_an_import_holds_up_nobody_while_it_embeds(
+    ask, person, hash_encoder, monkeypatch
+):
+    begun, go_on, encode = threading.Semaphore(0), threading.Semaphore(0), hash_encoder.encode
+
+    def gated(texts, **options):
+        begun.release()
+        assert go_on.acquire(timeout=LONG_S)
+        return encode(texts, **options)
+
+    person.add(Record(f"{i} {'word ' * 500}", f"Word {i}", TASK, f"w{i}") for i in range(200))
+    before = person.engine.encoder.embedded
+    monkeypatch.setattr(hash_encoder, "encode", gated)
+    with asked(ask.served, "growth", task=TASK), ThreadPoolExecutor(1) as pool:
+        assert begun.acquire(timeout=LONG_S)
+        try:
+            shown = pool.submit(ask, "heads", task="note_title")
+            for _ in range(5):  # portions, of the 13 or so there are
+                go_on.release()
+                assert begun.acquire(timeout=LONG_S)
+                if wait({shown}, timeout=0.5).done:
+                    break
+            assert shown.done()
+            assert 0 < person.engine.encoder.embedded - before < 100
+        finally:
+            go_on.release(1000)
 
 
 def test_records_are_paged_newest_first_and_found_by_words(ask):
@@ -303,6 +350,24 @@ def test_delete_heads_that_cannot_be_fitted_again_stay_stale(ask, person, monkey
     role = ask("heads", task=TASK)["roles"][0]
     assert (role["version"], role["switch"]) == (None, "shared")
     assert "forgotten" in role["reason"]
+
+
+def test_delete_whose_fits_fail_before_it_is_heard_of_is_answered(ask, person, monkeypatch):
+    def failing(*_args, **_options):
+        raise ConfigError("It cannot be.")
+
+    forget, loop = person.store.forget, ask.served.server._loop
+
+    def at_something_else(*args, **options):
+        receipt = forget(*args, **options)
+        loop.call_soon_threadsafe(time.sleep, 0.2)
+        time.sleep(0.05)
+        return receipt
+
+    person.fit_head(TASK, use_llm=False)
+    monkeypatch.setattr(forgetting, "fit_task", failing)
+    monkeypatch.setattr(person.store, "forget", at_something_else)
+    assert ask("records/delete", ids=["r1"])["records"] == 1
 
 
 def test_delete_of_a_taught_record_whose_bytes_may_remain_says_so(ask, person, monkeypatch):

@@ -7,11 +7,14 @@ import json
 import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 
 import httpx2
 import pytest
 from serving import CHAT, LONG_S, GatedLLM, ask, chat, history, people, serving
+
+from hydra_edge.server.tokens import add_app
 
 
 @pytest.fixture
@@ -140,6 +143,40 @@ def test_time_over_with_nothing_finished_is_a_timeout(person):
     assert response.headers["x-should-retry"] == "false"
 
 
+@contextmanager
+def held(me):
+    """Hold the engine, as a fit does."""
+    taken, let_go = threading.Event(), threading.Event()
+
+    def hold():
+        with me.working():
+            taken.set()
+            assert let_go.wait(LONG_S)
+
+    with ThreadPoolExecutor(1) as pool:
+        holder = pool.submit(hold)
+        try:
+            assert taken.wait(LONG_S)
+            yield
+        finally:
+            let_go.set()
+            holder.result(LONG_S)
+
+
+@pytest.mark.parametrize("path", [CHAT, "/v1/rank"])
+def test_time_over_holds_for_an_app_that_waits_for_the_engine(person, monkeypatch, path):
+    monkeypatch.setattr("hydra_edge.server.service._GRACE_S", 0.1)
+    me = person()
+    with serving(me, timeout_s=0.05) as served, held(me):
+        app = add_app(served.files, "editor", user="memory")
+        body = chat("parsers 1") if path == CHAT else {"query": "parsers 1"}
+        with served.client(app) as client:
+            client.timeout = LONG_S / 6
+            response = client.post(path, json=body)
+    assert response.status_code == 504
+    assert response.json()["error"]["code"] == "timeout"
+
+
 def test_time_over_while_rank_embeds_is_a_timeout(person, hash_encoder, monkeypatch):
     records = [replace(r, input=f"{r.input} {'word ' * 1000}") for r in history(40)]
     me, encode = person(records=records), hash_encoder.encode
@@ -227,6 +264,41 @@ def test_choice_of_a_client_that_hangs_up_while_it_waits_is_kept(person, monkeyp
             wait_until(lambda: served.app.service.engine.waiting == 1)
         gate.set()
         wait_until(lambda: me.store.choice(made) is not None)
+
+
+@pytest.mark.parametrize("path", ["/v1/feedback", "/api/choose"])
+def test_choices_that_wait_when_the_time_is_over_are_kept_and_say_so(person, monkeypatch, path):
+    monkeypatch.setattr("hydra_edge.server.service._GRACE_S", 0.1)
+    me = person()
+    made = [me.generate(f"parsers {i}", task="paper_title").id for i in range(2)]
+
+    def give(served, generation_id):
+        with served.client() as client:
+            return client.post(path, json={"id": generation_id, "pick": 2})
+
+    with serving(me, timeout_s=0.05) as served:
+        with held(me), ThreadPoolExecutor(2) as pool:
+            told = list(pool.map(give, [served] * 2, made))
+        wait_until(lambda: not served.app.service.is_learning)
+        assert [me.store.choice(each).picked for each in made] == [1, 1]
+    for response in told:
+        assert response.status_code == 504
+        assert "The choice is kept" in response.json()["error"]["message"]
+
+
+def test_stop_keeps_a_choice_whose_client_was_told_that_it_would_be(person, monkeypatch):
+    monkeypatch.setattr("hydra_edge.server.service._GRACE_S", 0.1)
+    me = person()
+    made, kept = me.generate("parsers 1", task="paper_title").id, []
+    monkeypatch.setattr(me.store, "close", lambda: kept.append(me.store.choice(made)))
+    with serving(me, timeout_s=0.05) as served:
+        with held(me), served.client() as client:
+            told = client.post("/v1/feedback", json={"id": made, "pick": 2})
+            served.server.stop()
+            served.thread.join(0.3)
+        served.thread.join(LONG_S)
+    assert told.status_code == 504
+    assert kept[0].picked == 1
 
 
 def test_stop_finishes_what_was_taken_and_refuses_what_is_new(person):

@@ -86,7 +86,8 @@ export function startRecords({ task, saying, changed }) {
     const gone =
       `Deleted, with ${plural(receipt.pools, "answer pool")}, ${plural(receipt.choices, "choice")} and ` +
       `${plural(receipt.log_entries, "log entry", "log entries")}.`;
-    const fitting = receipt.tasks.length ? " What had learned from it is still being fitted again." : "";
+    const fitting = receipt.tasks.length
+      ? " What had learned from it is still being fitted again; the next delete waits for that." : "";
     await show();
     status.textContent = gone + fitting;
     byId("words").focus();
