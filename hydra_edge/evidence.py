@@ -44,11 +44,15 @@ def reranker_evidence(
     )  # fmt: skip
 
 
-def _moment(store: Store, history: History, choice: StoredChoice) -> int:
-    """Return how many records there were when a choice was made: what came later is not known."""
-    if choice.record_id in history.place:
-        return history.place[choice.record_id]
-    return min(store.count(history.task.name, until=choice.time), len(history))
+def moments_of(store: Store, history: History, choices: Sequence[StoredChoice]) -> list[int]:
+    """Return how many records there were when each was made: what came later is not known."""
+    place = history.place
+    asked = [choice.time for choice in choices if choice.record_id not in place]
+    there = iter(store.counts_until(history.task.name, asked))
+    return [
+        place[c.record_id] if c.record_id in place else min(next(there), len(history))
+        for c in choices
+    ]
 
 
 def helped_by_then(
@@ -63,12 +67,10 @@ def helped_by_then(
         as it was), of the choices made before.
     """
     offered = [choice for choice in choices if choice.candidates]
-    there = store.counts_until(history.task.name, [choice.time for choice in offered])
-    place, n = history.place, len(history)
     # A choice that was kept is itself the record at its moment, which does not know of it.
     moments = [
-        place[c.record_id] + 1 if c.record_id in place else min(count, n)
-        for c, count in zip(offered, there, strict=True)
+        moment + (choice.record_id in history.place)
+        for choice, moment in zip(offered, moments_of(store, history, offered), strict=True)
     ]
     waiting = deque(sorted(zip(moments, offered, strict=True), key=lambda one: one[0]))
     known: dict[str, tuple[int, int]] = {}
@@ -205,9 +207,11 @@ def _spread_target(utilities: Float1d, tau: float) -> Double1d:
 
 
 def choice_item(
-    engine: Engine, history: History, choice: StoredChoice, tau: float
+    engine: Engine, history: History, choice: StoredChoice, tau: float, moment: int
 ) -> ChoiceItem | None:
     """Turn a choice into a query the adapter's head can learn from.
+
+    ``moment`` is how many records there were when it was made (see ``moments_of``).
 
     A candidate taken as it was is a one-hot target; an edited answer spreads the target by
     each candidate's agreement with what the user made of it.
@@ -222,7 +226,6 @@ def choice_item(
         return None
     offered, picked = answers
     place = history.place
-    moment = _moment(engine.store, history, choice)
     past = history.before(moment)
     shown = [history.records[place[r]] for r in choice.record_ids if r in place]
     vector = engine.encode_query(choice.query)
@@ -291,8 +294,9 @@ def adapter_evidence(
     # An application's own answer has no candidates to learn from.
     made = [c for c in engine.store.choices(history.task.name) if c.candidates][-CHOICES:]
     choices: list[ChoiceItem] = []
-    for done, choice in enumerate(made, start=1):
-        if (item := choice_item(engine, history, choice, prior.tau)) is not None:
+    moments = moments_of(engine.store, history, made)
+    for done, (choice, moment) in enumerate(zip(made, moments, strict=True), start=1):
+        if (item := choice_item(engine, history, choice, prior.tau, moment)) is not None:
             choices.append(item)
         if progress is not None and (done % 20 == 0 or done == len(made)):
             progress("choices", done, len(made))
@@ -305,8 +309,8 @@ def adapter_evidence(
         ],
     )
     # Of pools and choices alike, what came first; a record's pool before a choice made then.
-    moments = np.concatenate([data.moments, [item.moment for item in choices]])
-    order = np.argsort(moments, kind="stable")
+    when = np.concatenate([data.moments, [item.moment for item in choices]])
+    order = np.argsort(when, kind="stable")
     outdated = groups.n_groups - choose_span(prior, groups.take(order))
     if outdated:
         kept = np.sort(order[outdated:])

@@ -12,7 +12,7 @@ from hydra_edge.active import outdated, prior_for, unfitted_switch
 from hydra_edge.choosing import Taken
 from hydra_edge.engine import Engine
 from hydra_edge.errors import CancelledError, StoreError
-from hydra_edge.evidence import ChoiceItem, choice_item, still_answers
+from hydra_edge.evidence import ChoiceItem, choice_item, moments_of, still_answers
 from hydra_edge.heads import ConditionalLogit
 from hydra_edge.store import SEEN, Store, StoredChoice, seen_by
 from hydra_edge.types import ChoiceResult, HeadState, Progress
@@ -108,7 +108,8 @@ def learn_choice(engine: Engine, taken: Taken, *, progress: Progress | None = No
         tau = prior_for(engine.bundle, task, "adapter").tau
         history = engine.history(task, progress=progress)
         started = time.monotonic()  # of the step: what an import left to encode takes minutes
-        item = choice_item(engine, history, choice, tau)
+        (moment,) = moments_of(engine.store, history, [choice])
+        item = choice_item(engine, history, choice, tau, moment)
         with store.together():  # another program may learn from a choice of its own
             if store.revision().rewrites != as_read:
                 continue

@@ -135,6 +135,8 @@ def count(connection: Connection, task: str | None, source: str | None, until: f
 
 def counts_until(connection: Connection, task: str, moments: Sequence[float]) -> list[int]:
     """Count the records of a task up to each of some moments; see ``Store.counts_until``."""
+    if len(moments) < 2:
+        return [count(connection, task, None, moment) for moment in moments]
     rows = connection.execute(f"SELECT {ORDER} FROM records WHERE task = ?", (bind(task),))
     made = sorted(moment for (moment,) in rows if isinstance(moment, int | float))
     return [bisect_right(made, moment) for moment in moments]

@@ -10,7 +10,14 @@ from learned_titles import TASK, evidence, learned_from, records, titles
 from title_writer import TOPICS, Make, people
 
 from hydra_edge.active import prior_for
-from hydra_edge.evidence import adapter_evidence, choice_item, helped_by_then, reranker_evidence
+from hydra_edge.evidence import (
+    ChoiceItem,
+    adapter_evidence,
+    choice_item,
+    helped_by_then,
+    moments_of,
+    reranker_evidence,
+)
 from hydra_edge.heads import Groups
 from hydra_edge.personalizer import Personalizer
 from hydra_edge.prompt import Prompt
@@ -21,6 +28,16 @@ from hydra_edge.types import HeadState, Record
 @pytest.fixture
 def person(hash_encoder, scripted):
     yield from people(hash_encoder, scripted, records, titles)
+
+
+def item_of(p: Personalizer, choice: StoredChoice) -> ChoiceItem:
+    """Turn a choice into what a head learns from, by what was known when it was made."""
+    task = p.engine.task(TASK)
+    history = p.engine.history(task)
+    (moment,) = moments_of(p.store, history, [choice])
+    item = choice_item(p.engine, history, choice, prior_for(p.bundle, task, "adapter").tau, moment)
+    assert item is not None
+    return item
 
 
 def test_a_choice_that_was_kept_is_learned_from_once(person: Make) -> None:
@@ -40,10 +57,9 @@ def test_a_choice_that_was_not_kept_does_not_see_what_came_later(person: Make) -
     generation = p.generate("a text about speech today", task=TASK)
     p.choose(pick=1, keep=False)
     (choice,) = p.store.choices(TASK)
-    tau = prior_for(p.bundle, p.engine.task(TASK), "adapter").tau
 
     def features() -> np.ndarray:
-        return choice_item(p.engine, p.engine.history(p.engine.task(TASK)), choice, tau).features
+        return item_of(p, choice).features
 
     before = features()
     p.add([Record(generation.query, generation.text, TASK, id="own", time=choice.time + 1.0)])
@@ -60,7 +76,7 @@ def test_a_choice_does_not_know_records_without_a_time_that_were_added_after_it(
     p.add([Record(generation.query, generation.text, TASK, id="own")])
     (choice,) = p.store.choices(TASK)
     seen: list[int] = []
-    pool, tau = p.engine.pool, prior_for(p.bundle, p.engine.task(TASK), "adapter").tau
+    pool = p.engine.pool
 
     def noting(query: str, vector: object, candidates: object, shown: object, past: object,
                *rest: object, **options: object) -> object:  # fmt: skip
@@ -68,7 +84,7 @@ def test_a_choice_does_not_know_records_without_a_time_that_were_added_after_it(
         return pool(query, vector, candidates, shown, past, *rest, **options)
 
     p.engine.pool = noting
-    choice_item(p.engine, p.engine.history(p.engine.task(TASK)), choice, tau)
+    item_of(p, choice)
     assert seen == [6]
 
 
@@ -143,10 +159,7 @@ def test_an_edited_answer_teaches_toward_the_candidate_it_is_like(person: Make) 
     p.choose(text="speech: study 8", keep=False)
     (choice,) = p.store.choices(TASK)
     assert choice.picked is None
-    task = p.engine.task(TASK)
-    tau = prior_for(p.bundle, task, "adapter").tau
-    item = choice_item(p.engine, p.engine.history(task), choice, tau)
-    assert item is not None
+    item = item_of(p, choice)
     assert int(item.target.argmax()) == like
     assert item.target[like] > 1.5 / len(item.target)
 
@@ -175,9 +188,11 @@ def test_a_fit_looks_at_the_latest_choices_not_the_first(
         p.choose(pick=1, keep=False)
     seen: list[str] = []
 
-    def noting(engine: object, history: object, choice: StoredChoice, tau: float) -> object:
+    def noting(
+        engine: object, history: object, choice: StoredChoice, tau: float, moment: int
+    ) -> object:
         seen.append(choice.query)
-        return choice_item(engine, history, choice, tau)
+        return choice_item(engine, history, choice, tau, moment)
 
     monkeypatch.setattr("hydra_edge.evidence.CHOICES", 3)
     monkeypatch.setattr("hydra_edge.evidence.choice_item", noting)
@@ -280,7 +295,7 @@ def test_choices_of_before_the_pools_do_not_speak_against_them(
         made = p.generate(f"a text about {TOPICS[i]} today", task=TASK, n=4)
         p.choose(generation_id=made.id, pick=1, keep=False)
     # As if chosen when there was one record, before every pool.
-    monkeypatch.setattr("hydra_edge.evidence._moment", lambda *_: 1)
+    monkeypatch.setattr("hydra_edge.evidence.moments_of", lambda _s, _h, made: [1] * len(made))
     given: list[Groups] = []
     monkeypatch.setattr(
         "hydra_edge.evidence.choose_span",
