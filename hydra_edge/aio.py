@@ -61,7 +61,7 @@ def _coroutine(
         work = partial(copy_context().run, do, *args, **options)
         done: asyncio.Future[T] = loop.run_in_executor(getattr(self, executor), work)
         if method.__name__ == "choose":  # it was made, also where it waits for a thread yet
-            done.add_done_callback(_heard)
+            done.add_done_callback(heard)
             done = asyncio.shield(done)
         try:
             return await done
@@ -72,7 +72,7 @@ def _coroutine(
     return call
 
 
-def _heard(done: asyncio.Future[Any]) -> None:
+def heard(done: asyncio.Future[Any]) -> None:
     """Take note of how work ended that nobody waits for."""
     if not done.cancelled():
         done.exception()

@@ -19,6 +19,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from hydra_edge import __version__, portrait
+from hydra_edge.aio import heard
 from hydra_edge.forms import record_json
 from hydra_edge.personalizer import Personalizer
 from hydra_edge.portrait import Weight
@@ -27,7 +28,7 @@ from hydra_edge.server.fields import Fields, bad_field
 from hydra_edge.server.growth import Curves
 from hydra_edge.server.lane import Lane
 from hydra_edge.server.refusal import Refusal
-from hydra_edge.server.service import QUICK_WAITING, Service, heard, scope_of, service_of
+from hydra_edge.server.service import QUICK_WAITING, Service, scope_of, service_of
 from hydra_edge.server.views import Json
 from hydra_edge.tasks import TaskSpec, canonical_name
 from hydra_edge.types import (

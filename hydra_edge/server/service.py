@@ -12,6 +12,7 @@ from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from hydra_edge.aio import heard
 from hydra_edge.errors import CancelledError
 from hydra_edge.server.lane import Lane
 from hydra_edge.server.refusal import Refusal
@@ -243,12 +244,6 @@ def service_of(request: Request) -> Service:
 def scope_of(request: Request) -> Scope:
     """Return what the request's token allows; the guard lets nobody come here without one."""
     return cast("Scope", request.state.scope)
-
-
-def heard(work: asyncio.Task[Any]) -> None:
-    """Take note of how something ended that nobody waits for any more."""
-    if not work.cancelled():
-        work.exception()
 
 
 async def _gone(request: Request) -> None:

@@ -172,15 +172,18 @@ def test_cancelled_task_stops_the_embedding_of_a_history(hash_encoder, monkeypat
     assert 0 < embedded < 2 * len(records), "no more than the portion it was at"
 
 
+def with_a_note(encoder) -> AsyncPersonalizer:
+    return AsyncPersonalizer.from_records(
+        [Record("a text", "a note", "notes")], llm=EchoLLM(), encoder=encoder, config=Config()
+    )
+
+
 def test_cancelled_choice_stops_the_embedding_and_is_kept(hash_encoder, monkeypatch):
     long = [Record(f"{i} " + "word " * 1000, f"note {i}", "notes") for i in range(40)]
     slowly, begun, gate = gated(hash_encoder.encode)
 
     async def work():
-        async with AsyncPersonalizer.from_records(
-            [Record("a text", "a note", "notes")],
-            llm=EchoLLM(), encoder=hash_encoder, config=Config(),
-        ) as p:  # fmt: skip
+        async with with_a_note(hash_encoder) as p:
             made = await p.generate("about speech", n=2)
             await p.add(long)
             monkeypatch.setattr(hash_encoder, "encode", slowly)
@@ -201,10 +204,7 @@ def test_cancelled_choice_that_waits_for_a_thread_is_kept(hash_encoder, monkeypa
     slowly, begun, gate = gated(hash_encoder.encode)
 
     async def work():
-        async with AsyncPersonalizer.from_records(
-            [Record("a text", "a note", "notes")],
-            llm=EchoLLM(), encoder=hash_encoder, config=Config(),
-        ) as p:  # fmt: skip
+        async with with_a_note(hash_encoder) as p:
             made = await p.generate("about speech", n=2)
             monkeypatch.setattr(hash_encoder, "encode", slowly)
             ranking = [asyncio.create_task(p.rank(f"query {i}")) for i in range(_THREADS)]

@@ -319,8 +319,8 @@ def test_delete_whose_bytes_may_remain_says_what_is_deleted(ask, person, monkeyp
     assert person.store.count(TASK) == 12
 
 
-def test_delete_is_answered_before_heads_are_fitted_again(ask, person, monkeypatch):
-    person.fit_head(TASK, use_llm=False)
+def fits_that_wait(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Hold the fits that follow a delete back until the gate opens."""
     gate, fit = threading.Event(), forgetting.fit_task
 
     def slowly(*args, **options):
@@ -328,6 +328,12 @@ def test_delete_is_answered_before_heads_are_fitted_again(ask, person, monkeypat
         return fit(*args, **options)
 
     monkeypatch.setattr(forgetting, "fit_task", slowly)
+    return gate
+
+
+def test_delete_is_answered_before_heads_are_fitted_again(ask, person, monkeypatch):
+    person.fit_head(TASK, use_llm=False)
+    gate = fits_that_wait(monkeypatch)
     with ThreadPoolExecutor(1) as pool:
         told = ask("records/delete", ids=["r1"])
         assert (told["records"], told["tasks"]) == (1, [TASK])
@@ -382,13 +388,7 @@ def test_delete_of_a_taught_record_whose_bytes_may_remain_says_so(ask, person, m
 
 def test_server_that_ends_while_heads_are_fitted_again_loses_nothing(person, monkeypatch):
     person.fit_head(TASK, use_llm=False)
-    gate, fit = threading.Event(), forgetting.fit_task
-
-    def slowly(*args, **options):
-        assert gate.wait(LONG_S)
-        return fit(*args, **options)
-
-    monkeypatch.setattr(forgetting, "fit_task", slowly)
+    gate = fits_that_wait(monkeypatch)
     kept = []
     monkeypatch.setattr(
         person.store, "close", lambda: kept.append(person.store.head(TASK, "reranker"))
