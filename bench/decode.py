@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import statistics
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -292,15 +293,25 @@ def _check(what: str, got: Sequence[int], expected: Sequence[int]) -> None:
         raise BenchError(f"{what}: got {list(got)} tokens; expected {list(expected)}")
 
 
+def free_threads() -> int:
+    """Return how many cores nobody uses, by what is used in the next second.
+
+    The load average, by which a process begins, still holds what ran a minute ago.
+    """
+    threads = Threads()
+    threads.now()
+    time.sleep(1.0)
+    return threads.now()
+
+
 def measure_in_full(
     models: Sequence[str],
     *,
     pairs: int = LEAST_PAIRS,
-    threads: int = 0,
+    threads: int,
     tell: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Timings]:
-    """Time all contestants of every model; ``threads`` 0 means one a core that is free."""
-    threads = threads or Threads().now()
+    """Time all contestants of every model."""
     files = {name: model_file(name) for name in models}  # one that is missing is told of now
     out: dict[str, Timings] = {}
     for name, file in files.items():
@@ -351,7 +362,7 @@ def main(
 ) -> None:
     """Measure decoding against one answer, eight answers, and llama.cpp alone."""
     console, status = Console(width=120), Console(stderr=True)
-    threads = threads or Threads().now()
+    threads = threads or free_threads()
 
     def tell(text: str) -> None:
         status.print(text, markup=False, highlight=False)

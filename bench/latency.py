@@ -102,7 +102,9 @@ def plot(figures: JsonDict, path: Path) -> Path:
     return path
 
 
-def _decode(quick: bool, threads: int, note: Callable[[str], None]) -> JsonDict | None:
+def _decode(
+    quick: bool, threads: int, machine: JsonDict, note: Callable[[str], None]
+) -> JsonDict | None:
     try:
         from bench import decode
     except ImportError as err:
@@ -111,7 +113,8 @@ def _decode(quick: bool, threads: int, note: Callable[[str], None]) -> JsonDict 
     models = decode.models_here(("smollm2-q8",) if quick else decode.MODELS, note)
     if not models:
         return None
-    found: JsonDict = decode.measure(models, quick=quick, threads=threads)
+    machine["llm_threads"] = threads or decode.free_threads()
+    found: JsonDict = decode.measure(models, quick=quick, threads=machine["llm_threads"])
     return found
 
 
@@ -148,7 +151,7 @@ def main(
         "threads": threads, "quick": quick, "data": [path.name for path in files] or ["synthetic"],
     }  # fmt: skip
     measures: dict[str, Callable[[], JsonDict | None]] = {
-        "decode": lambda: _decode(quick, threads, note),
+        "decode": lambda: _decode(quick, threads, figures["machine"], note),
         "rank": lambda: ranking.measure(files, quick=quick, threads=threads),
         "fit": lambda: fits.measure(files, quick=quick, threads=threads, torch=python, note=note),
         "startup": lambda: starts.measure(files, quick=quick),

@@ -62,7 +62,7 @@ def decoding(result: dict[str, Any]) -> str:
     """Return the ratios of candidate decoding, a column for each LLM."""
     models = result["decode"]
     title = (
-        "Candidates, ratios of times measured by turns "
+        f"Candidates, ratios of times on {result['machine']['llm_threads']} threads by turns "
         "(`python -m bench.latency --only decode --json bench/results/latency-decode.json`):\n"
     )
     rows = [

@@ -30,6 +30,7 @@ from bench.guard import BenchError
 from bench.report import need
 from hydra_edge.bundle import Bundle
 from hydra_edge.errors import UnknownModelError
+from hydra_edge.llm.threads import Look, Machine, Threads
 from hydra_edge.personalizer import Personalizer
 from hydra_edge.store import Store
 
@@ -196,16 +197,27 @@ def test_decode_measures_the_models_that_are_there(monkeypatch: pytest.MonkeyPat
         return Path(name)
 
     monkeypatch.setattr(decode, "model_file", file_of)
-    monkeypatch.setattr(decode, "measure", lambda models, **_: asked.append([*models]) or {})
-    told: list[str] = []
+    monkeypatch.setattr(decode, "free_threads", lambda: 2)
 
-    assert latency._decode(False, 0, told.append) == {}
-    assert asked == [["smollm2-q8"]]
+    def measure(models: list[str], *, quick: bool, threads: int) -> dict[str, object]:
+        asked.append([*models, str(threads)])
+        return {}
+
+    monkeypatch.setattr(decode, "measure", measure)
+    told: list[str] = []
+    machine: dict[str, object] = {}
+
+    assert latency._decode(False, 0, machine, told.append) == {}
+    assert machine == {"llm_threads": 2}
+    assert latency._decode(False, 1, machine, told.append) == {}
+    assert machine == {"llm_threads": 1}
+    assert asked == [["smollm2-q8", "2"], ["smollm2-q8", "1"]]
+    del told[2:]
     assert [line.split(" was not measured")[0] for line in told] == [
         "decoding of smollm2", "decoding of gemma3"
     ]  # fmt: skip
     monkeypatch.setattr(decode, "MODELS", ("gemma3",))
-    assert latency._decode(False, 0, told.append) is None
+    assert latency._decode(False, 0, machine, told.append) is None
 
 
 def test_decode_model_asked_for_that_is_missing_is_told_before_any_contest(
@@ -215,7 +227,34 @@ def test_decode_model_asked_for_that_is_missing_is_told_before_any_contest(
     monkeypatch.setattr(decode, "Contest", lambda *_: pytest.fail("a contest began"))
     monkeypatch.setattr(decode, "smollm2_file", lambda: Path("smollm2.gguf"))
     with pytest.raises(BenchError, match="No model 'llama'"):
-        decode.measure_in_full(["smollm2", "llama"])
+        decode.measure_in_full(["smollm2", "llama"], threads=1)
+
+
+def test_what_ran_before_decoding_is_measured_takes_no_thread_of_it(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    decode = pytest.importorskip("bench.decode")
+
+    class Rested(Machine):
+        """Busy for the last minute, and not in the second that is looked at."""
+
+        at = 0.0
+
+        def look(self) -> Look:
+            return Look(self.at, 0.0, 0.0)
+
+        def mean(self) -> float:
+            return 2.0
+
+        def cores(self) -> int:
+            return 2
+
+    rested = Rested()
+    monkeypatch.setattr(decode, "Threads", lambda: Threads(0, rested))
+    monkeypatch.setattr(decode.time, "sleep", lambda s: setattr(rested, "at", rested.at + s))
+
+    assert Threads(0, rested).now() == 1
+    assert decode.free_threads() == 2
 
 
 def test_plot_of_figures_is_written(tmp_path: Path):
