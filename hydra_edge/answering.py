@@ -142,7 +142,7 @@ def ask(
         on_start(generation_id)
     prompt, completions = sample_pool(
         llm, out.prompt, n=n, zero_shot=out.question.engine.zero_shot_draws(out.prompt, n),
-        temperature=temperature, max_tokens=max_tokens or task.max_tokens, seed=seed,
+        temperature=temperature, max_tokens=int(max_tokens or task.max_tokens), seed=int(seed),
         on_token=on_token if task.kind == "text" else None, should_stop=enough,
         on_candidate=heard if listening else None, on_cut=None if votes is None else votes.cut,
     )  # fmt: skip

@@ -75,6 +75,34 @@ def check_wishes(max_tokens: Any, system: Any, seed: Any, **flags: Any) -> None:
         check_flag(name, flag)
 
 
+def check_llm(value: Any) -> None:
+    """Refuse what is no LLM, a model's name above all; None is left to the settings.
+
+    Raises
+    ------
+    ConfigError
+        With what it was, and how a model is opened by its name.
+    """
+    needs = ("name", "is_remote", "render", "complete", "close")
+    if value is not None and (isinstance(value, type) or not all(hasattr(value, n) for n in needs)):
+        raise ConfigError(
+            f"llm is {value!r:.80}; expected an object with {', '.join(needs)}. For a model's name "
+            "give config=Config(model=NAME) instead, or what open_llm(...) returns."
+        )
+
+
+def check_kind(name: str, value: Any, kind: type) -> None:
+    """Refuse what is of another class; None is left to its default.
+
+    Raises
+    ------
+    ConfigError
+        With what it was.
+    """
+    if value is not None and not isinstance(value, kind):
+        raise ConfigError(f"{name} is {value!r:.80}; expected a {kind.__name__}.")
+
+
 def check_several(name: str, value: Any, what: str) -> None:
     """Refuse what cannot be gone through one by one.
 

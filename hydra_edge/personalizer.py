@@ -16,6 +16,8 @@ from hydra_edge.answering import AnswerLog, Pieces, ask, decide, votes_on
 from hydra_edge.arguments import (
     check_count,
     check_flag,
+    check_kind,
+    check_llm,
     check_seconds,
     check_several,
     check_text,
@@ -115,7 +117,7 @@ class Personalizer:
         llm: LLM | None = None,
         config: Config | None = None,
         paths: Paths | None = None,
-    ) -> Personalizer:
+    ) -> Self:
         """Open a person's file.
 
         Parameters
@@ -137,7 +139,12 @@ class Personalizer:
         ------
         UnknownUserError
             If there is no such user and ``create`` is False.
+        ConfigError
+            If an argument is of another kind, a model's name for an LLM, say.
         """
+        check_llm(llm)
+        check_kind("config", config, Config)
+        check_kind("paths", paths, Paths)
         paths = paths or find_paths()
         config = config or load_config(paths)
         name = config.user if user is None else user
@@ -156,7 +163,7 @@ class Personalizer:
         config: Config | None = None,
         encoder: TextEncoder | None = None,
         progress: Progress | None = None,
-    ) -> Personalizer:
+    ) -> Self:
         """Hold records in memory only; nothing of them is written anywhere.
 
         Parameters
@@ -178,8 +185,10 @@ class Personalizer:
         Raises
         ------
         ConfigError
-            At the first that is no record, as ``add`` does.
+            At the first that is no record, as ``add`` does, or if another argument cannot be used.
         """
+        check_llm(llm)
+        check_kind("config", config, Config)
         paths = find_paths()
         person = cls(
             Store.in_memory(), user="memory", config=config or load_config(paths), paths=paths,
@@ -221,6 +230,7 @@ class Personalizer:
 
         Every method takes it for itself; no turn lasts while the LLM writes.
         """
+        self.store.check_process()
         with self._turn:
             self._resources.check_open()
             yield
@@ -296,6 +306,7 @@ class Personalizer:
             check_text("id", name)
         if source is not None:
             check_text("source", source)
+        self.store.check_process()
         with self._fitting.to_erase(), self.working():
             return forget_records(
                 self._resources, names, source=source, on_erased=on_erased, progress=progress
@@ -327,6 +338,7 @@ class Personalizer:
         if not choices:
             with self.working():
                 return self.store.clear_log(before=before)
+        self.store.check_process()
         with self._fitting.to_erase(), self.working():
             return clear_log_and_choices(self._resources, before)
 
@@ -371,6 +383,7 @@ class Personalizer:
         check_count("calls", calls)
         check_seconds("budget_s", budget_s)
         check_flag("use_llm", use_llm)
+        self.store.check_process()
         with self._fitting.to_fit() as is_ended:
             llm, note = self._resources.llm_to_fit(wanted=use_llm)
             stop = StopSignal(self._resources.is_over, is_ended, should_stop)
@@ -483,7 +496,10 @@ class Personalizer:
             prompts = [out.prompt]
             if self.engine.zero_shot_draws(out.prompt, sampling.n):
                 prompts.append(out.prompt.without_shots())
-            return [llm.render(p, max_tokens=max_tokens, seed=seed, stream=stream) for p in prompts]
+            length = None if max_tokens is None else int(max_tokens)
+            return [
+                llm.render(p, max_tokens=length, seed=int(seed), stream=stream) for p in prompts
+            ]
 
     def generate(
         self,
@@ -675,6 +691,9 @@ class Personalizer:
 
         An answer or a fit under way in another thread is told to stop, and waited for.
         """
+        if self.store.is_of_parent:  # whose threads hold the locks
+            self.store.close()
+            return
         self._resources.closing.set()
         with self._fitting.held():
             self._resources.close_llm(self._turn)

@@ -112,6 +112,9 @@ def _find(path: Path, *, create: bool) -> Path:
     return path
 
 
+_left_open: list[sqlite3.Connection] = []  # of a parent process; see Database.close
+
+
 class Database:
     """One connection, shared by the threads of a process under one lock.
 
@@ -134,6 +137,30 @@ class Database:
         self._identity = identity if identity is not None and identity[1] else None
         self._lock = threading.RLock()
         self._closed = False
+        self._process = os.getpid()
+
+    def check_process(self) -> None:
+        """Refuse to serve a process that was forked off the one which opened the file.
+
+        A child has the connection without its locks on the file: once the parent closes its own,
+        what the child writes goes into a file that nobody finds. Nor is the thread there that may
+        have held a lock of ours, so that this is asked before any is taken.
+
+        Raises
+        ------
+        StoreError
+            If this is another process.
+        """
+        if self.is_of_parent:
+            raise StoreError(
+                f"Cannot use {self.label}: it was opened before this process was forked; expected "
+                "one opened in this process. Open it here, or start processes by spawn."
+            )
+
+    @property
+    def is_of_parent(self) -> bool:
+        """Whether the file was opened before this process was forked."""
+        return self.path is not None and self._process != os.getpid()  # a child has its own memory
 
     @classmethod
     def open(
@@ -203,6 +230,7 @@ class Database:
 
     @contextlib.contextmanager
     def _transaction(self, begin: str, *, writes: bool) -> Iterator[sqlite3.Connection]:
+        self.check_process()
         with self._lock:
             if self._closed:
                 raise StoreError(f"Cannot use {self.label}: it has been closed. Open it again.")
@@ -262,6 +290,7 @@ class Database:
         StoreError
             If another program is in the way.
         """
+        self.check_process()
         with self._lock:
             try:
                 self.connection.execute("VACUUM")
@@ -337,7 +366,13 @@ class Database:
             return pages * int(connection.execute("PRAGMA page_size").fetchone()[0])
 
     def close(self) -> None:
-        """Close the connection; calling it twice is harmless."""
+        """Close the connection; calling it twice is harmless.
+
+        In a forked child it is left open, for good: closing would have SQLite tidy up the file.
+        """
+        if self.is_of_parent:
+            _left_open.append(self.connection)
+            return
         with self._lock:
             if not self._closed:
                 self._closed = True

@@ -101,6 +101,21 @@ class Store:
         """Close the file; calling it twice is harmless, using the store afterwards is not."""
         self._db.close()
 
+    @property
+    def is_of_parent(self) -> bool:
+        """Whether the file was opened before this process was forked."""
+        return self._db.is_of_parent
+
+    def check_process(self) -> None:
+        """Refuse to serve a forked child; asked before a lock of one's own is taken.
+
+        Raises
+        ------
+        StoreError
+            If the file was opened before this process was forked.
+        """
+        self._db.check_process()
+
     def __enter__(self) -> Self:
         return self
 

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import math
 import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from conftest import ScriptedLLM
 from learned_titles import TASK
 from title_writer import Make, people
 
 from hydra_edge.errors import ConfigError
 from hydra_edge.personalizer import Personalizer
-from hydra_edge.types import Record
+from hydra_edge.prompt import Prompt
+from hydra_edge.types import Completion, Record
 
 
 @pytest.fixture
@@ -119,3 +122,50 @@ def test_one_id_by_itself_is_not_taken_letter_by_letter(person: Make) -> None:
     assert p.forget("12").records == 1
     left = {record.id for record in p.store.records()}
     assert left == {str(i) for i in range(15)} - {"12"}
+
+
+class Noted(ScriptedLLM):
+    """Notes of which types the numbers are that it is asked with."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda _prompt, n: ["an answer"] * n)
+        self.types: set[type] = set()
+
+    def render(self, prompt: Prompt, **options: Any) -> str:
+        self.types |= {type(options["max_tokens"]), type(options["seed"])}
+        return super().render(prompt, **options)
+
+    def complete(self, prompt: Prompt, **options: Any) -> list[Completion]:
+        self.types |= {type(options["max_tokens"]), type(options["seed"])}
+        return super().complete(prompt, **options)
+
+
+def test_llm_is_asked_with_plain_numbers_which_json_can_hold(hash_encoder) -> None:
+    llm = Noted()
+    with Personalizer.from_records([Record("in", "out", TASK)], llm=llm, encoder=hash_encoder) as p:
+        p.generate("about speech", seed=np.int64(3), max_tokens=np.int32(5))
+        p.render_prompts("about speech", seed=np.int64(3), max_tokens=np.int32(5))
+    assert llm.types == {int}
+
+
+@pytest.mark.parametrize("llm", ["gemma3", ScriptedLLM, object()])
+def test_what_is_no_llm_is_refused_before_a_file_is_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, llm: Any
+) -> None:
+    monkeypatch.setenv("HYDRA_EDGE_HOME", str(tmp_path))
+    for make in (
+        lambda: Personalizer.open("me", create=True, llm=llm),
+        lambda: Personalizer.from_records([], llm=llm),
+    ):
+        with pytest.raises(
+            ConfigError, match=r"^llm is .*; expected an object with name, .*open_llm"
+        ):
+            make()
+    assert not list(tmp_path.rglob("*.db"))
+
+
+def test_settings_and_places_of_another_kind_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^config is \{'model': 'x'\}; expected a Config\.$"):
+        Personalizer.open("me", config={"model": "x"})
+    with pytest.raises(ConfigError, match=r"^paths is '.*'; expected a Paths\.$"):
+        Personalizer.open("me", paths=str(tmp_path))
