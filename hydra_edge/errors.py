@@ -160,10 +160,17 @@ class BackendAuthError(BackendError):
 
 
 class BackendRateLimitError(BackendError):
-    """The LLM keeps saying that we ask too often."""
+    """The LLM keeps saying that we ask too often.
+
+    ``retry_after`` is after how many seconds it says it will answer again; None if it does not.
+    """
 
     code = "backend_rate_limit"
     http_status = 429
+
+    def __init__(self, message: str, *, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class ContextLengthError(BackendError):

@@ -7,6 +7,8 @@ configured host or nowhere. Knows nothing of prompts or answers.
 from __future__ import annotations
 
 import json
+import math
+import os
 import random
 import threading
 import time
@@ -23,6 +25,7 @@ from hydra_edge.errors import (
     BackendError,
     BackendRateLimitError,
     BackendTimeoutError,
+    ConfigError,
 )
 from hydra_edge.llm.address import is_loopback, split_base_url
 from hydra_edge.llm.exchange import Exchange, GivenUp, Lane, never, pause
@@ -35,6 +38,9 @@ if TYPE_CHECKING:
 MAX_REPLY_BYTES = 4 << 20
 _MAX_ERROR_BYTES = 64 << 10
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.5, 30.0
+# What is read of the environment for a remote server.
+_PROXIES = ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy")
+_CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 _MORE_TIME = "wait longer: `hydra-edge config set timeout_s SECONDS`"
 
 
@@ -63,7 +69,29 @@ def retry_after(value: str | None, *, now: datetime | None = None) -> float | No
             seconds = (when - (now or datetime.now(UTC))).total_seconds()
         except (TypeError, ValueError, OverflowError):  # no date, or one beyond all calendars
             return None
-    return min(max(seconds, 0.0), _LONGEST_WAIT_S) if seconds == seconds else None  # noqa: PLR0124 - NaN
+    return max(seconds, 0.0) if math.isfinite(seconds) else None
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Say in words what of the environment keeps a connection from being made.
+
+    Without its value: a proxy's address may hold a password.
+    """
+    import httpx2
+
+    try:
+        yield
+    except (ImportError, ValueError, OSError, httpx2.InvalidURL) as err:
+        asked = [n for n in (*_PROXIES, *_CERTIFICATES) if os.environ.get(n)]
+        # Only a missing package's name is in these words, never an address.
+        package = " and the package `socksio`" if isinstance(err, ImportError) else ""
+        raise ConfigError(
+            "The proxy or the certificates of this environment cannot be used: got "
+            f"{', '.join(asked) or 'none that is set'} ({type(err).__name__}); expected proxies "
+            f"such as http://HOST:PORT, a socks5 one{package}, and a file of certificates that is "
+            "there. Mend or unset what does not fit."
+        ) from None
 
 
 class ApiClient:
@@ -106,20 +134,22 @@ class ApiClient:
         headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
         if self._key:
             headers["Authorization"] = f"Bearer {self._key}"
-        trusts = httpx2.create_ssl_context(trust_env=self.is_remote)  # takes long: once for all
+        with _explained():
+            trusts = httpx2.create_ssl_context(trust_env=self.is_remote)  # takes long: once for all
 
         def lane() -> Lane:
-            client = httpx2.Client(
-                headers=headers,
-                timeout=httpx2.Timeout(timeout_s, connect=min(timeout_s, 10.0)),
-                follow_redirects=False,
-                # A proxy from the environment must not see what is meant for this machine.
-                trust_env=self.is_remote,
-                verify=trusts,
-                # A server must not know one prompt's author again by the next.
-                cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
-                limits=httpx2.Limits(max_connections=1),
-            )
+            with _explained():
+                client = httpx2.Client(
+                    headers=headers,
+                    timeout=httpx2.Timeout(timeout_s, connect=min(timeout_s, 10.0)),
+                    follow_redirects=False,
+                    # A proxy from the environment must not see what is meant for this machine.
+                    trust_env=self.is_remote,
+                    verify=trusts,
+                    # A server must not know one prompt's author again by the next.
+                    cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
+                    limits=httpx2.Limits(max_connections=1),
+                )
             return Lane(client)
 
         self._new_lane = lane
@@ -232,8 +262,9 @@ class ApiClient:
         again = refusal.status == 429 or (refusal.status >= 500 and tries.faults)
         if not again or refusal.too_long or refusal.no_system:
             raise refusal
-        if tries.made >= self._retries:
-            raise self._exhausted(refusal) from refusal
+        hopeless = refusal.code == "insufficient_quota" or (asked or 0.0) > _LONGEST_WAIT_S
+        if tries.made >= self._retries or hopeless:
+            raise self._exhausted(refusal, tries.made + 1, asked) from refusal
         self._pause(tries, give_up, asked)
 
     # ---- connections
@@ -369,14 +400,18 @@ class ApiClient:
             return Refused(status, self.clean(response.reason_phrase))
         return read_refusal(status, said, self.clean, response.reason_phrase)
 
-    def _exhausted(self, refusal: Refused) -> BackendError:
-        tries = self._retries + 1
+    def _exhausted(self, refusal: Refused, tries: int, asked: float | None) -> BackendError:
+        got = f"got {refusal.status} {tries} time{'s' if tries > 1 else ''} ({refusal.message})"
+        later = "later" if asked is None else f"in {math.ceil(asked):,} s"
+        if refusal.code == "insufficient_quota":
+            return BackendRateLimitError(
+                f"{self.host} says that what was paid for is used up: {got}. Look at your "
+                "plan there."
+            )
         if refusal.status == 429:
             return BackendRateLimitError(
-                f"{self.host} says we ask too often: got 429 {tries} times ({refusal.message}). "
-                "Wait, or ask for fewer candidates."
+                f"{self.host} says we ask too often: {got}. Try again {later}, or ask for fewer "
+                "candidates.",
+                retry_after=asked,
             )
-        return BackendError(
-            f"{self.host} failed: got {refusal.status} {tries} times ({refusal.message}); "
-            "expected 200. Try again later."
-        )
+        return BackendError(f"{self.host} failed: {got}; expected 200. Try again {later}.")

@@ -28,6 +28,7 @@ from hydra_edge.llm.reply import (
     Reply,
     ReportedError,
     feed_choice,
+    has_thought,
     longest_answer,
     parse_object,
     read_events,
@@ -50,6 +51,11 @@ def _billed(answers: list[Completion], prompt_tokens: int) -> list[Completion]:
         return answers
     first, *others = answers
     return [replace(first, prompt_tokens=first.prompt_tokens + prompt_tokens), *others]
+
+
+def _errors(replies: Iterable[Reply]) -> list[Exception]:
+    """Return what went wrong, but for what was not asked for at all."""
+    return [r.error for r in replies if r.error is not None and r.error is not NOT_ASKED]
 
 
 class OpenAIApi:
@@ -124,6 +130,7 @@ class OpenAIApi:
         on_token: Callable[[str], None] | None = None,
         should_stop: Callable[[], bool] | None = None,
         on_candidate: Callable[[Completion], None] | None = None,
+        on_short: Callable[[Exception], None] | None = None,
     ) -> list[Completion]:
         """Sample up to ``n`` answers (see ``LLM.complete``).
 
@@ -131,8 +138,9 @@ class OpenAIApi:
         ``n``, else one each. An answer far beyond ``max_tokens`` is cut off. With ``choices``,
         answers that name no member, or several, are dropped. Told to stop, it hangs up, returns
         at once and asks for nothing more, whatever the server is at; an answer that was being
-        streamed is thrown away. Raises also
-        ``UnknownModelError`` where the server lists its models and this is none of them.
+        streamed is thrown away. ``on_short`` is told what kept some of the answers from coming.
+
+        Raises also ``UnknownModelError`` where the server lists its models and this is none.
         """
         members = check_request(
             n=n, temperature=temperature, max_tokens=max_tokens, choices=choices,
@@ -161,6 +169,9 @@ class OpenAIApi:
         answers = _billed([answer for _, kept in told for answer in kept], wasted)
         if not answers and not stop():
             self._fail(replies, members)
+        if on_short is not None and sum(r.offered for r in replies) < distinct and not stop():
+            for error in _errors(replies)[-1:]:  # one before it may have been made up for
+                on_short(self._refused(error) if isinstance(error, Refused) else error)
         if answers and on_token is not None and members is not None:
             on_token(answers[0].text)
         return answers if distinct == n or not answers else repeated(answers[0], n)
@@ -242,6 +253,7 @@ class OpenAIApi:
             for event in read_events(chunks, self.name):
                 tokens = spent(event, "completion_tokens") or tokens
                 read = spent(event, "prompt_tokens") or read
+                answer.thought = answer.thought or has_thought(event)
                 choices = event.get("choices")
                 for choice in choices[:1] if isinstance(choices, list) else []:
                     whole = isinstance(choice, dict) and "message" in choice
@@ -278,7 +290,7 @@ class OpenAIApi:
                 f"{self._client.clean(said[0][:80])!r}; expected one such as {members[0]!r}. Use "
                 "another model, or a task of kind text."
             )
-        errors = [r.error for r in replies if r.error not in (None, NOT_ASKED)]
+        errors = _errors(replies)
         error = errors[0] if errors else None
         if isinstance(error, Refused):
             raise self._refused(error) from error
@@ -288,7 +300,8 @@ class OpenAIApi:
         if thinks:
             return BackendError(
                 f"{self.name} thinks aloud: got thoughts only; expected an answer. Turn the "
-                "model's reasoning off, or use another model."
+                "model's reasoning off, or use another model. Else leave room for both: "
+                "--max-tokens, or max_tokens in the task's file, which a fit goes by, too."
             )
         return BackendError(
             f"{self.name} wrote nothing: got {replies} empty replies; expected text. Raise "
@@ -301,6 +314,8 @@ class OpenAIApi:
                 f"Prompt does not fit {self.name}: {refusal.message}. Shorten the query, show "
                 "fewer records, or ask for a shorter answer."
             )
+        if refusal.out_of_room:
+            return self._nothing(1, thinks=True)
         if refusal.status in {401, 403}:
             return BackendAuthError(
                 f"{self.name} refused the key: got {refusal.status} ({refusal.message}). Set it "

@@ -14,7 +14,8 @@ from hydra_edge.types import JsonDict
 
 # How an API says that it does not know a parameter, and how it names one.
 _UNKNOWN = re.compile(
-    r"unknown|unrecogni[sz]ed|unsupported|not support|unexpected|extra[_ ]|not permitted|forbidden",
+    r"unknown|unrecogni[sz]ed|unsupported|not support|unexpected|extra[_ ]|not permitted|forbidden"
+    r"|deprecated|\bonly \S+ is (?:allowed|supported)",  # Claude's and Kimi's of a temperature
     re.IGNORECASE,
 )
 _WORD = re.compile(r"[a-z_]{2,40}")
@@ -32,6 +33,8 @@ _NO_SYSTEM = re.compile(
     r"|roles must alternate|(system|developer) (message|prompt|instruction)s?\b.{0,20}\bnot\b",
     re.IGNORECASE,
 )
+# How OpenAI says that a model's thoughts left no room for an answer.
+_NO_ROOM = re.compile(r"max_tokens or model output limit was reached", re.IGNORECASE)
 
 
 class Refused(Exception):
@@ -63,6 +66,11 @@ class Refused(Exception):
             or self.code in _CONTEXT_CODES
             or bool(_TOO_LONG.search(self.message))
         )
+
+    @property
+    def out_of_room(self) -> bool:
+        """Whether the model thought until its tokens were spent."""
+        return self.status == 400 and bool(_NO_ROOM.search(self.message))
 
     @property
     def no_system(self) -> bool:

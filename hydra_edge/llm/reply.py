@@ -20,6 +20,9 @@ _TOKEN_CHARACTERS = 64  # no answer has as many for each of its tokens
 # Where thoughts come apart from the answer: parts of its content, or fields beside it.
 _THOUGHT_PARTS = ("thinking", "redacted_thinking", "reasoning")
 _THOUGHT_FIELDS = ("reasoning_content", "reasoning")
+# Other words for an answer that came to its limit, and for one that is not whole.
+_FULL = frozenset({"length", "max_tokens", "MAX_TOKENS"})
+_BROKEN = frozenset({"error", "content_filter", "insufficient_system_resource", "abort"})
 
 
 class ReportedError(BackendError):
@@ -95,7 +98,7 @@ def read_reply(
         )
     choices = choices[:n]
     written: list[tuple[str, str]] = []
-    thinks = False
+    thinks, has_thoughts = False, has_thought(reply)
     for choice in choices:
         answer = AnswerText(stop, longest=longest_answer(max_tokens))
         finish = feed_choice(answer, choice, "message")
@@ -103,7 +106,7 @@ def read_reply(
         if text := answer.finish():
             written.append((text, finish))
         else:
-            thinks = thinks or answer.thought
+            thinks = thinks or answer.thought or has_thoughts
     each, rest = divmod(spent(reply, "completion_tokens"), len(choices))
     # The sum is what was spent, also for choices without text and where it does not divide.
     rest += each * (len(choices) - len(written))
@@ -155,7 +158,7 @@ def _reported(event: JsonDict, who: str) -> ReportedError:
 
 
 def feed_choice(answer: AnswerText, choice: Any, field: str) -> str:
-    """Add a choice's text to an answer; return how it ended: stop, length, or "" (not yet).
+    """Add a choice's text to an answer; return how it ended: stop, length, cut, or "" (not yet).
 
     ``field`` is ``message`` for whole replies, ``delta`` for streamed ones.
     """
@@ -178,15 +181,27 @@ def feed_choice(answer: AnswerText, choice: Any, field: str) -> str:
     if answer.stopped:
         return "length" if answer.too_long else "stop"
     reason = choice.get("finish_reason")
-    if reason == "length":
+    if reason in _FULL:
         return "length"
+    if reason in _BROKEN or choice.get("error"):
+        return "cut"
     return "stop" if isinstance(reason, str) or field == "message" else ""
 
 
 def spent(reply: JsonDict, what: str) -> int:
     """Tokens a reply says it took, ``prompt_tokens`` or ``completion_tokens``; 0 if it does not."""
+    return _count(reply.get("usage"), what)
+
+
+def has_thought(reply: JsonDict) -> bool:
+    """Whether a reply says that a part of what it took were thoughts, which it need not show."""
     usage = reply.get("usage")
-    count = usage.get(what) if isinstance(usage, dict) else None
+    details = usage.get("completion_tokens_details") if isinstance(usage, dict) else None
+    return _count(details, "reasoning_tokens") > 0
+
+
+def _count(said: Any, what: str) -> int:
+    count = said.get(what) if isinstance(said, dict) else None
     return count if isinstance(count, int) and 0 < count < 1 << 31 else 0
 
 

@@ -59,6 +59,9 @@ class Several:
         first, joint = replies
         if first.error is None or joint.error is None:
             replies += self._missing(wish, joint, singles)
+            if joint.error is not None and not self._serves_n:
+                # What was worked around is no reason why a pool is empty.
+                replies[1] = replace(joint, error=NOT_ASKED)
         return replies
 
     def _missing(self, wish: Wish, joint: Reply, singles: Sequence[Ask]) -> list[Reply]:

@@ -5,6 +5,7 @@ Every error of the tree has a status of its own; the exceptions to that are list
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from http import HTTPStatus
@@ -37,6 +38,7 @@ _STAYS = frozenset({
     "apps_unusable", "backend_auth", "base_mismatch", "bundle", "bundle_hash", "bundle_version",
     "internal", "no_llm", "timeout",
 })  # fmt: skip
+_PATIENCE_S = 30.0  # those clients wait no longer, but ask again at once
 RETRY_AFTER_S = 1  # an answer takes a second or so, hence a place in the queue comes free
 
 
@@ -92,10 +94,13 @@ def error_response(error: HydraError) -> Response:
     """Answer a request with an error."""
     status, code = _status(error)
     headers: dict[str, str] = dict(getattr(error, "headers", {}))
-    if code in _STAYS:
+    asked = getattr(error, "retry_after", None)
+    if asked is not None:  # by the remote LLM
+        headers["Retry-After"] = str(math.ceil(asked))
+    if code in _STAYS or (asked or 0.0) > _PATIENCE_S:
         headers["x-should-retry"] = "false"
     elif status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE):
-        headers["Retry-After"] = str(RETRY_AFTER_S)
+        headers.setdefault("Retry-After", str(RETRY_AFTER_S))
     if status == HTTPStatus.UNAUTHORIZED:
         headers["WWW-Authenticate"] = "Bearer"
     return Json(error_json(error), status, headers)

@@ -51,6 +51,26 @@ def test_seed_refused_in_any_words_is_left_out_from_then_on(llm, server, refusal
     assert ["seed" in seen.body for seen in server.seen] == [True, False, False]
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        "`temperature` is deprecated for this model.",
+        "invalid temperature: only 1 is allowed for this model",
+    ],
+)
+@pytest.mark.parametrize(("streaming", "n"), [(False, 1), (True, 1), (False, 8)])
+def test_model_that_takes_no_temperature_is_asked_without(llm, server, said, streaming, n):
+    def act(handler, seen):
+        wanted = seen.body.get("n", 1)
+        fine = answer(completion(*[f"answer {i}" for i in range(wanted)]))
+        (error(400, said) if "temperature" in seen.body else fine)(handler, seen)
+
+    server.otherwise = act
+    out = llm.complete(SUBJECT, n=n, on_token=[].append if streaming else None)
+    assert len(out) == n
+    assert "temperature" not in server.seen[-1].body
+
+
 def test_stop_refused_for_what_it_holds_is_left_out_and_answers_still_end_there(llm, server):
     said = "stop_sequences: each stop sequence must contain non-whitespace"
 

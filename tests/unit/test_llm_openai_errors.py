@@ -75,6 +75,27 @@ def test_retry_after_is_honoured(llm, server, sleeps):
 
 
 @pytest.mark.parametrize(
+    ("failure", "match"),
+    [
+        (answer({}, 429, Retry_After="3600"), r"got 429 1 time .*Try again in 3,600 s"),
+        (answer({}, 503, Retry_After="3600"), r"got 503 1 time .*Try again in 3,600 s"),
+        (error(429, "no money", code="insufficient_quota"), r"used up: got 429 1 time \(no money"),
+    ],
+)
+@pytest.mark.parametrize("n", [1, 8])
+def test_failure_for_longer_than_anybody_waits_is_reported_at_once(
+    llm, server, sleeps, failure, match, n
+):
+    server.otherwise = failure
+    with pytest.raises(BackendError, match=match) as caught:
+        llm.complete(SUBJECT, n=n)
+    assert sleeps.waited == []
+    assert len(server.seen) <= 2  # the greedy one, and the others together
+    if isinstance(caught.value, BackendRateLimitError) and "3,600" in str(caught.value):
+        assert caught.value.retry_after == 3600.0
+
+
+@pytest.mark.parametrize(
     ("failure", "kind", "match"),
     [
         (error(429), BackendRateLimitError, "got 429 4 times"),

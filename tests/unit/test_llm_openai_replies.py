@@ -5,7 +5,7 @@ import json
 import api_client
 import pytest
 from api_client import SECTION, SECTIONS, SUBJECT, texts
-from llm_server import answer, choice, completion, cut, delta, event, stream
+from llm_server import answer, choice, completion, cut, delta, error, event, stream
 
 from hydra_edge.errors import BackendError
 
@@ -41,6 +41,65 @@ def test_reply_with_a_broken_character_is_read_as_a_stream_would_be(llm, server)
     assert texts(llm.complete(SUBJECT)) == ["a caf\ufffd"]
     server.otherwise = answer(b"\xef\xbb\xbf" + json.dumps(completion("fine")).encode())
     assert texts(llm.complete(SUBJECT)) == ["fine"]
+
+
+@pytest.mark.parametrize(
+    ("ended", "finish"),
+    [
+        ({"finish_reason": "abort"}, "cut"),
+        ({"finish_reason": "insufficient_system_resource"}, "cut"),
+        ({"finish_reason": "stop", "error": {"code": 502}}, "cut"),
+        ({"finish_reason": "MAX_TOKENS"}, "length"),
+        ({"finish_reason": "eos"}, "stop"),
+    ],
+)
+def test_answer_that_an_api_broke_off_is_not_called_whole(llm, server, ended, finish):
+    server.otherwise = answer({"choices": [choice("Dear Ann, the parser fails wh") | ended]})
+    assert [c.finish for c in llm.complete(SUBJECT)] == [finish]
+
+
+def without_n(said):
+    """Refuse several answers at once, as many do, and answer one with ``said``."""
+
+    def act(handler, seen):
+        one = seen.body.get("n", 1) == 1
+        (answer(said) if one else error(400, "Only one completion choice is allowed"))(
+            handler, seen
+        )
+
+    return act
+
+
+HIDDEN = {"completion_tokens": 24, "completion_tokens_details": {"reasoning_tokens": 24}}
+
+
+@pytest.mark.parametrize(
+    ("said", "match"),
+    [
+        (completion(""), "wrote nothing"),
+        (completion("<think>hm"), "thinks aloud"),
+        (completion("") | {"usage": HIDDEN}, "thinks aloud.*max_tokens in the task's file"),
+    ],
+)
+def test_refusal_that_was_worked_around_is_not_the_reason_of_an_empty_pool(
+    llm, server, said, match
+):
+    server.otherwise = without_n(said)
+    for _ in range(2):
+        with pytest.raises(BackendError, match=match):
+            llm.complete(SUBJECT, n=8)
+
+
+def test_thoughts_that_left_no_room_are_told_as_thoughts(llm, server):
+    server.otherwise = error(
+        400, "Could not finish the message because max_tokens or model output limit was reached."
+    )
+    with pytest.raises(BackendError, match="thinks aloud"):
+        llm.complete(SUBJECT)
+    bill = json.dumps({"choices": [], "usage": HIDDEN})
+    server.otherwise = stream(delta("", "length"), f"data: {bill}\n\n")
+    with pytest.raises(BackendError, match="thinks aloud"):
+        llm.complete(SUBJECT, on_token=[].append)
 
 
 # ---- what was spent

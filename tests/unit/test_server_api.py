@@ -186,6 +186,18 @@ def test_chat_failure_that_stays_tells_clients_not_to_ask_again(person, error, c
     assert ("Retry-After" in response.headers) is (code == "backend_rate_limit")
 
 
+@pytest.mark.parametrize(("asked", "said", "hint"), [(4.2, "5", None), (3600.0, "3600", "false")])
+def test_chat_hands_on_how_long_the_remote_llm_wants_to_be_left_alone(person, asked, said, hint):
+    class Busy(EchoLLM):
+        def answers(self, prompt, n):
+            raise BackendRateLimitError("too often", retry_after=asked)
+
+    with serving(person(Busy())) as served:
+        response = ask(served, "parsers")
+    assert (response.status_code, response.headers["Retry-After"]) == (429, said)
+    assert response.headers.get("x-should-retry") == hint
+
+
 def test_chat_unknown_task_is_not_found(person):
     with serving(person()) as served, served.client() as client:
         response = client.post(CHAT, json=chat("x", "hydra-edge/nonsense"))
