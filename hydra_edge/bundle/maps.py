@@ -16,7 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from hydra_edge.bundle.manifest import GET_AGAIN
-from hydra_edge.errors import BundleError
+from hydra_edge.errors import BundleError, ShapeError
+from hydra_edge.matrices import LARGEST, symmetric
 from hydra_edge.types import Kind, Role
 
 _GAIN_NAME = re.compile(r"(?P<role>[a-z]+)\.gain\.(?P<group>.+)")
@@ -81,8 +82,8 @@ def check_maps(
     for name, array in maps.items():
         if array.dtype != np.float32:
             _fail(source, name, f"has type {array.dtype}", "float32")
-        if not np.isfinite(array).all():
-            _fail(source, name, "holds NaN or infinity", "finite numbers")
+        if not (np.abs(array) <= LARGEST).all():  # as NaN is not
+            _fail(source, name, f"holds NaN or values beyond {LARGEST:g}", "finite numbers")
     expected: dict[str, tuple[int, ...]] = {}
     for role in get_args(Role):
         expected |= _expected_shapes(maps, role, len(features[role]), dim)
@@ -150,14 +151,7 @@ def _check_array(
     if name == _HALF_AT and not (array >= 0).all():
         _fail(source, name, f"is {array.tolist()}", "a number of records, 0 or more")
     if name.endswith(".precision"):
-        _check_precision(array.astype(np.float64), name, source)
-
-
-def _check_precision(matrix: npt.NDArray[np.float64], name: str, source: Path) -> None:
-    """Refuse a precision with which a fit would not be convex."""
-    if not np.allclose(matrix, matrix.T, rtol=1e-4, atol=1e-6 * np.abs(matrix).max()):
-        _fail(source, name, "is not symmetric", "a symmetric matrix")
-    try:
-        np.linalg.cholesky(matrix)
-    except np.linalg.LinAlgError:
-        _fail(source, name, "is not positive definite", "a positive definite matrix")
+        try:
+            symmetric(f"array {name!r}", array, len(array))
+        except ShapeError as err:
+            raise BundleError(f"{source}: {err}") from err

@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from hydra_edge.errors import ShapeError
-from hydra_edge.heads.checks import checked, checked_offsets
+from hydra_edge.heads.checks import checked_offsets
+from hydra_edge.matrices import checked
 
 # Scores are log-odds: a spread of 0.001 moves the odds of two candidates by one in a thousand.
 _COLLAPSED_STD = 1e-3

@@ -13,14 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from hydra_edge.errors import ShapeError
-from hydra_edge.heads.checks import (
-    LARGEST,
-    ROUNDING,
-    checked,
-    checked_offsets,
-    symmetric,
-    within_unit,
-)
+from hydra_edge.heads.checks import checked_offsets, within_unit
+from hydra_edge.matrices import LARGEST, ROUNDING, checked, symmetric
 from hydra_edge.types import Bool1d, Double1d, Double2d, Int1d
 
 

@@ -13,9 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from hydra_edge.errors import ShapeError
-from hydra_edge.heads.checks import checked, checked_scale, symmetric
+from hydra_edge.heads.checks import checked_scale
 from hydra_edge.heads.groups import Groups, Prior
 from hydra_edge.heads.objective import Problem, Solution, minimise, solve_positive
+from hydra_edge.matrices import checked, symmetric
 from hydra_edge.types import Double1d, Double2d
 
 # How many standard deviations the best candidate must lead the greedy answer by. The greedy

@@ -323,8 +323,9 @@ def full(shape: tuple[int, ...], value: float = 0.0, dtype: type = np.float32) -
     ("name", "array", "complaint"),
     [
         ("reranker.scale.mean", full((2,), np.nan), "holds NaN"),
-        ("reranker.scale.mean", full((2,), np.inf), "holds NaN or infinity"),
-        ("reranker.prior.text.mean", full((2,), -np.inf), "holds NaN or infinity"),
+        ("reranker.scale.mean", full((2,), np.inf), "holds NaN or values beyond"),
+        ("reranker.prior.text.mean", full((2,), -np.inf), "holds NaN or values beyond"),
+        ("reranker.prior.text.mean", full((2,), 1e35), r"values beyond 1e\+30"),
         ("reranker.prior.text.precision", full((2, 2), np.nan), "holds NaN"),
         ("reranker.scale.mean", full((3,)), r"shape \(3,\); expected shape \(2,\)"),
         ("reranker.scale.mean", full((2, 1)), r"shape \(2, 1\)"),
@@ -341,6 +342,11 @@ def full(shape: tuple[int, ...], value: float = 0.0, dtype: type = np.float32) -
         (
             "reranker.prior.label.precision",
             np.array([[1, 0.5], [0, 1]], np.float32),
+            "not symmetric",
+        ),
+        (  # more than a trip through float32 may do, and a head would refuse it
+            "reranker.prior.label.precision",
+            np.array([[1, 0.5], [0.50005, 1]], np.float32),
             "not symmetric",
         ),
         ("reranker.scale.mean", full((2,), dtype=np.float64), "type float64; expected float32"),
@@ -437,7 +443,7 @@ def test_bundle_answers_changed_after_signing_do_not_match_the_base_id(folder: P
         ("weight", full((2, 4), np.nan), "holds NaN"),
         ("bias", full((2, 1)), r"shape \(2, 1\); expected shape \(2,\)"),
         ("bias", full((3,)), r"shape \(3,\)"),
-        ("bias", full((2,), np.inf), "holds NaN or infinity"),
+        ("bias", full((2,), np.inf), "holds NaN or values beyond"),
         ("bias", full((2,), dtype=np.float64), "type float64; expected float32"),
         ("scale", full((2,)), "scale' is unknown"),
     ],
