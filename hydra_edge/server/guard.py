@@ -22,8 +22,11 @@ from hydra_edge.server.refusal import Refusal, error_response
 from hydra_edge.server.service import Service
 
 MAX_BODY_BYTES = 1 << 20
+# A client sends all turns of a conversation with each question, and an early one may hold a photo.
+MAX_CHAT_BYTES = 16 * MAX_BODY_BYTES
+CHAT_PATH = "/v1/chat/completions"
 BODY_WAIT_S = 10.0
-_DISCARDED_BYTES = 16 * MAX_BODY_BYTES  # of a body too large, so that its sender hears why
+_DISCARDED_BYTES = 2 * MAX_CHAT_BYTES  # of a body too large, so that its sender hears why
 _OPEN_PATHS = ("/", "/health")
 _OPEN_FOLDER = "/static/"
 _READING = ("GET", "HEAD")
@@ -49,7 +52,8 @@ class Guard:
 
     A route behind it finds the service in ``request.state.service``, the token's scope in
     ``request.state.scope`` (None on the open routes), and the whole body, at most
-    ``MAX_BODY_BYTES``, waiting to be read. What a route raises is answered here.
+    ``MAX_BODY_BYTES`` (a conversation ``MAX_CHAT_BYTES``), waiting to be read. What a route raises
+    is answered here.
 
     Attributes
     ----------
@@ -120,7 +124,9 @@ class Guard:
             self._check_token(scope, headers)
         if method in _READING:
             return b""
-        return await _read_body(headers, receive, needs_json=method not in _WITHOUT_BODY)
+        limit = MAX_CHAT_BYTES if path == CHAT_PATH else MAX_BODY_BYTES
+        needs_json = method not in _WITHOUT_BODY
+        return await _read_body(headers, receive, limit=limit, needs_json=needs_json)
 
     def _check_place(self, headers: Headers) -> None:
         """Refuse what was sent to another name or comes from another origin."""
@@ -177,7 +183,7 @@ class Guard:
         scope["state"]["scope"] = found
 
 
-async def _read_body(headers: Headers, receive: Receive, *, needs_json: bool) -> bytes:
+async def _read_body(headers: Headers, receive: Receive, *, limit: int, needs_json: bool) -> bytes:
     """Read a request's body whole, within bounds of form, size and time."""
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
     declared = headers.get("content-length", "")
@@ -203,7 +209,7 @@ async def _read_body(headers: Headers, receive: Receive, *, needs_json: bool) ->
                 if message["type"] == "http.disconnect":
                     raise Refusal(HTTPStatus.BAD_REQUEST, "gone", "The client hung up.")
                 size += len(message.get("body", b""))
-                if size <= MAX_BODY_BYTES:
+                if size <= limit:
                     parts.append(message.get("body", b""))
                 elif size > _DISCARDED_BYTES:
                     break
@@ -213,10 +219,10 @@ async def _read_body(headers: Headers, receive: Receive, *, needs_json: bool) ->
             HTTPStatus.REQUEST_TIMEOUT, "slow_body",
             f"The request's body did not arrive within {BODY_WAIT_S:g} s. Send it again.",
         ) from None  # fmt: skip
-    if size > MAX_BODY_BYTES:
+    if size > limit:
         raise Refusal(
             HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "body_too_large",
-            f"The request's body has more than the {MAX_BODY_BYTES} bytes allowed. Send less at "
+            f"The request's body has more than the {limit} bytes allowed. Send less at "
             "a time.",
         )  # fmt: skip
     return b"".join(parts)

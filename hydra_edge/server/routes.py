@@ -28,6 +28,7 @@ from hydra_edge.server.chat import (
     unknown_model,
 )
 from hydra_edge.server.fields import Fields, bad_field
+from hydra_edge.server.guard import CHAT_PATH
 from hydra_edge.server.live import Live
 from hydra_edge.server.refusal import Refusal
 from hydra_edge.server.service import Service, scope_of, service_of
@@ -270,7 +271,7 @@ def api_routes() -> list[Route]:
         Route("/health", health, methods=["GET"]),
         Route("/v1/models", models, methods=["GET"]),
         Route("/v1/models/{name:path}", model, methods=["GET"]),
-        Route("/v1/chat/completions", chat_completions, methods=["POST"]),
+        Route(CHAT_PATH, chat_completions, methods=["POST"]),
         Route("/v1/rank", rank, methods=["POST"]),
         Route("/v1/feedback", feedback, methods=["POST"]),
         Route("/v1/records", add_records, methods=["POST"]),

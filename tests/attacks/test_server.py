@@ -196,6 +196,21 @@ def test_body_of_the_largest_size_is_served_and_one_byte_more_is_not(served):
             assert code(response) == "body_too_large"
 
 
+def test_photo_in_an_early_turn_ends_no_conversation(served):
+    photo = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * (2 << 20)}}
+    turns = [
+        {"role": "user", "content": [photo]},
+        {"role": "assistant", "content": "a harbour"},
+        {"role": "user", "content": "parsers"},
+    ]
+    with served.client() as client:
+        asked = {"model": "hydra-edge", "messages": turns}
+        assert client.post("/v1/chat/completions", json=asked).status_code == 200
+        turns[1]["content"] = "x" * guard.MAX_CHAT_BYTES
+        response = client.post("/v1/chat/completions", json=asked)
+    assert (response.status_code, code(response)) == (413, "body_too_large")
+
+
 def test_body_of_an_unauthorized_sender_is_not_read(served):
     """A program without a token cannot make us hold its bytes: it is answered before it sends."""
     request = (
