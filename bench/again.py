@@ -17,6 +17,7 @@ from typing import Annotated
 import numpy as np
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from bench.case import Case, Sampled
@@ -117,7 +118,7 @@ def main(
     console, tasks = Console(), {}
     table = Table(
         "task", "pools", "answers", "same answers", "same pools", "same choice",
-        "utility, kept", "utility, again", title=f"{live.name}, asked again",
+        "utility, kept", "utility, again", title=f"{escape(live.name)}, asked again",
     )  # fmt: skip
     for drawn in draw(bench, data, users, task):
         pairs = [
@@ -128,7 +129,9 @@ def main(
         found = tasks[drawn.name] = summed_up(pairs)
         shares = [f"{found[k]:.1%}" for k in ("same_answers", "same_pools", "same_choice")]
         worth = [f"{found[k]:.4f}" for k in ("utility_kept", "utility_again")]
-        table.add_row(drawn.name, str(found["pools"]), str(found["answers"]), *shares, *worth)
+        table.add_row(
+            escape(drawn.name), str(found["pools"]), str(found["answers"]), *shares, *worth
+        )
     live.close()
     console.print(table)
     figures: JsonDict = {

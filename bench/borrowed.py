@@ -18,6 +18,7 @@ from typing import Annotated
 import numpy as np
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from bench.command import (
@@ -134,7 +135,7 @@ def main(
         if drawn.spec.kind == "text":
             raise BenchError(f"{drawn.name} is of kind text; expected a label or rating task.")
         tasks[drawn.name] = {}
-        table = Table("records", *ROWS, "borrowing adds to shared", title=drawn.name)
+        table = Table("records", *ROWS, "borrowing adds to shared", title=escape(drawn.name))
         for size in (*(size for size in sizes if size), 0):
             able = [u for u in drawn.users if len(u.records) - queries >= size]
             if not able:

@@ -1,4 +1,4 @@
-"""Measuring time: samples, ratios of what is run by turns, and the machine it ran on.
+"""Measuring: times, ratios of what is run by turns, most memory, and the machine it ran on.
 
 Owns no table. A ratio is the median over pairs A B A B in one process, so that a machine that
 slows down on the way slows both sides.
@@ -160,6 +160,12 @@ def isa() -> str | None:
 def cores() -> int | None:
     """Return how many cores this process may use; None if the system does not tell."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
+def peak_mb() -> float:
+    """Return the most memory this process has had resident, in MB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak * (1 if sys.platform == "darwin" else 1024) / 1e6  # bytes there, KiB elsewhere
 
 
 def machine(*, timed: bool = True) -> JsonDict:

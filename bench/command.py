@@ -41,7 +41,7 @@ Tasks = Annotated[list[str] | None, typer.Option("--task", help="Only these task
 Users = Annotated[int, typer.Option(min=1, help="Users drawn of each task.")]
 Queries = Annotated[int, typer.Option(min=1, help="A user's last records, as queries.")]
 Model = Annotated[str, typer.Option(help="Local model, as for `hydra-edge -m`.")]
-Seed = Annotated[int, typer.Option(help="Draws users, queries and their order.")]
+Seed = Annotated[int, typer.Option(min=0, help="Draws users, queries and their order.")]
 Cache = Annotated[Path, typer.Option(help="Where answers are kept.")]
 Replay = Annotated[bool, typer.Option(help="Use cached answers only.")]
 

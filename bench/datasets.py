@@ -113,6 +113,11 @@ def read_files(paths: Sequence[Path]) -> list[UserHistory]:
         raise BenchError(f"{names} cannot be read: {why}. Expected {_FORMAT}.") from err
 
 
+def growth_users(users: int) -> int:
+    """Return how many people the curve of growth of so many drawn takes at least."""
+    return max(2, min(GROWTH_USERS, users))
+
+
 def growth_sizes(edges: Sequence[int], sizes: Sequence[int], users: int) -> list[int]:
     """Return which sizes of history enough people have for a curve of ``users`` of them.
 
@@ -121,7 +126,7 @@ def growth_sizes(edges: Sequence[int], sizes: Sequence[int], users: int) -> list
     edges
         How many records everyone has before their queries.
     """
-    least = max(2, min(GROWTH_USERS, users))
+    least = growth_users(users)
     return [size for size in sorted(set(sizes)) if sum(e >= size for e in edges) >= least]
 
 
@@ -162,26 +167,34 @@ def spec_for(
 ) -> TaskSpec:
     """Return a task's spec: the one ``known``, or one inferred.
 
-    Inferred from the answers of all users, but for their queries': those are the targets. So is
-    the closed set of a task that names no labels. A rating, known or not, has every number answered
-    before them but for slips, so that all users are measured on one scale.
+    What kind an unknown task is of is inferred from all answers: that gives no answer away. Its
+    closed set is what was answered before the queries, whose answers are the targets; so is that of
+    a task that names no labels. A rating, known or not, has every number answered before them but
+    for slips, so that all users are measured on one scale.
     """
     answers = _earlier(users, queries)
     spec = known.get(name)
     if spec is not None:
         spec = _of_one_kind(spec, answers)
         return spec if spec.kind != "rating" else _on_one_scale(spec, answers)
-    inferred = infer_task(name, answers)
+    inferred, by_all = infer_task(name, answers), infer_task(name, _all_answers(users))
     numbers = bool(answers) and all(number(one) is not None for one in answers)
-    if inferred.kind != "rating" and numbers and is_scale(answers):
-        # Too few or too different for a device that sees one person's answers; here are everyone's.
-        levels = _levels(answers)
-        return infer_task(name, levels * 8)  # as often as it wants to hear each
-    return inferred
+    # Too few or too different for a device that sees one person's answers; here are everyone's.
+    kind = "rating" if numbers and is_scale(answers) else by_all.kind
+    if inferred.kind == kind:
+        return inferred
+    if kind == "text":
+        return by_all
+    known_before = _levels(answers) if kind == "rating" else answers
+    return infer_task(name, known_before * 8)  # as often as it wants to hear each
 
 
 def _earlier(users: Sequence[UserHistory], queries: int) -> list[str]:
     return [record.output for user in users for record in user.records[:-queries]]
+
+
+def _all_answers(users: Sequence[UserHistory]) -> list[str]:
+    return [record.output for user in users for record in user.records]
 
 
 def _levels(answers: Iterable[str]) -> list[str]:
@@ -217,8 +230,11 @@ def _on_one_scale(spec: TaskSpec, answers: Sequence[str]) -> TaskSpec:
     return find_task(spec.name, custom={spec.name: spec}, outputs=added)
 
 
-def _note(known: TaskSpec | None, spec: TaskSpec, answers: Sequence[str]) -> str:
+def _note(
+    known: TaskSpec | None, spec: TaskSpec, users: Sequence[UserHistory], queries: int
+) -> str:
     """Say what was made of answers where nobody had said it, or where they are not what was."""
+    answers = _earlier(users, queries)
     if known is not None and spec.kind == known.kind:
         return ""
     if known is not None:
@@ -227,7 +243,8 @@ def _note(known: TaskSpec | None, spec: TaskSpec, answers: Sequence[str]) -> str
             f"taken as text, not {known.kind}: most of {len(answers)} answers are no {wanted}, or "
             "too many to be named; give --task-spec with labels to say otherwise"
         )
-    found = f"{spec.kind} from {len(answers)} answers, {len(set(map(str.strip, answers)))} distinct"
+    every = _all_answers(users)
+    found = f"text from {len(every)} answers, {len(set(map(str.strip, every)))} distinct"
     if spec.kind == "label":
         found = f"label, {len(spec.labels)} labels, from {len(answers)} answers"
     if spec.kind == "rating":
@@ -249,6 +266,7 @@ def draw_tasks(
     only: Sequence[str] = (),
     bundle: Bundle | None = None,
     lamp: LampUsers | None = None,
+    left_out: dict[str, str] | None = None,
 ) -> list[TaskData]:
     """Put the users of each task together and draw some of them; same seed, same users.
 
@@ -262,11 +280,14 @@ def draw_tasks(
         The base, whose closed sets are known before what is answered to a task is looked at.
     lamp
         Who of ``everyone`` was drawn from LaMP folders, and how many others there are.
+    left_out
+        Told, by task, why none of its users can be measured while others' can; None: such a task
+        is an error.
 
     Raises
     ------
     BenchError
-        If a task wanted is not there, or none of its users has enough records.
+        If a task wanted is not there, or there is nobody who has enough records.
     """
     names = sorted({user.task for user in everyone})
     wanted = {canonical_name(name) for name in only}
@@ -274,6 +295,7 @@ def draw_tasks(
         raise BenchError(f"No users of task {unknown[0]!r}; the data has {', '.join(names)}.")
     least, lamp = queries + LEAST_HISTORY, lamp or LampUsers()
     known, tasks = known_specs(specs, bundle), []
+    too_short: dict[str, str] = {}
     for name in names:
         if wanted and name not in wanted:
             continue
@@ -281,18 +303,25 @@ def draw_tasks(
         drawn = sample_users(of_task, users, least=least, seed=seed)
         if not drawn:
             longest = max(len(user.records) for user in of_task)
-            raise BenchError(
+            too_short[name] = (
                 f"No user of {name} can be measured: the longest history has {longest} records; "
-                f"expected {least} ({queries} queries and {LEAST_HISTORY} before them). "
-                "Lower --queries, or leave the task out with --task."
+                f"expected {least} ({queries} queries and {LEAST_HISTORY} before them)."
             )
+            continue
         spec = spec_for(name, of_task, queries, known)
         custom = {} if spec is BUILTIN.get(name) else {name: spec}
         read = [*of_task, *(user for user in lamp.long if user.task == name)]
         able = tuple(user for user in read if len(user.records) >= least)
         short = len(read) - len(able) + lamp.too_short[name]
-        note = _note(known.get(name), spec, _earlier(of_task, queries))
+        note = _note(known.get(name), spec, of_task, queries)
         tasks.append(TaskData(spec, custom, tuple(drawn), able, short, lamp.unread[name], note))
+    if too_short and (not tasks or left_out is None):
+        raise BenchError(
+            f"{' '.join(too_short.values())} Lower --queries, or leave "
+            f"{'the task' if len(too_short) == 1 else 'these tasks'} out with --task."
+        )
+    if left_out is not None:
+        left_out |= too_short
     if not tasks:
         raise BenchError(f"There is nobody to measure. Expected --data files with {_FORMAT}.")
     return tasks

@@ -41,6 +41,7 @@ from hydra_edge.types import JsonDict, Record
 MODELS = ("smollm2", "smollm2-q8", "gemma3")
 N = 8
 LENGTHS = (16, 64)
+QUICK_ROUNDS = 3
 _PROMPT_TOKENS = 400
 _CONTEXT = 2048
 _TEMPERATURE = 0.8
@@ -110,6 +111,7 @@ class Run:
 class Timings:
     """Milliseconds by contestant, one value a round."""
 
+    file: str
     prompt_tokens: int
     label_tokens: int
     times_ms: dict[str, list[float]] = field(default_factory=dict)
@@ -126,6 +128,7 @@ class Timings:
     def detail(self) -> JsonDict:
         """Return what the ratios were made of."""
         return {
+            "file": self.file,
             "prompt_tokens": self.prompt_tokens,
             "label_tokens": self.label_tokens,
             "runs": {name: Sample(tuple(t)).summary() for name, t in self.times_ms.items()},
@@ -145,6 +148,7 @@ class Contest:
 
         from bench.bare import BareLoop
 
+        self._file = path.name
         self._llm = LlamaCpp(path, n_ctx=_CONTEXT, threads=threads)
         self._llama: Any = llama_cpp.Llama(  # has no types
             str(path), n_ctx=_CONTEXT, n_threads=threads, n_threads_batch=threads, verbose=False
@@ -186,7 +190,7 @@ class Contest:
 
     def timings(self, rounds: int, tell: Callable[[str], None]) -> Timings:
         """Run all contestants once in each round."""
-        out = Timings(len(self._tokens), self._label_tokens)
+        out = Timings(self._file, len(self._tokens), self._label_tokens)
         for turn in range(1, rounds + 1):
             for name, run in self.runs().items():
                 tell(f"round {turn} of {rounds}: {name}")
@@ -328,10 +332,14 @@ def measure_in_full(
     return out
 
 
-def measure(models: Sequence[str], *, quick: bool, threads: int) -> dict[str, dict[str, float]]:
-    """Return every ratio of ``RATIOS`` by model; ``quick`` is three rounds."""
-    timed = measure_in_full(models, pairs=3 if quick else LEAST_PAIRS, threads=threads)
-    return {model: found.ratios() for model, found in timed.items()}
+def about_llama_cpp() -> JsonDict:
+    """Return which llama.cpp is measured, and what it was built for."""
+    import llama_cpp
+
+    return {
+        "llama_cpp_python": llama_cpp.__version__,
+        "llama_cpp": llama_cpp.llama_print_system_info().decode().strip(),
+    }
 
 
 def show(console: Console, timed: dict[str, Timings]) -> None:
@@ -367,8 +375,7 @@ def main(
     def tell(text: str) -> None:
         status.print(text, markup=False, highlight=False)
 
-    import llama_cpp
-
+    about = about_llama_cpp()  # without the package nothing is looked for
     use_clock(clock)
     wanted = [name.strip() for name in models.split(",") if name.strip()]
     wanted = wanted or models_here(MODELS, tell)
@@ -378,11 +385,7 @@ def main(
             "install '.[local]' first."
         )
     made = head("decode", given(context))
-    made["machine"] |= {
-        "llama_cpp_python": llama_cpp.__version__,
-        "llama_cpp": llama_cpp.llama_print_system_info().decode().strip(),
-        "threads": threads,
-    }
+    made["machine"] |= about | {"threads": threads}
     timed = measure_in_full(wanted, pairs=pairs, threads=threads, tell=tell)
     show(console, timed)
     result = made | {

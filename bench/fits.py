@@ -22,12 +22,12 @@ import numpy as np
 from bench.clock import LEAST_PAIRS, by_turns, clock_name, now_s, sample
 from bench.guard import BenchError
 from bench.pasts import TASK, open_person, past
-from hydra_edge.active import baseline_weight, gains_for, prior_for
 from hydra_edge.bundle import Bundle, load_bundle
 from hydra_edge.encoder import Encoder, plan_batches, real_token_share
 from hydra_edge.evaluate import judge, top_utility
 from hydra_edge.features import FeatureMap
 from hydra_edge.heads import PRIOR_SCALES, ConditionalLogit, Groups, Prior
+from hydra_edge.population import baseline_weight, gains_for, prior_for
 from hydra_edge.tasks import BUILTIN
 from hydra_edge.types import Float1d, HeadState, Int1d, JsonDict
 
@@ -262,6 +262,7 @@ def measure(
     out = against_sklearn(material(bundle), bundle, pairs)
     if torch is None:
         note("the paper's head was not fitted: it needs torch, see --torch")
+        out["paper_head_over_fit"] = None
     else:
         out |= against_paper(torch, out["warm_ms"], threads=threads, runs=pairs)
     out |= update(bundle, 5 * pairs)

@@ -163,9 +163,12 @@ class Watched:
         *,
         should_stop: Callable[[], bool] | None = None,
         on_candidate: Callable[[Completion], None] | None = None,
+        on_short: Callable[[Exception], None] | None = None,
         **options: Any,
     ) -> list[Completion]:
         """See the protocol; what is begun is finished, whatever ``should_stop`` says.
+
+        ``on_short`` is not told anything: kept answers do not know why there are no more of them.
 
         Raises
         ------

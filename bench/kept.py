@@ -7,6 +7,7 @@ an LLM.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import typer
@@ -81,10 +82,10 @@ def cases(bench: Bench, data: TaskData) -> Iterator[Case]:
     """Give each user's queries in order; one joins the history once the next is asked for."""
     for user in data.users:
         subject = fit_user(bench, data, user)
-        for position in range(subject.edge, len(user.records)):
-            yield Case(subject, position)
-            subject.engine.store.add([user.records[position]])
-        subject.engine.store.close()
+        with closing(subject.engine.store):
+            for position in range(subject.edge, len(user.records)):
+                yield Case(subject, position)
+                subject.engine.store.add([user.records[position]])
 
 
 def write(

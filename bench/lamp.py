@@ -17,7 +17,7 @@ from typing import Any
 
 from bench.datasets import LEAST_HISTORY, LampUsers, growth_sizes, tidy
 from bench.guard import BenchError
-from export.data import UserHistory
+from export.data import UserHistory, numbered
 from hydra_edge.importers import ImportLog, read_lamp
 from hydra_edge.types import text_hash
 
@@ -57,6 +57,7 @@ def read_lamp_folders(
     """
     found, least = LampUsers(), queries + LEAST_HISTORY
     by_task: dict[str, list[_Profile]] = defaultdict(list)
+    names: dict[str, set[str]] = defaultdict(set)  # folders' files, and their ids, may be alike
     for folder in folders:
         for path in questions(folder):
             file = path.relative_to(folder.parent).as_posix()
@@ -65,7 +66,11 @@ def read_lamp_folders(
             if why:
                 found.left_out[file] = why
             else:
-                by_task[task] += [_Profile.of(person, path, file) for person in people]
+                taken = names[task]
+                for place, person in enumerate(people):
+                    name = numbered(f"{path.stem}-{person['id']}", taken)
+                    taken.add(name)
+                    by_task[task].append(_Profile.of(person, path, file, place, name))
     drawn: list[_Profile] = []
     long: list[_Profile] = []
     for task, profiles in sorted(by_task.items()):
@@ -93,17 +98,21 @@ def read_lamp_folders(
 class _Profile:
     """One question of a LaMP file: whose it is, how many items it has, and marks of these.
 
-    The items themselves are not kept: such a folder may be larger than memory.
+    ``place`` is its place among the file's questions that have a profile. The items themselves are
+    not kept: such a folder may be larger than memory.
     """
 
     path: Path
     file: str
-    id: str
+    place: int
+    user: str
     size: int
     items: frozenset[int]
 
     @classmethod
-    def of(cls, person: Mapping[str, object], path: Path, file: str) -> _Profile:
+    def of(
+        cls, person: Mapping[str, object], path: Path, file: str, place: int, user: str
+    ) -> _Profile:
         """Mark a profile's items: the same mark if they say the same, whatever their ids.
 
         Profiles that number their items from 1 share ids, and are different people's.
@@ -111,7 +120,7 @@ class _Profile:
         profile: Any = person["profile"]
         said = [item | {"id": None} if isinstance(item, dict) else item for item in profile]
         marks = frozenset(int(text_hash(json.dumps(i, sort_keys=True))[:16], 16) for i in said)
-        return cls(path, file, str(person["id"]), len(profile), marks)
+        return cls(path, file, place, user, len(profile), marks)
 
 
 def _load(path: Path) -> list[dict[str, object]]:
@@ -127,8 +136,15 @@ def _load(path: Path) -> list[dict[str, object]]:
     ]
 
 
-def _person(person: dict[str, object], path: Path) -> tuple[UserHistory | None, Counter[str]]:
+def _person(
+    person: dict[str, object], path: Path, name: str = ""
+) -> tuple[UserHistory | None, Counter[str]]:
     """Read one question by the importer, from a file of its own: it parses whole files.
+
+    Parameters
+    ----------
+    name
+        What the user is called.
 
     Returns
     -------
@@ -147,7 +163,7 @@ def _person(person: dict[str, object], path: Path) -> tuple[UserHistory | None, 
         records.sort(key=lambda record: record.time or 0.0)
     named = [replace(r, id=r.id or f"{person['id']}-{i}", source="")
              for i, r in enumerate(records)]  # fmt: skip
-    return tidy(UserHistory(f"{path.stem}-{person['id']}", named[0].task, tuple(named))), lost
+    return tidy(UserHistory(name, named[0].task, tuple(named))), lost
 
 
 def _task_of(path: Path, people: Sequence[dict[str, object]]) -> tuple[str, str]:
@@ -187,18 +203,19 @@ def _one_each(profiles: Sequence[_Profile]) -> list[_Profile]:
 
 def _read_drawn(found: LampUsers, drawn: Sequence[_Profile], long: Sequence[_Profile]) -> None:
     """Read the people drawn, each file once, and note what the importer leaves out of them."""
-    wanted: dict[Path, dict[str, tuple[str, list[UserHistory]]]] = defaultdict(dict)
+    wanted: dict[Path, list[tuple[_Profile, list[UserHistory]]]] = defaultdict(list)
     for people, into in ((drawn, found.users), (long, found.long)):
         for one in people:
-            wanted[one.path][one.id] = one.file, into
+            wanted[one.path].append((one, into))
     for path, of_file in wanted.items():
         lost: Counter[str] = Counter()
-        asked = {str(p["id"]): p for p in _load(path) if str(p["id"]) in of_file}
-        for name, person in sorted(asked.items()):
-            user, of_person = _person(person, path)
+        places = {one.place for one, _ in of_file}
+        asked = {place: p for place, p in enumerate(_load(path)) if place in places}
+        for one, into in sorted(of_file, key=lambda of: of[0].user):
+            user, of_person = _person(asked[one.place], path, one.user)
             lost += of_person
             if user is not None:
-                of_file[name][1].append(user)
+                into.append(user)
         if lost:
             told = "; ".join(f"{why} ({n} items)" for why, n in sorted(lost.items()))
-            found.left_out[next(iter(of_file.values()))[0]] = f"of the people drawn: {told}"
+            found.left_out[of_file[0][0].file] = f"of the people drawn: {told}"

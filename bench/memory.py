@@ -38,7 +38,7 @@ from hydra_edge.types import JsonDict
 
 STAGES = ("start", "import", "base", "history", "encoder", "rank", "fit")
 _STAGES = """
-import json, resource, sys
+import json, sys
 from pathlib import Path
 import psutil
 me, out = psutil.Process(), {}
@@ -59,8 +59,8 @@ with open_person(Path(sys.argv[1]), threads=int(sys.argv[3])) as person:
     note("rank")
     person.fit_head(use_llm=False)
     note("fit")
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print(json.dumps({"rss_mb": out, "peak_mb": peak / (1e6 if sys.platform == "darwin" else 1e3)}))
+from bench.clock import peak_mb
+print(json.dumps({"rss_mb": out, "peak_mb": peak_mb()}))
 """
 
 app = new_app()

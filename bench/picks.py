@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from bench.command import start
@@ -24,9 +25,9 @@ from bench.datasets import TaskData
 from bench.guard import BenchError
 from bench.kept import app_of, cases
 from bench.run import Bench
-from hydra_edge.active import prior_for
 from hydra_edge.adapter import pool_features
 from hydra_edge.heads import ConditionalLogit, Groups, Prior, choose_prior_scale, choose_span
+from hydra_edge.population import prior_for
 from hydra_edge.types import Float2d, Int1d, JsonDict
 
 STEPS = (0, 5, 10, 20, 40)
@@ -179,7 +180,7 @@ def measure(bench: Bench, tasks: Sequence[TaskData], console: Console) -> JsonDi
                 "more --users or --queries."
             )
         found = simulate(prior, offers, bench.seed)
-        title = f"{data.name}, {bench.llm.name}"
+        title = escape(f"{data.name}, {bench.llm.name}")
         table = Table("who picks", *(f"after {n}" for n in STEPS), title=title)
         for who, shares in found.items():
             table.add_row(who, *(f"{share:.2f}" for share in shares))

@@ -1,11 +1,12 @@
 """Utility of hydra-edge on users its base has never seen, against every other way to answer.
 
-    python -m bench.quality --data commit_subject.dev.jsonl.gz --users 21 --queries 7
+    python -m bench.quality --data commit_subject.dev.jsonl.gz --users 21 --queries 5
 
 A query is one of a user's last records; its history is what came before. The heads are fitted
 on records before the user's first query, with an LLM asked about a few of them. All rows come
 from one run and one cache of answers; with ``--replay`` no LLM is needed. Users whose answers such
-a cache lacks are not measured: the result says that it is not complete, and has no mean.
+a cache lacks, or on whom the LLM broke down, are not measured: the result says that it is not
+complete, and has no mean.
 """
 
 from __future__ import annotations
@@ -68,6 +69,7 @@ def measure(
     sizes: Sequence[int],
     published: Published | None = None,
     lamp: LampUsers | None = None,
+    left_out: dict[str, str] | None = None,
     seen: Sequence[UserHistory] | None = None,
     seen_in: str = "",
 ) -> dict[str, JsonDict]:
@@ -75,6 +77,8 @@ def measure(
 
     Parameters
     ----------
+    left_out
+        Told, by task, why nobody can be measured for it; None: such a task is an error.
     seen
         Whom the base was trained on; None if nobody says.
     seen_in
@@ -90,8 +94,10 @@ def measure(
     texts = None if seen is None else {r.input for user in seen for r in user.records}
     drawn = draw_tasks(
         everyone, users=users, queries=bench.queries, seed=bench.seed, specs=specs, only=only,
-        bundle=bench.bundle, lamp=lamp,
+        bundle=bench.bundle, lamp=lamp, left_out=left_out,
     )  # fmt: skip
+    for name in sorted({user.task for user in everyone} & set(left_out or ())):
+        say(console, f"LEFT OUT: {name}: {(left_out or {})[name]}")
     if published is not None:
         published.check([data.name for data in drawn])
     for data in drawn:
@@ -162,8 +168,8 @@ def means_of(tasks: dict[str, JsonDict], console: Console) -> JsonDict:
     return figures
 
 
-def uncovered(tasks: Mapping[str, JsonDict]) -> str:
-    """Say how many users of which tasks a replay has no answers of; nothing if it has all."""
+def uncovered(tasks: Mapping[str, JsonDict], *, replay: bool) -> str:
+    """Say how many users of which tasks were lost to the LLM or the replay; nothing if none was."""
     missing = everyone = grown = 0
     for task in tasks.values():
         lost = [user for user, why in task["users_failed"].items() if not why.startswith(GROWTH)]
@@ -174,10 +180,12 @@ def uncovered(tasks: Mapping[str, JsonDict]) -> str:
         return ""
     odd = ", ".join(name for name, task in tasks.items() if not is_complete(task))
     of_growth = f" and {grown} of those for growth" if grown else ""
-    return (
-        f"{missing} of {everyone} users{of_growth} not covered ({odd}); run without --replay on a "
-        "copy of the cache"
+    how, then = (
+        ("not covered", "run without --replay on a copy of the cache")
+        if replay
+        else ("lost to the LLM", "run the same again: what was answered is kept")
     )
+    return f"{missing} of {everyone} users{of_growth} {how} ({odd}); {then}"
 
 
 @app.command()
@@ -194,14 +202,14 @@ def main(
         list[Path] | None, typer.Option(help="TOML files that describe tasks.")
     ] = None,
     users: Users = 21,
-    queries: Queries = 7,
+    queries: Queries = 5,
     fit_pools: Annotated[int, typer.Option(min=0, help="What a fit may buy, in pools of 8.")] = 8,
     history: Annotated[
         str, typer.Option(help="Sizes of history for the growth curve: 0,1,4,16,64.")
     ] = "",
     llm: Model = "smollm2",
     threads: Annotated[int, typer.Option(help="For the LLM; 0 lets the machine decide.")] = 0,
-    seed: Annotated[int, typer.Option(help="Draws users and resamples them.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Draws users and resamples them.")] = 0,
     seen_in: Annotated[
         list[Path] | None,
         typer.Option(
@@ -250,7 +258,7 @@ def main(
             "person's own answers. Give the files of another LaMP task."
         )
     model = cached_llm(llm, cache, replay=replay, threads=threads)
-    bench = Bench(base, Encoder(base), model, queries, fit_pools, seed, replay)
+    bench = Bench(base, Encoder(base), model, queries, fit_pools, seed)
     options: dict[str, object] = {
         "data": files, "lamp": lamps, "task": task or [], "task-spec": task_spec or [],
         "llm": llm, "users": users, "queries": queries,
@@ -265,10 +273,11 @@ def main(
     }  # fmt: skip
     seen = read_files(seen_in) if seen_in else None
     kept = kept_tasks(keep, figures)  # before the hours of measuring, not after
+    left_out = dict(lamp_users.left_out)
     measured_now = measure(
         bench, everyone, console, users=users, specs=read_specs(task_spec or [], everyone),
-        only=task or (), sizes=sizes, published=rival, lamp=lamp_users, seen=seen,
-        seen_in=", ".join(path.name for path in seen_in or ()),
+        only=task or (), sizes=sizes, published=rival, lamp=lamp_users, left_out=left_out,
+        seen=seen, seen_in=", ".join(path.name for path in seen_in or ()),
     )  # fmt: skip
     tasks = kept | measured_now
     model.close()
@@ -276,14 +285,14 @@ def main(
     of_base = {n: t for n, t in tasks.items() if t.get("base_id", base.base_id) == base.base_id}
     figures |= {
         **means_of(of_base, console), "tasks": tasks,
-        "complete": all(map(is_complete, tasks.values())), "left_out": lamp_users.left_out,
+        "complete": all(map(is_complete, tasks.values())), "left_out": left_out,
     }  # fmt: skip
     stamp = text_hash(f"{figures['command']} {base.base_id}")[:8]  # the same run, the same file
-    console.print(f"{model.asked:,} prompts were answered anew, the others from {model.path}")
+    say(console, f"{model.asked:,} prompts were answered anew, the others from {model.path}")
     path = write(figures, json_path, f"quality-{slug(llm)}-{stamp}", console)
     if draw or (draw is None and can_plot() and figures["complete"]):
         say(console, f"drawn in {', '.join(map(str, plot(figures, path)))}")
-    if said := uncovered(measured_now):
+    if said := uncovered(measured_now, replay=replay):
         say(console, said)
     if said or any("reason" in of_task for of_task in measured_now.values()):
         raise typer.Exit(1)

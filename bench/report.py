@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -63,7 +64,7 @@ class Stages:
             self.console.print(f"{what} {done} of {total} users", highlight=False, markup=False)
             return
         if what not in self._ids:
-            self._ids[what] = self._bars.add_task(what, total=total)
+            self._ids[what] = self._bars.add_task(escape(what), total=total)
         self._bars.update(self._ids[what], completed=done)
 
 
@@ -96,7 +97,7 @@ def show(name: str, task: JsonDict, console: Console) -> None:
         drawn += f", {short} more with too few records"
     if missing := len(task["users_missing"]):
         drawn += f", NOT COMPLETE: answers of {missing} missing"
-    table = Table(title=f"{name} ({task['kind']}): {drawn}")
+    table = Table(title=f"{escape(name)} ({task['kind']}): {drawn}")
     table.add_column("row")
     metrics = list(task["rows"]["gated"]["metrics"])
     for column in ("utility", *metrics, "answers asked", "tokens written"):
@@ -146,6 +147,8 @@ def show(name: str, task: JsonDict, console: Console) -> None:
         f"[{p['low']:.4f}, {p['high']:.4f}], {p['users']} users"
         for p in task["growth"]
     ]
+    if left := task.get("growth_left_out"):
+        lines.append(f"NOT MEASURED: history of {left}")
     for line in lines:
         say(console, line)
     for user, why in task["users_failed"].items():

@@ -2,7 +2,8 @@
 
 Owns the order of things: all users of a task are fitted first, so that one can borrow
 another's heads; a query joins the history only after it was answered. A user whom the LLM
-fails is reported with the reason, never left out silently.
+fails is reported with the reason, never left out silently: without them it is no measurement
+of all.
 """
 
 from __future__ import annotations
@@ -14,19 +15,19 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from bench.case import Case, Subject
-from bench.datasets import TaskData, growth_sizes
+from bench.datasets import TaskData, growth_sizes, growth_users
 from bench.guard import Watched, check_history, target_in_input
 from bench.rows import ROWS, Answer, Row
 from bench.stats import PerUser, bootstrap
 from export.data import UserHistory, has_twin, sample_users
 from export.label import SAMPLING
 from hydra_edge.bundle import Bundle
+from hydra_edge.buying import Budget
 from hydra_edge.encoder import TextEncoder
 from hydra_edge.engine import Engine
 from hydra_edge.errors import BackendError, ContextLengthError
 from hydra_edge.fitting import fit_task
 from hydra_edge.llm import LLM
-from hydra_edge.pools import Budget
 from hydra_edge.store import Store
 from hydra_edge.tasks import TaskSpec
 from hydra_edge.types import Completion, Double1d, JsonDict, Progress, Record
@@ -37,7 +38,7 @@ GATED = tuple(row for row in ROWS if row.name == "gated")
 
 @dataclass(frozen=True, eq=False)
 class Bench:
-    """What every user is measured with; in a ``replay`` the LLM is its kept answers alone."""
+    """What every user is measured with."""
 
     bundle: Bundle
     encoder: TextEncoder
@@ -45,7 +46,6 @@ class Bench:
     queries: int
     fit_pools: int
     seed: int
-    replay: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,8 +85,10 @@ class UserResult:
 class TaskRun:
     """What measuring one task gave: results, and who failed with the reason.
 
-    ``missing`` are those of them who failed for answers that a replay does not have, so that with
-    the LLM itself there are other figures. Without any result ``why`` says what failed the first.
+    ``missing`` are those of them whom the LLM may answer another time: it broke down, or a replay
+    does not have its answers. Not so those whose prompts it has no room for. Without any result
+    ``why`` says what failed the first. ``not_grown`` says of the sizes that a curve of growth was
+    wanted for and does not have why not.
     """
 
     data: TaskData
@@ -94,6 +96,7 @@ class TaskRun:
     failed: dict[str, str] = field(default_factory=dict)
     missing: set[str] = field(default_factory=set)
     growth: list[JsonDict] = field(default_factory=list)
+    not_grown: str = ""
 
     @property
     def why(self) -> str:
@@ -105,10 +108,10 @@ class TaskRun:
             f"failed with: {next(iter(self.failed.values()))}"
         )
 
-    def fail(self, user: str, err: BackendError, *, replay: bool, stage: str = "") -> None:
+    def fail(self, user: str, err: BackendError, stage: str = "") -> None:
         """Note whom the LLM failed; what first failed a user stays."""
         self.failed.setdefault(user, f"{stage}{err}")
-        if replay and not isinstance(err, ContextLengthError):
+        if not isinstance(err, ContextLengthError):
             self.missing.add(user)
 
 
@@ -213,14 +216,14 @@ def run_task(bench: Bench, data: TaskData, report: Progress, rows: Sequence[Row]
                 opened.callback(subject.engine.store.close)
                 subjects.append(subject)
             except BackendError as err:
-                run.fail(user.user, err, replay=bench.replay)
+                run.fail(user.user, err)
             report("fit", done, len(data.users))
         lend_heads(subjects)
         for done, subject in enumerate(subjects, start=1):
             try:
                 run.results.append(answer_user(subject, rows))
             except BackendError as err:
-                run.fail(subject.user.user, err, replay=bench.replay)
+                run.fail(subject.user.user, err)
             report("answer", done, len(subjects))
     return run
 
@@ -229,10 +232,16 @@ def grow(bench: Bench, run: TaskRun, sizes: Sequence[int], report: Progress) -> 
     """Measure the gated answer against the number of records before the queries.
 
     All sizes are measured on the same users, drawn anew from everyone with enough records for the
-    largest, as many as were drawn for the rows; sizes for which too few have enough are left out.
+    largest, as many as were drawn for the rows; sizes for which too few have enough are left out,
+    and the run says so.
     """
-    edges = {u.user: len(u.records) - bench.queries for u in run.data.able}
-    able = growth_sizes([*edges.values()], sizes, len(run.data.users))
+    edges = [len(user.records) - bench.queries for user in run.data.able]
+    able = growth_sizes(edges, sizes, len(run.data.users))
+    if left := sorted(set(sizes).difference(able)):
+        run.not_grown = (
+            f"{', '.join(map(str, left))}: a curve of growth takes "
+            f"{growth_users(len(run.data.users))} people with as many records before their queries"
+        )
     if not able:
         return
     users = sample_users(
@@ -240,7 +249,7 @@ def grow(bench: Bench, run: TaskRun, sizes: Sequence[int], report: Progress) -> 
     )  # fmt: skip
     rows: dict[int, list[UserResult]] = {size: [] for size in able}
     for done, user in enumerate(users, start=1):
-        edge = edges[user.user]
+        edge = len(user.records) - bench.queries
         try:
             of_user = []
             for size in able:
@@ -248,7 +257,7 @@ def grow(bench: Bench, run: TaskRun, sizes: Sequence[int], report: Progress) -> 
                 with closing(subject.engine.store):
                     of_user.append(answer_user(subject, GATED, growing=False))
         except BackendError as err:
-            run.fail(user.user, err, replay=bench.replay, stage=GROWTH)
+            run.fail(user.user, err, GROWTH)
         else:
             for size, result in zip(able, of_user, strict=True):
                 rows[size].append(result)

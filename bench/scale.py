@@ -56,10 +56,10 @@ ROWS = {
 }
 ASKED = 121  # rankings: the first of a process, 40 to warm up, and those timed
 _LIFE = """
-import json, resource, sys, time
+import json, sys
 from pathlib import Path
 from bench.pasts import TASK, open_person, past
-from bench.clock import now_s, use_clock
+from bench.clock import now_s, peak_mb, use_clock
 home, n, threads = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[4])
 data = json.loads(sys.argv[3])
 use_clock(sys.argv[5])
@@ -88,15 +88,14 @@ with open_person(home, threads=threads) as person:
     out["db_mb"] = size / 1e6
     out["db_over_text"] = (size - 900 * distinct) / 1e6 / out["text_mb"]
     out["vectors_bytes_per_text"] = (size - without) / distinct
-scale = 1e6 if sys.platform == "darwin" else 1e3
-out["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / scale
+out["peak_mb"] = peak_mb()
 print(json.dumps(out))
 """
 _RANK = """
-import json, resource, statistics, sys
+import json, sys
 from pathlib import Path
 from bench.pasts import open_person, queries
-from bench.clock import now_s, sample, use_clock
+from bench.clock import now_s, peak_mb, sample, use_clock
 use_clock(sys.argv[5])
 data = [Path(name) for name in json.loads(sys.argv[3])]
 with open_person(Path(sys.argv[1]), threads=int(sys.argv[4])) as person:
@@ -107,10 +106,9 @@ with open_person(Path(sys.argv[1]), threads=int(sys.argv[4])) as person:
     for query in asked[1:41]:
         person.rank(query, k=4)
     times = sample([lambda q=q: person.rank(q, k=4) for q in asked[41:]])
-scale = 1e6 if sys.platform == "darwin" else 1e3
 print(json.dumps({
     "rank_first_ms": first, "rank_p50_ms": times.p50, "rank_p95_ms": times.quantile(0.95),
-    "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / scale,
+    "peak_mb": peak_mb(),
 }))
 """
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from bench.case import Case
@@ -237,7 +238,7 @@ def measure(bench: Bench, tasks: Sequence[TaskData], console: Console) -> JsonDi
         found |= {f"all but {k} of each prompt": trim(k, courses) for k in STRAGGLERS}
         table = Table(
             "rule", "utility kept", "steps saved", "tokens saved", "same choice",
-            title=f"{data.name}, {bench.llm.name}: {len(courses)} pools",
+            title=escape(f"{data.name}, {bench.llm.name}: {len(courses)} pools"),
         )  # fmt: skip
         for title, shares in found.items():
             said = ("-" if share is None else f"{share:.1%}" for share in shares.values())

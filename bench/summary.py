@@ -138,9 +138,10 @@ def summarise(
     ``seen`` are inputs the base was trained on, ``known`` people whose records of this task were
     among them; None if nobody says which.
 
-    All are of the ``users`` who were measured. Where a replay lacked answers of some it is not
-    ``complete``: with these the figures would be others, and they enter no mean. Where nobody was
-    measured there is a ``reason``, and no figure but counts of people.
+    All are of the ``users`` who were measured. Where a replay lacked answers of some, or the LLM
+    broke down on them, it is not ``complete``: with these the figures would be others, and they
+    enter no mean. Where nobody was measured there is a ``reason``, and no figure but counts of
+    people.
     """
     results = run.results
     people: JsonDict = {
@@ -190,6 +191,7 @@ def summarise(
         "switches": {s: switches.count(s) for s in sorted(set(switches))},
         "fit_llm_calls": sum(result.fit_calls for result in results),
         "growth": run.growth,
+        "growth_left_out": run.not_grown,
         "rows": _rows(results, rows, utilities, spec),
     }
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from bench.command import start
@@ -27,7 +28,7 @@ from hydra_edge.active import ActiveHead
 from hydra_edge.adapter import choose, merge
 from hydra_edge.features import Pool
 from hydra_edge.history import History
-from hydra_edge.stopping import is_settled
+from hydra_edge.settling import is_settled
 from hydra_edge.types import Completion, JsonDict
 
 TOGETHER = 4  # requests for single answers on their way at once
@@ -101,13 +102,13 @@ def measure(bench: Bench, tasks: Sequence[TaskData], console: Console) -> JsonDi
     figures = {}
     table = Table(
         "task", "pools", "settled by one", "saved, one by one", "saved, four together",
-        "same choice", title=f"{bench.llm.name}: answers of {SAMPLING.n}",
+        "same choice", title=f"{escape(bench.llm.name)}: answers of {SAMPLING.n}",
     )  # fmt: skip
     for data in tasks:
         counts = counts_of(bench, data)
         found = figures[data.name] = summed_up(counts)
         shares = [f"{v:.1%}" for k, v in found.items() if k != "pools"]
-        table.add_row(data.name, str(len(counts)), *shares)
+        table.add_row(escape(data.name), str(len(counts)), *shares)
     console.print(table)
     return {"candidates": SAMPLING.n, "tasks": figures}
 

@@ -79,7 +79,11 @@ def build_command(
     ] = None,
     pools: Annotated[
         list[str] | None,
-        typer.Option(help="How much an LLM is asked: NAME=TEXT_USERS,LABEL_USERS,QUERIES."),
+        typer.Option(
+            help="How much an LLM is asked: NAME=TEXT_USERS,LABEL_USERS,QUERIES. Two numbers more, "
+            "RECORD_QUERIES,RECORDS, have it label single records as well, for your own use: no "
+            "stage reads these labels. Without them none is asked for."
+        ),
     ] = None,
     answers: Answers = ANSWERS,
     replay: Annotated[bool, typer.Option(help="Use kept answers only; no LLM is needed.")] = False,
@@ -89,7 +93,7 @@ def build_command(
     source: Source = None,
     max_tokens: MaxTokens = 128,
     threads: Annotated[int, typer.Option(help="For the LLM; 0 lets the machine decide.")] = 0,
-    seed: Annotated[int, typer.Option(help="Draws the users, and what training draws.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Draws the users, and what training draws.")] = 0,
 ) -> None:
     """Rebuild a base from data, in stages; one whose inputs are unchanged is skipped.
 
@@ -136,7 +140,7 @@ def ladder_command(
     ] = True,
     source: Source = None,
     max_tokens: Annotated[int, typer.Option(min=8, max=512, help="As the base was built.")] = 128,
-    seed: Annotated[int, typer.Option(help="Splits users, and what training draws.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Splits users, and what training draws.")] = 0,
 ) -> None:
     """Measure what each step of training pays, on training users left out in turn.
 
@@ -199,7 +203,7 @@ def published_command(
     ] = AUTHORS_STEPS,
     max_tokens: Annotated[int, typer.Option(min=8, max=512, help="Longer pairs are cut.")] = 128,
     threads: Annotated[int, typer.Option(help="For LLM and torch; 0 lets them decide.")] = 0,
-    seed: Annotated[int, typer.Option(help="Draws users, pseudo-queries and weights.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Draws users, pseudo-queries and weights.")] = 0,
 ) -> None:
     """Train HYDRA as published, a baseline for `python -m bench.quality --published`.
 

@@ -23,9 +23,9 @@ from export.priors import (
     prior_arrays,
     scaled,
 )
-from hydra_edge.active import BASELINE_FEATURE
 from hydra_edge.evaluate import top_utility
 from hydra_edge.heads import ConditionalLogit, Groups, Prior
+from hydra_edge.population import BASELINE_FEATURE
 from hydra_edge.types import Double1d, Float2d, JsonDict, Kind
 
 TAUS = (0.1, 0.3)

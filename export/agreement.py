@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,13 +20,13 @@ from export.labels import PoolLabel
 from export.mine import UsersByTask
 from export.parity import TOP, Limit, TorchEncoder
 from export.priors import engine_for
-from hydra_edge.active import zero_shot_share
 from hydra_edge.adapter import choose, merge
 from hydra_edge.bundle import Bundle
 from hydra_edge.encoder import TextEncoder
 from hydra_edge.engine import Engine
 from hydra_edge.errors import BundleError
 from hydra_edge.history import History
+from hydra_edge.population import zero_shot_share
 from hydra_edge.types import Float2d, JsonDict, Progress, Role
 from hydra_edge.utility import utility
 
@@ -186,10 +187,8 @@ _Pair = tuple[list[Ordered], list[Ordered]]
 
 def _judged(judge: _Judge, one: Sampled, bundle: Bundle, encoder: TextEncoder) -> list[Ordered]:
     engine = engine_for(one.user, bundle, encoder)
-    try:
+    with closing(engine.store):
         return judge(engine, engine.history(engine.task(one.user.task)), one)
-    finally:
-        engine.store.close()
 
 
 def _rank(engine: Engine, history: History, one: Sampled) -> list[Ordered]:

@@ -13,13 +13,14 @@ import io
 import json
 import os
 import re
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from hydra_edge.config import load_config
-from hydra_edge.errors import BackendError, ConfigError, ContextLengthError
+from hydra_edge.errors import BackendError, ConfigError, ContextLengthError, HydraError
 from hydra_edge.llm import LLM
 from hydra_edge.llm.members import find_member
 from hydra_edge.llm.models import open_llm
@@ -68,6 +69,34 @@ def _packed(path: Path) -> Path:
     return path.with_suffix(path.suffix + ".gz")
 
 
+def _unpacked(path: Path) -> str:
+    """Return what a ``.gz`` of answers holds.
+
+    Raises
+    ------
+    HydraError
+        If it cannot be unpacked: cut short, say, while it was fetched.
+    """
+    try:
+        with gzip.open(path, "rt", encoding="utf-8") as stream:
+            return stream.read()
+    except (gzip.BadGzipFile, EOFError, zlib.error, UnicodeDecodeError) as err:
+        raise HydraError(
+            f"{path} cannot be unpacked: {err}. Expected a whole file of kept answers. Fetch it "
+            "anew; without it all of its answers are asked again."
+        ) from err
+
+
+def _line(row: JsonDict) -> str:
+    """Write a row; what is no text, half of an emoji, say, as JSON's escapes."""
+    line = json.dumps(row, ensure_ascii=False, separators=(",", ":"))
+    try:
+        line.encode("utf-8")
+    except UnicodeEncodeError:
+        return json.dumps(row, separators=(",", ":"))
+    return line
+
+
 def _rows(text: str) -> dict[str, str]:
     """Read the whole lines of a cache by key; the last one of a key counts."""
     rows: dict[str, str] = {}
@@ -83,8 +112,7 @@ def answer_rows(path: Path) -> dict[str, str]:
     """Return all that is kept in a cache, packed or not: key -> line, sorted by key."""
     rows: dict[str, str] = {}
     if _packed(path).exists():
-        with gzip.open(_packed(path), "rt", encoding="utf-8") as stream:
-            rows |= _rows(stream.read())
+        rows |= _rows(_unpacked(_packed(path)))
     if path.exists():
         rows |= _rows(path.read_text(encoding="utf-8", errors="replace"))
     return dict(sorted(rows.items()))
@@ -155,8 +183,7 @@ class CachedLLM:
         self.too_long: set[str] = set()  # prompts that did not fit: a replay must cut them too
         packed = _packed(path)
         if packed.exists():
-            with gzip.open(packed, "rt", encoding="utf-8") as stream:
-                self._read(stream.read())
+            self._read(_unpacked(packed))
         self._broken = False  # the file ends within a line: its writer was stopped
         if path.exists():
             text = path.read_text(encoding="utf-8", errors="replace")
@@ -274,7 +301,7 @@ class CachedLLM:
         """Write a row, and take it as it will be read: a replay sees the very same answers."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a", encoding="utf-8") as stream:
-            line = json.dumps(row, ensure_ascii=False, separators=(",", ":")) + "\n"
+            line = _line(row) + "\n"
             stream.write("\n" + line if self._broken else line)
             self._broken = False
             stream.flush()

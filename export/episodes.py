@@ -7,7 +7,7 @@ answered. Every query sees earlier records only: features come from the code the
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Self
@@ -79,9 +79,9 @@ class _Seen:
     @contextmanager
     def of(cls, user: UserHistory, bundle: Bundle, encoder: TextEncoder) -> Iterator[Self]:
         engine = engine_for(user, bundle, encoder)
-        history = engine.history(engine.task(user.task))
-        yield cls(engine, history, engine.lexical(history))
-        engine.store.close()
+        with closing(engine.store):
+            history = engine.history(engine.task(user.task))
+            yield cls(engine, history, engine.lexical(history))
 
 
 def _episode(

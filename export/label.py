@@ -20,12 +20,12 @@ from export.mine import Question, Questions, UsersByTask
 from export.priors import engine_for
 from export.shown import Shown
 from hydra_edge.bundle import Bundle
-from hydra_edge.candidates import complete_within_context
+from hydra_edge.buying import MAX_FAILURES
+from hydra_edge.candidates import Sampling, complete_within_context
 from hydra_edge.encoder import TextEncoder
 from hydra_edge.engine import Engine
 from hydra_edge.errors import BackendError, BundleError, ContextLengthError
 from hydra_edge.history import History
-from hydra_edge.pools import MAX_FAILURES, Sampling
 from hydra_edge.prompt import Prompt
 from hydra_edge.retrieval import first_stage
 from hydra_edge.spelling import fold_label

@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -45,7 +46,10 @@ class PoolLabel:
 
 @dataclass(frozen=True)
 class RecordLabel:
-    """An LLM's greedy answer to one pseudo-query when shown one earlier record only."""
+    """An LLM's greedy answer to one pseudo-query when shown one earlier record only.
+
+    Made on request, for one's own use: no stage reads it.
+    """
 
     llm: str
     user: str
@@ -112,7 +116,7 @@ def _lines(path: Path, needed: set[str]) -> Iterator[JsonDict]:
             if missing := needed - set(row):
                 raise ValueError(f"no {', '.join(sorted(missing))}")
             yield row
-    except (OSError, EOFError, ValueError) as err:
+    except (OSError, EOFError, zlib.error, ValueError) as err:
         raise BundleError(
             f"{path} holds no labels ({err}); expected what stage label leaves. Run it again: "
             "python -m export build --only label."

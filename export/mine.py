@@ -18,12 +18,12 @@ import numpy as np
 
 from export.data import LEAST_EARLIER, LEAST_RECORDS, UserHistory, numbered, sample_users
 from export.priors import Labelled, fit_scale, label_reranker, priors_of_role, scaled
-from hydra_edge.active import BASELINE_FEATURE
 from hydra_edge.bundle import Bundle
 from hydra_edge.encoder import TextEncoder
 from hydra_edge.errors import BundleError, ConfigError
 from hydra_edge.features import feature_names
 from hydra_edge.llm.names import read_name
+from hydra_edge.population import BASELINE_FEATURE
 from hydra_edge.types import Float2d, JsonDict, Kind, Progress, Role
 
 UsersByTask = Mapping[str, Sequence[UserHistory]]
@@ -38,7 +38,8 @@ class LlmPlan:
 
     ``text_users`` and ``label_users`` are users drawn of each task with free text, and with a
     closed set; ``queries`` are pseudo-queries of each. ``record_queries`` of a task's are asked
-    again with each of ``records`` single records, for the reranker; 0 is off.
+    again with each of ``records`` single records: labels for one's own use, which no stage reads;
+    0 is off.
     """
 
     name: str
@@ -94,7 +95,7 @@ def plan_for(name: str, sizes: str = "") -> LlmPlan:
     Parameters
     ----------
     sizes
-        The numbers of ``LlmPlan`` in order, ``80,40,4``.
+        The numbers of ``LlmPlan`` in order, ``80,40,4``, or with single records ``80,40,4,60,4``.
 
     Raises
     ------
@@ -107,8 +108,8 @@ def plan_for(name: str, sizes: str = "") -> LlmPlan:
     if len(parts) not in {3, 5} or not all(part.isdecimal() for part in parts):
         raise ConfigError(
             f"--pools {name}={sizes} is not understood; expected users of a text task, users of "
-            "a label task and queries of each, and optionally queries and records of single "
-            "records: 80,40,4 or 80,40,4,60,4. Correct it."
+            "a label task and queries of each, 80,40,4; and, for labels of single records that "
+            "no stage reads, queries and records of each, 80,40,4,60,4. Correct it."
         )
     return LlmPlan(name, *map(int, parts))
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -137,7 +136,9 @@ def pack(
     answers = {task: tuple(labels) for task, labels in sorted(closed_sets.items())}
     check_maps(arrays, names, card.dim, answers, source=Path(MAPS_FILE))
     out.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    _tidy(out)
+    staging = _staging(out)
+    staging.mkdir()
     try:
         shutil.copyfile(encoder, staging / ENCODER_FILE)
         shutil.copyfile(tokenizer, staging / TOKENIZER_FILE)
@@ -229,9 +230,25 @@ def refuse_other(out: Path) -> None:
         )
 
 
+def _staging(out: Path) -> Path:
+    return out.with_name(f".{out.name}.part")
+
+
+def _old(out: Path) -> Path:
+    return out.with_name(f".{out.name}.old")
+
+
+def _tidy(out: Path) -> None:
+    """Undo what a run left that was killed: half of a bundle, or a move half made."""
+    shutil.rmtree(_staging(out), ignore_errors=True)
+    if _old(out).exists() and not out.exists():
+        _old(out).rename(out)
+    shutil.rmtree(_old(out), ignore_errors=True)
+
+
 def _replace(staging: Path, out: Path) -> None:
     """Move the new folder into place; the old one goes only when the new one is there."""
-    old = staging.with_name(staging.name + ".old")
+    old = _old(out)
     if out.exists():
         out.rename(old)
     try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
@@ -59,17 +60,17 @@ def label_reranker(
     out = []
     for done, user in enumerate(users, start=1):
         engine = engine_for(user, bundle, encoder)
-        history = engine.history(engine.task(user.task))
-        data = proxy_data(
-            engine.features["reranker"], history, engine.lexical(history), limit=limit
-        )
+        with closing(engine.store):
+            history = engine.history(engine.task(user.task))
+            data = proxy_data(
+                engine.features["reranker"], history, engine.lexical(history), limit=limit
+            )
         bounds = data.groups.offsets
         items = tuple(
             (data.groups.features[a:b].astype(np.float32), data.groups.utilities[a:b])
             for a, b in itertools.pairwise(bounds)
         )
         out.append(Labelled(user.user, user.task, history.task.kind, items))
-        engine.store.close()
         report("reranker labels", done, len(users))
     return out
 

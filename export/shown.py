@@ -10,6 +10,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -33,10 +34,10 @@ def read_shown(folder: Path) -> dict[tuple[str, str, str], tuple[str, ...]]:
     if not path.exists():
         return {}
     try:
-        with gzip.open(path, "rt", encoding="utf-8") as stream:
+        with gzip.open(path, "rt", encoding="utf-8", errors="surrogatepass") as stream:
             rows = [json.loads(line) for line in stream]
         return {(r["task"], r["user"], r["query"]): tuple(r["shown"]) for r in rows}
-    except (OSError, EOFError, ValueError, KeyError, TypeError) as err:
+    except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError) as err:
         raise HydraError(
             f"{path} cannot be read: {err}. Expected what stage label leaves. Remove it: then "
             "only prompts that are the same here are replayed."
@@ -53,7 +54,7 @@ def add_shown(folder: Path, shown: Shown) -> None:
         for (task, user, query), ids in sorted({**known, **shown}.items()):
             row = {"task": task, "user": user, "query": query, "shown": ids}
             line = json.dumps(row, ensure_ascii=False, separators=(",", ":"))
-            stream.write(f"{line}\n".encode())
+            stream.write(f"{line}\n".encode("utf-8", "surrogatepass"))  # an id may be any text
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / f".{SHOWN_FILE}.tmp"
     temporary.write_bytes(content.getvalue())

@@ -30,10 +30,10 @@ from export.ladder.rungs import (
 from export.metalearn import Recipe, learn_maps
 from export.priors import TOP, Labelled, Scale, fit_scale
 from export.train import MAP_TAU
-from hydra_edge.active import BASELINE_FEATURE
 from hydra_edge.evaluate import top_utility
 from hydra_edge.features import feature_names
 from hydra_edge.heads import Groups, Prior, choose_prior_scale
+from hydra_edge.population import BASELINE_FEATURE
 from hydra_edge.types import Double1d, Double2d, Kind, Progress, Role
 
 INNER = 2  # folds of the training users, on which a fold's settings are chosen

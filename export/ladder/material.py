@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
@@ -125,8 +126,9 @@ def reranker_people(
     whole, dim, out = _WholeVectors(neutral), neutral.manifest.dim, []
     for done, user in enumerate(users, start=1):
         engine = engine_for(user, neutral, encoder)
-        history = engine.history(engine.task(user.task))
-        data = proxy_data(whole, history, PastIndex(history), limit=limit)
+        with closing(engine.store):
+            history = engine.history(engine.task(user.task))
+            data = proxy_data(whole, history, PastIndex(history), limit=limit)
         made = []
         for position, (a, b) in zip(
             data.position.tolist(), itertools.pairwise(data.groups.offsets), strict=True
@@ -140,7 +142,6 @@ def reranker_people(
         known = {e.position: profile_before(history, e.position) for e in made}
         of_user = UserEpisodes(user.user, user.task, history.task.kind, tuple(made))
         out += _people([of_user], {(user.task, user.user): known})
-        engine.store.close()
         report("ladder: records", done, len(users))
     return out
 
@@ -180,9 +181,9 @@ def profiles_of(
     wanted = answers.queries
     for done, (place, positions) in enumerate(sorted(wanted.items()), start=1):
         engine = engine_for(by_place[place], neutral, encoder)
-        history = engine.history(engine.task(place[0]))
-        out[place] = {p: profile_before(history, p) for p in sorted(positions)}
-        engine.store.close()
+        with closing(engine.store):
+            history = engine.history(engine.task(place[0]))
+            out[place] = {p: profile_before(history, p) for p in sorted(positions)}
         report("ladder: profiles", done, len(wanted))
     return out
 

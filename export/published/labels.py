@@ -13,9 +13,8 @@ from dataclasses import dataclass
 
 from export.data import LEAST_EARLIER, LeakError, UserHistory
 from export.label import SAMPLING
-from hydra_edge.candidates import complete_within_context
+from hydra_edge.candidates import Sampling, complete_within_context
 from hydra_edge.llm import LLM
-from hydra_edge.pools import Sampling
 from hydra_edge.prompt import build_prompt
 from hydra_edge.retrieval import LexicalIndex, OkapiIndex
 from hydra_edge.tasks import TaskSpec, find_task

@@ -5,6 +5,7 @@ from typing import get_args
 
 import numpy as np
 import pytest
+from progress import quiet
 
 pytest.importorskip("onnx")
 from export.agreement import LIMITS, Sampled, compare, draw_sample, kendall
@@ -80,10 +81,6 @@ class Noised:
         return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
 
 
-def silent(_stage: str, _done: int, _total: int) -> None:
-    pass
-
-
 def test_compare_of_an_encoder_with_itself_finds_no_difference(
     meaning: Bundle, hash_encoder
 ) -> None:
@@ -110,7 +107,7 @@ def test_compare_of_an_encoder_with_itself_finds_no_difference(
 
 def test_compare_tells_little_noise_from_much(meaning: Bundle, hash_encoder) -> None:
     found = [
-        compare(meaning, hash_encoder, Noised(hash_encoder, size), sampled(), progress=silent)
+        compare(meaning, hash_encoder, Noised(hash_encoder, size), sampled(), progress=quiet)
         for size in (0.001, 0.1, 10.0)
     ]
     for role in get_args(Role):
@@ -123,7 +120,7 @@ def test_compare_tells_little_noise_from_much(meaning: Bundle, hash_encoder) -> 
 def test_check_names_what_an_encoder_of_noise_orders_otherwise(
     meaning: Bundle, hash_encoder
 ) -> None:
-    figures = compare(meaning, hash_encoder, Noised(hash_encoder, 10.0), sampled(), progress=silent)
+    figures = compare(meaning, hash_encoder, Noised(hash_encoder, 10.0), sampled(), progress=quiet)
     with pytest.raises(BundleError, match=r"kendall = .*expected 0\.9\d to 1\.0"):
         check(figures, LIMITS)
 
@@ -137,7 +134,7 @@ def test_compare_measures_the_change_by_what_is_chosen(meaning: Bundle, hash_enc
             queries = np.array([text.startswith("text on") for text in texts])
             return np.where(queries[:, None], -rows, rows)
 
-    figures = compare(meaning, hash_encoder, Turned(hash_encoder, 0), sampled(), progress=silent)
+    figures = compare(meaning, hash_encoder, Turned(hash_encoder, 0), sampled(), progress=quiet)
     assert figures["adapter_kendall"] == -1
     before, after = figures["adapter_utility_float32"], figures["adapter_utility_int8"]
     assert after < before

@@ -14,16 +14,13 @@ from typing import get_args
 
 import numpy as np
 import pytest
+from tiny_bert import word_pieces, write_model
 
 pytest.importorskip("torch")
 pytest.importorskip("optimum")
 
 import onnx
-import torch
 from onnx import numpy_helper
-from safetensors.torch import save_file
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-from transformers import BertConfig, BertModel
 
 import export.label
 from bench.guard import BenchError, check_not_trained_on
@@ -78,22 +75,8 @@ def write(path: Path, users: Iterable[str], n: int = 14, task: str = "paper_titl
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Make a tiny model of random weights, in the format of the real one."""
     folder = tmp_path_factory.mktemp("source")
-    config = BertConfig(
-        vocab_size=len(WORDS), hidden_size=WIDTH, num_hidden_layers=2, num_attention_heads=2,
-        intermediate_size=64, max_position_embeddings=64,
-    )  # fmt: skip
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = BertModel(config)
-    save_file(dict(model.state_dict()), folder / "model.safetensors", {"format": "pt"})
-    (folder / "config.json").write_text(config.to_json_string())
-    tokenizer = Tokenizer(
-        models.WordPiece({word: i for i, word in enumerate(WORDS)}, unk_token="[UNK]")
-    )
-    tokenizer.normalizer = normalizers.BertNormalizer()
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
-    tokenizer.save(str(folder / "tokenizer.json"))
+    write_model(folder, WORDS, width=WIDTH)
+    word_pieces(WORDS).save(str(folder / "tokenizer.json"))
     special = {
         f"{name}_token": f"[{name.upper()}]" for name in ("pad", "unk", "cls", "sep", "mask")
     }

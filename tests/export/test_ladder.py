@@ -7,52 +7,32 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
+import ladder_users
 import numpy as np
 import pytest
+from ladder_users import SIZE, everyone, history, material
+from progress import quiet
 
-torch = pytest.importorskip("torch")
+pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from safetensors.torch import save_file
 from scipy.optimize import minimize
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import BertConfig, BertModel
 
-from export.data import LeakError, UserHistory
+from export.data import LeakError
 from export.episodes import Episode, UserEpisodes
-from export.labels import PoolLabel
 from export.ladder.climb import Fold, Judged, Material, Trial, split
-from export.ladder.material import (
-    STATS,
-    Answers,
-    Person,
-    profile_before,
-    reranker_people,
-)
+from export.ladder.material import STATS, Person, profile_before, reranker_people
 from export.ladder.report import ALL, LEAST_USERS, by_task, markdown, summarize
-from export.ladder.run import Climb, Size, climb, climb_tuned, with_reranker
-from export.ladder.rungs import (
-    FREE,
-    LOWEST,
-    Fit,
-    ProfileMap,
-    Rows,
-    fit_joint,
-    fit_plain,
-    rungs_of,
-)
-from export.ladder.tuned import CutEncoder, Tuning, tune, worth_of
+from export.ladder.run import climb, with_reranker
+from export.ladder.rungs import FREE, LOWEST, Fit, ProfileMap, Rows, fit_joint, fit_plain, rungs_of
 from export.metalearn import Recipe
-from export.pack import Card, neutral_maps, pack
-from export.parity import TorchEncoder
 from export.priors import engine_for
 from hydra_edge.bundle import Bundle
 from hydra_edge.features import feature_names
-from hydra_edge.tasks import find_task
-from hydra_edge.types import Completion, Float1d, Record, Role
+from hydra_edge.types import Float1d
 
 pytestmark = pytest.mark.export
 
@@ -61,10 +41,7 @@ DIM, D = 4, len(feature_names("reranker"))
 TRIAL = Trial(taus=(0.1,), ridges=(1.0,), holds=(30.0, 300.0))
 RECIPE = Recipe(k=2, steps=5)
 Taste = Callable[[int], Float1d]
-
-
-def silent(_stage: str, _done: int, _total: int) -> None:
-    """Nobody watches a test."""
+neutral = ladder_users.neutral
 
 
 def person(name: str, taste: Float1d, sign: float, seed: int, queries: int = 8) -> Person:
@@ -94,7 +71,7 @@ def people(n: int, *, told: bool) -> list[Person]:
 
 
 def fold_of(of: Sequence[Person], inside: frozenset[str]) -> Fold:
-    return Fold.of(Material("reranker", of), inside, TRIAL, RECIPE, seed=0, report=silent)
+    return Fold.of(Material("reranker", of), inside, TRIAL, RECIPE, seed=0, report=quiet)
 
 
 def climbed(of: Sequence[Person]) -> dict:
@@ -231,7 +208,7 @@ def test_fold_user_on_both_sides_is_refused() -> None:
     of = people(6, told=True)
     outside, left = Material("reranker", of), Material("reranker", of[:1])
     with pytest.raises(LeakError, match="u00"):
-        Fold(outside, left, TRIAL, RECIPE, seed=0, report=silent)
+        Fold(outside, left, TRIAL, RECIPE, seed=0, report=quiet)
 
 
 def test_fold_queries_out_of_order_are_refused() -> None:
@@ -259,38 +236,6 @@ def test_fold_later_queries_do_not_change_what_a_head_is_fitted_on() -> None:
     assert len(before.personal) == len(late.episodes.episodes) - half
 
 
-PLACES = ("harbour", "bridge", "garden", "station", "market", "tower", "river")
-
-
-def history(user: str, task: str = "paper_title", n: int = 9) -> UserHistory:
-    seed = int(user[1:])
-    records = tuple(
-        Record(
-            f"what is at the {PLACES[(i * 3 + seed) % 7]} {i}",
-            PLACES[(i + seed) % 3] if task == "movie_tag" else f"the {PLACES[(i + seed) % 7]}",
-            task, id=f"{user}-{i}", time=float(i),
-        )
-        for i in range(n)
-    )  # fmt: skip
-    return UserHistory(user, task, records)
-
-
-@pytest.fixture(scope="module")
-def neutral(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """A base that knows nothing of people."""
-    from hydra_edge.bundle import load_bundle
-
-    shipped = load_bundle()
-    features: dict[Role, tuple[str, ...]] = {
-        "reranker": feature_names("reranker"), "adapter": feature_names("adapter"),
-    }  # fmt: skip
-    return pack(
-        tmp_path_factory.mktemp("base") / "neutral",
-        encoder=shipped.encoder_path, tokenizer=shipped.tokenizer_path,
-        card=Card(384, "mean", 128, {}, {}), maps=neutral_maps(features), features=features,
-    )  # fmt: skip
-
-
 def test_reranker_people_know_nothing_of_later_records(
     neutral: Bundle, hash_encoder: object
 ) -> None:
@@ -298,7 +243,7 @@ def test_reranker_people_know_nothing_of_later_records(
     other = replace(whole.records[-1], input="quite another text", output="and another answer")
     changed = replace(whole, records=(*whole.records[:-1], other))
     first, second = (
-        reranker_people([u], neutral, hash_encoder, 5, silent)[0] for u in (whole, changed)
+        reranker_people([u], neutral, hash_encoder, 5, quiet)[0] for u in (whole, changed)
     )
     assert first.profiles.shape == (5, 2 * 384 + len(STATS))
     np.testing.assert_array_equal(first.profiles, second.profiles)
@@ -312,40 +257,9 @@ def test_reranker_people_know_nothing_of_later_records(
     assert not np.array_equal(profile_before(known, 8), profile_before(known, 7))
 
 
-@dataclass(frozen=True)
-class Shop:
-    """As much of a workshop as the ladder looks at."""
-
-    neutral: Bundle
-    encoder: object
-
-
-def material(neutral: Bundle, encoder: object, users: Sequence[UserHistory]) -> Climb:
-    pools = []
-    for user in users:
-        for position in range(4, 9):
-            shown = tuple(r.id for r in user.records[position - 2 : position])
-            texts = ("the harbour", user.records[position].output, "the tower of the river")
-            answers = tuple(Completion(t, greedy=i == 0) for i, t in enumerate(texts))
-            record = user.records[position]
-            pools.append(
-                PoolLabel("llm", user.user, record.id, position, shown, answers, user.task)
-            )
-    by_place = {(u.task, u.user): u for u in users}
-    closed = [u for u in users if u.task == "movie_tag"]
-    return Climb(Shop(neutral, encoder), list(users), Answers(pools, by_place, closed, 4, {}))
-
-
-SIZE = Size(folds=2, dims=(2,), reranker_queries=5, closed_queries=4, tuned_users=3, tuned_left=3)
-
-
-def everyone() -> list[UserHistory]:
-    return [history(f"u{i}", task) for task in ("movie_tag", "paper_title") for i in range(8)]
-
-
 def test_climb_judges_both_roles_and_closed_sets(neutral: Bundle, hash_encoder: object) -> None:
     of = material(neutral, hash_encoder, everyone())
-    figures = climb(of, SIZE, silent, recipe=RECIPE)
+    figures = climb(of, SIZE, quiet, recipe=RECIPE)
     assert set(figures) == {"reranker", "adapter", "closed"}
     assert set(figures["closed"]) == {ALL, "movie_tag"}
     for what in ("reranker", "adapter"):
@@ -367,118 +281,13 @@ def test_with_reranker_is_the_same_whatever_a_user_left_out_wrote(
     bases = []
     for inside in (frozenset({"u0"}), frozenset({"u7"})):
         for of in (users, other):
-            records = reranker_people(of, neutral, hash_encoder, 5, silent)
+            records = reranker_people(of, neutral, hash_encoder, 5, quiet)
             bases.append(with_reranker(neutral, fold_of(records, inside)))
     left_out, kept = bases[:2], bases[2:]
     mean = "reranker.prior.paper_title.mean"
     for name in (mean, "reranker.scale.mean", "reranker.scale.std"):
         np.testing.assert_array_equal(left_out[0].array(name), left_out[1].array(name))
     assert not np.array_equal(kept[0].array(mean), kept[1].array(mean))
-
-
-# The encoder.
-
-WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefgh", *PLACES, "what", "is", "at",
-         "the", "of", *"0123456789")  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Make a tiny model of random weights, in the format of the real one."""
-    folder = tmp_path_factory.mktemp("source")
-    config = BertConfig(
-        vocab_size=len(WORDS), hidden_size=384, num_hidden_layers=2, num_attention_heads=2,
-        intermediate_size=32, max_position_embeddings=32,
-    )  # fmt: skip
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = BertModel(config)
-    save_file(dict(model.state_dict()), folder / "model.safetensors", {"format": "pt"})
-    (folder / "config.json").write_text(config.to_json_string())
-    known = {word: i for i, word in enumerate(WORDS)}
-    tokenizer = Tokenizer(models.WordLevel(known, unk_token="[UNK]"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
-    tokenizer.save(str(folder / "tokenizer.json"))
-    special = {
-        f"{name}_token": f"[{name.upper()}]" for name in ("pad", "unk", "cls", "sep", "mask")
-    }
-    stated = {"tokenizer_class": "PreTrainedTokenizerFast", **special}
-    (folder / "tokenizer_config.json").write_text(json.dumps(stated))
-    return folder
-
-
-def test_cut_encoder_is_the_model_itself(source: Path) -> None:
-    texts = ["the harbour", "a b c d e f g h a b c d e f g h a b c d", "tower", ""]
-    cut = CutEncoder(source, 16)
-    cut.keep(texts, progress=silent)
-    expected = TorchEncoder(source, 16).encode(texts)
-    np.testing.assert_allclose(cut.snapshot("x").encode(texts), expected, atol=2e-3)
-
-
-def by_letter(user: str, seed: int) -> UserHistory:
-    """Make a user whose output follows the first letter of an input; the rest says nothing."""
-    rng = np.random.default_rng(seed)
-    records = []
-    for i in range(16):
-        letter = int(rng.integers(0, 4))
-        noise = " ".join(rng.choice(PLACES, 6).tolist())
-        records.append(
-            Record(f"{'abcd'[letter]} {noise}", PLACES[letter], "movie_tag", id=f"{user}-{i}")
-        )
-    return UserHistory(user, "movie_tag", tuple(records))
-
-
-def helped(cut: CutEncoder, users: Sequence[UserHistory]) -> float:
-    """Return what the nearest earlier record is worth, by input alone."""
-    found = []
-    for user in users:
-        rows = cut.snapshot("x").encode([r.input for r in user.records])
-        for i in range(4, len(rows)):
-            near = int(np.argmax(rows[:i] @ rows[i]))
-            found.append(user.records[near].output == user.records[i].output)
-    return float(np.mean(found))
-
-
-def test_tune_learns_what_makes_records_help_users_it_has_not_seen(source: Path) -> None:
-    cut = CutEncoder(source, 16)
-    users, others = ([by_letter(f"u{i}", i) for i in part] for part in (range(12), range(50, 58)))
-    cut.keep([t for u in (*users, *others) for r in u.records for t in (r.input, r.output)],
-             progress=silent)  # fmt: skip
-    task = find_task("movie_tag", outputs=PLACES)
-    how = Tuning(epochs=8, rate=1e-2, records=16)
-    before, kept = helped(cut, others), cut.snapshot("before")
-    text = users[0].records[0].input
-    was = kept.encode([text])
-    losses = tune(cut, [(u, task) for u in users], how, seed=0, progress=silent)
-    assert len(losses) == 8 * 12
-    assert np.mean(losses[-12:]) < np.mean(losses[:12])
-    assert helped(cut, others) > before + 0.15
-    np.testing.assert_array_equal(kept.encode([text]), was)
-    assert not np.allclose(cut.snapshot("after").encode([text]), was, atol=1e-3)
-
-
-def test_worth_of_later_records_is_hidden() -> None:
-    user = by_letter("u0", 0)
-    worth = worth_of(user, find_task("movie_tag", outputs=PLACES), 16).numpy()
-    assert (worth[np.triu_indices(16)] == -1.0).all()
-    earlier = np.tril_indices(16, k=-1)
-    shown = worth[earlier][earlier[0] >= 2]
-    assert set(np.unique(shown)) == {0.0, 1.0}
-
-
-def test_climb_tuned_judges_both_encoders_on_the_same_users_left_out(
-    neutral: Bundle, source: Path, hash_encoder: object
-) -> None:
-    of = material(neutral, hash_encoder, everyone())
-    cut = CutEncoder(source, 16)
-    figures, losses = climb_tuned(of, cut, SIZE, Tuning(epochs=1), silent)
-    assert len(losses) == 6  # three users of each of two tasks
-    for what in ("reranker", "adapter"):
-        found = figures[what][ALL]
-        assert found["encoder_tuned"]["tops"] == "encoder_as_it_is"
-        assert found["encoder_tuned"]["users"] == found["encoder_as_it_is"]["users"]
-        assert not found["encoder_tuned"]["pays"]  # three users a task are too few to say so
 
 
 def export(*arguments: object) -> subprocess.CompletedProcess[str]:

@@ -105,6 +105,12 @@ def test_export_build_that_cannot_run_says_why_on_one_line(
     assert not (tmp_path / "base").exists()
 
 
+def test_export_build_says_that_labels_of_single_records_are_for_ones_own_use() -> None:
+    told = " ".join(export("build", "--help").stdout.replace("│", " ").split())
+    assert "RECORD_QUERIES,RECORDS" in told
+    assert "for your own use: no stage reads these labels. Without them none is asked for" in told
+
+
 def test_export_answers_packs_what_has_grown(tmp_path: Path) -> None:
     (tmp_path / "m.jsonl").write_text('{"k":"b","g":true,"c":[]}\n{"k":"a","g":true,"c":[]}\n')
     assert "m.jsonl.gz: 2 answers" in export("answers", "--folder", tmp_path).stderr

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -74,6 +75,39 @@ def test_pack_never_replaces_what_is_no_bundle(source: Path, tmp_path: Path, kin
     with pytest.raises(BundleError, match="is not a bundle"):
         make(source, out)
     assert (out if kind == "file" else out / "letters").read_text() == "letters"
+
+
+@pytest.mark.parametrize("moved", [0, 1])
+def test_pack_killed_while_it_delivers_leaves_nothing_to_the_next(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moved: int
+) -> None:
+    """``moved``: how many of the two moves were made before."""
+    home, after, left = tmp_path / "home", tmp_path / "after", []
+    old = make(source, home / "out")
+    rename = Path.rename
+
+    def killed(path: Path, target: Path) -> None:
+        if len(left) == moved and not after.exists():
+            shutil.copytree(home, after)  # what is there when the process is gone
+            raise SystemExit
+        left.append(path)
+        rename(path, target)
+
+    maps = {**neutral_maps(FEATURES), "adapter.scale.mean": np.ones(1, np.float32)}
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", killed)
+        with pytest.raises(SystemExit):
+            make(source, home / "out", maps=maps)
+    assert len(list(after.iterdir())) == 2
+    bad = {**neutral_maps(FEATURES), "adapter.scale.std": np.zeros(1, np.float32)}
+    with pytest.raises(BundleError, match="feature_version is 0"):
+        make(source, after / "out", feature_version=0)
+    assert [path.name for path in after.iterdir()] == ["out"]
+    assert load_bundle(after / "out").base_id == old.base_id, "what stood there is back"
+    with pytest.raises(BundleError, match="not above 0"):
+        make(source, after / "out", maps=bad)
+    assert make(source, after / "out", maps=maps).base_id != old.base_id
+    assert [path.name for path in after.iterdir()] == ["out"]
 
 
 def test_pack_that_fails_leaves_the_old_bundle(source: Path, tmp_path: Path) -> None:

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from progress import quiet
+from tiny_bert import word_pieces, write_model
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 from safetensors.torch import load_file, save_file
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from torch import nn
-from transformers import BertConfig, BertModel
 
 from bench.published import Published
 from export.cache import CachedLLM
@@ -54,21 +54,8 @@ def source(tmp_path: Path) -> Path:
     """A model folder: BERT of two layers, random weights, a vocabulary of thirty words."""
     folder = tmp_path / "source"
     folder.mkdir()
-    config = BertConfig(
-        vocab_size=len(WORDS), hidden_size=WIDTH, num_hidden_layers=2, num_attention_heads=2,
-        intermediate_size=64, max_position_embeddings=64,
-    )  # fmt: skip
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = BertModel(config)  # with a pooling layer, as the real one has
-    save_file(dict(model.state_dict()), folder / "model.safetensors")
-    (folder / "config.json").write_text(config.to_json_string())
-    words = {word: i for i, word in enumerate(WORDS)}
-    tokenizer = Tokenizer(models.WordPiece(words, unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer()
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
-    tokenizer.save(str(folder / "tokenizer.json"))
+    write_model(folder, WORDS, width=WIDTH)
+    word_pieces(WORDS).save(str(folder / "tokenizer.json"))
     return folder
 
 
@@ -105,10 +92,6 @@ def write(path: Path, users: int, n: int, task: str = "paper_title") -> Path:
 def echo(prompt: Prompt, n: int) -> list[str]:
     shown = [shot.output for shot in reversed(prompt.shots)] or ["title"]
     return [shown[i % len(shown)] for i in range(n)]
-
-
-def quiet(_stage: str, _done: int, _total: int) -> None:
-    """Say nothing."""
 
 
 # The model -----------------------------------------------------------------------------------

@@ -11,8 +11,10 @@ from types import SimpleNamespace
 import pytest
 
 from bench.datasets import TaskData, draw_tasks, read_files
+from export.data import UserHistory
 from hydra_edge.prompt import Prompt
 from hydra_edge.store import Store
+from hydra_edge.types import Record
 
 TOPICS = ("harbour", "meadow", "furnace", "library")
 LABELS = ("amber", "blue", "crimson", "dun")
@@ -57,13 +59,18 @@ def data_of(tmp_path: Path, *users: list[dict[str, object]]) -> TaskData:
     return data
 
 
+def of_rows(rows: list[dict[str, object]]) -> UserHistory:
+    """Make a user's history of their rows, without a file."""
+    records = tuple(
+        Record(str(r["input"]), str(r["output"]), str(r["task"]), str(r["id"]), float(i))
+        for i, r in enumerate(rows)
+    )
+    return UserHistory(str(rows[0]["user"]), str(rows[0]["task"]), records)
+
+
 @pytest.fixture
 def labels(tmp_path: Path) -> TaskData:
     return data_of(tmp_path, *(label_rows(i, 26) for i in range(3)))
-
-
-def quiet(_stage: str, _done: int, _total: int) -> None:
-    """Say nothing."""
 
 
 def answer(prompt: Prompt, n: int) -> list[str]:

@@ -217,11 +217,52 @@ def test_draw_tasks_earlier_answers_all_numbers_make_a_rating(
     assert (data.spec.kind, data.spec.labels) == ("rating", labels)
 
 
-def test_draw_tasks_one_earlier_answer_that_is_no_number_makes_no_rating(tmp_path: Path) -> None:
-    answers = [["1", "2", "3", "4", "n/a", "5", "1", "2", *"1234"] for _ in range(2)]
+def test_draw_tasks_some_answers_that_are_no_numbers_make_no_rating(tmp_path: Path) -> None:
+    answers = [["1", "2", "3", "4", "n/a", "5", "n/a", "2", *"1234"] for _ in range(2)]
     (data,) = draw(read_files([write(tmp_path / "a.jsonl", *rated(answers))]))
+    assert (data.spec.kind, set(data.spec.labels)) == ("label", {*"12345", "n/a"})
+    assert data.note.startswith("inferred as label, 6 labels, from 16 answers; give --task-spec")
+
+
+# Few of the answers come before the queries: too few of them to tell labels by.
+MOODS = ("bad", "meh", "good", "great")
+SMALL = ([[MOODS[(u + i) % 4] for i in range(10)] for u in range(3)], [[*("yn?" * 4), "y", "n"]])
+
+
+@pytest.mark.parametrize("answers", SMALL)
+def test_draw_tasks_few_labels_are_labels_in_a_small_file_too(
+    tmp_path: Path, answers: list[list[str]]
+) -> None:
+    for of_user in answers:
+        of_user[-1] = "zinc"  # only ever a target
+    users = read_files([write(tmp_path / "a.jsonl", *rated(answers, "mood"))])
+    (data,) = draw(users, queries=7)
+    assert data.spec.kind == "label"
+    assert set(data.spec.labels) == {a for of_user in answers for a in of_user} - {"zinc"}
+    more = [[*of_user[:-7], *of_user] for of_user in answers]
+    (same,) = draw(read_files([write(tmp_path / "b.jsonl", *rated(more, "mood"))]), queries=7)
+    assert replace(data.spec, labels=()) == replace(same.spec, labels=()), "asked for alike"
+
+
+def test_draw_tasks_labels_before_and_titles_after_are_text(tmp_path: Path) -> None:
+    answers = [[*("yn" * 4), *(f"title {i} of {u}" for i in range(4))] for u in range(3)]
+    (data,) = draw(read_files([write(tmp_path / "a.jsonl", *rated(answers, "mood"))]))
     assert data.spec.kind == "text"
-    assert data.note.startswith("inferred as text from 16 answers, 6 distinct; give --task-spec")
+
+
+def test_draw_tasks_nobody_of_one_task_has_enough_is_told_where_asked_for(tmp_path: Path) -> None:
+    users = read_files([write(tmp_path / "a.jsonl", label_rows(0, 6), text_rows(0, 20))])
+    left_out: dict[str, str] = {}
+    (data,) = draw(users, left_out=left_out)
+    assert data.name == "paper_title"
+    assert left_out == {
+        "colour_of_day": "No user of colour_of_day can be measured: the longest history has 6 "
+        "records; expected 7 (4 queries and 3 before them)."
+    }
+    with pytest.raises(BenchError, match=r"No user of colour_of_day .* Lower --queries"):
+        draw(users)
+    with pytest.raises(BenchError, match=r"No user of colour_of_day .* No user of paper_title"):
+        draw(users, queries=20, left_out=left_out)
 
 
 SENTENCES = [f"I would say that this one is a film of kind {i}" for i in range(5)]
@@ -230,8 +271,8 @@ SENTENCES = [f"I would say that this one is a film of kind {i}" for i in range(5
 @pytest.mark.parametrize(
     ("outputs", "told"),
     [
-        ([f"title {i}" for i in range(40)], "text from 32 answers, 32 distinct"),
-        (SENTENCES * 8, "text from 32 answers, 5 distinct"),
+        ([f"title {i}" for i in range(40)], "text from 40 answers, 40 distinct"),
+        (SENTENCES * 8, "text from 40 answers, 5 distinct"),
         (["yes", "no"] * 20, "label, 2 labels, from 32 answers"),
         (["10423", "88", "70001", "512", "33"] * 8,
          "rating, 5 levels from 33 to 70001, from 32 answers"),

@@ -119,3 +119,25 @@ def test_read_lamp_folders_histories_too_short_say_so(tmp_path: Path) -> None:
 def test_read_lamp_folders_without_questions_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(BenchError, match="expected a folder of LaMP files"):
         read_lamp(tmp_path)
+
+
+def test_read_lamp_folders_people_of_two_folders_have_names_of_their_own(tmp_path: Path) -> None:
+    # LaMP's two separations number their questions alike, and call their files alike.
+    lamp(tmp_path / "time", profile("a", 12), profile("b", 12))
+    lamp(tmp_path / "user", profile("c", 12), profile("d", 12))
+    found = read_lamp(tmp_path)
+    assert {user.user: user.records[0].output for user in found.users} == {
+        "dev_questions-0": "T1 a", "dev_questions-1": "T1 b",
+        "dev_questions-0 (2)": "T1 c", "dev_questions-1 (2)": "T1 d",
+    }  # fmt: skip
+
+
+def test_read_lamp_folders_people_of_one_id_in_one_file_are_each_read(tmp_path: Path) -> None:
+    folder = lamp(tmp_path / "LaMP_5", profile("a", 12), profile("b", 12))
+    path = folder / "dev_questions.json"
+    people = [person | {"id": "7"} for person in json.loads(path.read_text())]
+    path.write_text(json.dumps(people))
+    found = read_lamp(tmp_path)
+    assert {user.user: user.records[0].output for user in found.users} == {
+        "dev_questions-7": "T1 a", "dev_questions-7 (2)": "T1 b",
+    }  # fmt: skip

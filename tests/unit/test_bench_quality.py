@@ -11,7 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from bench_users import answer, label_rows, stores_closed, text_rows, write
+import quality_runner
+from bench_users import label_rows, text_rows, write
 from rich.console import Console
 from typer.testing import CliRunner
 
@@ -35,42 +36,7 @@ ROWS = {
 INTERVAL = {"mean", "low", "high"}
 
 
-@pytest.fixture
-def llm(scripted):
-    return scripted(answer)
-
-
-@pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hash_encoder, llm):
-    """Run the command on fakes; ``opened`` counts the models it opened."""
-    opened: list[str] = []
-
-    def open_llm(name, _config, _paths):
-        opened.append(name)
-        return llm
-
-    monkeypatch.setattr("export.cache.open_llm", open_llm)
-    monkeypatch.setattr(bench.quality, "Encoder", lambda _bundle: hash_encoder)
-
-    def call(*options: object, out: str = "out.json", code: int = 0):
-        words = [
-            "--llm", "scripted", "--users", "3", "--queries", "3", "--fit-pools", "3",
-            "--cache", tmp_path / "cache", "--json", tmp_path / out, "--no-plot", *options,
-        ]  # fmt: skip
-        with stores_closed():
-            result = CliRunner().invoke(app, [str(w) for w in words])
-        if result.exception is not None and not isinstance(result.exception, SystemExit):
-            raise result.exception
-        assert result.exit_code == code, result.output
-        return json.loads((tmp_path / out).read_text()), result.output
-
-    call.opened = opened
-    return call
-
-
-@pytest.fixture
-def labels(tmp_path: Path) -> Path:
-    return write(tmp_path / "never_seen.jsonl", *(label_rows(i, 24) for i in range(4)))
+llm, run, labels = quality_runner.llm, quality_runner.run, quality_runner.labels
 
 
 def check_schema(figures: dict) -> None:
@@ -309,7 +275,7 @@ def test_quality_says_that_text_was_inferred_from_answers_like_labels(run, tmp_p
     figures, output = run("--data", write(tmp_path / "a.jsonl", *rows))
     assert figures["tasks"]["mood"]["kind"] == "text"
     assert (
-        "mood: inferred as text from 8 answers, 4 distinct; give --task-spec to say otherwise"
+        "mood: inferred as text from 14 answers, 6 distinct; give --task-spec to say otherwise"
         in output.splitlines()
     )
 
@@ -388,15 +354,6 @@ def test_quality_json_that_is_a_folder_is_refused_before_measuring(
     # The message stands in a box, whose lines break where the folder's name is long.
     assert "is a directory" in " ".join(result.output.replace("│", " ").split())
     assert not run.opened
-
-
-def test_quality_user_who_fails_is_shown_and_written(run, labels: Path, llm) -> None:
-    llm.fail_next = 1
-    figures, output = run("--data", labels)
-    assert figures["complete"], "nothing is missing: this is how the LLM answers"
-    (failed,) = figures["tasks"]["colour_of_day"]["users_failed"].items()
-    assert failed[1] == "scripted failure"
-    assert f"NOT MEASURED: user {failed[0]}" in output
 
 
 def test_quality_of_one_user_leaves_out_what_takes_two(run, labels: Path) -> None:

@@ -29,7 +29,7 @@ def costs(base: str) -> list[tuple[str, dict[str, Any]]]:
     return [
         ("speed", {"base_id": base, "targets": [],
                    "machine": {"clock": "wall", "cores": 2, "processor": "P"}}),
-        ("decoding", {"base_id": base, "decode": {}}),
+        ("decoding", {"base_id": base, "decode": {}, "machine": {"llm_threads": 2}}),
         ("growth", {"base_id": base, "clock": "wall", "threads": 1, "scale": {}}),
     ]  # fmt: skip
 

@@ -16,12 +16,12 @@ from bench_users import (
     answer,
     data_of,
     label_rows,
-    quiet,
     stores_closed,
     text_rows,
 )
 from llm_server import Handler, Seen, Server, completion
 from llm_server import answer as reply
+from progress import quiet
 
 from bench.case import POOLS, PROFILE_TASK, SAMPLING, Case, Sampled, profile_prompt
 from bench.guard import BenchError, Watched
@@ -365,9 +365,7 @@ def test_run_task_remote_answer_outside_the_set_counts_as_wrong(
         assert dict(zip(drawn.texts, drawn.weights, strict=True))[""] == outside
         for name in ("gated", "consensus", "oracle"):
             assert (query.answers[name].texts == ("",)) is (outside == 1), name
-    again = run_task(
-        replace(bench, llm=CachedLLM(None, path, name=llm.name), replay=True), data, quiet
-    )
+    again = run_task(replace(bench, llm=CachedLLM(None, path, name=llm.name)), data, quiet)
     assert summarise(again, 0) == task
 
 
@@ -398,15 +396,17 @@ def test_relative_gain_of_a_rating_is_that_of_its_mean_error(
     assert {q.task.span for r in run.results for q in r.queries} == {data.spec.span}
 
 
-def test_replay_tells_missing_answers_from_prompts_without_room(bench, labels, scripted) -> None:
+def test_answers_that_did_not_come_are_told_from_prompts_without_room(
+    bench, labels, scripted
+) -> None:
     def fails(prompt, n):
         if prompt.task.labels and "of 1" in prompt.query:
-            raise BackendError("not kept")
+            raise BackendError("burnt")
         if "of 2" in prompt.query:
             raise ContextLengthError("no room")
         return answer(prompt, n)
 
-    run = run_task(replace(bench, llm=scripted(fails), replay=True), labels, quiet)
+    run = run_task(replace(bench, llm=scripted(fails)), labels, quiet)
     assert sorted(run.failed) == ["u1", "u2"]
     assert run.missing == {"u1"}
     assert not summarise(run, 0)["complete"]
@@ -430,7 +430,7 @@ def test_user_whose_answers_without_records_are_missing_is_not_measured(
             raise BackendError("not kept")
         return answer(prompt, n)
 
-    given = replace(bench, llm=scripted(fails), fit_pools=0, replay=True)
+    given = replace(bench, llm=scripted(fails), fit_pools=0)
     run = run_task(given, labels, quiet)
     assert run.failed == {"u1": "not kept"}
     assert run.missing == {"u1"}

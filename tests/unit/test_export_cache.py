@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from export.cache import CachedLLM, answer_rows, answers_file, open_cached, pack_answers
-from hydra_edge.errors import BackendError, ConfigError, ContextLengthError
+from hydra_edge.errors import BackendError, ConfigError, ContextLengthError, HydraError
 from hydra_edge.prompt import Prompt, build_prompt
 from hydra_edge.tasks import BUILTIN
 from hydra_edge.types import Completion
@@ -169,3 +169,34 @@ def test_open_cached_replays_under_the_models_own_name(
 @pytest.mark.parametrize(("spec", "name"), [("smollm2", "smollm2-q8"), ("gemma3", "gemma3")])
 def test_open_cached_knows_the_bundled_models_names(tmp_path: Path, spec: str, name: str) -> None:
     assert open_cached(spec, answers_file(tmp_path, spec), replay=True).name == name
+
+
+def test_packed_answers_that_were_cut_short_are_told_by_name(
+    tmp_path: Path, scripted: Callable[..., object]
+) -> None:
+    path = tmp_path / "cache.jsonl"
+    CachedLLM(scripted(lambda _p, n: ["answer"] * n), path).complete(PROMPT, n=8)
+    pack_answers(path)
+    packed = tmp_path / "cache.jsonl.gz"
+    whole = packed.read_bytes()
+    for content in (whole[:-20], whole[:12] + bytes(30), b"no gzip", gzip.compress(b"\xff")):
+        packed.write_bytes(content)
+        for read in (lambda: CachedLLM(None, path, name="scripted"), lambda: answer_rows(path)):
+            with pytest.raises(HydraError, match=r"cache\.jsonl\.gz cannot be unpacked: .*anew"):
+                read()
+
+
+def test_answer_with_half_an_emoji_is_kept_as_it_came(
+    tmp_path: Path, scripted: Callable[..., object]
+) -> None:
+    path = tmp_path / "cache.jsonl"
+    inner = scripted(lambda _p, _n: ["bad\ud83d", "schön"])
+    first = CachedLLM(inner, path).complete(PROMPT, n=2)
+    again = CachedLLM(inner, path)
+    assert again.complete(PROMPT, n=2) == first
+    assert [c.text for c in first] == ["bad\ud83d", "schön"]
+    assert (again.asked, len(inner.prompts)) == (0, 1)
+    assert pack_answers(path) == 1
+    assert CachedLLM(None, path, name="scripted").complete(PROMPT, n=2) == first
+    CachedLLM(scripted(lambda _p, _n: ["schön"]), path).complete(PROMPT, seed=1)
+    assert "schön" in path.read_text(encoding="utf-8"), "other answers are written as before"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from progress import quiet
 
 from export.cache import CachedLLM
 from export.data import LeakError, UserHistory
@@ -57,10 +58,6 @@ def jobs(*users: UserHistory, back: int = 2, llm: str = "m") -> list[Job]:
         Job(llm, user, user.records[len(user.records) - 1 - b].id)
         for b in range(back) for user in users
     ]  # fmt: skip
-
-
-def quiet(_stage: str, _done: int, _total: int) -> None:
-    """Say nothing."""
 
 
 def echo(prompt: Prompt, n: int) -> list[str]:
@@ -265,7 +262,8 @@ def test_note_of_records_that_are_gone_is_passed_over(bundle: Bundle, hash_encod
 
 
 def test_notes_of_what_was_shown_add_up_and_give_equal_bytes(tmp_path: Path) -> None:
-    one, two = {("t", "u", "q1"): ("b", "a")}, {("t", "u", "q2"): ("a",)}
+    # An id may be any text, half of an emoji, too.
+    one, two = {("t", "u", "q1"): ("b", "a")}, {("t", "u\ud83d", "q2"): ("ä\ud83d",)}
     for folder, order in (("x", (one, two)), ("y", (two, one, one))):
         for shown in order:
             add_shown(tmp_path / folder, shown)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from progress import quiet
 
 from export.data import UserHistory
 from export.mine import (
@@ -50,10 +51,6 @@ def users(n: int = 6, records: int = 14, *tasks: str) -> dict[str, list[UserHist
         task: [history(f"u{i}", records, task) for i in range(n)]
         for task in tasks or ("paper_title",)
     }
-
-
-def quiet(_stage: str, _done: int, _total: int) -> None:
-    """Say nothing."""
 
 
 def test_questions_go_round_by_round_from_each_users_last_record() -> None:

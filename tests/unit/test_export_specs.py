@@ -54,6 +54,7 @@ def test_prompt_offers_what_others_answer_before_the_user_does(
     asks = prepare_pools(
         bundle, hash_encoder, [Job("m", told, told.records[-1 - i].id) for i in range(2)]
     )
+    assert asks
     assert all(set(ask.prompt.task.labels) == set(DESKS) for ask in asks)
 
 
