@@ -158,7 +158,7 @@ class CommitWindow(ttk.Frame):
             self._run(partial(self._record, self.generation, *text), self._show_gain, "Committing")
 
     def _record(self, asked: Generation, subject: str, body: str) -> Learned:
-        command = ["git", "-C", str(self.git.root), "commit", "--quiet", "--file=-"]
+        command = [self.git.program, "-C", str(self.git.root), "commit", "--quiet", "--file=-"]
         text = f"{subject}\n\n{body}\n"
         done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
         if done.returncode:

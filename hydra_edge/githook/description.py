@@ -16,7 +16,7 @@ from hydra_edge.githook.repository import Repository
 
 _PATCH_BYTES = 1 << 18  # of a larger change the beginning has to do
 _DIFF = (
-    "diff", "--cached", "--find-renames", "--no-ext-diff", "--no-textconv", "--no-color",
+    "diff", "--cached", "--no-ext-diff", "--no-textconv", "--no-color",
     "--ignore-submodules=all", "--src-prefix=a/", "--dst-prefix=b/",
 )  # fmt: skip
 _VERBS = {"A": "Add", "D": "Delete", "R": "Rename", "C": "Add"}
@@ -64,10 +64,13 @@ def describe_staged(repository: Repository) -> str:
     str
         Empty if nothing is staged. At most some 120 words, whatever the size of the change.
     """
-    return describe(
-        repository.read(*_DIFF, "--raw", "-z", limit=_PATCH_BYTES),
-        repository.read(*_DIFF, "--unified=0", "--patch", limit=_PATCH_BYTES),
-    )
+    # Renames are found by comparing texts, which a partial clone may not have.
+    for renames in ("--find-renames", "--no-renames"):
+        raw = repository.read(*_DIFF, renames, "--raw", "-z", limit=_PATCH_BYTES)
+        if raw:
+            patch = repository.read(*_DIFF, renames, "--unified=0", "--patch", limit=_PATCH_BYTES)
+            return describe(raw, patch)
+    return ""
 
 
 def describe(raw: str, patch: str) -> str:

@@ -30,8 +30,8 @@ from hydra_edge.githook.message import (
 from hydra_edge.githook.privacy import is_private
 from hydra_edge.githook.repository import Repository
 from hydra_edge.importers import ImportLog
-from hydra_edge.importers.base import Origin, build_record
-from hydra_edge.importers.git import drop_trailers
+from hydra_edge.importers.base import Origin
+from hydra_edge.importers.git import LOG, Commit, commit_of, is_by, is_unfinished, to_record
 from hydra_edge.learning import LEFT_OF_CHOICE
 from hydra_edge.personalizer import Personalizer
 from hydra_edge.privatefiles import write_private
@@ -42,7 +42,6 @@ PENDING = "hydra-edge-proposal.json"
 # What git says of where a message comes from: nothing yet, or a template below the subject.
 _OPEN = {"", "template"}
 _NO_EDITOR = ":"  # what git tells its hooks when it will start none
-_UNFINISHED = ("fixup!", "squash!", "amend!")
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,21 +166,17 @@ def learn_from_commit(
     file.unlink(missing_ok=True)
     if repository.ask("rev-parse", "--verify", "--quiet", "HEAD^1") != pending.head:
         return False
-    answer = repository.ask(
-        "log", "-1", "--no-show-signature", "--encoding=UTF-8", "--format=%H%n%at%n%ae%n%s%n%b"
-    )
-    sha, time, email, subject, body = (answer + "\n" * 4).split("\n", 4)
+    commit = commit_of(repository.ask(*LOG, "-1"))
     mine = repository.setting("user.email")
-    if not subject.strip() or subject.startswith(_UNFINISHED):
+    if not commit.subject.strip() or is_unfinished(commit):
         return False
-    if mine and email.casefold() != mine.casefold():
+    if mine and not is_by(commit, mine, exact=True):
         return False
     with open_person() as person:
-        fields = {"output": subject, "id": sha, "time": time, "input": drop_trailers(body)}
         with person.store.together():
-            answered = find_answer(person.store, pending.generation_id, None, subject)
+            answered = find_answer(person.store, pending.generation_id, None, commit.subject)
             answered = _as_proposed(answered)
-            record = _record(repository, person, answered, fields)
+            record = _record(repository, person, answered, commit)
             before = person.store.choice(answered.generation.id)
             if record is not None:
                 person.add([record])
@@ -201,14 +196,13 @@ def _as_proposed(answered: Answered) -> Answered:
 
 
 def _record(
-    repository: Repository, person: Personalizer, answered: Answered, fields: dict[str, str]
+    repository: Repository, person: Personalizer, answered: Answered, commit: Commit
 ) -> Record | None:
     """Return the commit as the importer reads it; without a body, the change stands in."""
-    task, query = answered.generation.task, answered.generation.query
+    made = answered.generation
     private = is_private(repository, person.store)  # as the import was; this one is no other
-    origin = Origin.of("git", repository.root, task, private=private)
-    given = {**fields, "input": fields["input"] or query}
-    return build_record(given, origin, ImportLog())
+    origin = Origin.of("git", repository.root, made.task, private=private)
+    return to_record(commit, origin, ImportLog(), without_body=made.query)
 
 
 def _replace(message: Path, text: str) -> None:

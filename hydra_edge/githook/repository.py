@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import IO, cast
 
 from hydra_edge.errors import ConfigError
+from hydra_edge.importers import gitprogram
 from hydra_edge.paths import expanded
-
-# Nothing a repository's settings name is started, and what git says does not depend on them.
-_OPTIONS = ("--no-pager", "-c", "core.fsmonitor=false", "-c", "core.quotepath=off")
-_QUIET = {"LC_ALL": "C", "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0"}
 
 
 class Repository:
@@ -28,6 +24,13 @@ class Repository:
     bare
         Whether one without a working tree will do.
 
+    Attributes
+    ----------
+    program
+        The git that is asked.
+    root
+        The top of the working tree; of a bare repository, and in a hook, the folder given.
+
     Raises
     ------
     ConfigError
@@ -35,16 +38,15 @@ class Repository:
     """
 
     def __init__(self, path: Path | None = None, *, bare: bool = False) -> None:
-        program = shutil.which("git")
+        program = gitprogram.program()
         if program is None:
             raise ConfigError(
                 "git is not installed. Expected the git program. Install it, for example: "
                 "apt install git."
             )
-        self._program = program
-        kept = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
-        self._elsewhere = kept | _QUIET
-        self._environment = self._elsewhere if path is not None else dict(os.environ) | _QUIET
+        self.program = program
+        self._elsewhere = gitprogram.environment(keep_git=False)
+        self._environment = gitprogram.environment(keep_git=path is None)
         self.root = Path.cwd() if path is None else expanded(path)
         if not self.root.is_dir():
             raise ConfigError(f"{self.root} is no folder. Expected a git repository. Check it.")
@@ -58,7 +60,7 @@ class Repository:
             self.root = self._place("--show-toplevel")
 
     def _command(self, *arguments: str) -> list[str]:
-        return [self._program, *_OPTIONS, *arguments]
+        return [self.program, *gitprogram.OPTIONS, *arguments]
 
     def ask(self, *arguments: str) -> str:
         """Return what git answers, without its last line break; empty if git refuses."""
@@ -152,7 +154,7 @@ class Repository:
 
     def has_any(self, commits: Iterable[str]) -> bool:
         """Return whether one of some hashes is of a commit in this repository; in doubt, True."""
-        # A partial clone would fetch what it lacks, were it not told that anything may be missing.
+        # A partial clone lacks what it has not fetched.
         done = self._run(
             "rev-list", "--no-walk", "--ignore-missing", "--missing=allow-any", "--stdin",
             told="".join(f"{commit}\n" for commit in commits).encode(),

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 import tempfile
 from collections import Counter
@@ -19,23 +18,17 @@ from pathlib import Path
 from typing import IO, cast
 
 from hydra_edge.errors import ConfigError, ImportFormatError
+from hydra_edge.importers import gitprogram
 from hydra_edge.importers.base import Origin, build_record, parse_time
 from hydra_edge.importers.log import ImportLog
 from hydra_edge.types import Record
 
-# A repository's config may name programs to run; these win over it.
-_GIT_OPTIONS = (
-    "--no-pager",
-    "-c", "core.fsmonitor=false",
-    "-c", "core.hooksPath=/dev/null",
-    "-c", "core.quotepath=off",
+_GIT_OPTIONS = (*gitprogram.OPTIONS, "-c", "core.hooksPath=/dev/null")
+# A subject is one line, so what comes after it is the body.
+LOG = (
+    "log", "--no-patch", "--no-notes", "--no-color", "--no-decorate", "--no-show-signature",
+    "--encoding=UTF-8", "--format=tformat:%H%n%at%n%an%n%ae%n%s%n%b",
 )  # fmt: skip
-_LOG_OPTIONS = (
-    "--no-patch", "--no-notes", "--no-color", "--no-decorate", "--no-show-signature",
-    "--encoding=UTF-8",
-)  # fmt: skip
-# NUL ends a commit; a subject is one line, so the rest is the body.
-_FORMAT = "--format=tformat:%H%n%at%n%an%n%ae%n%s%n%b"
 _HEAD = ("--end-of-options", "HEAD", "--")
 _UNFINISHED = ("fixup!", "squash!", "amend!")
 _TRAILER = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*[ \t]*:[ \t]*\S|\(cherry picked from commit ")
@@ -44,7 +37,9 @@ _CHOOSE = "Choose one of them: --author NAME (a part of the name or e-mail will 
 
 
 @dataclass(frozen=True, slots=True)
-class _Commit:
+class Commit:
+    """What git's log says of a commit, each part as it is written there."""
+
     sha: str
     time: str
     name: str
@@ -119,11 +114,11 @@ def _records_by(
     taken = 0
     for commit in _commits(repo):
         log.step()
-        if not _is_by(commit, wanted, exact=exact):
+        if not is_by(commit, wanted, exact=exact):
             others[f"{commit.name} <{commit.email}>"] += 1
             log.skip("by another author")
             continue
-        record = _to_record(commit, origin, log)
+        record = to_record(commit, origin, log)
         if record is None:
             continue
         taken += 1
@@ -152,18 +147,36 @@ def _as_made(records: Iterable[Record]) -> Iterator[Record]:
     yield from reversed(alike)
 
 
-def _is_by(commit: _Commit, wanted: str, *, exact: bool) -> bool:
+def commit_of(text: str) -> Commit:
+    """Read one commit of what git answers to ``LOG``."""
+    parts = text.split("\n", 5)
+    return Commit(*parts, *[""] * (6 - len(parts)))
+
+
+def is_by(commit: Commit, wanted: str, *, exact: bool) -> bool:
+    """Return whether an author is wanted: by the whole address, or a part of it or of the name."""
     wanted = wanted.casefold()
     if exact:
         return commit.email.casefold() == wanted
     return wanted in commit.name.casefold() or wanted in commit.email.casefold()
 
 
-def _to_record(commit: _Commit, origin: Origin, log: ImportLog) -> Record | None:
-    if commit.subject.startswith(_UNFINISHED):
+def is_unfinished(commit: Commit) -> bool:
+    """Return whether a commit is to be squashed into another one: its subject is not its own."""
+    return commit.subject.startswith(_UNFINISHED)
+
+
+def to_record(
+    commit: Commit, origin: Origin, log: ImportLog, *, without_body: str = ""
+) -> Record | None:
+    """Turn a commit into a record and count it; None if it is none.
+
+    ``without_body`` stands in for the body of a commit that has none.
+    """
+    if is_unfinished(commit):
         log.skip("fixup, squash or amend commit")
         return None
-    body = drop_trailers(commit.body)
+    body = drop_trailers(commit.body) or without_body
     if not body or not commit.subject.strip():
         log.skip("no body" if not body else "no subject")
         return None
@@ -214,7 +227,7 @@ def _listed(authors: Counter[str]) -> str:
 
 
 def _command(repo: Path, *arguments: str) -> list[str]:
-    program = shutil.which("git")
+    program = gitprogram.program()
     if program is None:
         raise ImportFormatError(
             "git is not installed. Expected the git program to read a repository with. "
@@ -223,22 +236,10 @@ def _command(repo: Path, *arguments: str) -> list[str]:
     return [program, *_GIT_OPTIONS, "-C", str(repo), *arguments]
 
 
-def _environment() -> dict[str, str]:
-    """Return our environment without GIT_*, which could point git elsewhere or at programs."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
-    return kept | {
-        "LC_ALL": "C",
-        "GIT_ALLOW_PROTOCOL": "none",  # a partial clone would fetch what it lacks
-        "GIT_NO_LAZY_FETCH": "1",
-        "GIT_OPTIONAL_LOCKS": "0",
-        "GIT_TERMINAL_PROMPT": "0",
-    }
-
-
 def _run(repo: Path, *arguments: str, may_fail: bool = False) -> str:
     done = subprocess.run(  # noqa: S603 - a list of our own words, never a shell
         _command(repo, *arguments),
-        env=_environment(),
+        env=gitprogram.environment(keep_git=False),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         check=False,
@@ -265,14 +266,14 @@ def _failure(repo: Path, stderr: bytes) -> ImportFormatError:
     )
 
 
-def _commits(repo: Path) -> Iterator[_Commit]:
+def _commits(repo: Path) -> Iterator[Commit]:
     """Stream the commits of HEAD, merges left out; git is stopped when the caller is."""
-    command = _command(repo, "log", "-z", "--no-merges", *_LOG_OPTIONS, _FORMAT, *_HEAD)
+    command = _command(repo, *LOG, "-z", "--no-merges", *_HEAD)
     with (
         tempfile.TemporaryFile() as complaints,  # a pipe nobody reads could fill up and block
         subprocess.Popen(  # noqa: S603 - a list of our own words, never a shell
             command,
-            env=_environment(),
+            env=gitprogram.environment(keep_git=False),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=complaints,
@@ -280,8 +281,7 @@ def _commits(repo: Path) -> Iterator[_Commit]:
     ):
         try:
             for message in _split_nul(cast("IO[bytes]", process.stdout)):
-                parts = message.decode("utf-8", "replace").split("\n", 5)
-                yield _Commit(*parts, *[""] * (6 - len(parts)))
+                yield commit_of(message.decode("utf-8", "replace"))
             code = process.wait()
         finally:
             process.kill()  # does nothing once it has ended by itself

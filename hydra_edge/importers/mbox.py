@@ -7,13 +7,14 @@ into. Mail is private unless the caller says otherwise.
 from __future__ import annotations
 
 import mailbox
+import re
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from email import message_from_bytes
 from email.message import Message
-from email.utils import getaddresses, parsedate_to_datetime
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Literal, TypeAlias, get_args
 
@@ -34,6 +35,10 @@ _TASKS: dict[Mode, str] = {"subject": "email_subject", "reply": "email_reply"}
 _EXPECTED = "an mbox file (mails that each begin with a 'From ' line)"
 _MAX_HEADER_BYTES = 2**20  # what comes later in a header says nothing
 _ENCRYPTED = "-----BEGIN PGP MESSAGE-----"
+# Each of them is read in one pass, whatever a header holds.
+_PIECE = re.compile(r"\\.|[^\\\"()]+|.", re.DOTALL)
+_ANGLED = re.compile(r"<([^<>]+)>")
+_BETWEEN_WORDS = re.compile(r"[\s<>();:]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,10 +288,47 @@ def _answers(mail: Message) -> bool:
     return any(header_text(mail[name]) for name in ("In-Reply-To", "References"))
 
 
-def _senders(mail: Message) -> list[str]:
-    """Return the addresses a mail says it is from."""
-    named = getaddresses([str(mail["From"] or "")])
-    return [address.casefold() for _, address in named if address]
+def _senders(mail: Message) -> set[str]:
+    """Return the addresses a mail says it is from; where it names none, what it says instead.
+
+    Not by ``email.utils``: how it takes a name that holds a comma, brackets or an address
+    depends on the patch level of Python, and whose mail this is must not.
+    """
+    said = " ".join(str(mail["From"] or "").split()).casefold()
+    plain = _without_asides(said).strip()
+    found = _addresses(plain) or _addresses(said) or _ANGLED.findall(plain) or [plain or said]
+    return set(found) - {""}
+
+
+def _addresses(text: str) -> list[str]:
+    """Find addresses in a list of them: those in ``<>`` where there are any, else bare ones."""
+    found: list[str] = []
+    for part in text.split(","):
+        angled = ["".join(each.split()).rpartition(":")[2] for each in _ANGLED.findall(part)]
+        found += [a for a in angled if _is_address(a)] or [
+            word for word in _BETWEEN_WORDS.split(part) if _is_address(word)
+        ]
+    return found
+
+
+def _is_address(word: str) -> bool:
+    return "@" in word.strip("@")
+
+
+def _without_asides(text: str) -> str:
+    """Leave out quoted names and comments: an address in them is nobody's."""
+    kept: list[str] = []
+    depth, quoted = 0, False
+    for piece in _PIECE.findall(text):
+        if piece == '"' and not depth:
+            quoted = not quoted
+        elif piece == "(" and not quoted:
+            depth += 1
+        elif piece == ")" and depth:
+            depth -= 1
+        elif not quoted and not depth:
+            kept.append(piece)
+    return "".join(kept)
 
 
 def _is_from(mail: Message, me: str) -> bool:

@@ -47,9 +47,11 @@ def test_commit_of_a_proposal_chosen_before_teaches_once(repo, person):
     assert choice.record_id == repo.git("rev-parse", "HEAD")
 
 
-def test_commit_edited_is_a_text_and_its_record_the_importers(repo, person):
+@pytest.mark.parametrize("date", ["@1700000000 +0000", "@2023 +0000", "@99999999999999 +0000"])
+def test_commit_edited_is_a_text_and_its_record_the_importers(repo, person, date):
     repo.write("parser.py", PARSER)
-    commit(repo, person, "Accept empty headers\n\nThey are\nvalid.\n\nSigned-off-by: A <a@b>\n")
+    text = "Accept empty headers\n\nThey are\nvalid.\n\nSigned-off-by: A <a@b>\n"
+    commit(repo, person, text, f"--date={date}")
     assert learn_from_commit(Repository(), Kept(person))
 
     (choice,) = person.store.choices("commit_subject")
