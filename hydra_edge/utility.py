@@ -10,6 +10,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 
@@ -23,6 +24,28 @@ _SOUTH_EAST = r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"
 # One token: a letter of such a script by itself, else a run of letters and digits. It is compiled
 # (for 4 ms) by the first text that needs it.
 _WORD = rf"[{_CJK}]|(?=\w)[{_SOUTH_EAST}]|[^\W_{_CJK}{_SOUTH_EAST}]+"
+# A text has the same words on every Python: those of this Unicode, the oldest supported one's.
+UNICODE = "14.0.0"
+# Where that has nothing and a later one, up to 17, has something: each such gap, whole.
+_YOUNGER = (
+    "["
+    r"\u088f\u0892-\u0897\u0c5b-\u0c5c\u0cd7-\u0cdc\u0cf3-\u0cff\u0ece-\u0ecf\u1acf-\u1aff"
+    r"\u1b4d-\u1b4f\u1b7f\u1c89-\u1c8f\u20c1-\u20cf\u2427-\u243f\u2b96\u2ffc-\u2fff\u31e4-\u31ef"
+    r"\ua7cb-\ua7cf\ua7d2\ua7d4\ua7da-\ua7f1\ufbc3-\ufbd2\ufd90-\ufd91\ufdc8-\ufdce"
+    r"\U000105bd-\U000105ff\U00010940-\U0001097f\U00010d3a-\U00010e5f\U00010eb2-\U00010eff"
+    r"\U0001123f-\U0001127f\U00011375-\U000113ff\U000116ca-\U000116ff\U00011af9-\U00011bff"
+    r"\U00011daa-\U00011edf\U00011ef9-\U00011faf\U0001342f\U00013439-\U000143ff"
+    r"\U00014647-\U000167ff\U00016b90-\U00016e3f\U00016e9b-\U00016eff\U00016ff2-\U00016fff"
+    r"\U000187f8-\U000187ff\U00018cd6-\U00018cff\U00018d09-\U0001afef\U0001b123-\U0001b14f"
+    r"\U0001b153-\U0001b163\U0001bca4-\U0001ceff\U0001d246-\U0001d2df\U0001df1f-\U0001dfff"
+    r"\U0001e02b-\U0001e0ff\U0001e300-\U0001e7df\U0001f6d8-\U0001f6dc\U0001f774-\U0001f77f"
+    r"\U0001f7d9-\U0001f7df\U0001f8b2-\U0001f8ff\U0001fa54-\U0001fa5f\U0001fa75-\U0001fa77"
+    r"\U0001fa87-\U0001fa8f\U0001faad-\U0001faaf\U0001fabb-\U0001fabf\U0001fac6-\U0001facf"
+    r"\U0001fada-\U0001fadf\U0001fae8-\U0001faef\U0001faf7-\U0001faff\U0001fbcb-\U0001fbef"
+    r"\U0001fbfa-\U0001ffff\U0002b739-\U0002b73f\U0002cea2-\U0002ceaf\U0002ebe1-\U0002f7ff"
+    r"\U0003134b-\U000e0000"
+    "]"
+)
 # ASCII is split several times faster by blanking out what is no letter or digit.
 _BLANKED = "".join(chr(i) if chr(i).isalnum() else " " for i in range(128))
 # Longer texts are compared by their opening: ROUGE-L is quadratic in the worst case.
@@ -39,12 +62,26 @@ def is_mark(letter: str) -> bool:
     return "VARIATION SELECTOR" not in unicodedata.name(letter, "")
 
 
+# Asked of every kind of letter in a text, so of few in many texts.
+@lru_cache(maxsize=4096)
+def _is_younger(letter: str) -> bool:
+    return re.match(_YOUNGER, letter) is not None
+
+
+@lru_cache(maxsize=4096)
+def _leaves_mark(letter: str) -> bool:
+    return any(map(is_mark, unicodedata.normalize("NFC", letter.lower())))
+
+
 def _words(text: str) -> list[str]:
     """Split a text beyond ASCII; the marks of letters stay with them."""
-    text = unicodedata.normalize("NFC", text)
-    marks = {letter for letter in set(text) if is_mark(letter)}
-    if not marks:
+    kinds = set(text)
+    if younger := [ord(letter) for letter in filter(_is_younger, kinds)]:
+        text = text.translate(dict.fromkeys(younger, " "))
+    given, text = text, unicodedata.normalize("NFC", text.lower())
+    if not any(map(_leaves_mark, kinds)):
         return re.findall(_WORD, text)
+    marks = set(filter(is_mark, kinds if text == given else set(text)))
     # A class of all marks would take longer to compile than it takes to look past them.
     letters = [i for i, letter in enumerate(text) if letter not in marks]
     plain = "".join([text[i] for i in letters])
@@ -58,7 +95,7 @@ def tokens(text: str, limit: int | None = MAX_TOKENS) -> list[str]:
     head = text if limit is None else text[: limit * 20]
     if head.isascii():
         return head.lower().translate(_BLANKED).split()[:limit]
-    return _words(head.lower())[:limit]
+    return _words(head)[:limit]
 
 
 def _f1(overlap: int, n_a: int, n_b: int) -> float:

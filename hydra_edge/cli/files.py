@@ -54,17 +54,18 @@ def write_text(file: str, parts: Iterable[str], *, force: bool = False) -> None:
 
 
 def read_text(file: str) -> str:
-    """Read a file, or stdin (``-``).
+    """Read a file, or stdin (``-``), as UTF-8, with the mark Windows puts before it or without.
 
     Raises
     ------
     ConfigError
-        If the file cannot be read.
+        If it cannot be read.
     """
-    if file == "-":
-        return sys.stdin.read()
-    path = expanded(file)
+    name: Path | str = "stdin" if file == "-" else expanded(file)
     try:
-        return path.read_text(encoding="utf-8")
+        raw = sys.stdin.buffer.read() if isinstance(name, str) else name.read_bytes()
+        return raw.decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as err:
-        raise ConfigError(f"Cannot read {path}: {err}. Expected a text file. Check it.") from err
+        raise ConfigError(
+            f"Cannot read {name}: {err}. Expected a text file in UTF-8. Check it."
+        ) from err

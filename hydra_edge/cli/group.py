@@ -100,7 +100,9 @@ class RootGroup(Group):
         """Run one command and turn whatever ends it into an exit code."""
         given = list(sys.argv[1:] if args is None else args)
         try:
-            return super().main(args=args, **extra)
+            # Given to it, typer takes them as they are. On Windows it would put the values of
+            # variables and the names of files in place of what a query says of them.
+            return super().main(args=given, **extra)
         except HydraError as err:
             self._show_trace()
             output.write_error(err.code, str(err), as_json=_wants_json(given))

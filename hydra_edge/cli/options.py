@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-import select
 import shlex
 import stat
 import sys
+import threading
 from typing import Annotated, Any
 
 import typer
@@ -51,6 +51,7 @@ OutFile = Annotated[str, typer.Argument(metavar="FILE", help="Where to (mode 060
 Force = Annotated[bool, typer.Option("--force", help="Replace FILE if it is there already.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object, for programs.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
+WhatIf = Annotated[bool, typer.Option("--dry-run", help="Say what would go; erase nothing.")]
 Model = Annotated[
     str | None,
     typer.Option("--model", "-m", metavar="MODEL", help="LLM to ask; see `hydra-edge models`."),
@@ -113,15 +114,23 @@ def _stdin_is_fed() -> bool:
     return stat.S_ISFIFO(mode) or stat.S_ISREG(mode) or stat.S_ISSOCK(mode)
 
 
+def _say_waiting() -> None:
+    output.note("Waiting for text on stdin; end it with Ctrl-D, or run with </dev/null.")
+
+
 def read_stdin() -> str:
     """Read all of stdin as UTF-8, saying so if nothing comes."""
+    # A timer, as Windows cannot wait for a pipe to be ready.
+    patience = threading.Timer(_PATIENCE_S, _say_waiting)
+    patience.daemon = True
+    patience.start()
     try:
-        ready = select.select([sys.stdin], [], [], _PATIENCE_S)[0]
-    except (OSError, ValueError):  # cannot be waited for
-        ready = [sys.stdin]
-    if not ready:
-        output.note("Waiting for text on stdin; end it with Ctrl-D, or run with </dev/null.")
-    return sys.stdin.buffer.read().decode("utf-8", "replace")
+        first = sys.stdin.buffer.read(1)
+    finally:
+        patience.cancel()
+    # At a terminal, one more reading would want one more Ctrl-D.
+    rest = sys.stdin.buffer.read() if first else b""
+    return (first + rest).decode("utf-8", "replace")
 
 
 def read_query(argument: str | None) -> str:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hydra_edge.config import Config, way_online
-from hydra_edge.errors import BackendError, EgressDeniedError, UnknownModelError
+from hydra_edge.errors import BackendError, ConfigError, EgressDeniedError, UnknownModelError
 from hydra_edge.llm.address import is_loopback, split_base_url
 from hydra_edge.llm.keys import key_for
 from hydra_edge.llm.names import CHAT, REMOTE, ModelName, read_name
@@ -248,8 +248,12 @@ def open_llm(spec: str, config: Config, paths: Paths) -> LLM:
         raise UnknownModelError(f"Model 'smollm2' is not installed. Run {INSTALL}.")
     from hydra_edge.llm.recode import recode_q8
 
+    try:
+        faster = recode_q8(path, paths.cache / "models")
+    except (BackendError, ConfigError):  # its place is full or read-only; it only saves time
+        return _open_gguf(path, "smollm2", config, paths)
     # Its answers are not to the bit those of the file as shipped, hence a name of its own.
-    return _open_gguf(recode_q8(path, paths.cache / "models"), "smollm2-q8", config, paths)
+    return _open_gguf(faster, "smollm2-q8", config, paths)
 
 
 def _open_gguf(

@@ -33,12 +33,12 @@ def recode_q8(source: Path, folder: Path) -> Path:
     # The name says what it was made from: another release of the model is another copy.
     whole = folder / f"{source.stem}-{source.stat().st_size}.q8_0.gguf"
     remove_left_over(whole)
-    if whole.is_file():
-        return whole
-    lib = import_llama_cpp()
     # Of this call alone: threads, and processes in containers, may share a number and a cache.
     temporary = whole.with_name(f".{whole.name}.{secrets.token_hex(6)}.tmp")
     try:
+        if whole.is_file():
+            return whole
+        lib = import_llama_cpp()
         make_private_dir(folder)
         params = lib.llama_model_quantize_default_params()
         params.ftype = lib.LLAMA_FTYPE_MOSTLY_Q8_0

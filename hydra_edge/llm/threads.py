@@ -7,6 +7,7 @@ took 3 to 9 times as long as one).
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from pathlib import Path
 
 _LEAST_S = 0.2  # the kernel counts in hundredths: a shorter look would round to nonsense
 _STALE_S = 10.0  # a longer look says what was, not what is
+_MEAN_S = 60.0  # how fast the system's mean forgets
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,15 +23,19 @@ class Look:
     """CPU seconds spent up to a moment: on the cores we may use by anybody, and by us."""
 
     at: float
-    busy: float
+    busy: float | None  # None where the system does not tell
     own: float
 
 
 class Machine:
     """What the system tells; each answer is 0 or None where it does not."""
 
-    def look(self) -> Look | None:
-        """Read the kernel's count for the cores we may use."""
+    def look(self) -> Look:
+        """Read the kernel's count for the cores we may use, if it has one, and ours."""
+        return Look(time.monotonic(), self._busy(), time.process_time())
+
+    @staticmethod
+    def _busy() -> float | None:
         try:
             lines = Path("/proc/stat").read_text(encoding="ascii").splitlines()
             ours = {f"cpu{core}" for core in os.sched_getaffinity(0)}
@@ -39,7 +45,7 @@ class Machine:
         # user, nice, system, idle, iowait, irq, softirq, steal; what guests use is part of user.
         spent = [line.split()[1:9] for line in lines if line.split(" ", 1)[0] in ours]
         busy = sum(int(ticks) for row in spent for i, ticks in enumerate(row) if i not in {3, 4})
-        return Look(time.monotonic(), busy / tick, time.process_time())
+        return busy / tick
 
     def mean(self) -> float:
         """Return the mean of the last minute, in cores in use by anybody."""
@@ -80,7 +86,8 @@ class Threads:
         self._wanted = wanted
         self._machine = machine or Machine()
         self._last: Look | None = None
-        self._others: float | None = None  # cores in use by others, as last known
+        self._others = 0.0  # cores in use by others, as last known
+        self._ours = 0.0  # our part of the mean
 
     def now(self) -> int:
         """Return how many threads to use for the answer about to be written."""
@@ -90,18 +97,24 @@ class Threads:
         return max(1, self._machine.cores() - round(self._others))
 
     def _observe(self) -> float:
-        """Return what others use: since the last look, our own use taken off, where it tells."""
+        """Return what others use: since the last look, where the system tells, else on average.
+
+        Our own use is taken off.
+        """
         last, look = self._last, self._machine.look()
-        if self._others is None:  # we have just begun: all of it is others'
+        if last is None:  # we have just begun: all of it is others'
             self._last = look
             return max(self._machine.mean(), self._machine.running())
-        if look is None or last is None or look.at - last.at < _LEAST_S:
+        if (passed := look.at - last.at) < _LEAST_S:
             return self._others
-        passed = look.at - last.at
         self._last = look
+        own = (look.own - last.own) / passed
+        if look.busy is None or last.busy is None:
+            self._ours = own + (self._ours - own) * math.exp(-passed / _MEAN_S)
+            return max(0.0, self._machine.mean() - self._ours)
         if passed > _STALE_S:
             return self._machine.running()
-        return max(0.0, (look.busy - last.busy) - (look.own - last.own)) / passed
+        return max(0.0, (look.busy - last.busy) / passed - own)
 
 
 def _physical_cores() -> int:

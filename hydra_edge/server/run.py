@@ -11,6 +11,7 @@ import contextlib
 import errno
 import json
 import socket
+import sys
 import webbrowser
 from collections.abc import Callable
 from pathlib import Path
@@ -51,7 +52,11 @@ def bind(port: int) -> socket.socket:
         If the port is taken or not ours to take.
     """
     sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    # "Reuse" lets us have the port soon after it was closed, but on Windows lets others have ours.
+    if sys.platform == "win32":
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
+    else:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         sock.bind((HOST, port))
         sock.listen()  # two that only bind may have the same port
@@ -113,10 +118,10 @@ class Server(uvicorn.Server):
             proxy_headers=False,
             timeout_keep_alive=_IDLE_S,
             timeout_graceful_shutdown=1,
-            limit_concurrency=_CONNECTIONS,
         )
         super().__init__(config)
         self.app = app
+        app.is_crowded = lambda: len(self.server_state.connections) >= _CONNECTIONS
         self._ends = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
 

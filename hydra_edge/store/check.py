@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Callable
 from functools import partial
@@ -75,7 +76,7 @@ def _erasure(db: Database, connection: Connection) -> list[str]:
 
 
 def _modes(db: Database) -> list[str]:
-    if db.path is None:
+    if db.path is None or os.name != "posix":  # Windows knows no modes
         return []
     return [
         f"{part} can be read by others (mode {part.stat().st_mode & 0o777:o}); expected 600."

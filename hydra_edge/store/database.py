@@ -1,4 +1,4 @@
-"""The connection to one user's file: opening, locking, transactions, and errors in words.
+"""The connection to one user's file: opening, locking and transactions.
 
 Knows nothing of what the tables mean. Creates files for their owner only, never writes into
 a file it cannot read, and lets no ``sqlite3`` error out.
@@ -8,52 +8,22 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import sqlite3
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePath
 
-from hydra_edge.errors import DiskFullError, StoreError, UnknownUserError
+from hydra_edge.errors import StoreError, UnknownUserError
 from hydra_edge.paths import other_users
-from hydra_edge.privatefiles import make_private_dir, remove_left_over
+from hydra_edge.privatefiles import make_private_dir
+from hydra_edge.store.faults import RESTORE, explain, primary_code, told
 from hydra_edge.store.schema import prepare, refuse_other_release, register_functions
 from hydra_edge.store.values import DamagedValueError
-from hydra_edge.types import Progress
 
 # Longer than any other program of ours holds the lock in one go.
 BUSY_TIMEOUT_S = 60.0
 SIDE_FILES = ("-wal", "-shm", "-journal")
-# SQLite makes the -shm file in steps of 32 KB; where fewer bytes than this are free it may fail so.
-_FULL_BELOW = 64 * 1024
-
-# Pages copied between two looks at the progress.
-_BACKUP_PAGES = 4096
-
-_RESTORE = (
-    "Nothing was overwritten. Restore the file from a backup: with no program running that uses "
-    "it, move it away together with its -wal and -shm, then put the backup in its place. Without a "
-    "backup, remove all three to begin again."
-)
-_REASONS = {
-    sqlite3.SQLITE_FULL: "no space is left on its disk. Free some space and try again",
-    sqlite3.SQLITE_READONLY: (
-        "it is read-only. Make the file and its folder writable, or set HYDRA_EDGE_HOME to a "
-        "writable place"
-    ),
-    sqlite3.SQLITE_CANTOPEN: (
-        "it cannot be opened. Expected a file in a folder you may write to; check both, or set "
-        "HYDRA_EDGE_HOME to a writable place"
-    ),
-    sqlite3.SQLITE_PERM: "permission is denied. Check who owns the file and its folder",
-    sqlite3.SQLITE_BUSY: (
-        "another program is writing to it and did not finish in time. Try again when it is done"
-    ),
-    sqlite3.SQLITE_IOERR: "its disk does not work as it should. Check the disk and try again",
-    sqlite3.SQLITE_TOOBIG: "a text is longer than 1 GB. Leave that one out",
-}
 
 
 def _create_private(path: Path) -> None:
@@ -82,6 +52,12 @@ def _identity(path: Path) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
+def _uri(path: PurePath) -> str:
+    """Return a path as SQLite wants it: the host of a network share, on Windows, as part of it."""
+    uri = path.as_uri()
+    return uri if uri.startswith("file:///") else uri.replace("file://", "file:////", 1)
+
+
 def _find(path: Path, *, create: bool) -> Path:
     """Return where the file really is, made if it may be; see ``Database.open``."""
     try:
@@ -108,7 +84,7 @@ def _find(path: Path, *, create: bool) -> Path:
         ) from err
     if lost:
         # SQLite would take the file for new and throw its -wal away.
-        raise StoreError(f"{path} is damaged: it is empty, but its -wal is not. {_RESTORE}")
+        raise StoreError(f"{path} is damaged: it is empty, but its -wal is not. {RESTORE}")
     return path
 
 
@@ -179,7 +155,7 @@ class Database:
         """
         if path is not None:
             path = _find(path, create=create)
-        name = ":memory:" if path is None else path.as_uri() + "?mode=rw"
+        name = ":memory:" if path is None else _uri(path) + "?mode=rw"
         try:
             connection = sqlite3.connect(
                 name,
@@ -197,7 +173,7 @@ class Database:
             cls._configure(connection, str(path), wait_s)
         except sqlite3.Error as err:
             connection.close()
-            raise _told(err, path, interrupted) from err
+            raise told(err, path, interrupted) from err
         except BaseException:
             connection.close()
             raise
@@ -205,6 +181,8 @@ class Database:
 
     @staticmethod
     def _configure(connection: sqlite3.Connection, label: str, wait_s: float) -> None:
+        # Some builds of SQLite let triggers call no function of ours, and use no index of words.
+        connection.execute("PRAGMA trusted_schema = ON")
         connection.execute("PRAGMA secure_delete = ON")
         # Sorting and VACUUM would otherwise leave private texts in the system's temp folder.
         connection.execute("PRAGMA temp_store = MEMORY")
@@ -216,7 +194,7 @@ class Database:
                 connection.execute("PRAGMA journal_mode = WAL")
             except sqlite3.OperationalError as err:
                 # SQLite does not wait by itself where two openers could wait for each other.
-                busy = _primary_code(err) == sqlite3.SQLITE_BUSY
+                busy = primary_code(err) == sqlite3.SQLITE_BUSY
                 if not busy or time.monotonic() > deadline:
                     raise
                 time.sleep(0.01)
@@ -249,7 +227,7 @@ class Database:
                     with contextlib.suppress(sqlite3.Error):
                         self.connection.execute("ROLLBACK")
                 if isinstance(err, (sqlite3.Error, DamagedValueError)):
-                    raise _told(err, self.path, self._interrupted) from err
+                    raise told(err, self.path, self._interrupted) from err
                 raise
 
     def _check_in_place(self) -> None:
@@ -296,7 +274,7 @@ class Database:
                 self.connection.execute("VACUUM")
                 busy = self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
             except sqlite3.Error as err:
-                raise _told(err, self.path, self._interrupted) from err
+                raise told(err, self.path, self._interrupted) from err
         if busy:
             raise StoreError(f"Cannot empty the WAL of {self.label}: another program reads it.")
 
@@ -311,56 +289,14 @@ class Database:
             finally:
                 self.connection.execute(f"PRAGMA busy_timeout = {before}")
 
-    def back_up(self, target: Path, progress: Progress | None) -> None:
-        """Copy the file, within ``reading`` and once something was read; see ``Store.back_up``.
-
-        Else what others write meanwhile would have the copying begin again.
-        """
-        try:
-            target = target.resolve()
-            if target.exists() and not target.is_file():
-                raise StoreError(
-                    f"Cannot write {target}: it is no file; expected one. Give the name of a file."
-                )
-            # SQLite would take what such a file says for the newest of the backup's.
-            if left := [part.name for part in side_files(target) if part.exists()]:
-                raise StoreError(
-                    f"Cannot write {target}: got {', '.join(left)} beside it, of a file in use or "
-                    "of one that was; expected none. Give another name."
-                )
-            remove_left_over(target)
-            descriptor, name = tempfile.mkstemp(".tmp", f".{target.name}.", target.parent)
-            os.close(descriptor)
-            try:
-                self._copy_to(Path(name), progress)
-                Path(name).replace(target)
-            except BaseException:
-                Path(name).unlink(missing_ok=True)
-                raise
-        except OSError as err:
-            raise StoreError(
-                f"Cannot write {target}: {err.strerror or err}. Expected a file in a folder you "
-                "may write to. Give another one."
-            ) from err
-
-    def _copy_to(self, target: Path, progress: Progress | None) -> None:
-        def tell(_status: int, left: int, total: int) -> None:
-            if progress is not None:
-                progress("pages", total - left, total)
-
-        try:
-            with contextlib.closing(sqlite3.connect(target, isolation_level=None)) as copy:
-                copy.execute("PRAGMA journal_mode = OFF")  # nothing is there to go back to
-                self.connection.backup(copy, pages=_BACKUP_PAGES, progress=tell)
-        except sqlite3.Error as err:
-            damaged = _primary_code(err) in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
-            raise explain(err, self.path if damaged else target) from err
-
     def size_bytes(self) -> int:
         """Return how much room the file and what SQLite keeps beside it take."""
         if self.path is not None:
-            parts = (self.path, *side_files(self.path))
-            return sum(part.stat().st_size for part in parts if part.exists())
+            size = 0
+            for part in (self.path, *side_files(self.path)):
+                with contextlib.suppress(FileNotFoundError):  # the others come and go
+                    size += part.stat().st_size
+            return size
         with self.reading() as connection:
             pages = int(connection.execute("PRAGMA page_count").fetchone()[0])
             return pages * int(connection.execute("PRAGMA page_size").fetchone()[0])
@@ -377,67 +313,3 @@ class Database:
             if not self._closed:
                 self._closed = True
                 self.connection.close()
-
-
-def _primary_code(err: sqlite3.Error) -> int:
-    # Errors that Python's own module raises carry no code.
-    return int(getattr(err, "sqlite_errorcode", 0)) & 0xFF
-
-
-def _is_full(path: Path | None) -> bool:
-    """Tell whether the disk a file is on has no room left."""
-    try:
-        return path is not None and shutil.disk_usage(path.parent).free < _FULL_BELOW
-    except OSError:
-        return False
-
-
-def _is_read_only(path: Path | None) -> bool:
-    """Tell whether nothing can be made beside a file, which SQLite calls not to be opened."""
-    if path is None:
-        return False
-    if not os.access(path.parent, os.W_OK):
-        return True
-    try:  # root may write anywhere, but to a disk that is read-only
-        return hasattr(os, "statvfs") and bool(os.statvfs(path.parent).f_flag & os.ST_RDONLY)
-    except OSError:
-        return False
-
-
-def _told(
-    err: Exception, path: Path | None, interrupted: threading.Event
-) -> StoreError | KeyboardInterrupt:
-    """Return what to raise for an error: Ctrl-C in a function of ours is no fault of the file."""
-    if interrupted.is_set():
-        interrupted.clear()
-        return KeyboardInterrupt()
-    return explain(err, path)
-
-
-def explain(err: Exception, path: Path | None) -> StoreError:
-    """Say in words what SQLite, or a value it stored, has run into."""
-    label = "the history in memory" if path is None else str(path)
-    code = _primary_code(err) if isinstance(err, sqlite3.Error) else 0
-    if code == sqlite3.SQLITE_NOTADB:
-        return StoreError(
-            f"{label} is not a hydra-edge file: got something that is no SQLite database at all, "
-            f"or one whose beginning is damaged. {_RESTORE}"
-        )
-    if isinstance(err, sqlite3.OperationalError) and "decode" in str(err):
-        # Python's message quotes the text itself, which has no place in an error.
-        return StoreError(f"{label} is damaged: a text in it is not UTF-8. {_RESTORE}")
-    if code == sqlite3.SQLITE_CORRUPT or isinstance(err, DamagedValueError):
-        return StoreError(f"{label} is damaged: {err}. {_RESTORE}")
-    # SQLite says these two where it cannot make or enlarge the files beside it. A disk that is
-    # read-only may have no room left, too, but it is not room that is wanting.
-    if code == sqlite3.SQLITE_CANTOPEN and _is_read_only(path):
-        code = sqlite3.SQLITE_READONLY
-    elif code in {sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN} and _is_full(path):
-        code = sqlite3.SQLITE_FULL
-    reason = _REASONS.get(code)
-    if reason is None:
-        return StoreError(
-            f"Cannot use {label}: SQLite says {str(err)!r}. Run `hydra-edge doctor` to check it."
-        )
-    kind = DiskFullError if code == sqlite3.SQLITE_FULL else StoreError
-    return kind(f"Cannot use {label}: {reason}.")

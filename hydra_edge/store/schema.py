@@ -10,14 +10,15 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import sqlite3
-import unicodedata
+import sys
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from threading import Event
 from typing import Any
 
 from hydra_edge.errors import StoreError
-from hydra_edge.utility import tokens
+from hydra_edge.store.faults import primary_code
+from hydra_edge.utility import UNICODE, tokens
 
 # "hyed" at byte 68 of the file marks it as ours.
 APPLICATION_ID = 0x68796564
@@ -34,10 +35,10 @@ META_REVISION = "revision"
 META_UNLOGGED = "unlogged"
 META_LOGGED = "logged"
 
+_EMPTY = "INSERT INTO records_fts (records_fts) VALUES ('delete-all')"
+# The structure record (row 10): without a sound one the index does not even open to be emptied.
+_MEND = "REPLACE INTO records_fts_data VALUES (10, x'00000000000000')"
 _REINDEX = (
-    # The structure record (row 10): without a sound one the index does not even open to be emptied.
-    "REPLACE INTO records_fts_data VALUES (10, x'00000000000000')",
-    "INSERT INTO records_fts (records_fts) VALUES ('delete-all')",
     "INSERT INTO records_fts (rowid, input, output) "
     "SELECT seq, hydra_words(input), hydra_words(output) FROM records",
     "UPDATE records SET words = hydra_count(input) WHERE words <> hydra_count(input)",
@@ -194,7 +195,7 @@ def register_functions(connection: sqlite3.Connection) -> Event:
 def words_mark() -> str:
     """Return what changes when texts would be split into words differently."""
     probe = " ".join(index_words("Ab_c 1.5 don't É İ 日本語 가나 كتاب हिन्दी u\u0308 ภาษา"))
-    text = f"{probe}|{_LONGEST_WORD}|{unicodedata.unidata_version}"
+    text = f"{probe}|{_LONGEST_WORD}|{UNICODE}"
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -262,6 +263,16 @@ def prepare(connection: sqlite3.Connection, label: str) -> None:
 
 def reindex(connection: sqlite3.Connection) -> None:
     """Make the word index anew from the records, within a transaction."""
+    try:
+        connection.execute(_EMPTY)
+    except sqlite3.DatabaseError as err:
+        if primary_code(err) != sqlite3.SQLITE_CORRUPT:  # which may have ended the transaction
+            raise
+        # Apple's SQLite lets nobody write into a table of the index itself, unless it is told to.
+        if sys.version_info >= (3, 12):
+            connection.setconfig(sqlite3.SQLITE_DBCONFIG_DEFENSIVE, False)
+        connection.execute(_MEND)
+        connection.execute(_EMPTY)
     for statement in _REINDEX:
         connection.execute(statement)
 

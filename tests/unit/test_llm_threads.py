@@ -1,6 +1,8 @@
 """Threads: as many as cores are free, chosen anew as the load changes."""
 
+import math
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -86,18 +88,42 @@ def test_after_a_long_pause_only_what_runs_now_counts():
     assert threads.now() == 3
 
 
-def test_system_that_tells_only_a_mean_is_believed_once():
-    machine = Scripted(4, mean=2.0)
-    machine.look = lambda: None
+class OnlyMean(Scripted):
+    """A machine that has no more to tell than the mean of the last minute, as macOS."""
+
+    def look(self):
+        return replace(super().look(), busy=None)
+
+    def passes(self, seconds, *, own=0.0, others=0.0):
+        super().passes(seconds, own=own)
+        now = own + others
+        self._mean = now + (self._mean - now) * math.exp(-seconds / 60)
+
+
+def test_system_that_tells_only_a_mean_is_asked_again():
+    machine = OnlyMean(8, mean=7.6)
     threads = Threads(0, machine)
-    assert threads.now() == 2
-    machine._mean = 4.0  # ours by now
-    assert threads.now() == 2
+    assert threads.now() == 1
+    machine.passes(3600.0)
+    assert threads.now() == 8
+    machine.passes(3600.0, others=7.0)
+    assert threads.now() == 1
+
+
+def test_own_part_of_a_mean_is_nobody_elses_load():
+    machine = OnlyMean(8, mean=4.0)
+    threads = Threads(0, machine)
+    assert threads.now() == 4
+    for seconds in (1.0, 3.0, 20.0, 300.0):
+        machine.passes(seconds, own=4.0, others=4.0)
+        assert threads.now() == 4
+    machine.passes(120.0, own=1.0)
+    assert threads.now() == 7
 
 
 def test_look_counts_our_own_seconds_among_all():
     if not Path("/proc/stat").exists():
-        assert Machine().look() is None
+        assert Machine().look().busy is None
         return
     before = Machine().look()
     while Machine().look().own - before.own < 0.1:

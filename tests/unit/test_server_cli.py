@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import stat
 import subprocess
 import sys
@@ -90,6 +91,23 @@ def test_serve_on_a_port_that_is_taken_renews_no_token():
 def test_port_bound_twice_is_refused_before_anybody_serves():
     with run.bind(0) as sock, pytest.raises(ConfigError, match="another program listens"):
         run.bind(sock.getsockname()[1])
+
+
+@pytest.mark.parametrize(("system", "option"), [("linux", "REUSE"), ("win32", "EXCLUSIVE")])
+def test_port_is_ours_alone_on_every_system(monkeypatch, system, option):
+    class Socket(socket.socket):
+        """Notes which option is set, of two that are no numbers of this system."""
+
+        def setsockopt(self, level, name, value):
+            asked.append((level, name, value))
+
+    asked = []
+    monkeypatch.setattr(run.sys, "platform", system)
+    monkeypatch.setattr(run.socket, "socket", Socket)
+    monkeypatch.setattr(run.socket, "SO_REUSEADDR", "REUSE")
+    monkeypatch.setattr(run.socket, "SO_EXCLUSIVEADDRUSE", "EXCLUSIVE", raising=False)
+    run.bind(0).close()
+    assert asked == [(socket.SOL_SOCKET, option, 1)]
 
 
 def test_serve_has_no_way_to_listen_elsewhere():

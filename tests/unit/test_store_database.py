@@ -18,7 +18,8 @@ import numpy as np
 import pytest
 
 from hydra_edge.errors import StoreError, UnknownUserError
-from hydra_edge.store import Store, database, schema
+from hydra_edge.store import Store, faults, schema
+from hydra_edge.store import backup as module
 from hydra_edge.types import Record
 
 
@@ -252,6 +253,7 @@ def test_file_another_release_has_now_is_read_but_not_written(
         store.add([Record("a", "b", id="x")])
         with sqlite3.connect(path) as other:
             other.execute(statement)
+        other.close()
         for write in (lambda: store.forget(["x"]), lambda: store.add([Record("c", "d")])):
             with pytest.raises(
                 StoreError, match=f"another release .* now: got {got}.* Start this program anew"
@@ -307,7 +309,7 @@ def test_backup_after_a_crash_holds_every_record(tmp_path: Path, path: Path) -> 
 def test_backup_is_of_one_moment_and_its_owners_only(
     tmp_path: Path, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(database, "_BACKUP_PAGES", 5)
+    monkeypatch.setattr(module, "_BACKUP_PAGES", 5)
     told: list[tuple[int, int]] = []
     with Store.open(path) as ours, Store.open(path) as theirs:
         ours.add(Record(f"input {i}", "x", private=True) for i in range(100))
@@ -361,14 +363,14 @@ def test_read_only_disk_is_told_as_one(path: Path, monkeypatch: pytest.MonkeyPat
     unopened = sqlite3.OperationalError("unable to open database file")
     unopened.sqlite_errorcode = sqlite3.SQLITE_CANTOPEN
     path.parent.mkdir()
-    assert "it cannot be opened" in str(database.explain(unopened, path))
+    assert "it cannot be opened" in str(faults.explain(unopened, path))
     with monkeypatch.context() as patch:
         patch.setattr(os, "access", lambda *_: False)
-        assert "it is read-only. Make" in str(database.explain(unopened, path))
+        assert "it is read-only. Make" in str(faults.explain(unopened, path))
     if hasattr(os, "statvfs"):
         state = SimpleNamespace(f_flag=os.ST_RDONLY, f_frsize=1, f_blocks=1, f_bavail=0, f_bfree=0)
         monkeypatch.setattr(os, "statvfs", lambda _: state)
-        assert "it is read-only. Make" in str(database.explain(unopened, path))
+        assert "it is read-only. Make" in str(faults.explain(unopened, path))
 
 
 def test_backup_over_a_file_in_use_or_to_no_file_is_refused(tmp_path: Path, path: Path) -> None:

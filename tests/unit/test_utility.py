@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import warnings
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hydra_edge import utility as utility_module
 from hydra_edge.tasks import BUILTIN, TaskSpec
 from hydra_edge.utility import (
     agreement_matrix,
@@ -23,6 +25,9 @@ from hydra_edge.utility import (
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     from rouge_score import rouge_scorer
+
+# Made with Python 3.11.
+GOLDEN = "5b0c53932e0aae70744064b4ba4b91ba65fa6da561dcae473d3583c4e7a3696e"
 
 WORDS = st.lists(
     st.sampled_from(["the", "a", "fix", "add", "test-case", "foo_bar", "v2.1", "Git", "push"]),
@@ -69,6 +74,30 @@ def test_tokens_marks_belong_to_their_letter() -> None:
     assert tokens("\u0308a ؟ كِتَاب") == ["a", "كِتَاب"]
     assert tokens("ดีmore ฿5 ที่5") == ["ดี", "more", "5", "ที่", "5"]
     assert tokens("3\ufe0f\u20e3 \u2764\ufe0f ok") == ["3", "ok"], "an emoji is no word"
+
+
+def test_tokens_are_the_same_on_every_python() -> None:
+    digest = hashlib.sha256()
+    for plane in (0, 1, 2, 3, 14):  # of the others no Unicode has any letter
+        letters = [chr(plane * 0x10000 + i) for i in range(0x10000)]
+        text = "".join(f"{letter} E{letter}\u0301b " for letter in letters)
+        digest.update("\n".join(tokens(text, None)).encode("utf-8", "surrogatepass"))
+    assert digest.hexdigest() == GOLDEN
+
+
+@pytest.mark.parametrize(
+    "letter",
+    [
+        "\u0cf3", "\ua7cb", "\ua7dc", "\U00010efd", "\U00010d50", "\U00016d68", "\U0001e4d0",
+        "\U0002ebf0", "\U000323b0",
+    ],
+)  # fmt: skip
+def test_tokens_what_a_later_unicode_adds_is_no_letter(
+    monkeypatch: pytest.MonkeyPatch, letter: str
+) -> None:
+    assert tokens(f"A{letter}b {letter} e{letter}\u0301") == ["a", "b", "e"]
+    monkeypatch.setattr(utility_module, "_WORD", r"\S+")  # as where they are letters
+    assert tokens(f"A{letter}b {letter} x") == ["a", "b", "x"]
 
 
 def test_label_agreement_accents_in_either_form_are_one_label() -> None:
