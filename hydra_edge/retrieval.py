@@ -121,10 +121,6 @@ class Shortlist:
     def __len__(self) -> int:
         return len(self.index)
 
-    def take(self, rows: Int1d) -> Shortlist:
-        """Keep some of the records."""
-        return Shortlist(self.index[rows], self.bm25[rows], self.bm25_rank[rows], self.cosine[rows])
-
 
 def first_stage(
     query: str,

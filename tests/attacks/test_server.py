@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import socket
 
@@ -12,7 +13,7 @@ from serving import serving
 from starlette.routing import Route
 
 from hydra_edge.config import find_paths
-from hydra_edge.server import guard, run
+from hydra_edge.server import chat, guard, run
 from hydra_edge.server.tokens import TokenFiles, owner_token
 
 JSON = {"Content-Type": "application/json"}
@@ -206,6 +207,9 @@ def test_photo_in_an_early_turn_ends_no_conversation(served):
     with served.client() as client:
         asked = {"model": "hydra-edge", "messages": turns}
         assert client.post("/v1/chat/completions", json=asked).status_code == 200
+        turns[2]["content"] = "x" * (chat.MAX_READ_CHARS + 1)
+        response = client.post("/v1/chat/completions", json=asked)
+        assert (response.status_code, code(response)) == (413, "body_too_large")
         turns[1]["content"] = "x" * guard.MAX_CHAT_BYTES
         response = client.post("/v1/chat/completions", json=asked)
     assert (response.status_code, code(response)) == (413, "body_too_large")
@@ -264,6 +268,16 @@ def test_headers_without_end_are_refused(served):
     assert status(answer) in (400, 431)
 
 
+def test_connections_beyond_the_limit_are_told_so(served, monkeypatch):
+    with socket.create_connection(("127.0.0.1", served.port)), served.client() as client:
+        assert client.get("/v1/models").status_code == 200
+        monkeypatch.setattr(run, "_CONNECTIONS", 2)
+        refused = client.get("/v1/models")
+        assert (refused.status_code, code(refused)) == (503, "too_many_connections")
+        assert refused.headers["connection"] == "close"
+        assert refused.headers["retry-after"] == "1"
+
+
 def test_upgrade_to_a_websocket_opens_nothing(served):
     answer = get(
         served, "/v1/models", f"Host: 127.0.0.1:{served.port}", "Upgrade: websocket",
@@ -293,6 +307,17 @@ def test_fault_of_our_own_repeats_no_text(person, capfd, monkeypatch):
     said = capfd.readouterr()
     assert SECRET not in response.text + said.out + said.err
     assert "ValueError" in said.err
+
+
+@pytest.mark.parametrize("is_there", [False, True])
+def test_fault_of_our_own_is_answered_where_nobody_reads_of_it(monkeypatch, is_there):
+    class Gone(io.StringIO):
+        def write(self, text):
+            raise BrokenPipeError
+
+    monkeypatch.setattr("sys.stderr", Gone() if is_there else None)
+    monkeypatch.setenv("HYDRA_EDGE_DEBUG", "1")
+    assert guard.as_known(ValueError("a text")).code == "internal"
 
 
 def test_nothing_of_a_request_is_written_anywhere_by_the_server(served, capfd):

@@ -174,6 +174,22 @@ def test_commit_remote_llm_is_not_asked_unless_allowed(repo: GitRepository, tmp_
     assert (tmp_path / "shown").read_text().startswith("\n#")
 
 
+def test_commit_after_the_folders_moved_says_so_and_begins_no_history(
+    repo: GitRepository, tmp_path: Path, home: Path
+) -> None:
+    hydra("git-hook", "install", "--repo", str(repo.path), "--limit", "10m")
+    home.rename(tmp_path / "moved")
+    repo.write("parser.py", ADDED)
+    done = repo.run("commit", GIT_EDITOR=editor(tmp_path, 'echo Mine > "$1"'))
+
+    assert done.returncode == 0
+    assert repo.subject() == "Mine"
+    (said,) = [line for line in done.stderr.splitlines() if line.startswith("hydra-edge:")]
+    assert f"There is no user 'me' in {home}/users" in said
+    assert said.endswith("hydra-edge git-hook install --task commit_subject --limit 10m")
+    assert not home.exists()
+
+
 def test_commit_llm_that_never_answers_is_not_waited_for(
     repo: GitRepository, server: Server, tmp_path: Path
 ) -> None:

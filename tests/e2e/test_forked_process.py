@@ -107,6 +107,41 @@ p.close()
     assert [line.split(":")[0] for line in printed] == ["refused"] * 6 + ["closed"]
 
 
+def test_child_forked_while_the_llm_is_opened_hears_why_and_does_not_wait(tmp_path: Path):
+    printed = run(
+        """
+from hydra_edge.llm import models
+
+p = Personalizer.open("me", create=True)
+begun, gate = threading.Event(), threading.Event()
+
+def open_slowly(*_):
+    begun.set()
+    gate.wait()
+    raise RuntimeError
+
+models.open_llm = open_slowly
+threading.excepthook = lambda _: None
+thread = threading.Thread(target=lambda: p.llm)
+thread.start()
+begun.wait()
+
+def work():
+    for what in (lambda: p.llm, p.fit_prompts, lambda: p.engine, lambda: p.bundle):
+        refused(what)
+    p.close()
+    print("closed", flush=True)
+
+os.waitpid(in_child(work), 0)
+gate.set()
+thread.join()
+p.close()
+""",
+        tmp_path,
+    )
+    assert [line.split(":")[0] for line in printed] == ["refused"] * 4 + ["closed"]
+
+
 def test_history_in_memory_goes_on_in_a_child(tmp_path: Path):
     printed = run(
         """

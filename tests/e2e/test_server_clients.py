@@ -297,6 +297,16 @@ def test_command_says_where_it_is_and_ends_in_order(command, number):
     assert running.token not in said
 
 
+def test_command_serves_on_where_its_launcher_let_go_of_both_pipes(command):
+    running = command()
+    running.process.stdout.close()
+    running.process.stderr.close()
+    with running.client() as client:
+        assert next(m.id for m in client.models.list()) == "hydra-edge"
+    running.process.send_signal(signal.SIGTERM)
+    assert running.process.wait(60) == 0
+
+
 def test_command_opens_the_page_with_a_token_of_this_run_only(home, command, tmp_path):
     seen = tmp_path / "seen"
     browser = tmp_path / "browser"

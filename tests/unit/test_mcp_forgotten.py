@@ -145,21 +145,27 @@ def test_generate_record_forgotten_while_the_answer_is_chosen_throws_it_away(
 def test_generate_waits_for_who_is_writing_before_it_looks_what_was_hidden(
     make: Make, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    begun = threading.Event()
+    begun, came = threading.Event(), threading.Event()
 
     def hiding() -> None:
         with Store.open(path) as store, store.together():
             store.set_private(["r1"], True)
             begun.set()
-            threading.Event().wait(0.3)  # time enough for an answer that does not wait
+            came.wait(60.0)
 
     def choosing(*given):
         other.start()
         assert begun.wait(60.0)
         return choose(*given)
 
+    def coming():
+        came.set()
+        return together()
+
     person, other = make(), threading.Thread(target=hiding)
+    together = person.store.together
     monkeypatch.setattr(answering, "choose", choosing)
+    monkeypatch.setattr(person.store, "together", coming)
     with pytest.raises(CancelledError, match=r"'r1', which was made private meanwhile"):
         person.generate(QUERY, task=TASK, hide_private=True)
 

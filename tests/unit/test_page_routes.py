@@ -6,10 +6,10 @@ import json
 import re
 import socket
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from serving import LONG_S, EchoLLM, GatedLLM, history, serving
@@ -263,12 +263,11 @@ def test_growth_after_an_import_holds_up_nobody_while_it_embeds(
         assert begun.acquire(timeout=LONG_S)
         try:
             shown = pool.submit(ask, "heads", task="note_title")
-            for _ in range(5):  # portions, of the 13 or so there are
-                go_on.release()
-                assert begun.acquire(timeout=LONG_S)
-                if wait({shown}, timeout=0.5).done:
-                    break
-            assert shown.done()
+            # Between two portions it rests: here as long as that takes, not by the clock.
+            resting = SimpleNamespace(sleep=lambda _: wait({shown}, LONG_S))
+            monkeypatch.setattr("hydra_edge.server.growth.time", resting)
+            go_on.release()
+            shown.result(LONG_S)
             assert 0 < person.engine.encoder.embedded - before < 100
         finally:
             go_on.release(1000)
@@ -359,20 +358,34 @@ def test_delete_heads_that_cannot_be_fitted_again_stay_stale(ask, person, monkey
 
 
 def test_delete_whose_fits_fail_before_it_is_heard_of_is_answered(ask, person, monkeypatch):
+    busy, failed, told = threading.Event(), threading.Event(), threading.Event()
+    forget, loop = person.store.forget, ask.served.server._loop
+    tell = loop.call_soon_threadsafe
+
+    def at_something_else():
+        busy.set()
+        assert told.wait(LONG_S)
+
+    def while_it_is(*args, **options):
+        receipt = forget(*args, **options)
+        tell(at_something_else)
+        assert busy.wait(LONG_S)
+        return receipt
+
     def failing(*_args, **_options):
+        failed.set()
         raise ConfigError("It cannot be.")
 
-    forget, loop = person.store.forget, ask.served.server._loop
-
-    def at_something_else(*args, **options):
-        receipt = forget(*args, **options)
-        loop.call_soon_threadsafe(time.sleep, 0.2)
-        time.sleep(0.05)
-        return receipt
+    def telling(*args, **options):
+        handle = tell(*args, **options)
+        if failed.is_set():
+            told.set()
+        return handle
 
     person.fit_head(TASK, use_llm=False)
     monkeypatch.setattr(forgetting, "fit_task", failing)
-    monkeypatch.setattr(person.store, "forget", at_something_else)
+    monkeypatch.setattr(person.store, "forget", while_it_is)
+    monkeypatch.setattr(loop, "call_soon_threadsafe", telling)
     assert ask("records/delete", ids=["r1"])["records"] == 1
 
 

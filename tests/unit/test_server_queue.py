@@ -6,9 +6,11 @@ import asyncio
 import json
 import socket
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
+from types import SimpleNamespace
 
 import httpx2
 import pytest
@@ -177,34 +179,30 @@ def test_time_over_holds_for_an_app_that_waits_for_the_engine(person, monkeypatc
     assert response.json()["error"]["code"] == "timeout"
 
 
-def test_time_over_while_rank_embeds_is_a_timeout(person, hash_encoder, monkeypatch):
-    records = [replace(r, input=f"{r.input} {'word ' * 1000}") for r in history(40)]
-    me, encode = person(records=records), hash_encoder.encode
+@pytest.fixture
+def slow(hash_encoder, monkeypatch):
+    """Return what lets an encoder take an hour for each call, by the server's clock."""
+    encode, hours = hash_encoder.encode, []
+    clock = SimpleNamespace(time=time.time, monotonic=lambda: 3600.0 * len(hours))
+    monkeypatch.setattr("hydra_edge.server.service.time", clock)
 
     def slowly(texts, **options):
-        threading.Event().wait(0.1)
+        hours.append(texts)
         return encode(texts, **options)
 
-    with serving(me, timeout_s=0.05) as served, served.client() as client:
-        monkeypatch.setattr(hash_encoder, "encode", slowly)
+    return lambda: monkeypatch.setattr(hash_encoder, "encode", slowly)
+
+
+def test_time_over_while_rank_embeds_is_a_timeout(person, slow):
+    records = [replace(r, input=f"{r.input} {'word ' * 1000}") for r in history(40)]
+    me = person(records=records)
+    with serving(me) as served, served.client() as client:
+        slow()
         response = client.post("/v1/rank", json={"query": "parsers"})
         embedded = me.engine.encoder.embedded
     assert response.status_code == 504
     assert response.json()["error"]["code"] == "timeout"
     assert 0 < embedded < 2 * len(records)
-
-
-@pytest.fixture
-def slow(hash_encoder, monkeypatch):
-    """Return what lets an encoder take its time from then on, and what is told of each call."""
-    encode, called = hash_encoder.encode, threading.Semaphore(0)
-
-    def slowly(texts, **options):
-        called.release()
-        threading.Event().wait(0.1)
-        return encode(texts, **options)
-
-    return lambda: monkeypatch.setattr(hash_encoder, "encode", slowly), called
 
 
 def unread(n=80):
@@ -216,20 +214,35 @@ def unread(n=80):
 
 
 @pytest.mark.parametrize("path", ["/v1/feedback", "/api/choose"])
-def test_choice_that_embeds_holds_up_no_reading_and_is_kept_when_left(person, slow, path):
-    me, (slow_down, called) = person(), slow
+def test_choice_that_embeds_holds_up_no_reading_and_is_kept_when_left(
+    person, hash_encoder, monkeypatch, path
+):
+    me, encode = person(), hash_encoder.encode
+    called, go_on = threading.Semaphore(0), threading.Semaphore(0)
+
+    def gated(texts, **options):
+        called.release()
+        assert go_on.acquire(timeout=LONG_S)
+        return encode(texts, **options)
+
     with serving(me) as served, served.client() as client:
         made = ask(served, "parsers 1").json()["id"].removeprefix("chatcmpl-")
         me.add(unread())
-        slow_down()
+        monkeypatch.setattr(hash_encoder, "encode", gated)
         before = me.engine.encoder.embedded
+
+        def ends_once_it_is_left():
+            client.get("/health")  # a server that answers hears who hangs up, too
+            go_on.release()
+            return served.app.running == 0
+
         with send_to(served, path, {"id": made, "pick": 2}):
             assert called.acquire(timeout=LONG_S)
             for asked in ("/api/records", "/v1/records"):
                 body = {"records": [{"input": "a", "output": "b"}]} if asked[1] == "v" else {}
                 assert client.post(asked, json=body).status_code < 300
-            assert served.app.running == 1  # it embeds still
-        wait_until(lambda: served.app.running == 0)
+            wait_until(lambda: served.app.running == 1)  # which embeds still
+        wait_until(ends_once_it_is_left)
         assert me.engine.encoder.embedded - before < 80
         assert me.store.choice(made).picked == 1
         assert me.store.head("paper_title", "adapter") is None
@@ -237,11 +250,11 @@ def test_choice_that_embeds_holds_up_no_reading_and_is_kept_when_left(person, sl
 
 @pytest.mark.parametrize("path", ["/v1/feedback", "/api/choose"])
 def test_choice_that_is_not_learned_in_time_is_kept_and_says_so(person, slow, path):
-    me, (slow_down, _) = person(), slow
+    me = person()
     made = me.generate("parsers 1", task="paper_title").id
     me.add(unread())
-    slow_down()
-    with serving(me, timeout_s=0.05) as served, served.client() as client:
+    slow()
+    with serving(me) as served, served.client() as client:
         response = client.post(path, json={"id": made, "pick": 2})
         assert me.store.choice(made).picked == 1
     assert response.status_code == 504
@@ -290,7 +303,14 @@ def test_stop_keeps_a_choice_whose_client_was_told_that_it_would_be(person, monk
     monkeypatch.setattr("hydra_edge.server.service._GRACE_S", 0.1)
     me = person()
     made, kept = me.generate("parsers 1", task="paper_title").id, []
-    monkeypatch.setattr(me.store, "close", lambda: kept.append(me.store.choice(made)))
+    close = me.store.close
+
+    def close_and_tell():
+        if not kept:  # it is closed twice
+            kept.append(me.store.choice(made))
+        close()
+
+    monkeypatch.setattr(me.store, "close", close_and_tell)
     with serving(me, timeout_s=0.05) as served:
         with held(me), served.client() as client:
             told = client.post("/v1/feedback", json={"id": made, "pick": 2})
