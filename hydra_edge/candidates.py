@@ -1,16 +1,49 @@
-"""Asking an LLM for candidates: what fits its context, with and without records shown."""
+"""Asking an LLM for candidates: how many, what fits its context, with and without records shown."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
+from hydra_edge.config import Config, check_bounds
 from hydra_edge.errors import BackendError, ContextLengthError
 from hydra_edge.llm import LLM
 from hydra_edge.prompt import Prompt, unfold
 from hydra_edge.types import Completion
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How candidates are drawn: ``n`` of them, the first greedy, ``shown`` records in a prompt."""
+
+    n: int
+    shown: int
+    temperature: float
+
+    @classmethod
+    def of(
+        cls,
+        config: Config,
+        n: int | None = None,
+        shown: int | None = None,
+        temperature: float | None = None,
+    ) -> Sampling:
+        """Return how to sample: what a call asks for, else as configured.
+
+        Raises
+        ------
+        ConfigError
+            If a number is none a setting can have.
+        """
+        n = config.candidates if n is None else n
+        shown = config.records if shown is None else shown
+        temperature = config.temperature if temperature is None else temperature
+        check_bounds("candidates", n, "this call")
+        check_bounds("records", shown, "this call")
+        check_bounds("temperature", temperature, "this call")
+        return cls(int(n), int(shown), float(temperature))  # numpy's numbers become Python's
 
 
 def complete_within_context(
@@ -25,10 +58,12 @@ def complete_within_context(
     should_stop: Callable[[], bool] | None = None,
     on_candidate: Callable[[Completion], None] | None = None,
     on_cut: Callable[[int], None] | None = None,
+    on_short: Callable[[Exception], None] | None = None,
 ) -> tuple[Prompt, list[Completion]]:
     """Ask an LLM, dropping the weakest records, then the query's end, until the prompt fits.
 
-    ``on_cut`` is told how many records are left, before it is asked again.
+    ``on_cut`` is told how many records are left, before it is asked again; ``on_short``, by an LLM
+    that tells, what kept some of the answers from coming.
 
     Returns
     -------
@@ -48,6 +83,8 @@ def complete_within_context(
         listening["should_stop"] = should_stop
     if on_candidate is not None:
         listening["on_candidate"] = lambda c: on_candidate(_taken(c))
+    if on_short is not None:
+        listening["on_short"] = on_short
     while True:
         try:
             completions = llm.complete(
@@ -110,10 +147,12 @@ def sample_pool(
     should_stop: Callable[[], bool] | None = None,
     on_candidate: Callable[[Completion], None] | None = None,
     on_cut: Callable[[int], None] | None = None,
+    on_short: Callable[[Exception], None] | None = None,
 ) -> tuple[Prompt, list[Completion]]:
     """Sample ``n`` candidates, the last ``zero_shot`` of them with no record shown.
 
-    ``on_cut`` is told how many records are left whenever one is dropped for want of room.
+    ``on_cut`` is told how many records are left whenever one is dropped for want of room;
+    ``on_short`` what kept some of the answers from coming, as far as the LLM tells.
 
     Returns
     -------
@@ -131,6 +170,7 @@ def sample_pool(
     asked, completions = complete_within_context(
         llm, prompt, n=n - zero_shot, temperature=temperature, max_tokens=max_tokens, seed=seed,
         on_token=on_token, should_stop=should_stop, on_candidate=on_candidate, on_cut=on_cut,
+        on_short=on_short,
     )  # fmt: skip
     if not zero_shot or (should_stop is not None and should_stop()):
         return asked, completions
@@ -143,10 +183,12 @@ def sample_pool(
         _, plain = complete_within_context(
             llm, asked.without_shots(), n=zero_shot, temperature=temperature,
             max_tokens=max_tokens, seed=seed, should_stop=should_stop,
-            on_candidate=None if on_candidate is None else heard,
+            on_candidate=None if on_candidate is None else heard, on_short=on_short,
         )  # fmt: skip
-    except BackendError:
+    except BackendError as err:
         plain = []  # a pool short of candidates is still a pool
+        if on_short is not None:
+            on_short(err)
     return asked, [*completions, *map(_without_records, plain)]
 
 

@@ -52,12 +52,12 @@ class Question:
         """
         return replace(self, history=self.engine.public_history(self.history))
 
-    def rank(self, k: int, *, private: bool = True) -> Ranking:
-        """Choose the ``k`` records to show, best first; without ``private`` no private one."""
+    def rank(self, k: int, *, public_only: bool = False) -> Ranking:
+        """Choose the ``k`` records to show, best first; no private one if ``public_only``."""
         task = self.history.task
         head = self.engine.active(task, "reranker")
         records = self.engine.rank(
-            head, self.query, self.vector, self.history, k=k, private=private
+            head, self.query, self.vector, self.history, k=k, public_only=public_only
         )
         return Ranking(self.query, task.name, records, head.info)
 
@@ -88,26 +88,27 @@ def outgoing(
     system: str,
     *,
     remote: bool,
-    private: bool,
+    no_history: bool,
     hide_private: bool = False,
 ) -> Outgoing:
     """Choose the records and build the prompt, under the egress policy.
 
-    ``hide_private``: whoever asks may see no private record, wherever the LLM is.
+    ``no_history``: no record at all for a remote LLM. ``hide_private``: whoever asks may see no
+    private record, wherever the LLM is.
     """
     if hide_private:
         question = question.hiding_private()
     engine, task = question.engine, question.history.task
-    ranking = question.rank(k, private=not remote)
+    ranking = question.rank(k, public_only=remote)
     if remote:
-        visible = [r for r in question.history.records if not (private or r.private)]
+        visible = [r for r in question.history.records if not (no_history or r.private)]
         task = engine.shown_task(task, visible)
-    if private and remote:
+    if no_history and remote:
         ranking = replace(ranking, records=())
     shown = [r.record for r in ranking.records]
     prompt = engine.prompt(task, question.query, shown, system)
     withheld: tuple[str, ...] = ()
-    if private and remote:
+    if no_history and remote:
         withheld = ("private: no history was put into the prompt; your head still chooses",)
     elif remote and k:
         withheld = _kept_back(question.history)

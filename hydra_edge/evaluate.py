@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from hydra_edge.active import SHARED_CONFIDENCE, PopulationGains, unjudged_switch
+from hydra_edge import headreport
 from hydra_edge.heads import (
     ConditionalLogit,
     Groups,
@@ -25,6 +25,7 @@ from hydra_edge.heads import (
     one_sided_low,
     posterior_gain,
 )
+from hydra_edge.population import SHARED_CONFIDENCE, PopulationGains, unjudged_switch
 from hydra_edge.types import Double1d, Float1d, Gain, JsonDict, Switch
 
 CONFIDENCE = 0.8  # one-sided
@@ -61,13 +62,18 @@ class Verdict:
         gains = {
             name: None if gain is None else asdict(gain)
             for name, gain in (
-                ("shared_over_baseline", self.shared_over_baseline),
-                ("personal_over_shared", self.personal_over_shared),
+                (headreport.SHARED_OVER_BASELINE, self.shared_over_baseline),
+                (headreport.PERSONAL_OVER_SHARED, self.personal_over_shared),
             )
         }
         rows = {name: self.mean(name) for name in ("baseline", "shared", "personal")}
         held_out = len(self.baseline[self.held_out])
-        return {"reason": self.reason, "held_out": held_out, "utility": rows, **gains}
+        return {
+            headreport.REASON: self.reason,
+            headreport.HELD_OUT: held_out,
+            headreport.UTILITY: rows,
+            **gains,
+        }
 
 
 def top_utility(scores: Double1d, groups: Groups, top: int) -> Double1d:

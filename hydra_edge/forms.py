@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from hydra_edge.headreport import rows_of
+
 if TYPE_CHECKING:
-    from hydra_edge.types import JsonDict, Record
+    from hydra_edge.types import JsonDict, RankedRecord, Record
 
 SHOWN_CANDIDATES = 32  # a closed set may have thousands of members that nobody drew
 
@@ -35,6 +37,19 @@ def record_json(record: Record) -> JsonDict:
     }
 
 
+def ranked_json(ranked: RankedRecord) -> JsonDict:
+    """Return a record that was ranked, with its score and what it is made of."""
+    return {
+        "id": ranked.record.id,
+        "score": ranked.score,
+        "input": ranked.record.input,
+        "output": ranked.record.output,
+        "time": ranked.record.time,
+        "private": ranked.record.private,
+        "contributions": ranked.contributions,
+    }
+
+
 def number(value: Any) -> float | None:
     """Return a number of a stored report as one can be shown; None if it is none."""
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -48,7 +63,6 @@ def number(value: Any) -> float | None:
 
 def report_rows(report: JsonDict) -> list[JsonDict]:
     """Read the rows of a stored report, which may come from a file somebody else wrote."""
-    rows = report.get("rows")
     return [
         {
             "name": str(row.get("name", "")),
@@ -56,6 +70,5 @@ def report_rows(report: JsonDict) -> list[JsonDict]:
             "n": number(row.get("n")),
             "note": str(row.get("note") or ""),
         }
-        for row in (rows if isinstance(rows, list) else ())
-        if isinstance(row, dict)
+        for row in rows_of(report)
     ]

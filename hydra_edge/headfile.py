@@ -15,7 +15,7 @@ import numpy as np
 from hydra_edge.active import check_usable
 from hydra_edge.bundle import Bundle
 from hydra_edge.errors import ConfigError
-from hydra_edge.learning import IMPORTED, MODEL, OF_CHOICES
+from hydra_edge.headreport import as_imported, without_model
 from hydra_edge.records import name_fault
 from hydra_edge.store import Store
 from hydra_edge.tasks import canonical_name
@@ -53,7 +53,7 @@ def head_to_json(state: HeadState) -> str:
         "switch": state.switch,
         "n_queries": state.n_queries,
         "prior_scale": state.prior_scale,
-        "report": {name: value for name, value in state.report.items() if name != MODEL},
+        "report": without_model(state.report),
     }
     return json.dumps(document, ensure_ascii=False, indent=1)
 
@@ -135,6 +135,4 @@ def adopted(state: HeadState, bundle: Bundle) -> HeadState:
         If no answer could be given with it.
     """
     check_usable(state, bundle)
-    # What is said of choices is of another device's.
-    report = {k: v for k, v in state.report.items() if k not in OF_CHOICES} | {IMPORTED: True}
-    return replace(state, report=report)
+    return replace(state, report=as_imported(state.report))

@@ -10,13 +10,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hydra_edge.active import check_base, prior_for
+from hydra_edge.active import check_base
 from hydra_edge.engine import Engine
 from hydra_edge.evaluate import top_utility
 from hydra_edge.evidence import adapter_evidence, reranker_evidence
+from hydra_edge.headreport import model_of
 from hydra_edge.heads import Groups, Prior, choose_prior_scale
 from hydra_edge.history import History
-from hydra_edge.learning import model_of
+from hydra_edge.population import prior_for
 from hydra_edge.tasks import TaskSpec
 from hydra_edge.types import Double1d, Double2d, Float1d, HeadState, Progress, Role
 

@@ -1,8 +1,15 @@
-"""Why a record or an answer was chosen, in words a person can check against the texts."""
+"""Why a record or an answer was chosen, in words a person can check against the texts.
+
+And by which head. All doors say it in these words.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from hydra_edge.types import HeadInfo, Switch
 
 RERANKER_WORDS = {
     "cos_input": "its input means the same as the query",
@@ -59,6 +66,12 @@ ADAPTER_WORDS = {
     "log_own_fit": "an answer that yours make likely",
 }
 
+SWITCHES = {
+    "baseline": "no head (plain order, first answer)",
+    "shared": "the shared head",
+    "personal": "{whose} own head",
+}
+
 
 def in_words(feature: str, role: str) -> str:
     """Say what a feature means; one learned by the base says so."""
@@ -82,3 +95,20 @@ def reasons(contributions: Mapping[str, float], role: str, count: int = 3) -> st
         f"{value:+.2f} {in_words(name, role)}" for name, value in largest(contributions, count)
     ]
     return "; ".join(parts) or "nothing speaks for or against it"
+
+
+def serving(switch: Switch, whose: str) -> str:
+    """Say what serves; ``whose`` is ``your`` to the user, ``the user's`` to anybody else."""
+    return SWITCHES[switch].format(whose=whose)
+
+
+def head_line(head: HeadInfo, whose: str) -> str:
+    """Say which weights made a choice, and why those; ``whose`` as for ``serving``."""
+    line = serving(head.switch, whose)
+    if head.version is not None:
+        own = f"v{head.version}"
+        if head.n_queries:
+            queries = "query" if head.n_queries == 1 else "queries"
+            own += f", learned from {head.n_queries:,} {queries}"
+        line += f" {own}" if head.switch == "personal" else f" ({whose} own {own}, is not used)"
+    return f"{line}: {head.reason}" if head.reason else line

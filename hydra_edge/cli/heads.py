@@ -14,6 +14,7 @@ from hydra_edge.cli.group import new_group, put
 from hydra_edge.cli.session import open_user
 from hydra_edge.errors import HydraError
 from hydra_edge.forms import report_rows
+from hydra_edge.headreport import reason_of, taught_by
 from hydra_edge.reasons import in_words
 
 if TYPE_CHECKING:
@@ -172,8 +173,6 @@ def show_head(
 
 
 def _write_head(state: HeadState, why_idle: str, weights: list[Weight]) -> None:
-    from hydra_edge.learning import taught_by
-
     outdated = f", outdated: {why_idle}; fit again" if why_idle else ""
     output.heading(f"{state.task} {state.role} v{state.version} ({state.switch}{outdated})")
     model = taught_by(state)
@@ -183,7 +182,7 @@ def _write_head(state: HeadState, why_idle: str, weights: list[Weight]) -> None:
         f"{f', answers of {model}' if model else ''}, "
         f"base {state.base_id[:12]}, prior strength {state.prior_scale:g}"
     )
-    if reason := state.report.get("reason"):
+    if reason := reason_of(state.report):
         output.plain(f"  {output.one_line(str(reason))}")
     rows = [
         (row["name"], views.figure(row["utility"], 3), views.figure(row["n"], 0), row["note"])

@@ -13,17 +13,17 @@ from datetime import UTC, datetime
 from typing import IO, TYPE_CHECKING
 
 from hydra_edge.cli import output
-from hydra_edge.reasons import reasons
+from hydra_edge.forms import ranked_json
+from hydra_edge.reasons import head_line, reasons, serving
 
 if TYPE_CHECKING:
-    from hydra_edge.store import LoggedGeneration
+    from hydra_edge.store import LoggedGeneration, StoredChoice
     from hydra_edge.types import (
         Candidate,
         FitReport,
         ForgetReceipt,
         Gain,
         Generation,
-        HeadInfo,
         JsonDict,
         RankedRecord,
         Ranking,
@@ -32,11 +32,6 @@ if TYPE_CHECKING:
     )
 
 _ROLES = {"reranker": "Which records to show", "adapter": "Which answer to give"}
-_SWITCHES = {
-    "baseline": "no head (plain order, first answer)",
-    "shared": "the shared head",
-    "personal": "your own head",
-}
 # The row of a report that tells what serving in such a way was worth.
 _ROWS = {"baseline": "prompt-only RAG", "shared": "shared head", "personal": "my head"}
 _DIGITS = 3  # of a utility
@@ -57,23 +52,12 @@ def when(time: float | None) -> str:
         return f"{time:g}"
 
 
-def _ranked_json(ranked: RankedRecord) -> JsonDict:
-    return {
-        "id": ranked.record.id,
-        "score": ranked.score,
-        "input": ranked.record.input,
-        "output": ranked.record.output,
-        "private": ranked.record.private,
-        "contributions": ranked.contributions,
-    }
-
-
 def ranking_json(ranking: Ranking) -> JsonDict:
     """Return what ``rank --json`` prints."""
     return {
         "query": ranking.query,
         "task": ranking.task,
-        "records": [_ranked_json(r) for r in ranking.records],
+        "records": [ranked_json(r) for r in ranking.records],
         "head": asdict(ranking.head),
     }
 
@@ -85,7 +69,7 @@ def generation_json(generation: Generation) -> JsonDict:
         "text": generation.text,
         "task": generation.task,
         "candidates": [asdict(candidate) for candidate in generation.candidates],
-        "records": [_ranked_json(r) for r in generation.records],
+        "records": [ranked_json(r) for r in generation.records],
         "head": asdict(generation.head) | {"reranker": asdict(generation.reranker)},
         "usage": asdict(generation.usage),
         "abstained": generation.abstained,
@@ -106,21 +90,26 @@ def logged_json(generation: LoggedGeneration) -> JsonDict:
     }
 
 
+def taken_json(choice: StoredChoice | None) -> JsonDict:
+    """Return what ``history log --json`` prints of a choice: the candidate's number, if it is one.
+
+    Not its text, which may be somebody's own and of something private.
+    """
+    picked = None if choice is None or choice.picked is None else choice.picked + 1
+    return {"chosen": choice is not None, "picked": picked}
+
+
+def taken(choice: StoredChoice | None) -> str:
+    """Say which candidate was chosen of an answer, if anything was."""
+    if choice is None:
+        return "-"
+    return "own text" if choice.picked is None else str(choice.picked + 1)
+
+
 def _logged_candidate(candidate: Candidate) -> JsonDict:
     shown = asdict(candidate)
     del shown["contributions"]  # no log holds them
     return shown
-
-
-def head_line(head: HeadInfo) -> str:
-    """Say which weights made a choice, and why those."""
-    line = _SWITCHES[head.switch]
-    if head.version is not None:
-        own = f"v{head.version}"
-        if head.n_queries:
-            own += f", learned from {plural(head.n_queries, 'query', 'queries')}"
-        line += f" {own}" if head.switch == "personal" else f" (your own {own}, is not used)"
-    return f"{line}: {head.reason}" if head.reason else line
 
 
 def write_ranking(ranked: tuple[RankedRecord, ...], *, stream: IO[str] | None = None) -> None:
@@ -183,12 +172,12 @@ def write_prompts(prompts: Sequence[str], *, as_json: bool, at_most: bool = Fals
 
 def write_explanation(generation: Generation, *, stream: IO[str]) -> None:
     """Write why each record was shown, and why this candidate won."""
-    output.heading(f"Records shown, by {head_line(generation.reranker)}", stream=stream)
+    output.heading(f"Records shown, by {head_line(generation.reranker, 'your')}", stream=stream)
     if generation.records:
         write_ranking(generation.records, stream=stream)
     else:
         output.plain("  none", stream=stream)
-    output.heading(f"Answer chosen by {head_line(generation.head)}", stream=stream)
+    output.heading(f"Answer chosen by {head_line(generation.head, 'your')}", stream=stream)
     chosen = chosen_place(generation)
     for place, candidate in enumerate(generation.candidates, start=1):
         if place == chosen:
@@ -247,7 +236,7 @@ def _write_role(role: RoleReport) -> None:
     output.table(
         (_ROLES[role.role], "utility", "n", ""), [_row(row) for row in role.rows], indent=2
     )
-    output.plain(f"  switched on: {_SWITCHES[role.switch]} - {role.reason}")
+    output.plain(f"  switched on: {serving(role.switch, 'your')} - {role.reason}")
     if remark := _why_not_by_own(role):
         output.plain(f"    ({remark})")
     gains = (
@@ -274,8 +263,8 @@ def write_fit(report: FitReport) -> None:
         output.plain(f"  note: {remark}")
 
 
-def receipt_line(receipt: ForgetReceipt) -> str:
-    """Say what was erased."""
+def receipt_line(receipt: ForgetReceipt, *, dry_run: bool = False) -> str:
+    """Say what was erased, or what would be."""
     parts = (
         plural(receipt.records, "record"),
         plural(receipt.vectors, "vector"),
@@ -283,13 +272,14 @@ def receipt_line(receipt: ForgetReceipt) -> str:
         plural(receipt.choices, "choice"),
         plural(receipt.log_entries, "log entry", "log entries"),
     )
-    line = "Forgotten: " + ", ".join(parts) + "."
+    line = f"{'Would be forgotten' if dry_run else 'Forgotten'}: {', '.join(parts)}."
     if receipt.repeats:
         kept = plural(receipt.repeats, "answer")
         line += f" Among the records: {kept} you had kept, copied from the others."
     if receipt.tasks:
         tasks = ", ".join(receipt.tasks)
-        line += f" Heads that had learned from them, now fitted again: {tasks}."
+        when = "to be" if dry_run else "now"
+        line += f" Heads that had learned from them, {when} fitted again: {tasks}."
     return line
 
 

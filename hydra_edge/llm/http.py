@@ -406,7 +406,8 @@ class ApiClient:
         if refusal.code == "insufficient_quota":
             return BackendRateLimitError(
                 f"{self.host} says that what was paid for is used up: {got}. Look at your "
-                "plan there."
+                "plan there.",
+                retry_after=math.inf,
             )
         if refusal.status == 429:
             return BackendRateLimitError(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 from hydra_edge.errors import (
     BackendAuthError,
@@ -40,9 +40,6 @@ from hydra_edge.llm.several import NOT_ASKED, Several, Wish
 from hydra_edge.llm.text import AnswerText
 from hydra_edge.prompt import Prompt
 from hydra_edge.types import Completion
-
-if TYPE_CHECKING:
-    pass
 
 
 def _billed(answers: list[Completion], prompt_tokens: int) -> list[Completion]:

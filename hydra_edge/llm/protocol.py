@@ -94,6 +94,9 @@ class LLM(Protocol):
         without, finishes every answer it began, and its answers are told all at the end. For a
         type checker, its ``complete`` takes ``**_: Any`` in their place.
 
+        One that names ``on_short``, too, may be given a function to call with the error that kept
+        some of the answers from coming.
+
         A personalizer takes an answer that means one of ``choices``, such as "The tag is horror."
         for "horror", for that member; one that means none has no vote.
         """

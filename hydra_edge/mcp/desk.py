@@ -25,7 +25,7 @@ from hydra_edge.errors import ConfigError, RecordNotFoundError
 from hydra_edge.forms import SHOWN_CANDIDATES
 from hydra_edge.mcp import shapes
 from hydra_edge.personalizer import Personalizer
-from hydra_edge.reasons import in_words, largest
+from hydra_edge.reasons import head_line, in_words, largest
 from hydra_edge.store import answer_id
 from hydra_edge.tasks import TaskSpec
 from hydra_edge.turns import stoppable
@@ -40,11 +40,6 @@ _HIDDEN = (
     "a record that was shown, or that alone an answer is known from, is private by now; it and "
     "what was written from it are left out"
 )
-_SWITCHES = {
-    "baseline": "no head: plain order, first answer",
-    "shared": "the head shared by all users",
-    "personal": "the user's own head",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +88,7 @@ class Desk:
         """
         name = self._task(task).name if task else None
         found = self.person.store.search(
-            query, task=name, limit=limit, public=not self.allow_private
+            query, task=name, limit=limit, public_only=not self.allow_private
         )
         return shapes.Found(records=[shapes.Record(**_side(record)) for record in found])
 
@@ -107,7 +102,7 @@ class Desk:
     ) -> shapes.Personalized:
         """Choose records for a query and build the prompt that shows them."""
         spec = self._task(task)
-        out = self._outgoing(query, spec, records, remote=False, should_stop=should_stop)
+        out = self._outgoing(query, spec, records, should_stop=should_stop)
         prompt_id = secrets.token_hex(6)
         made = _Prompted(query, out.prompt.task.name, out.prompt.record_ids)
         _remember(self._prompted, prompt_id, made)
@@ -271,20 +266,17 @@ class Desk:
         task: TaskSpec,
         records: int | None,
         *,
-        remote: bool,
         should_stop: Callable[[], bool] | None,
     ) -> Outgoing:
-        """Choose what is shown; ``remote``: an LLM of ours that is will read it.
-
-        The host's own LLM may be remote whatever ours is: what it may not see is shown to neither.
-        """
+        """Choose what is shown; the host's own LLM reads it, which may be remote."""
         person = self.person
         watched = stoppable(None, should_stop, "The answer")
         question = Question.of(person.engine, task, query, progress=watched)
         shown = person.config.records if records is None else records
         return outgoing(
-            question, shown, "", remote=remote, private=False, hide_private=not self.allow_private
-        )
+            question, shown, "", remote=False, no_history=False,
+            hide_private=not self.allow_private,
+        )  # fmt: skip
 
     def _recall(self, generation_id: str | None) -> Generation:
         """Return a generation made here, its records as they are in the history now.
@@ -384,5 +376,5 @@ def _candidates(made: Generation) -> list[tuple[JsonDict, dict[str, float]]]:
 
 
 def _head_line(head: HeadInfo) -> str:
-    reason = f" ({head.reason})" if head.reason else ""
-    return _SWITCHES[head.switch] + reason
+    """Say which weights made a choice; not from how many answers they come, private ones too."""
+    return head_line(replace(head, version=None), "the user's")

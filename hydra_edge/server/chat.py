@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 
 from hydra_edge.records import clean_text
@@ -22,6 +23,7 @@ MODEL = "hydra-edge"
 ID_PREFIX = "chatcmpl-"
 MOST_CHOICES = 32
 MOST_TOKENS = 8192
+MAX_READ_CHARS = 1 << 20  # of the query and the system text together
 _SEEDS = 2**31
 _STOPS = 4  # as many as OpenAI takes
 _READ = {
@@ -200,6 +202,13 @@ def _read_messages(messages: Any) -> tuple[str, str, list[str]]:
     others = len(roles) - len(places) - 1
     notes = [f"{others} other messages were left out: only the last user message is answered"]
     system = "\n".join(text for text in told if text.strip())
+    if len(query) + len(system) > MAX_READ_CHARS:  # what is left out may be larger
+        raise Refusal(
+            HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "body_too_large",
+            f"The query and the system text have {len(query) + len(system):,} characters; expected "
+            f"at most {MAX_READ_CHARS:,}. Send less at a time.",
+            param="messages",
+        )  # fmt: skip
     return clean_text(query), clean_text(system), notes if others else []
 
 

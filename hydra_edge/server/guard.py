@@ -10,6 +10,8 @@ import asyncio
 import os
 import sys
 import traceback
+from collections.abc import Callable
+from contextlib import suppress
 from http import HTTPStatus
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -61,6 +63,8 @@ class Guard:
         Set to take no new request; those that run are finished.
     running
         How many requests run or wait.
+    is_crowded
+        Says whether more connections are open than whoever runs the server bears.
     """
 
     def __init__(self, router: Router, service: Service) -> None:
@@ -72,6 +76,7 @@ class Guard:
             self._hosts |= set(_LOOPBACK_NAMES)
         self.draining = False
         self.running = 0
+        self.is_crowded: Callable[[], bool] = lambda: False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, or say why not."""
@@ -113,6 +118,12 @@ class Guard:
             raise Refusal(
                 HTTPStatus.SERVICE_UNAVAILABLE, "shutting_down",
                 "The server is shutting down and takes no new request. Ask again when it is back.",
+            )  # fmt: skip
+        if self.is_crowded():
+            raise Refusal(
+                HTTPStatus.SERVICE_UNAVAILABLE, "too_many_connections",
+                "The server has more connections open than it serves. Close those that are not "
+                "needed, and ask again.",
             )  # fmt: skip
         headers = Headers(scope=scope)
         method, path = scope["method"], scope["path"]
@@ -257,9 +268,13 @@ def as_known(error: Exception) -> HydraError:
             error.status_code, code, message, headers={"Allow": allowed} if allowed else {}
         )
     # Nobody expected it: note that it was, and repeat nobody's text.
-    sys.stderr.write(f"hydra-edge serve: a fault of its own ({type(error).__name__})\n")
+    told = f"hydra-edge serve: a fault of its own ({type(error).__name__})\n"
     if os.environ.get("HYDRA_EDGE_DEBUG"):
-        sys.stderr.write("".join(traceback.format_exception(error)))
+        told += "".join(traceback.format_exception(error))
+    # Whoever started us may have let go of it; a windowed program has none.
+    if sys.stderr is not None:
+        with suppress(OSError):
+            sys.stderr.write(told)
     return Refusal(
         HTTPStatus.INTERNAL_SERVER_ERROR, "internal",
         f"hydra-edge stumbled over a fault of its own ({type(error).__name__}). Start the server "

@@ -90,6 +90,7 @@ class Page:
 
     def __init__(self) -> None:
         self._static = read_static()
+        self._naming = Lane(QUICK_WAITING)  # of its own: an LLM may take its time to open
         self._drawing = Lane(QUICK_WAITING)
         self._erasing = Lane(QUICK_WAITING)
         self._forgetting: set[asyncio.Task[ForgetReceipt]] = set()  # asyncio holds none itself
@@ -138,7 +139,7 @@ class Page:
         def look(person: Personalizer) -> JsonDict:
             return {"name": person.llm.name, "is_remote": person.llm.is_remote}
 
-        return Json(await service.quickly(look, service.engine))
+        return Json(await service.quickly(look, self._naming))
 
     async def heads(self, request: Request) -> Response:
         """Show what serves in both roles of a task, why, and what it has learned."""

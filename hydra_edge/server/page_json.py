@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from hydra_edge.forms import SHOWN_CANDIDATES, number, record_json, report_rows
+from hydra_edge.headreport import gains_of
 from hydra_edge.portrait import Growth, Weight
 from hydra_edge.reasons import in_words, largest
 from hydra_edge.server.views import candidates_json, origin_json
@@ -57,10 +58,7 @@ def head_json(info: HeadInfo, state: HeadState | None, weights: Sequence[Weight]
         "reason": info.reason,
         "fitted": None if state is None else state.created,
         "rows": report_rows(report),
-        "gains": {
-            name: _gain(report.get(name))
-            for name in ("personal_over_shared", "shared_over_baseline")
-        },
+        "gains": {name: _gain(gain) for name, gain in gains_of(report).items()},
         "weights": [weight_json(weight, info.role) for weight in weights],
     }
 

@@ -95,7 +95,7 @@ def error_response(error: HydraError) -> Response:
     status, code = _status(error)
     headers: dict[str, str] = dict(getattr(error, "headers", {}))
     asked = getattr(error, "retry_after", None)
-    if asked is not None:  # by the remote LLM
+    if asked is not None and math.isfinite(asked):  # by the remote LLM
         headers["Retry-After"] = str(math.ceil(asked))
     if code in _STAYS or (asked or 0.0) > _PATIENCE_S:
         headers["x-should-retry"] = "false"

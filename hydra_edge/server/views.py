@@ -9,7 +9,7 @@ from typing import Any
 
 from starlette.responses import Response
 
-from hydra_edge.forms import SHOWN_CANDIDATES, finite
+from hydra_edge.forms import SHOWN_CANDIDATES, finite, ranked_json
 from hydra_edge.types import Candidate, Generation, JsonDict, RankedRecord, Ranking
 
 
@@ -26,19 +26,6 @@ class Json(Response):
     def render(self, content: Any) -> bytes:
         """Write the content."""
         return to_json(content).encode("ascii")
-
-
-def ranked_json(ranked: RankedRecord) -> JsonDict:
-    """Return a record with its score and its reasons."""
-    return {
-        "id": ranked.record.id,
-        "score": ranked.score,
-        "input": ranked.record.input,
-        "output": ranked.record.output,
-        "time": ranked.record.time,
-        "private": ranked.record.private,
-        "contributions": ranked.contributions,
-    }
 
 
 def ranking_json(ranking: Ranking) -> JsonDict:

@@ -12,12 +12,12 @@ from hydra_edge.types import Record
 
 
 def search(
-    connection: Connection, query: str, task: str | None, limit: int, *, public: bool
+    connection: Connection, query: str, task: str | None, limit: int, *, public_only: bool
 ) -> list[Record]:
     """Return the records that hold the query's words; see ``Store.search``."""
     words = list(dict.fromkeys(index_words(query)))[:MAX_TERMS]
     within, values = ("", ()) if task is None else ("AND task = ? ", (bind(task),))
-    if public:
+    if public_only:
         within += "AND NOT private "
     if not words:
         return _containing(connection, query.strip(), within, values, limit)

@@ -1,5 +1,7 @@
 """Which answer over MCP was chosen, and why it was given: `record_choice` and `explain`."""
 
+from dataclasses import replace
+
 import mcp_host
 import pytest
 from mcp_host import RECORDS, call, one, refused
@@ -36,6 +38,17 @@ def test_generate_answer_choice_and_explanation_belong_together(person):
     assert chosen["text"] == made["candidates"][1]["text"]
     assert chosen["head_version"] == 1
     assert person.store.get(chosen["record_id"]).output == chosen["text"]
+
+
+def test_generate_names_the_users_own_head_but_not_from_how_many_answers_it_comes(person):
+    desk = Desk(person)
+    call(desk, ("generate", {"query": "the parser fails"}), ("record_choice", {"pick": 2}))
+    own = person.store.head("commit_subject", "adapter")
+    person.store.save_head(replace(own, switch="personal"))
+
+    made = one(desk, "generate", query="the parser fails")
+    assert made["chosen_by"].startswith("the user's own head")
+    assert "learned from" not in made["chosen_by"]
 
 
 def test_record_choice_that_nobody_waits_for_is_kept_and_learns_later(person):

@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 from conftest import ScriptedLLM
 
-from hydra_edge import pools
+from hydra_edge import buying, pools
+from hydra_edge.buying import MAX_FAILURES
+from hydra_edge.candidates import Sampling
 from hydra_edge.config import Config
 from hydra_edge.errors import BackendError, ConfigError, ContextLengthError
 from hydra_edge.personalizer import Personalizer
-from hydra_edge.pools import MAX_FAILURES
 from hydra_edge.prompt import Prompt
 from hydra_edge.types import Completion, Record
 
@@ -150,18 +151,18 @@ def test_fit_tells_of_the_time_after_each_record_in_seconds(
     person: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now, told = [0.0], []
-    monkeypatch.setattr(pools, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(buying, "time", SimpleNamespace(monotonic=lambda: now[0]))
 
     def slow(_prompt: Prompt, _n: int) -> None:
         now[0] += 8.0
 
     llm = Counting(slow, is_remote=False)
     person(llm).fit_head(TASKS[0], budget_s=29.5, progress=lambda *at: told.append(at))
-    seconds = [(done, total) for stage, done, total in told if stage == pools.SECONDS]
+    seconds = [(done, total) for stage, done, total in told if stage == buying.SECONDS]
     assert now[0] > 29.5
     assert seconds[0][0] > 0, "the first record is in it"
     assert seconds[-1] == (30, 30)
-    assert all(stage != pools.ANSWERS for stage, _, _ in told)
+    assert all(stage != buying.ANSWERS for stage, _, _ in told)
 
 
 def test_fit_stopped_after_one_pool_says_so(person: Make) -> None:
@@ -187,7 +188,7 @@ def test_fit_asks_about_records_a_head_could_learn_from_before_others(
     plan = [
         (record.id[-1], [request.purpose for request in requests])
         for record, requests in pools.planned(
-            p.engine, p.llm, head, history, np.array([3, 5]), pools.Sampling(8, 4, 0.8)
+            p.engine, p.llm, head, history, np.array([3, 5]), Sampling(8, 4, 0.8)
         )
     ]
     assert [name for name, _ in plan] == ["5", "3", "7", "6", "4", "2"]
@@ -199,7 +200,7 @@ def test_fit_reports_the_time_the_llm_took_and_nothing_beside_it(
     person: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = {"now": 0.0}
-    monkeypatch.setattr(pools, "time", SimpleNamespace(monotonic=lambda: clock["now"]))
+    monkeypatch.setattr(buying, "time", SimpleNamespace(monotonic=lambda: clock["now"]))
 
     def takes_a_while(_prompt: Prompt, _n: int) -> None:
         clock["now"] += 2.0

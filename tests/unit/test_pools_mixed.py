@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 
 from export.cache import CachedLLM
-from hydra_edge.active import zero_shot_share
 from hydra_edge.bundle import Bundle
-from hydra_edge.candidates import sample_pool
+from hydra_edge.candidates import Sampling, sample_pool
 from hydra_edge.config import Config
 from hydra_edge.encoder import TextEncoder
 from hydra_edge.engine import Engine
 from hydra_edge.errors import BackendError, ContextLengthError
 from hydra_edge.personalizer import Personalizer
-from hydra_edge.pools import Request, Sampling, pool_key
+from hydra_edge.pools import Request, pool_key
+from hydra_edge.population import zero_shot_share
 from hydra_edge.prompt import Prompt, build_prompt
 from hydra_edge.store import Store
 from hydra_edge.tasks import BUILTIN

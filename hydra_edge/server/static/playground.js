@@ -147,6 +147,13 @@ export function startPlayground({ task, summary, saying, refresh, fit }) {
     const done = await saying(problem, () => call("choose", { id: made.id, ...choice }));
     for (const button of buttons) button.disabled = false;
     if (!done) return;
+    if (done.head_version === null) {
+      replace(place, el("h3", {}, done.record_id ? "Kept" : "Taken"),
+        el("p", {}, "Your head learned nothing from this choice."
+          + (done.record_id ? " It is kept as a record of yours." : "")));
+      await refresh({ withGrowth: false });
+      return;
+    }
     const judged = done.switch === "personal"
       ? "It is what serves you."
       : "Until a fit finds that it helps you more, it learns on without being used.";

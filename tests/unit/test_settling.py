@@ -11,7 +11,7 @@ import pytest
 from conftest import HashEncoder
 from serving import EchoLLM
 
-from hydra_edge.active import ActiveHead, prior_for
+from hydra_edge.active import ActiveHead
 from hydra_edge.adapter import choose, merge
 from hydra_edge.bundle import Bundle
 from hydra_edge.candidates import sample_pool
@@ -23,8 +23,9 @@ from hydra_edge.features.adapter import ADAPTER_FEATURES
 from hydra_edge.heads import ConditionalLogit
 from hydra_edge.history import History
 from hydra_edge.personalizer import Personalizer
+from hydra_edge.population import prior_for
 from hydra_edge.prompt import Prompt, build_prompt
-from hydra_edge.stopping import Votes, is_settled
+from hydra_edge.settling import Votes, is_settled
 from hydra_edge.store import Store
 from hydra_edge.tasks import TaskSpec
 from hydra_edge.types import Completion, Generation, Record

@@ -1,4 +1,4 @@
-"""Is everything in order? ``doctor``, and a closer look at a base with ``bundle``."""
+"""Is everything in order? ``doctor``."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ import shutil
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Literal
 
 import typer
 
 from hydra_edge import __version__
 from hydra_edge.cli import options, output, views
-from hydra_edge.cli.group import new_group, put
+from hydra_edge.cli.bundle import check_features, load_base, size_bytes, used_heads
+from hydra_edge.cli.group import put
 from hydra_edge.cli.heads import rollback_command, why_idle
-from hydra_edge.cli.session import settings
 from hydra_edge.errors import ConfigError, HydraError, UnknownModelError
 
 if TYPE_CHECKING:
@@ -27,14 +27,9 @@ if TYPE_CHECKING:
     from hydra_edge.config import Config
     from hydra_edge.paths import Paths
     from hydra_edge.store import Store
-    from hydra_edge.types import HeadState, JsonDict
+    from hydra_edge.types import HeadState
 
 LOW_DISK_BYTES = 200_000_000
-
-BundlePath = Annotated[
-    Path | None,
-    typer.Argument(metavar="PATH", help="Folder of a base; default: the one in use."),
-]
 
 
 @dataclass(frozen=True)
@@ -89,45 +84,22 @@ def _look_at_cache(paths: Paths) -> Finding:
     return Finding("cache", "ok", f"{paths.cache}, {views.size(used)}")
 
 
-def _bundle_bytes(bundle: Bundle) -> int:
-    return sum(file.size for file in bundle.manifest.files.values())
-
-
-def _load(path: Path | None, config: Config) -> tuple[Bundle, float]:
-    """Load and verify a base; return it with the milliseconds it took."""
-    from hydra_edge.bundle import load_bundle
-
-    started = time.perf_counter()
-    bundle = load_bundle(path or (Path(config.bundle) if config.bundle else None))
-    return bundle, (time.perf_counter() - started) * 1000.0
-
-
-def _check_runs(bundle: Bundle, config: Config) -> None:
-    """Refuse a base whose encoder does not run, or that was made for other features."""
-    from hydra_edge.encoder import Encoder
-    from hydra_edge.features import FeatureMap
-
-    FeatureMap(bundle, "reranker")
-    FeatureMap(bundle, "adapter")
-    Encoder(bundle, threads=config.threads).encode(["Is this thing on?"])
-
-
 def _look_at_base(config: Config) -> tuple[list[Finding], Bundle | None]:
     """Look at the base and its encoder; return it, too, as it is loaded once for all looks."""
     try:
-        bundle, load_ms = _load(None, config)
+        bundle, load_ms = load_base(None, config)
     except HydraError as err:
         return [Finding(name, "broken", str(err)) for name in ("base", "encoder")], None
-    found = [
-        _try("base", partial(_look_at_runs, bundle, load_ms, config)),
-        _try("encoder", partial(_look_at_encoder, bundle, config)),
-    ]
-    return found, bundle
+    encoder = _try("encoder", partial(_look_at_encoder, bundle, config))
+    base = _try("base", partial(_look_at_features, bundle, load_ms))
+    if base.state == "ok" and encoder.state == "broken":  # a base that does not run is none
+        base = replace(encoder, name="base")
+    return [base, encoder], bundle
 
 
-def _look_at_runs(bundle: Bundle, load_ms: float, config: Config) -> Finding:
-    _check_runs(bundle, config)
-    detail = f"{bundle.base_id[:12]}, {views.size(_bundle_bytes(bundle))}, {load_ms:.0f} ms"
+def _look_at_features(bundle: Bundle, load_ms: float) -> Finding:
+    check_features(bundle)
+    detail = f"{bundle.base_id[:12]}, {views.size(size_bytes(bundle))}, {load_ms:.0f} ms"
     return Finding("base", "ok", f"{detail}, {bundle.path}")
 
 
@@ -141,7 +113,8 @@ def _look_at_encoder(bundle: Bundle, config: Config) -> Finding:
     return Finding("encoder", "ok", f"{encoder.dim} dimensions, first text in {first_ms:.0f} ms")
 
 
-def _look_at_llm(config: Config, paths: Paths) -> Finding:
+def look_at_llm(config: Config, paths: Paths) -> Finding:
+    """Look at the LLM of the settings: a local one is opened, a remote one is not asked."""
     from hydra_edge.llm.models import open_llm
     from hydra_edge.llm.tiles import REBUILD
 
@@ -164,13 +137,15 @@ def _look_at_llm(config: Config, paths: Paths) -> Finding:
             "processor's AMX, as GCC 12 built it, and goes without. To build it without AMX, which "
             f"is faster: {REBUILD}",
         )
+    if llm.name == "smollm2":
+        return Finding(
+            "llm",
+            "advice",
+            f"{detail}, as shipped: the copy that reads prompts in half the time cannot be made in "
+            f"{paths.cache / 'models'}. Expected a place for 200 MB that you may write to; on "
+            "Windows its name has to be ASCII.",
+        )
     return Finding("llm", "ok", detail)
-
-
-def _used_heads(store: Store) -> list[HeadState]:
-    """Return the heads in use, whether or not they serve."""
-    names = dict.fromkeys((head.task, head.role) for head in store.heads())
-    return [head for name in names if (head := store.head(*name)) is not None]
 
 
 def _idle_heads(store: Store, paths: Paths, bundle: Bundle | None) -> list[tuple[HeadState, str]]:
@@ -179,7 +154,7 @@ def _idle_heads(store: Store, paths: Paths, bundle: Bundle | None) -> list[tuple
     from hydra_edge.engine import Engine
     from hydra_edge.taskfile import read_task_dir
 
-    used = _used_heads(store)
+    used = used_heads(store)
     engine = None
     with suppress(HydraError):
         if bundle is not None and used:
@@ -195,8 +170,18 @@ def _fit_sees_to(store: Store, head: HeadState) -> bool:
     return enough or head.stale or (head.role == "adapter" and bool(store.choices(head.task)))
 
 
+def _ahead(count: int, user: str) -> str:
+    dated = "is dated" if count == 1 else "are dated"
+    return (
+        f"{count} {dated} in the future, as by a clock that was wrong, and counted as the newest "
+        f"until then (hydra-edge history list --user {shlex.quote(user)} shows them first). Import "
+        "them again with their right times, add them again with --time, or forget them"
+    )
+
+
 def _look_at_user(path: Path, paths: Paths, bundle: Bundle | None) -> Finding:
     from hydra_edge.store import Store
+    from hydra_edge.store.adding import AHEAD_S
 
     user = path.stem
     name = f"user {user}"
@@ -207,8 +192,11 @@ def _look_at_user(path: Path, paths: Paths, bundle: Bundle | None) -> Finding:
         if faults:
             return Finding(name, "broken", " ".join(faults))
         detail = f"{views.plural(store.count(), 'record')}, {views.size(store.size_bytes())}"
+        ahead = store.count() - store.count(until=time.time() + AHEAD_S)
+        if ahead > 0:
+            detail += f"; {_ahead(ahead, user)}"
         if not (idle := _idle_heads(store, paths, bundle)):
-            return Finding(name, "ok", detail)
+            return Finding(name, "advice" if ahead > 0 else "ok", detail)
         few = [head for head, _ in idle if not _fit_sees_to(store, head)]
     detail += "; heads that do not serve: "
     detail += ", ".join(f"{head.task} {head.role} {why}" for head, why in idle)
@@ -252,7 +240,7 @@ def _findings() -> list[Finding]:
         _try("disk", lambda: _look_at_disk(paths)),
     ]
     looks, bundle = _look_at_base(config)
-    found += [*looks, _try("llm", lambda: _look_at_llm(config, paths))]
+    found += [*looks, _try("llm", lambda: look_at_llm(config, paths))]
     found += _look_at_tasks(paths)
     for path in sorted(paths.users.glob("*.db")):
         found.append(_try(f"user {path.stem}", partial(_look_at_user, path, paths, bundle)))
@@ -274,113 +262,6 @@ def doctor(as_json: options.AsJson = False) -> None:
         raise typer.Exit(1)
 
 
-def _entry_text(entry: object) -> str:
-    """Say what an entry of a manifest holds; of what is nested deeper, only what it is about."""
-    if isinstance(entry, dict):
-        nested = any(isinstance(value, dict | list) for value in entry.values())
-        return ", ".join(str(key) if nested else f"{key} {value}" for key, value in entry.items())
-    if isinstance(entry, list):
-        return ", ".join(_entry_text(value) for value in entry)
-    return str(entry)
-
-
-def show_bundle(path: BundlePath = None, as_json: options.AsJson = False) -> None:
-    """Show a base: size, quality, parity, origin."""
-    bundle, _ = _load(path, settings()[0])
-    manifest = bundle.manifest
-    shown: JsonDict = {
-        "path": str(bundle.path),
-        "base_id": bundle.base_id,
-        "format_version": manifest.format_version,
-        "feature_version": manifest.feature_version,
-        "dim": manifest.dim,
-        "pooling": manifest.pooling,
-        "max_tokens": manifest.max_tokens,
-        "size_bytes": _bundle_bytes(bundle),
-        "quality": manifest.quality,
-        "parity": manifest.parity,
-        "provenance": manifest.provenance,
-    }
-    if as_json:
-        output.write_json(shown)
-        return
-    for name, value in shown.items():
-        if not isinstance(value, dict):
-            output.plain(f"{name} = {value}")
-            continue
-        output.heading(name)
-        for key, entry in value.items():
-            output.plain(f"  {key} = {output.one_line(_entry_text(entry), 200)}")
-    output.note("In full: --json")
-
-
-def verify_bundle(path: BundlePath = None, as_json: options.AsJson = False) -> None:
-    """Check every byte of a base, and that it runs."""
-    config, _ = settings()
-    bundle, load_ms = _load(path, config)
-    _check_runs(bundle, config)
-    if as_json:
-        output.write_json({"ok": True, "base_id": bundle.base_id, "load_ms": load_ms})
-        return
-    output.plain(
-        f"{bundle.path} is sound: base {bundle.base_id[:12]}, verified in {load_ms:.0f} ms"
-    )
-
-
-def _fitted_with_another(bundle: Bundle, paths: Paths) -> bool:
-    """Tell whether a head that anybody uses was fitted with another base than this."""
-    from hydra_edge.store import Store
-
-    for path in sorted(paths.users.glob("*.db")):
-        with suppress(HydraError), Store.open(path, create=False) as store:
-            if any(head.base_id != bundle.base_id for head in _used_heads(store)):
-                return True
-    return False
-
-
-def use_bundle(
-    path: Annotated[
-        str, typer.Argument(metavar="PATH", help="Folder of a base, or `default` for the shipped.")
-    ],
-) -> None:
-    """Use another base from now on, once it is checked."""
-    from hydra_edge.config import Config, save_setting
-    from hydra_edge.paths import expanded, find_paths
-    from hydra_edge.variables import variable_over
-
-    chosen = "" if path in {"", "default"} else str(expanded(path).resolve())
-    config = Config(bundle=chosen)
-    bundle, _ = _load(None, config)
-    _check_runs(bundle, config)
-    paths = find_paths()
-    save_setting(paths, "bundle", chosen)
-    if variable := variable_over("bundle"):
-        output.note(
-            f"base {bundle.base_id[:12]} written to {paths.config_file}, but {variable} wins over "
-            "it: unset that"
-        )
-        return
-    said = f"base {bundle.base_id[:12]} is in use. Records and choices are kept"
-    if _fitted_with_another(bundle, paths):
-        said += (
-            "; until heads are fitted again (hydra-edge fit-head) the shared ones serve in their "
-            "place"
-        )
-    output.note(said)
-
-
 def register(app: typer.Typer) -> None:
-    """Add these commands to the command line."""
+    """Add this command to the command line."""
     put(app, "doctor", doctor, "hydra-edge doctor", "hydra-edge doctor --json")
-    group = new_group(
-        "Look at the base: the shared encoder and what comes with it.",
-        "hydra-edge bundle show",
-        "hydra-edge bundle verify ~/bases/mine",
-    )
-    put(group, "show", show_bundle, "hydra-edge bundle show --json")
-    put(group, "verify", verify_bundle, "hydra-edge bundle verify ~/bases/mine")
-    put(
-        group, "use", use_bundle, "hydra-edge bundle use ~/bases/mine",
-        "hydra-edge bundle use default",
-    )  # fmt: skip
-    app.add_typer(group, name="bundle")
