@@ -20,7 +20,7 @@ from hydra_edge.llm import LLM
 from hydra_edge.paths import Paths
 from hydra_edge.personalizer import Personalizer, closed_while_adding
 from hydra_edge.turns import StopSignal
-from hydra_edge.types import AddResult, Generation, Record
+from hydra_edge.types import AddResult, Generation, Progress, Record
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -128,7 +128,10 @@ class AsyncPersonalizer:
     """
 
     def __init__(self, personalizer: Personalizer | Callable[[], Personalizer]) -> None:
-        self._open = personalizer if callable(personalizer) else lambda: personalizer
+        self._open: Callable[..., Personalizer] = (
+            personalizer if callable(personalizer) else lambda: personalizer
+        )
+        self._progress: Progress | None = None  # of opening
         self._person = None if callable(personalizer) else personalizer
         self._closed = False
         self._answers = ThreadPoolExecutor(1, thread_name_prefix="hydra-edge-answers")
@@ -161,11 +164,14 @@ class AsyncPersonalizer:
         llm: LLM | None = None,
         config: Config | None = None,
         encoder: TextEncoder | None = None,
+        progress: Progress | None = None,
     ) -> Self:
         """Hold records in memory only; see ``Personalizer.from_records``."""
-        return cls(
+        made = cls(
             partial(Personalizer.from_records, records, llm=llm, config=config, encoder=encoder)
         )
+        made._progress = progress
+        return made
 
     @property
     def personalizer(self) -> Personalizer:
@@ -186,12 +192,14 @@ class AsyncPersonalizer:
     forget = _coroutine(Personalizer.forget)
     clear_log = _coroutine(Personalizer.clear_log)
     task = _coroutine(Personalizer.task)
+    rename_task = _coroutine(Personalizer.rename_task)
     fit_head = _coroutine(Personalizer.fit_head, "_fits")
     fit_prompts = _coroutine(Personalizer.fit_prompts)
     rank = _coroutine(Personalizer.rank)
     render_prompts = _coroutine(Personalizer.render_prompts)
     generate = _coroutine(Personalizer.generate, "_answers")
     choose = _coroutine(Personalizer.choose)
+    undo_choice = _coroutine(Personalizer.undo_choice)
     export_head = _coroutine(Personalizer.export_head)
     import_head = _coroutine(Personalizer.import_head)
 
@@ -260,16 +268,21 @@ class AsyncPersonalizer:
 
     async def __aenter__(self) -> Self:
         if self._person is None:
-            loop = asyncio.get_running_loop()
+            loop, cancelled = asyncio.get_running_loop(), threading.Event()
+            told: dict[str, Any] = {}
+            if self._progress is not None:
+                told["progress"] = _teller(loop, copy_context(), self._progress, cancelled)
+            enter = partial(copy_context().run, self._enter, **told)
             try:
-                await loop.run_in_executor(self._others, copy_context().run, self._enter)
+                await loop.run_in_executor(self._others, enter)
             except BaseException:
+                cancelled.set()
                 self._give_up()
                 raise
         return self
 
-    def _enter(self) -> None:
-        self._person = self._open()
+    def _enter(self, **told: Any) -> None:
+        self._person = self._open(**told)
         if self._closed:  # nobody waits for it any more
             self._person.close()
 

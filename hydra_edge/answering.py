@@ -15,10 +15,10 @@ from hydra_edge.adapter import choose, merge
 from hydra_edge.candidates import sample_pool
 from hydra_edge.egress import Outgoing, Withdrawn
 from hydra_edge.errors import BackendError, CancelledError, ConfigError, StoreError
-from hydra_edge.learning import taught_by
+from hydra_edge.headreport import taught_by
 from hydra_edge.llm import LLM
 from hydra_edge.prompt import Prompt, Unfolding
-from hydra_edge.stopping import Votes
+from hydra_edge.settling import Votes
 from hydra_edge.store import Store
 from hydra_edge.tasks import TaskSpec
 from hydra_edge.turns import StopSignal

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from hydra_edge.engine import Engine
 from hydra_edge.errors import ConfigError, RecordNotFoundError
 from hydra_edge.records import checked
-from hydra_edge.store import LoggedGeneration, Store, StoredChoice, answer_id
+from hydra_edge.store import LoggedGeneration, Store, StoredChoice, Withdrawn, answer_id
 from hydra_edge.tasks import answer_key
 from hydra_edge.types import Kind, Record
 
@@ -232,3 +232,22 @@ def take(
         before = store.choice(answered.generation.id)
         kept = _kept_record(engine, answered, before, source, keep=keep, hide_private=hide_private)
         return record_choice(store, answered, before, kept)
+
+
+def withdraw(store: Store, generation_id: str | None) -> Withdrawn:
+    """Take a choice back: the last one made if no id of an answer is given.
+
+    Raises
+    ------
+    ConfigError
+        If there is none.
+    """
+    withdrawn = store.withdraw_choice(generation_id)
+    if withdrawn is not None:
+        return withdrawn
+    if generation_id is None:
+        raise ConfigError("There is no choice to take back: got none; expected one made earlier.")
+    raise ConfigError(
+        f"There is no choice to take back: nothing is chosen of an answer {generation_id!r:.80}. "
+        "Give the id of the answer it was made of, or none for the last choice."
+    )

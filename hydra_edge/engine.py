@@ -6,16 +6,22 @@ features and prompts are computed by the same code everywhere.
 
 from __future__ import annotations
 
+import copy
+import math
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import replace
+from typing import Self, get_args
 
 import numpy as np
 
-from hydra_edge.active import ActiveHead, baseline_weight, zero_shot_share
+from hydra_edge.active import ActiveHead, is_ahead
 from hydra_edge.bundle import Bundle
 from hydra_edge.encoder import TextEncoder
+from hydra_edge.errors import ConfigError, StoreError
 from hydra_edge.features import FeatureMap, Pool
 from hydra_edge.history import History
+from hydra_edge.population import baseline_weight, zero_shot_share
 from hydra_edge.prompt import Prompt, build_prompt
 from hydra_edge.recall import Recall
 from hydra_edge.reranker import rerank, shared_trust
@@ -29,7 +35,7 @@ from hydra_edge.tasks import (
     canonical_name,
     closed_task,
 )
-from hydra_edge.types import Candidate, Float1d, Progress, RankedRecord, Record, Role
+from hydra_edge.types import Candidate, Float1d, HeadState, Progress, RankedRecord, Record, Role
 from hydra_edge.vectors import CachedEncoder
 
 
@@ -46,6 +52,8 @@ class Engine:
         The user's own task specs by name.
     check
         Called again and again while texts are encoded; what it raises ends the work.
+    began
+        When the base was chosen, in unix seconds; see ``check_current``.
     """
 
     def __init__(
@@ -55,23 +63,60 @@ class Engine:
         encoder: TextEncoder,
         custom_tasks: dict[str, TaskSpec] | None = None,
         check: Callable[[], None] | None = None,
+        *,
+        began: float = math.inf,
     ) -> None:
         self.store = store
         self.bundle = bundle
+        self.began = began
         self.encoder = CachedEncoder(encoder, store, check)
         self.features: dict[Role, FeatureMap] = {
             "reranker": FeatureMap(bundle, "reranker"),
             "adapter": FeatureMap(bundle, "adapter"),
         }
+        self._take_tasks(custom_tasks)
+
+    def _take_tasks(self, custom_tasks: dict[str, TaskSpec] | None) -> None:
         # Sets that the base knows are closed, however few of their answers the user has given.
         closed = {
             name: spec
-            for name, labels in bundle.manifest.closed_sets.items()
+            for name, labels in self.bundle.manifest.closed_sets.items()
             if name not in BUILTIN and (spec := closed_task(name, labels)) is not None
         }
         broken = custom_tasks.broken if isinstance(custom_tasks, CustomTasks) else {}
         self.custom_tasks = CustomTasks(closed | (custom_tasks or {}), broken)
-        self._recall = Recall(store, self.encoder, self.custom_tasks)
+        self._recall = Recall(self.store, self.encoder, self.custom_tasks)
+
+    def with_tasks(self, custom_tasks: dict[str, TaskSpec]) -> Self:
+        """Return this engine with other specs; whoever works with this one goes on with its own."""
+        changed = copy.copy(self)
+        changed._take_tasks(custom_tasks)
+        return changed
+
+    def is_behind(self, state: HeadState | None) -> bool:
+        """Tell whether another program has stored a head with another base since this began."""
+        return state is not None and is_ahead(state, self.bundle, self.began)
+
+    def check_current(self) -> None:
+        """Refuse to fit if another program has fitted with another base since this one began.
+
+        Each would put the other's heads out of service, and drop the other's vectors.
+
+        Raises
+        ------
+        ConfigError
+            With what to do.
+        """
+        for task in self.store.tasks():
+            for role in get_args(Role):
+                with suppress(StoreError):  # a damaged head is nobody's to keep
+                    state = self.store.head(task, role)
+                    if state is not None and self.is_behind(state):
+                        raise ConfigError(
+                            f"Nothing is fitted here: got a head for {task} that another program "
+                            f"has fitted with base {state.base_id[:12]} since this one began; "
+                            f"expected base {self.bundle.base_id[:12]}. Start this program anew."
+                        )
 
     def task(self, name: str) -> TaskSpec:
         """Return a task's spec, its closed set completed by what the user has answered."""
@@ -122,7 +167,7 @@ class Engine:
     def active(self, task: TaskSpec, role: Role) -> ActiveHead:
         """Return the weights in force for a task and role."""
         state = self.store.head(task.name, role)
-        return ActiveHead.of(self.bundle, task, self.features[role], state)
+        return ActiveHead.of(self.bundle, task, self.features[role], state, began=self.began)
 
     def shared(self, task: TaskSpec, role: Role) -> ActiveHead:
         """Return the population's weights, whatever the user's own head is."""
@@ -144,10 +189,10 @@ class Engine:
         history: History,
         *,
         k: int,
-        private: bool = True,
+        public_only: bool = False,
     ) -> tuple[RankedRecord, ...]:
-        """Choose the ``k`` records to show; without the private ones if ``private`` is False."""
-        hides = not private and any(record.private for record in history.records)
+        """Choose the ``k`` records to show, best first; no private one if ``public_only``."""
+        hides = public_only and any(record.private for record in history.records)
         hidden = np.array([record.private for record in history.records]) if hides else None
         return rerank(
             head, query, vector, history, self.lexical(history), k=k,

@@ -162,7 +162,8 @@ class BackendAuthError(BackendError):
 class BackendRateLimitError(BackendError):
     """The LLM keeps saying that we ask too often.
 
-    ``retry_after`` is after how many seconds it says it will answer again; None if it does not.
+    ``retry_after`` is after how many seconds it says it will answer again; None if it does not say,
+    infinite if waiting does not help.
     """
 
     code = "backend_rate_limit"

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hydra_edge.active import prior_for
 from hydra_edge.adapter import merge, pool_features, pool_utilities
 from hydra_edge.engine import Engine
 from hydra_edge.heads import Groups, choose_span, target_distribution
 from hydra_edge.history import History
+from hydra_edge.llm.names import REMOTE
+from hydra_edge.population import prior_for
 from hydra_edge.reranker import ProxyData, proxy_data
 from hydra_edge.store import Store, StoredChoice, StoredPool
 from hydra_edge.tasks import TaskSpec, answer_key
@@ -26,6 +27,8 @@ from hydra_edge.utility import utility
 # there are pseudo-queries.
 POOLS = 500
 CHOICES = 500
+# How the keys of pools begin since what an error cut short is not kept any more.
+WHOLE = "whole:"
 
 
 def reranker_evidence(
@@ -115,6 +118,51 @@ def saw_only_earlier(pool: StoredPool, history: History) -> bool:
     return all(history.place.get(shown, -1) < query for shown in pool.record_ids)
 
 
+def _is_whole(pool: StoredPool) -> bool:
+    """Say whether a pool is not one of which an API gave the first answer only.
+
+    Earlier releases kept those. Answers but the first are asked for together, and a limit refuses
+    many where it lets one pass. Two answers may be all that was wanted: nobody pays for them twice.
+    """
+    known = pool.key.startswith(WHOLE) or not pool.model.startswith(REMOTE)
+    return known or len(pool.completions) > 1 or not all(c.greedy for c in pool.completions)
+
+
+def whole_pools(store: Store, task: str, model: str | None) -> list[StoredPool]:
+    """Return the pools of a task and an LLM (None: any), oldest first, but for those cut short."""
+    return [p for p in store.pools(task, model=model, purpose="pool") if _is_whole(p)]
+
+
+@dataclass(frozen=True, slots=True)
+class Unanswered:
+    """Queries an LLM may be asked about that have no pool yet.
+
+    ``positions`` are those whose pools a fit would look at, the latest first; ``beyond`` says
+    whether there are earlier ones besides.
+    """
+
+    positions: list[int]
+    beyond: bool
+
+
+def unanswered(engine: Engine, history: History, model: str, *, public_only: bool) -> Unanswered:
+    """Return what an LLM can still be asked about; no private record if ``public_only``."""
+    pools = whole_pools(engine.store, history.task.name, model)
+    have = {pool.query_id for pool in pools if saw_only_earlier(pool, history)}
+    kept = kept_of_choices(engine, history)
+
+    def counts(i: int) -> bool:
+        record = history.records[i]
+        may_ask = i > 1 and not (public_only and record.private)
+        return record.id not in kept and (record.id in have or may_ask)
+
+    latest = [i for i in reversed(history.queries.tolist()) if counts(i)]
+    missing = [i for i in latest if history.records[i].id not in have]
+    looked_at = set(latest[:POOLS])
+    positions = [i for i in missing if i in looked_at]
+    return Unanswered(positions, len(positions) < len(missing))
+
+
 def kept_of_choices(engine: Engine, history: History) -> set[str]:
     """Return the records kept of choices: the choice itself teaches what they could.
 
@@ -147,16 +195,16 @@ def _pool_data(
     ----------
     model
         Only this LLM's pools; None for those of any. A record counts once, by its latest pool
-        that showed earlier records only, and not at all if it was kept of a choice, which teaches
-        by itself, or repeats an earlier record: leaving one of two out would not leave its truth
-        out. Nor does one whose answer is none of the task's.
+        that was not cut short and showed earlier records only, and not at all if it was kept of a
+        choice, which teaches by itself, or repeats an earlier record: leaving one of two out would
+        not leave its truth out. Nor does one whose answer is none of the task's.
     """
     task, place = history.task, history.place
     queries = {history.records[i].id for i in history.queries.tolist()}
     queries -= kept_of_choices(engine, history)
     latest = {
         pool.query_id: pool
-        for pool in engine.store.pools(task.name, model=model, purpose="pool")
+        for pool in whole_pools(engine.store, task.name, model)
         if pool.query_id in queries and saw_only_earlier(pool, history)
     }
     lexical = engine.lexical(history)

@@ -11,12 +11,15 @@ from typing import TypeVar
 
 import numpy as np
 
-from hydra_edge.active import ActiveHead, gains_for, prior_for
+from hydra_edge import headreport
+from hydra_edge.active import ActiveHead
+from hydra_edge.buying import NO_TURN, Budget, PoolRun, collect
+from hydra_edge.candidates import Sampling
 from hydra_edge.choosing import Taken
 from hydra_edge.engine import Engine
 from hydra_edge.errors import CancelledError, ConfigError, StoreError
 from hydra_edge.evaluate import Verdict, judge
-from hydra_edge.evidence import adapter_evidence, reranker_evidence
+from hydra_edge.evidence import adapter_evidence, reranker_evidence, whole_pools
 from hydra_edge.fitreport import (
     adapter_rows,
     changed_habit,
@@ -27,18 +30,10 @@ from hydra_edge.fitreport import (
     unread_inputs,
 )
 from hydra_edge.history import History
-from hydra_edge.learning import (
-    CHOICES_UP_TO,
-    MODEL,
-    POOLS_OF_MODEL,
-    UPDATED,
-    StepLostError,
-    learn_choice,
-    learned,
-    model_of,
-)
+from hydra_edge.learning import UPDATED, StepLostError, learn_choice, learned
 from hydra_edge.llm import LLM
-from hydra_edge.pools import NO_TURN, Budget, PoolRun, Sampling, collect, preview
+from hydra_edge.pools import preview
+from hydra_edge.population import gains_for, prior_for
 from hydra_edge.turns import stoppable
 from hydra_edge.types import (
     ChoiceResult,
@@ -74,7 +69,7 @@ def _unsaved(
         switch=verdict.switch,
         n_queries=len(verdict.baseline),
         prior_scale=verdict.head.prior_scale,
-        report=verdict.report() | {"rows": table, "kind": history.task.kind},
+        report=verdict.report() | {headreport.ROWS: table, headreport.KIND: history.task.kind},
     )
 
 
@@ -162,11 +157,14 @@ def fit_adapter(
         rows = adapter_rows(evidence.pools, verdict)
         head = _unsaved(engine, history, role, verdict, rows)
         if model is not None:
-            of_model = {MODEL: model, POOLS_OF_MODEL: len(evidence.pools.items)}
+            of_model = {
+                headreport.MODEL: model,
+                headreport.POOLS_OF_MODEL: len(evidence.pools.items),
+            }
             head = replace(head, report=head.report | of_model)
         if choices:
             up_to = max(choice.seq for choice in choices)
-            head = replace(head, report=head.report | {CHOICES_UP_TO: up_to})
+            head = replace(head, report=head.report | {headreport.CHOICES_UP_TO: up_to})
         with store.together():  # a choice made meanwhile would be lost in the head it replaces
             if attempt == MAX_ATTEMPTS - 1 or store.choices(task.name) == choices:
                 version = store.save_head(head, rewrites=as_read).version
@@ -189,7 +187,9 @@ def learn(engine: Engine, taken: Taken, *, progress: Progress | None = None) -> 
     served = engine.store.head(name, "adapter")
 
     def again(history: History, now: int) -> RoleReport:
-        return fit_adapter(engine, history, model_of(served), as_read=now, progress=progress)
+        return fit_adapter(
+            engine, history, headreport.model_of(served), as_read=now, progress=progress
+        )
 
     as_read, _, _ = _as_it_is(engine, name, again, progress)
     fitted = engine.store.head(name, "adapter")
@@ -198,7 +198,7 @@ def learn(engine: Engine, taken: Taken, *, progress: Progress | None = None) -> 
             f"Nothing was learned from the choice: got no head for {name} any more; expected the "
             "one it was to be taken back from. Fit again."
         )
-    report = fitted.report | {"reason": UPDATED}
+    report = fitted.report | {headreport.REASON: UPDATED}
     head = replace(fitted, switch=served.switch, report=report)
     saved = engine.store.save_head(head, rewrites=as_read)
     return learned(taken.choice, saved, time.monotonic() - started)
@@ -307,9 +307,11 @@ def fit_task(
     CancelledError
         If it was told to stop before a head was fitted.
     ConfigError
-        If a time alone is what may be spent on a remote LLM.
+        If a time alone is what may be spent on a remote LLM, or another program has fitted with
+        another base since this one began.
     """
     started = time.monotonic()
+    engine.check_current()
     notes: tuple[str, ...] = ()
     if llm is not None:
         budget, notes = _allowed(budget, llm)
@@ -323,13 +325,14 @@ def fit_task(
         embedded = engine.encoder.embedded - embedded
         reused = engine.encoder.reused - reused
         head = fitted.active(engine, history)
-    run = PoolRun(reused=len(engine.store.pools(task.name, purpose="pool")))
+    run = PoolRun(reused=len(whole_pools(engine.store, task.name, model)))
     if llm is not None:
         run = collect(
             engine, llm, head, history, fitted.informative, sampling, budget,
             progress=progress, should_stop=should_stop, turn=turn,
         )  # fmt: skip
     with turn:
+        engine.check_current()  # the LLM took its time
         again = engine.encoder.embedded, engine.encoder.reused
 
         def second(history: History, now: int) -> tuple[RoleReport, RoleReport]:

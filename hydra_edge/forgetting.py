@@ -6,13 +6,19 @@ Whoever calls sees to it that no other thread fits, or is at the engine, meanwhi
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from typing import get_args
 
-from hydra_edge.errors import BytesRemainError, HydraError
+from hydra_edge.buying import Budget
+from hydra_edge.candidates import Sampling
+from hydra_edge.choosing import withdraw
+from hydra_edge.errors import BytesRemainError, HydraError, RecordNotFoundError, StoreError
 from hydra_edge.fitting import fit_task
-from hydra_edge.learning import model_of
-from hydra_edge.pools import Budget, Sampling
+from hydra_edge.headreport import model_of
+from hydra_edge.records import is_import
 from hydra_edge.resources import Resources
-from hydra_edge.types import ForgetReceipt, Progress
+from hydra_edge.store import Store, StoredChoice, answer_id
+from hydra_edge.types import ForgetReceipt, Progress, Role, UndoneChoice
 
 
 def forget_records(
@@ -38,32 +44,79 @@ def forget_records(
     return receipt
 
 
-def clear_log_and_choices(resources: Resources, before: float | None) -> int:
+def clear_log_and_choices(
+    resources: Resources,
+    before: float | None,
+    generation_id: str | None,
+    progress: Progress | None,
+) -> int:
     """Erase the log of answers, and choices no record was kept of; return how many there were.
 
     See ``Personalizer.clear_log``.
     """
     store = resources.store
-    remain: BytesRemainError | None = None
+    cleared, fault = 0, None
     try:
-        cleared = store.clear_log(choices=True, before=before)
-    except BytesRemainError as err:
-        cleared, remain = err.cleared, err
+        cleared = store.clear_log(
+            choices=True, before=before, generation_id=generation_id, progress=progress
+        )
+    except StoreError as err:  # choices go before the log does: they may be gone nevertheless
+        fault = err
     stale = dict.fromkeys(head.task for head in store.heads() if head.stale)
-    _fit_all_again(resources, stale, f"The log is erased ({cleared})", remain)
+    _fit_all_again(resources, stale, f"The log is erased ({cleared})", fault)
     return cleared
+
+
+def undo_choice(
+    resources: Resources, generation_id: str | None, progress: Progress | None
+) -> UndoneChoice:
+    """Take a choice back, and fit again the heads that still know it; see ``Personalizer``."""
+    store = resources.store
+    withdrawn = withdraw(store, generation_id)
+    choice = withdrawn.choice
+    in_use = (store.head(choice.task, role) for role in get_args(Role))
+    stale = any(head is not None and head.stale for head in in_use)
+    if stale:
+        _fit_all_again(resources, [choice.task], "The choice is taken back", None, progress)
+    head = store.head(choice.task, "adapter")
+    return UndoneChoice(
+        generation_id=choice.generation_id,
+        task=choice.task,
+        query=choice.query,
+        text=choice.text,
+        record_id=choice.record_id,
+        record_erased=withdrawn.with_record,
+        head_version=None if head is None else head.version,
+        fitted_again=stale and can_fit(store, choice.task),
+        record_is_own=withdrawn.with_record or _is_own(store, choice),
+    )
+
+
+def can_fit(store: Store, task: str) -> bool:
+    """Tell whether there is anything left that the heads of a task could learn from."""
+    return bool(store.count(task) or store.choices(task))
+
+
+def _is_own(store: Store, choice: StoredChoice) -> bool:
+    """Tell whether the record of a choice was made of it; a commit, say, is there without."""
+    name = choice.record_id
+    if name is None or not name.startswith(answer_id(choice.generation_id)):
+        return False
+    with suppress(RecordNotFoundError):  # another program may have forgotten it by now
+        return not is_import(store.get(name).source)
+    return False
 
 
 def _fit_all_again(
     resources: Resources,
     tasks: Iterable[str],
     done: str,
-    remain: BytesRemainError | None,
+    fault: StoreError | None,
     progress: Progress | None = None,
 ) -> None:
     """Fit the heads of tasks without what was erased; ``done`` is said if one cannot be.
 
-    ``remain`` is raised at the end, and says so, too.
+    ``fault``, what kept the erasing from being finished, is raised at the end, and says so, too.
     """
     failed: dict[str, HydraError] = {}
     for task in tasks:
@@ -77,21 +130,22 @@ def _fit_all_again(
         message = (
             f"the heads of {', '.join(failed)} could not be fitted again: {why} Then run: {fits}"
         )
-        if remain is None:
+        if fault is None:
             raise type(why)(f"{done}, but {message}") from why
-        raise BytesRemainError(
-            f"{remain} Besides, {message}", receipt=remain.receipt, cleared=remain.cleared
-        ) from why
-    if remain is not None:
-        raise remain
+        both = f"{fault} Besides, {message}"
+        if isinstance(fault, BytesRemainError):
+            raise BytesRemainError(both, receipt=fault.receipt, cleared=fault.cleared) from why
+        raise type(fault)(both) from why
+    if fault is not None:
+        raise fault
 
 
 def _fit_again(resources: Resources, task: str, progress: Progress | None) -> None:
-    """Fit the heads of a task without what was forgotten; drop them if no record is left.
+    """Fit the heads of a task without what was forgotten; drop them if nothing is left to fit on.
 
     The adapter's learns from the answers of the same LLM as before, not of one used earlier.
     """
-    if resources.store.count(task):
+    if can_fit(resources.store, task):
         fit_task(
             resources.engine, task, llm=None, sampling=Sampling.of(resources.config),
             budget=Budget(0, None), model=model_of(resources.store.head(task, "adapter")),

@@ -2,36 +2,31 @@
 
 from __future__ import annotations
 
-import math
 import time
 from dataclasses import replace
 
 import numpy as np
 
-from hydra_edge.active import outdated, prior_for, unfitted_switch
+from hydra_edge import headreport
+from hydra_edge.active import outdated
 from hydra_edge.choosing import Taken
 from hydra_edge.engine import Engine
 from hydra_edge.errors import CancelledError, StoreError
-from hydra_edge.evidence import ChoiceItem, choice_item, moments_of, still_answers
+from hydra_edge.evidence import (
+    ChoiceItem,
+    choice_item,
+    moments_of,
+    still_answers,
+    whole_pools,
+)
 from hydra_edge.heads import ConditionalLogit
-from hydra_edge.store import SEEN, Store, StoredChoice, seen_by
+from hydra_edge.population import prior_for, unfitted_switch
+from hydra_edge.store import Store, StoredChoice
+from hydra_edge.tasks import TaskSpec
 from hydra_edge.types import ChoiceResult, HeadState, Progress
 
 # Why a head serves that has learned from a choice since it was judged.
 UPDATED = "updated by a choice; fit-head judges it again"
-# In a head's report: that it was brought from elsewhere.
-IMPORTED = "imported"
-# In a head's report: the number of the last of the choices it was fitted on.
-CHOICES_UP_TO = "choices_up_to"
-# In an adapter head's report: the LLM whose pools it was fitted on; absent where all of them were.
-MODEL = "model"
-# And how many these were: where there are choices, there may be none.
-POOLS_OF_MODEL = "pools_of_model"
-# Earlier releases told when that one was made.
-CHOICES_UNTIL = "choices_until"
-# What a head's report says of this device's choices: see ``_stepped``.
-OF_CHOICES = frozenset({CHOICES_UP_TO, CHOICES_UNTIL, SEEN, "choice", "origin"})
-
 # What has come of a choice whose learning was stopped.
 LEFT_OF_CHOICE = "The choice is kept, and so are vectors made. The next fit learns from it."
 _TRIES = 5  # to learn from a choice while other programs rewrite records
@@ -41,21 +36,16 @@ class StepLostError(Exception):
     """A step is to be taken back that others followed: only a fit can."""
 
 
-def model_of(head: HeadState | None) -> str | None:
-    """Return the LLM whose pools an adapter's head was fitted on, to fit it again on the same.
+def judged_on(store: Store, task: str, llm: str = "") -> str | None:
+    """Return the LLM whose pools a fit that asks none goes by: one LLM's, never another's beside.
 
-    None, for pools of all LLMs: no LLM was named, or an earlier release fitted it. What an
-    imported head says is of another device's pools.
+    That of the head in force, else ``llm`` if there is one, else the one asked last.
     """
-    if head is None or head.report.get(IMPORTED):
-        return None
-    model = head.report.get(MODEL)
-    return model if isinstance(model, str) else None
-
-
-def taught_by(head: HeadState | None) -> str | None:
-    """Return the LLM whose pools an adapter's head learned from; None if no one LLM's did."""
-    return model_of(head) if head is not None and head.report.get(POOLS_OF_MODEL) else None
+    model = headreport.model_of(store.head(task, "adapter")) or llm
+    if model:
+        return model
+    pools = whole_pools(store, task, None)
+    return pools[-1].model if pools else None
 
 
 def learned(choice: StoredChoice, head: HeadState | None, seconds: float = 0.0) -> ChoiceResult:
@@ -80,7 +70,8 @@ def learn_choice(engine: Engine, taken: Taken, *, progress: Progress | None = No
     Returns
     -------
     ChoiceResult
-        With the head in use; with none where the choice can teach nothing.
+        With the head in use; with none where the choice can teach nothing, or another program
+        has fitted that head with another base since this one began.
 
     Raises
     ------
@@ -103,6 +94,8 @@ def learn_choice(engine: Engine, taken: Taken, *, progress: Progress | None = No
         if still_answers(choice, task) is None:
             return learned(choice, None)
         state = store.head(choice.task, "adapter")
+        if engine.is_behind(state):  # a step from it would put it out of service
+            return learned(choice, None)
         if _knows(state, taken):
             return learned(choice, state)
         tau = prior_for(engine.bundle, task, "adapter").tau
@@ -114,6 +107,8 @@ def learn_choice(engine: Engine, taken: Taken, *, progress: Progress | None = No
             if store.revision().rewrites != as_read:
                 continue
             state = store.head(choice.task, "adapter")
+            if engine.is_behind(state):
+                return learned(choice, None)
             if item is None or _knows(state, taken):
                 return learned(choice, state)
             state = _stepped(engine, choice, item, _without_step(store, state, taken))
@@ -135,17 +130,17 @@ def _knows(state: HeadState | None, taken: Taken) -> bool:
 
 def _fitted_on(state: HeadState, choice: StoredChoice) -> bool:
     """Tell whether a head was fitted since a choice was made, and on it."""
-    up_to = state.report.get(CHOICES_UP_TO)
+    up_to = headreport.choices_up_to(state.report)
     if up_to is not None:
         return bool(up_to >= choice.seq)
     # Fitted by an earlier release. What is still to come was told by a clock that was ahead.
-    until = state.report.get(CHOICES_UNTIL, -math.inf)
+    until = headreport.choices_until(state.report)
     return bool(choice.time <= until <= time.time())
 
 
 def _stored_since(state: HeadState, choice: StoredChoice) -> bool:
     """Tell whether a head was stored since a choice was made: it may have learned from it."""
-    seen = seen_by(state.report)
+    seen = headreport.seen_by(state.report)
     return state.created >= choice.time if seen is None else seen[0] >= choice.seq
 
 
@@ -164,16 +159,24 @@ def _without_step(store: Store, state: HeadState | None, taken: Taken) -> HeadSt
     choice, before = taken.choice, taken.before
     if state is None or state.stale or before is None or taken.is_same:
         return state
-    if state.report.get("choice") == choice.generation_id:
-        origin = state.report.get("origin")
+    step = headreport.step_of(state.report)
+    if step is not None and step[0] == choice.generation_id:
+        origin = step[1]
         if origin is None:
             return None
         for head in store.heads(choice.task):
             if (head.role, head.version) == ("adapter", origin):
                 return head
-    if not _stored_since(state, before) or state.report.get(IMPORTED):
+    if not _stored_since(state, before) or headreport.is_imported(state.report):
         return state
     raise StepLostError
+
+
+def _newest_usable(engine: Engine, task: TaskSpec) -> HeadState | None:
+    """Return the newest version kept of a task's adapter that can serve; None if none can."""
+    kept = (head for head in engine.store.heads(task.name) if head.role == "adapter")
+    usable = [head for head in kept if not outdated(head, engine.bundle, task.kind)]
+    return max(usable, key=lambda head: head.version, default=None)
 
 
 def _stepped(
@@ -181,12 +184,15 @@ def _stepped(
 ) -> HeadState:
     """Return a head one step on from ``state``, not stored yet.
 
-    None, or a head that cannot serve any more, begins with the population's.
+    Where that cannot serve (it is another base's, say) the newest version begins that can, and
+    where there is none the population's.
     """
     task = engine.task(choice.task)
+    if state is not None and outdated(state, engine.bundle, task.kind):
+        state = _newest_usable(engine, task)
     prior = prior_for(engine.bundle, task, "adapter")
     names = engine.features["adapter"].names
-    if state is None or outdated(state, engine.bundle, task.kind):
+    if state is None:
         state = HeadState(
             task=task.name,
             role="adapter",
@@ -197,14 +203,14 @@ def _stepped(
             switch=unfitted_switch(engine.bundle, task, "adapter"),
             n_queries=0,
             prior_scale=1.0,
-            report={"kind": task.kind},
+            report={headreport.KIND: task.kind},
         )
     head = ConditionalLogit.from_state(state.weight, state.precision, prior)
     updated = head.update(item.features.astype(np.float64), item.target)
     note = {
-        "reason": UPDATED,
-        "choice": choice.generation_id,
-        "origin": state.version or None,  # None: there was none yet
+        headreport.REASON: UPDATED,
+        headreport.CHOICE: choice.generation_id,
+        headreport.ORIGIN: state.version or None,  # None: there was none yet
     }
     return replace(
         state,

@@ -24,6 +24,8 @@ from hydra_edge.arguments import (
     check_wishes,
 )
 from hydra_edge.bundle import Bundle
+from hydra_edge.buying import Budget
+from hydra_edge.candidates import Sampling
 from hydra_edge.choosing import take
 from hydra_edge.config import Config, load_config
 from hydra_edge.egress import Question, outgoing
@@ -31,14 +33,14 @@ from hydra_edge.encoder import TextEncoder
 from hydra_edge.engine import Engine
 from hydra_edge.errors import CancelledError, ClosedError, ConfigError, StoreError
 from hydra_edge.fitting import fit_prompts, fit_task, learn
-from hydra_edge.forgetting import clear_log_and_choices, forget_records
+from hydra_edge.forgetting import clear_log_and_choices, forget_records, undo_choice
 from hydra_edge.headfile import adopted, exportable, head_from_json, head_to_json
-from hydra_edge.learning import LEFT_OF_CHOICE
+from hydra_edge.learning import LEFT_OF_CHOICE, judged_on
 from hydra_edge.llm import LLM
 from hydra_edge.paths import Paths, find_paths
-from hydra_edge.pools import Budget, Sampling
 from hydra_edge.privatefiles import make_private_dir
 from hydra_edge.records import check_moment, checked
+from hydra_edge.renaming import rename_task
 from hydra_edge.resources import Resources
 from hydra_edge.store import Store
 from hydra_edge.tasks import TaskSpec
@@ -55,7 +57,9 @@ from hydra_edge.types import (
     Progress,
     Ranking,
     Record,
+    RenameReceipt,
     Role,
+    UndoneChoice,
 )
 
 
@@ -312,7 +316,14 @@ class Personalizer:
                 self._resources, names, source=source, on_erased=on_erased, progress=progress
             )
 
-    def clear_log(self, *, choices: bool = False, before: float | None = None) -> int:
+    def clear_log(
+        self,
+        *,
+        choices: bool = False,
+        before: float | None = None,
+        generation_id: str | None = None,
+        progress: Progress | None = None,
+    ) -> int:
         """Erase the log of answers given, down to the bytes; return how many there were.
 
         ``choices`` erases those no record was kept of, too, and counts them; the heads they may
@@ -323,9 +334,15 @@ class Personalizer:
         ----------
         before
             Only answers given, and choices made, before that moment, in unix seconds; None: all.
+        generation_id
+            Only this answer, and what was chosen of it.
+        progress
+            Told ``("answers", done, total)`` where there are many, which go in portions.
 
         Raises
         ------
+        DiskFullError
+            If there is not even room to erase a few at a time; it says how many are gone.
         BytesRemainError
             If another program, or a full disk, keeps the bytes from being erased. All else is
             done nevertheless; it says how many there were, and the next opening erases the bytes.
@@ -335,12 +352,46 @@ class Personalizer:
         """
         check_flag("choices", choices)
         check_moment("before", before)
+        if generation_id is not None:
+            check_text("generation_id", generation_id)
         if not choices:
             with self.working():
-                return self.store.clear_log(before=before)
+                return self.store.clear_log(
+                    before=before, generation_id=generation_id, progress=progress
+                )
         self.store.check_process()
         with self._fitting.to_erase(), self.working():
-            return clear_log_and_choices(self._resources, before)
+            return clear_log_and_choices(self._resources, before, generation_id, progress)
+
+    def rename_task(
+        self, old: str, new: str, *, merge: bool = False, dry_run: bool = False
+    ) -> RenameReceipt:
+        """Give a task another name: its records, choices, bought answers, log, heads, and file.
+
+        Ids stay as they are. Heads serve as before, unless the base knows one of the names: then a
+        fit is due. A task file that other persons' records need, or whose new name is taken, stays.
+
+        Parameters
+        ----------
+        merge
+            Whether a task that has records already may take in those of the other.
+        dry_run
+            Only count what would be renamed.
+
+        Raises
+        ------
+        ConfigError
+            If the new name is taken, or its answers are others than these.
+        UnknownTaskError
+            If there is nothing under the old name.
+        """
+        for name, value in (("old", old), ("new", new)):
+            check_text(name, value)
+        check_flag("merge", merge)
+        check_flag("dry_run", dry_run)
+        self.store.check_process()
+        with self._fitting.to_erase(), self.working():
+            return rename_task(self._resources, old, new, merge=merge, dry_run=dry_run)
 
     def fit_head(
         self,
@@ -363,7 +414,8 @@ class Personalizer:
             neither, a local LLM gets 60 s and a remote one is asked nothing: sending history
             away takes an explicit word.
         use_llm
-            False: no LLM is opened.
+            False: no LLM is opened, and the answers bought earlier are one LLM's: that of the
+            head in use; without one, of the LLM given or used last.
         should_stop
             Asked again and again. Once it says True no more answers are bought: the heads are
             fitted on what there is.
@@ -378,7 +430,8 @@ class Personalizer:
         CancelledError
             If it was stopped before there was anything to fit a head on.
         ConfigError
-            If the LLM is remote and a time is all that was said.
+            If the LLM is remote and a time is all that was said, or another program has fitted
+            with another base since this one began.
         """
         check_count("calls", calls)
         check_seconds("budget_s", budget_s)
@@ -387,9 +440,14 @@ class Personalizer:
         with self._fitting.to_fit() as is_ended:
             llm, note = self._resources.llm_to_fit(wanted=use_llm)
             stop = StopSignal(self._resources.is_over, is_ended, should_stop)
+            name = self.task(task).name
+            model = None
+            if llm is None:
+                with self.working():
+                    model = judged_on(self.store, name, self._resources.llm_name)
             report = fit_task(
-                self.engine, self.task(task).name, llm=llm, sampling=Sampling.of(self.config),
-                budget=Budget(calls, budget_s), progress=progress, should_stop=stop,
+                self.engine, name, llm=llm, sampling=Sampling.of(self.config),
+                budget=Budget(calls, budget_s), model=model, progress=progress, should_stop=stop,
                 turn=self._turn,
             )  # fmt: skip
             return replace(report, notes=(*report.notes, note)) if note else report
@@ -474,6 +532,7 @@ class Personalizer:
     ) -> list[str]:
         """Return byte for byte what ``generate`` would send, and send nothing.
 
+        No history at all for a remote LLM if ``private``, as for ``generate``.
         One prompt, or a second one without records where the base draws a part of the
         candidates so. ``stream``: what it would send if it were given an ``on_token``.
         ``on_note`` is called with what is to be said of what they show, as ``generate`` notes it.
@@ -489,7 +548,9 @@ class Personalizer:
         watched = stoppable(progress, should_stop, "Showing the prompts")
         question, llm = self._question(query, task, watched), self._resources.llm
         with self.working():
-            out = outgoing(question, sampling.shown, system, remote=llm.is_remote, private=private)
+            out = outgoing(
+                question, sampling.shown, system, remote=llm.is_remote, no_history=private
+            )
             if on_note is not None:
                 for note in out.notes:
                     on_note(note)
@@ -528,7 +589,7 @@ class Personalizer:
         n, k
             Candidates to sample and records to show; the configured numbers if None.
         private
-            Put no history into a remote prompt.
+            No history at all for a remote LLM; a local one is shown the records it otherwise is.
         hide_private
             Answer as if private records were not there: none is shown to the LLM, not even a
             local one, nor helps to choose. For whoever may not see them.
@@ -571,7 +632,7 @@ class Personalizer:
         question, llm = self._question(query, task, watched), self.llm
         with self.working():
             out = outgoing(
-                question, sampling.shown, system, remote=llm.is_remote, private=private,
+                question, sampling.shown, system, remote=llm.is_remote, no_history=private,
                 hide_private=hide_private,
             )  # fmt: skip
             votes = votes_on(out, sampling.n) if self.config.early_stop else None
@@ -656,6 +717,28 @@ class Personalizer:
             )  # fmt: skip
             watched = stoppable(progress, should_stop, "Learning from the choice", LEFT_OF_CHOICE)
             return learn(self.engine, taken, progress=watched)
+
+    def undo_choice(
+        self, *, generation_id: str | None = None, progress: Progress | None = None
+    ) -> UndoneChoice:
+        """Take back what was chosen of an answer: of which, or None for the last choice made.
+
+        The choice goes, the record kept of it unless it was changed, and the head's step; heads
+        that learned from it otherwise are fitted again without, as ``forget`` does. The answer
+        itself stays in the log, to be chosen from.
+
+        Raises
+        ------
+        ConfigError
+            If there is no such choice.
+        HydraError
+            What kept heads from being fitted again; the choice is taken back nevertheless.
+        """
+        if generation_id is not None:
+            check_text("generation_id", generation_id)
+        self.store.check_process()
+        with self._fitting.to_erase(), self.working():
+            return undo_choice(self._resources, generation_id, progress)
 
     def export_head(self, task: str | None, role: Role) -> str:
         """Return a head as JSON text: weights and evidence, no text of the history.

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from hydra_edge.paths import expanded
 
 NAME = "hydra-edge"
-# Where the data, settings and cache are, unless we have a home of our own.
-_FOLDERS = ("XDG_DATA_HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME")
+# Where the data, settings and cache are, unless we have a home of our own; and where they are
+# within the person's home if that is not said.
+_FOLDERS = {
+    "XDG_DATA_HOME": ".local/share", "XDG_CONFIG_HOME": ".config", "XDG_CACHE_HOME": ".cache",
+}  # fmt: skip
 # All that `environment` may return.
 VARIABLES = ("HYDRA_EDGE_HOME", *_FOLDERS, "HYDRA_EDGE_OFFLINE")
 
@@ -41,3 +44,15 @@ def environment() -> dict[str, str]:
     if offline := os.environ.get("HYDRA_EDGE_OFFLINE"):
         made["HYDRA_EDGE_OFFLINE"] = offline
     return made
+
+
+def moved_folders(variables: Mapping[str, str]) -> dict[str, str]:
+    """Return those of an environment's variables that put our folders elsewhere than usual.
+
+    Links in them are followed: two environments of which these are the same lead to one history.
+    """
+    if home := variables.get("HYDRA_EDGE_HOME"):
+        return {"HYDRA_EDGE_HOME": os.path.realpath(home)}
+    usual = {name: os.path.realpath(Path.home() / place) for name, place in _FOLDERS.items()}
+    found = {name: os.path.realpath(variables[name]) for name in _FOLDERS if name in variables}
+    return {name: path for name, path in found.items() if path != usual[name]}

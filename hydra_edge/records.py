@@ -21,6 +21,15 @@ _SUFFIXES = re.compile(r"(?:~[0-9a-f]{6}){1,20}\Z")
 MOMENTS = (-62135596800.0, 253402300799.0)  # the years 1 to 9999
 
 
+class AssumedTime(float):
+    """A time nobody stated, as when a note's file was last changed, or when something was added.
+
+    It dates a record that has no time, and changes no other's.
+    """
+
+    __slots__ = ()
+
+
 def clean_text(text: str) -> str:
     """Replace what cannot be stored as UTF-8 text (lone surrogates, NUL) by U+FFFD."""
     return _UNSTORABLE.sub("\ufffd", text)

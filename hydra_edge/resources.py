@@ -9,7 +9,7 @@ import atexit
 import os
 import threading
 import time
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from weakref import WeakSet
 
@@ -19,11 +19,13 @@ from hydra_edge.encoder import TextEncoder, shared_encoder
 from hydra_edge.engine import Engine
 from hydra_edge.errors import ClosedError, EgressDeniedError, UnknownModelError
 from hydra_edge.llm import LLM
+from hydra_edge.llm.oneatatime import OneAtATime
 from hydra_edge.paths import Paths
 from hydra_edge.store import Store
 from hydra_edge.taskfile import read_task_dir
-from hydra_edge.turns import OneAtATime
 
+# Of each: its name, when it was changed in two ways, and its size.
+_TaskFiles = tuple[tuple[str, int, int, int], ...]
 # How long the end of the interpreter waits for LLMs to be left.
 _LEAVE_S = 10.0
 
@@ -57,15 +59,22 @@ class Resources:
         self.closing = threading.Event()
         self.leaving = threading.Event()  # the program ends: all goes on but the LLM
         self._encoder = encoder
+        self._began = time.time()
         self._bundle: Bundle | None = None
         self._engine: Engine | None = None
+        self._task_files: _TaskFiles = ()
         self._llm = None if llm is None else OneAtATime(llm)
         self._owns_llm = llm is None
-        self._opening = threading.RLock()
+        # A thread that holds several locks takes these last: after fitting, the LLM's turn and the
+        # engine's turn. While it holds one of them it takes neither the other nor any of those, so
+        # that an LLM takes its time to open and nobody who asks for the rest waits for it.
+        self._opening = threading.RLock()  # of the base and the engine
+        self._opening_llm = threading.RLock()
 
     @property
     def bundle(self) -> Bundle:
         """The base, verified."""
+        self.store.check_process()
         with self._opening:
             if self._bundle is None:
                 folder = self.config.bundle
@@ -74,20 +83,29 @@ class Resources:
 
     @property
     def engine(self) -> Engine:
-        """Ranking and pools over the store's records."""
+        """Ranking and pools over the store's records; another one once task files have changed.
+
+        A fit or an answer that is under way ends with the one it began with.
+        """
+        self.store.check_process()
         with self._opening:
+            found = _task_files(self.paths.tasks)  # before they are read: a change between is seen
             if self._engine is None:
                 encoder = self._encoder or shared_encoder(self.bundle, threads=self.config.threads)
-                tasks = read_task_dir(self.paths.tasks)
                 self._engine = Engine(
-                    self.store, self.bundle, encoder, tasks, check=self.check_open
-                )
+                    self.store, self.bundle, encoder, read_task_dir(self.paths.tasks),
+                    check=self.check_open, began=self._began,
+                )  # fmt: skip
+            elif found != self._task_files:
+                self._engine = self._engine.with_tasks(read_task_dir(self.paths.tasks))
+            self._task_files = found
             return self._engine
 
     @property
     def llm(self) -> OneAtATime:
         """The LLM, for one thread at a time; see ``Personalizer.llm``."""
-        with self._opening:
+        self.store.check_process()
+        with self._opening_llm:
             self.check_open()
             if self.leaving.is_set():
                 raise ClosedError(
@@ -105,6 +123,12 @@ class Resources:
                     f"Use a local model with -m, or {way_online(self.paths)}."
                 )
             return self._llm
+
+    @property
+    def llm_name(self) -> str:
+        """The name of the LLM given, or opened by now; else empty."""
+        llm = self._llm  # not under the lock: whoever asks has the engine's turn
+        return "" if llm is None else llm.name
 
     def llm_to_fit(self, *, wanted: bool) -> tuple[LLM | None, str]:
         """Return the LLM to fit with, or None and why; none has to be installed for a fit."""
@@ -134,7 +158,7 @@ class Resources:
 
         ``turn`` is taken for that, too: prompts are rendered within it, beside an answer.
         """
-        with self._opening:
+        with self._opening_llm:
             llm = self._llm
         if llm is not None:
             with llm.turn(), turn:
@@ -143,16 +167,28 @@ class Resources:
 
     def leave_llm(self, deadline: float) -> None:
         """Wait until nobody opens or asks the LLM, at most until a moment of ``monotonic``."""
-        if self._opening.acquire(timeout=max(0.0, deadline - time.monotonic())):
+        if self._opening_llm.acquire(timeout=max(0.0, deadline - time.monotonic())):
             llm = self._llm
-            self._opening.release()
+            self._opening_llm.release()
             if llm is not None:
                 with llm.turn(lambda: time.monotonic() >= deadline):
                     pass
 
 
+def _task_files(folder: Path) -> _TaskFiles:
+    """Tell one state of a folder's task files from another; quick, for every query asks."""
+    found = []
+    with suppress(OSError), os.scandir(folder) as entries:  # there need not be any
+        for entry in entries:
+            if entry.name.endswith(".toml"):
+                with suppress(OSError):  # gone meanwhile
+                    of = entry.stat()
+                    found.append((entry.name, of.st_mtime_ns, of.st_ctime_ns, of.st_size))
+    return tuple(sorted(found))
+
+
 _with_llm: WeakSet[Resources] = WeakSet()
-_noting = threading.Lock()
+_noting = threading.Lock()  # taken last of all, with nothing waited for
 
 
 def _leave_at_exit(resources: Resources) -> None:

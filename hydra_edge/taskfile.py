@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra_edge.errors import ConfigError
+from hydra_edge.privatefiles import write_private
 from hydra_edge.tasks import BUILTIN, CustomTasks, TaskSpec, answer_key, canonical_name
 from hydra_edge.types import DEFAULT_TASK
 
@@ -67,6 +68,77 @@ def read_task_file(path: Path) -> TaskSpec:
         there twice.
     """
     return _task_of(_read_toml(path), path)
+
+
+def task_file(folder: Path, name: str) -> Path | None:
+    """Return the file that describes a task, usable or not; None if there is none."""
+    found = None
+    for path in sorted(folder.glob("*.toml")):
+        try:
+            named = _read_toml(path).get("name", path.stem)
+        except ConfigError:
+            named = path.stem
+        if canonical_name(named if isinstance(named, str) else path.stem) == name:
+            found = path  # of several the last is in force
+    return found
+
+
+def file_beside(path: Path, name: str) -> Path:
+    """Return where a task file stands once its task has another name.
+
+    Raises
+    ------
+    ConfigError
+        If the name cannot be a file's.
+    """
+    if set("/\\:") & set(name) or name.startswith("."):
+        raise ConfigError(
+            f"The task file {path} cannot be called {name + '.toml'!r}: got a name with a "
+            "separator; expected a plain one. Choose another name for the task."
+        )
+    return path.with_name(f"{name}.toml")
+
+
+def read_task_text(path: Path) -> str:
+    """Return a task file as it stands.
+
+    Raises
+    ------
+    ConfigError
+        If it cannot be read.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except OSError as err:
+        raise ConfigError(
+            f"Cannot read {path}: {err.strerror or err}. Expected a task file. Run this again."
+        ) from err
+
+
+def with_name(text: str, name: str) -> str:
+    """Return the text of a task file with another name, where it says one."""
+    import tomlkit
+
+    document = tomlkit.parse(text)
+    if "name" in document:
+        document["name"] = name
+    return tomlkit.dumps(document)
+
+
+def write_task_text(path: Path, text: str) -> None:
+    """Write a task file, all of it or nothing.
+
+    Raises
+    ------
+    ConfigError
+        If it cannot be written.
+    """
+    try:
+        write_private(path, text)
+    except OSError as err:
+        raise ConfigError(
+            f"Cannot write {path}: {err.strerror or err}. Expected a folder you may write to."
+        ) from err
 
 
 def read_task_dir(folder: Path) -> CustomTasks:

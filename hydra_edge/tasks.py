@@ -32,10 +32,12 @@ MOVIE_TAGS = (
 
 _CLOSE = 0.75  # how alike two names must be for one to be called a slip of the other
 _MOST = 0.95  # of a closed set's answers: the others are slips
+_LATEST = 16  # ratings that tell another scale, if most of them are beyond the one there was
 # An answer that a closed set takes up is one line within these bounds: every prompt names it, and
 # in the system role. A longer one (a paragraph, a slip of a column) is no label.
 LABEL_WORDS, LABEL_CHARS = 30, 240
 _INFERRED_WORDS = 6  # of a label that nothing but the answers says is one
+_INFERRED_MOST = 60  # different ones of these
 # Of what the user's own answers may add to a prompt, in bytes: half of a small LLM's context.
 _ADDED_BYTES = 4000
 # Thousands with points: 1.000 and 2.500 beside 500.
@@ -236,13 +238,16 @@ def infer_task(name: str, outputs: Sequence[str]) -> TaskSpec:
     (N/A among numbers, a sentence among labels) are slips, and left out of the set.
     """
     given = [o.strip() for o in outputs]
+    # More than any set has, slips included: of tens of thousands none need be looked at.
+    if len(set(given)) > _INFERRED_MOST + (1.0 - _MOST) * len(given) + 1:
+        return _inferred_text(name, outputs)
     numbers = [o for o in given if number(o) is not None]
     short = [o for o in given if is_label(o) and len(o.split()) <= _INFERRED_WORDS]
     rated = is_scale(given)
     is_set = len(short) >= _MOST * len(given)
     given = numbers if rated else short if is_set else given
     distinct = sorted(set(given))
-    closed = len(given) >= 8 and len(distinct) <= max(2, min(60, len(given) // 3))
+    closed = len(given) >= 8 and len(distinct) <= max(2, min(_INFERRED_MOST, len(given) // 3))
     closed = closed and all(map(is_label, distinct)) and _fit(distinct)
     if closed and rated:
         ratings = sorted(_once(given, "rating").values(), key=rating_value)
@@ -257,6 +262,10 @@ def infer_task(name: str, outputs: Sequence[str]) -> TaskSpec:
             instruction="Choose the label I would choose.",
             output_label="Label",
         )  # fmt: skip
+    return _inferred_text(name, outputs)
+
+
+def _inferred_text(name: str, outputs: Sequence[str]) -> TaskSpec:
     multiline = any("\n" in o for o in outputs)
     return replace(
         BUILTIN[DEFAULT_TASK], name=name, multiline=multiline, max_tokens=256 if multiline else 48
@@ -306,8 +315,8 @@ def find_task(
     custom
         The user's own specs, which win over the built-in ones.
     outputs
-        The user's own answers for this task: they complete a closed set, and an unknown
-        task is inferred from them.
+        The user's own answers for this task, oldest first: they complete a closed set, and an
+        unknown task is inferred from them.
     used
         Names of the tasks the user has records of, to be listed where this one is unknown.
 
@@ -338,7 +347,7 @@ def find_task(
         return spec
     usable = [a for a in answers if is_label(a)]
     if spec.kind == "rating":
-        usable = on_scale(spec, [a for a in usable if number(a) is not None])
+        usable = on_scale(spec, [a for a in usable if number(a) is not None], in_order=True)
     if not spec.labels and 2 * len(usable) < len(answers):
         return _as_text(spec, answers)
     present = {answer_key(label, spec.kind) for label in spec.labels}
@@ -360,12 +369,35 @@ def _as_text(spec: TaskSpec, answers: Sequence[str]) -> TaskSpec:
     return replace(spec, kind="text", multiline=multiline, max_tokens=room)
 
 
-def on_scale(spec: TaskSpec, ratings: Sequence[str]) -> list[str]:
-    """Leave out ratings beyond a task's own labels while they are too few to be another scale."""
+def on_scale(spec: TaskSpec, ratings: Sequence[str], *, in_order: bool = False) -> list[str]:
+    """Leave out ratings beyond a task's own labels while they are too few to be another scale.
+
+    ``in_order``: they are one person's, oldest first. Where most of the latest are beyond, that is
+    the scale in use now.
+    """
     known = [rating_value(label) for label in spec.labels]
-    within = [r for r in ratings if not known or min(known) <= rating_value(r) <= max(known)]
-    slips = len(ratings) - len(within)
-    return within if slips < (1.0 - _MOST) * len(ratings) else list(ratings)
+    on = [not known or min(known) <= rating_value(r) <= max(known) for r in ratings]
+    few = on.count(False) < (1.0 - _MOST) * len(on)
+    latest = on[-_LATEST:] if in_order else []
+    if few and 2 * latest.count(False) <= len(latest):
+        return [r for r, is_on in zip(ratings, on, strict=True) if is_on]
+    return list(ratings)
+
+
+def fits(spec: TaskSpec, answers: Sequence[str]) -> bool:
+    """Tell whether answers could be of a task that names its own: few others, or none.
+
+    A set of labels takes up others, and so may have as many of them as of its own.
+    """
+    if spec.kind == "text" or not spec.labels:
+        return True
+    if spec.kind == "rating":
+        scale = [rating_value(label) for label in spec.labels]
+        values = [rating_value(answer) for answer in answers if number(answer) is not None]
+        known = sum(min(scale) <= value <= max(scale) for value in values)
+        return known >= _MOST * len(answers)
+    labels = {answer_key(label, spec.kind) for label in spec.labels}
+    return 2 * sum(answer_key(answer, spec.kind) in labels for answer in answers) >= len(answers)
 
 
 def _most_given(

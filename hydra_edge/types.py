@@ -183,6 +183,27 @@ class ForgetReceipt:
     tasks: tuple[str, ...] = ()  # whose heads were learned from it and must be fitted again
 
 
+@dataclass(frozen=True, slots=True)
+class RenameReceipt:
+    """What of a task has another name now.
+
+    ``outdated``: some of its heads were learned for a name that the base knows, or not for one
+    that it knows, and do not serve until they are fitted again. ``task_file`` is the path of the
+    file that describes the task under its new name; ``kept_file`` still does under the old one.
+    """
+
+    old: str
+    new: str
+    records: int = 0
+    choices: int = 0
+    pools: int = 0
+    log_entries: int = 0
+    heads: int = 0
+    outdated: bool = False
+    task_file: str | None = None
+    kept_file: str | None = None
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class HeadState:
     """One user's head for one task and role, as stored.
@@ -272,3 +293,23 @@ class ChoiceResult:
     head_version: int | None
     record_id: str | None
     update_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class UndoneChoice:
+    """A choice that was taken back, and what it left.
+
+    ``record_id`` is the record that was kept of it; ``record_erased`` is whether that went with
+    it, which it does unless it says something else by now, or is not the choice's own: the commit
+    that the git hook learned from stays.
+    """
+
+    generation_id: str
+    task: str
+    query: str
+    text: str
+    record_id: str | None
+    record_erased: bool
+    head_version: int | None  # the adapter's in use now
+    fitted_again: bool  # or it, or the reranker's, would still know the choice
+    record_is_own: bool  # made of the choice; False, too, where there is none

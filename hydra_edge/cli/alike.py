@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import replace
 from itertools import chain
@@ -26,7 +27,7 @@ def as_their_source(records: Iterable[Record], store: Store) -> Iterator[Record]
     """
     from hydra_edge.records import from_stream
 
-    known, public = store.sources(), store.sources(public=True)
+    known, public = store.sources(), store.sources(public_only=True)
     hidden = {s for s in known if s not in public and not from_stream(s)}
     folders = _Folders(known, hidden)
     waiting = iter(records)
@@ -42,11 +43,15 @@ def as_their_source(records: Iterable[Record], store: Store) -> Iterator[Record]
 
 
 def holder(store: Store, record: Record) -> Record | None:
-    """Return the stored record that has the id of this one."""
-    try:
-        return store.get(record.id or record.content_hash[:16])
-    except RecordNotFoundError:
-        return None
+    """Return the stored record that has the id of this one, be it spelled with accents apart."""
+    name = record.id or record.content_hash[:16]
+    names = [name] if name.isascii() else [name, unicodedata.normalize("NFD", name)]
+    for each in names:
+        try:
+            return store.get(each)
+        except RecordNotFoundError:
+            continue
+    return None
 
 
 def _is_held(store: Store, record: Record) -> bool:
@@ -66,7 +71,10 @@ class _Folders:
             return False
         from hydra_edge.importers.markdown import SUFFIXES
 
-        folder, path = _folder(record.source), PurePosixPath(record.id)
+        folder, path = (
+            _folder(record.source),
+            PurePosixPath(unicodedata.normalize("NFC", record.id)),
+        )
         if path.suffix.lower() in SUFFIXES:
             return self._says((folder / path).parent)
         # The path was no id, being too long, say: the note may lie in any folder below.
@@ -79,14 +87,15 @@ class _Folders:
 
 
 def _folder(source: str) -> PurePosixPath:
-    return PurePosixPath(PurePath(source.removeprefix(_NOTES)).as_posix())
+    path = PurePath(source.removeprefix(_NOTES)).as_posix()
+    return PurePosixPath(unicodedata.normalize("NFC", path))  # as the ids of notes are
 
 
 def _held(store: Store) -> dict[int, bool]:
     """Return whether imported records are private, by a hash of both texts; none if none is."""
     from hydra_edge.records import from_stream, is_import
 
-    public = store.sources(public=True)
+    public = store.sources(public_only=True)
     imports = {s: n for s, n in store.sources().items() if is_import(s) or from_stream(s)}
     held: dict[int, bool] = {}
     if all(n == public.get(source) for source, n in imports.items()):

@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hydra_edge.cli import options, output, views
+from hydra_edge.cli.forgetting import not_fitted_line, unfitted
 from hydra_edge.cli.group import put
 from hydra_edge.cli.interrupt import Interrupt
 from hydra_edge.cli.session import open_user
+from hydra_edge.cli.taskwatch import slip_told
 from hydra_edge.errors import CancelledError
+from hydra_edge.reasons import head_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -199,7 +202,7 @@ def rank(
     views.write_ranking(ranking.records)
     if not ranking.records:
         output.note(f"No record of task {ranking.task} to show. {_IMPORT}")
-    output.note(f"{ranking.task}: ranked by {views.head_line(ranking.head)}")
+    output.note(f"{ranking.task}: ranked by {head_line(ranking.head, 'your')}")
 
 
 def choose(
@@ -219,6 +222,9 @@ def choose(
     keep: Annotated[
         bool, typer.Option("--keep/--no-keep", help="Also keep it as a record of your history.")
     ] = True,
+    undo: Annotated[
+        bool, typer.Option("--undo", help="Take back what you chose last, or of --id ID.")
+    ] = False,
     user: options.User = None,
     as_json: options.AsJson = False,
 ) -> None:
@@ -226,10 +232,13 @@ def choose(
 
     Give its number, or with --text what you made of it. With neither the candidates are listed
     with their numbers, and nothing is learned. Ctrl-C ends the learning: the next fit learns from
-    the choice.
+    the choice. --undo takes a choice back, with the record kept of it and what your head learned.
     """
-    if pick is not None and text is not None:
-        raise typer.BadParameter("expected either a number or --text.", param_hint="N")
+    if undo + (pick is not None) + (text is not None) > 1:
+        raise typer.BadParameter("expected one of: a number, --text, --undo.", param_hint="N")
+    if undo:
+        _undo(ctx, generation, user, as_json=as_json)
+        return
     if text is not None:
         text = options.read_stdin().strip() if text == "-" else options.clean(text)
     if pick is None and text is None:
@@ -242,15 +251,22 @@ def choose(
                 generation_id=generation, pick=pick, text=text, keep=keep, progress=bar,
                 should_stop=stop,
             )  # fmt: skip
+            stored = me.store.choice(result.generation_id)
+            slip = slip_told(me.task(result.task), [result.text])
     except CancelledError as err:
         if not stopping.wanted:
             raise
         output.write_error(err.code, str(err), as_json=as_json)
         raise typer.Exit(130) from err
+    query = "" if stored is None else stored.query
+    if slip:
+        output.note(slip, style="yellow")
     if as_json:
-        output.write_json(asdict(result))
+        output.write_json(asdict(result) | {"query": query})
         return
     output.plain(f"{result.task}: {output.one_line(result.text, 100)}")
+    if query:  # without --id the last answer may be one that an app was given
+        output.note(f"chosen for: {output.one_line(query, 100)}")
     learned = (
         f"your head is now v{result.head_version} ({result.update_ms:.1f} ms)"
         if result.head_version is not None
@@ -273,13 +289,62 @@ def _list(
 
     with open_user(ctx, user) as me:
         found = find_generation(me.store, generation_id)
+        choice = me.store.choice(found.id)
     if as_json:
-        output.write_json(views.logged_json(found))
+        output.write_json(views.logged_json(found) | views.taken_json(choice))
         return
     output.plain(f"{found.task}: {output.one_line(found.query, 100)}")
     views.write_candidates(found, stream=sys.stdout)
+    if choice is not None:
+        back = f"{options.command('choose', id=found.id, user=user)} --undo"
+        output.note(f"You took: {views.taken(choice)}. To take that back: {back}")
     output.note(f"Take one: {options.command('choose', 'N', id=found.id, user=user)}")
     output.note(f"Another answer: --id ID, of {options.command('history', 'log', user=user)}")
+
+
+def _undo(
+    ctx: typer.Context, generation_id: str | None, user: str | None, *, as_json: bool
+) -> None:
+    """Take a choice back and say what became of it."""
+    with open_user(ctx, user) as me:
+        count = len(me.store.choices())
+        try:
+            with output.LateBar(quiet=as_json) as bar:
+                undone = me.undo_choice(generation_id=generation_id, progress=bar)
+        except KeyboardInterrupt as err:
+            if len(me.store.choices()) == count:
+                raise
+            left = unfitted(me.store)
+            missing = f"but {not_fitted_line(left, user)}" if left else "and no head is left to fit."
+            why = f"The choice is taken back, {missing}"
+            output.write_error(CancelledError.code, why, as_json=as_json)
+            raise typer.Exit(130) from err
+        is_logged = me.store.generation(undone.generation_id) is not None
+    if as_json:
+        output.write_json(asdict(undone))
+        return
+    output.plain(f"{undone.task}: {output.one_line(undone.text, 100)}")
+    output.note(f"taken back; chosen for: {output.one_line(undone.query, 100)}")
+    version = undone.head_version
+    head = (
+        "you have no head of your own for answers now"
+        if version is None
+        else f"your head is v{version}"
+    )
+    if undone.fitted_again:
+        head += ", after a fit without it" if version is None else ", fitted again without it"
+    if undone.record_id is None:
+        kept = "no record was kept of it"
+    elif undone.record_erased:
+        kept = f"record {undone.record_id} is erased"
+    elif undone.record_is_own:
+        kept = f"record {undone.record_id} was changed since and stays"
+    else:
+        kept = f"record {undone.record_id} is not the choice's own and stays"
+    output.note(f"{head}; {kept}; 0 LLM calls")
+    if is_logged:
+        again = options.command("choose", "N", id=undone.generation_id, user=user)
+        output.note(f"To choose another: {again}")
 
 
 def register(app: typer.Typer) -> None:
@@ -300,5 +365,6 @@ def register(app: typer.Typer) -> None:
         "hydra-edge choose",
         "hydra-edge choose 2",
         'hydra-edge choose --text "The subject I wrote instead"',
+        "hydra-edge choose --undo",
     )  # fmt: skip
     put(app, "feedback", choose, "hydra-edge feedback 2", purpose="Another name for `choose`.")

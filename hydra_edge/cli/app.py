@@ -10,7 +10,8 @@ from hydra_edge import __version__
 from hydra_edge.cli import (
     answering,
     bench,
-    diagnosis,
+    bundle,
+    doctor,
     forgetting,
     git_hook,
     heads,
@@ -22,6 +23,7 @@ from hydra_edge.cli import (
     output,
     serve,
     settings,
+    tasks,
 )
 from hydra_edge.cli.group import RootGroup, examples
 
@@ -69,5 +71,7 @@ mcp.register(app)
 git_hook.register(app)
 serve.register(app)
 settings.register(app)
-diagnosis.register(app)
+tasks.register(app)
+doctor.register(app)
+bundle.register(app)
 bench.register(app)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hydra_edge.cli import models, options, output
+from hydra_edge.cli import installed, models, options, output
 from hydra_edge.cli.group import new_group, put
 from hydra_edge.cli.interrupt import die_on_sigterm
 from hydra_edge.cli.session import check_named, open_user, settings
@@ -20,7 +20,7 @@ from hydra_edge.errors import CancelledError, EgressDeniedError, HydraError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from hydra_edge.githook.hooks import HookState
+    from hydra_edge.githook.hooks import HookState, Installed
     from hydra_edge.personalizer import Personalizer
 
 Repo = Annotated[
@@ -106,15 +106,37 @@ def uninstall(repo: Repo = Path(), as_json: options.AsJson = False) -> None:
 def status(repo: Repo = Path(), as_json: options.AsJson = False) -> None:
     """Show whether the hooks are in a repository.
 
-    A warning on stderr says so if their LLM cannot be used.
+    A warning on stderr says so if their LLM cannot be used, or if they look for your history
+    elsewhere than this command does: installed again, they look where it is now.
     """
     from hydra_edge.githook import Repository, hooks
 
     repository = Repository(repo)
     _tell(hooks.states(repository), as_json=as_json)
-    words = hooks.options_of(repository)
-    if words is not None:
-        _warn_of_llm(words, repo)
+    found = hooks.installed(repository)
+    if found is not None and _warn_of_folders(found, repo):
+        _warn_of_llm(found.options, repo)
+
+
+def _warn_of_folders(found: Installed, repo: Path) -> bool:
+    """Say so if hooks do not find the history that is in force; return whether they do."""
+    from hydra_edge.program import environment, moved_folders
+
+    place = [] if repo == Path() else ["--repo", str(repo)]
+    again = ["hydra-edge", "git-hook", "install", *place, *found.options]
+    theirs, ours = moved_folders(found.environment), moved_folders(environment())
+    if theirs != ours:
+        output.note(
+            f"The hooks look for your history in {installed.told(theirs)}; here it is in "
+            f"{installed.told(ours)}. To have them look here: {shlex.join(again)}",
+            style="yellow",
+        )
+        return False
+    words = found.options
+    user = words[words.index("--user") + 1] if "--user" in words else None
+    if why := installed.why_missing(user, again):
+        output.note(f"Until this is seen to, no commit gets a proposal: {why}", style="yellow")
+    return not why
 
 
 def _warn_of_llm(words: list[str], repo: Path) -> None:
@@ -176,13 +198,17 @@ def run(
 ) -> None:
     """Be a hook: git's own hooks call this.
 
-    It always ends well; what goes wrong is one line on stderr.
+    It always ends well; what goes wrong is one line on stderr. It begins no history: where the
+    one it was installed for is not there any more, that is what it says.
     """
     from hydra_edge.githook.limit import within
     from hydra_edge.githook.proposal import be_hook
 
+    given = _words(user, task, model, limit, allow_remote=allow_remote)
+    again = ["hydra-edge", "git-hook", "install", *given]
+
     def open_person() -> Personalizer:
-        return open_user(ctx, user, create=user is None, model=model, offline=not allow_remote)
+        return installed.open_installed(ctx, user, again, model=model, offline=not allow_remote)
 
     embedded: list[tuple[int, int]] = []  # of the records that never were, and of how many
 

@@ -108,16 +108,21 @@ def list_answers(
 ) -> None:
     """List the answers given that are remembered, the newest first.
 
-    Those that name a private record, or hold its text, are left out. `choose --id ID` lists the
-    candidates of one; `clear-log` erases all.
+    With the number of the candidate that you took, if you chose one. Answers that name a private
+    record, or hold its text, are left out. `choose --id ID` lists the candidates of one;
+    `clear-log` erases all, or with --id ID one.
     """
     with open_user(ctx, user) as me:
         name = _task_name(task)
-        found, hidden = me.store.generations(task=name, limit=limit, private=with_private)
+        found, hidden = me.store.generations(task=name, limit=limit, with_private=with_private)
+        taken = [me.store.choice(entry.id) for entry in found]
         total = me.store.generation_count(name)
         logs = me.config.log
     if as_json:
-        shown = [views.logged_json(entry) for entry in found]
+        shown = [
+            views.logged_json(entry) | views.taken_json(choice)
+            for entry, choice in zip(found, taken, strict=True)
+        ]
         output.write_json({"answers": shown, "total": total, "left_out": hidden})
         return
     rows = [
@@ -125,11 +130,12 @@ def list_answers(
             entry.id,
             views.when(entry.time),
             entry.task,
+            views.taken(choice),
             f"{output.one_line(entry.query, 60)}  ->  {output.one_line(entry.text, 60)}",
         )
-        for entry in found
+        for entry, choice in zip(found, taken, strict=True)
     ]
-    output.table(("id", "time", "task", "query  ->  answer"), rows)
+    output.table(("id", "time", "task", "you took", "query  ->  answer"), rows)
     private = f"; {hidden} of private records left out (--with-private)" if hidden else ""
     output.note(f"{len(found)} shown of {views.plural(total, 'answer')}{private}")
     if not logs:
@@ -314,5 +320,6 @@ def register(app: typer.Typer) -> None:
         group, "clear-log", forgetting.clear_log,
         "hydra-edge history clear-log --yes",
         "hydra-edge history clear-log --choices --before 2026-01-31",
+        "hydra-edge history clear-log --id dcf0a585c610",
     )  # fmt: skip
     app.add_typer(group, name="history")

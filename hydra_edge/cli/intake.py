@@ -15,6 +15,7 @@ from hydra_edge.cli import options, output
 from hydra_edge.cli.alike import as_their_source, holder
 from hydra_edge.cli.interrupt import Interrupt
 from hydra_edge.cli.session import known_tasks, missing_user_told, open_user
+from hydra_edge.cli.taskwatch import add_watched
 from hydra_edge.cli.views import plural
 from hydra_edge.errors import (
     CancelledError,
@@ -89,6 +90,8 @@ class Tally:
         How many records of each source are private, those there before included.
     stay_private
         How many were said to be public now, but are there already as private.
+    taken
+        How many records other sources had that are this one's now, by those.
     """
 
     def __init__(self, private: bool | None) -> None:
@@ -96,6 +99,7 @@ class Tally:
         self.tasks, self.hidden = Counter[str](), Counter[str]()
         self.new_tasks: dict[str, str] = {}
         self.stay_private = 0
+        self.taken: dict[str, int] = {}
         self._read_private = self._private = 0
 
     def read(self, records: Iterable[Record]) -> Iterator[Record]:
@@ -129,9 +133,12 @@ class Tally:
 
         Texts that are private already are so under any id.
         """
+        before = me.store.sources()
         result = me.add(self.count(records, me.store, dry_run=False))
-        everyone, public = me.store.sources(), me.store.sources(public=True)
+        everyone, public = me.store.sources(), me.store.sources(public_only=True)
         self.hidden = Counter({s: everyone.get(s, 0) - public.get(s, 0) for s in self.hidden})
+        lost = {s: n - everyone.get(s, 0) for s, n in before.items() if s not in self.hidden}
+        self.taken = {s: n for s, n in lost.items() if n > 0}
         return result
 
     @property
@@ -209,7 +216,7 @@ def run(
             with open_user(ctx, user, create=True) as me:
                 name = me.user
                 records = as_wanted(chain([first], records), me.store)
-                result = tally.add(records, me)
+                result = add_watched(tally.add, records, me, log.notes, user)
     if tally.as_earlier:
         those = "records of this repository" if as_before else "all records of this source"
         output.note(f"Kept private, as {those} are already; --public keeps new ones public.")
@@ -278,6 +285,9 @@ class Report:
             output.write_error(self.error.code, str(self.error), as_json=False)
         if self.stopped:
             output.note("Interrupted: what is counted here is kept, all else is not.")
+        for source, count in self.tally.taken.items():
+            shown = output.one_line(source, 200)
+            output.note(f"{plural(count, 'record')} taken over from {shown}.")
         if self.tally.tasks:
             slips = any(self.tally.new_tasks.values())
             output.note(f"Tasks: {self._tasks()}", style="yellow" if slips else "dim")
@@ -329,6 +339,7 @@ class Report:
             "new_tasks": {name: near or None for name, near in self.tally.new_tasks.items()},
             "private": self.tally.hidden.total(),
             "stay_private": self.tally.stay_private,
+            "taken_over": self.tally.taken,
             "skipped": dict(self.log.skipped),
             "bad": [asdict(bad) for bad in self.log.bad],
             "bad_total": self.log.bad_total,

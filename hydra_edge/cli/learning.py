@@ -16,6 +16,7 @@ from hydra_edge.cli.group import put
 from hydra_edge.cli.heads import rollback_command
 from hydra_edge.cli.interrupt import Interrupt
 from hydra_edge.cli.session import ask, open_user
+from hydra_edge.cli.taskwatch import TaskWatch
 from hydra_edge.errors import (
     CancelledError,
     HydraError,
@@ -52,7 +53,7 @@ def add(
 ) -> None:
     """Add one record to your history (0 LLM calls)."""
     from hydra_edge.importers.base import parse_name, parse_time
-    from hydra_edge.records import clean_text
+    from hydra_edge.records import AssumedTime, clean_text
     from hydra_edge.tasks import canonical_name
     from hydra_edge.types import DEFAULT_TASK, Record
 
@@ -62,7 +63,7 @@ def add(
         if not text.strip():
             raise typer.BadParameter("is empty; expected text.", param_hint=name)
     try:
-        when = time.time() if moment is None else parse_time(moment)
+        when = AssumedTime(time.time()) if moment is None else parse_time(moment)
         name = parse_name(record_id, "id")
     except ValueError as err:
         raise typer.BadParameter(f"{err}.", param_hint="--time or --id") from err
@@ -76,8 +77,12 @@ def add(
             source="add",
         )
         record = replace(record, id=name or record.content_hash[:16])
-        result = me.add([record])
+        watch = TaskWatch(me.store)
+        result = me.add(watch.passing([record]))
+        remarks = watch.notes(user)
         stored = _stored_id(me, record)
+    for remark in remarks:
+        output.note(remark, style="yellow")
     if as_json:
         output.write_json({"id": stored, **asdict(result), "llm_calls": 0})
         return
@@ -128,8 +133,12 @@ def _why_nothing(me: Personalizer, tasks: list[str], calls: int | None) -> str:
             f"nothing is sent: one record takes up to {enough} answers, more than the {calls} "
             f"allowed; give --calls {enough} or more"
         )
+    from hydra_edge.evidence import POOLS
+
     never = "; private ones are never sent" if me.llm.is_remote else ""
-    return f"nothing is sent: there is no record left to ask about{never}"
+    more = any(me.store.count(task) > POOLS for task in tasks)
+    among = f" among the latest {POOLS}, all that a fit looks at" if more else ""
+    return f"nothing is sent: there is no record left to ask about{among}{never}"
 
 
 def _prompts(me: Personalizer, tasks: list[str], calls: int | None) -> list[str]:
@@ -144,8 +153,8 @@ def _at_most(count: int) -> str:
 
 def _check_budget(me: Personalizer, calls: int | None, budget_s: float | None) -> None:
     """Refuse what no fit would take, before anything is shown or asked."""
+    from hydra_edge.buying import Budget
     from hydra_edge.fitting import check_budget
-    from hydra_edge.pools import Budget
 
     check_budget(Budget(calls, budget_s), me.llm)
 

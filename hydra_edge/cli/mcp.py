@@ -13,6 +13,7 @@ import typer
 
 from hydra_edge.cli import models, options, output
 from hydra_edge.cli.group import new_server, put
+from hydra_edge.cli.installed import open_installed
 from hydra_edge.cli.interrupt import die_on_sigterm, dying_of_sigint
 from hydra_edge.cli.session import check_named, open_user, task_spec
 from hydra_edge.errors import ConfigError
@@ -62,7 +63,7 @@ def serve(
 
     The application starts this command. Tools: search_history, personalize, generate,
     record_choice, explain. What they return is read by the application's own LLM; records
-    marked private are left out of it.
+    marked private are left out of it. It begins no history: install does, if there is none.
     """
     if ctx.invoked_subcommand is not None:
         return
@@ -70,15 +71,17 @@ def serve(
         from hydra_edge.mcp.desk import Desk
         from hydra_edge.mcp.server import build_server
         from hydra_edge.mcp.stdin import mend_stdin
-    if task:
-        task_spec(ctx, task, user)  # an unknown one is told now, not at the first call
-    if output.is_terminal(sys.stdin):
-        output.note(
-            "Speaking MCP with whoever started this. To add it to an application: "
-            "hydra-edge mcp install --client claude. Ctrl-C ends it."
-        )
-    flags = {"model": model, "base_url": base_url}
-    with open_user(ctx, user, create=user is None, offline=offline, **flags) as me:
+    words = _words(user, task, model, allow_private=allow_private)
+    again = ["hydra-edge", "mcp", "install", "--client", "NAME", "--write", *words]
+    flags = {"model": model, "base_url": base_url, "offline": offline}
+    with open_installed(ctx, user, again, **flags) as me:
+        if task:
+            task_spec(ctx, task, user)  # an unknown one is told now, not at the first call
+        if output.is_terminal(sys.stdin):
+            output.note(
+                "Speaking MCP with whoever started this. To add it to an application: "
+                "hydra-edge mcp install --client claude. Ctrl-C ends it."
+            )
         desk = Desk(me, task=task, allow_private=allow_private)
         mend_stdin()
         die_on_sigterm()  # the SDK's thread that reads stdin ends with stdin only
@@ -102,7 +105,9 @@ def install(
 ) -> None:
     """Add this server to an AI application, or show what to add.
 
-    --write keeps all else that is in the file, and leaves the file as it was beside it.
+    --write keeps all else that is in the file, and leaves the file as it was beside it. Who has
+    no history yet gets an empty one. Where your data has moved, install once more: the entry says
+    where it is.
     """
     from hydra_edge.mcp import clients
     from hydra_edge.program import NAME
@@ -112,8 +117,10 @@ def install(
     check_named(ctx, user, [task] if task else [])  # told now, not by a server that will not start
     model = models.name_to_keep(model) if model else None
     place = path or clients.own_config_path(client)
-    words = options.as_words(user=user, task=task, model=model)
-    server = clients.entry(["mcp", *words, *(["--allow-private"] if allow_private else [])])
+    with open_user(ctx, user, create=user is None):  # the server begins none
+        pass
+    words = _words(user, task, model, allow_private=allow_private)
+    server = clients.entry(["mcp", *words])
     if not write:
         shown = {"mcpServers": {NAME: server}}
         if as_json:
@@ -123,6 +130,14 @@ def install(
         output.note(f"This belongs into {place}; --write puts it there.")
         return
     _tell(clients.add_server(place, server), client, "added to", as_json=as_json)
+
+
+def _words(
+    user: str | None, task: str | None, model: str | None, *, allow_private: bool
+) -> list[str]:
+    """Return the options of an entry, which its server then runs with."""
+    words = options.as_words(user=user, task=task, model=model)
+    return [*words, *(["--allow-private"] if allow_private else [])]
 
 
 def uninstall(client: Client, path: ConfigFile = None, as_json: options.AsJson = False) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
 import threading
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from hydra_edge.server.tokens import TokenFiles
 
 _NEEDED = ("starlette", "uvicorn")
+_PROXIES = ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY")
 _LEAST_TIMEOUT_S = 0.001  # as of the setting timeout_s
 
 TokenFile = Annotated[
@@ -148,27 +151,46 @@ def _serve(
 
         def show() -> None:
             if not run.open_page(page, folder):
-                output.note(f"No browser was found. Open {page}")
+                _note(f"No browser was found. Open {page}")
 
         def ready(_server: run.Server) -> None:
-            if as_json:
-                told = {"url": url, "base_url": f"{url}/v1", "token_file": str(files.owner)}
-                output.write_json(told | ({"page": page} if open_page else {}))
-                sys.stdout.flush()
-            output.note(f"Serving {me.user} on {url}/v1; token in {files.owner}", style="bold")
-            output.note("Ctrl-C ends it.")
+            _note(f"Serving {me.user} on {url}/v1; token in {files.owner}", style="bold")
+            if proxy := _proxy_in_the_way(run.HOST):
+                _note(
+                    f"{proxy} is set: an app that has it, too, hands what it asks here, and the "
+                    f"token, to that proxy. Set NO_PROXY={run.HOST},localhost for your apps."
+                )
+            _note("Ctrl-C ends it.")
             if open_page:
                 if output.is_terminal(sys.stderr):
                     # A browser that may not read our folder opens an empty page, and does not say.
-                    output.note(f"If the page does not open: {page}")
+                    _note(f"If the page does not open: {page}")
                 # On a thread: a browser in the terminal holds it until the person leaves.
                 threading.Thread(target=show, daemon=True).start()
+            if as_json:  # last: a program that has read this line may let go of both pipes
+                told = {"url": url, "base_url": f"{url}/v1", "token_file": str(files.owner)}
+                output.write_json(told | ({"page": page} if open_page else {}))
+                sys.stdout.flush()
 
         try:
             run.serve(me, Settings(bound, doorkeeper, task, queue, timeout_s), sock, ready=ready)
         finally:
             run.forget_page(folder)
-    output.note("Stopped.")
+    _note("Stopped.")
+
+
+def _note(text: str, *, style: str = "dim") -> None:
+    """Write a remark; a server goes on where nobody reads them any more."""
+    with suppress(OSError):
+        output.note(text, style=style)
+
+
+def _proxy_in_the_way(host: str) -> str:
+    """Return the variable by which clients started here would ask a proxy for us; else empty."""
+    from urllib.request import proxy_bypass
+
+    named = next((name for name in _PROXIES if os.environ.get(name)), "")
+    return "" if not named or proxy_bypass(host) else named
 
 
 def add_token(

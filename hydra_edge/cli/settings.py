@@ -1,4 +1,4 @@
-"""What is set up on this device: ``config``, ``tasks``, ``users``."""
+"""What is set up on this device: ``config``, ``users``."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hydra_edge.cli import diagnosis, models, options, output, views
+from hydra_edge.cli import models, options, output, views
+from hydra_edge.cli.bundle import use_bundle
 from hydra_edge.cli.group import new_group, put
-from hydra_edge.cli.session import open_user, record_counts, settings, task_spec
+from hydra_edge.cli.session import settings, task_spec
 from hydra_edge.errors import ConfigError, StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from pathlib import Path
 
     from hydra_edge.types import JsonDict
@@ -65,7 +65,7 @@ def set_setting(
     from hydra_edge.variables import variable_over
 
     if name == "bundle":
-        diagnosis.use_bundle(value)
+        use_bundle(value)
         return
     value = _checked(ctx, name, value)
     paths = find_paths()
@@ -118,83 +118,6 @@ def config_path() -> None:
     from hydra_edge.paths import find_paths
 
     output.answer(str(find_paths().config_file))
-
-
-def _inferred_kinds(ctx: typer.Context, user: str | None, names: Iterable[str]) -> dict[str, str]:
-    """Return the kinds of tasks that only the user's answers tell."""
-    from hydra_edge.tasks import infer_task
-
-    names = list(names)
-    if not names:
-        return {}
-    with open_user(ctx, user) as me:
-        return {n: infer_task(n, [r.output for r in me.store.records(task=n)]).kind for n in names}
-
-
-def list_tasks(
-    ctx: typer.Context, user: options.User = None, as_json: options.AsJson = False
-) -> None:
-    """List the tasks built in, described by you, or in use."""
-    from hydra_edge.paths import find_paths
-    from hydra_edge.taskfile import read_task_dir
-    from hydra_edge.tasks import BUILTIN
-
-    counts = record_counts(ctx, user)
-    custom = read_task_dir(find_paths().tasks)
-    known = BUILTIN | custom
-    # One whose own file is broken is no task to infer.
-    kinds = _inferred_kinds(ctx, user, counts.keys() - known.keys() - custom.broken.keys())
-    rows = []
-    for name in sorted(known.keys() | counts.keys(), key=lambda name: (-counts.get(name, 0), name)):
-        spec = known.get(name)
-        origin = "yours" if name in custom else "built in" if spec else "inferred"
-        rows.append(
-            {
-                "task": name,
-                "records": counts.get(name, 0),
-                "kind": spec.kind if spec else kinds.get(name),
-                "origin": origin,
-                "instruction": spec.instruction if spec else "",
-            }
-        )
-    if as_json:
-        output.write_json({"tasks": rows})
-        return
-    output.table(
-        ("task", "records", "kind", "origin", "instruction"),
-        [tuple("-" if cell is None else str(cell) for cell in row.values()) for row in rows],
-    )
-    for err in custom.broken.values():
-        output.note(str(err), style="yellow")
-
-
-def show_task(
-    ctx: typer.Context,
-    name: Annotated[str, typer.Argument(metavar="TASK", help="Name of a task.")],
-    user: options.User = None,
-    as_json: options.AsJson = False,
-) -> None:
-    """Show how a task is put to an LLM.
-
-    Its answer set is shown as your history completes it.
-    """
-    fields: JsonDict = asdict(task_spec(ctx, name, user))
-    if as_json:
-        output.write_json(fields)
-        return
-    for field, value in fields.items():
-        text = ", ".join(value) if isinstance(value, tuple) else _setting_text(value)
-        output.plain(f"{field} = {output.one_line(text)}")
-
-
-def tasks_path() -> None:
-    """Print the folder of your own task files.
-
-    One NAME.toml describes one task; the folder need not exist.
-    """
-    from hydra_edge.paths import find_paths
-
-    output.answer(str(find_paths().tasks))
 
 
 def _state(path: Path, fault: StoreError) -> str:
@@ -274,13 +197,4 @@ def register(app: typer.Typer) -> None:
     put(config, "path", config_path, '$EDITOR "$(hydra-edge config path)"')
     app.add_typer(config, name="config")
 
-    tasks = new_group(
-        "See the kinds of query, and where to describe your own.",
-        "hydra-edge tasks list",
-        "hydra-edge tasks show commit_subject",
-    )
-    put(tasks, "list", list_tasks, "hydra-edge tasks list --user ada")
-    put(tasks, "show", show_task, "hydra-edge tasks show movie_tag")
-    put(tasks, "path", tasks_path, 'ls "$(hydra-edge tasks path)"')
-    app.add_typer(tasks, name="tasks")
     put(app, "users", list_users, "hydra-edge users", "hydra-edge users --json")

@@ -21,6 +21,7 @@ HOOKS = ("prepare-commit-msg", "post-commit")
 BEFORE = ".before-hydra-edge"
 _MARK = "# Written by `hydra-edge git-hook install`; `hydra-edge git-hook uninstall` removes it."
 _CALLED = ' "$@" || :'
+_EXPORT = "export "
 _SCRIPT = """\
 #!/bin/sh
 {mark}
@@ -122,20 +123,30 @@ def uninstall(repository: Repository) -> list[HookState]:
     return removed
 
 
-def options_of(repository: Repository) -> list[str] | None:
-    """Return the options our first hook runs with; None if it is not there, or not as we write it.
+@dataclass(frozen=True, slots=True)
+class Installed:
+    """What ``install`` was given: the options our hooks run with, and their environment."""
 
-    ``install`` gave them.
-    """
+    options: list[str]
+    environment: dict[str, str]
+
+
+def installed(repository: Repository) -> Installed | None:
+    """Return what our first hook was installed with; None if it is not there, or not as written."""
     state = states(repository)[0]
     if not state.installed:
         return None
+    environment: dict[str, str] = {}
     try:
         for line in state.path.read_text(encoding="utf-8").splitlines():
-            if line.endswith(_CALLED):
+            if line.startswith(_EXPORT):
+                name, _, value = shlex.split(line)[1].partition("=")
+                environment[name] = value
+            elif line.endswith(_CALLED):
                 words = shlex.split(line.removesuffix(_CALLED))
-                return words[words.index("run") + 1 : words.index("--")]
-    except (OSError, ValueError):  # somebody edited it
+                options = words[words.index("run") + 1 : words.index("--")]
+                return Installed(options, environment)
+    except (OSError, ValueError, IndexError):  # somebody edited it
         pass
     return None
 
@@ -163,7 +174,7 @@ def _script(
         suffix=BEFORE,
         guard=_GUARDS[name],
         environment="".join(
-            f"export {key}={shlex.quote(value)}\n" for key, value in environment.items()
+            f"{_EXPORT}{key}={shlex.quote(value)}\n" for key, value in environment.items()
         ),
         program=shlex.quote(program[0]),
         command=shlex.join(words),

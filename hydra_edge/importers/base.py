@@ -129,7 +129,7 @@ def parse_time(value: object) -> float | None:
 
 def _seconds(value: int | float | str) -> float:
     if not isinstance(value, str):
-        return float(value)
+        return value if isinstance(value, float) else float(value)  # an AssumedTime stays one
     text = value.strip()
     if _COMPACT_DATE.fullmatch(text):
         with suppress(ValueError):  # no such day: seconds

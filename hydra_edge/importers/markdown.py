@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 import stat
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +26,7 @@ from hydra_edge.importers.base import (
     readable,
 )
 from hydra_edge.importers.log import ImportLog
+from hydra_edge.records import AssumedTime
 from hydra_edge.types import Record
 
 SUFFIXES = frozenset({".md", ".markdown"})
@@ -74,8 +76,8 @@ def read_markdown(
     Yields
     ------
     Record
-        In path order; ``id`` is the path below the folder, ``time`` the front matter's
-        ``date``, else when the file was last changed.
+        In path order; ``id`` is the path below the folder (NFC), ``time`` the front
+        matter's ``date``, else when the file was last changed.
 
     Raises
     ------
@@ -149,12 +151,17 @@ def _read_note(path: Path, root: Path, relative: str, log: ImportLog) -> dict[st
 
 def _title_of_name(stem: str) -> str:
     telling = any(c.isalpha() for c in stem) and any(c in " -" for c in stem)
-    return stem if telling else ""
+    return _spelled_alike(stem) if telling else ""
+
+
+def _spelled_alike(name: str) -> str:
+    """Return a name with each letter and its accents as one: file systems keep them either way."""
+    return unicodedata.normalize("NFC", name)
 
 
 def _stable_id(relative: str) -> str:
     try:
-        return parse_name(relative, "id")
+        return parse_name(_spelled_alike(relative), "id")
     except ValueError:  # too long, or not printable
         return content_id(relative)
 
@@ -164,7 +171,7 @@ def _time(date: str | None, changed: float) -> float | None:
         seconds = parse_time(date)
     except ValueError:  # dates in notes are written in many ways
         seconds = None
-    return changed if seconds is None else seconds
+    return AssumedTime(changed) if seconds is None else seconds
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence, Sized
 from contextlib import suppress
@@ -12,10 +13,11 @@ from itertools import islice
 from sqlite3 import Connection
 
 from hydra_edge.errors import StoreError
-from hydra_edge.records import from_apps, from_stream
+from hydra_edge.records import AssumedTime, from_apps, from_stream, is_import
 from hydra_edge.store import heads, pools, privacy, vectors
 from hydra_edge.store.beside import Beside, with_others_beside
 from hydra_edge.store.database import Database
+from hydra_edge.store.moved import Moves
 from hydra_edge.store.records import (
     Revision,
     Stored,
@@ -33,7 +35,9 @@ from hydra_edge.types import AddResult, Progress, Record
 # Records of one transaction: a stopped import has stored whole batches, nothing else.
 BATCH = 500
 # A clock or a time zone may be this far ahead.
-_AHEAD_S = 24 * 60 * 60
+AHEAD_S = 24 * 60 * 60
+_BY_HAND = "add"
+_NOTES = "markdown:"
 
 
 def _same(a: Record, b: Record) -> bool:
@@ -46,9 +50,18 @@ def _time(record: Record) -> float | None:
     One in the future would be the newest for good, and each that comes after it an older one.
     """
     moment = record.time
-    if moment is None or not math.isfinite(moment) or moment > time.time() + _AHEAD_S:
+    if moment is None or not math.isfinite(moment) or moment > time.time() + AHEAD_S:
         return None
     return float(moment)
+
+
+def _says_when(record: Record) -> bool:
+    """Tell whether a record's time is what its source says, and the source can be right of it.
+
+    Programs that add records date them by the clock.
+    """
+    said = not isinstance(record.time, AssumedTime)
+    return said and (record.source == _BY_HAND or is_import(record.source))
 
 
 def _insert(connection: Connection, record: Record, now: float) -> int:
@@ -71,15 +84,16 @@ def _insert(connection: Connection, record: Record, now: float) -> int:
     return int(cursor.lastrowid or 0)
 
 
-def _update(connection: Connection, stored: Stored, record: Record) -> None:
+def _update(connection: Connection, stored: Stored, record: Record, source: str) -> None:
     """Replace a record's content; what was once private stays so until the user says else."""
     connection.execute(
-        "UPDATE records SET task = ?, time = COALESCE(?, time), private = ?, words = ?, "
-        "input = ?, output = ? WHERE seq = ?",
+        "UPDATE records SET task = ?, time = COALESCE(?, time), private = ?, "
+        "source = ?, words = ?, input = ?, output = ? WHERE seq = ?",
         (
             bind(record.task),
             _time(record),
             int(record.private or stored.record.private),
+            bind(source),
             count_words(record.input),
             bind(record.input),
             bind(record.output),
@@ -113,6 +127,8 @@ class _Adding:
         self._newest: int | None = None  # row that was there before this call
         self._hides = False  # one of those before this call is private
         self._public = privacy.PublicTexts(0)  # of before this call
+        self._moves = Moves(0)
+        self._moved = False  # a record of this batch became another source's
         self._other_column = False  # was met of a table that is here, its items under another task
 
     def put_all(self, connection: Connection, batch: Sequence[Record]) -> Counter[str]:
@@ -121,10 +137,12 @@ class _Adding:
         if self._newest is None:
             self._newest = connection.execute("SELECT MAX(seq) FROM records").fetchone()[0] or 0
             self._public = privacy.PublicTexts(self._newest)
+            self._moves = Moves(self._newest)
             hides = connection.execute("SELECT 1 FROM records WHERE private LIMIT 1").fetchone()
             self._hides = hides is not None
         wanted = [record.id or record.content_hash[:16] for record in batch]
         self._known = find_all(connection, wanted)
+        wanted = self._as_spelled(connection, batch, wanted)
         self._other_column |= any(
             (stored := self._known[name]) is not None
             and stored.record.source == record.source
@@ -133,7 +151,11 @@ class _Adding:
             and stored.record.output != record.output
             for record, name in zip(batch, wanted, strict=True)
         )
-        self._replaced, self._hidden = {}, []
+        for record, name in zip(batch, wanted, strict=True):
+            stored = self._known[name]
+            if stored is not None and (earlier := stored.record.source) != record.source:
+                self._moves.note(earlier, record.source, alike=_same(stored.record, record))
+        self._replaced, self._hidden, self._moved = {}, [], False
         free = [name for name, stored in self._known.items() if stored is None]
         self._left = with_others_beside(connection, free)
         # Kept from batch to batch: all records of a source may ask for one id.
@@ -147,12 +169,33 @@ class _Adding:
         if twins or self._hidden:
             privacy.hide(connection, [*self._hidden, *twins])
         counts = Counter(fields)
-        if counts.keys() - {"unchanged"}:
-            mark_changed(connection, rewritten=bool(twins) or "updated" in counts)
+        if counts.keys() - {"unchanged"} or self._moved:
+            rewritten = bool(twins) or self._moved or "updated" in counts
+            mark_changed(connection, rewritten=rewritten)
         self._as_left = revision(connection)
         if self._replaced:
             _drop_what_was_made(connection, self._replaced)
         return counts
+
+    def _as_spelled(
+        self, connection: Connection, batch: Sequence[Record], wanted: Sequence[str]
+    ) -> list[str]:
+        """Return the ids wanted, those of notes as they are held.
+
+        A note's path may be held with its accents apart, as some systems spell names.
+        """
+        apart = {
+            name: unicodedata.normalize("NFD", name)
+            for record, name in zip(batch, wanted, strict=True)
+            if self._known[name] is None and not name.isascii() and record.source.startswith(_NOTES)
+        }
+        held = {
+            name: stored
+            for name, stored in find_all(connection, list(apart.values())).items()
+            if stored is not None
+        }
+        self._known |= held
+        return [apart[name] if apart.get(name) in held else name for name in wanted]
 
     def _twins(
         self, connection: Connection, batch: Sequence[Record], fields: Sequence[str]
@@ -203,13 +246,22 @@ class _Adding:
         It may have been edited, or moved to another task; but it may also be from another column
         of the same table, for another task, and say the same there by chance.
         """
-        if stored.record.source != record.source or from_stream(record.source):
+        if from_stream(record.source):
             return False
+        if stored.record.source != record.source:
+            return self._is_edit(connection, stored.record, record)
         if stored.record.task == record.task:
             return True
         moved = texts_of(stored.record) == texts_of(record) and not self._other_column
         beside = self._beside_of(connection, stored.record.id) if moved else None
         return beside is not None and not beside.has(record.source, record.task)
+
+    def _is_edit(self, connection: Connection, held: Record, record: Record) -> bool:
+        """Tell whether a record is an edit of one that another source brought."""
+        if held.task != record.task or not self._moves.edits(held.source, record.source):
+            return False
+        # One that stands beside it is this source's own, and the one that was edited.
+        return not self._beside_of(connection, held.id).has(record.source, record.task)
 
     def _put_back(self, connection: Connection, record: Record, now: float) -> str:
         """Store a record under an id that is free, maybe since the record that had it went.
@@ -271,7 +323,10 @@ class _Adding:
         edited = texts_of(stored.record) != texts_of(record)
         if edited:
             record = self._as_private(connection, record)
-        _update(connection, stored, record)
+        earlier, source = stored.record.source, record.source
+        moves = source == earlier or self._moves.is_unique(earlier, source)
+        moves = moves or self._moves.takes(connection, earlier, source)
+        _update(connection, stored, record, source if moves else earlier)
         if record.private and not stored.record.private:
             self._hidden.append(stored.record.id)
         if stored.record.task != record.task:  # heads of that task have learned from it
@@ -281,25 +336,46 @@ class _Adding:
         return self._updated(stored)
 
     def _keep(self, connection: Connection, stored: Stored, record: Record) -> str:
-        hides = record.private and not stored.record.private
+        held, ours = stored.record, stored.record.source == record.source
+        hides = record.private and not held.private
         if hides:
             connection.execute("UPDATE records SET private = 1 WHERE seq = ?", (stored.seq,))
-            self._hidden.append(stored.record.id)
-        dates = stored.record.time is None and _time(record) is not None
+            self._hidden.append(held.id)
+        moves = not ours and self._moves.takes(connection, held.source, record.source)
+        if moves:
+            connection.execute(
+                "UPDATE records SET source = ? WHERE seq = ?", (bind(record.source), stored.seq)
+            )
+            self._moved = True
+        dates = self._dates(held, record, ours=ours or moves)
         if dates:
             connection.execute(
                 "UPDATE records SET time = ? WHERE seq = ?", (_time(record), stored.seq)
             )
-        if hides or dates:
-            return self._updated(stored)
-        self._met.add(stored.record.id)
-        return "unchanged"
+        if hides or dates or moves:
+            self._changed(stored)
+        self._met.add(held.id)
+        return "updated" if hides or dates else "unchanged"
+
+    def _dates(self, held: Record, record: Record, *, ours: bool) -> bool:
+        """Tell whether the record that is held gets the time of one with the very same texts.
+
+        It does if it has none, or if its own source says another; but where a source has such
+        texts twice, the first says it.
+        """
+        moment = _time(record)
+        if moment is None or moment == held.time:
+            return False
+        return held.time is None or (ours and held.id not in self._met and _says_when(record))
 
     def _updated(self, stored: Stored) -> str:
         self._met.add(stored.record.id)
+        self._changed(stored)
+        return "updated"
+
+    def _changed(self, stored: Stored) -> None:
         self._known.pop(stored.record.id)
         self._beside.clear()
-        return "updated"
 
 
 def add(db: Database, records: Iterable[Record], progress: Progress | None) -> AddResult:

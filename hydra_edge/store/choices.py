@@ -11,6 +11,7 @@ from sqlite3 import Connection
 from typing import Any
 
 from hydra_edge.store.log import candidates_of, pack_candidates
+from hydra_edge.store.records import revision
 from hydra_edge.store.values import bind, older_than, text_of, texts_from_json, to_json, where
 from hydra_edge.types import Candidate
 
@@ -110,6 +111,17 @@ def of_generation(connection: Connection, generation_id: str) -> StoredChoice | 
     return None if row is None else _choice_of(row)
 
 
+def last(connection: Connection) -> StoredChoice | None:
+    """Return what was chosen last, of any answer."""
+    row = connection.execute(f"SELECT {_COLUMNS} FROM choices ORDER BY seq DESC LIMIT 1").fetchone()
+    return None if row is None else _choice_of(row)
+
+
+def drop(connection: Connection, choice: StoredChoice) -> None:
+    """Delete a choice."""
+    connection.execute("DELETE FROM choices WHERE seq = ?", (choice.seq,))
+
+
 @dataclass(frozen=True, slots=True)
 class Dropped:
     """Choices that were deleted: how many, their texts, and since which answer heads know them.
@@ -124,25 +136,31 @@ class Dropped:
     since: dict[str, tuple[int, float]]
 
 
-def drop_unkept(connection: Connection, before: float | None) -> Dropped:
-    """Delete the choices no record was kept of, those made before a moment (None: all)."""
-    older, moments = older_than(before, "choices.time")
+def drop_unkept(
+    connection: Connection, before: float | None, generation_id: str | None = None
+) -> Dropped:
+    """Delete the choices no record was kept of: made before a moment, of one answer (None: all)."""
+    older, wanted = older_than(before, "choices.time")
     unkept = f"WHERE record_id IS NULL AND {older}"
+    values: list[float | str | bytes] = [*wanted]
+    if generation_id is not None:
+        unkept += " AND generation_id = ?"
+        values.append(bind(generation_id))
     since = {
         text_of(task): (number, moment)
         for task, number, moment in connection.execute(
             "SELECT choices.task, MIN(COALESCE(log.seq, 0)), MIN(COALESCE(log.time, 0)) "
             "FROM choices LEFT JOIN log ON log.id = generation_id "
             f"{unkept} GROUP BY choices.task",
-            moments,
+            values,
         )
     }
     texts: set[str] = set()
     for query, text, candidates in connection.execute(
-        f"SELECT query, text, candidates FROM choices {unkept}", moments
+        f"SELECT query, text, candidates FROM choices {unkept}", values
     ):
         texts |= {text_of(query), text_of(text), *(c.text for c in candidates_of(candidates))}
-    dropped = connection.execute(f"DELETE FROM choices {unkept}", moments).rowcount
+    dropped = connection.execute(f"DELETE FROM choices {unkept}", values).rowcount
     return Dropped(dropped, texts, since)
 
 
@@ -198,6 +216,7 @@ class Helped:
     """
 
     def __init__(self) -> None:
+        self._rewrites = 0
         self._forget()
 
     def _forget(self) -> None:
@@ -207,6 +226,9 @@ class Helped:
 
     def counts(self, connection: Connection, task: str) -> dict[str, tuple[int, int]]:
         """Return the counts of a task; see ``Store.helped_counts``."""
+        if (rewrites := revision(connection).rewrites) != self._rewrites:
+            self._forget()  # their task may have another name
+            self._rewrites = rewrites
         new = self._new(connection)
         if new is None:  # some of those read are gone
             self._forget()

@@ -78,7 +78,7 @@ def _lack_of_room(db: Database) -> str:
     )
 
 
-def _empty_wal(db: Database) -> None:
+def empty_wal(db: Database) -> None:
     """Give back what room the WAL takes, as far as other programs let it be emptied."""
     with contextlib.suppress(sqlite3.Error), db.waiting_at_most(_EMPTY_WAIT_S):
         db.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
@@ -87,7 +87,7 @@ def _empty_wal(db: Database) -> None:
 def _require_room(db: Database) -> None:
     """Refuse to rewrite a file that would fill its disk: other programs write there as well."""
     if _lack_of_room(db):
-        _empty_wal(db)
+        empty_wal(db)
         if lack := _lack_of_room(db):
             raise DiskFullError(f"Cannot rewrite {db.label}: {lack}. Free some space.")
 
@@ -110,7 +110,7 @@ def erase_bytes(db: Database, *, receipt: ForgetReceipt | None = None, cleared: 
             connection.execute("DELETE FROM meta WHERE name = ?", (META_ERASING,))
     except StoreError as err:
         if isinstance(err, DiskFullError):
-            _empty_wal(db)  # or what was written in vain would go on filling the disk
+            empty_wal(db)  # or what was written in vain would go on filling the disk
             why = f"{_lack_of_room(db) or 'no space is left on its disk'}. Free some space"
         else:
             why = f"{err} Close other programs that use the file"

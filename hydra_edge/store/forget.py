@@ -1,23 +1,28 @@
 """Forgetting: erasing records and all they left behind, down to the bytes of the file.
 
 What is to go is found first (``traces``), while others may write; one transaction makes it
-unreachable, and its bytes are erased (``erasure``). What a file system or a backup still holds
-outside the file is beyond this module.
+unreachable, and its bytes are erased (``erasure``). The log alone goes in portions: it may take
+more room than a disk has left. What a file system or a backup still holds outside the file is
+beyond this module.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from sqlite3 import Connection
 
 from hydra_edge.errors import (
+    DiskFullError,
     StoreError,
     UnknownUserError,
 )
 from hydra_edge.paths import other_users
-from hydra_edge.store import choices, erasure, heads, log, records, vectors
+from hydra_edge.records import clean_text, is_import
+from hydra_edge.store import choices, erasure, heads, log, pools, records, vectors
+from hydra_edge.store.choices import StoredChoice
 from hydra_edge.store.database import Database, side_files
 from hydra_edge.store.schema import (
     APPLICATION_ID,
@@ -29,6 +34,8 @@ from hydra_edge.types import ForgetReceipt, Progress
 
 # How long removing a file may wait for other programs before it goes as it is.
 _REMOVE_WAIT_S = 5.0
+# Log entries deleted in one go: each passes through the WAL, which is emptied in between.
+_PORTION = 500
 # All that holds anything of a user, but for what ``meta`` says of the file itself.
 _TABLES = ("records", "vectors", "bases", "pools", "choices", "log", "heads")
 
@@ -57,6 +64,23 @@ def _delete_all(connection: Connection, found: Found) -> ForgetReceipt:
     return receipt
 
 
+def foresee(
+    db: Database, ids: Sequence[str], source: str | None, progress: Progress | None
+) -> ForgetReceipt:
+    """Count what ``forget`` would erase; see ``Store.would_forget``."""
+    with db.reading() as connection:
+        found = find(connection, ids, source, progress)
+        return ForgetReceipt(
+            records=len(found.seqs),
+            vectors=vectors.count_of(connection, found.texts),
+            pools=len(found.trails["pools"]),
+            choices=len(found.trails["choices"]),
+            log_entries=len(found.trails["log"]),
+            repeats=found.repeats,
+            tasks=heads.with_heads(connection, sorted(found.tasks)),
+        )
+
+
 def forget(
     db: Database, ids: Sequence[str], source: str | None, progress: Progress | None
 ) -> ForgetReceipt:
@@ -64,29 +88,131 @@ def forget(
     # Looked through while others may write, which takes the longest; again if they did.
     with db.reading() as connection:
         found, moment = find(connection, ids, source, progress), db.moment()
-    with db.writing() as connection:
-        if db.moment() != moment:
-            found = find(connection, ids, source, progress)
-        receipt = _delete_all(connection, found)
-        erasure.mark_erasing(connection)
+    try:
+        with db.writing() as connection:
+            if db.moment() != moment:
+                found = find(connection, ids, source, progress)
+            receipt = _delete_all(connection, found)
+            erasure.mark_erasing(connection)
+    except DiskFullError as err:
+        erasure.empty_wal(db)
+        raise DiskFullError(
+            f"{err} Nothing is erased. `hydra-edge history clear-log` needs hardly any room, and "
+            "makes some."
+        ) from err
     erasure.erase_bytes(db, receipt=receipt)
     return receipt
 
 
-def clear_log(db: Database, *, with_choices: bool, before: float | None) -> int:
+def clear_log(
+    db: Database,
+    *,
+    with_choices: bool,
+    before: float | None,
+    generation_id: str | None,
+    progress: Progress | None,
+) -> int:
     """Erase the log and, if wanted, the choices no record was kept of; see ``Store.clear_log``."""
-    with db.writing() as connection:
-        # First: the log tells since when heads may have learned from them.
-        cleared = _drop_unkept_choices(connection, before) if with_choices else 0
-        cleared += log.clear(connection, before)
-        erasure.mark_erasing(connection)
+    cleared = 0
+    if with_choices:  # first: the log tells since when heads may have learned from them
+        with db.writing() as connection:
+            cleared = _drop_unkept_choices(connection, before, generation_id)
+            erasure.mark_erasing(connection)
+    with db.reading() as connection:
+        entries = log.numbers(connection, before, generation_id)
+    cleared += _drop_entries(db, entries, progress)
     erasure.erase_bytes(db, cleared=cleared)
     return cleared
 
 
-def _drop_unkept_choices(connection: Connection, before: float | None) -> int:
+def _drop_entries(db: Database, entries: Sequence[int], progress: Progress | None) -> int:
+    """Delete log entries a portion at a time; return how many there were.
+
+    Others may write in between, and the WAL stays small: what is deleted is overwritten, which
+    takes its whole size there. Where even that is too much the portions become smaller.
+
+    Raises
+    ------
+    DiskFullError
+        If there is no room for a single one; those before it are gone.
+    """
+    size, done, dropped = _PORTION, 0, 0
+    while done < len(entries):
+        part = entries[done : done + size]
+        try:
+            with db.writing() as connection:
+                erasure.mark_erasing(connection)  # each time: another program may have finished it
+                there = log.drop(connection, part)
+        except DiskFullError as err:
+            erasure.empty_wal(db)
+            if len(part) == 1:
+                raise DiskFullError(
+                    f"Cannot clear the log of {db.label} for want of room on its disk: got "
+                    f"{done:,} of {len(entries):,} answers deleted; expected all. Free a megabyte "
+                    "and run it again: it goes on with the others, or with --before TIME with "
+                    "what is older."
+                ) from err
+            size = max(1, len(part) // 8)
+            continue
+        erasure.empty_wal(db)
+        dropped += there
+        done += len(part)
+        if progress is not None and len(entries) > _PORTION:
+            progress("answers", done, len(entries))
+    return dropped
+
+
+@dataclass(frozen=True, slots=True)
+class Withdrawn:
+    """A choice that was taken back, and whether the record that was kept of it went with it."""
+
+    choice: StoredChoice
+    with_record: bool
+
+
+def withdraw(db: Database, generation_id: str | None) -> Withdrawn | None:
+    """Take a choice back; see ``Store.withdraw_choice``."""
+    with db.writing() as connection:
+        choice = (
+            choices.last(connection)
+            if generation_id is None
+            else choices.of_generation(connection, generation_id)
+        )
+        if choice is None:
+            return None
+        choices.drop(connection, choice)
+        texts = {choice.query, choice.text, *(c.text for c in choice.candidates)}
+        kept = _own_record(connection, choice)
+        if kept is not None:
+            connection.execute("DELETE FROM records WHERE seq = ?", (kept.seq,))
+            texts |= set(records.texts_of(kept.record))
+            texts |= pools.drop_naming(connection, {kept.record.id})
+        vectors.drop(connection, texts - records.still_used(connection, texts))
+        heads.unlearn(connection, choice)
+        records.mark_changed(connection, rewritten=True)
+        erasure.mark_erasing(connection)
+    erasure.finish(db)
+    return Withdrawn(choice, kept is not None)
+
+
+def _own_record(connection: Connection, choice: StoredChoice) -> records.Stored | None:
+    """Return the record that was kept of a choice, if it still says what was chosen."""
+    own = choices.answer_id(choice.generation_id)
+    if choice.record_id is None or not choice.record_id.startswith(own):
+        return None
+    stored = records.find(connection, choice.record_id)
+    if stored is None or is_import(stored.record.source):
+        return None
+    chosen = (clean_text(choice.query), clean_text(choice.text))
+    same = stored.record.task == choice.task and records.texts_of(stored.record) == chosen
+    return stored if same else None
+
+
+def _drop_unkept_choices(
+    connection: Connection, before: float | None, generation_id: str | None
+) -> int:
     """Delete them with the vectors of their texts, and mark the heads that may know them."""
-    gone = choices.drop_unkept(connection, before)
+    gone = choices.drop_unkept(connection, before, generation_id)
     for task, (answer, moment) in gone.since.items():
         heads.mark_stored_since(connection, task, answer, moment)
     if gone.count:  # and who is learning from one in another program is to begin anew

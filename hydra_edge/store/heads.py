@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
 from sqlite3 import Connection
 from typing import Any, cast, get_args
@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hydra_edge.errors import ShapeError, StoreError
+from hydra_edge.headreport import SEEN, is_imported, seen_by, step_of
 from hydra_edge.store import choices, log
 from hydra_edge.store.records import as_read
 from hydra_edge.store.values import (
@@ -28,9 +29,6 @@ from hydra_edge.types import Float1d, HeadState, Role, Switch
 
 # Of those that were fitted or brought, and as many of the single steps of choices.
 KEPT_VERSIONS = 20
-# In a head's report: the numbers of the newest choice of its task and of the newest answer when it
-# was stored. They tell what it can have learned from, also where the clock was set back.
-SEEN = "seen"
 _COLUMNS = (
     "task, role, version, created, stale, base_id, features, weight, precision, switch, "
     "n_queries, prior_scale, report"
@@ -140,7 +138,7 @@ def save(connection: Connection, state: HeadState, rewrites: int | None) -> Head
 def _is_step(report: Any) -> bool:
     """Tell whether a version is one choice's step on from another, by its stored report."""
     try:
-        return "choice" in from_json(report, dict)
+        return step_of(from_json(report, dict)) is not None
     except DamagedValueError:
         return False
 
@@ -217,12 +215,10 @@ def roll_back(
     return state
 
 
-def seen_by(report: Mapping[str, Any]) -> tuple[int, int] | None:
-    """Return the newest choice and answer when a head was stored; None: by an earlier release."""
-    match report.get(SEEN):
-        case [int(choice), int(answer)]:
-            return choice, answer
-    return None
+def with_heads(connection: Connection, tasks: Iterable[str]) -> tuple[str, ...]:
+    """Return those of the tasks that have any head, which ``mark_stale`` would mark."""
+    select = "SELECT 1 FROM heads WHERE task = ? LIMIT 1"
+    return tuple(t for t in tasks if connection.execute(select, (bind(t),)).fetchone())
 
 
 def mark_stale(connection: Connection, tasks: Iterable[str]) -> tuple[str, ...]:
@@ -256,6 +252,48 @@ def mark_stored_since(connection: Connection, task: str, answer: int, moment: fl
                 "UPDATE heads SET stale = 1 WHERE task = ? AND role = ? AND version = ?",
                 (bind(task), role, version),
             )
+
+
+def unlearn(connection: Connection, choice: choices.StoredChoice) -> None:
+    """Mark the heads that may have learned from a choice.
+
+    Where the adapter's in use is that choice's own step, it goes, and the version it began from
+    serves again, if it is kept and no other reason is against it. What was brought from elsewhere
+    stays, but for the step: no fit here could make it anew.
+    """
+    rows = connection.execute(
+        "SELECT role, version, current, stale, created, report FROM heads WHERE task = ?",
+        (bind(choice.task),),
+    ).fetchall()
+    taught: set[tuple[str, int]] = set()
+    steps: set[tuple[str, int]] = set()
+    before: int | None = None  # the version the step in use began from; 0: there was none
+    for role, version, in_use, _, created, packed in rows:
+        try:
+            report = from_json(packed, dict)
+        except DamagedValueError:  # nobody can tell
+            taught.add((role, version))
+            continue
+        seen, step = seen_by(report), step_of(report)
+        if step is not None and step[0] == choice.generation_id:
+            steps.add((role, version))
+            if in_use:
+                before = step[1] or 0
+        elif not is_imported(report) and (
+            created >= choice.time if seen is None else seen[0] >= choice.seq
+        ):
+            taught.add((role, version))
+    sound = {(role, version) for role, version, _, stale, *_ in rows if not stale} - taught - steps
+    key = "task = ? AND role = ? AND version = ?"
+    connection.executemany(
+        f"UPDATE heads SET stale = 1 WHERE {key}",
+        [(bind(choice.task), *head) for head in taught | steps],
+    )
+    if before is not None and (before == 0 or ("adapter", before) in sound):
+        connection.executemany(
+            f"DELETE FROM heads WHERE {key}", [(bind(choice.task), *head) for head in steps]
+        )
+        _make_current(connection, choice.task, "adapter", before)
 
 
 def drop_stale(connection: Connection, task: str) -> int:

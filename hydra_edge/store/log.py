@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from sqlite3 import Connection
 from typing import Any
 
@@ -120,10 +120,9 @@ def put(connection: Connection, generation: Generation, model: str) -> None:
 
 def _generation_of(row: tuple[Any, ...]) -> LoggedGeneration:
     generation_id, task, query, text, model, candidates, record_ids, usage, moment = row
-    try:
-        cost = Usage(**from_json(usage, dict))
-    except TypeError as err:
-        raise DamagedValueError("the usage of a log entry is not one") from err
+    # A later release may tell more, or less.
+    stored = from_json(usage, dict)
+    known = {field.name: stored[field.name] for field in fields(Usage) if field.name in stored}
     return LoggedGeneration(
         id=text_of(generation_id),
         task=text_of(task),
@@ -132,7 +131,7 @@ def _generation_of(row: tuple[Any, ...]) -> LoggedGeneration:
         model=text_of(model),
         candidates=candidates_of(candidates),
         record_ids=texts_from_json(record_ids),
-        usage=cost,
+        usage=Usage(**known),
         time=moment,
     )
 
@@ -209,13 +208,29 @@ def mark_missing(connection: Connection) -> None:
         connection.execute("REPLACE INTO meta VALUES (?, ?)", (META_UNLOGGED, newest))
 
 
-def clear(connection: Connection, before: float | None) -> int:
-    """Delete the log entries of answers given before a moment (None: all); return how many."""
+def numbers(
+    connection: Connection, before: float | None, generation_id: str | None = None
+) -> list[int]:
+    """Return the numbers of log entries, oldest first.
+
+    Of answers given before a moment, or the one of an id (None: of all).
+    """
+    clause, moments = older_than(before)
+    values: list[float | str | bytes] = [*moments]
+    if generation_id is not None:
+        clause += " AND id = ?"
+        values.append(bind(generation_id))
+    rows = connection.execute(f"SELECT seq FROM log WHERE {clause} ORDER BY seq", values)
+    return [number for (number,) in rows]
+
+
+def drop(connection: Connection, gone: Sequence[int]) -> int:
+    """Delete the log entries of these numbers; return how many there were."""
     _keep_number(connection, newest_number(connection))
     newest = newest_id(connection)
-    clause, moments = older_than(before)
-    cleared = connection.execute(f"DELETE FROM log WHERE {clause}", moments).rowcount
-    # The newest may go alone, where the clock was set back.
-    if newest is None or newest_id(connection) != newest:
+    dropped = connection.executemany(
+        "DELETE FROM log WHERE seq = ?", [(number,) for number in gone]
+    ).rowcount
+    if newest_id(connection) != newest:  # or an older answer would be taken for the last one
         mark_missing(connection)
-    return cleared
+    return dropped

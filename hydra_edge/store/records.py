@@ -142,7 +142,7 @@ def counts_until(connection: Connection, task: str, moments: Sequence[float]) ->
     return [bisect_right(made, moment) for moment in moments]
 
 
-def counts_by(connection: Connection, column: str, *, public: bool = False) -> dict[str, int]:
+def counts_by(connection: Connection, column: str, *, public_only: bool = False) -> dict[str, int]:
     """Count the records, or the public ones, for each value of ``task`` or ``source``.
 
     Returns
@@ -151,7 +151,7 @@ def counts_by(connection: Connection, column: str, *, public: bool = False) -> d
         The most frequent first.
     """
     rows = connection.execute(
-        f"SELECT {column}, COUNT(*) AS n FROM records {'WHERE NOT private' * public} "
+        f"SELECT {column}, COUNT(*) AS n FROM records {'WHERE NOT private' * public_only} "
         f"GROUP BY {column} ORDER BY n DESC, {column}"
     )
     return {text_of(value): int(n) for value, n in rows}
@@ -213,6 +213,14 @@ def in_order(
         (*texts, -1 if limit is None else max(limit, 0), max(offset, 0)),
     )
     return [record_of(row) for row in rows]
+
+
+def outputs(connection: Connection, task: str) -> list[str]:
+    """Return the outputs of a task's records in history order."""
+    rows = connection.execute(
+        f"SELECT output FROM records WHERE task = ? ORDER BY {ORDER}, seq", (bind(task),)
+    )
+    return [text_of(output) for (output,) in rows]
 
 
 def by_seq(connection: Connection, seqs: Sequence[int], columns: str) -> dict[int, tuple[Any, ...]]:

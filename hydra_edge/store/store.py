@@ -7,7 +7,7 @@ thread. Texts go in and out unchanged: NUL, lone surrogates and any script inclu
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Self
@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from hydra_edge.store import (
     adding,
+    backup,
     check,
     choices,
     erasure,
@@ -26,6 +27,7 @@ from hydra_edge.store import (
     pools,
     privacy,
     records,
+    renaming,
     search,
     traces,
     vectors,
@@ -33,6 +35,7 @@ from hydra_edge.store import (
 from hydra_edge.store.bm25 import Bm25
 from hydra_edge.store.choices import Helped, StoredChoice
 from hydra_edge.store.database import Database
+from hydra_edge.store.forget import Withdrawn
 from hydra_edge.store.log import LoggedGeneration
 from hydra_edge.store.pools import StoredPool
 from hydra_edge.store.records import Revision, TaskCounts
@@ -48,6 +51,7 @@ from hydra_edge.types import (
     HeadState,
     Progress,
     Record,
+    RenameReceipt,
     Role,
 )
 
@@ -130,9 +134,14 @@ class Store:
         comes from the same source, for the same task or with the same texts, and the id was not
         met before in this call; else it is stored under the id with its content's hash appended,
         private if the one that has the id is, or one of its own source that stands beside it; the
-        only one of its source and task beside another's is replaced. Replacing keeps the time if
-        the new record has none, and keeps a record private that was. What was made of a replaced
-        text goes with it: pools that ask about the record or show it, and vectors.
+        only one of its source and task beside another's is replaced. Where an import's place is
+        gone, or it was an export of this history, another that holds its records word for word gets
+        them, unless all of either were private, and may replace the others if they are fewer (see
+        ``moved``); a chat, mail or commit is replaced by whichever import has its id. Replacing
+        keeps the time if the new record has none, and keeps a record private that was; a record
+        that is the same gets another time if its import, or ``add`` by hand, says one. What was
+        made of a replaced text goes with it: pools that ask about the record or show it, and
+        vectors.
 
         New texts are private if those of a private record were the very same before this call,
         under whatever id; and records that were public before it become private with one of the
@@ -191,12 +200,12 @@ class Store:
     def public_tasks(self) -> dict[str, int]:
         """Count the records of each task that are not private, the most frequent first."""
         with self._db.reading() as connection:
-            return records.counts_by(connection, "task", public=True)
+            return records.counts_by(connection, "task", public_only=True)
 
-    def sources(self, *, public: bool = False) -> dict[str, int]:
+    def sources(self, *, public_only: bool = False) -> dict[str, int]:
         """Count the records, or the public ones, of each source, the most frequent first."""
         with self._db.reading() as connection:
-            return records.counts_by(connection, "source", public=public)
+            return records.counts_by(connection, "source", public_only=public_only)
 
     def get(self, record_id: str) -> Record:
         """Return one record; RecordNotFoundError lists ids that begin like an unknown one."""
@@ -219,6 +228,11 @@ class Store:
                 newest_first=newest_first,
             )  # fmt: skip
 
+    def outputs(self, task: str) -> list[str]:
+        """Return the outputs of a task's records in history order, which tell its kind."""
+        with self._db.reading() as connection:
+            return records.outputs(connection, task)
+
     def set_private(self, ids: Iterable[str], private: bool) -> int:
         """Mark records as private or not; return how many changed; an unknown id changes none.
 
@@ -227,6 +241,16 @@ class Store:
         """
         with self._db.writing() as connection:
             return privacy.set_private(connection, list(ids), private)
+
+    def rename_task(self, old: str, new: str, knows: Callable[[str], bool]) -> RenameReceipt:
+        """Move records, choices, pools, log entries and heads of a task to another name.
+
+        Ids stay as they are. What there is under the new name stays, with its heads in use; heads
+        of the old one come behind them. ``knows`` tells whether the base has something of its own
+        for a name: a head that was fitted under another one does not serve there.
+        """
+        with self._db.writing() as connection:
+            return renaming.rename(connection, old, new, knows)
 
     def reindex(self) -> int:
         """Make the word index anew from the records; return how many there are.
@@ -246,17 +270,17 @@ class Store:
         return self._db.writing()
 
     def search(
-        self, query: str, *, task: str | None = None, limit: int = 20, public: bool = False
+        self, query: str, *, task: str | None = None, limit: int = 20, public_only: bool = False
     ) -> list[Record]:
         """Return records that hold all words of the query, else any of them, best first.
 
         Words are sought in inputs and outputs together. A query without any word (an emoji,
         say) is sought as it stands, newest first. Nothing in a query is an operator.
-        ``public``: private records are passed over; only how rare a word is among them, too, can
-        show in the order.
+        ``public_only``: private records are passed over; only how rare a word is among them, too,
+        can show in the order.
         """
         with self._db.reading() as connection:
-            return search.search(connection, query, task, limit, public=public)
+            return search.search(connection, query, task, limit, public_only=public_only)
 
     def bm25(
         self,
@@ -458,15 +482,15 @@ class Store:
             return log.last(connection, task)
 
     def generations(
-        self, *, task: str | None = None, limit: int | None = None, private: bool = False
+        self, *, task: str | None = None, limit: int | None = None, with_private: bool = False
     ) -> tuple[list[LoggedGeneration], int]:
         """Return log entries, the newest first, and how many were passed over on the way.
 
         Passed over is what ``forget`` would erase with a private record: entries that name one,
-        or hold its text. With ``private`` none is.
+        or hold its text. With ``with_private`` none is.
         """
         with self._db.reading() as connection:
-            marks = None if private else traces.of_private(connection)
+            marks = None if with_private else traces.of_private(connection)
 
             def is_hidden(entry: LoggedGeneration) -> bool:
                 ids = (choices.answer_id(entry.id), *entry.record_ids)
@@ -496,14 +520,36 @@ class Store:
         with self._db.reading() as connection:
             return log.last_is_missing(connection)
 
-    def clear_log(self, *, choices: bool = False, before: float | None = None) -> int:
+    def clear_log(
+        self,
+        *,
+        choices: bool = False,
+        before: float | None = None,
+        generation_id: str | None = None,
+        progress: Progress | None = None,
+    ) -> int:
         """Erase every log entry, down to the bytes; return how many there were.
 
         ``choices`` erases those no record was kept of, too, and counts them, with the vectors of
         their texts; heads that may have learned from them are marked stale, but none stored before.
         ``before``: only answers given, and choices made, before that moment (unix seconds).
+        ``generation_id``: only that answer, and what was chosen of it.
+
+        Entries go in portions, each for good, so that a log larger than the room its disk has left
+        can be erased; ``progress`` is told ``("answers", done, total)`` after each.
+
+        Raises
+        ------
+        DiskFullError
+            If there is no room for any portion; it says how many are gone.
+        BytesRemainError
+            If another program, or a full disk, keeps the bytes from being erased; the entries
+            are gone nevertheless, and the next opening erases the bytes.
         """
-        return forget.clear_log(self._db, with_choices=choices, before=before)
+        return forget.clear_log(
+            self._db, with_choices=choices, before=before, generation_id=generation_id,
+            progress=progress,
+        )  # fmt: skip
 
     def put_choice(
         self,
@@ -535,6 +581,20 @@ class Store:
         """Return what was chosen of one answer, if anything was."""
         with self._db.reading() as connection:
             return choices.of_generation(connection, generation_id)
+
+    def withdraw_choice(self, generation_id: str | None) -> Withdrawn | None:
+        """Take back what was chosen of an answer (None: what was chosen last), as one change.
+
+        The choice goes, and the record kept of it if that still says what was chosen; and so does
+        the adapter's step if it was the last. Other heads that may have learned from it are marked
+        stale. Its bytes are erased now, or by the next opening if something is in the way.
+
+        Returns
+        -------
+        Withdrawn or None
+            What it was; None if there is no such choice.
+        """
+        return forget.withdraw(self._db, generation_id)
 
     def choices(self, task: str | None = None) -> list[StoredChoice]:
         """Return the choices, of one task if given, oldest first."""
@@ -578,6 +638,22 @@ class Store:
         """
         return forget.forget(self._db, ids, source, progress)
 
+    def would_forget(
+        self,
+        ids: Sequence[str] = (),
+        *,
+        source: str | None = None,
+        progress: Progress | None = None,
+    ) -> ForgetReceipt:
+        """Return the receipt ``forget`` would give now, and erase nothing.
+
+        Raises
+        ------
+        RecordNotFoundError
+            If an id or the source is unknown.
+        """
+        return forget.foresee(self._db, ids, source, progress)
+
     @staticmethod
     def forget_user(path: Path) -> None:
         """Remove one user's file and what SQLite keeps beside it.
@@ -620,7 +696,7 @@ class Store:
         """
         with self._db.reading() as connection:
             n = records.count(connection, None, None, None)  # from here on it is one moment
-            self._db.back_up(target, progress)
+            backup.back_up(self._db, target, progress)
             return n
 
     def size_bytes(self) -> int:

@@ -150,6 +150,13 @@ def drop(connection: Connection, texts: Iterable[str]) -> int:
     return connection.executemany("DELETE FROM vectors WHERE hash = ?", keys).rowcount
 
 
+def count_of(connection: Connection, texts: Iterable[str]) -> int:
+    """Count the vectors of texts, under every base."""
+    select = "SELECT COUNT(*) FROM vectors WHERE hash = ?"
+    keys = (hash_key(text_hash(text)) for text in texts)
+    return sum(int(connection.execute(select, (key,)).fetchone()[0]) for key in keys)
+
+
 def count(connection: Connection, base_id: str) -> int:
     """Count the vectors of one base."""
     row = connection.execute(

@@ -198,6 +198,30 @@ def test_opening_sees_the_context_variables_of_the_caller(hash_encoder):
     assert seen == ["mine"]
 
 
+@pytest.mark.parametrize("name", ["open", "from_records"])
+def test_opening_takes_what_the_personalizer_takes(name):
+    ours, theirs = getattr(AsyncPersonalizer, name), getattr(Personalizer, name)
+    assert inspect.signature(ours) == inspect.signature(theirs)
+
+
+def test_opening_tells_its_progress_on_the_loop(hash_encoder):
+    records = history(600)
+    told, same = [], []
+
+    async def work():
+        opening = AsyncPersonalizer.from_records(
+            records, encoder=hash_encoder, config=Config(),
+            progress=lambda *stage: told.append((threading.get_ident(), stage)),
+        )  # fmt: skip
+        assert told == []
+        async with opening:
+            return threading.get_ident()
+
+    loops = run(work())
+    with Personalizer.from_records(records, progress=lambda *stage: same.append((loops, stage))):
+        assert told == same != []
+
+
 def test_records_that_are_none_are_refused_as_the_personalizer_does(opened):
     async def work():
         async with opened(EchoLLM()) as p:
@@ -220,6 +244,7 @@ class SpellingLLM(EchoLLM):
     def __init__(self, *, for_ever=False):
         super().__init__()
         self.for_ever = for_ever
+        self.tick = threading.Event()
         self.stopped = threading.Semaphore(0)
 
     def complete(self, prompt, *, n=1, on_token=None, should_stop=None, **options):
@@ -228,7 +253,7 @@ class SpellingLLM(EchoLLM):
             for piece in answer.text.partition(" "):
                 on_token(piece)
         while self.for_ever:
-            threading.Event().wait(0.002)
+            self.tick.wait(0.002)  # a decode step
             if should_stop():
                 self.stopped.release()
                 return []

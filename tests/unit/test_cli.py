@@ -9,9 +9,8 @@ import pytest
 from cli_runner import HEAD, RANKED, RECORD, FakePersonalizer
 
 from hydra_edge import __version__
-from hydra_edge.cli.views import head_line
 from hydra_edge.errors import EgressDeniedError, UnknownModelError, UnknownUserError
-from hydra_edge.types import HeadInfo, Ranking
+from hydra_edge.types import Ranking
 
 
 @pytest.fixture
@@ -171,15 +170,6 @@ def test_choosing_is_told_with_the_user_it_is_for(me):
     assert re.search(r"Take one: hydra-edge choose N --id \S+ --user bob\n", result.stderr)
 
 
-def test_own_head_that_is_not_used_is_not_said_to_have_chosen():
-    own = HeadInfo("t", "adapter", "personal", 2, "base", 40, "it helps")
-    assert head_line(own) == "your own head v2, learned from 40 queries: it helps"
-    assert head_line(replace(own, switch="shared", reason="")) == (
-        "the shared head (your own v2, learned from 40 queries, is not used)"
-    )
-    assert head_line(HeadInfo("t", "adapter", "shared", None, "base")) == "the shared head"
-
-
 def test_generate_json_has_the_promised_shape(me):
     result = call(me, "generate", "q", "--json")
     payload = json.loads(result.stdout)
@@ -194,7 +184,8 @@ def test_generate_json_has_the_promised_shape(me):
     }  # fmt: skip
     assert payload["records"] == [
         {"id": "r1", "score": 1.25, "input": RECORD.input, "output": RECORD.output,
-         "private": False, "contributions": {"bm25": 1.0, "recency": 0.25}}
+         "time": RECORD.time, "private": False,
+         "contributions": {"bm25": 1.0, "recency": 0.25}}
     ]  # fmt: skip
     assert payload["head"]["role"] == "adapter"
     assert payload["head"]["reranker"]["role"] == "reranker"
@@ -293,7 +284,7 @@ def test_rank_json_has_the_promised_shape(me):
 
     assert list(payload) == ["query", "task", "records", "head"]
     assert set(payload["records"][0]) == {
-        "id", "score", "input", "output", "private", "contributions",
+        "id", "score", "input", "output", "time", "private", "contributions",
     }  # fmt: skip
     assert payload["head"]["switch"] == "personal"
 

@@ -1,12 +1,16 @@
 """What `doctor` finds in one go: the data folder, settings, task files, the base, users."""
 
 import json
+import time
+from types import SimpleNamespace
 
 import pytest
 from cli_runner import call, loaded, states
 
+from hydra_edge import encoder
 from hydra_edge.bundle import load_bundle
 from hydra_edge.config import find_paths
+from hydra_edge.errors import BundleError
 from hydra_edge.llm.recode import recode_q8
 from hydra_edge.personalizer import Personalizer
 from hydra_edge.store import Store
@@ -61,6 +65,27 @@ def test_doctor_every_fault_is_found_in_one_go(home, monkeypatch):
     }  # fmt: skip
 
 
+def test_doctor_opens_the_encoder_once_and_a_base_that_does_not_run_is_broken(monkeypatch):
+    opened = []
+
+    class Counted(encoder.Encoder):
+        def __init__(self, *given, **options):
+            opened.append(self)
+            super().__init__(*given, **options)
+
+        def encode(self, texts):
+            if len(opened) > 1:
+                raise BundleError("The encoder does not run.")
+            return super().encode(texts)
+
+    monkeypatch.setattr(encoder, "Encoder", Counted)
+    assert states(loaded("doctor", "--json")["findings"])["base"] == "ok"
+    assert len(opened) == 1
+    found = json.loads(call("doctor", "--json").stdout)["findings"]
+    broken = {f["name"]: f["detail"] for f in found if f["state"] == "broken"}
+    assert broken == dict.fromkeys(("base", "encoder"), "The encoder does not run.")
+
+
 def test_doctor_unreadable_settings_do_not_end_it(home):
     home.mkdir()
     (home / "config.toml").write_text("user = [")
@@ -108,9 +133,9 @@ def test_doctor_home_that_is_a_file_is_a_finding(home, monkeypatch):
     found = {f["name"]: f for f in json.loads(result.stdout)["findings"]}
 
     assert result.exit_code == 1
-    assert found["home"]["state"] == found["llm"]["state"] == "broken", found
+    assert (found["home"]["state"], found["llm"]["state"]) == ("broken", "advice"), found
     assert "cannot be written: Not a directory" in found["home"]["detail"]
-    assert "Cannot create the folder" in found["llm"]["detail"]
+    assert f"cannot be made in {home / 'cache' / 'models'}" in found["llm"]["detail"]
 
 
 def test_doctor_loads_the_base_once_for_all_users(monkeypatch):
@@ -128,3 +153,27 @@ def test_doctor_loads_the_base_once_for_all_users(monkeypatch):
 
     assert states(loaded("doctor", "--json")["findings"])["user ada"] == "ok"
     assert len(loads) == 1
+
+
+def test_doctor_advises_on_records_of_a_clock_that_was_ahead(monkeypatch):
+    now = time.time()
+    call("add", "a text", "a title")
+    with monkeypatch.context() as ahead:
+        ahead.setattr("time.time", lambda: now + 400 * 86400.0)
+        call("add", "a later text", "another title")
+    found = {f["name"]: f for f in loaded("doctor", "--json")["findings"]}["user me"]
+    assert found["state"] == "advice"
+    assert "; 1 is dated in the future" in found["detail"]
+
+    call("add", "a later text", "another title", "--time", "2025-01-31")
+    found = {f["name"]: f for f in loaded("doctor", "--json")["findings"]}["user me"]
+    assert (found["state"], "future" in found["detail"]) == ("ok", False)
+
+
+def test_doctor_says_why_the_bundled_llm_answers_more_slowly_than_it_could(monkeypatch, home):
+    llm = SimpleNamespace(name="smollm2", is_remote=False, close=lambda: None)
+    monkeypatch.setattr("hydra_edge.llm.models.open_llm", lambda *_: llm)
+    findings = {f["name"]: f for f in loaded("doctor", "--json")["findings"]}
+
+    assert findings["llm"]["state"] == "advice"
+    assert f"cannot be made in {home / 'cache' / 'models'}" in findings["llm"]["detail"]

@@ -177,3 +177,83 @@ def test_command_run_remote_llm_is_refused_with_the_command_that_allows_it(
         "--limit 5m -- post-commit"
     ) in script
     assert "OFFLINE" not in script
+
+
+# ---- the folders move after install
+
+
+def ready(repo):
+    """Let git be about to commit something."""
+    (repo.path / ".git" / "COMMIT_EDITMSG").write_text(HINTS)
+    repo.write("a.py", PARSER)
+    return ("git-hook", "run", "--limit", "9s", "--", "prepare-commit-msg", ".git/COMMIT_EDITMSG")
+
+
+def test_run_finds_the_history_that_install_began_and_begins_none(repo, home):
+    call("git-hook", "install", "--repo", str(repo.path))
+    asked = []
+
+    def opened(_user, *, create, **_):
+        asked.append(create)
+        raise CancelledError("enough")
+
+    call(*ready(repo), opener=opened)
+    assert asked == [False]
+    assert (home / "users" / "me.db").exists()
+
+
+def test_run_where_the_history_is_gone_is_one_line_and_makes_no_file(repo, home):
+    call("git-hook", "install", "--repo", str(repo.path), "--limit", "9s")
+    moved = home.rename(home.with_name("moved"))
+    result = call(*ready(repo))
+
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert len(result.stderr.splitlines()) == 1
+    assert f"There is no user 'me' in {home}/users, a folder that is not there" in result.stderr
+    assert result.stderr.endswith("git-hook install --task commit_subject --limit 9s\n")
+    assert not home.exists()
+    (moved / "users" / "me.db").unlink()
+    moved.rename(home)
+    assert f"There is no user 'me' in {home}/users; expected" in call(*ready(repo)).stderr
+    assert not list((home / "users").iterdir())
+
+
+def test_status_says_that_the_hooks_look_elsewhere_until_they_are_installed_again(
+    repo, home, monkeypatch
+):
+    place = ("--repo", str(repo.path))
+    call("git-hook", "install", *place, "--limit", "9s", "--allow-remote", "-m", "openai:x")
+    assert call("git-hook", "status", *place).stderr == ""
+    moved = home.rename(home.with_name("moved"))
+    monkeypatch.setenv("HYDRA_EDGE_HOME", str(moved))
+    for json_too in ((), ("--json",)):
+        told = call("git-hook", "status", *place, *json_too)
+        assert told.exit_code == 0
+        assert len(told.stderr.splitlines()) == 1
+        assert f"HYDRA_EDGE_HOME={home} (not there); here it is in HYDRA_EDGE_HOME={moved}." in (
+            told.stderr
+        )
+    again = shlex.split(told.stderr.rpartition("here: ")[2])
+    assert again[:3] == ["hydra-edge", "git-hook", "install"]
+    assert call(*again[1:]).stderr == ""
+    assert call("git-hook", "status", *place).stderr == ""
+    script = (repo.path / ".git" / "hooks" / "post-commit").read_text()
+    assert "--allow-remote --model openai:x --task commit_subject --limit 9s" in script
+
+    monkeypatch.delenv("HYDRA_EDGE_HOME")
+    for name in ("XDG_DATA_HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    assert "here it is in the usual folders." in call("git-hook", "status", *place).stderr
+
+
+def test_status_says_that_the_history_is_gone(repo, home):
+    place = ("--repo", str(repo.path))
+    call("git-hook", "install", *place, "--allow-remote", "-m", "openai:x")
+    (home / "users" / "me.db").unlink()
+    told = call("git-hook", "status", *place).stderr
+
+    assert told.startswith(
+        "Until this is seen to, no commit gets a proposal: There is no user 'me'"
+    )
+    assert f"git-hook install --repo {repo.path} --allow-remote" in told
+    assert not (home / "users" / "me.db").exists()

@@ -23,13 +23,13 @@ def test_history_log_lists_answers_newest_first():
     assert [entry["id"] for entry in told["answers"]] == ["b", "a"]
     assert (told["total"], told["left_out"]) == (2, 0)
     assert set(told["answers"][0]) == {
-        "id", "text", "task", "query", "model", "time", "candidates",
+        "id", "text", "task", "query", "model", "time", "candidates", "chosen", "picked",
     }  # fmt: skip
     assert told["answers"][0]["time"] == 1769817600.0
 
     shown = call("history", "log", "--limit", "1")
     assert shown.stdout.splitlines()[1].split() == [
-        "b", *views.when(1769817600.0).split(), "t", "asked", "->", "x",
+        "b", *views.when(1769817600.0).split(), "t", "own", "text", "asked", "->", "x",
     ]  # fmt: skip
     assert "1 shown of 2 answers" in shown.stderr
     assert loaded("history", "log", "-t", "chat", "--json")["answers"] == []

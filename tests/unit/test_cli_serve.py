@@ -96,3 +96,51 @@ def test_serve_open_tells_a_person_the_address_should_no_page_open(monkeypatch, 
     said = call("serve", "--open", "--port", "0").stderr
     assert ("If the page does not open: http://127.0.0.1:" in said) is terminal
     assert ("/#token=he-" in said) is terminal
+
+
+@pytest.fixture
+def ready(monkeypatch):
+    """Let the command come to where it is ready, and end there."""
+    monkeypatch.setattr("hydra_edge.server.run.serve", lambda *_, ready: ready(None))
+
+
+def test_serve_json_line_comes_after_all_remarks(ready, monkeypatch):
+    said = []
+    monkeypatch.setattr("hydra_edge.cli.output.note", lambda text, **_: said.append(text))
+    monkeypatch.setattr("hydra_edge.cli.output.write_json", said.append)
+    assert call("serve", "--port", "0", "--json").exit_code == 0
+    *_, ends, told, stopped = said
+    assert (ends, sorted(told), stopped) == (
+        "Ctrl-C ends it.", ["base_url", "token_file", "url"], "Stopped."
+    )  # fmt: skip
+
+
+def test_serve_goes_on_where_nobody_reads_its_remarks(ready, monkeypatch):
+    def gone(*_, **__):
+        raise BrokenPipeError
+
+    monkeypatch.setattr("hydra_edge.cli.output.note", gone)
+    served = call("serve", "--port", "0", "--json")
+    assert served.exit_code == 0, served.output
+    assert json.loads(served.stdout)["url"].startswith("http://127.0.0.1:")
+
+
+PROXY = "http://me:secret@proxy.example:3128"
+
+
+@pytest.mark.parametrize("name", ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"])
+@pytest.mark.parametrize("excepted", ["", "localhost", "127.0.0.1,localhost", "*"])
+def test_serve_says_that_a_proxy_would_see_what_apps_ask(ready, monkeypatch, name, excepted):
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.setenv("NO_PROXY", excepted)
+    monkeypatch.setenv(name, PROXY)
+    said = " ".join(call("serve", "--port", "0").stderr.split())
+    is_told = f"{name} is set: an app that has it, too," in said
+    assert is_told is (excepted in ("", "localhost"))
+    assert ("Set NO_PROXY=127.0.0.1,localhost for your apps." in said) is is_told
+    assert "secret" not in said
+
+
+def test_serve_says_nothing_of_a_proxy_for_other_addresses(ready, monkeypatch):
+    monkeypatch.setenv("HTTPS_PROXY", PROXY)
+    assert "PROXY" not in call("serve", "--port", "0").stderr

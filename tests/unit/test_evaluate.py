@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hydra_edge.active import SHARED_CONFIDENCE, PopulationGains
 from hydra_edge.evaluate import MIN_HELD_OUT, Verdict, judge, top_utility
 from hydra_edge.heads import Groups, PopulationGain, Prior, one_sided_low, posterior_gain
+from hydra_edge.population import SHARED_CONFIDENCE, PopulationGains
 
 DIM, M = 4, 6
 BASELINE = np.eye(DIM, dtype=np.float32)[3]

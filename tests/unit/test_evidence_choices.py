@@ -9,7 +9,6 @@ import pytest
 from learned_titles import TASK, evidence, learned_from, records, titles
 from title_writer import TOPICS, Make, people
 
-from hydra_edge.active import prior_for
 from hydra_edge.evidence import (
     ChoiceItem,
     adapter_evidence,
@@ -20,6 +19,7 @@ from hydra_edge.evidence import (
 )
 from hydra_edge.heads import Groups
 from hydra_edge.personalizer import Personalizer
+from hydra_edge.population import prior_for
 from hydra_edge.prompt import Prompt
 from hydra_edge.store import StoredChoice
 from hydra_edge.types import HeadState, Record

@@ -193,8 +193,14 @@ def test_a_fit_looks_at_the_latest_pools_only(
     assert np.isnan(found.pools.zero).tolist() == [True, False, True]
 
 
-def test_pools_that_showed_what_is_now_later_are_asked_for_again(person: Make) -> None:
-    untimed = [replace(r, time=None) for r in records(10)]
+@pytest.mark.parametrize("said", [None, 1.0])
+def test_pools_that_showed_what_is_now_later_are_asked_for_again(
+    person: Make, said: float | None
+) -> None:
+    """Their source said no time before, or other ones."""
+    untimed = [
+        replace(r, time=said and said * i, source="jsonl:/h") for i, r in enumerate(records(10))
+    ]
     p = person(untimed)
     first = p.fit_head(TASK, calls=40)
     assert first.pools_made

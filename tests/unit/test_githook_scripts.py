@@ -102,6 +102,17 @@ def test_script_finds_the_folders_of_its_installation(repo, tmp_path, monkeypatc
     assert (tmp_path / "told").read_text() == f"{tmp_path}/da ta 1\n"
 
 
+def test_installed_is_what_install_was_given_whatever_is_in_it(repo):
+    options, variables = ["--user", "a b", "-m", "$(x)"], {"H": "it's\\=`y`", "XDG": "/da ta"}
+    repository = Repository(repo.path)
+    assert hooks.installed(repository) is None
+    state = hooks.install(repository, ["/a b/it's"], options, variables)[0]
+
+    assert hooks.installed(repository) == hooks.Installed(options, variables)
+    state.path.write_text(state.path.read_text().replace("git-hook run", "git-hook ruin"))
+    assert hooks.installed(repository) is None
+
+
 def test_script_is_one_any_posix_shell_reads(repo):
     states = hooks.install(Repository(repo.path), ["/a b/it's"], ["-m", "$(x)"], {"H": "`y`"})
     for state in states:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hydra_edge.errors import ImportFormatError
 from hydra_edge.importers import ImportLog, read_markdown
 from hydra_edge.importers.markdown import parse_note
+from hydra_edge.records import AssumedTime
 
 
 def read(folder: Path, **options):
@@ -43,6 +44,9 @@ def test_note_without_date_has_the_time_of_its_last_change(tmp_path):
     note(tmp_path, "a.md", "# T\ntext")
     note(tmp_path, "b.md", "---\ndate: next week\n---\n# T\ntext")
     assert [record.time for record in read(tmp_path)[0]] == [1000.0, 1000.0]
+    note(tmp_path, "c.md", "---\ndate: 1970-01-01\n---\n# T\ntext")
+    assumed = [isinstance(record.time, AssumedTime) for record in read(tmp_path)[0]]
+    assert assumed == [True, True, False]
 
 
 def test_notes_read_twice_give_identical_records_in_path_order(tmp_path):

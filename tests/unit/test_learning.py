@@ -11,7 +11,7 @@ import pytest
 from learned_titles import TASK, put, records, titles
 from title_writer import TOPICS, Make, people
 
-from hydra_edge import learning
+from hydra_edge import headreport, learning
 from hydra_edge.active import ActiveHead
 from hydra_edge.errors import CancelledError, ConfigError
 from hydra_edge.evidence import ChoiceItem
@@ -321,5 +321,5 @@ def test_a_step_taken_back_by_a_fit_learns_from_the_answers_of_the_same_llm(
         head = p.store.head(TASK, "adapter")
         assert (head.report["model"], head.n_queries) == ("scripted", 1 + len(made))
         p.choose(generation_id=made[0].id, pick=3, keep=False)
-    imported = replace(head, report=head.report | {learning.IMPORTED: True})
-    assert (learning.model_of(head), learning.model_of(imported)) == ("scripted", None)
+    imported = replace(head, report=head.report | {headreport.IMPORTED: True})
+    assert (headreport.model_of(head), headreport.model_of(imported)) == ("scripted", None)

@@ -1,5 +1,7 @@
 """An API that fails or refuses: what is tried again, and which error is raised."""
 
+import re
+
 import api_client
 import pytest
 from api_client import SUBJECT, texts
@@ -181,3 +183,43 @@ def test_refused_key_stops_a_pool_early(llm, server):
     with pytest.raises(BackendAuthError, match="refused the key"):
         llm.complete(SUBJECT, n=40)
     assert len(server.seen) <= 4
+
+
+# ---- too few answers
+
+
+def several_refused(status: int):
+    """Refuse to give several answers at once."""
+
+    def act(handler, seen):
+        refused = error(status, "not so many")
+        (refused if seen.body.get("n", 1) > 1 else one_by_one)(handler, seen)
+
+    return act
+
+
+@pytest.mark.parametrize(
+    ("acts", "came", "why"),
+    [
+        (several_refused(429), 1, r"too often: got 429 4 times \(not so many\)"),
+        (several_refused(500), 5, None),  # made up for, one by one
+        (one_by_one, 5, None),
+    ],
+)
+def test_what_kept_answers_from_coming_is_told(llm, server, acts, came, why):
+    server.otherwise = acts
+    told = []
+    assert len(llm.complete(SUBJECT, n=5, on_short=told.append)) == came
+    assert len(told) == (why is not None)
+    assert all(re.search(why, str(error)) for error in told)
+
+
+def test_what_is_missing_because_it_was_told_to_stop_is_no_error(llm, server):
+    server.otherwise = several_refused(429)
+    heard, told = [], []
+    llm.complete(
+        SUBJECT, n=5, on_candidate=heard.append, on_short=told.append,
+        should_stop=lambda: bool(heard),
+    )  # fmt: skip
+    assert len(heard) == 1
+    assert told == []

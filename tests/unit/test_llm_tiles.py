@@ -12,7 +12,7 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from hydra_edge.cli import diagnosis
+from hydra_edge.cli import doctor
 from hydra_edge.config import Config
 from hydra_edge.llm import tiles
 from hydra_edge.paths import Paths
@@ -124,12 +124,12 @@ def test_the_doctor_says_what_it_costs_and_how_to_mend_it(
 ) -> None:
     llm = SimpleNamespace(name="m", is_remote=False, without_tiles=True, close=lambda: None)
     monkeypatch.setattr("hydra_edge.llm.models.open_llm", lambda *_: llm)
-    found = diagnosis._look_at_llm(Config(), Paths(tmp_path, tmp_path, tmp_path))
+    found = doctor.look_at_llm(Config(), Paths(tmp_path, tmp_path, tmp_path))
     assert found.state == "advice"
     assert "AMX" in found.detail
     assert tiles.REBUILD in found.detail
     llm.without_tiles = False
-    assert diagnosis._look_at_llm(Config(), Paths(tmp_path, tmp_path, tmp_path)).state == "ok"
+    assert doctor.look_at_llm(Config(), Paths(tmp_path, tmp_path, tmp_path)).state == "ok"
 
 
 def test_setup_compiles_without_tiles_where_there_are_some(tmp_path: Path) -> None:

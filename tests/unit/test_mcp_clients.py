@@ -8,7 +8,7 @@ from pathlib import Path
 import cli_runner
 import pytest
 
-from hydra_edge.errors import ConfigError
+from hydra_edge.errors import CancelledError, ConfigError
 from hydra_edge.mcp.clients import (
     add_server,
     config_path,
@@ -315,9 +315,44 @@ def test_install_task_of_ones_own_records_is_taken(path):
 
 
 def test_serving_a_task_nobody_knows_is_refused_before_it_begins():
+    cli_runner.call("add", "a text", "a title")
     result = cli_runner.call("mcp", "-t", "nonsense")
     assert result.exit_code == 1
     assert "No task 'nonsense'. Known tasks:" in result.stderr
+
+
+@pytest.mark.parametrize("mode", ["--write", "--print"])
+def test_install_begins_the_history_that_its_server_needs(path, home, mode):
+    cli_runner.call("mcp", "install", "--client", "cursor", "--path", str(path), mode)
+    asked = []
+
+    def opened(_user, *, create, **_):
+        asked.append(create)
+        raise CancelledError("enough")
+
+    cli_runner.call("mcp", opener=opened)
+    assert asked == [False]
+    assert (home / "users" / "me.db").exists()
+
+
+def test_serving_where_the_history_is_gone_says_so_in_one_line_and_begins_none(
+    path, home, monkeypatch
+):
+    place = ("--client", "cursor", "--path", str(path), "--write", "-t", "commit_subject")
+    cli_runner.call("mcp", "install", *place)
+    server = read(path)["mcpServers"]["hydra-edge"]
+    home.rename(home.with_name("moved"))
+    result = cli_runner.call(*server["args"][-3:])
+
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert len(result.stderr.splitlines()) == 1
+    assert f"There is no user 'me' in {home}/users" in result.stderr
+    again = "hydra-edge mcp install --client NAME --write --task commit_subject\n"
+    assert result.stderr.endswith(again)
+    assert not home.exists()
+    monkeypatch.setenv("HYDRA_EDGE_HOME", str(home.with_name("moved")))
+    cli_runner.call("mcp", "install", *place)
+    assert read(path)["mcpServers"]["hydra-edge"]["env"]["HYDRA_EDGE_HOME"].endswith("moved")
 
 
 def test_install_broken_file_is_exit_1_and_untouched(path):

@@ -8,12 +8,12 @@ from types import MappingProxyType
 import numpy as np
 import pytest
 
-from hydra_edge.active import unfitted_switch
 from hydra_edge.adapter import choose, merge
 from hydra_edge.bundle import Bundle
 from hydra_edge.engine import Engine
 from hydra_edge.evaluate import judge
 from hydra_edge.heads import Groups, Prior
+from hydra_edge.population import unfitted_switch
 from hydra_edge.store import Store
 from hydra_edge.tasks import CustomTasks, TaskSpec
 from hydra_edge.types import Completion, Record, Role

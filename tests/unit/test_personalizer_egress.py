@@ -123,6 +123,18 @@ def test_offline_refuses_a_remote_llm_before_anything_is_sent(person: Make, scri
     assert llm.prompts == []
 
 
+@pytest.mark.parametrize("remote", [False, True])
+def test_render_prompts_private_show_a_remote_llm_alone_no_history(
+    person: Make, scripted, remote: bool
+) -> None:
+    llm = scripted(titles, is_remote=remote)
+    p = person(llm=llm)
+    rendered, *_ = p.render_prompts("about speech", private=True)
+    p.generate("about speech", private=True)
+    assert rendered == llm.render(llm.prompts[0])
+    assert ("study" in rendered) is not remote
+
+
 def test_render_prompts_are_what_generate_sends(person: Make, scripted) -> None:
     llm = scripted(titles)
     p = person(llm=llm)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -50,6 +51,7 @@ def test_generate_own_head_that_does_not_serve_is_told_until_it_is_fitted_again(
     assert p.generate("about speech").notes == (), "nobody misses a head that never was"
     p.fit_head(calls=30)
     assert p.generate("about speech").notes == ()
+    p.engine.began = math.inf  # what is stored now was stored before
     for state in p.store.heads():
         p.store.save_head(replace(state, **change))
     note = f"your own head {why} and does not serve; run hydra-edge fit-head"
@@ -80,6 +82,7 @@ def test_fit_head_that_cannot_replace_one_of_another_base_says_that_it_does_not_
     p.fit_head(use_llm=False)
     state = p.store.head("paper_title", "reranker")
     assert state is not None
+    q.engine.began = math.inf  # what is stored now was stored before
     q.store.save_head(replace(state, base_id="f" * 64))
     report = q.fit_head("paper_title", use_llm=False).roles[0]
     assert report.reason == (

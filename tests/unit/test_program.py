@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from hydra_edge.program import command, environment
+from hydra_edge.program import command, environment, moved_folders
 
 FOLDERS = ("XDG_DATA_HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME")
 
@@ -80,3 +80,16 @@ def test_environment_is_what_finds_the_same_folders_again(monkeypatch, tmp_path)
     for name, value in carried.items():
         monkeypatch.setenv(name, value)
     assert find_paths() == before
+
+
+def test_moved_folders_are_the_same_where_the_same_history_is_found(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    usual = {"XDG_DATA_HOME": f"{tmp_path}/.local/share/", "XDG_CACHE_HOME": f"{tmp_path}/.cache"}
+    (tmp_path / "link").symlink_to(tmp_path / "data")
+    data = str(tmp_path / "data")
+
+    assert moved_folders({}) == moved_folders(usual) == {}
+    assert moved_folders(usual | {"XDG_DATA_HOME": data}) == {"XDG_DATA_HOME": data}
+    for home in ("data", "link"):
+        found = moved_folders(usual | {"HYDRA_EDGE_HOME": str(tmp_path / home), "OTHER": "x"})
+        assert found == {"HYDRA_EDGE_HOME": data}

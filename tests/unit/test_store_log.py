@@ -32,6 +32,16 @@ def test_log_generation_comes_back_without_texts_of_records(store: Store) -> Non
     assert store.generation("g2") is None
 
 
+def test_usage_of_a_later_release_is_read_as_far_as_it_is_known(store: Store) -> None:
+    store.log_generation(make_generation(), "m")
+    with store._db.writing() as connection:
+        connection.execute("UPDATE log SET usage = json_set(usage, '$.later', 5)")
+        connection.execute("UPDATE log SET usage = json_remove(usage, '$.latency_ms')")
+    logged = store.generation("g1")
+    assert logged is not None
+    assert logged.usage == Usage(llm_calls=1, prompt_tokens=20)
+
+
 def test_last_generation_is_the_newest_of_its_task(store: Store) -> None:
     assert store.last_generation() is None
     for id_, task in (("1", "t"), ("2", "u"), ("3", "t")):

@@ -105,10 +105,11 @@ def test_search_of_public_records_finds_them_behind_any_number_of_private_ones(
 ) -> None:
     public = [Record("a word", "x ✓", id="p1"), Record("other", "y", id="p2")]
     store.add(public)
-    alone = [record.id for record in store.search(query, public=True)]
+    alone = [record.id for record in store.search(query, public_only=True)]
     hidden = [Record(f"common word {i} ✓", "z", id=f"h{i}", private=True) for i in range(30)]
     store.add(hidden)
-    assert [record.id for record in store.search(query, limit=1, public=True)] == alone == ["p1"]
+    again = [record.id for record in store.search(query, limit=1, public_only=True)]
+    assert again == alone == ["p1"]
     assert any(record.private for record in store.search(query))
 
 

@@ -13,6 +13,7 @@ from hydra_edge.tasks import (
     canonical_name,
     closed_task,
     find_task,
+    fits,
     infer_task,
 )
 
@@ -177,6 +178,29 @@ def test_find_task_label_set_includes_the_users_own_answers() -> None:
 
 def test_find_task_rating_set_ignores_answers_that_are_no_numbers() -> None:
     assert find_task("film_rating", outputs=["0", "great"]).labels == ("0", "1", "2", "3", "4", "5")
+
+
+def test_find_task_rating_beyond_the_scale_is_a_slip_until_most_of_the_latest_are() -> None:
+    known = [str(1 + i % 5) for i in range(1000)]
+    own = BUILTIN["film_rating"].labels
+    for beyond in (["8"], ["6", "7", "8", "9", "10", "8", "8", "8"]):
+        assert find_task("film_rating", outputs=[*known, *beyond]).labels == own
+        assert find_task("film_rating", outputs=[*known, *beyond, *known[:16]]).labels == own
+    nine = ["8", "6", "7", "8", "3", "9", "10", "8", "2", "8", "9"]
+    assert find_task("film_rating", outputs=[*known, *nine]).labels == (*own, *"6789", "10")
+    assert find_task("film_rating", outputs=[*nine, *known]).labels == own, "oldest first"
+    assert find_task("film_rating", outputs=["8", "4"]).labels == (*own, "8")
+
+
+def test_fits_few_ratings_beyond_and_half_of_the_labels_may_be_others() -> None:
+    rating, label = BUILTIN["film_rating"], BUILTIN["movie_tag"]
+    assert fits(rating, ["1", "4,5", *"235" * 6, "9"])
+    assert not fits(rating, ["1", "4.5", *"235", "9"])
+    assert not fits(rating, ["fine"] * 3)
+    assert fits(label, ["Action", "noir"])
+    assert not fits(label, ["Action", "noir", "western"])
+    assert fits(BUILTIN["note_title"], ["anything"])
+    assert fits(BUILTIN["citation"], ["anything"])
 
 
 def test_find_task_of_more_answers_than_a_prompt_can_name_keeps_those_given_most_often() -> None:
