@@ -12,7 +12,14 @@ from typing import get_args
 from hydra_edge.buying import Budget
 from hydra_edge.candidates import Sampling
 from hydra_edge.choosing import withdraw
-from hydra_edge.errors import BytesRemainError, HydraError, RecordNotFoundError, StoreError
+from hydra_edge.errors import (
+    BytesRemainError,
+    ConfigError,
+    HydraError,
+    RecordNotFoundError,
+    StoreError,
+    UnknownTaskError,
+)
 from hydra_edge.fitting import fit_task
 from hydra_edge.headreport import model_of
 from hydra_edge.records import is_import
@@ -87,14 +94,35 @@ def undo_choice(
         record_id=choice.record_id,
         record_erased=withdrawn.with_record,
         head_version=None if head is None else head.version,
-        fitted_again=stale and can_fit(store, choice.task),
+        fitted_again=stale and _can_fit(resources, choice.task),
         record_is_own=withdrawn.with_record or _is_own(store, choice),
     )
 
 
-def can_fit(store: Store, task: str) -> bool:
-    """Tell whether there is anything left that the heads of a task could learn from."""
-    return bool(store.count(task) or store.choices(task))
+def can_fit(store: Store, look_up: Callable[[str], object], task: str) -> bool:
+    """Tell whether there is anything left that the heads of a task could learn from.
+
+    ``look_up`` finds a task by its name. It is asked only where choices alone are left: heads that
+    have nothing to learn from can go even if the base cannot be opened.
+    """
+    if store.count(task):
+        return True
+    if not store.choices(task):
+        return False
+    try:
+        look_up(task)
+    except UnknownTaskError:  # its records alone had told what kind of task it is
+        return False
+    except ConfigError:  # a task file that can be mended
+        pass
+    return True
+
+
+def _can_fit(resources: Resources, task: str) -> bool:
+    def look_up(name: str) -> object:
+        return resources.engine.task(name)
+
+    return can_fit(resources.store, look_up, task)
 
 
 def _is_own(store: Store, choice: StoredChoice) -> bool:
@@ -145,7 +173,7 @@ def _fit_again(resources: Resources, task: str, progress: Progress | None) -> No
 
     The adapter's learns from the answers of the same LLM as before, not of one used earlier.
     """
-    if can_fit(resources.store, task):
+    if _can_fit(resources, task):
         fit_task(
             resources.engine, task, llm=None, sampling=Sampling.of(resources.config),
             budget=Budget(0, None), model=model_of(resources.store.head(task, "adapter")),

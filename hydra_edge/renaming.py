@@ -209,7 +209,7 @@ def _target(source: Path, old: str, new: str, *, is_needed: bool) -> Path:
     if not target.samefile(source):
         raise ConfigError(
             f"{old} was not renamed: got {target}, which describes another task than {new}; "
-            f"expected no such file. Give that file another name, or choose one for {old}."
+            "expected no such file. Give that file another name, or the task."
         )
     if is_needed:
         raise ConfigError(

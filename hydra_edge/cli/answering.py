@@ -314,9 +314,9 @@ def _undo(
         except KeyboardInterrupt as err:
             if len(me.store.choices()) == count:
                 raise
-            left = unfitted(me.store)
-            missing = f"but {not_fitted_line(left, user)}" if left else "and no head is left to fit."
-            why = f"The choice is taken back, {missing}"
+            why = "The choice is taken back"
+            if left := unfitted(me):
+                why += f", but {not_fitted_line(left, user)}"
             output.write_error(CancelledError.code, why, as_json=as_json)
             raise typer.Exit(130) from err
         is_logged = me.store.generation(undone.generation_id) is not None

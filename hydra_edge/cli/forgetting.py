@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from hydra_edge.errors import HydraError
+    from hydra_edge.personalizer import Personalizer
     from hydra_edge.store import Store
     from hydra_edge.types import ForgetReceipt, JsonDict
 
@@ -75,7 +76,7 @@ def clear_log(
             if not cleared:
                 raise
             interrupted = True
-        not_fitted = unfitted(me.store) if interrupted else []
+        not_fitted = unfitted(me) if interrupted else []
         is_finished = not interrupted or me.store.is_erased()
         left = {(head.task, head.role, head.version) for head in me.store.heads()}
     dropped = [h for h in heads_before if (h.task, h.role, h.version) not in left]
@@ -106,12 +107,12 @@ def _entries(store: Store, *, choices: bool) -> int:
     return store.generation_count() + (len(store.choices()) if choices else 0)
 
 
-def unfitted(store: Store) -> list[str]:
+def unfitted(me: Personalizer) -> list[str]:
     """Return the tasks with heads that are to be fitted again, and can be."""
     from hydra_edge.forgetting import can_fit
 
-    stale = {head.task for head in store.heads() if head.stale}
-    return sorted(task for task in stale if can_fit(store, task))
+    stale = {head.task for head in me.store.heads() if head.stale}
+    return sorted(task for task in stale if can_fit(me.store, me.task, task))
 
 
 def not_fitted_line(tasks: Iterable[str], user: str | None) -> str:
@@ -243,7 +244,7 @@ def _forget(
                 raise
             interrupted = True
         if remain or interrupted:
-            not_fitted = [task for task in unfitted(me.store) if task in erased[0].tasks]
+            not_fitted = [task for task in unfitted(me) if task in erased[0].tasks]
     receipt = erased[0]
     if as_json:
         missing = {"interrupted": True, "not_fitted": not_fitted} if interrupted else {}

@@ -6,6 +6,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from functools import cache
 from itertools import chain, islice
 from typing import TYPE_CHECKING
 
@@ -91,7 +92,8 @@ class Tally:
     stay_private
         How many were said to be public now, but are there already as private.
     taken
-        How many records other sources had that are this one's now, by those.
+        How many records other sources had that are this one's now, by those; in a dry run, how
+        many may become it.
     """
 
     def __init__(self, private: bool | None) -> None:
@@ -115,17 +117,22 @@ class Tally:
         from hydra_edge.tasks import near_task
 
         known = known_tasks(store)
+        moving = _Moving(store) if dry_run and store is not None else None
         looks = self._said is False or (dry_run and self._said is None)
         for record in records:
             if record.task not in self.tasks and record.task not in known:
                 # Each is compared with all that are known: of thousands nobody reads the names.
                 named = len(self.new_tasks) < TASKS_SHOWN
                 self.new_tasks[record.task] = near_task(record.task, known) if named else ""
-            stays = looks and store is not None and _is_hidden(store, record)
+            there = holder(store, record) if store is not None and (looks or dry_run) else None
+            # What has a record's id and is private keeps it private.
+            stays = looks and there is not None and there.private
             self.tasks[record.task] += 1
             self._private += record.private
             self.hidden[record.source] += record.private or stays
             self.stay_private += self._said is False and stays
+            if moving is not None and there is not None and moving.takes(there, record):
+                self.taken[there.source] = self.taken.get(there.source, 0) + 1
             yield record
 
     def add(self, records: Iterable[Record], me: Personalizer) -> AddResult:
@@ -251,10 +258,19 @@ def _nothing_read(log: ImportLog, usage: str) -> ImportFormatError:
     )
 
 
-def _is_hidden(store: Store, record: Record) -> bool:
-    """Tell whether the record that has this one's id is private, and so keeps it private."""
-    there = holder(store, record)
-    return there is not None and there.private
+class _Moving:
+    """Which records that are there an import may take over, as far as a dry run sees."""
+
+    def __init__(self, store: Store) -> None:
+        from hydra_edge.store.moved import may_take
+
+        self._public = store.sources(public_only=True)  # what is all private keeps its name
+        self._may_take = cache(may_take)  # looks at the disk
+
+    def takes(self, there: Record, record: Record) -> bool:
+        """Tell whether a record that is there may go to the source of one with its id."""
+        earlier, source = there.source, record.source
+        return earlier != source and earlier in self._public and self._may_take(earlier, source)
 
 
 @dataclass(frozen=True)
@@ -287,7 +303,8 @@ class Report:
             output.note("Interrupted: what is counted here is kept, all else is not.")
         for source, count in self.tally.taken.items():
             shown = output.one_line(source, 200)
-            output.note(f"{plural(count, 'record')} taken over from {shown}.")
+            may = "may be " if self.dry_run else ""
+            output.note(f"{plural(count, 'record')} {may}taken over from {shown}.")
         if self.tally.tasks:
             slips = any(self.tally.new_tasks.values())
             output.note(f"Tasks: {self._tasks()}", style="yellow" if slips else "dim")

@@ -127,7 +127,7 @@ class _Adding:
         self._newest: int | None = None  # row that was there before this call
         self._hides = False  # one of those before this call is private
         self._public = privacy.PublicTexts(0)  # of before this call
-        self._moves = Moves(0)
+        self._moves = Moves(0, BATCH)
         self._moved = False  # a record of this batch became another source's
         self._other_column = False  # was met of a table that is here, its items under another task
 
@@ -137,7 +137,7 @@ class _Adding:
         if self._newest is None:
             self._newest = connection.execute("SELECT MAX(seq) FROM records").fetchone()[0] or 0
             self._public = privacy.PublicTexts(self._newest)
-            self._moves = Moves(self._newest)
+            self._moves = Moves(self._newest, BATCH)
             hides = connection.execute("SELECT 1 FROM records WHERE private LIMIT 1").fetchone()
             self._hides = hides is not None
         wanted = [record.id or record.content_hash[:16] for record in batch]
@@ -154,7 +154,8 @@ class _Adding:
         for record, name in zip(batch, wanted, strict=True):
             stored = self._known[name]
             if stored is not None and (earlier := stored.record.source) != record.source:
-                self._moves.note(earlier, record.source, alike=_same(stored.record, record))
+                alike = _same(stored.record, record)
+                self._moves.note(connection, earlier, record.source, alike=alike)
         self._replaced, self._hidden, self._moved = {}, [], False
         free = [name for name, stored in self._known.items() if stored is None]
         self._left = with_others_beside(connection, free)
@@ -260,6 +261,9 @@ class _Adding:
         """Tell whether a record is an edit of one that another source brought."""
         if held.task != record.task or not self._moves.edits(held.source, record.source):
             return False
+        moment = _time(record)
+        if moment is not None and held.time is not None and moment < held.time:
+            return False  # an older copy
         # One that stands beside it is this source's own, and the one that was edited.
         return not self._beside_of(connection, held.id).has(record.source, record.task)
 
@@ -324,8 +328,9 @@ class _Adding:
         if edited:
             record = self._as_private(connection, record)
         earlier, source = stored.record.source, record.source
-        moves = source == earlier or self._moves.is_unique(earlier, source)
-        moves = moves or self._moves.takes(connection, earlier, source)
+        moves = source == earlier or self._moves.takes_edited(
+            connection, earlier, source, private=record.private or stored.record.private
+        )
         _update(connection, stored, record, source if moves else earlier)
         if record.private and not stored.record.private:
             self._hidden.append(stored.record.id)
@@ -338,10 +343,13 @@ class _Adding:
     def _keep(self, connection: Connection, stored: Stored, record: Record) -> str:
         held, ours = stored.record, stored.record.source == record.source
         hides = record.private and not held.private
+        # Asked first: what was public until now goes along when it moves.
+        moves = not ours and self._moves.takes(
+            connection, held.source, record.source, private=record.private or held.private
+        )
         if hides:
             connection.execute("UPDATE records SET private = 1 WHERE seq = ?", (stored.seq,))
             self._hidden.append(held.id)
-        moves = not ours and self._moves.takes(connection, held.source, record.source)
         if moves:
             connection.execute(
                 "UPDATE records SET source = ? WHERE seq = ?", (bind(record.source), stored.seq)

@@ -298,7 +298,8 @@ def unlearn(connection: Connection, choice: choices.StoredChoice) -> None:
 
 def drop_stale(connection: Connection, task: str) -> int:
     """Delete the marked heads of a task; see ``Store.drop_stale_heads``."""
-    marked = "stale AND (task = ? OR task NOT IN (SELECT task FROM records))"
+    teaching = "SELECT task FROM records UNION SELECT task FROM choices"
+    marked = f"stale AND (task = ? OR task NOT IN ({teaching}))"
     used = connection.execute(
         f"SELECT task, role FROM heads WHERE current AND {marked}", (bind(task),)
     ).fetchall()

@@ -461,7 +461,8 @@ class Store:
     def drop_stale_heads(self, task: str) -> int:
         """Erase a task's versions learned from something forgotten; return how many there were.
 
-        Those of tasks that have no record any more, which nobody will fit again, go with them.
+        Those of tasks with neither record nor choice any more, which nobody will fit again, go
+        with them.
         """
         with self._db.writing() as connection:
             return heads.drop_stale(connection, task)

@@ -44,6 +44,19 @@ def test_import_json_has_what_was_taken_over(vault, tmp_path):
     assert loaded("import", "markdown", "vault", "--json")["taken_over"] == {}
 
 
+def test_dry_run_says_what_may_be_taken_over(vault, tmp_path):
+    told = call("import", "markdown", "vault", "--dry-run")
+    assert f"5 records may be taken over from markdown:{tmp_path / 'notes'}." in told.stderr
+    assert {r.source for r in records()} == {f"markdown:{tmp_path / 'notes'}"}
+    call("import", "markdown", "vault")
+    assert "taken over" not in call("import", "markdown", "vault", "--dry-run").stderr
+
+
+def test_dry_run_tells_of_no_taking_over_where_both_folders_are_there(vault, tmp_path):
+    (tmp_path / "notes").mkdir()
+    assert "taken over" not in call("import", "markdown", "vault", "--dry-run").stderr
+
+
 def test_one_private_note_of_a_moved_public_folder_hides_no_later_note(vault):
     write(vault, diary="---\nprivate: true\n---\n# Diary\n\nSecret.\n")
     call("import", "markdown", "vault")

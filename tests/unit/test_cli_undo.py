@@ -1,6 +1,7 @@
 """What is asked before records are erased, a choice taken back, and one answer unlogged."""
 
 import json
+from dataclasses import replace
 
 import cli_runner
 import pytest
@@ -172,10 +173,118 @@ def test_choose_undo_of_an_earlier_choice_json_says_what_became_of_it():
     assert loaded("choose", "--undo", "--id", "a", "--json") == {
         "generation_id": "a", "task": "t", "query": "text a", "text": "Title two",
         "record_id": None, "record_erased": False, "head_version": 3, "fitted_again": True,
+        "record_is_own": False,
     }  # fmt: skip
     assert logged() == (["a", "b"], ["b"])
     refused = call("choose", "--undo", "--id", "a", "--json")
     assert json.loads(refused.stdout)["error"]["code"] == "config"
+
+
+def test_choose_undo_says_why_a_record_stays():
+    commit = Record("a diff", "Title two", "t", "3f2a" * 10, 1.0, source="git:/src/project")
+    kept = Record("text b", "Title two", "t", "choice-b", 2.0, source="choices")
+    with Personalizer.open(create=True) as me:
+        me.add([commit, kept])
+        for name, record in (("a", commit), ("b", kept)):
+            me.store.put_choice(name, "t", f"text {name}", POOL, (), None, "Title two", record.id)
+        me.add(replace(kept, output="Written anew"))
+
+    undone = loaded("choose", "--undo", "--id", "a", "--json")
+    assert (undone["record_erased"], undone["record_is_own"]) == (False, False)
+    assert "record choice-b was changed since and stays" in call("choose", "--undo").stderr
+    with Personalizer.open() as me:
+        me.store.put_choice("a", "t", "text a", POOL, (), None, "Title two", commit.id)
+    told = call("choose", "--undo").stderr
+    assert f"record {commit.id} is not the choice's own and stays" in told.replace("\n", " ")
+    assert {record.id for record in records()} == {commit.id, kept.id}
+
+
+def interrupt(*_, **__):
+    raise KeyboardInterrupt
+
+
+@pytest.mark.usefixtures("answered")
+@pytest.mark.parametrize("flags", [(), ("--json",)])
+def test_choose_undo_interrupted_while_heads_are_fitted_names_them(monkeypatch, flags):
+    call("choose", "2", "--id", "a")
+    call("choose", "2", "--id", "b")
+    monkeypatch.setattr("hydra_edge.forgetting.fit_task", interrupt)
+    result = call("choose", "--undo", "--id", "a", *flags)
+
+    assert result.exit_code == 130
+    said = result.stderr.replace("\n", " ")
+    assert "The choice is taken back, but heads not fitted again: hydra-edge fit-head --t" in said
+    assert logged() == (["a", "b"], ["b"])
+    if flags:
+        assert json.loads(result.stdout)["error"]["code"] == "cancelled"
+
+
+@pytest.mark.usefixtures("answered")
+def test_choose_undo_interrupted_before_it_began_says_nothing(monkeypatch):
+    call("choose", "2", "--id", "a")
+    monkeypatch.setattr("hydra_edge.forgetting.withdraw", interrupt)
+    result = call("choose", "--undo")
+    assert (result.exit_code, result.stdout) == (130, "")
+    assert "taken back" not in result.stderr
+    assert logged() == (["a", "b"], ["a"])
+
+
+@pytest.fixture
+def chosen_from_many(monkeypatch):
+    """A head that learned from a choice no record was kept of, and a log cleared in portions."""
+    monkeypatch.setattr("hydra_edge.store.forget._PORTION", 2)
+    with Personalizer.open(create=True) as me:
+        me.add(Record("a text", "A title", "t", "r0"))
+        for i in range(6):
+            me.store.log_generation(
+                generation_of(f"g{i}", f"text {i}", "Title one", sampled=("Title two",)), "m"
+            )
+        for i in (0, 5):  # the other one is kept, and teaches alone once this one is gone
+            me.choose(generation_id=f"g{i}", pick=2, keep=i == 5)
+
+
+def stale():
+    with Personalizer.open() as me:
+        return [head.version for head in me.store.heads() if head.stale]
+
+
+@pytest.mark.usefixtures("chosen_from_many")
+@pytest.mark.parametrize("flags", [(), ("--json",)])
+def test_clear_log_interrupted_says_what_is_deleted_and_which_heads_to_fit(monkeypatch, flags):
+    with monkeypatch.context() as patch:
+        patch.setattr("hydra_edge.cli.output.LateBar.__call__", interrupt)
+        result = call("history", "clear-log", "--choices", "--yes", *flags)
+
+    assert result.exit_code == 130
+    said = result.stderr.replace("\n", " ")
+    assert "heads not fitted again: hydra-edge fit-head --task t" in said
+    assert "what is left goes when you run this again" in said
+    if flags:
+        assert json.loads(result.stdout) == {
+            "cleared": 3, "heads_dropped": [], "interrupted": True, "not_fitted": ["t"],
+        }  # fmt: skip
+    else:
+        assert result.stdout == "3 entries deleted\n"
+    assert stale()
+    assert loaded("history", "clear-log", "--choices", "--yes", "--json")["cleared"] == 4
+    assert not stale()
+
+
+@pytest.mark.usefixtures("chosen_from_many")
+def test_clear_log_interrupted_while_heads_are_fitted_has_erased_all(monkeypatch):
+    monkeypatch.setattr("hydra_edge.forgetting.fit_task", interrupt)
+    result = call("history", "clear-log", "--choices", "--yes")
+
+    assert (result.exit_code, result.stdout) == (130, "7 entries erased\n")
+    assert "heads not fitted again: hydra-edge fit-head --task t" in result.stderr
+    assert "run this again" not in result.stderr
+
+
+@pytest.mark.usefixtures("chosen_from_many")
+def test_clear_log_interrupted_before_anything_is_erased_writes_nothing(monkeypatch):
+    monkeypatch.setattr("hydra_edge.store.Store.clear_log", interrupt)
+    result = call("history", "clear-log", "--yes")
+    assert (result.exit_code, result.stdout) == (130, "")
 
 
 @pytest.mark.usefixtures("answered")

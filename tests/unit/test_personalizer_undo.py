@@ -6,7 +6,7 @@ import pytest
 from learned_titles import TASK, evidence, put, records, titles
 from title_writer import Make, people
 
-from hydra_edge.errors import ConfigError, HydraError
+from hydra_edge.errors import ConfigError, DiskFullError, HydraError
 from hydra_edge.personalizer import Personalizer
 from hydra_edge.types import Record
 
@@ -78,6 +78,76 @@ def test_undo_of_a_choice_that_others_followed_fits_the_head_again_without_it(
     assert steps.isdisjoint(head.version for head in p.store.heads() if head.role == "adapter")
 
 
+@pytest.mark.parametrize("way", ["undo", "clear-log"])
+def test_erasing_a_choice_without_any_record_leaves_what_the_others_taught(
+    person: Make, way: str
+) -> None:
+    p = person([])
+    made = [p.generate(f"a text about speech {i}", task=TASK) for i in range(3)]
+    for generation in made:
+        p.choose(generation_id=generation.id, pick=2, keep=False)
+    p.fit_head(TASK, use_llm=False)
+    if way == "undo":
+        undone = p.undo_choice(generation_id=made[0].id)
+        assert (undone.fitted_again, undone.head_version) == (True, 5)
+    else:
+        p.clear_log(choices=True, generation_id=made[0].id)
+    adapter = p.store.head(TASK, "adapter")
+    assert adapter is not None
+    assert (adapter.n_queries, adapter.stale) == (2, False)
+
+
+def test_heads_of_a_task_that_nobody_knows_without_its_records_are_dropped(person: Make) -> None:
+    p = person([Record("lunch at noon", "a long meal of ours", "own_task", "r0")])
+    made = [p.generate(f"a text about speech {i}", task="own_task", k=0) for i in range(2)]
+    for generation in made:
+        p.choose(generation_id=generation.id, pick=2, keep=False)
+    assert p.forget("r0").tasks == ("own_task",)
+    assert (len(p.store.choices()), p.store.heads()) == (2, [])
+    assert p.undo_choice().fitted_again is False
+
+
+def test_undo_of_all_there_is_says_that_nothing_was_fitted(
+    person: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    p = person([])
+    p.generate("a text about speech", task=TASK)
+    p.choose(pick=2, keep=False)
+    p.fit_head(TASK, use_llm=False)
+    with monkeypatch.context() as patch:
+        patch.setattr("hydra_edge.resources.Resources.engine", None)  # nor is any needed
+        undone = p.undo_choice()
+    assert (undone.fitted_again, undone.head_version) == (False, None)
+    assert p.store.heads() == []
+
+
+def test_clear_log_on_a_full_disk_fits_without_the_choices_that_are_gone(
+    person: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_given: object, **_flags: object) -> None:
+        raise DiskFullError("no space is left on its disk.")
+
+    p = person()
+    for i in range(2):
+        p.generate(f"a text about speech {i}", task=TASK)
+        p.choose(pick=2, keep=i == 1)
+    p.fit_head(TASK, use_llm=False)
+    monkeypatch.setattr("hydra_edge.store.log.drop", full)
+    with pytest.raises(DiskFullError, match=r"got 0 of 2 answers deleted.*Free a megabyte"):
+        p.clear_log(choices=True)
+    assert evidence(p) == 1
+    assert not any(head.stale for role in ("adapter", "reranker")
+                   if (head := p.store.head(TASK, role)))  # fmt: skip
+
+    p.generate("a text about speech", task=TASK)
+    p.choose(pick=2, keep=False)
+    monkeypatch.setattr("hydra_edge.forgetting.fit_task", full)
+    with pytest.raises(
+        DiskFullError, match=r"of 3 answers deleted.*Besides, the heads of paper_title could not"
+    ):
+        p.clear_log(choices=True)
+
+
 def test_undo_after_a_fit_leaves_no_head_that_learned_from_the_choice(person: Make) -> None:
     p = person()
     p.fit_head(TASK, use_llm=False)
@@ -134,6 +204,7 @@ def test_undo_leaves_a_record_that_is_not_the_choices_own_any_more(
     count = p.store.count()
     undone = p.undo_choice()
     assert (undone.record_id, undone.record_erased) == (kept, False)
+    assert undone.record_is_own is (source == "choices")
     assert (p.store.count(), p.store.choices()) == (count, [])
 
 

@@ -106,6 +106,14 @@ def test_drop_stale_heads_keeps_only_what_learned_from_nothing_forgotten(store: 
     assert store.head("u", make_head("u").role) is None
 
 
+def test_drop_stale_heads_keeps_what_can_be_fitted_on_choices(store: Store) -> None:
+    store.save_head(replace(make_head("chosen"), stale=True))
+    store.save_head(replace(make_head("gone"), stale=True))
+    store.put_choice("g", "chosen", "asked", [], (), None, "x", None)
+    store.drop_stale_heads("t")
+    assert [head.task for head in store.heads()] == ["chosen"]
+
+
 def test_drop_stale_heads_of_the_one_in_use_goes_back_to_the_newest_left(store: Store) -> None:
     for seed in range(2):
         store.save_head(make_head(seed=seed))
