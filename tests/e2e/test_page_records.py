@@ -74,11 +74,12 @@ def test_delete_is_told_before_what_learned_from_it_is_fitted_again(
 
 def test_growth_curve_nobody_looks_at_any_more_is_given_up(browser, make, monkeypatch):
     me = make([*titles(), *(replace(r, id=f"n{r.id}", task="note_title") for r in titles(6))])
-    stopped, real = threading.Semaphore(0), portrait.growth
+    begun, stopped, real = threading.Semaphore(0), threading.Semaphore(0), portrait.growth
 
     def without_end(engine, past, *args, progress, **options):
         if past.task.name == TASK:
             return real(engine, past, *args, progress=progress, **options)
+        begun.release()
         try:
             while True:
                 progress("pseudo-queries", 1, 2)
@@ -90,6 +91,7 @@ def test_growth_curve_nobody_looks_at_any_more_is_given_up(browser, make, monkey
     with serving(me) as served, opened(browser, served) as page:
         page.get_by_label("Task").select_option("note_title")
         expect(page.locator("#records-status")).to_contain_text("of 6 records")
+        assert begun.acquire(timeout=SLOW_MS / 1000)
         page.get_by_label("Task").select_option(TASK)
         assert stopped.acquire(timeout=SLOW_MS / 1000)
         expect(page.locator("#records-status")).to_contain_text("of 24 records")
