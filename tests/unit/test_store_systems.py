@@ -91,12 +91,12 @@ def test_reindex_that_finds_no_room_writes_no_more() -> None:
         def execute(self, _statement: str) -> None:
             self.asked += 1
             error = sqlite3.OperationalError("database or disk is full")
-            error.sqlite_errorcode = sqlite3.SQLITE_FULL  # type: ignore[misc]
+            error.sqlite_errorcode = sqlite3.SQLITE_FULL  # type: ignore[misc] - as SQLite sets it
             raise error
 
     full = Full()
     with pytest.raises(sqlite3.OperationalError, match="full"):
-        schema.reindex(full)  # type: ignore[arg-type]
+        schema.reindex(full)  # type: ignore[arg-type] - stands for a connection
     assert full.asked == 1, "SQLite may have ended the transaction"
 
 
