@@ -12,7 +12,7 @@ PINS_EXPORT ?= --constraint constraints/export.txt
 # browser. Files are begun in their order, and so the longest tests, those of e2e, not at the end.
 TWICE := -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help demo test setup lint type test-fast test-export smoke install-check freeze bench readme clean
+.PHONY: help demo test setup lint type test-fast test-export smoke install-check freeze bench bench-full readme clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -73,8 +73,17 @@ install-check: setup ## Install the wheel by pipx and by uv, as people do, and u
 freeze: setup ## Freeze the command into a folder that needs no Python, and use it there
 	$(BIN)/python scripts/freeze.py
 
-bench: setup ## Measure speed, memory and growth here, into bench/results/runs (quality: see CONTRIBUTING)
+$(VENV)/.bench: $(VENV)/.dev
 	$(PIP) install --quiet $(PINS) --editable ".[local,dev,bench]"
+	@touch $@
+
+bench: $(VENV)/.bench ## Measure speed, memory and growth here, some minutes, into bench/results/runs (quality: see CONTRIBUTING)
+	$(BIN)/python -m bench.latency --quick --plot
+	$(BIN)/python -m bench.leak --generations 200
+	$(BIN)/python -m bench.memory --sizes 1000 --plot
+	$(BIN)/python -m bench.scale --sizes 1000 --plot
+
+bench-full: $(VENV)/.bench ## The same in full: a quarter of an hour and more on a machine at rest
 	$(BIN)/python -m bench.latency --plot
 	$(BIN)/python -m bench.leak
 	$(BIN)/python -m bench.memory --sizes 1000,10000 --plot

@@ -17,7 +17,7 @@ from export.data import UserHistory
 from export.label import SAMPLING
 from hydra_edge.active import ActiveHead
 from hydra_edge.adapter import merge
-from hydra_edge.candidates import complete_within_context, sample_pool
+from hydra_edge.candidates import Draw, complete_within_context, sample_pool
 from hydra_edge.engine import Engine
 from hydra_edge.features import Pool
 from hydra_edge.llm import LLM
@@ -64,10 +64,8 @@ class Subject:
         records = self.user.records[: self.edge]
         check_history(records, self.user, self.edge)
         prompt = profile_prompt(self.declared, records)
-        _, completions = complete_within_context(
-            self.llm, prompt, n=1, temperature=SAMPLING.temperature,
-            max_tokens=PROFILE_TASK.max_tokens,
-        )  # fmt: skip
+        draw = Draw(1, SAMPLING.temperature, PROFILE_TASK.max_tokens)
+        _, completions = complete_within_context(self.llm, prompt, draw)
         return completions[0]
 
     @property
@@ -218,13 +216,11 @@ class Case:
         """
         about = self.subject.about if with_profile else ""
         prompt = self.engine.prompt(self.task, self.query, records, about)
-        draws = 0 if always_shown else self.engine.zero_shot_draws(prompt, n)
+        zero_shot = 0 if always_shown else self.engine.zero_shot_draws(prompt, n)
         check_prompt(prompt, self.subject.user, self.position, self.subject.declared, about)
         llm = Watched(self.subject.llm)
-        asked, completions = sample_pool(
-            llm, prompt, n=n, zero_shot=draws, temperature=SAMPLING.temperature,
-            max_tokens=self.task.max_tokens,
-        )  # fmt: skip
+        draw = Draw(n, SAMPLING.temperature, self.task.max_tokens)
+        asked, completions = sample_pool(llm, prompt, draw, zero_shot)
         if llm.failure is not None:
             raise llm.failure
         return tuple(records[: len(asked.shots)]), completions

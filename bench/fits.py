@@ -85,7 +85,7 @@ def against_sklearn(given: Material, bundle: Bundle, pairs: int) -> JsonDict:
     features, best = given.seen.features, given.best
 
     def ours(_: int) -> Any:
-        return judge(given.seen, given.prior, given.baseline, top=1, gains=gains)
+        return judge(given.seen, given.prior, given.baseline, top=1, gains=gains, abstaining=True)
 
     def plain(_: int) -> Any:
         return LogisticRegression(max_iter=1000).fit(features, best)

@@ -3,8 +3,8 @@
     Published.open(folder, files, Allowance(), seed).rows
 
 Owns fitting a user's two heads on the records before their first query, answering with them,
-and what that cost. Refuses encoders trained on the files to be measured. torch is imported
-when the first user is fitted.
+and what that cost, beside what our own heads cost for the same records. Refuses encoders trained
+on the files to be measured. torch is imported when the first user is fitted.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import importlib.util
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -40,6 +41,10 @@ from export.published.labels import (
     task_before,
 )
 from hydra_edge.adapter import merge
+from hydra_edge.buying import Budget
+from hydra_edge.engine import Engine
+from hydra_edge.fitting import fit_task
+from hydra_edge.store import Store
 from hydra_edge.types import Completion, Float2d, Int1d, JsonDict, Record, Role, text_hash
 
 Encoders = Mapping[Role, PairEncoder]
@@ -57,7 +62,8 @@ class FitHead(Protocol):
 class Cost:
     """What one user's two heads cost; ``*_calls`` and ``tokens`` are answers of the LLM.
 
-    ``vector_s`` is spent in the frozen encoder, ``head_s`` in fitting, neither in the LLM.
+    ``vector_s`` is spent in the frozen encoder, ``head_s`` in fitting, neither in the LLM; what
+    ends in ``_cpu_s`` is processor time of the same.
     """
 
     record_calls: int
@@ -66,6 +72,22 @@ class Cost:
     pairs: int
     vector_s: float
     head_s: float
+    vector_cpu_s: float
+    head_cpu_s: float
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class OurCost:
+    """What our own fit of the same records took, without an LLM; times as in ``Cost``.
+
+    ``weight_bytes`` are those of both heads, which serve; ``size_bytes`` are with the statistics
+    that a fit needs to go on from. Both are of a head that was fitted, whether or not this was.
+    """
+
+    vector_cpu_s: float
+    head_cpu_s: float
+    weight_bytes: int
     size_bytes: int
 
 
@@ -76,6 +98,25 @@ class Fitted:
     encoders: Encoders
     heads: Mapping[Role, Head]
     cost: Cost
+
+
+def our_cost(subject: Subject) -> OurCost:
+    """Fit a user's heads as a device does, twice: the second fit finds the vectors made."""
+    of_user, task = subject.engine, subject.user.task
+    with closing(Store.in_memory()) as store:
+        store.add(subject.user.records[: subject.edge])
+        engine = Engine(store, of_user.bundle, of_user.encoder.encoder, dict(of_user.custom_tasks))
+        spent = []
+        for _ in range(2):
+            begin = time.process_time()
+            fit_task(engine, task, llm=None, sampling=SAMPLING, budget=Budget(0, None))
+            spent.append(time.process_time() - begin)
+    lengths = [len(features.names) for features in engine.features.values()]
+    number = np.dtype(np.float32).itemsize
+    return OurCost(
+        max(0.0, spent[0] - spent[1]), spent[1], number * sum(lengths),
+        number * sum(n + n * n for n in lengths),
+    )  # fmt: skip
 
 
 def check_not_trained_on(cards: Sequence[Card], files: Sequence[Path]) -> None:
@@ -122,7 +163,7 @@ class Published:
         self.seed = seed
         self.trained = trained
         self._fitted: WeakKeyDictionary[Subject, Fitted] = WeakKeyDictionary()
-        self._costs: dict[str, list[Cost]] = {}
+        self._costs: dict[str, list[tuple[Cost, OurCost]]] = {}
         self._asked: WeakKeyDictionary[Case, tuple[Completion, ...]] = WeakKeyDictionary()
 
     @classmethod
@@ -203,7 +244,8 @@ class Published:
         if subject not in self._fitted:
             fitted = self._fit(subject)
             self._fitted[subject] = fitted
-            self._costs.setdefault(subject.user.task, []).append(fitted.cost)
+            both = fitted.cost, our_cost(subject)
+            self._costs.setdefault(subject.user.task, []).append(both)
         return self._fitted[subject]
 
     def _fit(self, subject: Subject) -> Fitted:
@@ -219,23 +261,26 @@ class Published:
         sampled = queries[: self.allowance.pools]
         labelled: dict[Role, Labelled] = {
             "reranker": label_records(llm, task, past, edge, tried),
-            "adapter": label_pools(llm, task, past, edge, sampled, sampling=SAMPLING),
+            "adapter": label_pools(llm, task, past, edge, sampled),
         }
         heads: dict[Role, Head] = {}
-        vector_s = head_s = 0.0
+        vector_s = head_s = vector_cpu_s = head_cpu_s = 0.0
         for role, of_role in labelled.items():
-            begin = time.perf_counter()
+            begin, begin_cpu = time.perf_counter(), time.process_time()
             vectors = encoders[role].encode([(p.first, p.second) for p in of_role.pairs])
-            middle = time.perf_counter()
+            middle, middle_cpu = time.perf_counter(), time.process_time()
             labels = np.array([pair.label for pair in of_role.pairs], dtype=np.int64)
             heads[role] = self.fit(vectors, labels, seed=self._seed_of(subject, role))
             vector_s += middle - begin
             head_s += time.perf_counter() - middle
+            vector_cpu_s += middle_cpu - begin_cpu
+            head_cpu_s += time.process_time() - middle_cpu
         cost = Cost(
             labelled["reranker"].calls, labelled["adapter"].calls,
             sum(of_role.tokens for of_role in labelled.values()),
             sum(len(of_role.pairs) for of_role in labelled.values()),
-            vector_s, head_s, sum(head.size_bytes for head in heads.values()),
+            vector_s, head_s, vector_cpu_s, head_cpu_s,
+            sum(head.size_bytes for head in heads.values()),
         )  # fmt: skip
         return Fitted(encoders, heads, cost)
 
@@ -294,11 +339,13 @@ class Published:
     def costs(self, task: str) -> JsonDict:
         """Return what fitting a task's users cost: totals of answers, means of the rest.
 
-        ``trained`` is how the task's encoders were made, with the sha256 of their files.
+        ``trained`` is how the task's encoders were made, with the sha256 of their files; ``ours``
+        what our own fits of the same users took beside.
         """
-        costs = self._costs.get(task, [])
-        if not costs:
+        both = self._costs.get(task, [])
+        if not both:
             return {"users": 0}
+        costs, ours = zip(*both, strict=True)
         return {
             "users": len(costs),
             "trained": self.trained.get(task),
@@ -309,7 +356,21 @@ class Published:
             "pairs_per_user": float(np.mean([cost.pairs for cost in costs])),
             "vector_seconds": round(float(np.mean([cost.vector_s for cost in costs])), 3),
             "head_seconds": round(float(np.mean([cost.head_s for cost in costs])), 3),
+            **_processor_seconds(costs),
+            "ours": {
+                "weight_bytes_per_user": max(cost.weight_bytes for cost in ours),
+                "bytes_per_user": max(cost.size_bytes for cost in ours),
+                **_processor_seconds(ours),
+            },
         }
+
+
+def _processor_seconds(costs: Sequence[Cost] | Sequence[OurCost]) -> JsonDict:
+    """Return the mean seconds a user, in the encoder and in fitting, however busy the machine."""
+    return {
+        "vector_processor_seconds": round(float(np.mean([c.vector_cpu_s for c in costs])), 3),
+        "head_processor_seconds": round(float(np.mean([c.head_cpu_s for c in costs])), 3),
+    }
 
 
 def _fit_head(vectors: Float2d, labels: Int1d, *, seed: int) -> Head:

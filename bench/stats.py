@@ -63,8 +63,14 @@ def bootstrap(values: Double1d, *, seed: int, draws: int = DRAWS) -> Interval:
 
 
 def paired(ours: PerUser, theirs: PerUser, *, seed: int) -> Interval:
-    """Return the mean difference of two rows over the same users and queries."""
-    return bootstrap(means(ours) - means(theirs), seed=seed)
+    """Return the mean difference of two rows over the same users and queries.
+
+    Utilities are within [0, 1], so that no difference is beyond 1 on either side.
+    """
+    found = bootstrap(means(ours) - means(theirs), seed=seed)
+    if len(ours) < 2:
+        return found
+    return Interval(found.mean, max(found.low, -1.0), min(found.high, 1.0))
 
 
 def relative(ours: PerUser, theirs: PerUser, task: TaskSpec, *, seed: int) -> Interval:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from _tables import explained, grid, interval, is_earlier, marked, percent, results
+from _published import against_published, published
+from _tables import explained, grid, interval, is_earlier, marked, percent, results, utilities
 
 LEAST_QUERIES = 5  # of a part of a task's queries that is worth a sentence
 HEADINGS = (
     "task", "users x queries", "best of the paper's", "dense k=4", "consensus", "shared",
-    "personal", "**gated**", "oracle of 8", "gain over the paper's", "over all", "harmed",
-    "headroom",
+    "personal", "**gated**", "oracle of 8", "gain over the paper's", "over all",
+    "helped, harmed", "headroom",
 )  # fmt: skip
 
 
@@ -25,7 +26,7 @@ def digest() -> str:
             sys.exit(f"two stored results of {', '.join(result['tasks'])} with {result['llm']}")
         by_llm[result["llm"]] = result
     llms = list(dict.fromkeys(llm for by_llm in of_set.values() for llm in by_llm))
-    columns = ("best of the paper's", "**ours**", "gain", "harmed")
+    columns = ("best of the paper's", "**ours**", "gain", "helped, harmed")
     headings = ["task", *(f"{llm}: {column}" for llm in llms for column in columns)]
     rows = []
     for tasks, by_llm in of_set.items():
@@ -50,16 +51,21 @@ def _gain(result: dict[str, Any] | None, name: str) -> list[str]:
     worth, best = utilities(task), task["best_prompt_only"]
     return [
         f"{worth[best]:.3f} ({best})", f"**{worth['gated']:.3f}**",
-        percent(task["relative_gain"]), f"{task['users_harmed']:.0%}",
+        percent(task["relative_gain"]), helped_and_harmed([task]),
     ]  # fmt: skip
 
 
 def _mean(result: dict[str, Any] | None) -> list[str]:
     if result is None:
         return [""] * 4
-    harmed = [task["users_harmed"] for task in result["tasks"].values()]
     gain = f"**{percent(result['mean_relative_gain'])}**"
-    return ["", "", gain, f"{sum(harmed) / len(harmed):.0%}"]
+    return ["", "", gain, helped_and_harmed(list(result["tasks"].values()))]
+
+
+def helped_and_harmed(tasks: list[dict[str, Any]]) -> str:
+    """Write the shares of users who are better and worse off, the means over tasks."""
+    shares = ([task[f"users_{how}"] for task in tasks] for how in ("helped", "harmed"))
+    return ", ".join(f"{sum(of_tasks) / len(of_tasks):.0%}" for of_tasks in shares)
 
 
 def own_heads() -> str:
@@ -81,27 +87,6 @@ def _let_in(task: dict[str, Any]) -> list[int]:
         sum(n for switch, n in task["switches"].items() if switch.split("/")[i] == "personal")
         for i in (0, 1)
     ]
-
-
-def against_published() -> str:
-    """Return what the comparisons with HYDRA as published come to, in a sentence."""
-    stored = results("published-*")
-    tasks = [task for result in stored for task in result["tasks"].values()]
-    stars = next((line.strip() for result in stored for line in explained(result)), "")
-    gains = [task["gain_over_published"] for task in tasks]
-    better = sum(gain["mean"] > 0 for gain in gains)
-    sure = sum(gain["low"] > 0 for gain in gains)
-    costs = [task["published"] for task in tasks]
-    calls = [(cost["record_calls"] + cost["pool_calls"]) / cost["users"] for cost in costs]
-    ours = max(task["fit_llm_calls"] / task["users"] for task in tasks)
-    return (
-        f"Of {len(tasks)} comparisons with HYDRA as published (same data, LLM and candidates) ours "
-        f"is better in {better}, with an interval above 0 in {sure}, by "
-        f"{min(gain['mean'] for gain in gains):.3f} to {max(gain['mean'] for gain in gains):.3f}. "
-        f"Its heads took {min(calls):.0f} to {max(calls):.0f} LLM calls a user and "
-        f"{max(cost['bytes_per_user'] for cost in costs) / 1e6:.1f} MB, ours {ours:.0f} calls."
-        f"{f' {stars}' if stars else ''}\n"
-    )
 
 
 def quality() -> str:
@@ -134,7 +119,7 @@ def table(result: dict[str, Any]) -> str:
             f"**{worth['gated']:.3f}**", f"{worth['oracle']:.3f}",
             f"{percent(task['relative_gain'])} [{percent(low)}, {percent(high)}]",
             f"{percent(task['relative_gain_any'])} ({task['best_any']})",
-            f"{task['users_harmed']:.0%}",
+            helped_and_harmed([task]),
             "none" if task["headroom"] is None else f"{task['headroom']:.0%}",
         ])  # fmt: skip
     return "\n".join(
@@ -167,39 +152,6 @@ def read_before(result: dict[str, Any]) -> list[str]:
             f"{best} {paper['unseen']:.3f}."
         )
     return lines
-
-
-def published(results: list[dict[str, Any]]) -> str:
-    """Return one LLM's comparison with HYDRA as published, a result for each task."""
-    one = results[0]
-    title = (
-        "Against HYDRA as published (a cross-encoder for each role from the same MiniLM, a "
-        "two-layer head for each user and role; `python -m export published` trains it, on 30 "
-        f"users a task by default, which may be too few for it), LLM **{one['llm']}** "
-        f"(for each task `{one['command'].replace(next(iter(one['tasks'])), 'TASK')}`):\n"
-    )
-    headings = (
-        "task", "HYDRA as published", "its reranker, greedy", "its adapter, BM25's records",
-        "**gated**", "ours over it", "its bytes a user", "its LLM calls to fit a user", "ours",
-        "steps its encoders were trained",
-    )  # fmt: skip
-    rows = []
-    for result in results:
-        for name, task in result["tasks"].items():
-            worth, cost = utilities(task), task["published"]
-            calls = (cost["record_calls"] + cost["pool_calls"]) / cost["users"]
-            steps = [role["steps"] for role in cost["trained"]["roles"].values()]
-            rows.append([
-                marked(name, result),
-                *(f"{worth[r]:.3f}" for r in ("hydra_published", "published_reranker",
-                                              "published_adapter")),
-                f"**{worth['gated']:.3f}**", interval(task["gain_over_published"]),
-                f"{cost['bytes_per_user']:,}", f"{calls:.0f}",
-                f"{task['fit_llm_calls'] / task['users']:.0f}",
-                " and ".join(map(str, steps)),
-            ])  # fmt: skip
-    stars = [line for result in results for line in explained(result)]
-    return "\n".join([title, *grid(headings, rows), *stars[:1]])
 
 
 def own(result: dict[str, Any]) -> str:
@@ -242,8 +194,3 @@ def curve(result: dict[str, Any]) -> str:
         rows.append([marked(name, result), str(points[0]["users"]), *served])
     lines = grid(("task", "users", *map(str, sizes)), rows)
     return "\n".join([title, *lines, *explained(result)])
-
-
-def utilities(task: dict[str, Any]) -> dict[str, float]:
-    """Return each row's utility."""
-    return {row: figures["utility"] for row, figures in task["rows"].items()}

@@ -53,6 +53,11 @@ def measured_with(result: dict[str, Any]) -> list[str]:
     ]
 
 
+def utilities(task: dict[str, Any]) -> dict[str, float]:
+    """Return each row's utility."""
+    return {row: figures["utility"] for row, figures in task["rows"].items()}
+
+
 def interval(gain: dict[str, float]) -> str:
     """Write a gain with its interval."""
     return f"{gain['mean']:+.3f} [{gain['low']:+.3f}, {gain['high']:+.3f}]"

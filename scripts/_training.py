@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from _tables import BASE, SHIPPED, grid, interval, results
 
 BORROWED = {
     "habit": "habit", "own_fit": "own_fit", "own_fit_borrowed": "own_fit, borrowed",
     "shared": "shared head", "shared_borrowed": "shared head, borrowed",
 }  # fmt: skip
+LADDER = {"reranker": "records shown", "adapter": "answers", "closed": "closed sets, no LLM"}
 
 
 def classifiers() -> str:
@@ -52,3 +55,27 @@ def borrowed() -> str:
         rows.append([size, *(f"{found['utility'][row]:.3f}" for row in BORROWED), interval(gain)])
     stars = [f"\n{name} was measured with an earlier base."] if result["base_id"] != SHIPPED else []
     return "\n".join([*grid(headings, rows), *stars, ""])
+
+
+def ladder() -> str:
+    """Return what each rung pays over the one below, the mean over tasks; bold: surely."""
+    (result,) = results("ladder")
+    rows = []
+    for of_roles in (result["ladder"], result["tuned"]["ladder"]):
+        of_all = {role: of_roles[role]["all tasks"] for role in LADDER}
+        for rung in of_all["reranker"]:
+            found = [of_all[role].get(rung) for role in LADDER]
+            tops = next((one["tops"] for one in found if one and "tops" in one), "")
+            rows.append([rung, tops, *map(_rung, found)])
+    return "\n".join([*grid(("rung", "tops", *LADDER.values()), rows), ""])
+
+
+def _rung(found: dict[str, Any] | None) -> str:
+    if found is None:
+        return ""
+    utility = f"{found['utility']['mean']:.4f}"
+    if "gain" not in found:
+        return utility
+    gain = found["gain"]
+    said = f"{gain['mean']:+.4f} [{gain['low']:+.4f}, {gain['high']:+.4f}]"
+    return f"{utility}, {f'**{said}**' if gain['low'] > 0 else said}"

@@ -1,8 +1,9 @@
 """Write the README's transcript and figures: `make readme` (figures only: --figures).
 
 The transcript is what the commands print on this machine, nothing else; the figures, those of
-docs/measured.md and some of docs/training.md among them, come from `bench/results/*.json` and the
-shipped base's manifest. Between the markers, nothing is written by hand.
+docs/measured.md and some of docs/training.md and docs/performance-notes.md among them, come from
+`bench/results/*.json` and the shipped base's manifest. Between the markers, nothing is written by
+hand.
 """
 
 from __future__ import annotations
@@ -17,12 +18,14 @@ import tempfile
 from pathlib import Path
 
 from _costs import scales, speeds
+from _kept import picks, stopping, votes
 from _quality import digest, quality
 from _tables import ROOT
-from _training import borrowed, classifiers, few
+from _training import borrowed, classifiers, few, ladder
 
 README = ROOT / "README.md"
 MEASURED, TRAINING = ROOT / "docs" / "measured.md", ROOT / "docs" / "training.md"
+NOTES = ROOT / "docs" / "performance-notes.md"
 QUERY = (
     "Large language models answer questions about long stories poorly. We build a corpus of "
     "narratives with questions and show that retrieving the right passages helps."
@@ -67,8 +70,14 @@ def main() -> None:
     args = parser.parse_args()
     pages = {
         README: {"digest": digest(), "speed": speeds()},
-        MEASURED: {"quality": quality(), "scale": scales()},
-        TRAINING: {"classifiers": classifiers(), "few": few(), "borrowed": borrowed()},
+        MEASURED: {"quality": quality(), "picks": picks(), "scale": scales()},
+        TRAINING: {
+            "ladder": ladder(),
+            "classifiers": classifiers(),
+            "few": few(),
+            "borrowed": borrowed(),
+        },
+        NOTES: {"votes": votes(), "stopping": stopping()},
     }
     if not (args.check or args.figures):
         pages[README]["transcript"] = transcript()

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import bench_users
 import numpy as np
@@ -75,6 +76,47 @@ def test_row_is_measured_beside_ours_on_the_same_queries(bench_of, labels, metho
     assert json.dumps(costs)
     assert method.costs("another") == {"users": 0}
     assert costs["trained"] == TRAINED
+
+
+def test_cost_of_our_own_fit_of_the_same_records_stands_beside(
+    bench_of, labels, method, llm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spent, now, fitted = iter([3.0, 0.5, 0.25, 0.75]), [0.0], []
+
+    def fit_task(engine, task, **options):
+        fitted.append((task, [r.id for r in engine.store.records(task=task)], options["llm"]))
+        now[0] += next(spent)
+
+    clock = SimpleNamespace(process_time=lambda: now[0], perf_counter=lambda: 0.0)
+    monkeypatch.setattr(bench.published, "time", clock)
+    monkeypatch.setattr(bench.published, "fit_task", fit_task)
+    subjects = [fit_user(bench_of, labels, user) for user in labels.users[:2]]
+    # Even if the store has grown by then: both sides fit on what came before the first query.
+    subjects[0].engine.store.add(labels.users[0].records[subjects[0].edge :])
+    for subject in subjects:
+        method.fitted(subject)
+    ours = method.costs(labels.name)["ours"]
+    lengths = [len(subjects[0].engine.features[role].names) for role in ("reranker", "adapter")]
+    assert ours == {
+        "weight_bytes_per_user": 4 * sum(lengths),
+        "bytes_per_user": 4 * sum(n + n * n for n in lengths),
+        "head_processor_seconds": 0.625,
+        "vector_processor_seconds": 1.25,
+    }
+    assert fitted == [
+        (labels.name, [r.id for r in s.user.records[: s.edge]], None)
+        for s in subjects
+        for _ in range(2)
+    ]
+
+
+def test_bytes_stated_of_our_heads_are_those_the_store_holds(bench_of, labels) -> None:
+    subject = fit_user(bench_of, labels, labels.users[0])
+    heads = [state for state in subject.heads.values() if state is not None]
+    assert len(heads) == 2
+    cost = bench.published.our_cost(subject)
+    assert cost.weight_bytes == sum(head.weight.nbytes for head in heads)
+    assert cost.size_bytes == sum(head.weight.nbytes + head.precision.nbytes for head in heads)
 
 
 def test_fitting_sees_the_records_before_the_first_query_only(

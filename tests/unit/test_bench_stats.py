@@ -54,6 +54,12 @@ def test_paired_resamples_users_not_queries() -> None:
     assert -0.05 < found.low < 0.0
 
 
+def test_bounds_of_a_difference_are_no_more_than_utilities_can_differ_by() -> None:
+    one, other = [np.array([1.0]), np.array([0.0])], [np.array([0.0]), np.array([0.0])]
+    assert paired(one, other, seed=0).as_dict() == {"mean": 0.5, "low": -1.0, "high": 1.0}
+    assert paired(other, one, seed=0).as_dict() == {"mean": -0.5, "low": -1.0, "high": 1.0}
+
+
 @pytest.mark.parametrize("task", [TEXT, RATING], ids=["text", "rating"])
 def test_relative_is_the_ratio_of_means_and_within_its_interval(task) -> None:
     rng = np.random.default_rng(2)
