@@ -7,10 +7,10 @@ processor, and when the stage is done. How a prompt is made and answered is ``ex
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from export.cache import CachedLLM, answer_rows, answers_file
+from export.cache import CachedLLM, Spent, answer_rows, answers_file
 from export.data import sha256_of
 from export.label import (
     Ask,
@@ -32,6 +32,9 @@ from export.workshop import PLAN_FILE, Workshop, read_json, write_json
 from hydra_edge.types import JsonDict, Progress, text_hash
 
 POOLS_FILE, RECORDS_FILE, REPORT_FILE = "pools.jsonl.gz", "records.jsonl.gz", "report.json"
+# What the run that made the stage has cost. Nothing is made from it: a replay, which costs nothing,
+# is to make the same base.
+SPENT_FILE = "spent.json"
 
 
 @dataclass(frozen=True)
@@ -48,11 +51,13 @@ class Asking:
         pools: list[PoolLabel] = []
         records: list[RecordLabel] = []
         report: JsonDict = {}
+        spent: JsonDict = {}
         for questions in read_plan(self.shop.at("mine", PLAN_FILE)):
-            report[questions.llm] = self._ask(questions, pools, records)
+            report[questions.llm] = self._ask(questions, pools, records, spent)
         write_labels(folder / POOLS_FILE, pools)
         write_labels(folder / RECORDS_FILE, records)
         write_json(folder / REPORT_FILE, report)
+        write_json(folder / SPENT_FILE, spent)
 
     def answers(self) -> JsonDict:
         """Describe what is kept of LLMs: their answers, packed or not, and what they were shown."""
@@ -71,9 +76,13 @@ class Asking:
         return f"for {left:,} prompts are not answered" if left and not replay else ""
 
     def _ask(
-        self, questions: Questions, pools: list[PoolLabel], records: list[RecordLabel]
+        self,
+        questions: Questions,
+        pools: list[PoolLabel],
+        records: list[RecordLabel],
+        spent: JsonDict,
     ) -> JsonDict:
-        """Ask one LLM what it has not been asked, and add all that is kept to the lists."""
+        """Ask one LLM what it has not been asked, and add all that is kept, and what it cost."""
         spec, base, settings = questions.llm, self.shop.first_base(), self.shop.settings
         llm, asked = self.open_llm(spec, True), 0
         asks = self._asks(llm, jobs_of(questions, self.shop.users))
@@ -85,8 +94,9 @@ class Asking:
             try:
                 asked += ask_all(llm, asks, self.progress, f"{spec}: pools")
                 asked += ask_all(llm, singles, self.progress, f"{spec}: single records")
-            finally:
+            finally:  # of what is stopped is told, too, what it has cost
                 llm.close()
+                spent[spec] = self._told(spec, llm.spent)
         kept, single = list(pools_kept({spec: llm}, asks)), list(records_kept({spec: llm}, singles))
         pools += kept
         records += single
@@ -103,6 +113,15 @@ class Asking:
             "name": llm.name, "pools_planned": len(asks), "pools": len(kept),
             "records_planned": len(singles), "records": len(single), "unanswered": left,
         }  # fmt: skip
+
+    def _told(self, spec: str, spent: Spent) -> JsonDict:
+        """Say what asking an LLM has cost, and return it as it is written down."""
+        self.say(
+            f"label: {spec} was sent {spent.prompts:,} prompts in {spent.requests:,} requests: "
+            f"{spent.prompt_tokens:,} prompt tokens, {spent.answer_tokens:,} answer tokens, "
+            f"{spent.seconds:,.0f} s"
+        )
+        return {**asdict(spent), "seconds": round(spent.seconds, 1)}
 
     def _asks(self, llm: CachedLLM, jobs: Sequence[Job]) -> list[Ask]:
         """Build the prompts of pools; in a replay, those that were answered on another processor.

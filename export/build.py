@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from export.asking import POOLS_FILE, RECORDS_FILE, REPORT_FILE, Asking
 from export.cache import CachedLLM
-from export.data import UserHistory, by_task, fingerprint, numbered
+from export.data import UserHistory, by_task, fingerprint, has_private, numbered
 from export.label import check_known
 from export.labels import PoolLabel, read_pools
 from export.mine import as_float32, mine_reranker, stated_names, stated_plan, write_plan
@@ -151,6 +151,9 @@ class _Build:
         settings, plan = self.settings, self.settings.plan
         names: JsonDict = {role: list(feature_names(role)) for role in ROLES}
         version: JsonDict = {"feature_version": FEATURE_VERSION}
+        # Earlier releases have not left private lines out: what they made of such is made again.
+        private: JsonDict = {"private": "left out"} if has_private(settings.files) else {}
+        read = {**version, **private}
         limits = _bounds(settings.limits or ())
         # Of a local model only its file's name is stated; a hash tells that it has moved.
         names_of = stated_names(llm.name for llm in plan.llms)
@@ -160,28 +163,29 @@ class _Build:
         return [
             Stage(
                 "onnx", self._onnx, (ENCODER_FILE, TOKENIZER_FILE, CARD_FILE), self._model_files,
-                parameters={"max_tokens": settings.max_tokens, "limits": limits}, version=2,
+                parameters={"max_tokens": settings.max_tokens, "limits": limits, **private},
+                version=2,
             ),
             Stage(
                 "mine", self._mine, (RERANKER_FILE, PLAN_FILE), self._data_files, ("onnx",),
-                parameters={**asked, "features": names["reranker"], **version},
+                parameters={**asked, "features": names["reranker"], **read},
                 version=2,
             ),
             Stage(
                 "label", self.asking.run, (POOLS_FILE, RECORDS_FILE, REPORT_FILE),
-                self._data_files, ("onnx", "mine"), version, version=2,
+                self._data_files, ("onnx", "mine"), read, version=2,
                 grown=self.asking.answers, open_ends=self.asking.unanswered,
             ),
             Stage(
                 "train", self._train, (MAPS_FILE, FEATURES_FILE, CLOSED_FILE, QUALITY_FILE),
                 self._data_files,
-                ("onnx", "mine", "label"), {"seed": plan.seed, "features": names, **version},
+                ("onnx", "mine", "label"), {"seed": plan.seed, "features": names, **read},
                 version=5,
             ),
             Stage(
                 "agree", self._agree, (AGREEMENT_FILE, SAMPLE_FILE), self._model_files,
                 ("onnx", "label", "train"),
-                {"seed": plan.seed, "limits": _bounds(settings.agreement or ()), **version},
+                {"seed": plan.seed, "limits": _bounds(settings.agreement or ()), **read},
                 version=2,
             ),
             Stage(

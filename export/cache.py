@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import copy
 import gzip
-import io
 import json
 import os
 import re
+import time
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from export.lines import write_packed
 from hydra_edge.config import load_config
 from hydra_edge.errors import BackendError, ConfigError, ContextLengthError, HydraError
 from hydra_edge.llm import LLM
@@ -131,12 +132,7 @@ def pack_answers(path: Path) -> int:
     while True:
         size = path.stat().st_size if path.exists() else 0
         rows = answer_rows(path)
-        content = io.BytesIO()
-        with gzip.GzipFile(filename="", fileobj=content, mode="wb", mtime=0) as stream:
-            stream.write("".join(f"{line}\n" for line in rows.values()).encode("utf-8"))
-        temporary = path.with_name(f".{path.name}.tmp")
-        temporary.write_bytes(content.getvalue())
-        temporary.replace(_packed(path))
+        write_packed(_packed(path), rows.values())
         if not path.exists():
             return len(rows)
         if path.stat().st_size == size:
@@ -157,6 +153,21 @@ def _asked(
     return [replace(answer, text=find_member(answer.text, choices) or "") for answer in said]
 
 
+@dataclass(slots=True)
+class Spent:
+    """What answers that were not kept have cost, as far as the LLM tells.
+
+    A remote API is sent a prompt in several ``requests``: one for the greedy answer, one more for
+    all the others or one for each. ``seconds`` are those that were waited for it.
+    """
+
+    prompts: int = 0
+    requests: int = 0
+    prompt_tokens: int = 0
+    answer_tokens: int = 0
+    seconds: float = 0.0
+
+
 class CachedLLM:
     """Answers from a file first, from the inner LLM second (and then into the file).
 
@@ -172,13 +183,12 @@ class CachedLLM:
         The model's name, needed only where ``inner`` is None.
     """
 
-    is_remote = False
-
     def __init__(self, inner: LLM | None, path: Path, *, name: str = "") -> None:
         self.inner = inner
         self.path = path
         self.name = inner.name if inner is not None else name
         self.asked = 0
+        self.spent = Spent()
         self.answers: dict[str, list[Completion]] = {}
         self.too_long: set[str] = set()  # prompts that did not fit: a replay must cut them too
         packed = _packed(path)
@@ -202,6 +212,11 @@ class CachedLLM:
             Completion(c[0], greedy=i == 0 and row["g"], tokens=c[1], logprob=c[2])
             for i, c in enumerate(row["c"])
         ]
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether a prompt leaves this machine; none does where nobody is asked."""
+        return self.inner is not None and self.inner.is_remote
 
     def replay(self) -> CachedLLM:
         """Return the same answers without the model: what is missing is never asked for."""
@@ -274,6 +289,7 @@ class CachedLLM:
                     f"No answer of {self.name} to this prompt in {self.path}. Expected it to be "
                     "cached; run once with the model itself."
                 )
+            started = time.monotonic()
             try:
                 completions = _asked(
                     self.inner, prompt, n=n, temperature=temperature, max_tokens=max_tokens,
@@ -282,9 +298,22 @@ class CachedLLM:
             except ContextLengthError:
                 self._append({"k": key, "x": True})
                 raise
+            finally:
+                self._count(self.inner, time.monotonic() - started)
             self.asked += 1
+            self.spent.prompts += 1
+            self.spent.prompt_tokens += sum(c.prompt_tokens for c in completions)
+            self.spent.answer_tokens += sum(c.tokens for c in completions)
             self._append(self._row(key, completions))
         return self.answers[key]
+
+    def _count(self, inner: LLM, seconds: float) -> None:
+        """Note that an LLM was asked, with whatever outcome; what is no API is asked at once."""
+        self.spent.seconds += seconds
+        if isinstance(inner, OpenAIApi):
+            self.spent.requests = inner.requests
+        else:
+            self.spent.requests += 1
 
     @staticmethod
     def _row(key: str, completions: Sequence[Completion]) -> JsonDict:

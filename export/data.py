@@ -73,44 +73,19 @@ def read_users(paths: Sequence[Path]) -> list[UserHistory]:
     only records of smaller ``seq``. A warning says of how many users the order is in doubt, and
     why: later records could be shown to earlier queries. Lines with a blank input or output are
     left out, with a warning: a device takes no such record. So are lines that are there already, as
-    where files overlap: a query would find its twin in its past.
+    where files overlap: a query would find its twin in its past. And so are lines that are marked
+    private, and what the same user says in other lines word for word: an LLM that is asked about
+    others may be remote, and a base is for everyone.
 
     Raises
     ------
     HydraError
         If a file cannot be read or is there twice, a line's ``seq`` is no number or its ``time`` no
         moment where it decides, or its id, user, task, input or output no text, or its user or
-        task blank.
+        task blank, or it cannot be told whether it is private.
     """
     check_distinct(paths)
-    of_user: dict[tuple[str, str], list[Row]] = {}
-    blank: list[str] = []
-    repeated: list[str] = []
-    first_in: dict[tuple[str, ...], Path] = {}
-    places = itertools.count()
-    for path in paths:
-        for at, line in read_lines(path):
-            row = Row(line, next(places), at)
-            if not (row.text("input").strip() and row.text("output").strip()):
-                blank.append(at)
-                continue
-            owner = row.name("user"), canonical_name(row.name("task"))
-            marks = row.marks()
-            content = (*owner, *marks, row.text("input"), row.text("output"))
-            # With nothing to tell them apart, one may write the same twice, but not in two files.
-            if content in first_in and (marks or first_in[content] is not path):
-                repeated.append(at)
-                continue
-            first_in.setdefault(content, path)
-            of_user.setdefault(owner, []).append(row)
-    for lines, what in (
-        (blank, "with a blank input or output"),
-        (repeated, "that are there already, word for word,"),
-    ):
-        if lines:
-            warnings.warn(
-                f"{len(lines)} lines {what} are left out; the first is {lines[0]}.", stacklevel=2
-            )
+    of_user = _rows_by_user(paths)
     ordered: dict[tuple[str, str], list[tuple[float, Row]]] = {}
     doubtful: dict[str, set[str]] = {}
     for user, task in sorted(of_user):
@@ -137,6 +112,71 @@ def read_users(paths: Sequence[Path]) -> list[UserHistory]:
         )
         for (user, task), lines in ordered.items()
     ]  # fmt: skip
+
+
+def _rows_by_user(paths: Sequence[Path]) -> dict[tuple[str, str], list[Row]]:
+    """Return the lines that are taken, by user and task; a warning tells of those that are not."""
+    kept: list[Row] = []
+    hidden: set[tuple[str, ...]] = set()
+    private: list[str] = []
+    blank: list[str] = []
+    repeated: list[str] = []
+    first_in: dict[tuple[str, ...], Path] = {}
+    places = itertools.count()
+    for path in paths:
+        for at, line in read_lines(path):
+            row = Row(line, next(places), at)
+            if row.private():
+                private.append(at)
+                hidden.add(_said(row))
+                continue
+            if not (row.text("input").strip() and row.text("output").strip()):
+                blank.append(at)
+                continue
+            marks = row.marks()
+            content = (*marks, *_said(row))
+            # With nothing to tell them apart, one may write the same twice, but not in two files.
+            if content in first_in and (marks or first_in[content] is not path):
+                repeated.append(at)
+                continue
+            first_in.setdefault(content, path)
+            kept.append(row)
+    of_user: dict[tuple[str, str], list[Row]] = {}
+    for row in kept:
+        if _said(row) in hidden:
+            private.append(row.at)
+        else:
+            of_user.setdefault(_owner(row), []).append(row)
+    for lines, what in (
+        (private, "that are marked private, or say what such a line says,"),
+        (blank, "with a blank input or output"),
+        (repeated, "that are there already, word for word,"),
+    ):
+        if lines:
+            warnings.warn(
+                f"{len(lines)} lines {what} are left out; the first is {lines[0]}.", stacklevel=3
+            )
+    return of_user
+
+
+def _owner(row: Row) -> tuple[str, str]:
+    return row.name("user"), canonical_name(row.name("task"))
+
+
+def _said(row: Row) -> tuple[str, ...]:
+    """Return who says what: two lines that do not differ in it are one record to a device."""
+    return (*_owner(row), row.text("input"), row.text("output"))
+
+
+def has_private(paths: Sequence[Path]) -> bool:
+    """Whether a line of these files is left out because it is marked private.
+
+    Raises
+    ------
+    HydraError
+        If a file cannot be read, or it cannot be told of a line.
+    """
+    return any(Row(line, 0, at).private() for path in paths for at, line in read_lines(path))
 
 
 def has_twin(user: UserHistory, position: int) -> bool:

@@ -8,7 +8,6 @@ CPU's 16-bit accumulation saturates. Equal inputs give equal bytes.
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import importlib.util
 import json
@@ -22,6 +21,7 @@ from pathlib import Path
 
 import onnx
 
+from export.data import sha256_of
 from export.fuse import fuse
 from export.quantize import even_out, find_peaks, fix_scales, is_dense, scale_rows
 from hydra_edge.encoder import import_onnxruntime
@@ -106,7 +106,7 @@ def provenance(source: Path) -> JsonDict:
     tools = ("torch", "transformers", "optimum", "optimum-onnx", "onnx", "onnxruntime")
     return {
         **_origin(source),
-        "weights_sha256": _sha256(source / "model.safetensors"),
+        "weights_sha256": sha256_of(source / "model.safetensors"),
         "quantization": "int8 weights per channel in 7 bits, uint8 activations per token, "
         "channels evened out",
         "tools": {name: importlib.metadata.version(name) for name in tools},
@@ -226,8 +226,3 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logging.disable(before)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -8,7 +8,7 @@ query could not have seen. What an answer is worth is judged elsewhere.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 import numpy as np
@@ -21,7 +21,7 @@ from export.priors import engine_for
 from export.shown import Shown
 from hydra_edge.bundle import Bundle
 from hydra_edge.buying import MAX_FAILURES
-from hydra_edge.candidates import Sampling, complete_within_context
+from hydra_edge.candidates import Draw, Sampling, complete_within_context
 from hydra_edge.encoder import TextEncoder
 from hydra_edge.engine import Engine
 from hydra_edge.errors import BackendError, BundleError, ContextLengthError
@@ -235,15 +235,15 @@ def ask_all(llm: CachedLLM, asks: Sequence[Ask], progress: Progress, stage: str)
 
 def _answer(llm: CachedLLM, ask: Ask) -> Answered | None:
     """Ask, or replay, a prompt and where it shows records the query alone; None without room."""
-    how = {"temperature": ask.sampling.temperature, "max_tokens": ask.prompt.task.max_tokens}
+    draw = Draw(ask.sampling.n, ask.sampling.temperature, ask.prompt.task.max_tokens)
     try:
-        asked, completions = complete_within_context(llm, ask.prompt, n=ask.sampling.n, **how)
+        asked, completions = complete_within_context(llm, ask.prompt, draw)
     except ContextLengthError:
         return None
     plain: list[Completion] = []
-    if ask.sampling.n > 1 and ask.prompt.task.kind == "text" and ask.prompt.shots:
+    if draw.n > 1 and ask.prompt.task.kind == "text" and ask.prompt.shots:
         alone = ask.prompt.without_shots()
-        _, plain = complete_within_context(llm, alone, n=ZERO_SHOT, **how)
+        _, plain = complete_within_context(llm, alone, replace(draw, n=ZERO_SHOT))
     return Answered(asked, completions, plain)
 
 

@@ -7,7 +7,6 @@ answers as they came; what they are worth is judged by whoever has the records.
 from __future__ import annotations
 
 import gzip
-import io
 import json
 import zlib
 from collections.abc import Iterator, Sequence
@@ -15,6 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from export.lines import write_packed
 from hydra_edge.errors import BundleError
 from hydra_edge.types import Completion, JsonDict
 
@@ -67,13 +67,8 @@ def _without_bill(fields: list[tuple[str, Any]]) -> JsonDict:
 
 def write_labels(path: Path, labels: Sequence[PoolLabel] | Sequence[RecordLabel]) -> None:
     """Write labels as packed lines; equal labels give equal bytes."""
-    content = io.BytesIO()
-    with gzip.GzipFile(filename="", fileobj=content, mode="wb", mtime=0) as stream:
-        for label in labels:
-            row = asdict(label, dict_factory=_without_bill)
-            line = json.dumps(row, ensure_ascii=False, separators=(",", ":"))
-            stream.write(f"{line}\n".encode("utf-8", "surrogatepass"))
-    path.write_bytes(content.getvalue())
+    rows = (asdict(label, dict_factory=_without_bill) for label in labels)
+    write_packed(path, (json.dumps(row, ensure_ascii=False, separators=(",", ":")) for row in rows))
 
 
 def read_pools(path: Path) -> list[PoolLabel]:

@@ -8,12 +8,12 @@ by id only.
 from __future__ import annotations
 
 import gzip
-import io
 import json
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
+from export.lines import write_packed
 from hydra_edge.errors import HydraError
 
 SHOWN_FILE = "shown.jsonl.gz"
@@ -49,13 +49,12 @@ def add_shown(folder: Path, shown: Shown) -> None:
     known = read_shown(folder)
     if all(known.get(question) == ids for question, ids in shown.items()):
         return
-    content = io.BytesIO()
-    with gzip.GzipFile(filename="", fileobj=content, mode="wb", mtime=0) as stream:
-        for (task, user, query), ids in sorted({**known, **shown}.items()):
-            row = {"task": task, "user": user, "query": query, "shown": ids}
-            line = json.dumps(row, ensure_ascii=False, separators=(",", ":"))
-            stream.write(f"{line}\n".encode("utf-8", "surrogatepass"))  # an id may be any text
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f".{SHOWN_FILE}.tmp"
-    temporary.write_bytes(content.getvalue())
-    temporary.replace(folder / SHOWN_FILE)
+    rows = (
+        {"task": task, "user": user, "query": query, "shown": ids}
+        for (task, user, query), ids in sorted({**known, **shown}.items())
+    )
+    write_packed(
+        folder / SHOWN_FILE,
+        (json.dumps(row, ensure_ascii=False, separators=(",", ":")) for row in rows),
+    )

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from hydra_edge.bundle import Bundle
 from hydra_edge.encoder import TextEncoder
+from hydra_edge.privatefiles import replacing_path
 from hydra_edge.types import Float2d, Progress, text_hash
 
 SAVE_EVERY = 8192  # new texts, about a minute of computing: what a crash can cost at most
@@ -84,16 +85,14 @@ class RememberingEncoder:
         if not self._unsaved:
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.path.with_name(f".{self.path.name}.tmp")
         keys = sorted(self._known)
-        with temporary.open("wb") as stream:
+        with replacing_path(self.path) as new, new.open("wb") as stream:
             np.savez(
                 stream,
                 key=np.array(self.key),
                 hashes=np.frombuffer(b"".join(keys), dtype=np.uint8).reshape(-1, 32),
                 vectors=np.stack([self._known[k] for k in keys]),
             )
-        temporary.replace(self.path)
         self._unsaved = 0
 
 

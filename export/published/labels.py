@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from export.data import LEAST_EARLIER, LeakError, UserHistory
 from export.label import SAMPLING
-from hydra_edge.candidates import Sampling, complete_within_context
+from hydra_edge.candidates import Draw, complete_within_context
 from hydra_edge.llm import LLM
 from hydra_edge.prompt import build_prompt
 from hydra_edge.retrieval import LexicalIndex, OkapiIndex
@@ -160,14 +160,13 @@ def label_records(
     check_known(user, edge, queries)
     pairs: list[Pair] = []
     calls = tokens = 0
+    greedy = Draw(1, 0.0, task.max_tokens)
     for query in queries:
         record = user.records[query.position]
         tried: list[tuple[Record, float]] = []
         for i in query.listed:
             prompt = build_prompt(task, record.input, [user.records[i]])
-            asked, completions = complete_within_context(
-                llm, prompt, n=1, temperature=0.0, max_tokens=task.max_tokens
-            )
+            asked, completions = complete_within_context(llm, prompt, greedy)
             calls += 1
             tokens += completions[0].tokens
             if asked.shots:
@@ -196,8 +195,6 @@ def label_pools(
     user: UserHistory,
     edge: int,
     queries: Sequence[PseudoQuery],
-    *,
-    sampling: Sampling = SAMPLING,
 ) -> Labelled:
     """Label pairs for the adapter: a sample is a positive if it is what the user wrote.
 
@@ -208,13 +205,12 @@ def label_pools(
     check_known(user, edge, queries)
     pairs: list[Pair] = []
     calls = tokens = 0
+    draw = Draw(SAMPLING.n, SAMPLING.temperature, task.max_tokens)
     for query in queries:
         record = user.records[query.position]
-        shown = [user.records[i] for i in query.listed[: sampling.shown]]
-        _, completions = complete_within_context(
-            llm, build_prompt(task, record.input, shown), n=sampling.n,
-            temperature=sampling.temperature, max_tokens=task.max_tokens,
-        )  # fmt: skip
+        shown = [user.records[i] for i in query.listed[: SAMPLING.shown]]
+        prompt = build_prompt(task, record.input, shown)
+        _, completions = complete_within_context(llm, prompt, draw)
         calls += len(completions)
         tokens += sum(c.tokens for c in completions)
         texts = [c.text.strip() for c in completions if c.text.strip()]

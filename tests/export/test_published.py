@@ -346,11 +346,14 @@ def test_build_refuses_unknown_tasks_short_histories_and_foreign_folders(
 
 
 def test_fitting_a_new_user_changes_their_heads_only(
-    made: Path, scripted: Callable[..., object]
+    made: Path, scripted: Callable[..., object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from bench.case import Subject
+    from bench.published import OurCost
     from hydra_edge.tasks import BUILTIN
 
+    ours = OurCost(0.0, 0.0, 1, 1)  # needs a device's engine, and is measured elsewhere
+    monkeypatch.setattr("bench.published.our_cost", lambda _subject: ours)
     records = tuple(
         Record(f"walk to the {PLACES[i % 6]} {i}", f"{COLOURS[i % 4]} title", "paper_title",
                f"new-{i}", float(i))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -200,3 +202,32 @@ def test_answer_with_half_an_emoji_is_kept_as_it_came(
     assert CachedLLM(None, path, name="scripted").complete(PROMPT, n=2) == first
     CachedLLM(scripted(lambda _p, _n: ["schön"]), path).complete(PROMPT, seed=1)
     assert "schön" in path.read_text(encoding="utf-8"), "other answers are written as before"
+
+
+@pytest.mark.parametrize("remote", [False, True])
+def test_cached_llm_is_remote_as_its_inner_one_and_its_replay_is_not(
+    tmp_path: Path, scripted: Callable[..., object], remote: bool
+) -> None:
+    inner = scripted(lambda _p, n: ["answer"] * n, is_remote=remote)
+    llm = CachedLLM(inner, tmp_path / "cache.jsonl")
+    assert llm.is_remote is remote
+    assert not llm.replay().is_remote, "nothing leaves this machine"
+
+
+def test_cached_llm_counts_what_was_asked_anew_and_what_failed(tmp_path: Path) -> None:
+    class Narrow:
+        name, is_remote = "narrow", False
+
+        def complete(self, prompt: Prompt, *, n: int = 1, **_options: object) -> list[Completion]:
+            if prompt.query == "too long":
+                raise ContextLengthError("no room")
+            answers = [Completion("yes", tokens=2) for _ in range(n)]
+            return [replace(answers[0], greedy=True, prompt_tokens=7), *answers[1:]]
+
+    llm = CachedLLM(Narrow(), tmp_path / "cache.jsonl")
+    for query in ("a query", "too long", "a query"):
+        with suppress(ContextLengthError):
+            llm.complete(build_prompt(BUILTIN["paper_title"], query, []), n=3)
+    spent = llm.spent
+    assert (spent.prompts, spent.requests) == (1, 2)
+    assert (spent.prompt_tokens, spent.answer_tokens) == (7, 6)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from export.data import by_task, fingerprint, has_twin, read_users, sample_users
+from export.data import by_task, fingerprint, has_private, has_twin, read_users, sample_users
 from hydra_edge.errors import HydraError
 
 
@@ -232,6 +232,46 @@ def test_read_users_leaves_out_blank_answers_and_says_so(tmp_path: Path) -> None
     with pytest.warns(UserWarning, match=r"2 lines with a blank .* first is a\.jsonl, line 2"):
         (user,) = read_users([write(tmp_path / "a.jsonl", rows)])
     assert len(user.records) == 3
+
+
+def test_read_users_leaves_out_what_is_private_and_says_how_much(tmp_path: Path) -> None:
+    rows = [row | {"private": i in (1, 4)} for i, row in enumerate(lines("u", 6))]
+    path = write(tmp_path / "a.jsonl", rows)
+    with pytest.warns(UserWarning, match=r"^2 lines that are marked private.* a\.jsonl, line 2"):
+        (user,) = read_users([path])
+    assert [r.id for r in user.records] == ["u-0", "u-2", "u-3", "u-5"]
+    assert has_private([path])
+
+
+def test_read_users_leaves_out_every_line_that_says_what_a_private_one_says(tmp_path: Path) -> None:
+    rows = lines("u", 4)
+    # Exported before it was marked, under another id; the same words of another user are theirs.
+    before = write(tmp_path / "a.jsonl", [*rows, rows[2] | {"id": "again", "seq": 9}])
+    marked = write(
+        tmp_path / "b.jsonl", [rows[2] | {"private": True}, rows[2] | {"user": "v", "id": "v-0"}]
+    )
+    with pytest.warns(UserWarning, match=r"^3 lines that are marked private, or say what"):
+        users = read_users([before, marked])
+    assert [[r.id for r in user.records] for user in users] == [["u-0", "u-1", "u-3"], ["v-0"]]
+
+
+@pytest.mark.parametrize("value", ["maybe", 2, 1.0, [True]])
+def test_read_users_that_cannot_tell_what_is_private_is_refused(
+    tmp_path: Path, value: object
+) -> None:
+    rows = [row | {"private": value if i == 1 else None} for i, row in enumerate(lines("u", 3))]
+    path = write(tmp_path / "a.jsonl", rows)
+    for read in (read_users, has_private):
+        with pytest.raises(HydraError, match=r"^a\.jsonl, line 2: private is .*expected true or"):
+            read([path])
+
+
+@pytest.mark.parametrize("value", [False, None, "no", 0])
+def test_read_users_takes_what_is_said_not_to_be_private(tmp_path: Path, value: object) -> None:
+    path = write(tmp_path / "a.jsonl", [row | {"private": value} for row in lines("u", 3)])
+    (user,) = read_users([path])
+    assert len(user.records) == 3
+    assert not has_private([path])
 
 
 @pytest.mark.parametrize(
