@@ -30,6 +30,7 @@ class Config:
     candidates: int = 8
     records: int = 4
     temperature: float = 0.8
+    reasoning_effort: str = ""  # sent to a remote LLM as it is; empty: nothing is
     early_stop: bool = True  # ask no more of a closed set once the answer cannot change
     timeout_s: float = 60.0
     threads: int = 0  # 0: chosen for the machine

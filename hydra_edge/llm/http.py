@@ -155,6 +155,7 @@ class ApiClient:
         self._new_lane = lane
         self._turn = threading.Lock()
         self._closed = False
+        self.posted = 0  # requests that were sent with a body, again after a failure included
         self._idle = [lane()]
         self._running: set[Exchange] = set()
 
@@ -330,6 +331,7 @@ class ApiClient:
         )  # fmt: skip
         with self._turn:
             self._running.add(exchange)
+            self.posted += method == "POST"
         try:
             exchange.start()
             # Each read has a limit of its own, which a server that drips bytes never meets.

@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from hydra_edge.errors import ConfigError
-from hydra_edge.privatefiles import make_private_dir, remove_left_over
+from hydra_edge.privatefiles import make_private_dir, remove_left_over, replacing
 
 CAP_BYTES = 64 << 20  # of one folder; SmolLM2 takes 1.5 MB for 64 tokens, Gemma 3 270M 1.2 MB
 _MAGIC = b"hydra-edge kv 1\n"
@@ -62,17 +62,11 @@ class KeptStates:
     def write(self, tokens: Sequence[int], state: bytes) -> None:
         """Keep a state; where the disk refuses, nothing is kept and nothing is lost."""
         path = self._path(tokens)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         with suppress(OSError, ConfigError):
             make_private_dir(self._folder)
             remove_left_over(path, like=f"*{_SUFFIX}")
-            try:
-                descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-                with os.fdopen(descriptor, "wb") as stream:
-                    stream.write(_MAGIC + hashlib.sha256(state).digest() + state)
-                temporary.replace(path)
-            finally:
-                temporary.unlink(missing_ok=True)
+            with replacing(path) as stream:
+                stream.write(_MAGIC + hashlib.sha256(state).digest() + state)
             self._shrink()
 
     def _path(self, tokens: Iterable[int]) -> Path:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import stat
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -17,7 +16,7 @@ from typing import Any
 
 from hydra_edge.errors import ConfigError
 from hydra_edge.paths import Paths
-from hydra_edge.privatefiles import changing, write_private
+from hydra_edge.privatefiles import changing, read_private, write_private
 from hydra_edge.variables import ENV_PREFIX
 
 _SERVICE = "hydra-edge"
@@ -188,15 +187,10 @@ def _read(paths: Paths) -> dict[str, str]:
     """Read the file: each key, or for those in the keyring that they are there."""
     path = paths.keys_file
     try:
-        mode = path.stat().st_mode
-        if os.name == "posix" and mode & (stat.S_IRWXG | stat.S_IRWXO):
-            raise ConfigError(
-                f"Keys file {path} can be read by others: its mode is {stat.S_IMODE(mode):04o}; "
-                f"expected 0600. Run: chmod 600 {path}"
-            )
-        keys: Any = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
+        text = read_private(path, name=f"Keys file {path}", remedy=f"Run: chmod 600 {path}")
+        if text is None:
+            return {}
+        keys: Any = json.loads(text)
     except OSError as err:
         raise ConfigError(f"Keys file {path} cannot be read: {err.strerror or err}.") from err
     except (ValueError, RecursionError):

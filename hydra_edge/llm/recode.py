@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import ctypes
 import os
-import secrets
-from contextlib import suppress
 from pathlib import Path
 
 from hydra_edge.errors import BackendError
 from hydra_edge.llm.gguf import check_gguf
 from hydra_edge.llm.native import import_llama_cpp
-from hydra_edge.privatefiles import make_private_dir, remove_left_over
+from hydra_edge.privatefiles import make_private_dir, remove_left_over, replacing_path
 
 
 def recode_q8(source: Path, folder: Path) -> Path:
@@ -33,8 +31,6 @@ def recode_q8(source: Path, folder: Path) -> Path:
     # The name says what it was made from: another release of the model is another copy.
     whole = folder / f"{source.stem}-{source.stat().st_size}.q8_0.gguf"
     remove_left_over(whole)
-    # Of this call alone: threads, and processes in containers, may share a number and a cache.
-    temporary = whole.with_name(f".{whole.name}.{secrets.token_hex(6)}.tmp")
     try:
         if whole.is_file():
             return whole
@@ -43,22 +39,19 @@ def recode_q8(source: Path, folder: Path) -> Path:
         params = lib.llama_model_quantize_default_params()
         params.ftype = lib.LLAMA_FTYPE_MOSTLY_Q8_0
         params.allow_requantize = True
-        status = lib.llama_model_quantize(
-            os.fsencode(source), os.fsencode(temporary), ctypes.byref(params)
-        )
-        if status != 0:
-            raise BackendError(
-                f"Model {source.name} cannot be recoded in {folder}: got status {status}; expected "
-                f"0. Free {2 * source.stat().st_size / 1e6:.0f} MB there, or reinstall the model."
+        with replacing_path(whole, once=True) as new:  # another may be faster, and reading it
+            status = lib.llama_model_quantize(
+                os.fsencode(source), os.fsencode(new), ctypes.byref(params)
             )
-        if not whole.is_file():  # else another was faster, and may be reading it
-            temporary.replace(whole)
+            if status != 0:
+                raise BackendError(
+                    f"Model {source.name} cannot be recoded in {folder}: got status {status}; "
+                    f"expected 0. Free {2 * source.stat().st_size / 1e6:.0f} MB there, or "
+                    "reinstall the model."
+                )
     except OSError as err:
         raise BackendError(
             f"Model {source.name} cannot be recoded in {folder}: {err.strerror or err}. Expected "
             f"{2 * source.stat().st_size / 1e6:.0f} MB of room. Free some."
         ) from err
-    finally:
-        with suppress(OSError):  # where no folder could be made, there is nothing to remove
-            temporary.unlink(missing_ok=True)
     return whole

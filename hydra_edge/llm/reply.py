@@ -7,12 +7,15 @@ a crash. Sends nothing and keeps nothing.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from hydra_edge.errors import BackendError
+from hydra_edge.llm.firstline import chat_answer
 from hydra_edge.llm.text import AnswerText, well_formed
+from hydra_edge.prompt import Prompt
 from hydra_edge.types import Completion, JsonDict
 
 _MAX_LINE_BYTES = 1 << 20  # of a streamed reply
@@ -22,7 +25,13 @@ _THOUGHT_PARTS = ("thinking", "redacted_thinking", "reasoning")
 _THOUGHT_FIELDS = ("reasoning_content", "reasoning")
 # Other words for an answer that came to its limit, and for one that is not whole.
 _FULL = frozenset({"length", "max_tokens", "MAX_TOKENS"})
-_BROKEN = frozenset({"error", "content_filter", "insufficient_system_resource", "abort"})
+_BROKEN = frozenset({"error", "insufficient_system_resource", "abort"})
+_FILTERED = "content_filter"  # Google's goes on: "content_filter: PROHIBITED_CONTENT"
+_TOOLS = frozenset({"tool_calls", "function_call"})
+# The end of a thought whose beginning was in the prompt: all before it is thought, too. In the
+# middle of a line it may be what an answer is about.
+_LONE_END = re.compile(r"(?:(?!<think>).)*?</think>[ \t]*(?:\n|$)", re.DOTALL)
+_MOST_REFUSAL = 400  # characters that are kept of what a model says in place of an answer
 
 
 class ReportedError(BackendError):
@@ -33,19 +42,58 @@ class ReportedError(BackendError):
         self.said = said
 
 
+@dataclass(slots=True)
+class Silence:
+    """Why there is no text, as far as a reply says.
+
+    ``refusal`` is the model's own words, ``filtered`` how the API says that a filter ended it.
+    """
+
+    refusal: str = ""
+    filtered: str = ""
+    tools: bool = False
+
+    def hear(self, choice: Any, where: str) -> None:
+        """Take in a choice, or a piece of one."""
+        if not isinstance(choice, dict):
+            return
+        message = _inner(choice, where)
+        refusal, reason = message.get("refusal"), _reason(choice)
+        if isinstance(refusal, str):
+            self.refusal = (self.refusal + well_formed(refusal))[:_MOST_REFUSAL]
+        if reason.startswith(_FILTERED):
+            self.filtered = well_formed(reason)
+        called = message.get("tool_calls") or message.get("function_call")
+        self.tools = self.tools or bool(called) or reason in _TOOLS
+
+
 @dataclass(frozen=True, slots=True)
 class Reply:
     """What came of one request: ``offered`` choices, of which some had text.
 
-    ``prompt_tokens`` were billed for it, whatever became of the choices. ``thinks``: of some
-    there was a thought and no answer.
+    ``prompt_tokens`` were billed for it, whatever became of the choices, and ``tokens`` for
+    writing where none had text. ``thinks``: of some there was a thought and no answer;
+    ``ended``: though nothing says that there was no room for one. ``silence`` is of the choices
+    without text.
     """
 
     completions: tuple[Completion, ...] = ()
     offered: int = 0
     prompt_tokens: int = 0
+    tokens: int = 0
     thinks: bool = False
+    ended: bool = False
+    silence: Silence = field(default_factory=Silence)
     error: Exception | None = None
+
+    def after(self, earlier: Reply) -> Reply:
+        """Return this reply, carrying what an earlier one without an answer cost as well."""
+        read = self.prompt_tokens + earlier.prompt_tokens
+        if not self.completions:
+            return replace(self, prompt_tokens=read, tokens=self.tokens + earlier.tokens)
+        first, *others = self.completions
+        first = replace(first, tokens=first.tokens + earlier.tokens)
+        return replace(self, prompt_tokens=read, completions=(first, *others))
 
 
 def parse_object(raw: bytes | str, who: str) -> JsonDict:
@@ -80,9 +128,9 @@ def longest_answer(max_tokens: int) -> int:
 
 
 def read_reply(
-    raw: bytes, who: str, *, n: int, greedy: bool, stop: Sequence[str], max_tokens: int
+    raw: bytes, who: str, prompt: Prompt, *, n: int, greedy: bool, max_tokens: int
 ) -> Reply:
-    """Read up to ``n`` answers from a whole reply; what is far beyond ``max_tokens`` is cut off.
+    """Read up to ``n`` answers to a prompt; what is far beyond ``max_tokens`` is cut off.
 
     Raises
     ------
@@ -98,23 +146,30 @@ def read_reply(
         )
     choices = choices[:n]
     written: list[tuple[str, str]] = []
-    thinks, has_thoughts = False, has_thought(reply)
+    thinks, ended, has_thoughts, silence = False, False, has_thought(reply), Silence()
     for choice in choices:
-        answer = AnswerText(stop, longest=longest_answer(max_tokens))
+        answer = chat_answer(prompt, longest=longest_answer(max_tokens))
         finish = feed_choice(answer, choice, "message")
-        thinks = thinks or answer.thinks
+        thought = answer.thinks
         if text := answer.finish():
             written.append((text, finish))
         else:
-            thinks = thinks or answer.thought or has_thoughts
-    each, rest = divmod(spent(reply, "completion_tokens"), len(choices))
+            thought = thought or answer.thought or has_thoughts
+            silence.hear(choice, "message")
+        thinks = thinks or thought
+        ended = ended or (thought and not text and finish == "stop")
+    tokens = spent(reply, "completion_tokens")
+    each, rest = divmod(tokens, len(choices))
     # The sum is what was spent, also for choices without text and where it does not divide.
     rest += each * (len(choices) - len(written))
     completions = [
         Completion(text, greedy=greedy, tokens=each if i else each + rest, finish=finish)
         for i, (text, finish) in enumerate(written)
     ]
-    return Reply(tuple(completions), len(choices), spent(reply, "prompt_tokens"), thinks)
+    return Reply(
+        tuple(completions), len(choices), spent(reply, "prompt_tokens"),
+        tokens=0 if completions else tokens, thinks=thinks, ended=ended, silence=silence,
+    )  # fmt: skip
 
 
 def read_events(chunks: Iterable[bytes], who: str) -> Iterator[JsonDict]:
@@ -157,15 +212,24 @@ def _reported(event: JsonDict, who: str) -> ReportedError:
     return ReportedError(f"{who} reported an error in the middle of a reply. Try again.", event)
 
 
-def feed_choice(answer: AnswerText, choice: Any, field: str) -> str:
+def _inner(choice: JsonDict, where: str) -> JsonDict:
+    message = choice.get(where)
+    return message if isinstance(message, dict) else {}
+
+
+def _reason(choice: JsonDict) -> str:
+    reason = choice.get("finish_reason")
+    return reason if isinstance(reason, str) else ""
+
+
+def feed_choice(answer: AnswerText, choice: Any, where: str) -> str:
     """Add a choice's text to an answer; return how it ended: stop, length, cut, or "" (not yet).
 
-    ``field`` is ``message`` for whole replies, ``delta`` for streamed ones.
+    ``where`` it is: ``message`` in whole replies, ``delta`` in streamed ones.
     """
     if not isinstance(choice, dict):
         return ""
-    message = choice.get(field)
-    message = message if isinstance(message, dict) else {}
+    message = _inner(choice, where)
     content = message.get("content")
     if isinstance(content, str):
         content = [{"type": "text", "text": content}]
@@ -177,15 +241,17 @@ def feed_choice(answer: AnswerText, choice: Any, field: str) -> str:
         if kind in _THOUGHT_PARTS:
             answer.thought = True
         elif kind == "text" and isinstance(text, str):
+            if where == "message" and (thought := _LONE_END.match(text)):
+                answer.thought, text = True, text[thought.end() :]
             answer.feed(well_formed(text))
     if answer.stopped:
         return "length" if answer.too_long else "stop"
-    reason = choice.get("finish_reason")
+    reason = _reason(choice)
     if reason in _FULL:
         return "length"
-    if reason in _BROKEN or choice.get("error"):
+    if reason in _BROKEN or reason.startswith(_FILTERED) or choice.get("error"):
         return "cut"
-    return "stop" if isinstance(reason, str) or field == "message" else ""
+    return "stop" if reason or where == "message" else ""
 
 
 def spent(reply: JsonDict, what: str) -> int:

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from hydra_edge.errors import ConfigError
+from hydra_edge.llm.names import REMOTE
+from hydra_edge.prompt import Prompt
 from hydra_edge.types import Completion
 
 
@@ -53,3 +55,15 @@ def without_system(messages: Sequence[Mapping[str, str]]) -> list[dict[str, str]
 def repeated(answer: Completion, n: int) -> list[Completion]:
     """Return an answer ``n`` times; it was read for and written once, hence paid for once."""
     return [answer, *[replace(answer, tokens=0, prompt_tokens=0)] * (n - 1)]
+
+
+def read_in_part(name: str, prompt: Prompt, answers: Sequence[Completion]) -> int:
+    """Return how many tokens of a prompt an API says it read, if that cannot be all; else 0.
+
+    Some cut a prompt that does not fit without a word. No word takes less than one token.
+    """
+    if not name.startswith(REMOTE):  # others may count what they had not read before
+        return 0
+    read = max((a.prompt_tokens for a in answers if not a.zero_shot), default=0)
+    words = sum(len(message["content"].split()) for message in prompt.messages())
+    return read if read < words else 0

@@ -24,9 +24,9 @@ class AnswerText:
 
     ``on_text`` is told of each new part as soon as no stop string and no trailing white space
     can still take it back: the parts put together are exactly ``text``. ``thinks`` says that all
-    there is so far is a thought without an end; ``thought`` is set by whoever gets thoughts apart
-    from the text. Behind ``longest`` characters an answer is cut off, where that is given:
-    ``stopped`` and ``too_long``.
+    there is so far is a thought without an end; ``thought`` that there was one, and is also set by
+    whoever gets thoughts apart from the text. Behind ``longest`` characters an answer is cut off,
+    where that is given: ``stopped`` and ``too_long``.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class AnswerText:
             if not end:
                 self._opening = opening[1 - len(_THOUGHT_ENDS) :]  # the end may be cut in two
                 return ""
-            opening, self.thinks = answer, False
+            opening, self.thinks, self.thought = answer, False, True
         self._opening = None
         return opening
 

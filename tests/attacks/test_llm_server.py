@@ -10,7 +10,7 @@ import pytest
 from llm_server import Server, Sleeps, answer, choice, completion, delta, flood, stream
 
 from hydra_edge.answering import Pieces
-from hydra_edge.candidates import complete_within_context
+from hydra_edge.candidates import Callbacks, Draw, complete_within_context
 from hydra_edge.errors import (
     BackendAuthError,
     BackendError,
@@ -22,6 +22,7 @@ from hydra_edge.llm.http import MAX_REPLY_BYTES
 from hydra_edge.llm.openai_api import OpenAIApi
 from hydra_edge.prompt import build_prompt
 from hydra_edge.tasks import BUILTIN
+from hydra_edge.types import Record
 
 KEY = "sk-secret-0123456789"
 PROMPT = build_prompt(BUILTIN["commit_subject"], "the text", [])
@@ -171,19 +172,25 @@ def test_answer_far_beyond_max_tokens_is_cut_off(llm, server, streaming):
 
 @pytest.mark.timeout(60)  # read anew for each line it would take minutes
 @pytest.mark.parametrize("streaming", [False, True])
-def test_answer_of_a_million_lines_is_read_in_one_pass(llm, server, streaming):
-    parts = ["x\n  y", *["\ny" * 100_000] * 10]
+@pytest.mark.parametrize("own", [False, True], ids=["indented as ours", "of a layout of its own"])
+def test_answer_of_half_a_million_lines_is_read_in_one_pass(llm, server, streaming, own):
+    parts = ["x\n  y", *["\n  y" * 50_000] * 10, "\ny" if own else ""]
     server.otherwise = (
         stream(*map(delta, parts)) if streaming else answer(completion("".join(parts)))
     )
     told = []
-    prompt = build_prompt(BUILTIN["email_reply"], "the text", [])
+    shown = Record("a mail", "Hello,\nI agree", task="email_reply", id="r")
+    prompt = build_prompt(BUILTIN["email_reply"], "the text", [shown])
+    pieces = Pieces(told.append)
     _, (out,) = complete_within_context(
-        llm, prompt, n=1, temperature=0.0, max_tokens=1 << 16,
-        on_token=Pieces(told.append) if streaming else None,
+        llm, prompt, Draw(1, 0.0, 1 << 16),
+        Callbacks(on_token=pieces if streaming else None),
     )  # fmt: skip
-    assert out.text == "x" + "\ny" * 1_000_001
-    assert "".join(told) == (out.text if streaming else "")
+    text = "".join(parts)
+    assert out.text == (text if own else text.replace("\n  ", "\n"))
+    if streaming:
+        pieces.finish(out.text)
+        assert "".join(told) == out.text
 
 
 def test_endless_error_body_is_cut_short(llm, server):

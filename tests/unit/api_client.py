@@ -14,6 +14,7 @@ KEY = "sk-secret-0123456789"
 SUBJECT = build_prompt(
     BUILTIN["commit_subject"], "the text", [Record("an earlier text", "An earlier subject")]
 )
+REPLY = build_prompt(BUILTIN["email_reply"], "Does Tuesday work?", [])
 SECTION = build_prompt(BUILTIN["news_category"], "the text", [])
 SECTIONS = BUILTIN["news_category"].labels
 

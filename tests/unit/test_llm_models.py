@@ -17,7 +17,7 @@ from hydra_edge.config import Config, find_paths, save_setting
 from hydra_edge.errors import BackendError, ConfigError, EgressDeniedError, UnknownModelError
 from hydra_edge.llm import available_models, keys, models, open_llm, recode
 from hydra_edge.llm.recode import recode_q8
-from hydra_edge.prompt import Prompt
+from hydra_edge.prompt import Prompt, build_prompt
 from hydra_edge.resources import Resources
 from hydra_edge.store import Store
 from hydra_edge.tasks import BUILTIN
@@ -283,8 +283,11 @@ def test_llm_whose_faster_copy_cannot_be_made_is_opened_as_shipped(site, paths, 
 
 def test_remote_is_opened_with_settings_and_key(paths):
     keys.set_key("openai", "sk-stored", paths)
-    llm = open_llm("openai:m", Config(base_url="https://api.example/v1"), paths)
+    config = Config(base_url="https://api.example/v1", reasoning_effort="low")
+    llm = open_llm("openai:m", config, paths)
     assert (llm.name, llm.is_remote) == ("openai:m@api.example", True)
+    prompt = build_prompt(BUILTIN["commit_subject"], "the text", [])
+    assert '"reasoning_effort": "low"' in llm.render(prompt)
     assert "sk-stored" not in repr(llm)
     llm.close()
 

@@ -23,7 +23,7 @@ def test_render_is_the_first_request_byte_for_byte(llm, server):
     assert first.path == "/v1/chat/completions"
     assert first.headers["authorization"] == f"Bearer {KEY}"
     assert first.body["messages"] == SUBJECT.messages()
-    assert first.body["stop"] == ["\n"]
+    assert "stop" not in first.body
 
 
 def test_render_of_a_stream_is_what_is_streamed(llm, server):
@@ -69,6 +69,12 @@ def test_server_that_serves_n_is_asked_twice(llm, server):
     assert [c.greedy for c in out] == [True] + [False] * 4
     assert sorted(seen.body.get("n", 1) for seen in server.seen) == [1, 4]
     assert [c.tokens for c in out] == [3] * 5
+
+
+def test_requests_are_counted_with_those_sent_again(llm, server):
+    server.script += [error(503), answer(completion("an answer"))]
+    llm.complete(SUBJECT)
+    assert llm.requests == len(server.seen) == 2
 
 
 def test_server_that_ignores_n_is_asked_for_the_rest_once_and_then_singly(llm, server):

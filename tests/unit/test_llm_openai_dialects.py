@@ -1,11 +1,14 @@
 """Servers that refuse a parameter or a role: they are asked again without, and so from then on."""
 
+import json
+
 import api_client
 import pytest
-from api_client import SUBJECT, texts
-from llm_server import answer, completion, error, sampler
+from api_client import SECTION, SECTIONS, SUBJECT, texts
+from llm_server import answer, completion, delta, error, sampler, stream
 
 from hydra_edge.errors import BackendError, ContextLengthError
+from hydra_edge.llm.openai_api import OpenAIApi
 
 server, sleeps, llm = api_client.server, api_client.sleeps, api_client.llm
 
@@ -27,6 +30,10 @@ def test_parameters_the_model_does_not_take_are_left_out_from_then_on(llm, serve
 
 
 EXTRA = {"type": "extra_forbidden", "loc": ["body", "seed"], "msg": "Extra inputs"}
+NO_SEED = {
+    "detail": [EXTRA | {"input": 0}]
+}  # what Mistral puts into its message, as it is or as text
+SOLD = {"error": {"message": "Unknown parameter: 'seed'.", "code": "unknown_parameter"}}
 GOOGLE = 'Invalid JSON payload received. Unknown name "seed": Cannot find field.'
 
 
@@ -34,6 +41,13 @@ GOOGLE = 'Invalid JSON payload received. Unknown name "seed": Cannot find field.
     "refusal",
     [
         answer({"detail": [EXTRA]}, 422),
+        answer({"object": "error", "message": NO_SEED, "code": None}, 422),
+        answer({"object": "error", "message": json.dumps(NO_SEED), "code": "1000"}, 422),
+        answer({"object": "Error", "message": [EXTRA], "code": 3001}, 422),
+        error(400, json.dumps(NO_SEED)),
+        error(400, "Provider returned error", code=400, metadata={"raw": json.dumps(SOLD)}),
+        error(400, "Provider returned error", metadata={"raw": "Unknown parameter: 'seed'"}),
+        answer({"error": "Model m does not support parameter seed."}, 400),
         answer([{"error": {"code": 400, "message": GOOGLE}}], 400),
         error(400, "'seed' : this model takes none"),
         error(400, "Unrecognized request argument supplied: seed"),
@@ -49,6 +63,92 @@ def test_seed_refused_in_any_words_is_left_out_from_then_on(llm, server, refusal
     for _ in range(2):
         assert texts(llm.complete(SUBJECT, on_token=[].append if streaming else None)) == ["fine"]
     assert ["seed" in seen.body for seen in server.seen] == [True, False, False]
+
+
+def test_usage_of_a_stream_that_is_refused_is_not_asked_for_any_more(llm, server):
+    place = ["body", "stream_options", "include_usage"]
+    refusal = answer({"message": {"detail": [EXTRA | {"loc": place}]}}, 422)
+
+    def act(handler, seen):
+        known = "stream_options" not in seen.body
+        (stream(delta("fine", "stop")) if known else refusal)(handler, seen)
+
+    server.otherwise = act
+    for _ in range(2):
+        assert texts(llm.complete(SUBJECT, on_token=[].append)) == ["fine"]
+    assert len(server.seen) == 3
+
+
+def test_refusal_does_not_repeat_what_was_sent(llm, server):
+    missing = {"type": "missing", "loc": ["body", "x"], "msg": "Field required", "input": "secret"}
+    for body in ({"detail": [missing]}, {"message": {"detail": [missing]}}):
+        server.otherwise = answer(body, 422)
+        with pytest.raises(BackendError, match=r"got 422 \(body\.x: Field required\)"):
+            llm.complete(SUBJECT)
+
+
+def at_least_16(handler, seen):
+    few = seen.body["max_tokens"] < 16
+    refusal = error(400, "Invalid 'max_output_tokens': Expected a value >= 16, but got 8 instead.")
+    (refusal if few else sampler_of_sections)(handler, seen)
+
+
+def sampler_of_sections(handler, seen):
+    answer(completion(*["Travel"] * seen.body.get("n", 1)))(handler, seen)
+
+
+def test_answers_of_a_closed_set_are_asked_for_with_the_room_every_server_grants(llm, server):
+    server.otherwise = at_least_16
+    assert texts(llm.complete(SECTION, n=3, max_tokens=8, choices=SECTIONS)) == ["TRAVEL"] * 3
+    sent = next(seen for seen in server.seen if "n" not in seen.body)
+    assert sent.raw.decode() == llm.render(SECTION, max_tokens=8)
+    server.otherwise = answer(completion("fine"))
+    llm.complete(SUBJECT, max_tokens=8)  # free text ends where it was told to
+    assert server.seen[-1].body["max_tokens"] == 8
+
+
+def test_reasoning_effort_is_sent_as_it_is_where_it_is_known(server):
+    llm = OpenAIApi("m", base_url=server.url, reasoning_effort="low")
+    assert '"reasoning_effort": "low"' in llm.render(SUBJECT)
+    llm.complete(SUBJECT, n=3)
+    llm.complete(SUBJECT, on_token=[].append)
+    assert {seen.body["reasoning_effort"] for seen in server.seen} == {"low"}
+
+    def act(handler, seen):
+        known = "reasoning_effort" not in seen.body
+        refusal = answer({"error": "Model m does not support parameter reasoningEffort."}, 400)
+        (answer(completion("fine")) if known else refusal)(handler, seen)
+
+    server.otherwise = act
+    assert texts(llm.complete(SUBJECT)) == ["fine"]
+    assert "reasoning_effort" not in llm.render(SUBJECT)
+    llm.close()
+
+
+VALUE = "Unsupported value: 'reasoning_effort' does not support 'lots' with this model."
+
+
+@pytest.mark.parametrize(
+    ("refusal", "match"),
+    [
+        (error(400, "reasoning_effort: Input should be 'low' or 'high'"), "Input should be 'low'"),
+        (
+            error(400, VALUE, code="unsupported_value", param="reasoning_effort"),
+            "not support 'lots",
+        ),
+        (
+            error(400, "Invalid reasoning_effort 'lots': not supported by this model. Use low."),
+            "Use low",
+        ),
+    ],
+)
+def test_reasoning_effort_that_cannot_be_is_told(server, refusal, match):
+    llm = OpenAIApi("m", base_url=server.url, reasoning_effort="lots")
+    server.otherwise = refusal
+    with pytest.raises(BackendError, match=match):
+        llm.complete(SUBJECT)
+    assert len(server.seen) == 1
+    llm.close()
 
 
 @pytest.mark.parametrize(
@@ -76,11 +176,11 @@ def test_stop_refused_for_what_it_holds_is_left_out_and_answers_still_end_there(
 
     def act(handler, seen):
         known = "stop" not in seen.body
-        (answer(completion("one\ntwo")) if known else error(400, said))(handler, seen)
+        (answer(completion(f"{SECTIONS[0]}\ntwo")) if known else error(400, said))(handler, seen)
 
     server.otherwise = act
     for _ in range(2):
-        assert texts(llm.complete(SUBJECT)) == ["one"]
+        assert texts(llm.complete(SECTION, choices=SECTIONS)) == [SECTIONS[0]]
     assert ["stop" in seen.body for seen in server.seen] == [True, False, False]
 
 

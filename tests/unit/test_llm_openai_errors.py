@@ -1,12 +1,14 @@
 """An API that fails or refuses: what is tried again, and which error is raised."""
 
+import json
 import re
 
 import api_client
 import pytest
 from api_client import SUBJECT, texts
-from llm_server import answer, error, event, hang, hang_up, one_by_one, reported
+from llm_server import answer, completion, error, event, hang, hang_up, one_by_one, reported
 
+from hydra_edge.candidates import Draw, complete_within_context
 from hydra_edge.errors import (
     BackendAuthError,
     BackendError,
@@ -16,6 +18,9 @@ from hydra_edge.errors import (
     UnknownModelError,
 )
 from hydra_edge.llm.openai_api import OpenAIApi
+from hydra_edge.prompt import build_prompt
+from hydra_edge.tasks import BUILTIN
+from hydra_edge.types import Record
 
 server, sleeps, llm = api_client.server, api_client.sleeps, api_client.llm
 
@@ -57,6 +62,96 @@ def test_error_with_status_200_says_why(llm, server, said, kind, match, streamin
     with pytest.raises(kind, match=match):
         llm.complete(SUBJECT, on_token=[].append if streaming else None)
     assert sum(seen.method == "POST" for seen in server.seen) == 1
+
+
+# ---- prompts that do not fit
+
+
+RAW = {"error": {"message": "This model's maximum context length is 8192 tokens.", "code": 400}}
+TGI = "Input validation error: `inputs` tokens + `max_new_tokens` must be <= 4096."
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        answer({"message": "The input (9 tokens) is longer than the model's context length"}, 400),
+        answer({"message": "Input length (9 tokens) exceeds the maximum allowed length (8)"}, 400),
+        answer({"message": "The decoder prompt is longer than the maximum model length of 8"}, 400),
+        answer({"error": TGI, "error_type": "validation"}, 422),
+        error(422, TGI, http_status_code=422),
+        error(422, "Input validation error: `inputs` must have less than 4096 tokens."),
+        answer([{"error": {"message": "The input token count (9) exceeds the maximum number of "
+                           "tokens allowed (8).", "code": 400}}], 400),
+        answer({"error": "This model's maximum prompt length is 8 but the request has 9"}, 400),
+        error(400, "Invalid request: Your request exceeded model token limit: 8192"),
+        error(400, "<400> InternalError.Algo: Range of input length should be [1, 30720]"),
+        answer({"message": "Input is too long for requested model."}, 400),
+        answer({"message": "too many tokens: total number of tokens in this prompt cannot exceed "
+                "8 - received 9."}, 400),
+        error(400, "the input length exceeds the context length"),
+        error(400, "Your input exceeds the context window of this model."),
+        error(400, "Provider returned error", metadata={"raw": json.dumps(RAW)}),
+        error(400, "Provider returned error", metadata={"raw": "prompt is too long"}),
+    ],
+)  # fmt: skip
+def test_prompt_that_does_not_fit_is_asked_with_fewer_records(llm, server, failure):
+    records = [Record(f"text {i}", f"Subject {i}", id=str(i)) for i in range(3)]
+    prompt = build_prompt(BUILTIN["commit_subject"], "the text", records)
+
+    def act(handler, seen):
+        fits = "text 1" not in seen.raw.decode()
+        (answer(completion("fine")) if fits else failure)(handler, seen)
+
+    server.otherwise = act
+    asked, answers = complete_within_context(llm, prompt, Draw(1, 0.8, 24))
+    assert (asked.record_ids, texts(answers)) == (("0",), ["fine"])
+    assert len(server.seen) == 3
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        error(400, "max_tokens is too large: 9. This model supports at most 8 completion tokens"),
+        answer({"error": "Input validation error: `max_new_tokens` must be <= 192"}, 422),
+        error(429, "Too many tokens: your input is too long for this minute"),
+    ],
+)
+def test_what_shorter_prompts_would_not_help_is_not_taken_for_their_length(llm, server, failure):
+    server.otherwise = failure
+    with pytest.raises(BackendError) as caught:
+        llm.complete(SUBJECT)
+    assert not isinstance(caught.value, ContextLengthError)
+
+
+@pytest.mark.parametrize(
+    ("raw", "match"),
+    [
+        (json.dumps({"error": {"message": "at most 1 image"}}), r"got 400 \(at most 1 image\)"),
+        ("upstream is down", r"got 400 \(Provider returned error: upstream is down\)"),
+        ('{"error": "bro', r'got 400 \(Provider returned error: {"error": "bro\)'),
+        (None, r"got 400 \(Provider returned error\)"),
+    ],
+)
+def test_error_that_wraps_another_says_what_that_says(llm, server, raw, match):
+    server.otherwise = error(400, "Provider returned error", code=400, metadata={"raw": raw})
+    with pytest.raises(BackendError, match=match):
+        llm.complete(SUBJECT)
+
+
+def test_status_of_a_wrapped_error_is_the_outer_one(llm, server, sleeps):
+    raw = json.dumps({"error": {"message": "slow down", "code": "busy"}})
+    server.script.append(answer(reported(code=429, message="no", metadata={"raw": raw})))
+    assert texts(llm.complete(SUBJECT)) == ["an answer"]
+    assert len(sleeps.waited) == 1
+
+
+def test_bodies_within_bodies_are_not_opened_for_ever(llm, server):
+    said = "at the bottom"
+    for _ in range(50):
+        said = json.dumps({"error": {"message": said}}) if len(said) < 20_000 else said
+    server.otherwise = answer(said.encode(), 400)
+    with pytest.raises(BackendError, match="got 400"):
+        llm.complete(SUBJECT)
 
 
 # ---- patience

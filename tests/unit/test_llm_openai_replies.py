@@ -78,7 +78,11 @@ HIDDEN = {"completion_tokens": 24, "completion_tokens_details": {"reasoning_toke
     [
         (completion(""), "wrote nothing"),
         (completion("<think>hm"), "thinks aloud"),
-        (completion("") | {"usage": HIDDEN}, "thinks aloud.*max_tokens in the task's file"),
+        (
+            {"choices": [choice("", "length")], "usage": HIDDEN},
+            "thinks aloud.*max_tokens in the task's file",
+        ),
+        (completion("") | {"usage": HIDDEN}, "thinks aloud.*more room would not help"),
     ],
 )
 def test_refusal_that_was_worked_around_is_not_the_reason_of_an_empty_pool(

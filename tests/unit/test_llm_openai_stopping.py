@@ -4,7 +4,7 @@ import threading
 
 import api_client
 import pytest
-from api_client import SECTION, SECTIONS, SUBJECT, texts
+from api_client import REPLY, SECTION, SECTIONS, SUBJECT, texts
 from llm_server import (
     answer,
     completion,
@@ -89,7 +89,7 @@ def test_stop_in_a_stream_hangs_up(llm, server):
 
     server.otherwise = endless
     told = []
-    out = llm.complete(SUBJECT, on_token=told.append, should_stop=lambda: len(told) >= 3)
+    out = llm.complete(REPLY, on_token=told.append, should_stop=lambda: len(told) >= 3)
     assert out == []
     assert hung_up.wait(30)
 
@@ -120,7 +120,7 @@ def test_stop_in_a_stream_that_stalls_returns_at_once_and_hangs_up(patient, serv
         looks.extend(told)
         return len(looks) > 3  # well after the piece: nothing more comes to ask at
 
-    assert patient.complete(SUBJECT, on_token=told.append, should_stop=later) == []
+    assert patient.complete(REPLY, on_token=told.append, should_stop=later) == []
     assert told == ["A subject"]
     assert server.left.wait(30)
 

@@ -5,7 +5,7 @@ import threading
 
 import api_client
 import pytest
-from api_client import SUBJECT
+from api_client import REPLY, SUBJECT
 from llm_server import (
     answer,
     completion,
@@ -26,7 +26,7 @@ def test_stream_tells_every_piece_and_returns_their_sum(llm, server):
     parts = [": hello\n\n", *map(delta, [" A", " sub", "ject "]), "data:\n\n"]
     parts += ["event: ping\ndata: \n\n", delta(None, "stop")]
     server.otherwise = stream(*parts, "data: [DONE]\n\n")
-    out = llm.complete(SUBJECT, on_token=told.append)
+    out = llm.complete(REPLY, on_token=told.append)
     assert told == ["A", " sub", "ject"]
     assert [(c.text, c.finish, c.greedy) for c in out] == [("A subject", "stop", True)]
 
