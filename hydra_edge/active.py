@@ -15,11 +15,11 @@ import numpy as np
 from hydra_edge.bundle import Bundle
 from hydra_edge.errors import BaseMismatchError, ConfigError, ShapeError
 from hydra_edge.features import FeatureMap
-from hydra_edge.headreport import kind_of, name_of, reason_of
+from hydra_edge.headreport import kind_of, name_of, reason_of, shared_helps
 from hydra_edge.heads import ConditionalLogit, Prior
 from hydra_edge.population import baseline_weight, prior_for, unfitted_switch
 from hydra_edge.tasks import TaskSpec
-from hydra_edge.types import Float1d, Float2d, HeadInfo, HeadState, Int1d
+from hydra_edge.types import Float1d, Float2d, HeadInfo, HeadState, Int1d, Switch
 
 # Why the population's weights serve whoever has none of their own.
 NO_HEAD = "no head of your own yet"
@@ -84,6 +84,17 @@ def outdated(state: HeadState, bundle: Bundle | None, kind: str = "") -> str:
     return ""
 
 
+def without(state: HeadState, unfitted: Switch) -> Switch:
+    """Say what would serve if a stored head of one's own did not, by the evidence it came with.
+
+    ``unfitted`` is what serves whom nothing is known of; it counts where no evidence is told.
+    """
+    helps = shared_helps(state.report)
+    if helps is None:
+        return unfitted
+    return "shared" if helps else "baseline"
+
+
 def is_ahead(state: HeadState, bundle: Bundle, began: float) -> bool:
     """Tell whether another program has stored a head since this one began, with another base.
 
@@ -102,7 +113,8 @@ def idle_notes(*heads: HeadInfo) -> tuple[str, ...]:
 class ActiveHead:
     """The weights in force, ready to score and explain.
 
-    ``posterior`` carries the personal head's uncertainty; None while another serves. ``state`` is
+    ``posterior`` carries the personal head's uncertainty; None while another serves: where it is
+    not sure of an answer of its own, what would serve otherwise has the word. ``state`` is
     the stored head whose switch says which does; None where there is none that may.
     """
 
@@ -138,7 +150,9 @@ class ActiveHead:
             state = None
         posterior = None
         weight = prior.mean.astype(np.float32)
+        otherwise = switch
         if state is not None:
+            otherwise = without(state, switch) if state.switch == "personal" else state.switch
             switch, reason = state.switch, str(reason_of(state.report))
         if switch == "baseline":
             weight = baseline_weight(features.names, role)
@@ -153,6 +167,7 @@ class ActiveHead:
             base_id=bundle.base_id,
             n_queries=0 if state is None else state.n_queries,
             reason=reason,
+            otherwise=otherwise,
         )
         return cls(info, features, weight, posterior, state)
 
@@ -160,12 +175,32 @@ class ActiveHead:
     def shared(cls, bundle: Bundle, task: TaskSpec, features: FeatureMap) -> ActiveHead:
         """Return the population's weights, whether they would serve or not."""
         prior = prior_for(bundle, task, features.role)
-        info = HeadInfo(task.name, features.role, "shared", None, bundle.base_id)
+        info = HeadInfo(
+            task.name, features.role, "shared", None, bundle.base_id, otherwise="shared"
+        )
         return cls(info, features, prior.mean.astype(np.float32), None)
 
     def scores(self, phi: Float2d) -> Float1d:
         """Score scaled features, shape ``(m, d)``, relative to the group's mean: ``(m,)``."""
         return np.asarray((phi - phi.mean(axis=0)) @ self.weight, dtype=np.float32)
+
+    @property
+    def otherwise(self) -> Float1d:
+        """The weights that would serve if a personal head did not: shape ``(d,)``."""
+        if self.posterior is not None and self.info.otherwise == "shared":
+            return self.posterior.prior.mean.astype(np.float32)
+        return baseline_weight(self.features.names, self.info.role)
+
+    def standing(self, phi: Float2d) -> int | None:
+        """Return the row of the answer that stands as a personal head is not sure of a better one.
+
+        None where it is sure, or no personal head serves. ``phi`` has shape ``(m, d)``, scaled.
+        """
+        if self.posterior is None:
+            return None
+        row = int(np.argmax(phi @ self.otherwise))
+        unsure = self.posterior.abstains(phi.astype(np.float64), standing=row)
+        return row if unsure else None
 
     def contributions(self, phi: Float2d, rows: Int1d | None = None) -> list[dict[str, float]]:
         """Split the scores of all or some rows over features, exactly; without those of 0."""

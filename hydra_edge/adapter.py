@@ -14,6 +14,9 @@ from hydra_edge.tasks import TaskSpec, answer_key
 from hydra_edge.types import Candidate, Completion, Float1d, Float2d
 from hydra_edge.utility import utility
 
+# How an answer ended: by itself, at its longest, or broken off.
+_ENDS = ("stop", "length", "cut")
+
 
 def merge(completions: Sequence[Completion], task: TaskSpec) -> tuple[Candidate, ...]:
     """Merge equal answers into candidates with counts; a closed set is always complete.
@@ -36,9 +39,18 @@ def merge(completions: Sequence[Completion], task: TaskSpec) -> tuple[Candidate,
             count=old.count + 1,
             greedy=old.greedy or completion.greedy,
             zero_shot=old.zero_shot or completion.zero_shot,
+            finish=_better_end(old, completion) if task.kind == "text" else old.finish,
             logprob=max(logprobs) if logprobs else None,
         )
     return tuple(merged.values())
+
+
+def _better_end(old: Candidate, completion: Completion) -> str:
+    """Return how the more whole one of equal answers ended; an unknown word is as good as any."""
+    if completion.finish not in _ENDS:
+        return _ENDS[0]
+    ends = [completion.finish, *([old.finish] if old.count else [])]
+    return min(ends, key=_ENDS.index)
 
 
 def pool_features(features: FeatureMap, pool: Pool, history: History) -> Float2d:
@@ -60,7 +72,8 @@ def pool_utilities(pool: Pool, truth: str, task: TaskSpec) -> Float1d:
 class Choice:
     """A scored pool, best first; ``chosen`` is the place of the answer to return.
 
-    ``abstained``: the head preferred another, but not clearly, so the greedy answer stands.
+    ``abstained``: a personal head preferred another, but not clearly, so that the answer stands
+    that would have been given without it.
     """
 
     candidates: tuple[Candidate, ...]
@@ -74,19 +87,20 @@ class Choice:
 
 
 def choose(head: ActiveHead, pool: Pool, history: History) -> Choice:
-    """Score a pool of at least one candidate and choose the answer."""
+    """Score a pool of at least one candidate and choose the answer.
+
+    Where some are whole, the others stand behind them, whatever they score: what breaks off is of
+    less use, and no head knows of it.
+    """
     phi = pool_features(head.features, pool, history)
     scores = head.scores(phi)
     parts = head.contributions(phi)
-    order = np.argsort(-scores, kind="stable").tolist()
+    whole = [i for i, c in enumerate(pool.candidates) if c.finish == _ENDS[0]]
+    whole = whole or list(range(len(pool.candidates)))
+    order = sorted(np.argsort(-scores, kind="stable").tolist(), key=lambda i: i not in whole)
     ranked = tuple(
         replace(pool.candidates[i], score=float(scores[i]), contributions=parts[i]) for i in order
     )
-    greedy = next((i for i, c in enumerate(pool.candidates) if c.greedy), None)
-    abstained = (
-        head.posterior is not None
-        and greedy is not None
-        and head.posterior.abstains(phi.astype(np.float64), greedy=greedy)
-    )
-    chosen = order.index(greedy) if abstained and greedy is not None else 0
-    return Choice(ranked, chosen, abstained)
+    standing = head.standing(phi[whole])
+    chosen = 0 if standing is None else order.index(whole[standing])
+    return Choice(ranked, chosen, abstained=standing is not None)

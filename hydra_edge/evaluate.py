@@ -16,6 +16,7 @@ import numpy as np
 
 from hydra_edge import headreport
 from hydra_edge.heads import (
+    ABSTAIN_Z,
     ConditionalLogit,
     Groups,
     PopulationGain,
@@ -26,7 +27,7 @@ from hydra_edge.heads import (
     posterior_gain,
 )
 from hydra_edge.population import SHARED_CONFIDENCE, PopulationGains, unjudged_switch
-from hydra_edge.types import Double1d, Float1d, Gain, JsonDict, Switch
+from hydra_edge.types import Double1d, Float1d, Gain, Int1d, JsonDict, Switch
 
 CONFIDENCE = 0.8  # one-sided
 # Fewer held-out queries decide nothing: the population's evidence (the shared head) stands, and
@@ -39,7 +40,8 @@ class Verdict:
     """A fitted head, what the gate allows, and the evidence.
 
     ``baseline``, ``shared``, ``personal`` have shape ``(n_groups,)``: the utility each would
-    have had on every query (personal leave-one-out); ``held_out`` the groups judged.
+    have had on every query (personal leave-one-out, and as it would serve); ``held_out`` the
+    groups judged.
     """
 
     head: ConditionalLogit
@@ -56,6 +58,15 @@ class Verdict:
         """Mean utility on the held-out queries of ``baseline``, ``shared`` or ``personal``."""
         values: Double1d = getattr(self, name)[self.held_out]
         return float(values.mean()) if len(values) else None
+
+    def elsewhere(self, groups: Groups) -> tuple[Double1d, Double1d]:
+        """Return what the shared and the personal head would have had on queries never learned.
+
+        Each of shape ``(n_groups,)``; of its own best answers, whether it would be sure or not.
+        """
+        head = self.head
+        shared = top_utility(groups.features @ head.prior.mean, groups, 1)
+        return shared, top_utility(head.scores(groups.features), groups, 1)
 
     def report(self) -> JsonDict:
         """Return the evidence as stored with the head."""
@@ -89,6 +100,32 @@ def top_utility(scores: Double1d, groups: Groups, top: int) -> Double1d:
         best = np.argsort(-scores[start:end], kind="stable")[:top]
         out[g] = groups.utilities[start:end][best].mean()
     return out
+
+
+def _best(scores: Double1d, groups: Groups) -> Int1d:
+    """Return each query's best-scored pair: ``(n_groups,)``."""
+    bounds = itertools.pairwise(groups.offsets.tolist())
+    return np.array([a + int(np.argmax(scores[a:b])) for a, b in bounds], dtype=np.int64)
+
+
+def served_utility(
+    head: ConditionalLogit, scores: Double1d, standing: Double1d, groups: Groups
+) -> Double1d:
+    """Return what each query would have had of a head that lets another's answer stand if unsure.
+
+    Parameters
+    ----------
+    head
+        Says how unsure leads are.
+    scores
+        Shape ``(n_pairs,)``; the head's, of weights that have not seen the query.
+    standing
+        Shape ``(n_pairs,)``; those of the weights that would serve otherwise.
+    """
+    best, kept = _best(scores, groups), _best(standing, groups)
+    stds = head.stds(groups.features[best] - groups.features[kept])
+    sure = scores[best] - scores[kept] > ABSTAIN_Z * stds
+    return groups.utilities[np.where(sure, best, kept)]
 
 
 def _gain(
@@ -146,6 +183,7 @@ def judge(
     *,
     top: int,
     gains: PopulationGains | None = None,
+    abstaining: bool = False,
 ) -> Verdict:
     """Fit a head, choose its prior's strength, and decide what serves.
 
@@ -162,6 +200,9 @@ def judge(
         How many of a query's best pairs count (records shown; 1 for answers).
     gains
         What the base's training users gained; None if it does not say.
+    abstaining
+        Whether the personal head, where it is not sure, lets the answer stand that would be given
+        without it, as one of the adapter's does where it serves (``ActiveHead.standing``).
     """
     n_groups = groups.n_groups
     kept = groups.teaches()
@@ -169,8 +210,10 @@ def judge(
     head = choice.head
     personal_scores = head.scores(groups.features)
     personal_scores[np.repeat(kept, groups.sizes)] = choice.scores
-    baseline_u = top_utility(groups.features @ baseline.astype(np.float64), groups, top)
-    shared_u = top_utility(groups.features @ prior.mean, groups, top)
+    baseline_scores = groups.features @ baseline.astype(np.float64)
+    shared_scores = groups.features @ prior.mean
+    baseline_u = top_utility(baseline_scores, groups, top)
+    shared_u = top_utility(shared_scores, groups, top)
     personal_u = top_utility(personal_scores, groups, top)
     held_out = slice(n_groups // 2, n_groups)
     n = n_groups - n_groups // 2
@@ -182,9 +225,12 @@ def judge(
     known = (
         (None, None) if gains is None else (gains.personal_over_shared, gains.shared_over_baseline)
     )
+    shared = _gain(shared_u[held_out], baseline_u[held_out], known[1], SHARED_CONFIDENCE)
+    if abstaining:
+        standing = shared_scores if shared.low > 0.0 else baseline_scores
+        personal_u = served_utility(head, personal_scores, standing, groups)
     over_shared = _gain(personal_u[held_out], shared_u[held_out], known[0])
     over_baseline = _gain(personal_u[held_out], baseline_u[held_out], None)
-    shared = _gain(shared_u[held_out], baseline_u[held_out], known[1], SHARED_CONFIDENCE)
     collapsed = is_collapsed(personal_scores, groups.offsets)
     switch, reason = _decide(
         over_shared, over_baseline, shared, collapsed=collapsed,

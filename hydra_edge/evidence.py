@@ -310,15 +310,18 @@ def still_answers(
 
 @dataclass(frozen=True, eq=False)
 class AdapterEvidence:
-    """What an adapter's head learns from: stored pools, and after them the choices.
+    """What an adapter's head learns from: stored pools and choices, oldest first.
 
-    ``groups`` are both together, ``pools`` the pools alone. ``outdated`` counts earlier ones that
-    are left out, because the later ones speak against them.
+    ``groups`` are both together, ``pools`` the pools alone, at the places ``of_pool`` among them:
+    ``(n_pools,)``. ``outdated`` counts earlier ones that are left out, because the later ones
+    speak against them; ``left_out`` are the pools among those.
     """
 
     pools: PoolData
     groups: Groups
+    of_pool: Int1d
     outdated: int
+    left_out: PoolData
 
 
 def adapter_evidence(
@@ -359,8 +362,10 @@ def adapter_evidence(
     # Of pools and choices alike, what came first; a record's pool before a choice made then.
     when = np.concatenate([data.moments, [item.moment for item in choices]])
     order = np.argsort(when, kind="stable")
-    outdated = groups.n_groups - choose_span(prior, groups.take(order))
-    if outdated:
-        kept = np.sort(order[outdated:])
-        groups, data = groups.take(kept), data.take(kept[kept < len(data.items)])
-    return AdapterEvidence(data, groups, outdated)
+    groups = groups.take(order)
+    outdated = groups.n_groups - choose_span(prior, groups)
+    gone, kept = order[:outdated], order[outdated:]
+    of_pool = np.flatnonzero(kept < len(data.items))
+    latest = groups.take(np.arange(outdated, groups.n_groups))
+    left_out = data.take(gone[gone < len(data.items)])
+    return AdapterEvidence(data.take(kept[of_pool]), latest, of_pool, outdated, left_out)

@@ -12,8 +12,9 @@ from hydra_edge.evaluate import Verdict
 from hydra_edge.evidence import AdapterEvidence, PoolData
 from hydra_edge.heads import Groups
 from hydra_edge.history import History
+from hydra_edge.reasons import EARLIER, LEFT_OUT
 from hydra_edge.tasks import TaskSpec
-from hydra_edge.types import ReportRow, Role, RoleReport
+from hydra_edge.types import Bool1d, Double1d, ReportRow, Role, RoleReport
 
 ROWS = ("unpersonalized", "prompt-only RAG", "shared head", "my head")
 # With a larger share of answers that a closed set has not, they are no slips.
@@ -69,31 +70,46 @@ def reranker_rows(groups: Groups, verdict: Verdict) -> tuple[ReportRow, ...]:
     )
 
 
-def adapter_rows(data: PoolData, verdict: Verdict) -> tuple[ReportRow, ...]:
-    """Report on answers, on the pseudo-queries that were answered in every way."""
-    n = len(data.items)
+def adapter_rows(evidence: AdapterEvidence, verdict: Verdict) -> tuple[ReportRow, ...]:
+    """Report on answers, on the pseudo-queries that were answered in every way.
+
+    They are those of the half that the head is judged on; earlier ones where that has none, and
+    those that were left out where there are no others.
+    """
+    data, place = evidence.pools, evidence.of_pool
+    if len(place):
+        held = place >= verdict.held_out.start
+        note = "" if held.any() else EARLIER
+        return _rows(data, verdict.shared[place], verdict.personal[place], held, note)
+    if gone := evidence.left_out.items:
+        groups = Groups.stack(gone, dim=evidence.groups.dim)
+        everywhere = np.ones(len(gone), dtype=bool)
+        return _rows(evidence.left_out, *verdict.elsewhere(groups), everywhere, LEFT_OUT)
+    # Choices alone: what was taken says nothing of what else there was.
+    note = "learned from your choices alone, not from answers to your own records"
+    return tuple(ReportRow(name, None, 0, note) for name in ROWS)
+
+
+def _rows(
+    data: PoolData, shared: Double1d, personal: Double1d, held: Bool1d, note: str
+) -> tuple[ReportRow, ...]:
+    """Report on pools, all but ``data`` of shape ``(n_pools,)``; on those held out, if any are."""
     both = np.isfinite(data.zero) & np.isfinite(data.rag)
-    held = np.zeros(n, dtype=bool)
-    held[n // 2 :] = True
-    use = both & held if (both & held).any() else both
-    if not n:  # choices alone: what was taken says nothing of what else there was
-        note = "learned from your choices alone, not from answers to your own records"
-        return tuple(ReportRow(name, None, 0, note) for name in ROWS)
-    if not use.any():
-        note = "not compared with plain answers yet"
-        mine = (
-            ReportRow(ROWS[2], float(verdict.shared[:n][held].mean()), int(held.sum())),
-            ReportRow(ROWS[3], float(verdict.personal[:n][held].mean()), int(held.sum())),
-        )
-        return (ReportRow(ROWS[0], None, 0, note), ReportRow(ROWS[1], None, 0, note), *mine)
-    means = (
-        float(data.zero[use].mean()),
-        float(data.rag[use].mean()),
-        float(verdict.shared[:n][use].mean()),
-        float(verdict.personal[:n][use].mean()),
-    )
+    compared = both.any()
+    of = both if compared else np.ones(len(both), dtype=bool)
+    use = of & held if (of & held).any() else of
     count = int(use.sum())
-    return tuple(ReportRow(name, mean, count) for name, mean in zip(ROWS, means, strict=True))
+    plain = (
+        [ReportRow(name, float(u[use].mean()), count, note)
+         for name, u in zip(ROWS, (data.zero, data.rag), strict=False)]
+        if compared
+        else [ReportRow(name, None, 0, "not compared with plain answers yet") for name in ROWS[:2]]
+    )  # fmt: skip
+    mine = (
+        ReportRow(name, float(u[use].mean()), count, note)
+        for name, u in zip(ROWS[2:], (shared, personal), strict=True)
+    )
+    return (*plain, *mine)
 
 
 def changed_habit(evidence: AdapterEvidence) -> str:

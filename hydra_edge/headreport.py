@@ -72,6 +72,13 @@ def gains_of(report: Mapping[str, Any]) -> JsonDict:
     return {name: report.get(name) for name in (PERSONAL_OVER_SHARED, SHARED_OVER_BASELINE)}
 
 
+def shared_helps(report: Mapping[str, Any]) -> bool | None:
+    """Tell whether the gate would let the shared head serve; None if it is not told."""
+    gain = report.get(SHARED_OVER_BASELINE)
+    low = gain.get("low") if isinstance(gain, dict) else None
+    return low > 0.0 if isinstance(low, int | float) else None
+
+
 def is_imported(report: Mapping[str, Any]) -> bool:
     """Tell whether a head was brought from elsewhere."""
     return bool(report.get(IMPORTED))

@@ -121,7 +121,7 @@ def growth(
     task = history.task
     if role == "reranker":
         found = reranker_evidence(engine, history, shown=shown, progress=progress)
-        groups, top = found.groups, shown
+        groups, top = found.groups, max(1, shown)  # with none shown: by the one it would have
     else:
         model = model_of(engine.store.head(task.name, "adapter"))
         groups, top = adapter_evidence(engine, history, model, progress=progress).groups, 1

@@ -72,6 +72,11 @@ SWITCHES = {
     "personal": "{whose} own head",
 }
 
+# Of rows of a fit's table that are not of the queries its head is judged on.
+EARLIER = "on earlier records; the head is judged on your latest choices"
+LEFT_OUT = "on earlier records, which your later choices contradict"
+BEFORE_CHOICES = (EARLIER, LEFT_OUT)
+
 
 def in_words(feature: str, role: str) -> str:
     """Say what a feature means; one learned by the base says so."""
@@ -100,6 +105,12 @@ def reasons(contributions: Mapping[str, float], role: str, count: int = 3) -> st
 def serving(switch: Switch, whose: str) -> str:
     """Say what serves; ``whose`` is ``your`` to the user, ``the user's`` to anybody else."""
     return SWITCHES[switch].format(whose=whose)
+
+
+def too_close(head: HeadInfo) -> str:
+    """Say whose answer was kept where a personal head was not sure of a better one."""
+    kept = "the shared head's" if head.otherwise == "shared" else "the LLM's first"
+    return f"Too close to call: {kept} choice was kept."
 
 
 def head_line(head: HeadInfo, whose: str) -> str:

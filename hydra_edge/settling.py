@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hydra_edge.active import ActiveHead
 from hydra_edge.adapter import merge, pool_features
@@ -42,29 +43,38 @@ def is_settled(
     -------
     bool
         False also where it cannot be told: before the greedy answer is there, with
-        log-probabilities, or where the head might prefer the greedy answer to its own best.
+        log-probabilities, or where a personal head might let another answer stand than its best.
     """
     if any(c.logprob is not None for c in heard):
         return False
     candidates = merge(heard, history.task)
-    greedy = next((i for i, c in enumerate(candidates) if c.greedy), None)
-    if greedy is None:
+    if not any(c.greedy for c in candidates):
         return False
     phi = pool_features(head.features, replace(pool, candidates=candidates), history)
-    weight = head.weight.astype(np.float64)
-    best = int(np.argmax(phi @ weight))
-    if head.posterior is not None and best != greedy:
-        return False
     counts = np.array([c.count for c in candidates], dtype=np.float64)
     agreement = agreement_matrix([c.text for c in candidates], history.task).astype(np.float64)
     ends = np.stack([
-        head.features.scale(_with_moved(phi.shape, moved))[:, _MOVED] * weight[_MOVED]
+        head.features.scale(_with_moved(phi.shape, moved))[:, _MOVED]
         for moved in _ends(counts, agreement, max(n - len(heard), 0))
     ])  # fmt: skip
-    fixed = phi.astype(np.float64) @ weight - phi[:, _MOVED] @ weight[_MOVED]
-    lowest = fixed + ends.min(axis=0).sum(axis=1)
-    highest = fixed + ends.max(axis=0).sum(axis=1)
-    return bool(lowest[best] - np.delete(highest, best).max(initial=-np.inf) > _LEAD)
+    # Where a personal head is not sure of its best, the best by the other weights stands instead.
+    weights = [head.weight] if head.posterior is None else [head.weight, head.otherwise]
+    winners = {_winner(phi.astype(np.float64), ends, w.astype(np.float64)) for w in weights}
+    return len(winners) == 1 and None not in winners
+
+
+def _winner(phi: Double2d, ends: NDArray[np.floating], weight: Double1d) -> int | None:
+    """Return the row that scores best wherever the votes end; None if that cannot be told.
+
+    ``ends`` has shape ``(2, m, 3)``: the bounds of what votes move, scaled.
+    """
+    best = int(np.argmax(phi @ weight))
+    moved = ends * weight[_MOVED]
+    fixed = phi @ weight - phi[:, _MOVED] @ weight[_MOVED]
+    lowest = fixed + moved.min(axis=0).sum(axis=1)
+    highest = fixed + moved.max(axis=0).sum(axis=1)
+    leads = lowest[best] - np.delete(highest, best).max(initial=-np.inf) > _LEAD
+    return best if leads else None
 
 
 def _ends(counts: Double1d, agreement: Double2d, rest: int) -> list[Double2d]:

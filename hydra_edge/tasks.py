@@ -10,7 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import get_args
 
 from hydra_edge.errors import ConfigError, UnknownTaskError
@@ -33,6 +33,8 @@ MOVIE_TAGS = (
 _CLOSE = 0.75  # how alike two names must be for one to be called a slip of the other
 _MOST = 0.95  # of a closed set's answers: the others are slips
 _LATEST = 16  # ratings that tell another scale, if most of them are beyond the one there was
+# Steps of a scale that a slip lies beyond it at least: of 1 and 2 alone, a rare 5 is none.
+_FAR = 4
 # An answer that a closed set takes up is one line within these bounds: every prompt names it, and
 # in the system role. A longer one (a paragraph, a slip of a column) is no label.
 LABEL_WORDS, LABEL_CHARS = 30, 240
@@ -132,8 +134,12 @@ class TaskSpec:
 
     @property
     def stop(self) -> tuple[str, ...]:
-        """Strings at which an LLM's answer ends."""
-        return (f"\n{self.input_label}:",) if self.multiline else ("\n",)
+        """Strings at which the answer of a model ends that continues a text.
+
+        Nothing but an empty line parts the next block of a prompt from an answer of several lines,
+        which may itself have a line that begins as one: an e-mail address, a worked example.
+        """
+        return (f"\n\n{self.input_label}:",) if self.multiline else ("\n",)
 
     @property
     def span(self) -> float:
@@ -235,7 +241,8 @@ def infer_task(name: str, outputs: Sequence[str]) -> TaskSpec:
 
     Few distinct numbers make a rating, few distinct short strings a set of labels, all else text.
     At least 8 answers are needed before anything but text is assumed. A few answers of another sort
-    (N/A among numbers, a sentence among labels) are slips, and left out of the set.
+    (N/A among numbers, a sentence among labels, 45 among ratings from 1 to 5) are slips, and left
+    out of the set. ``outputs`` are oldest first, where they are one person's.
     """
     given = [o.strip() for o in outputs]
     # More than any set has, slips included: of tens of thousands none need be looked at.
@@ -245,7 +252,7 @@ def infer_task(name: str, outputs: Sequence[str]) -> TaskSpec:
     short = [o for o in given if is_label(o) and len(o.split()) <= _INFERRED_WORDS]
     rated = is_scale(given)
     is_set = len(short) >= _MOST * len(given)
-    given = numbers if rated else short if is_set else given
+    given = _near_each_other(numbers) if rated else short if is_set else given
     distinct = sorted(set(given))
     closed = len(given) >= 8 and len(distinct) <= max(2, min(_INFERRED_MOST, len(given) // 3))
     closed = closed and all(map(is_label, distinct)) and _fit(distinct)
@@ -263,6 +270,34 @@ def infer_task(name: str, outputs: Sequence[str]) -> TaskSpec:
             output_label="Label",
         )  # fmt: skip
     return _inferred_text(name, outputs)
+
+
+def _near_each_other(ratings: Sequence[str]) -> list[str]:
+    """Leave out a few ratings that are much too high, or below 0, to be of the others' scale.
+
+    They lie further from the others than these from each other. A low one that is rare is no slip:
+    scales begin at 0 or 1. ``ratings`` are oldest first.
+    """
+    times = Counter(map(rating_value, ratings))
+    values, few = sorted(times), (1.0 - _MOST) * len(ratings)
+
+    def is_far(value: float, rest: Sequence[float]) -> bool:
+        if len(rest) < 2:
+            return False
+        span, step = rest[-1] - rest[0], min(b - a for a, b in pairwise(rest))
+        return min(abs(value - rest[0]), abs(value - rest[-1])) > max(span, _FAR * step)
+
+    scale = values
+    for i in range(len(values) - 1, 0, -1):
+        if sum(times[v] for v in values[i:]) < few and is_far(values[i], values[:i]):
+            scale = values[:i]
+    for i in range(1, len(scale)):
+        if scale[i - 1] < 0.0 and is_far(scale[i - 1], scale[i:]):
+            scale = scale[i:]
+            break
+    ends = {scale[0], scale[-1]} if scale else set()
+    spec = TaskSpec("", "rating", labels=tuple(r for r in ratings if rating_value(r) in ends))
+    return on_scale(spec, ratings, in_order=True)
 
 
 def _inferred_text(name: str, outputs: Sequence[str]) -> TaskSpec:

@@ -14,10 +14,11 @@ from hydra_edge.heads.bounds import (
     student_t_quantile,
 )
 from hydra_edge.heads.groups import Groups, Prior, target_distribution
-from hydra_edge.heads.logit import ConditionalLogit
+from hydra_edge.heads.logit import ABSTAIN_Z, ConditionalLogit
 from hydra_edge.heads.loo import PRIOR_SCALES, choose_prior_scale, choose_span
 
 __all__ = [
+    "ABSTAIN_Z",
     "PRIOR_SCALES",
     "ConditionalLogit",
     "Groups",

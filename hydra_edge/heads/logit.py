@@ -19,9 +19,9 @@ from hydra_edge.heads.objective import Problem, Solution, minimise, solve_positi
 from hydra_edge.matrices import checked, symmetric
 from hydra_edge.types import Double1d, Double2d
 
-# How many standard deviations the best candidate must lead the greedy answer by. The greedy
-# answer is what the user would have had anyway, so count a harm twice as much as a help:
-# replacing it pays when P(better) = Phi(z) exceeds 2/3, that is z = 0.43, rounded up.
+# How many standard deviations the best candidate must lead the answer by that the user would have
+# had anyway. Count a harm twice as much as a help: replacing that answer pays when
+# P(better) = Phi(z) exceeds 2/3, that is z = 0.43, rounded up.
 ABSTAIN_Z = 0.5
 # A precision may come back from storage as float32.
 _STORED_ROUNDING = 1e-5
@@ -222,31 +222,46 @@ class ConditionalLogit:
         """
         rows = self._candidates(features, first, second)
         apart = rows[first] - rows[second]
-        variance = float(apart @ solve_positive(self.precision_, apart))
-        return Lead(float(apart @ self.weight_), float(np.sqrt(max(variance, 0.0))))
+        return Lead(float(apart @ self.weight_), float(self.stds(apart[None, :])[0]))
 
-    def abstains(self, features: npt.ArrayLike, *, greedy: int) -> bool:
-        """Say whether to return the greedy answer although another one scores higher.
+    def stds(self, apart: Double2d) -> Double1d:
+        """Say how unsure the head is of leads.
 
-        True if the best candidate's lead over the greedy one is within ``ABSTAIN_Z`` standard
-        deviations of the Laplace posterior. False if the greedy one is itself the best.
+        Parameters
+        ----------
+        apart
+            Shape ``(n, d)``; each one candidate's features less another's.
+
+        Returns
+        -------
+        Double1d
+            Shape ``(n,)``; standard deviations under the Laplace posterior of the weights.
+        """
+        variances = np.einsum("ij,ji->i", apart, solve_positive(self.precision_, apart.T))
+        return np.asarray(np.sqrt(np.maximum(variances, 0.0)))
+
+    def abstains(self, features: npt.ArrayLike, *, standing: int) -> bool:
+        """Say whether to let another answer stand although this head's best scores higher.
+
+        True if the best candidate's lead over that answer is within ``ABSTAIN_Z`` standard
+        deviations of the Laplace posterior. False if that answer is itself the best.
 
         Parameters
         ----------
         features
             Shape ``(m, d)``.
-        greedy
-            Row of the greedy candidate.
+        standing
+            Row of the answer that would be given without this head.
 
         Raises
         ------
         ShapeError
             If there is no such row, or the width is not the head's.
         """
-        rows = self._candidates(features, greedy)
+        rows = self._candidates(features, standing)
         best = int(np.argmax(rows @ self.weight_))
-        lead = self.lead(rows, best, greedy)
-        return best != greedy and lead.difference <= ABSTAIN_Z * lead.std
+        lead = self.lead(rows, best, standing)
+        return best != standing and lead.difference <= ABSTAIN_Z * lead.std
 
     def _rows(self, features: npt.ArrayLike) -> Double2d:
         return checked("Features", features, (None, self.prior.dim))

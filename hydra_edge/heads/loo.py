@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 PRIOR_SCALES = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 # The fewest latest queries that may speak against earlier ones: half of them judge the head.
 SHORTEST_SPAN = 16
+# Standard errors that a longer span must be worse by before what only it holds is left out: half
+# of the evidence or more is lost, and each of several spans has its chance.
+_SPAN_ERRORS = 2.0
 # A group's leverage is below 1 but can round to it where the prior is weak beside the features.
 _KEPT = 1.0 + 1e-9
 # Doubles gathered at once in leave-one-out; bounds its memory to some 20 MB.
@@ -167,7 +170,7 @@ def choose_span(prior: Prior, groups: Groups) -> int:
     """Choose how many of the latest queries to learn from, by leave-one-query-out loss.
 
     All of them, their latest half, the latest half of that, and so on: the longest span that
-    no shorter one foretells its own queries better than, by more than one standard error of the
+    no shorter one foretells its own queries better than, by more than two standard errors of the
     difference. Who does not change keeps everything; after a change of habit, what came before
     is dropped once ``SHORTEST_SPAN`` queries or more speak against it.
 
@@ -193,8 +196,8 @@ def choose_span(prior: Prior, groups: Groups) -> int:
     >>> prior = Prior(np.zeros(1), np.eye(1), tau=0.1)
     >>> before = (np.array([[1.0], [0.0]]), np.array([1.0, 0.0]))
     >>> now = (np.array([[1.0], [0.0]]), np.array([0.0, 1.0]))
-    >>> choose_span(prior, Groups.stack([before] * 40 + [now] * 20, dim=1))
-    30
+    >>> choose_span(prior, Groups.stack([before] * 40 + [now] * 24, dim=1))
+    16
     >>> choose_span(prior, Groups.stack([before] * 60, dim=1))
     60
     """
@@ -209,16 +212,19 @@ def choose_span(prior: Prior, groups: Groups) -> int:
     chosen = next(
         i
         for i, longer in enumerate(losses)
-        if all(_is_level(longer[-shorter.size :] - shorter) for shorter in losses[i + 1 :])
+        if all(
+            _is_level(longer[-shorter.size :] - shorter, _SPAN_ERRORS)
+            for shorter in losses[i + 1 :]
+        )
     )
     return groups.n_groups - int(teaching[-spans[chosen]]) if chosen else groups.n_groups
 
 
-def _is_level(worse_by: Double1d) -> bool:
-    """Whether a mean is within one standard error of 0 (a single value always is)."""
+def _is_level(worse_by: Double1d, errors: float = 1.0) -> bool:
+    """Whether a mean is within so many standard errors of 0 (a single value always is)."""
     n = worse_by.size
     if n < 2:
         return True
     error = float(worse_by.std(ddof=1)) / math.sqrt(n)
     # Differences of rounding alone are a tie.
-    return float(worse_by.mean()) <= error + 1e-12
+    return float(worse_by.mean()) <= errors * error + 1e-12

@@ -45,12 +45,13 @@ def solve_positive(matrix: Double2d, rhs: Double1d) -> Double1d:
     matrix
         Shape ``(d, d)``, symmetric, with a positive diagonal.
     rhs
-        Shape ``(d,)``.
+        Shape ``(d,)``, or ``(d, n)`` for as many at once.
     """
     scale = 1.0 / np.sqrt(np.diagonal(matrix))
     unit = matrix * scale[:, None] * scale
     unit[np.diag_indices_from(unit)] += _JITTER
-    return np.asarray(np.linalg.solve(unit, rhs * scale) * scale, dtype=np.float64)
+    solved = np.linalg.solve(unit, (rhs.T * scale).T)
+    return np.asarray((solved.T * scale).T, dtype=np.float64)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

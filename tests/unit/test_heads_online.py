@@ -90,41 +90,41 @@ def test_lead_with_more_evidence_is_more_certain():
 
 
 @pytest.mark.parametrize(
-    ("precision", "greedy", "expected"),
+    ("precision", "standing", "expected"),
     [
         (1.0, 0, True),  # leads by 0.3, std sqrt(2)
         (100.0, 0, False),  # std sqrt(2) / 10
         (5.5, 0, True),  # just within half a deviation of 0.603
         (5.6, 0, False),  # just beyond half a deviation of 0.598
-        (1.0, 1, False),  # the greedy answer is the best one
+        (1.0, 1, False),  # the standing answer is the best one
     ],
 )
-def test_abstains_only_within_noise_of_the_greedy_answer(precision, greedy, expected):
+def test_abstains_only_within_noise_of_the_standing_answer(precision, standing, expected):
     head = ConditionalLogit(Prior(np.array([0.0, 0.3]), precision * np.eye(2), 1.0))
-    assert head.abstains(np.eye(2), greedy=greedy) is expected
+    assert head.abstains(np.eye(2), standing=standing) is expected
 
 
-def test_abstains_compares_with_greedy_and_not_with_the_second():
+def test_abstains_compares_with_the_standing_answer_and_not_with_the_second():
     head = ConditionalLogit(Prior(np.array([0.0, 5.0, 5.1]), np.eye(3), 1.0))
     lead = head.lead(np.eye(3), 2, 1)
     assert lead.difference < 0.5 * lead.std
-    assert head.abstains(np.eye(3), greedy=0) is False
+    assert head.abstains(np.eye(3), standing=0) is False
 
 
 def test_abstains_on_a_tie_with_identical_candidates():
     head = ConditionalLogit(Prior(np.ones(2), np.eye(2), 1.0))
-    assert head.abstains(np.ones((3, 2)), greedy=2) is True
+    assert head.abstains(np.ones((3, 2)), standing=2) is True
 
 
-@pytest.mark.parametrize("greedy", [-1, 2])
-def test_abstains_with_unknown_greedy_is_refused(greedy):
-    with pytest.raises(ShapeError, match=f"got row {greedy}; expected 0 to 1"):
-        ConditionalLogit(Prior(np.ones(2), np.eye(2), 1.0)).abstains(np.eye(2), greedy=greedy)
+@pytest.mark.parametrize("standing", [-1, 2])
+def test_abstains_with_an_unknown_standing_answer_is_refused(standing):
+    with pytest.raises(ShapeError, match=f"got row {standing}; expected 0 to 1"):
+        ConditionalLogit(Prior(np.ones(2), np.eye(2), 1.0)).abstains(np.eye(2), standing=standing)
 
 
 def test_abstains_without_candidates_is_refused():
     with pytest.raises(ShapeError, match="Candidates cannot be compared: got none"):
-        ConditionalLogit(Prior(np.ones(2), np.eye(2), 1.0)).abstains(np.zeros((0, 2)), greedy=0)
+        ConditionalLogit(Prior(np.ones(2), np.eye(2), 1.0)).abstains(np.zeros((0, 2)), standing=0)
 
 
 def test_scores_are_the_exact_sum_of_contributions():

@@ -3,97 +3,28 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
+import closed_scenes
 import numpy as np
 import pytest
-from conftest import HashEncoder
+from closed_scenes import COLOURS, TASKS, Scene, answers, with_votes_weighing
 from serving import EchoLLM
 
-from hydra_edge.active import ActiveHead
-from hydra_edge.adapter import choose, merge
 from hydra_edge.bundle import Bundle
-from hydra_edge.candidates import sample_pool
+from hydra_edge.candidates import Callbacks, Draw, sample_pool
 from hydra_edge.config import Config
-from hydra_edge.engine import Engine
 from hydra_edge.errors import ContextLengthError
-from hydra_edge.features import Pool
 from hydra_edge.features.adapter import ADAPTER_FEATURES
 from hydra_edge.heads import ConditionalLogit
-from hydra_edge.history import History
 from hydra_edge.personalizer import Personalizer
 from hydra_edge.population import prior_for
 from hydra_edge.prompt import Prompt, build_prompt
 from hydra_edge.settling import Votes, is_settled
-from hydra_edge.store import Store
-from hydra_edge.tasks import TaskSpec
 from hydra_edge.types import Completion, Generation, Record
 
-COLOURS = ("amber", "blue", "crimson", "dun")
-STARS = ("1", "2", "3", "4", "5")
-TASKS = {
-    "colour": TaskSpec("colour", "label", labels=COLOURS),
-    "stars": TaskSpec("stars", "rating", labels=STARS),
-}
-
-
-def records(task: str) -> list[Record]:
-    labels = TASKS[task].labels
-    return [
-        Record(
-            f"a note about thing {i % 7} of kind {i % 3}", labels[(i * i) % len(labels)], task,
-            id=f"r{i}", time=float(i),
-        )
-        for i in range(24)
-    ]  # fmt: skip
-
-
-def answers(labels: Sequence[str], *, greedy: int = 0) -> list[Completion]:
-    """Make answers as a server gives them: without log-probabilities."""
-    return [Completion(label, greedy=i == greedy) for i, label in enumerate(labels)]
-
-
-@dataclass(eq=False)
-class Scene:
-    """A closed set with a history, records shown, and the shared head."""
-
-    head: ActiveHead
-    pool: Pool
-    history: History
-
-    def choice(self, head: ActiveHead, completions: Sequence[Completion]) -> str:
-        candidates = merge(completions, self.history.task)
-        return choose(head, replace(self.pool, candidates=candidates), self.history).text
-
-
-@pytest.fixture(scope="module")
-def scenes(bundle: Bundle) -> Iterator[dict[str, Scene]]:
-    made = {}
-    hash_encoder = HashEncoder(bundle.base_id)
-    stores = []
-    for name, task in TASKS.items():
-        store = Store.in_memory()
-        stores.append(store)
-        store.add(records(name))
-        engine = Engine(store, bundle, hash_encoder, TASKS)
-        history = engine.history(engine.task(name))
-        query = "a note about thing 3 of kind 1"
-        vector = engine.encode_query(query)
-        shown = list(history.records[:3])
-        pool = engine.pool(query, vector, merge((), task), shown, history, engine.lexical(history))
-        made[name] = Scene(engine.shared(task, "adapter"), pool, history)
-    yield made
-    for store in stores:
-        store.close()
-
-
-def with_votes_weighing(head: ActiveHead, weights: Sequence[float]) -> ActiveHead:
-    """Return the head with other weights of what votes move, whatever their sign."""
-    weight = head.weight.copy()
-    for name, value in zip(("consensus", "votes", "log_votes"), weights, strict=True):
-        weight[ADAPTER_FEATURES.index(name)] = value
-    return replace(head, weight=weight)
+scenes = closed_scenes.scenes
 
 
 @pytest.mark.parametrize("name", sorted(TASKS))
@@ -154,7 +85,7 @@ def test_settled_never_with_log_probabilities(scenes: dict[str, Scene]) -> None:
     assert not is_settled(head, scene.pool, scene.history, drawn, 2)
 
 
-def test_settled_personal_head_only_on_the_greedy_answer(
+def test_settled_personal_head_only_where_nothing_else_may_stand(
     scenes: dict[str, Scene], bundle: Bundle
 ) -> None:
     scene = scenes["colour"]
@@ -292,8 +223,7 @@ def test_sample_pool_tells_how_many_records_had_room() -> None:
     told: list[int] = []
     prompt, _ = sample_pool(
         OneByOne(["amber"], room=2), build_prompt(TASKS["colour"], "a text", shots),
-        n=2, zero_shot=0, temperature=0.8, max_tokens=4,
-        should_stop=lambda: False, on_cut=told.append,
+        Draw(2, 0.8, 4), 0, Callbacks(should_stop=lambda: False, on_cut=told.append),
     )  # fmt: skip
     assert told == [3, 2]
     assert len(prompt.shots) == 2
@@ -313,8 +243,8 @@ def test_sample_pool_goes_on_without_records_unless_it_was_stopped(
     _, completions = sample_pool(
         Asked(["amber", "blue"]),
         build_prompt(TASKS["colour"], "a text", [Record("text", "amber", "colour", id="s")]),
-        n=3, zero_shot=1, temperature=0.8, max_tokens=4,
-        should_stop=lambda: len(heard) >= enough, on_candidate=heard.append,
+        Draw(3, 0.8, 4), 1,
+        Callbacks(should_stop=lambda: len(heard) >= enough, on_candidate=heard.append),
     )  # fmt: skip
     assert [c.zero_shot for c in completions] == drawn
     assert [c.greedy for c in completions] == [True, False, False][: len(drawn)]

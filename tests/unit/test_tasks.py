@@ -87,6 +87,32 @@ def test_infer_task_one_long_answer_among_labels_stays_a_label_task(slip: str) -
     assert infer_task("mine", [*teams * 10, slip, f"{slip}!"]).kind == "text"
 
 
+SCALE = ["1", "2", "3", "4", "5"]
+
+
+@pytest.mark.parametrize("slips", [["45"], ["10"], ["45", "55"], ["-40"]])
+def test_infer_task_a_number_far_from_all_others_is_a_slip(slips: list[str]) -> None:
+    assert infer_task("mine", [*SCALE * 6, *slips, *SCALE * 6]).labels == tuple(SCALE)
+
+
+@pytest.mark.parametrize(
+    ("outputs", "labels"),
+    [
+        ([*SCALE * 12, "6"], (*SCALE, "6")),
+        ([*SCALE * 12, "0"], ("0", *SCALE)),
+        (["8", "9", "10"] * 20 + ["1"], ("1", "8", "9", "10")),  # low, and no slip
+        (["1", "2"] * 30 + ["5"], ("1", "2", "5")),
+        ([*SCALE * 12, *["45"] * 5], (*SCALE, "45")),  # more than a few
+        ([*SCALE * 40, *["45"] * 9], (*SCALE, "45")),  # most of the latest
+        (["5"] * 60 + ["45"], ("5", "45")),  # beside one answer alone nothing is far
+    ],
+)  # fmt: skip
+def test_infer_task_a_rare_number_that_may_be_of_the_scale_is_kept(
+    outputs: list[str], labels: tuple[str, ...]
+) -> None:
+    assert infer_task("mine", outputs).labels == labels
+
+
 def test_closed_task_of_answers_that_are_known_leaves_none_out() -> None:
     names = [f"team {i}" for i in range(30)]
     spec = closed_task("mine", names)
@@ -250,4 +276,4 @@ def test_number_is_read_with_a_decimal_comma_and_a_typographic_minus() -> None:
 
 def test_stop_single_line_answers_end_at_the_newline() -> None:
     assert BUILTIN["commit_subject"].stop == ("\n",)
-    assert BUILTIN["general"].stop == ("\nInput:",)
+    assert BUILTIN["general"].stop == ("\n\nInput:",)
