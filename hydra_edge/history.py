@@ -17,6 +17,7 @@ from hydra_edge.outputs import STYLE_NAMES, Column, Outputs, opening_of
 from hydra_edge.spelling import fold_label
 from hydra_edge.tasks import TaskSpec, answer_key
 from hydra_edge.types import Float1d, Float2d, Int1d, Record
+from hydra_edge.utility import near
 
 # A record this many places back counts half: habits change, old ones should fade.
 HALF_LIFE = 30.0
@@ -175,8 +176,7 @@ class History:
         if self.task.kind == "rating":
             if value is None:
                 return np.zeros(len(index), dtype=np.float32)
-            gap = np.abs(self.described.value[index] - value) / self.task.span
-            agreement = np.clip(1.0 - np.nan_to_num(gap, nan=1.0), 0.0, 1.0)
+            agreement = near(self.described.value[index], value, self.task.span)
             return np.asarray(agreement, dtype=np.float32)
         answers = self.described.answer[index]  # first: it gives them their numbers
         return np.asarray(answers == self.described.labels.known(answer), dtype=np.float32)
@@ -185,8 +185,7 @@ class History:
         """Compare the labels or ratings at ``index`` with each other: ``(m, m)``; see above."""
         if self.task.kind == "rating":
             value = self.described.value[index]
-            gap = np.abs(value[None] - value[:, None]) / self.task.span
-            agreement = np.clip(1.0 - np.nan_to_num(gap, nan=1.0), 0.0, 1.0)
+            agreement = near(value[None], value[:, None], self.task.span)
             return np.asarray(agreement, dtype=np.float32)
         answer = self.described.answer[index]
         return np.asarray(answer[None] == answer[:, None], dtype=np.float32)

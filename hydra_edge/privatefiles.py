@@ -1,15 +1,21 @@
-"""Files and folders that only their owner can read: made, changed by one at a time, replaced."""
+"""Files and folders that only their owner can read: made, changed by one at a time, replaced.
+
+Owns how any file is replaced in one step, those of other programs included.
+"""
 
 from __future__ import annotations
 
 import glob
+import math
 import os
+import secrets
+import shutil
 import stat
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from hydra_edge.errors import ConfigError
 from hydra_edge.paths import find_paths
@@ -18,6 +24,8 @@ from hydra_edge.variables import ENV_PREFIX
 _LOCK_WAIT_S = 10.0
 # A temporary file nobody wrote to for so long belongs to a program that was killed.
 _LEFT_OVER_S = 3600.0
+_TEMPORARY = ".hydra-edge.tmp"  # how all those end that have one name only once
+_PRIVATE = 0o600
 
 
 def make_private_dir(path: Path) -> None:
@@ -47,6 +55,8 @@ def make_private_dir(path: Path) -> None:
 def changing(file: Path) -> Iterator[None]:
     """Read, change and write a file of ours while no other program does; its folder is made.
 
+    What a killed program left of writing it goes at once: nobody else can be writing it.
+
     Raises
     ------
     ConfigError
@@ -67,24 +77,114 @@ def changing(file: Path) -> Iterator[None]:
             f"Cannot write {file}: {err.strerror or err}. Expected a folder you may write to."
         ) from err
     try:
+        target = Path(os.path.realpath(file))
+        _remove_temporary(target.parent, f".{glob.escape(target.name)}.*.tmp", math.inf)
         yield
     finally:
         lock.release()
+
+
+def read_private(path: Path, *, name: str, remedy: str) -> str | None:
+    """Read a text that must be its owner's alone; None if there is no file.
+
+    Raises
+    ------
+    ConfigError
+        If others can read it, by the ``name`` it is called and with what to do about that.
+    OSError, UnicodeDecodeError
+        If it cannot be read.
+    """
+    try:
+        mode = path.stat().st_mode
+        if os.name == "posix" and mode & (stat.S_IRWXG | stat.S_IRWXO):
+            raise ConfigError(
+                f"{name} can be read by others: its mode is {stat.S_IMODE(mode):04o}; expected "
+                f"0600. {remedy}"
+            )
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
 
 
 def remove_left_over(target: Path, *, like: str = "") -> None:
     """Remove the temporary files that killed programs left of writing a file, hours ago.
 
     They stand beside it and are called ``.NAME.ANYTHING.tmp``. ``like`` is a pattern of names
-    instead of the target's own, where several of a kind are in its folder. What cannot be removed
-    stays: the file can be written nevertheless.
+    instead of the target's own, where several of a kind are in its folder. Those of ours whose
+    target may never be written again, as a backup that has its date for a name, go with them. What
+    cannot be removed stays: the file can be written nevertheless.
     """
     latest = time.time() - _LEFT_OVER_S
+    for pattern in (f".{like or glob.escape(target.name)}.*.tmp", f".*{_TEMPORARY}"):
+        _remove_temporary(target.parent, pattern, latest)
+
+
+def _remove_temporary(folder: Path, pattern: str, latest: float) -> None:
+    """Remove the files called so that were last written to before a time."""
     with suppress(OSError):
-        for part in target.parent.glob(f".{like or glob.escape(target.name)}.*.tmp"):
+        for part in folder.glob(pattern):
             with suppress(OSError):
                 if part.lstat().st_mtime < latest:
                     part.unlink()
+
+
+@contextmanager
+def _beside(target: Path) -> Iterator[Path]:
+    """Give a name for a temporary file beside a target; what has it at the end is removed."""
+    remove_left_over(target)
+    # Of this call alone: threads, and processes in containers, may share a number and a folder.
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(6)}{_TEMPORARY}")
+    try:
+        yield temporary
+    finally:
+        with suppress(OSError):  # else what went wrong before would not be told
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing(
+    target: Path, *, mode: int = _PRIVATE, like: Path | None = None
+) -> Iterator[BinaryIO]:
+    """Replace a file in one step, once the body has written the new one.
+
+    A crash, or what the body raises, leaves the old one. A link is replaced, not what it leads to.
+
+    Parameters
+    ----------
+    target
+        The file, which need not be there. Its folder must be.
+    mode
+        The new file's mode.
+    like
+        A file whose mode it gets instead; nobody else can read it before that.
+    """
+    with _beside(target) as temporary:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _PRIVATE)
+        with os.fdopen(descriptor, "wb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        if like is not None:
+            shutil.copymode(like, temporary)
+        elif mode != _PRIVATE:  # some disks know no modes and refuse this
+            temporary.chmod(mode)
+        temporary.replace(target)
+
+
+@contextmanager
+def replacing_path(target: Path, *, once: bool = False) -> Iterator[Path]:
+    """Replace a file as ``replacing`` does, for a body that makes the new one under a given name.
+
+    The file has the mode the body gives it. ``once`` leaves a target that is there by the end:
+    others may have it open, and on Windows no open file can be replaced.
+    """
+    with _beside(target) as temporary:
+        yield temporary
+        if once and target.is_file():
+            return
+        with temporary.open("r+b") as stream:
+            os.fsync(stream.fileno())
+        temporary.replace(target)
 
 
 def write_private(path: Path, text: str) -> None:
@@ -101,17 +201,5 @@ def write_private(path: Path, text: str) -> None:
         with path.open("w", encoding="utf-8") as stream:
             stream.write(text)
         return
-    target = Path(os.path.realpath(path))
-    remove_left_over(target)
-    # Of this call alone: several threads may save a file at once.
-    temporary = target.with_name(f".{target.name}.{os.getpid()}-{threading.get_ident()}.tmp")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(target)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with replacing(Path(os.path.realpath(path))) as new:
+        new.write(text.replace("\n", os.linesep).encode("utf-8"))  # lines end as in any text file

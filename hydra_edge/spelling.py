@@ -1,10 +1,11 @@
-"""How answers are written: which text is a number, and which texts are one label."""
+"""How answers are written: which text is a number, JSON's too, and which texts are one label."""
 
 from __future__ import annotations
 
 import math
 import re
 import unicodedata
+from typing import NoReturn
 
 # A decimal comma: 1,3 is a grade; 1,300 may be a thousand.
 _COMMA = re.compile(r"[+-]?\d+,\d{1,2}")
@@ -28,6 +29,17 @@ def rating_value(text: str) -> float:
     """Return the number a rating is, in whatever spelling; nan where it is none."""
     value = number(text)
     return math.nan if value is None else value
+
+
+def refuse_constant(word: str) -> NoReturn:
+    """Refuse ``NaN`` and ``Infinity``, which are not JSON: a ``parse_constant`` for ``json``.
+
+    Raises
+    ------
+    ValueError
+        Always.
+    """
+    raise ValueError(f"{word} is not a number of JSON")
 
 
 def fold_label(text: str) -> str:

@@ -11,10 +11,12 @@ import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Any, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
-from hydra_edge.spelling import fold_label, number
+from hydra_edge.spelling import fold_label, rating_value
 from hydra_edge.tasks import TaskSpec
 from hydra_edge.types import Float2d
 
@@ -48,6 +50,7 @@ _YOUNGER = (
 )
 # ASCII is split several times faster by blanking out what is no letter or digit.
 _BLANKED = "".join(chr(i) if chr(i).isalnum() else " " for i in range(128))
+_Ratings: TypeAlias = float | npt.NDArray[np.floating[Any]]
 # Longer texts are compared by their opening: ROUGE-L is quadratic in the worst case.
 MAX_TOKENS = 2000
 
@@ -137,12 +140,14 @@ def label_agreement(a: str, b: str) -> float:
     return float(fold_label(a) == fold_label(b))
 
 
+def near(a: _Ratings, b: _Ratings, span: float) -> npt.NDArray[np.floating[Any]]:
+    """1 - abs(a - b) / span of ratings, at least 0.0; 0.0 where either is nan."""
+    return np.asarray(np.fmax(0.0, 1.0 - np.abs(a - b) / span))
+
+
 def rating_agreement(a: str, b: str, span: float) -> float:
     """1 - abs(error) / range; 0.0 where either is not a number."""
-    x, y = number(a), number(b)
-    if x is None or y is None:
-        return 0.0
-    return max(0.0, 1.0 - abs(x - y) / span)
+    return float(near(rating_value(a), rating_value(b), span))
 
 
 def utility(answer: str, truth: str, task: TaskSpec) -> float:
@@ -169,12 +174,10 @@ def agreement_matrix(answers: Sequence[str], task: TaskSpec) -> Float2d:
         which = np.array([names[key] for key in keys], dtype=np.int64)
         return np.asarray(which[:, None] == which, dtype=np.float32)
     if task.kind == "rating":
-        read = [number(a) for a in answers]
-        value = np.array([np.nan if v is None else v for v in read], dtype=np.float64)
-        near = np.maximum(0.0, 1.0 - np.abs(value[:, None] - value) / task.span)
-        near[np.isnan(near)] = 0.0
-        np.fill_diagonal(near, 1.0)
-        return near.astype(np.float32)
+        value = np.array([rating_value(a) for a in answers], dtype=np.float64)
+        matrix = near(value[:, None], value, task.span)
+        np.fill_diagonal(matrix, 1.0)
+        return matrix.astype(np.float32)
     out = np.eye(n, dtype=np.float32)
     words = [tokens(a) for a in answers]
     for i in range(n):

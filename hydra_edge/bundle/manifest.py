@@ -17,7 +17,7 @@ from types import MappingProxyType
 from typing import Any, NoReturn, get_args
 
 from hydra_edge.errors import BundleError, BundleHashError, BundleVersionError
-from hydra_edge.spelling import fold_label
+from hydra_edge.spelling import fold_label, refuse_constant
 from hydra_edge.types import JsonDict, Role
 
 FORMAT_VERSION = 1
@@ -214,7 +214,7 @@ def _read_json(path: Path) -> JsonDict:
             f"{path} is too large; expected at most {_MAX_MANIFEST_BYTES:,} bytes. {GET_AGAIN}"
         )
     try:
-        raw = json.loads(content.decode("utf-8"), parse_constant=_refuse_constant)
+        raw = json.loads(content.decode("utf-8"), parse_constant=refuse_constant)
     except (ValueError, RecursionError) as err:  # bad UTF-8 and bad JSON are ValueErrors
         reason = "nested too deeply" if isinstance(err, RecursionError) else err
         raise BundleError(
@@ -223,10 +223,6 @@ def _read_json(path: Path) -> JsonDict:
     if not isinstance(raw, dict):
         raise BundleError(f"{path} holds a {type(raw).__name__}; expected an object. {GET_AGAIN}")
     return raw
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not a number of JSON")
 
 
 def _check_version(fields: _Fields) -> None:

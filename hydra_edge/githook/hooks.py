@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import os
 import shlex
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from hydra_edge.errors import ConfigError
-from hydra_edge.githook.proposal import PENDING
+from hydra_edge.githook.proposal import COMMITTED, PENDING
 from hydra_edge.githook.repository import Repository
+from hydra_edge.privatefiles import replacing
 
 HOOKS = ("prepare-commit-msg", "post-commit")
 BEFORE = ".before-hydra-edge"
@@ -46,21 +46,26 @@ _GUARDS = {
 
 @dataclass(frozen=True, slots=True)
 class HookState:
-    """One hook: whether ours is there, and whether another one runs before it."""
+    """One hook: whether ours is there, and whether another one runs before it.
+
+    ``set_aside`` is one of others that does not run: ours, before which it would, is not there.
+    """
 
     name: str
     path: Path
     installed: bool
     chained: bool
+    set_aside: bool
 
 
 def states(repository: Repository) -> list[HookState]:
     """Return how each of our hooks is."""
-    folder = repository.hooks_dir
-    return [
-        HookState(name, folder / name, _is_ours(folder / name), _exists(folder / (name + BEFORE)))
-        for name in HOOKS
-    ]
+    return [_state(repository.hooks_dir / name) for name in HOOKS]
+
+
+def _state(path: Path) -> HookState:
+    chained = _exists(_before(path))
+    return HookState(path.name, path, _is_ours(path), chained, chained and not _exists(path))
 
 
 def install(
@@ -94,12 +99,27 @@ def install(
     try:
         repository.hooks_dir.mkdir(parents=True, exist_ok=True)
         for state in before:
-            if not state.installed and _exists(state.path):
-                state.path.rename(state.path.with_name(state.name + BEFORE))
-            _write(state.path, _script(state.name, program, options, environment))
+            script = _script(state.name, program, options, environment)
+            _put(state.path, script.encode("utf-8"))
     except OSError as err:
         raise _unwritable(repository, err) from err
     return states(repository)
+
+
+def _put(path: Path, script: bytes) -> None:
+    """Put a hook of ours in its place, and the one that is there before it."""
+    theirs = _exists(path) and not _is_ours(path)
+    try:
+        with replacing(path, mode=0o755) as stream:
+            stream.write(script)
+            stream.flush()
+            os.fsync(stream.fileno())  # once theirs is set aside, nothing needs room any more
+            if theirs:
+                path.rename(_before(path))
+    except BaseException:
+        if theirs and not _exists(path):
+            _before(path).rename(path)
+        raise
 
 
 def uninstall(repository: Repository) -> list[HookState]:
@@ -108,16 +128,17 @@ def uninstall(repository: Repository) -> list[HookState]:
     Returns
     -------
     list of HookState
-        The hooks that were taken out, as they were.
+        The hooks that were taken out or put back, as they were.
     """
-    removed = [state for state in states(repository) if state.installed]
+    removed = [state for state in states(repository) if state.installed or state.set_aside]
     try:
         for state in removed:
             if state.chained:
-                state.path.with_name(state.name + BEFORE).replace(state.path)
+                _before(state.path).replace(state.path)
             else:
                 state.path.unlink()
-        (repository.git_dir / PENDING).unlink(missing_ok=True)
+        for name in (PENDING, COMMITTED):
+            (repository.git_dir / name).unlink(missing_ok=True)
     except OSError as err:
         raise _unwritable(repository, err) from err
     return removed
@@ -189,20 +210,12 @@ def _is_ours(path: Path) -> bool:
         return False
 
 
+def _before(path: Path) -> Path:
+    return path.with_name(path.name + BEFORE)
+
+
 def _exists(path: Path) -> bool:
     return os.path.lexists(path)
-
-
-def _write(path: Path, text: str) -> None:
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8", newline="\n") as stream:
-            stream.write(text)
-        Path(name).chmod(0o755)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
 
 
 def _unwritable(repository: Repository, err: OSError) -> ConfigError:

@@ -7,19 +7,19 @@ understood is not touched.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
 import shutil
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from hydra_edge.errors import ConfigError
+from hydra_edge.privatefiles import replacing
 from hydra_edge.program import NAME, VARIABLES, command, environment
+from hydra_edge.spelling import refuse_constant
 from hydra_edge.types import JsonDict
 
 _SERVERS = "mcpServers"
@@ -131,10 +131,6 @@ def _once(pairs: list[tuple[str, object]]) -> JsonDict:
     return made
 
 
-def _no_number(word: str) -> object:
-    raise ValueError(f"{word} is no JSON")
-
-
 def _read(path: Path) -> tuple[str | None, JsonDict]:
     """Return a file's text and what it says; None and nothing if there is no file."""
     try:
@@ -142,7 +138,7 @@ def _read(path: Path) -> tuple[str | None, JsonDict]:
         config = json.loads(
             text.removeprefix(_BOM) if text.strip(_BOM + " \r\n\t") else "{}",
             object_pairs_hook=_once,
-            parse_constant=_no_number,
+            parse_constant=refuse_constant,
         )
     except FileNotFoundError:
         return None, {}
@@ -180,7 +176,8 @@ def _write(path: Path, before: str | None, config: JsonDict) -> Edit:
         if before is not None:
             backup = real.with_name(real.name + ".before-hydra-edge")
             shutil.copy2(real, backup)
-        _replace(real, data, like=real if before is not None else None)
+        with replacing(real, like=real if before is not None else None) as stream:
+            stream.write(data)
     except OSError as err:
         raise ConfigError(
             f"Cannot write {path}: {err.strerror or err}. Expected a file you may change. "
@@ -210,19 +207,3 @@ def _laid_out(before: str, config: JsonDict) -> str:
     if "\r\n" in before:
         text = text.replace("\n", "\r\n")
     return _BOM + text if before.startswith(_BOM) else text
-
-
-def _replace(path: Path, data: bytes, *, like: Path | None) -> None:
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # mode 0600
-    try:
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        if like is not None:
-            shutil.copymode(like, name)
-        Path(name).replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            Path(name).unlink()
-        raise

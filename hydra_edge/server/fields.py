@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from http import HTTPStatus
-from typing import Any, NoReturn
+from typing import Any
 
 from hydra_edge.errors import HydraError
 from hydra_edge.records import clean_text
 from hydra_edge.server.refusal import Refusal
+from hydra_edge.spelling import refuse_constant
 from hydra_edge.types import JsonDict
 
 
@@ -23,10 +24,6 @@ def bad_field(name: str, got: Any, expected: str, *, code: str = "invalid_value"
         f"Field {name!r} cannot be used: got {shown}; expected {expected}. Correct the request.",
         param=name,
     )  # fmt: skip
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON")
 
 
 class Fields:
@@ -52,7 +49,7 @@ class Fields:
             If it is not one JSON object.
         """
         try:
-            values = json.loads(body, parse_constant=_no_constant)
+            values = json.loads(body, parse_constant=refuse_constant)
         except (ValueError, RecursionError) as err:
             raise Refusal(
                 HTTPStatus.BAD_REQUEST, "invalid_json",

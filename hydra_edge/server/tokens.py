@@ -10,11 +10,10 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-import os
 import re
 import secrets
-import stat
 from collections.abc import Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ from typing import Any
 
 from hydra_edge.errors import ConfigError
 from hydra_edge.paths import Paths
-from hydra_edge.privatefiles import changing, make_private_dir, write_private
+from hydra_edge.privatefiles import changing, make_private_dir, read_private, write_private
 from hydra_edge.tasks import canonical_name
 
 _APP = re.compile(r"[a-z0-9][a-z0-9._-]{0,31}")
@@ -84,7 +83,7 @@ def _check_plain(path: Path) -> None:
         )
 
 
-def _read_private(path: Path) -> str | None:
+def _read(path: Path) -> str | None:
     """Read a file that must be its owner's alone; None if there is none.
 
     Raises
@@ -94,15 +93,8 @@ def _read_private(path: Path) -> str | None:
     """
     try:
         _check_plain(path)
-        mode = path.stat().st_mode
-        if os.name == "posix" and mode & (stat.S_IRWXG | stat.S_IRWXO):
-            raise ConfigError(
-                f"{path} can be read by others: its mode is {stat.S_IMODE(mode):04o}; expected "
-                f"0600. Its tokens are not safe any more: remove it and start again."
-            )
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return None
+        remedy = "Its tokens are not safe any more: remove it and start again."
+        return read_private(path, name=str(path), remedy=remedy)
     except (OSError, UnicodeDecodeError) as err:
         raise ConfigError(f"{path} cannot be read: {err}. Expected a text file of yours.") from err
 
@@ -143,7 +135,7 @@ def read_owner(files: TokenFiles) -> str | None:
     ConfigError
         If the file can be read by others or holds no token.
     """
-    kept = _read_private(files.owner)
+    kept = _read(files.owner)
     if kept is None:
         return None
     token = kept.strip()
@@ -163,7 +155,7 @@ def read_apps(files: TokenFiles) -> dict[str, Scope]:
     ConfigError
         If the file is damaged or can be read by others.
     """
-    text = _read_private(files.apps)
+    text = _read(files.apps)
     if text is None:
         return {}
     try:
@@ -240,20 +232,31 @@ def remove_app(files: TokenFiles, app: str) -> None:
             del apps[digest]
 
 
-def remove_apps_of(files: TokenFiles, user: str) -> list[str]:
-    """Make the tokens of all apps of one user worthless; return the apps' names, in order.
+def apps_of(files: TokenFiles, users: AbstractSet[str]) -> list[str]:
+    """Return the names of the apps of users, in order.
 
-    Whoever has that name later shall not be read by the apps of somebody else.
+    Raises
+    ------
+    ConfigError
+        If the file is damaged or can be read by others.
+    """
+    return sorted(scope.app for scope in read_apps(files).values() if scope.user in users)
+
+
+def remove_apps_of(files: TokenFiles, users: AbstractSet[str]) -> list[str]:
+    """Make the tokens of all apps of users worthless; return the apps' names, in order.
+
+    Whoever has those names later shall not be read by the apps of somebody else.
 
     Raises
     ------
     ConfigError
         If the file is damaged or can be read by others, or cannot be written.
     """
-    if all(scope.user != user for scope in read_apps(files).values()):
+    if not apps_of(files, users):
         return []  # nothing is made or written
     with _editing(files) as apps:
-        gone = {digest: scope.app for digest, scope in apps.items() if scope.user == user}
+        gone = {digest: scope.app for digest, scope in apps.items() if scope.user in users}
         for digest in gone:
             del apps[digest]
     return sorted(gone.values())

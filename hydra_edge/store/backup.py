@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import sqlite3
-import tempfile
 from pathlib import Path
 
 from hydra_edge.errors import StoreError
-from hydra_edge.privatefiles import remove_left_over
+from hydra_edge.privatefiles import replacing_path
 from hydra_edge.store.database import Database, side_files
 from hydra_edge.store.faults import explain, primary_code
 from hydra_edge.types import Progress
@@ -35,15 +33,9 @@ def back_up(db: Database, target: Path, progress: Progress | None) -> None:
                 f"Cannot write {target}: got {', '.join(left)} beside it, of a file in use or "
                 "of one that was; expected none. Give another name."
             )
-        remove_left_over(target)
-        descriptor, name = tempfile.mkstemp(".tmp", f".{target.name}.", target.parent)
-        os.close(descriptor)
-        try:
-            _copy_to(db, Path(name), progress)
-            Path(name).replace(target)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
+        with replacing_path(target) as new:
+            new.touch(0o600, exist_ok=False)  # SQLite would let others read it
+            _copy_to(db, new, progress)
     except OSError as err:
         raise StoreError(
             f"Cannot write {target}: {err.strerror or err}. Expected a file in a folder you "

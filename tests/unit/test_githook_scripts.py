@@ -1,10 +1,14 @@
 """The scripts in a repository's hooks: installed beside those of others, and taken out again."""
 
+import errno
+import json
 import os
 import subprocess
+from pathlib import Path
 
 import hook_runner
 import pytest
+from cli_runner import call
 from hook_runner import PARSER
 
 from hydra_edge.errors import ConfigError
@@ -145,3 +149,51 @@ def test_uninstall_hook_that_is_not_ours_is_left(repo):
 
     assert not hooks.uninstall(Repository(repo.path))
     assert hook.exists()
+
+
+# ---- an installation that ends half-way
+
+
+@pytest.fixture
+def theirs(repo):
+    """Have a hook of another in the repository, and let it tell whether it ran."""
+    hook = repo.path / ".git" / "hooks" / "prepare-commit-msg"
+    hook.write_text("#!/bin/sh\necho other >> ran\n")
+    hook.chmod(0o755)
+
+    def runs():
+        (repo.path / "ran").unlink(missing_ok=True)
+        repo.git("commit", "-q", "--allow-empty", "-m", "Next")
+        return (repo.path / "ran").exists()
+
+    return runs
+
+
+@pytest.mark.parametrize("broken", ["fsync", "replace"])
+def test_install_that_fails_leaves_the_hook_of_another_in_service(repo, theirs, broken):
+    def unwritable(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    owner = os if broken == "fsync" else Path
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(owner, broken, unwritable)
+        with pytest.raises(ConfigError, match="No space left"):
+            hooks.install(Repository(repo.path), ["/bin/true"], [], {})
+    assert theirs()
+    assert not any(state.chained for state in hooks.states(Repository(repo.path)))
+
+
+@pytest.mark.parametrize("next_", [["uninstall"], ["install"], ["install", "uninstall"]])
+def test_install_that_was_killed_is_seen_and_mended_by_either(repo, theirs, next_):
+    place = ("--repo", str(repo.path))
+    hook = repo.path / ".git" / "hooks" / "prepare-commit-msg"
+    hook.rename(hook.with_name(hook.name + hooks.BEFORE))
+    assert "your own hook does not run" in call("git-hook", "status", *place).stdout
+    assert json.loads(call("git-hook", "status", *place, "--json").stdout)["hooks"][0]["set_aside"]
+
+    for command in next_:
+        done = call("git-hook", command, *place)
+    if next_ == ["uninstall"]:
+        assert done.stdout == f"{hook}: the hook before it is back\n"
+    assert theirs()
+    assert "does not run" not in call("git-hook", "status", *place).stdout

@@ -15,6 +15,7 @@ from hydra_edge.tasks import BUILTIN, TaskSpec
 from hydra_edge.utility import (
     agreement_matrix,
     lcs_length,
+    near,
     rating_agreement,
     relative_gain,
     text_agreement,
@@ -110,6 +111,14 @@ def test_label_agreement_accents_in_either_form_are_one_label() -> None:
 def test_rating_agreement_reads_a_decimal_comma() -> None:
     assert rating_agreement("1,5", "1.5", 4.0) == 1.0
     assert rating_agreement("\u22121", "1", 4.0) == 0.5
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_near_is_nothing_where_a_rating_is_none_and_keeps_the_kind_of_number(kind) -> None:
+    ratings = np.array([1.0, 3.0, 9.0, np.nan], dtype=kind)
+    found = near(ratings, 1.0, 4.0)
+    assert (found.tolist(), found.dtype) == ([1.0, 0.5, 0.0, 0.0], kind)
+    assert near(np.nan, np.nan, 4.0) == 0.0
 
 
 def test_text_agreement_texts_without_words_are_compared_exactly() -> None:
