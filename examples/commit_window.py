@@ -21,7 +21,8 @@ from typing import Any
 
 from hydra_edge import Personalizer
 from hydra_edge.errors import ConfigError, HydraError
-from hydra_edge.githook import Repository, as_before, describe_staged, is_private
+from hydra_edge.githook import Repository, as_before, describe_staged
+from hydra_edge.githook.proposal import choose_committed, last_commit
 from hydra_edge.importers import ImportLog, read_git
 from hydra_edge.reasons import reasons
 from hydra_edge.types import ChoiceResult, FitReport, Generation
@@ -163,11 +164,7 @@ class CommitWindow(ttk.Frame):
         done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
         if done.returncode:
             raise ConfigError(f"git did not commit: {(done.stderr or done.stdout).strip()}")
-        # A commit with a body becomes a record when it is read like the others, next time.
-        with self.person.working(), self.person.store.together():
-            choice = self.person.choose(generation_id=asked.id, text=subject, keep=not body)
-            if choice.record_id and is_private(self.git, self.person.store):
-                self.person.store.set_private([choice.record_id], True)
+        choice = choose_committed(self.git, self.person, asked.id, last_commit(self.git))
         fit = self.person.fit_head(TASK, use_llm=False, progress=self._say)
         return asked.head.version, choice, fit
 

@@ -33,9 +33,12 @@ _TOLD_TO_STOP = {
     "fit_head": "should_stop",
     "fit_prompts": "should_stop",
     "rank": "should_stop",
+    "prompt_for": "should_stop",
     "render_prompts": "should_stop",
     "choose": "should_stop",
+    "choose_as": "should_stop",
 }
+_DONE_ANYHOW = {"choose", "choose_as", "keep_answer"}  # also where it waits for a thread yet
 
 
 # None rather than Any: a checker knows no result of `asyncio.gather` for two coroutines of Any.
@@ -60,7 +63,7 @@ def _coroutine(
             do = partial(self._add, cancelled)
         work = partial(copy_context().run, do, *args, **options)
         done: asyncio.Future[T] = loop.run_in_executor(getattr(self, executor), work)
-        if method.__name__ == "choose":  # it was made, also where it waits for a thread yet
+        if method.__name__ in _DONE_ANYHOW:
             done.add_done_callback(heard)
             done = asyncio.shield(done)
         try:
@@ -196,9 +199,12 @@ class AsyncPersonalizer:
     fit_head = _coroutine(Personalizer.fit_head, "_fits")
     fit_prompts = _coroutine(Personalizer.fit_prompts)
     rank = _coroutine(Personalizer.rank)
+    prompt_for = _coroutine(Personalizer.prompt_for)
     render_prompts = _coroutine(Personalizer.render_prompts)
     generate = _coroutine(Personalizer.generate, "_answers")
     choose = _coroutine(Personalizer.choose)
+    choose_as = _coroutine(Personalizer.choose_as)
+    keep_answer = _coroutine(Personalizer.keep_answer)
     undo_choice = _coroutine(Personalizer.undo_choice)
     export_head = _coroutine(Personalizer.export_head)
     import_head = _coroutine(Personalizer.import_head)

@@ -12,17 +12,20 @@ from dataclasses import dataclass, replace
 
 from hydra_edge.active import ActiveHead, idle_notes
 from hydra_edge.adapter import choose, merge
-from hydra_edge.candidates import sample_pool
+from hydra_edge.candidates import Callbacks, Draw, sample_pool
 from hydra_edge.egress import Outgoing, Withdrawn
 from hydra_edge.errors import BackendError, CancelledError, ConfigError, StoreError
 from hydra_edge.headreport import taught_by
 from hydra_edge.llm import LLM
-from hydra_edge.prompt import Prompt, Unfolding
+from hydra_edge.llm.request import read_in_part
+from hydra_edge.prompt import Prompt
 from hydra_edge.settling import Votes
 from hydra_edge.store import Store
 from hydra_edge.tasks import TaskSpec
 from hydra_edge.turns import StopSignal
 from hydra_edge.types import Candidate, Completion, Generation, HeadInfo, Usage
+
+BROKEN_OFF = "the answer is not whole: the LLM's reply broke off before its end"
 
 
 class Pieces:
@@ -36,13 +39,12 @@ class Pieces:
 
     def __init__(self, tell: Callable[[str], None]) -> None:
         self._on_piece = tell
-        self._unfolding = Unfolding()
         self._told = ""
         self._held = ""  # white space that is told only if more text follows
 
     def __call__(self, piece: str) -> None:
-        """Take a piece as the LLM wrote it."""
-        text = self._held + self._unfolding.feed(piece)
+        """Take a piece."""
+        text = self._held + piece
         if not self._told:
             text = text.lstrip()
         ready = text.rstrip()
@@ -73,9 +75,10 @@ class Pieces:
 
 @dataclass(frozen=True, eq=False)
 class Asked:
-    """What an LLM answered: the prompt that fitted, and up to ``n`` completions of it.
+    """What an LLM answered: the prompt that fitted, and what was drawn for it, or less.
 
-    ``id`` is the generation's, given when the LLM began to be asked.
+    ``id`` is the generation's, given when the LLM began to be asked; ``failed`` says that
+    something kept answers from coming.
     """
 
     id: str
@@ -83,9 +86,10 @@ class Asked:
     model: str
     prompt: Prompt
     completions: list[Completion]
-    n: int
+    draw: Draw
     started: float  # on the monotonic clock
     withdrawn: Withdrawn
+    failed: bool = False
     stopped: bool = False
     settled: bool = False  # the answers that are missing could not have mattered
 
@@ -106,52 +110,59 @@ def votes_on(out: Outgoing, n: int) -> Votes | None:
 def ask(
     out: Outgoing,
     llm: LLM,
+    draw: Draw,
+    callbacks: Callbacks,
     *,
-    n: int,
-    temperature: float,
-    max_tokens: int | None = None,
-    seed: int = 0,
-    on_token: Callable[[str], None] | None = None,
-    should_stop: Callable[[], bool] | None = None,
-    on_candidate: Callable[[Completion], None] | None = None,
-    on_start: Callable[[str], None] | None = None,
-    votes: Votes | None = None,
+    on_start: Callable[[str], None] | None,
+    votes: Votes | None,
 ) -> Asked:
-    """Sample up to ``n`` candidates: all that takes long.
+    """Sample candidates: all that takes long.
 
     Records that do not fit the LLM's context are left out, the weakest first, then what of the
-    query does not. With ``votes``, no more are asked for once they are settled. ``max_tokens`` is
-    the task's if None; ``on_token`` is told nothing of a closed set, whose answer is chosen first.
-    A prompt that waits for the LLM is not sent, and an answer is broken off, once a record in it
-    was forgotten or may not be shown any more.
+    query does not. A prompt that waits for the LLM is not sent, and an answer is broken off, once
+    a record in it was forgotten or may not be shown any more.
+
+    Parameters
+    ----------
+    callbacks
+        Its ``on_token`` is told nothing of a closed set, whose answer is chosen first.
+    on_start
+        Told the generation's id as the LLM begins to be asked.
+    votes
+        No more answers are asked for once these are settled.
     """
-    task = out.question.history.task
 
     def heard(completion: Completion) -> None:
         if votes is not None:
             votes.hear(completion)
-        if on_candidate is not None:
-            on_candidate(completion)
+        if callbacks.on_candidate is not None:
+            callbacks.on_candidate(completion)
 
+    engine, task = out.question.engine, out.question.history.task
     withdrawn = Withdrawn(out, remote=llm.is_remote)
-    enough = StopSignal(should_stop, withdrawn, None if votes is None else votes.settled)
-    listening = votes is not None or on_candidate is not None
+    should_stop, listening = callbacks.should_stop, callbacks.on_candidate is not None
+    errors: list[Exception] = []
+    followed = replace(
+        callbacks,
+        on_short=errors.append,
+        should_stop=StopSignal(should_stop, withdrawn, None if votes is None else votes.settled),
+        on_token=callbacks.on_token if task.kind == "text" else None,
+        on_candidate=heard if listening or votes is not None else None,
+        on_cut=None if votes is None else votes.cut,
+    )
     started = time.monotonic()
     generation_id = secrets.token_hex(6)
     if on_start is not None:
         on_start(generation_id)
-    prompt, completions = sample_pool(
-        llm, out.prompt, n=n, zero_shot=out.question.engine.zero_shot_draws(out.prompt, n),
-        temperature=temperature, max_tokens=int(max_tokens or task.max_tokens), seed=int(seed),
-        on_token=on_token if task.kind == "text" else None, should_stop=enough,
-        on_candidate=heard if listening else None, on_cut=None if votes is None else votes.cut,
-    )  # fmt: skip
-    short = len(completions) < n
+    zero_shot = engine.zero_shot_draws(out.prompt, draw.n)
+    prompt, completions = sample_pool(llm, out.prompt, draw, zero_shot, followed)
+    short = len(completions) < draw.n
     settled = short and votes is not None and votes.settled()
     stopped = short and not settled and should_stop is not None and should_stop()
     return Asked(
-        generation_id, out, llm.name, prompt, completions, n, started, withdrawn, stopped, settled
-    )
+        generation_id, out, llm.name, prompt, completions, draw, started, withdrawn,
+        bool(errors), stopped, settled,
+    )  # fmt: skip
 
 
 def decide(asked: Asked) -> Generation:
@@ -193,17 +204,18 @@ def decide(asked: Asked) -> Generation:
         head=_told(head, asked.model),
         reranker=out.ranking.head,
         usage=Usage(
-            llm_calls=1 + bool(engine.zero_shot_draws(out.prompt, asked.n)),
+            llm_calls=1 + bool(engine.zero_shot_draws(asked.prompt, asked.draw.n)),
             prompt_tokens=sum(c.prompt_tokens for c in completions),
             completion_tokens=sum(c.tokens for c in completions),
-            requested=asked.n,
+            requested=asked.draw.n,
             received=len(completions),
             latency_ms=(time.monotonic() - asked.started) * 1000.0,
         ),
         abstained=choice.abstained,
         notes=(
             *out.notes_on(asked.prompt),
-            *_shortfalls(asked),
+            *_shortfalls(asked, candidates),
+            *_unfinished(choice.candidates[choice.chosen], asked.draw),
             *idle_notes(out.ranking.head, head.info),
             *_unheard(completions, candidates, head.info),
         ),
@@ -224,8 +236,8 @@ def _check_usable(asked: Asked, candidates: Sequence[Candidate], task: TaskSpec)
     usable = bool(completions) and bool(candidates)
     if not usable and asked.stopped:
         raise CancelledError(
-            f"The answer was stopped: got none of {asked.n} candidates finished; expected at least "
-            "one. Ask again, and let it run longer."
+            f"The answer was stopped: got none of {asked.draw.n} candidates finished; expected at "
+            "least one. Ask again, and let it run longer."
         )
     if completions and not candidates and task.kind != "text":
         raise ConfigError(
@@ -239,23 +251,42 @@ def _check_usable(asked: Asked, candidates: Sequence[Candidate], task: TaskSpec)
         )
 
 
-def _shortfalls(asked: Asked) -> Iterator[str]:
-    """Say what there was less of than was asked for: records shown, and candidates."""
-    ranked, shown = len(asked.out.ranking.records), len(asked.prompt.shots)
-    if shown < ranked:
+def _shortfalls(asked: Asked, candidates: Sequence[Candidate]) -> Iterator[str]:
+    """Say what there was less of than was asked for: of the prompt, and of candidates."""
+    if read := read_in_part(asked.model, asked.prompt, asked.completions):
         yield (
-            f"the context was too small: the {ranked - shown} weakest of {ranked} records were "
-            "left out"
+            f"the LLM read {read:,} tokens, which cannot be the whole prompt: its context is too "
+            "small (of Ollama: num_ctx)"
         )
-    came = len(asked.completions)
+    came, n, task = len(asked.completions), asked.draw.n, asked.prompt.task
     if asked.settled:
         yield (
-            f"{came} of {asked.n} candidates sufficed: no answer of the others could have changed "
-            "this one"
+            f"{came} of {n} candidates sufficed: no answer of the others could have changed this "
+            "one"
         )
-    elif came < asked.n:
+        return
+    # What an API sent that is no answer of a closed set is not among the completions.
+    is_closed = task.kind != "text"
+    unread = came - sum(c.count for c in candidates) if is_closed else 0
+    if is_closed and not asked.failed and not asked.stopped:
+        unread, came = unread + n - came, n
+    if came < n:
         why = "it was stopped: " if asked.stopped else ""
-        yield f"{why}{came} of {asked.n} candidates arrived"
+        yield f"{why}{came} of {n} candidates arrived"
+    if 0 < unread < n:
+        names = "names" if unread == 1 else "name"
+        yield f"{unread} of {n} answers {names} none of the {len(candidates)} of {task.name}"
+
+
+def _unfinished(candidate: Candidate, draw: Draw) -> Iterator[str]:
+    """Say where the answer is not whole, and why."""
+    if candidate.finish == "length":
+        yield (
+            f"the answer is not whole: it ends at its {draw.max_tokens} tokens; more come with "
+            "max_tokens (--max-tokens)"
+        )
+    elif candidate.finish == "cut":
+        yield BROKEN_OFF
 
 
 def _unheard(
@@ -294,7 +325,8 @@ class AnswerLog:
         try:
             with self._store.together():  # what others forget from here on finds the entry
                 withdrawn.check()
-                self._store.log_generation(generation, model)
+                task = _named_now(self._store, generation)
+                self._store.log_generation(replace(generation, task=task), model)
         except StoreError as err:
             note = f"the answer is not remembered, so that it cannot be chosen from: {err}"
             return self.leave_out(_noting(generation, note), withdrawn)
@@ -327,6 +359,18 @@ class AnswerLog:
             if newest is not None and newest.id == self._unmarked:
                 self._store.mark_unlogged()
         self._unmarked = None
+
+
+def _named_now(store: Store, generation: Generation) -> str:
+    """Return what an answer's task is called, which was renamed if its records are another's now.
+
+    The answer could not be chosen from under the old name, nor be found under the new one.
+    """
+    found = (store.find(shown.record.id) for shown in generation.records)
+    names = {record.task for record in found if record is not None}
+    if len(names) != 1 or generation.task in names or store.count(generation.task):
+        return generation.task
+    return names.pop()
 
 
 def _noting(generation: Generation, note: str) -> Generation:

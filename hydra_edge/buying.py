@@ -12,16 +12,12 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 
 from hydra_edge import evidence
-from hydra_edge.active import ActiveHead
-from hydra_edge.candidates import Sampling, sample_pool
-from hydra_edge.engine import Engine
+from hydra_edge.candidates import Callbacks, Draw, sample_pool
 from hydra_edge.errors import BackendError, ContextLengthError
 from hydra_edge.evidence import whole_pools
-from hydra_edge.history import History
-from hydra_edge.llm import LLM
-from hydra_edge.pools import Request, left_to_ask, planned, pool_key, whole_key
+from hydra_edge.pools import Purchase, Request, whole_key
 from hydra_edge.prompt import Prompt
-from hydra_edge.types import Completion, Int1d, Progress, Record
+from hydra_edge.types import Completion, Progress, Record
 
 # An LLM that fails this often in a row is not asked again in this fit.
 MAX_FAILURES = 3
@@ -77,12 +73,7 @@ def _fewest(n: int) -> int:
 
 
 def collect(
-    engine: Engine,
-    llm: LLM,
-    head: ActiveHead,
-    history: History,
-    informative: Int1d,
-    sampling: Sampling,
+    purchase: Purchase,
     budget: Budget,
     *,
     progress: Progress | None = None,
@@ -103,22 +94,22 @@ def collect(
     turn
         Held while the engine works, but not while the LLM does.
     """
-    reused = len(whole_pools(engine.store, history.task.name, llm.name))
+    llm, store = purchase.llm, purchase.engine.store
+    reused = len(whole_pools(store, purchase.history.task.name, llm.name))
     if budget.calls is not None and budget.calls <= 0:
         return PoolRun(reused=reused)
-    as_read = engine.store.revision().rewrites
-    buyer = _Buyer(engine, llm, history, sampling, should_stop, as_read)
+    buyer = _Buyer(purchase, should_stop, as_read=store.revision().rewrites)
     # To a remote LLM a record costs its whole price, whatever comes of it, as in ``preview``:
     # answers that were there already, or never asked for, buy none that nobody was shown.
     paid, tally, beyond = 0, _Tally(), False
     notes: list[str] = []
     started = time.monotonic()
-    plan = planned(engine, llm, head, history, informative, sampling)
+    plan = purchase.plan()
     while tally.in_a_row < MAX_FAILURES and not tally.stopped:
         with turn:
             step = None if buyer.outdated() else next(plan, None)
             if step is None:
-                beyond = not buyer.outdated() and left_to_ask(engine, llm, history).beyond
+                beyond = not buyer.outdated() and purchase.left().beyond
                 break
         record, requests = step
         price, before = sum(request.n for request in requests), buyer.calls
@@ -202,16 +193,13 @@ def _progress(calls: int, spent: float, budget: Budget) -> tuple[str, int, int]:
 
 @dataclass(slots=True, eq=False)
 class _Buyer:
-    """Asks an LLM for the answers of one history, and stores each as it comes.
+    """Asks an LLM for answers, and stores each as it comes.
 
     ``as_read`` is after how many rewrites the history was read. ``calls`` counts the answers
     asked for up to now, those that never came too; ``seconds`` is what the LLM took for them.
     """
 
-    engine: Engine
-    llm: LLM
-    history: History
-    sampling: Sampling
+    purchase: Purchase
     should_stop: Callable[[], bool] | None
     as_read: int
     calls: int = 0
@@ -219,7 +207,7 @@ class _Buyer:
 
     def outdated(self) -> bool:
         """Whether another program has forgotten or rewritten records meanwhile."""
-        return self.engine.store.revision().rewrites != self.as_read
+        return self.purchase.engine.store.revision().rewrites != self.as_read
 
     def buy(self, record: Record, request: Request) -> None:
         """Get what is asked about a record: from the store, or from the LLM.
@@ -238,7 +226,7 @@ class _Buyer:
             self._keep(key, record, request, request.prompt, answered)
             return
         # The same prompt may just have been sampled: its greedy answer then costs nothing more.
-        _, twin = self._known(replace(request, purpose="pool", n=self.sampling.n))
+        _, twin = self._known(replace(request, purpose="pool", n=self.purchase.sampling.n))
         prompt, completions = request.prompt, list(twin or ())[: request.n]
         if not completions:
             prompt, completions = self._ask(request)
@@ -246,16 +234,16 @@ class _Buyer:
             raise _Stopped
 
     def _ask(self, request: Request) -> tuple[Prompt, list[Completion]]:
-        llm = self.llm
+        purchase, llm = self.purchase, self.purchase.llm
         self.calls += request.n  # now: what was sent counts, whatever comes of it
         started = time.monotonic()
         errors: list[Exception] = []
+        task = purchase.history.task
+        draw = Draw(request.n, purchase.sampling.temperature, task.max_tokens)
         try:
             prompt, completions = sample_pool(
-                llm, request.prompt, n=request.n,
-                zero_shot=self.engine.zero_shot_draws(request.prompt, request.n),
-                temperature=self.sampling.temperature, max_tokens=self.history.task.max_tokens,
-                should_stop=self.should_stop, on_short=errors.append,
+                llm, request.prompt, draw, purchase.zero_shot(request),
+                Callbacks(should_stop=self.should_stop, on_short=errors.append),
             )  # fmt: skip
         except ContextLengthError:
             if not llm.is_remote:  # it never began: only a remote LLM was sent what does not fit
@@ -265,18 +253,21 @@ class _Buyer:
             self.seconds += time.monotonic() - started
         if len(completions) < request.n and self._stopped():
             raise _Stopped
-        if errors and len(completions) < _fewest(request.n):
-            raise _CutShort(f"got {len(completions)} of {request.n} answers: {errors[0]}")
-        return prompt, completions
+        # How an answer that broke off would have gone on, nobody knows: it teaches nothing.
+        kept = [c for c in completions if c.finish != "cut" or task.kind != "text"]
+        if broken := len(completions) - len(kept):
+            errors.append(BackendError(f"{llm.name} broke off {broken} before their end"))
+        if errors and len(kept) < _fewest(request.n):
+            raise _CutShort(f"got {len(kept)} of {request.n} answers: {errors[0]}")
+        return prompt, kept
 
     def _stopped(self) -> bool:
         return self.should_stop is not None and self.should_stop()
 
     def _known(self, request: Request) -> tuple[str, tuple[Completion, ...] | None]:
         """Return the key of a request's answers, and these if they are stored."""
-        draws = self.engine.zero_shot_draws(request.prompt, request.n)
-        key = pool_key(request, self.llm, self.sampling, draws)
-        return key, self.engine.store.pool(key)
+        key = self.purchase.key(request)
+        return key, self.purchase.engine.store.pool(key)
 
     def _keep(
         self,
@@ -287,8 +278,9 @@ class _Buyer:
         completions: Sequence[Completion],
     ) -> bool:
         """Store answers to a prompt; False if the records are not as they were read."""
-        return self.engine.store.put_pool(
-            key, task=self.history.task.name, model=self.llm.name, purpose=request.purpose,
-            query_id=record.id, record_ids=prompt.record_ids, completions=completions,
-            rewrites=self.as_read,
+        purchase = self.purchase
+        return purchase.engine.store.put_pool(
+            key, task=purchase.history.task.name, model=purchase.llm.name,
+            purpose=request.purpose, query_id=record.id, record_ids=prompt.record_ids,
+            completions=completions, rewrites=self.as_read,
         )  # fmt: skip

@@ -10,7 +10,7 @@ from typing import Any
 from hydra_edge.config import Config, check_bounds
 from hydra_edge.errors import BackendError, ContextLengthError
 from hydra_edge.llm import LLM
-from hydra_edge.prompt import Prompt, unfold
+from hydra_edge.prompt import Prompt, Unfolding, unfold
 from hydra_edge.types import Completion
 
 
@@ -46,24 +46,92 @@ class Sampling:
         return cls(int(n), int(shown), float(temperature))  # numpy's numbers become Python's
 
 
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """What is drawn from an LLM for one prompt.
+
+    Attributes
+    ----------
+    n
+        How many answers, the first of them greedy.
+    temperature
+        Of all but the first; 0.0 makes every answer greedy.
+    max_tokens
+        Longest answer, in tokens.
+    seed
+        Answer ``i`` is drawn with ``seed + i``: same seed, same answers, where the LLM can.
+    """
+
+    n: int
+    temperature: float
+    max_tokens: int
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Callbacks:
+    """Who hears of answers while an LLM writes them, and who may stop it; None is nobody.
+
+    Attributes
+    ----------
+    should_stop
+        Asked again and again, from any thread; once it says True, what is finished is all.
+    on_token
+        Told each piece of the one answer as it arrives.
+    on_candidate
+        Told each answer once it is finished.
+    on_cut
+        Told how many records are left in the prompt whenever one is dropped for want of room,
+        before the LLM is asked again.
+    on_short
+        Told what kept some of the answers from coming, as far as the LLM tells.
+    """
+
+    should_stop: Callable[[], bool] | None = None
+    on_token: Callable[[str], None] | None = None
+    on_candidate: Callable[[Completion], None] | None = None
+    on_cut: Callable[[int], None] | None = None
+    on_short: Callable[[Exception], None] | None = None
+
+
+NO_CALLBACKS = Callbacks()  # for whoever only waits
+
+
+def fit_to_context(prompt: Prompt, render: Callable[[Prompt], str]) -> tuple[Prompt, str]:
+    """Return the prompt that would be sent, smaller as far as an LLM says so, and its rendering.
+
+    ``render`` is the LLM's, for the length that an answer may have. One that does not know its
+    context until it is asked renders the whole.
+
+    Raises
+    ------
+    ContextLengthError
+        If not even the beginning of the bare query fits.
+    """
+    while True:
+        try:
+            return prompt, render(prompt)
+        except ContextLengthError:
+            smaller = _smaller(prompt)
+            if smaller is None:
+                raise
+            prompt = smaller
+
+
+def _smaller(prompt: Prompt) -> Prompt | None:
+    """Return a prompt with less: without its weakest record, else with less of the query."""
+    return prompt.without_weakest() if prompt.shots else prompt.with_less_query()
+
+
 def complete_within_context(
-    llm: LLM,
-    prompt: Prompt,
-    *,
-    n: int,
-    temperature: float,
-    max_tokens: int,
-    seed: int = 0,
-    on_token: Callable[[str], None] | None = None,
-    should_stop: Callable[[], bool] | None = None,
-    on_candidate: Callable[[Completion], None] | None = None,
-    on_cut: Callable[[int], None] | None = None,
-    on_short: Callable[[Exception], None] | None = None,
+    llm: LLM, prompt: Prompt, draw: Draw, callbacks: Callbacks = NO_CALLBACKS, *, bare: int = 0
 ) -> tuple[Prompt, list[Completion]]:
     """Ask an LLM, dropping the weakest records, then the query's end, until the prompt fits.
 
-    ``on_cut`` is told how many records are left, before it is asked again; ``on_short``, by an LLM
-    that tells, what kept some of the answers from coming.
+    Parameters
+    ----------
+    bare
+        How many answers more are drawn if no record is left in the prompt.
 
     Returns
     -------
@@ -78,38 +146,61 @@ def complete_within_context(
         If it gave what is no ``Completion`` with text.
     """
     choices = prompt.task.labels if prompt.task.kind != "text" else None
-    listening: dict[str, Any] = {}  # an application's LLM need not know these two
-    if should_stop is not None:
-        listening["should_stop"] = should_stop
-    if on_candidate is not None:
-        listening["on_candidate"] = lambda c: on_candidate(_taken(c))
-    if on_short is not None:
-        listening["on_short"] = on_short
     while True:
+        folded = prompt.shows_lines
         try:
             completions = llm.complete(
-                prompt, n=n, temperature=temperature, max_tokens=max_tokens,
-                choices=choices or None, seed=seed, on_token=on_token, **listening,
+                prompt, n=draw.n if prompt.shots else draw.n + bare, temperature=draw.temperature,
+                max_tokens=draw.max_tokens, choices=choices or None, seed=draw.seed,
+                on_token=_unfolding(callbacks.on_token) if folded else callbacks.on_token,
+                **_listening(callbacks, folded=folded),
             )  # fmt: skip
             if not isinstance(completions, Iterable):
                 raise _no_completion(completions, "a list of them")
-            return prompt, [_taken(c) for c in completions]
+            return prompt, [_taken(c, folded=folded) for c in completions]
         except ContextLengthError:
-            if not prompt.shots:
-                shorter = prompt.with_less_query()
-                if shorter is None:
-                    raise
-                prompt = shorter
-                continue
-            prompt = prompt.without_weakest()
-            if on_cut is not None:
-                on_cut(len(prompt.shots))
+            smaller = _smaller(prompt)
+            if smaller is None:
+                raise
+            cut, prompt = bool(prompt.shots), smaller
+            if cut and callbacks.on_cut is not None:
+                callbacks.on_cut(len(prompt.shots))
 
 
-def _taken(given: object) -> Completion:
+def _unfolding(on_token: Callable[[str], None] | None) -> Callable[[str], None] | None:
+    """Return who is to be told of the pieces of an answer that may be indented as ours are.
+
+    What is held back to the end, whoever knows the whole answer tells.
+    """
+    if on_token is None:
+        return None
+    unfolding = Unfolding()
+
+    def tell(piece: str) -> None:
+        if ready := unfolding.feed(piece):
+            on_token(ready)
+
+    return tell
+
+
+def _listening(callbacks: Callbacks, *, folded: bool) -> dict[str, Any]:
+    """Return what ``complete`` is given only if it is wanted: an application's need not know it."""
+    heard = callbacks.on_candidate
+    wishes = {
+        "should_stop": callbacks.should_stop,
+        "on_candidate": None
+        if heard is None
+        else lambda given: heard(_taken(given, folded=folded)),
+        "on_short": callbacks.on_short,
+    }
+    return {name: wish for name, wish in wishes.items() if wish is not None}
+
+
+def _taken(given: object, *, folded: bool) -> Completion:
     """Return a completion in plain types, whatever numbers an application's LLM counts in.
 
-    A log-probability that is not finite is none: its answer is one nevertheless.
+    ``folded``: its text may have the indentation of the answers that were shown. A
+    log-probability that is not finite is none: its answer is one nevertheless.
     """
     if not isinstance(given, Completion) or not isinstance(given.text, str):
         raise _no_completion(given, "one with text")
@@ -117,7 +208,7 @@ def _taken(given: object) -> Completion:
         logprob = None if given.logprob is None else float(given.logprob)
         return replace(
             given,
-            text=unfold(given.text),
+            text=unfold(given.text) if folded else given.text,
             greedy=bool(given.greedy),
             tokens=int(given.tokens),
             prompt_tokens=int(given.prompt_tokens),
@@ -135,24 +226,9 @@ def _no_completion(given: object, expected: str) -> BackendError:
 
 
 def sample_pool(
-    llm: LLM,
-    prompt: Prompt,
-    *,
-    n: int,
-    zero_shot: int,
-    temperature: float,
-    max_tokens: int,
-    seed: int = 0,
-    on_token: Callable[[str], None] | None = None,
-    should_stop: Callable[[], bool] | None = None,
-    on_candidate: Callable[[Completion], None] | None = None,
-    on_cut: Callable[[int], None] | None = None,
-    on_short: Callable[[Exception], None] | None = None,
+    llm: LLM, prompt: Prompt, draw: Draw, zero_shot: int, callbacks: Callbacks = NO_CALLBACKS
 ) -> tuple[Prompt, list[Completion]]:
-    """Sample ``n`` candidates, the last ``zero_shot`` of them with no record shown.
-
-    ``on_cut`` is told how many records are left whenever one is dropped for want of room;
-    ``on_short`` what kept some of the answers from coming, as far as the LLM tells.
+    """Sample candidates, the last ``zero_shot`` of ``draw.n`` with no record shown.
 
     Returns
     -------
@@ -167,28 +243,27 @@ def sample_pool(
     BackendError
         If not one answer could be had to the prompt with records.
     """
+    with_records = replace(draw, n=draw.n - zero_shot)
     asked, completions = complete_within_context(
-        llm, prompt, n=n - zero_shot, temperature=temperature, max_tokens=max_tokens, seed=seed,
-        on_token=on_token, should_stop=should_stop, on_candidate=on_candidate, on_cut=on_cut,
-        on_short=on_short,
-    )  # fmt: skip
-    if not zero_shot or (should_stop is not None and should_stop()):
+        llm, prompt, with_records, callbacks, bare=zero_shot
+    )
+    should_stop, heard = callbacks.should_stop, callbacks.on_candidate
+    # Where no record had room, all were drawn without: asked again, it would say the same.
+    if not zero_shot or not asked.shots or (should_stop is not None and should_stop()):
         return asked, completions
-
-    def heard(completion: Completion) -> None:
-        if on_candidate is not None:
-            on_candidate(_without_records(completion))
-
+    callbacks = replace(
+        callbacks,
+        on_token=None,
+        on_candidate=None if heard is None else lambda given: heard(_without_records(given)),
+    )
     try:
         _, plain = complete_within_context(
-            llm, asked.without_shots(), n=zero_shot, temperature=temperature,
-            max_tokens=max_tokens, seed=seed, should_stop=should_stop,
-            on_candidate=None if on_candidate is None else heard, on_short=on_short,
-        )  # fmt: skip
+            llm, asked.without_shots(), replace(draw, n=zero_shot), callbacks
+        )
     except BackendError as err:
         plain = []  # a pool short of candidates is still a pool
-        if on_short is not None:
-            on_short(err)
+        if callbacks.on_short is not None:
+            callbacks.on_short(err)
     return asked, [*completions, *map(_without_records, plain)]
 
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from hydra_edge.engine import Engine
-from hydra_edge.errors import ConfigError, RecordNotFoundError
-from hydra_edge.records import checked
+from hydra_edge.errors import ConfigError
+from hydra_edge.records import CHOICES, checked
 from hydra_edge.store import LoggedGeneration, Store, StoredChoice, Withdrawn, answer_id
 from hydra_edge.tasks import answer_key
-from hydra_edge.types import Kind, Record
+from hydra_edge.types import Kind, Record, Usage
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,7 +26,7 @@ class Answered:
     text: str
 
 
-def find_answer(
+def _find_answer(
     store: Store, generation_id: str | None, pick: int | None, text: str | None
 ) -> Answered:
     """Find what a choice is about.
@@ -96,7 +96,7 @@ def _same_answer(answered: Answered, kind: Kind) -> Answered:
     return replace(answered, picked=same.index(True) if True in same else None)
 
 
-def from_private(
+def _from_private(
     engine: Engine, task: str, text: str, record_ids: Sequence[str], *, is_guess: bool = False
 ) -> bool:
     """Tell whether an answer may repeat what is private.
@@ -105,10 +105,8 @@ def from_private(
     from private records only. A guess is not compared with these, so that it cannot be seen from
     what becomes of it whether it hit: it was written where no private record may be seen.
     """
-    try:
-        if any(engine.store.get(record_id).private for record_id in record_ids):
-            return True
-    except RecordNotFoundError:
+    shown = map(engine.store.find, record_ids)
+    if any(record is None or record.private for record in shown):
         return True
     return not is_guess and engine.any_private_label(task, [text])
 
@@ -116,11 +114,9 @@ def from_private(
 def _kept_under(store: Store, answered: Answered, source: str) -> str:
     """Return the id to keep a choice under: what another source kept otherwise is left to it."""
     name = answer_id(answered.generation.id)
-    try:
-        kept = store.get(name)
-    except RecordNotFoundError:
-        return name
-    return name if kept.source == source or kept.output == answered.text else f"{name}-{source}"
+    kept = store.find(name)
+    is_free = kept is None or kept.source == source or kept.output == answered.text
+    return name if is_free else f"{name}-{source}"
 
 
 def _keep_as_record(engine: Engine, answered: Answered, source: str, *, hide_private: bool) -> str:
@@ -134,7 +130,7 @@ def _keep_as_record(engine: Engine, answered: Answered, source: str, *, hide_pri
         Record(
             generation.query, answered.text, generation.task,
             _kept_under(engine.store, answered, source), time.time(),
-            from_private(
+            _from_private(
                 engine, generation.task, answered.text, generation.record_ids, is_guess=is_guess
             ),
             source,
@@ -192,7 +188,7 @@ class Taken:
         return before is not None and (before.picked, before.text) == (choice.picked, choice.text)
 
 
-def record_choice(
+def _record_choice(
     store: Store, answered: Answered, before: StoredChoice | None, record_id: str | None
 ) -> Taken:
     """Store a choice for good, so that every later fit learns from it too.
@@ -201,12 +197,12 @@ def record_choice(
     """
     generation = answered.generation
     again = before is not None and (before.picked, before.text) == (answered.picked, answered.text)
-    choice = store.put_choice(
+    choice = StoredChoice(
         generation.id, generation.task, generation.query, generation.candidates,
         generation.record_ids, answered.picked, answered.text, record_id,
-        moment=before.time if before is not None and again else None,
+        before.time if before is not None and again else time.time(),
     )  # fmt: skip
-    return Taken(choice, before)
+    return Taken(store.put_choice(choice), before)
 
 
 def take(
@@ -222,16 +218,90 @@ def take(
     """Store what the user took of an answer, and the record kept of it: both, or nothing.
 
     No other program can forget the answer, or what it was shown, in between. Parameters and
-    errors are those of ``find_answer``; ``keep`` is whether the answer becomes a record,
+    errors are those of ``_find_answer``; ``keep`` is whether the answer becomes a record,
     ``hide_private`` whether it was taken where no private record may be seen.
+    """
+    with engine.store.together():
+        answered = _answered(engine, generation_id, pick, text)
+        return _take(engine, answered, source, keep=keep, hide_private=hide_private)
+
+
+def _answered(
+    engine: Engine, generation_id: str | None, pick: int | None, text: str | None
+) -> Answered:
+    answered = _find_answer(engine.store, generation_id, pick, text)
+    return _same_answer(answered, engine.task(answered.generation.task).kind)
+
+
+def _take(
+    engine: Engine, answered: Answered, source: str, *, keep: bool, hide_private: bool
+) -> Taken:
+    before = engine.store.choice(answered.generation.id)
+    kept = _kept_record(engine, answered, before, source, keep=keep, hide_private=hide_private)
+    return _record_choice(engine.store, answered, before, kept)
+
+
+def take_as(
+    engine: Engine,
+    generation_id: str,
+    pick: int | None,
+    text: str | None,
+    record_of: Callable[[LoggedGeneration], Record | None],
+) -> Taken:
+    """Store what the user took of an answer as ``take`` does, but keep a record made elsewhere.
+
+    ``record_of`` makes it of the answer, None if none is to be kept, while no other program can
+    write. With both ``pick`` and ``text`` the candidate was taken, and is spelled so elsewhere.
     """
     store = engine.store
     with store.together():
-        answered = find_answer(store, generation_id, pick, text)
-        answered = _same_answer(answered, engine.task(answered.generation.task).kind)
-        before = store.choice(answered.generation.id)
-        kept = _kept_record(engine, answered, before, source, keep=keep, hide_private=hide_private)
-        return record_choice(store, answered, before, kept)
+        answered = _answered(engine, generation_id, pick, text if pick is None else None)
+        if text:
+            answered = replace(answered, text=text)
+        before = store.choice(generation_id)
+        kept = _kept_record(engine, answered, before, CHOICES, keep=False, hide_private=False)
+        record = record_of(answered.generation)
+        if record is not None:
+            record = checked(record)
+            store.add([record])
+            stored = store.find_same(record)  # its id may have been taken
+            kept = None if stored is None else stored.id
+        return _record_choice(store, answered, before, kept)
+
+
+def take_elsewhere(
+    engine: Engine,
+    prompt_id: str,
+    task: str,
+    query: str,
+    record_ids: Sequence[str],
+    text: str,
+    source: str,
+    *,
+    hide_private: bool,
+) -> Taken:
+    """Store what the user took of another LLM's answer to a prompt of ours, and a record of it.
+
+    It may repeat the records the prompt showed: to forget or hide those reaches it. There are no
+    candidates a head could learn from.
+
+    Raises
+    ------
+    ConfigError
+        If ``prompt_id`` is the id of an answer of ours: what was chosen of that would be lost.
+    """
+    asked = LoggedGeneration(
+        prompt_id, task, query, text, "", (), tuple(record_ids), Usage(), time.time()
+    )
+    with engine.store.together():
+        before = engine.store.choice(prompt_id)
+        if engine.store.generation(prompt_id) or (before is not None and before.candidates):
+            raise ConfigError(
+                f"The answer was not kept: got prompt_id {prompt_id!r:.80}, which is the id of an "
+                "answer given here; expected another. Use `choose` for that one."
+            )
+        answered = Answered(asked, None, text)
+        return _take(engine, answered, source, keep=True, hide_private=hide_private)
 
 
 def withdraw(store: Store, generation_id: str | None) -> Withdrawn:

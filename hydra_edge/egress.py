@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from hydra_edge.engine import Engine
-from hydra_edge.errors import CancelledError, ConfigError, RecordNotFoundError, StoreError
+from hydra_edge.errors import CancelledError, ConfigError, StoreError
 from hydra_edge.history import History
 from hydra_edge.prompt import Prompt
 from hydra_edge.store import Revision
@@ -79,7 +79,16 @@ class Outgoing:
 
     def notes_on(self, sent: Prompt) -> tuple[str, ...]:
         """Say what is missing in the prompt that was sent: an LLM may have room for less."""
-        return _left_out(self.question.query, sent.query) + self.withheld
+        ranked, shown = len(self.ranking.records), len(sent.shots)
+        unshown = (
+            ()
+            if shown >= ranked
+            else (
+                f"the context was too small: the {ranked - shown} weakest of {ranked} records were "
+                "left out",
+            )
+        )
+        return _left_out(self.question.query, sent.query) + self.withheld + unshown
 
 
 def outgoing(
@@ -172,9 +181,8 @@ class Withdrawn:
             self._seen = revision
 
     def _fault_of(self, record_id: str) -> str:
-        try:
-            record = self._store.get(record_id)
-        except RecordNotFoundError:
+        record = self._store.find(record_id)
+        if record is None:
             return f"record {record_id!r}, which was forgotten meanwhile"
         if record.private and self._public_only and record_id not in self._hidden:
             return f"record {record_id!r}, which was made private meanwhile"

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
@@ -32,7 +32,7 @@ from hydra_edge.fitreport import (
 from hydra_edge.history import History
 from hydra_edge.learning import UPDATED, StepLostError, learn_choice, learned
 from hydra_edge.llm import LLM
-from hydra_edge.pools import preview
+from hydra_edge.pools import Purchase
 from hydra_edge.population import gains_for, prior_for
 from hydra_edge.turns import stoppable
 from hydra_edge.types import (
@@ -45,6 +45,7 @@ from hydra_edge.types import (
     Role,
     RoleReport,
 )
+from hydra_edge.vectors import CachedEncoder
 
 # With fewer records of a task there is no earlier one to show for a later one, and to judge by.
 FEWEST_RECORDS = 3
@@ -144,17 +145,19 @@ def fit_adapter(
     role: Role = "adapter"
     store, task = engine.store, history.task
     prior, gains = prior_for(engine.bundle, task, role), gains_for(engine.bundle, task, role)
-    for attempt in range(MAX_ATTEMPTS):
+    attempts = 0
+    while True:
+        attempts += 1
         choices = store.choices(task.name)
         evidence = adapter_evidence(engine, history, model, progress=progress)
         groups = evidence.groups
         if not groups.n_groups:
             why = "no candidates yet: they need an LLM, or choices of yours"
             return not_fitted(engine, task, role, why)
-        verdict = judge(groups, prior, engine.baseline(role), top=1, gains=gains)
+        verdict = judge(groups, prior, engine.baseline(role), top=1, gains=gains, abstaining=True)
         if evidence.outdated:
             verdict = replace(verdict, reason=f"{verdict.reason}; {changed_habit(evidence)}")
-        rows = adapter_rows(evidence.pools, verdict)
+        rows = adapter_rows(evidence, verdict)
         head = _unsaved(engine, history, role, verdict, rows)
         if model is not None:
             of_model = {
@@ -166,10 +169,9 @@ def fit_adapter(
             up_to = max(choice.seq for choice in choices)
             head = replace(head, report=head.report | {headreport.CHOICES_UP_TO: up_to})
         with store.together():  # a choice made meanwhile would be lost in the head it replaces
-            if attempt == MAX_ATTEMPTS - 1 or store.choices(task.name) == choices:
+            if attempts == MAX_ATTEMPTS or store.choices(task.name) == choices:
                 version = store.save_head(head, rewrites=as_read).version
                 return role_report(role, verdict, rows, version)
-    raise AssertionError("unreachable")
 
 
 def learn(engine: Engine, taken: Taken, *, progress: Progress | None = None) -> ChoiceResult:
@@ -217,7 +219,7 @@ def fit_prompts(
     history = engine.history(engine.task(task_name), progress=progress)
     fitted = fit_reranker(engine, history, shown=sampling.shown, progress=progress)
     head = fitted.active(engine, history)
-    return preview(engine, llm, head, history, fitted.informative, sampling, calls)
+    return Purchase(engine, llm, head, history, fitted.informative, sampling).preview(calls)
 
 
 def check_budget(budget: Budget, llm: LLM) -> None:
@@ -259,7 +261,9 @@ def _as_it_is(
     ``fit`` is told after how many rewrites the history was read; ``known`` is what was read
     before, and after how many.
     """
-    for attempt in range(MAX_ATTEMPTS):
+    attempts = 0
+    while True:
+        attempts += 1
         as_read = engine.store.revision().rewrites
         try:
             with engine.encoder.fitting(as_read):
@@ -269,9 +273,24 @@ def _as_it_is(
                     history = engine.history(engine.task(task_name), progress=progress)
                 return as_read, history, fit(history, as_read)
         except StoreError:
-            if attempt == MAX_ATTEMPTS - 1 or engine.store.revision().rewrites == as_read:
+            if attempts == MAX_ATTEMPTS or engine.store.revision().rewrites == as_read:
                 raise
-    raise AssertionError("unreachable")
+
+
+@dataclass(slots=True, eq=False)
+class _Texts:
+    """How many texts a fit has embedded, and of how many it found the vectors made."""
+
+    embedded: int = 0
+    reused: int = 0
+
+    @contextmanager
+    def counted(self, encoder: CachedEncoder) -> Iterator[None]:
+        """Count what is embedded meanwhile, and no answer's texts before or after."""
+        embedded, reused = encoder.embedded, encoder.reused
+        yield
+        self.embedded += encoder.embedded - embedded
+        self.reused += encoder.reused - reused
 
 
 def fit_task(
@@ -316,24 +335,19 @@ def fit_task(
     if llm is not None:
         budget, notes = _allowed(budget, llm)
         model = llm.name
+    texts = _Texts()
     watched = stoppable(progress, should_stop, "The fit")
-    with turn:
-        embedded, reused = engine.encoder.embedded, engine.encoder.reused
+    with turn, texts.counted(engine.encoder):
         first = partial(_stored_reranker, engine, sampling.shown, watched)
         as_read, history, fitted = _as_it_is(engine, task_name, first, watched)
-        task = history.task
-        embedded = engine.encoder.embedded - embedded
-        reused = engine.encoder.reused - reused
-        head = fitted.active(engine, history)
-    run = PoolRun(reused=len(whole_pools(engine.store, task.name, model)))
-    if llm is not None:
-        run = collect(
-            engine, llm, head, history, fitted.informative, sampling, budget,
-            progress=progress, should_stop=should_stop, turn=turn,
-        )  # fmt: skip
-    with turn:
+        task, head = history.task, fitted.active(engine, history)
+    if llm is None:
+        run = PoolRun(reused=len(whole_pools(engine.store, task.name, model)))
+    else:
+        purchase = Purchase(engine, llm, head, history, fitted.informative, sampling)
+        run = collect(purchase, budget, progress=progress, should_stop=should_stop, turn=turn)
+    with turn, texts.counted(engine.encoder):
         engine.check_current()  # the LLM took its time
-        again = engine.encoder.embedded, engine.encoder.reused
 
         def second(history: History, now: int) -> tuple[RoleReport, RoleReport]:
             reranker = fitted
@@ -347,15 +361,13 @@ def fit_task(
         remarks = (*foreign_answers(history), *unread_inputs(engine, history))
         engine.store.drop_stale_heads(task.name)
         engine.store.drop_other_vectors(engine.encoder.base_id)  # of a base that was used before
-        embedded += engine.encoder.embedded - again[0]
-        reused += engine.encoder.reused - again[1]
     return FitReport(
         task=task.name,
         kind=task.kind,
         records=len(history),
         roles=roles,
-        texts_embedded=embedded,
-        vectors_reused=reused,
+        texts_embedded=texts.embedded,
+        vectors_reused=texts.reused,
         llm_calls=run.calls,
         pools_made=run.made,
         pools_reused=run.reused,

@@ -25,6 +25,7 @@ from hydra_edge.headreport import model_of
 from hydra_edge.records import is_import
 from hydra_edge.resources import Resources
 from hydra_edge.store import Store, StoredChoice, answer_id
+from hydra_edge.tasks import canonical_name
 from hydra_edge.types import ForgetReceipt, Progress, Role, UndoneChoice
 
 
@@ -33,17 +34,26 @@ def forget_records(
     ids: Sequence[str],
     *,
     source: str | None = None,
+    task: str | None = None,
     on_erased: Callable[[ForgetReceipt], None] | None = None,
     progress: Progress | None = None,
 ) -> ForgetReceipt:
     """Erase records and everything kept of them; see ``Personalizer.forget``."""
     remain: BytesRemainError | None = None
+    deleted: list[ForgetReceipt] = []
     try:
-        receipt = resources.store.forget(ids, source=source, progress=progress)
+        receipt = resources.store.forget(
+            ids, source=source, task=None if task is None else canonical_name(task),
+            progress=progress, on_deleted=deleted.append,
+        )  # fmt: skip
     except BytesRemainError as err:
         if err.receipt is None:
             raise
         receipt, remain = err.receipt, err
+    except BaseException:  # Ctrl-C, while bytes are erased: the records are gone nevertheless
+        if deleted and on_erased is not None:
+            on_erased(deleted[0])
+        raise
     if on_erased is not None:
         on_erased(receipt)
     done = f"The records are erased ({receipt.records})"

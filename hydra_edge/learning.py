@@ -115,7 +115,7 @@ def learn_choice(engine: Engine, taken: Taken, *, progress: Progress | None = No
             return learned(choice, store.save_head(state), time.monotonic() - started)
     raise StoreError(
         f"Nothing was learned from the choice: got records of {store.path} that other programs "
-        "rewrite all the time; expected a pause. The choice is kept; the next fit learns from it."
+        "rewrite all the time; expected a pause."
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Self
 
@@ -25,24 +25,25 @@ from hydra_edge.arguments import (
 )
 from hydra_edge.bundle import Bundle
 from hydra_edge.buying import Budget
-from hydra_edge.candidates import Sampling
-from hydra_edge.choosing import take
+from hydra_edge.candidates import Callbacks, Draw, Sampling, fit_to_context
+from hydra_edge.choosing import Taken, take, take_as, take_elsewhere
 from hydra_edge.config import Config, load_config
-from hydra_edge.egress import Question, outgoing
+from hydra_edge.egress import Outgoing, Question, outgoing
 from hydra_edge.encoder import TextEncoder
 from hydra_edge.engine import Engine
 from hydra_edge.errors import CancelledError, ClosedError, ConfigError, StoreError
 from hydra_edge.fitting import fit_prompts, fit_task, learn
 from hydra_edge.forgetting import clear_log_and_choices, forget_records, undo_choice
 from hydra_edge.headfile import adopted, exportable, head_from_json, head_to_json
-from hydra_edge.learning import LEFT_OF_CHOICE, judged_on
+from hydra_edge.learning import LEFT_OF_CHOICE, judged_on, learned
 from hydra_edge.llm import LLM
 from hydra_edge.paths import Paths, find_paths
 from hydra_edge.privatefiles import make_private_dir
+from hydra_edge.prompt import Prompt
 from hydra_edge.records import check_moment, checked
 from hydra_edge.renaming import rename_task
 from hydra_edge.resources import Resources
-from hydra_edge.store import Store
+from hydra_edge.store import LoggedGeneration, Store
 from hydra_edge.tasks import TaskSpec
 from hydra_edge.turns import FitTurn, StopSignal, stoppable
 from hydra_edge.types import (
@@ -276,19 +277,22 @@ class Personalizer:
         ids: str | Sequence[str] = (),
         *,
         source: str | None = None,
+        task: str | None = None,
         on_erased: Callable[[ForgetReceipt], None] | None = None,
         progress: Progress | None = None,
     ) -> ForgetReceipt:
         """Erase records and everything kept of them, then fit the heads they had taught again.
 
-        ``ids`` names several records, or one by itself. A fit under way in another thread buys
-        no more candidates, and one that waits begins afterwards; an answer that was shown one of
-        the records is thrown away.
+        ``ids`` names several records, or one by itself; ``source`` and ``task`` all of one. With a
+        task go its choices, bought answers, log entries and heads; its task file stays. A fit
+        under way in another thread buys no more candidates, and one that waits begins afterwards;
+        an answer that was shown one of the records is thrown away.
 
         Parameters
         ----------
         on_erased
-            Called with the receipt once the records are erased, before heads are fitted again.
+            Called with the receipt once the records are erased, before heads are fitted again;
+            also where Ctrl-C comes while their bytes are, which the next opening then erases.
         progress
             Told while answers are looked through for what is to go with the records, if there
             are many, and of the fits, as ``fit_head`` does.
@@ -302,19 +306,21 @@ class Personalizer:
             What kept heads from being fitted again; its message says that the records are
             erased nevertheless. Until the next fit the marked heads say why none serves.
         RecordNotFoundError
-            If an id or the source is unknown; nothing is erased then.
+            If an id, the source or the task is unknown; nothing is erased then.
         """
         check_several("ids", ids, "one id as text, or several")
         names = [ids] if isinstance(ids, str) else list(ids)
         for name in names:
             check_text("id", name)
-        if source is not None:
-            check_text("source", source)
+        for name, value in (("source", source), ("task", task)):
+            if value is not None:
+                check_text(name, value)
         self.store.check_process()
         with self._fitting.to_erase(), self.working():
             return forget_records(
-                self._resources, names, source=source, on_erased=on_erased, progress=progress
-            )
+                self._resources, names, source=source, task=task, on_erased=on_erased,
+                progress=progress,
+            )  # fmt: skip
 
     def clear_log(
         self,
@@ -514,6 +520,35 @@ class Personalizer:
         with self.working():
             return Question.of(self.engine, self.task(task), query, progress=progress)
 
+    def prompt_for(
+        self,
+        query: str,
+        *,
+        task: str | None = None,
+        k: int | None = None,
+        hide_private: bool = False,
+        progress: Progress | None = None,
+        should_stop: Callable[[], bool] | None = None,
+    ) -> Outgoing:
+        """Return the prompt for an LLM this one does not ask, its ranking, and what to say of it.
+
+        Parameters are those of ``rank``. Who asks a remote LLM with it, or hands it to others,
+        sets ``hide_private``. What is answered is taken by ``keep_answer``.
+
+        Raises
+        ------
+        CancelledError
+            If it was stopped.
+        """
+        check_flag("hide_private", hide_private)
+        shown = Sampling.of(self.config, shown=k).shown
+        watched = stoppable(progress, should_stop, "The prompt")
+        with self.working():
+            return outgoing(
+                self._question(query, task, watched), shown, "", remote=False, no_history=False,
+                hide_private=hide_private,
+            )  # fmt: skip
+
     def render_prompts(
         self,
         query: str,
@@ -536,12 +571,15 @@ class Personalizer:
         One prompt, or a second one without records where the base draws a part of the
         candidates so. ``stream``: what it would send if it were given an ``on_token``.
         ``on_note`` is called with what is to be said of what they show, as ``generate`` notes it.
-        ``should_stop`` ends the embedding of records.
+        ``should_stop`` ends the embedding of records. What a remote LLM has no room for, it says
+        only when it is asked: such a prompt is shown whole, and is what would be sent first.
 
         Raises
         ------
         CancelledError
             If it was stopped.
+        ContextLengthError
+            If a local LLM has no room even for the beginning of the bare query.
         """
         check_wishes(max_tokens, system, seed, private=private, stream=stream)
         sampling = Sampling.of(self.config, n, k)
@@ -551,16 +589,18 @@ class Personalizer:
             out = outgoing(
                 question, sampling.shown, system, remote=llm.is_remote, no_history=private
             )
+            length = int(max_tokens or out.prompt.task.max_tokens)
+
+            def render(prompt: Prompt) -> str:
+                return llm.render(prompt, max_tokens=length, seed=int(seed), stream=stream)
+
+            prompt, shown = fit_to_context(out.prompt, render)
             if on_note is not None:
-                for note in out.notes:
+                for note in out.notes_on(prompt):
                     on_note(note)
-            prompts = [out.prompt]
-            if self.engine.zero_shot_draws(out.prompt, sampling.n):
-                prompts.append(out.prompt.without_shots())
-            length = None if max_tokens is None else int(max_tokens)
-            return [
-                llm.render(p, max_tokens=length, seed=int(seed), stream=stream) for p in prompts
-            ]
+            if not self.engine.zero_shot_draws(prompt, sampling.n):
+                return [shown]
+            return [shown, fit_to_context(prompt.without_shots(), render)[1]]
 
     def generate(
         self,
@@ -636,12 +676,13 @@ class Personalizer:
                 hide_private=hide_private,
             )  # fmt: skip
             votes = votes_on(out, sampling.n) if self.config.early_stop else None
+        length = int(max_tokens or out.question.history.task.max_tokens)
+        draw = Draw(sampling.n, sampling.temperature, length, int(seed))
         pieces = None if on_token is None else Pieces(on_token)
-        asked = ask(
-            out, llm, n=sampling.n, temperature=sampling.temperature, max_tokens=max_tokens,
-            seed=seed, on_token=pieces, should_stop=StopSignal(self._resources.is_over, stop),
-            on_candidate=on_candidate, on_start=on_start, votes=votes,
-        )  # fmt: skip
+        callbacks = Callbacks(
+            StopSignal(self._resources.is_over, stop), on_token=pieces, on_candidate=on_candidate
+        )
+        asked = ask(out, llm, draw, callbacks, on_start=on_start, votes=votes)
         with self.working():
             generation = decide(asked)
             if cancelled is not None and cancelled():
@@ -715,8 +756,103 @@ class Personalizer:
                 self.engine, generation_id, pick, text, source,
                 keep=keep, hide_private=hide_private,
             )  # fmt: skip
-            watched = stoppable(progress, should_stop, "Learning from the choice", LEFT_OF_CHOICE)
+            return self._learn(taken, progress, should_stop)
+
+    def _learn(
+        self,
+        taken: Taken,
+        progress: Progress | None,
+        should_stop: Callable[[], bool] | None,
+    ) -> ChoiceResult:
+        """Learn from a choice that is stored; what keeps it from being learned says so."""
+        watched = stoppable(progress, should_stop, "Learning from the choice", LEFT_OF_CHOICE)
+        try:
             return learn(self.engine, taken, progress=watched)
+        except StoreError as err:  # the disk is full, say
+            is_kept = False
+            with suppress(StoreError):
+                is_kept = self.store.choice(taken.choice.generation_id) == taken.choice
+            if not is_kept:
+                raise
+            raise type(err)(f"{err} {LEFT_OF_CHOICE}") from err
+
+    def choose_as(
+        self,
+        record_of: Callable[[LoggedGeneration], Record | None],
+        *,
+        generation_id: str,
+        pick: int | None = None,
+        text: str | None = None,
+        progress: Progress | None = None,
+        should_stop: Callable[[], bool] | None = None,
+    ) -> ChoiceResult:
+        """Learn from what the user took of an answer, as ``choose`` does, and keep it your way.
+
+        Parameters
+        ----------
+        record_of
+            Makes the record to keep (a commit, a sent mail) of the answer it is given, or returns
+            None to keep none. Called once, while no other program can write: record and choice
+            are stored, or neither. Whether it is private is yours to say.
+        generation_id, pick, text
+            As in ``choose``, but which answer must be said. Both ``pick`` and ``text`` where a
+            candidate was taken that is spelled so elsewhere, in one line, say.
+        progress, should_stop
+            As in ``choose``.
+
+        Raises
+        ------
+        CancelledError
+            If it was stopped: the next fit learns from the choice.
+        """
+        check_count("pick", pick)
+        check_text("generation_id", generation_id)
+        if text is not None:
+            check_text("text", text)
+        with self.working():
+            taken = take_as(self.engine, generation_id, pick, text, record_of)
+            return self._learn(taken, progress, should_stop)
+
+    def keep_answer(
+        self,
+        query: str,
+        text: str,
+        *,
+        prompt_id: str,
+        record_ids: Sequence[str],
+        task: str | None = None,
+        source: str = "choices",
+        hide_private: bool = False,
+    ) -> ChoiceResult:
+        """Keep what the user took of another LLM's answer, to a prompt of ``prompt_for``.
+
+        There are no candidates a head could learn from: it becomes a record, which ranks from now
+        on and is fitted on. It is private if it may repeat what is.
+
+        Parameters
+        ----------
+        text
+            The answer as the user took it.
+        prompt_id
+            Names the prompt, as you like: of each, the last answer counts.
+        record_ids
+            What the prompt showed (``Outgoing.prompt.record_ids``): what is kept becomes private
+            with one of these records.
+        source, hide_private
+            As in ``choose``.
+        """
+        given = {"query": query, "text": text, "prompt_id": prompt_id, "source": source}
+        for name, value in given.items():
+            check_text(name, value)
+        check_several("record_ids", record_ids, "several ids")
+        check_flag("hide_private", hide_private)
+        engine = self.engine  # before the file is held: it may still have to be opened
+        with self.working():
+            taken = take_elsewhere(
+                engine, prompt_id, self.task(task).name, query, record_ids, text, source,
+                hide_private=hide_private,
+            )  # fmt: skip
+            return learned(taken.choice, None)
 
     def undo_choice(
         self, *, generation_id: str | None = None, progress: Progress | None = None

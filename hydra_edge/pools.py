@@ -7,11 +7,13 @@ paid for is never paid for twice.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from hydra_edge.active import ActiveHead
-from hydra_edge.candidates import Sampling
+from hydra_edge.candidates import Sampling, fit_to_context
 from hydra_edge.engine import Engine
+from hydra_edge.errors import ContextLengthError
 from hydra_edge.evidence import WHOLE, Unanswered, unanswered
 from hydra_edge.history import History
 from hydra_edge.llm import LLM
@@ -53,89 +55,106 @@ def _order(positions: Sequence[int], informative: Int1d) -> list[int]:
     return [i for part in blocks for i in sorted(part, key=lambda i: (i not in known, -i))]
 
 
-def left_to_ask(engine: Engine, llm: LLM, history: History) -> Unanswered:
-    """Return what can still be asked about: of a remote LLM no private record."""
-    return unanswered(engine, history, llm.name, public_only=llm.is_remote)
+@dataclass(frozen=True, eq=False)
+class Purchase:
+    """Pools to be had from an LLM for a user's own records: about which, and how they are asked.
 
+    A remote LLM is asked about no private record, and shown none.
 
-def requests_for(
-    engine: Engine,
-    head: ActiveHead,
-    history: History,
-    position: int,
-    sampling: Sampling,
-    *,
-    public_only: bool,
-    compared: bool,
-) -> list[Request]:
-    """Build what is asked about one pseudo-query, which sees only earlier records.
-
-    ``public_only``: no private one of them is shown, nor an answer known from such alone.
+    Attributes
+    ----------
+    engine, history
+        Whose records they are, oldest first.
+    llm
+        Who is asked.
+    head
+        The reranker's weights, which choose the records a prompt shows.
+    informative
+        Shape ``(m,)``, positions in the history; the records that the reranker could learn from
+        are asked about before others.
+    sampling
+        How many candidates make a pool, of how many records shown, at which temperature.
     """
-    record, past = history.records[position], history.before(position)
-    vector = history.inputs[position]
 
-    def shown(active: ActiveHead) -> list[Record]:
-        ranked = engine.rank(
-            active, record.input, vector, past, k=sampling.shown, public_only=public_only
-        )
-        return [r.record for r in ranked]
+    engine: Engine
+    llm: LLM
+    head: ActiveHead
+    history: History
+    informative: Int1d
+    sampling: Sampling
 
-    task = history.task
-    if public_only:
-        task = engine.shown_task(task, (r for r in history.records if not r.private))
-    records = shown(head)
-    requests = [Request("pool", engine.prompt(task, record.input, records), sampling.n)]
-    if compared:
-        baseline = replace(head, weight=engine.baseline("reranker"))
-        plain = engine.prompt(task, record.input, shown(baseline))
-        requests.append(Request("zero", engine.prompt(task, record.input, []), 1))
-        requests.append(Request("rag", plain, 1))
-    return requests
+    def left(self) -> Unanswered:
+        """Return what can still be asked about: of a remote LLM no private record."""
+        return unanswered(self.engine, self.history, self.llm.name, public_only=self.llm.is_remote)
 
+    def plan(self) -> Iterator[tuple[Record, list[Request]]]:
+        """Yield the pseudo-queries to ask about, in order of worth, with their prompts.
 
-def planned(
-    engine: Engine,
-    llm: LLM,
-    head: ActiveHead,
-    history: History,
-    informative: Int1d,
-    sampling: Sampling,
-) -> Iterator[tuple[Record, list[Request]]]:
-    """Yield the pseudo-queries to ask about, in order of worth, with their prompts.
+        No LLM is asked about a record whose pool no fit would look at, for being too old.
+        """
+        plain = self.engine.store.pools(self.history.task.name, model=self.llm.name, purpose="rag")
+        compared = len({pool.query_id for pool in plain})
+        for i in _order(self.left().positions, self.informative):
+            yield self.history.records[i], self._requests(i, compared=compared < COMPARED)
+            compared += 1
 
-    A remote LLM is asked about no private record, and shown none. No LLM is asked about a record
-    whose pool no fit would look at, for being too old.
-    """
-    plain = engine.store.pools(history.task.name, model=llm.name, purpose="rag")
-    compared = len({pool.query_id for pool in plain})
-    for i in _order(left_to_ask(engine, llm, history).positions, informative):
-        requests = requests_for(
-            engine, head, history, i, sampling,
-            public_only=llm.is_remote, compared=compared < COMPARED,
-        )  # fmt: skip
-        compared += 1
-        yield history.records[i], requests
+    def preview(self, calls: int) -> list[str]:
+        """Return byte for byte what buying would send for ``calls`` answers; send nothing."""
+        prompts: list[str] = []
+        spent = 0
+        for _, requests in self.plan():
+            spent += sum(request.n for request in requests)
+            if spent > calls:
+                break
+            with suppress(ContextLengthError):  # such a record is left out
+                for request in requests:
+                    prompts += self._rendered(request)
+        return prompts
 
+    def _rendered(self, request: Request) -> list[str]:
+        """Return the prompts of a request as far as the LLM has room, byte for byte."""
+        length = self.history.task.max_tokens
 
-def preview(
-    engine: Engine,
-    llm: LLM,
-    head: ActiveHead,
-    history: History,
-    informative: Int1d,
-    sampling: Sampling,
-    calls: int,
-) -> list[str]:
-    """Return byte for byte what ``collect`` would send for ``calls`` answers; send nothing."""
-    prompts: list[str] = []
-    spent = 0
-    for _, requests in planned(engine, llm, head, history, informative, sampling):
-        spent += sum(request.n for request in requests)
-        if spent > calls:
-            break
-        for request in requests:
-            prompts.append(llm.render(request.prompt))
-            if engine.zero_shot_draws(request.prompt, request.n):
-                prompts.append(llm.render(request.prompt.without_shots()))
-    return prompts
+        def render(prompt: Prompt) -> str:
+            return self.llm.render(prompt, max_tokens=length)
+
+        prompt, shown = fit_to_context(request.prompt, render)
+        if not self.engine.zero_shot_draws(prompt, request.n):
+            return [shown]
+        return [shown, fit_to_context(prompt.without_shots(), render)[1]]
+
+    def zero_shot(self, request: Request) -> int:
+        """Return how many of a request's answers are drawn with no record shown."""
+        return self.engine.zero_shot_draws(request.prompt, request.n)
+
+    def key(self, request: Request) -> str:
+        """Name a request's answers."""
+        return pool_key(request, self.llm, self.sampling, self.zero_shot(request))
+
+    def _requests(self, position: int, *, compared: bool) -> list[Request]:
+        """Build what is asked about one pseudo-query, which sees only earlier records.
+
+        A remote LLM is shown no private one of them, nor an answer known from such alone.
+        """
+        engine, history = self.engine, self.history
+        public_only = self.llm.is_remote
+        record, past = history.records[position], history.before(position)
+        vector = history.inputs[position]
+
+        def shown(active: ActiveHead) -> list[Record]:
+            ranked = engine.rank(
+                active, record.input, vector, past, k=self.sampling.shown, public_only=public_only
+            )
+            return [r.record for r in ranked]
+
+        task = history.task
+        if public_only:
+            task = engine.shown_task(task, (r for r in history.records if not r.private))
+        records = shown(self.head)
+        requests = [Request("pool", engine.prompt(task, record.input, records), self.sampling.n)]
+        if compared:
+            baseline = replace(self.head, weight=engine.baseline("reranker"))
+            plain = engine.prompt(task, record.input, shown(baseline))
+            requests.append(Request("zero", engine.prompt(task, record.input, []), 1))
+            requests.append(Request("rag", plain, 1))
+        return requests

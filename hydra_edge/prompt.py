@@ -24,6 +24,7 @@ LONG_QUERY_WORDS = 1500
 # words; a context without room for them has none for an answer either.
 _SHORT_QUERY = 200
 _INDENT = "  "  # before the further lines of an answer that is shown
+_WIDE = r"[^\S\n]{81,}"  # no layout has as many blanks in a row
 _LONGEST_WORD = 40  # characters a word may take of a cut text; guards against wordless input
 # Letters of scripts that put no blanks between words: Thai, Lao, Tibetan, Burmese, Khmer, kana and
 # the Chinese characters. Each takes an LLM about as many tokens as a word of other scripts.
@@ -51,6 +52,21 @@ def _one_line(text: str, words: int) -> str:
     return " ".join(text.split(maxsplit=words)[:words])
 
 
+def _cut_lines(text: str, words: int) -> str:
+    """Return the first ``words`` words of a text on the lines they are on, bounded as by ``cut``.
+
+    Of white space there is no more than a layout needs.
+    """
+    lines = [line.rstrip() for line in text.strip().splitlines()]
+    if len(lines) <= 1:
+        return cut(text, words)
+    text = re.sub(r"\n{4,}", "\n\n\n", re.sub(_WIDE, " ", "\n".join(lines)))
+    last = next(islice(re.finditer(r"\S+", text), words - 1, None), None)
+    text = (text[: last.end()] if last else text)[: words * _LONGEST_WORD].rstrip()
+    last = next(islice(re.finditer(_UNSPACED, text), words - 1, None), None)
+    return text[: last.end()] if last else text
+
+
 def query_words(task: TaskSpec) -> int:
     """Return how many words of a query are put into its prompt."""
     return LONG_QUERY_WORDS if task.multiline else QUERY_WORDS
@@ -61,62 +77,57 @@ def fold(text: str, *, multiline: bool) -> str:
     if not multiline:
         limit = SHOT_WORDS * 8
         return _one_line(text, limit)[:limit]  # a word has a character
-    lines = text.strip()[: SHOT_WORDS * _LONGEST_WORD].splitlines()
-    return f"\n{_INDENT}".join(lines)
+    return _indented(text.strip()[: SHOT_WORDS * _LONGEST_WORD])
+
+
+def _indented(text: str) -> str:
+    """Indent the further lines of a text, so that none begins as a block of a prompt does."""
+    return f"\n{_INDENT}".join(text.splitlines())
 
 
 class Unfolding:
-    """Undo ``fold`` in an answer that arrives in pieces, handing on each as soon as it can be.
+    """Undo ``fold`` in an answer that arrives in pieces.
 
-    The first further line with text in it says whether the model took over the indentation it
-    saw in the examples' answers. If so it is removed from every line that has it, else the
-    answer has a layout of its own, which stays.
+    The model took over the indentation it saw in the examples' answers if every further line with
+    text in it has it; it is then removed from each. One line without proves a layout of the
+    answer's own, which stays: until there is one, or the end, further lines are held back.
     """
 
     def __init__(self) -> None:
-        self._held = ""  # what cannot be handed on yet
-        self._in_line = True  # rather than at the beginning of a further line
-        self._indented: bool | None = None  # None: no further line had text yet
+        self._held = ""  # what cannot be handed on yet: all from the first line's end on
+        self._searched = 0  # how much of that is lines known to be indented
+        self._in_first = True
+        self._own = False
 
     def feed(self, piece: str) -> str:
         """Add a piece; return what can be handed on, all pieces together being the answer."""
-        self._held += piece
-        if self._indented is None:
-            self._look()
-        if self._indented is False:
-            return self._take(len(self._held))
-        held, at, out = self._held, 0, []
-        while at < len(held):  # by index: to copy what is left for each line would be quadratic
-            if not self._in_line:
-                # One character more than an indent tells it from the beginning of one.
-                if self._indented is None or _INDENT.startswith(held[at : at + len(_INDENT) + 1]):
-                    break
-                at += len(_INDENT) if held.startswith(_INDENT, at) else 0
-            end = held.find("\n", at) + 1
-            self._in_line = not end
-            out.append(held[at : end or len(held)])
-            at = end or len(held)
-        self._held = held[at:]
-        return "".join(out)
+        if self._own:
+            return piece
+        first, end, rest = piece.partition("\n") if self._in_first else ("", "", piece)
+        self._in_first = self._in_first and not end
+        self._held += end + rest
+        if self._has_own_layout():
+            self._own = True
+            first, self._held = first + self._held, ""
+        return first
 
     def finish(self) -> str:
         """Say that nothing more will come; return what was held."""
-        self._indented = self._indented is not False
-        rest = self.feed("")
-        return rest + self._take(len(self._held)).removeprefix(_INDENT)
+        held, self._held = self._held, ""
+        return held.replace(f"\n{_INDENT}", "\n")
 
-    def _look(self) -> None:
-        """Find the first further line with text in it, if it is there."""
-        start = self._held.find("\n") + 1 if self._in_line else 0
-        rest = self._held[start:] if start or not self._in_line else ""
-        text = rest.lstrip()
-        if text:
-            line = rest.rfind("\n", 0, len(rest) - len(text)) + 1
-            self._indented = rest.startswith(_INDENT, line)
-
-    def _take(self, size: int) -> str:
-        taken, self._held = self._held[:size], self._held[size:]
-        return taken
+    def _has_own_layout(self) -> bool:
+        """Tell whether a further line has text that is not indented, as far as there are lines."""
+        while self._searched < len(self._held):
+            start = self._searched + 1  # behind the line break
+            end = self._held.find("\n", start)
+            line = self._held[start:] if end < 0 else self._held[start:end]
+            if not line.startswith(_INDENT) and line.strip():
+                return True
+            if end < 0:
+                return False
+            self._searched = end
+        return False
 
 
 def unfold(text: str) -> str:
@@ -136,17 +147,27 @@ class Shot:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """Everything an LLM is told for one query; the most relevant shot comes last."""
+    """Everything an LLM is told for one query; the most relevant shot comes last.
+
+    ``examples`` are the outputs of the records chosen for it, as they are shown: how the user
+    writes, also where they had no room.
+    """
 
     task: TaskSpec
     query: str
     shots: tuple[Shot, ...] = ()
     system: str = ""
+    examples: tuple[str, ...] = ()
 
     @property
     def record_ids(self) -> tuple[str, ...]:
         """Ids of the records shown."""
         return tuple(shot.record_id for shot in self.shots)
+
+    @property
+    def shows_lines(self) -> bool:
+        """Whether an answer of several lines is shown, whose indentation an LLM may take over."""
+        return any("\n" in shot.output for shot in self.shots)
 
     @property
     def head(self) -> str:
@@ -164,7 +185,8 @@ class Prompt:
             f"{task.input_label}: {shot.input}\n{task.output_label}: {shot.output}\n\n"
             for shot in self.shots
         ]
-        return "".join(blocks) + f"{task.input_label}: {self.query}\n{task.output_label}:"
+        query = _indented(self.query) if task.multiline else self.query
+        return "".join(blocks) + f"{task.input_label}: {query}\n{task.output_label}:"
 
     def completion_text(self) -> str:
         """Return the prompt for a completion model, byte for byte."""
@@ -196,7 +218,7 @@ class Prompt:
         if len(self.query) <= _SHORT_QUERY:
             return None
         half = self.query[: len(self.query) // 2]
-        words = half.rpartition(" ")[0]
+        words = half[: max(half.rfind(" "), half.rfind("\n"), 0)].rstrip()
         return replace(self, query=words if len(words) > len(half) // 2 else half)
 
     def key(self) -> str:
@@ -212,4 +234,5 @@ def build_prompt(
         Shot(r.id, cut(r.input, SHOT_WORDS), fold(r.output, multiline=task.multiline))
         for r in reversed(records)
     )
-    return Prompt(task=task, query=cut(query, query_words(task)), shots=shots, system=system)
+    asked = (_cut_lines if task.multiline else cut)(query, query_words(task))
+    return Prompt(task, asked, shots, system, tuple(shot.output for shot in shots))

@@ -15,9 +15,10 @@ MAX_NAME_CHARS = 200
 # UTF-8 cannot store lone surrogates, and SQLite's text functions stop at NUL.
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 _NO_IMPORTS = {"app"}  # what an application adds under its name
-_CHOICES = "choices"  # what is kept of answers, be it the person who says so or an MCP host
-# The store puts this behind an id that is taken; again wherever a copy of the record meets another.
+CHOICES = "choices"  # what is kept of answers, be it the person who says so or an MCP host
+# The marks behind an id that was taken; again wherever a copy of the record met another.
 _SUFFIXES = re.compile(r"(?:~[0-9a-f]{6}){1,20}\Z")
+_SUFFIX_OF_ONE = re.compile(r"(~[0-9a-f]{6})\1*")  # one record's own, as often as it met others
 MOMENTS = (-62135596800.0, 253402300799.0)  # the years 1 to 9999
 
 
@@ -35,12 +36,32 @@ def clean_text(text: str) -> str:
     return _UNSTORABLE.sub("\ufffd", text)
 
 
+def stored_id(record: Record) -> str:
+    """Return the id a record asks for: its own, or one made of its texts."""
+    return record.id or record.content_hash[:16]
+
+
+def beside(name: str, record: Record) -> str:
+    """Return the id a record asks for next, where another has the one it asked for."""
+    return f"{name}~{record.content_hash[:6]}"
+
+
+def is_beside(name: str, other: str) -> bool:
+    """Tell whether a record that asked for one id may have got another, as that was taken."""
+    return other.startswith(name) and _SUFFIX_OF_ONE.fullmatch(other, len(name)) is not None
+
+
+def without_suffix(record_id: str) -> str:
+    """Return the id a record asked for, given the one it got."""
+    return _SUFFIXES.sub("", record_id)
+
+
 def name_fault(text: str) -> str | None:
     """Say why a text cannot be an id or a task, which are one short line; None if it can.
 
     What the store put behind an id does not count.
     """
-    if len(_SUFFIXES.sub("", text)) > MAX_NAME_CHARS:
+    if len(without_suffix(text)) > MAX_NAME_CHARS:
         return f"has {len(text)} characters; expected at most {MAX_NAME_CHARS}"
     if not text.isprintable() and any(
         unicodedata.category(c) in {"Cc", "Cs", "Zl", "Zp"} for c in text
@@ -62,7 +83,7 @@ def is_import(source: str) -> bool:
 
 def from_apps(source: str) -> bool:
     """Tell whether apps or MCP hosts may write under a source, who may not see what is private."""
-    return source == _CHOICES or source.startswith("app:")
+    return source == CHOICES or source.startswith("app:")
 
 
 def _refuse(reason: str) -> ConfigError:

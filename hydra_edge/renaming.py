@@ -12,6 +12,7 @@ from pathlib import Path
 from hydra_edge.engine import Engine
 from hydra_edge.errors import ConfigError, StoreError, UnknownTaskError
 from hydra_edge.paths import Paths
+from hydra_edge.privatefiles import replacing
 from hydra_edge.records import name_fault
 from hydra_edge.resources import Resources
 from hydra_edge.store import Store
@@ -42,6 +43,7 @@ def rename_task(
     store, engine = resources.store, resources.engine
     old, new = canonical_name(old), _new_name(old, new)
     files = _Files.of(resources, old, new)
+    receipt = None
     try:
         with store.together():
             _check_names(store, old, new, files, merge=merge)
@@ -51,7 +53,11 @@ def rename_task(
             files.copy()
             receipt = store.rename_task(old, new, lambda name: _knows(engine, name))
     except BaseException:
-        files.undo()
+        # Ctrl-C may come when all of it is stored.
+        if receipt is not None and not _is_known(store, old):
+            files.remove()
+        else:
+            files.undo()
         raise
     files.remove()
     return replace(
@@ -74,13 +80,7 @@ def _new_name(old: str, new: str) -> str:
 def _check_names(store: Store, old: str, new: str, files: _Files, *, merge: bool) -> None:
     """Refuse what is not there, and a name that is taken."""
     counts = store.tasks()
-    is_known = bool(
-        counts.get(old)
-        or store.generation_count(old)
-        or store.choices(old)
-        or store.pools(old)
-        or store.heads(old)
-    )
+    is_known = _is_known(store, old)
     if not (is_known or files.source):
         raise UnknownTaskError(
             f"There is nothing of a task {old!r:.80} to rename. Tasks with records: "
@@ -93,6 +93,16 @@ def _check_names(store: Store, old: str, new: str, files: _Files, *, merge: bool
             "a name that is free. Choose another one, or make one task of both with --merge "
             "(merge=True)."
         )
+
+
+def _is_known(store: Store, task: str) -> bool:
+    return bool(
+        store.count(task)
+        or store.generation_count(task)
+        or store.choices(task)
+        or store.pools(task)
+        or store.heads(task)
+    )
 
 
 def _check_answers(
@@ -145,7 +155,8 @@ class _Files:
     moved: TaskSpec | None = None
     kept: Path | None = None
     is_there: bool = False  # the copy, if a renaming was interrupted
-    before: str | None = None  # what the source said, once the target is written
+    is_written: bool = False
+    before: Path | None = None  # what the source said, where the target is the source
 
     @classmethod
     def of(cls, resources: Resources, old: str, new: str) -> _Files:
@@ -176,26 +187,46 @@ class _Files:
         if self.source is None or self.target is None or self.moved is None or self.is_there:
             return
         text = read_task_text(self.source)
+        if self.target == self.source:
+            self.before = _put_by(self.source.resolve())
+        self.is_written = True
         write_task_text(self.target, with_name(text, self.moved.name))
-        self.before = text
 
     def undo(self) -> None:
         """Take back what was written: nothing was renamed."""
-        if self.before is None or self.target is None:
+        if not self.is_written or self.target is None:
             return
-        if self.target == self.source:
-            write_task_text(self.target, self.before)
-        else:
-            self.target.unlink(missing_ok=True)
+        with suppress(OSError):  # else what went wrong before would not be told
+            if self.before is not None:
+                self.before.replace(self.target.resolve())
+            else:
+                self.target.unlink(missing_ok=True)
 
     def remove(self) -> None:
         """Remove the file under the old name, unless it stays."""
+        if self.before is not None:
+            with suppress(OSError):
+                self.before.unlink(missing_ok=True)
         if self.source is None or self.kept is not None or self.target == self.source:
             return
         try:
             self.source.unlink(missing_ok=True)
         except OSError:
             self.kept = self.source
+
+
+def _put_by(source: Path) -> Path:
+    """Copy a task file beside it: what takes that back must need no room."""
+    before = source.with_name(f".{source.name}.before.hydra-edge.tmp")
+    try:
+        with replacing(before, like=source) as stream:
+            stream.write(source.read_bytes())
+    except OSError as err:
+        raise ConfigError(
+            f"Cannot write {before}: {err.strerror or err}. Expected room and a folder you may "
+            "write to."
+        ) from err
+    return before
 
 
 def _target(source: Path, old: str, new: str, *, is_needed: bool) -> Path:

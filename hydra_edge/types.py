@@ -84,6 +84,7 @@ class Candidate:
     """One distinct answer of a pool; ``count`` samples agreed on it (0: never sampled).
 
     ``greedy`` and ``zero_shot``: one of them was the LLM's first choice, or drawn without records.
+    ``finish`` is how it ended, the best of its samples: ``stop``, ``length`` or ``cut``.
     """
 
     text: str
@@ -93,6 +94,7 @@ class Candidate:
     score: float = 0.0
     contributions: dict[str, float] = field(default_factory=dict)
     zero_shot: bool = False
+    finish: str = "stop"
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +108,10 @@ class RankedRecord:
 
 @dataclass(frozen=True, slots=True)
 class HeadInfo:
-    """Which weights made a choice: ``switch`` is what the gate allows, version None = no head."""
+    """Which weights made a choice: ``switch`` is what the gate allows, version None = no head.
+
+    ``otherwise`` is what serves where a personal head is not sure, and would without it.
+    """
 
     task: str
     role: Role
@@ -115,6 +120,7 @@ class HeadInfo:
     base_id: str
     n_queries: int = 0
     reason: str = ""
+    otherwise: Switch = "baseline"
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +187,7 @@ class ForgetReceipt:
     log_entries: int = 0
     repeats: int = 0  # of the records: answers that were kept and repeat what the others say
     tasks: tuple[str, ...] = ()  # whose heads were learned from it and must be fitted again
+    heads: int = 0  # erased with their task
 
 
 @dataclass(frozen=True, slots=True)

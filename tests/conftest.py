@@ -126,6 +126,7 @@ class ScriptedLLM:
         self.prompts: list[Prompt] = []
         self.closed = 0
         self.fail_next = 0
+        self.finish = "stop"
 
     def render(self, prompt: Prompt, *, max_tokens: int | None = None, seed: int = 0) -> str:
         return prompt.completion_text()
@@ -150,7 +151,7 @@ class ScriptedLLM:
             on_token(texts[0])
         return [
             Completion(
-                t, greedy=i == 0, tokens=len(t.split()), logprob=-1 / (3 + i), finish="length"
+                t, greedy=i == 0, tokens=len(t.split()), logprob=-1 / (3 + i), finish=self.finish
             )
             for i, t in enumerate(texts)
         ]

@@ -6,6 +6,7 @@ A test takes a fixture of a module like this one by name: ``store = filled_store
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import mode
@@ -13,7 +14,7 @@ from statistics import mode
 import numpy as np
 import pytest
 
-from hydra_edge.store import Store
+from hydra_edge.store import Store, StoredChoice
 from hydra_edge.types import (
     Candidate,
     Completion,
@@ -92,12 +93,35 @@ def put_pool(
     )
 
 
+def put_choice(
+    store: Store,
+    generation_id: str,
+    task: str = "t",
+    query: str = "q",
+    *,
+    candidates: Sequence[Candidate] = (Candidate("x"),),
+    shown: Sequence[str] = (),
+    picked: int | None = None,
+    text: str = "x",
+    record_id: str | None = None,
+    moment: float | None = None,
+) -> StoredChoice:
+    """Keep what the user took of an answer that was shown records; now, if no moment is given."""
+    return store.put_choice(
+        StoredChoice(
+            generation_id, task, query, tuple(candidates), tuple(shown), picked, text, record_id,
+            time.time() if moment is None else moment,
+        )
+    )  # fmt: skip
+
+
 def keep(store: Store, name: str, answer: str, *shown: str) -> None:
     """Keep an answer to a query, which was shown records, as one of the history."""
     store.add([Record(f"query {name}", answer, task="t", id=f"choice-{name}")])
-    store.put_choice(
-        name, "t", f"query {name}", [Candidate(answer)], shown, 0, answer, f"choice-{name}"
-    )
+    put_choice(
+        store, name, query=f"query {name}", candidates=[Candidate(answer)], shown=shown, picked=0,
+        text=answer, record_id=f"choice-{name}",
+    )  # fmt: skip
 
 
 def head_of(task: str) -> HeadState:
@@ -121,6 +145,8 @@ def fill(store: Store, text: str) -> None:
     store.put_pool(
         "k", task="t", model="m", query_id="r1", record_ids=["r1"], completions=[Completion(text)]
     )
-    store.put_choice("g", "t", text, [Candidate(text)], ["r1"], 0, text, None)
+    put_choice(
+        store, "g", query=text, candidates=[Candidate(text)], shown=["r1"], picked=0, text=text
+    )
     store.save_head(head_of("t"))
     store.log_generation(generation_of("g", text, text), "m")

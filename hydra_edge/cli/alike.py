@@ -9,8 +9,6 @@ from itertools import chain
 from pathlib import PurePath, PurePosixPath
 from typing import TYPE_CHECKING
 
-from hydra_edge.errors import RecordNotFoundError
-
 if TYPE_CHECKING:
     from hydra_edge.store import Store
     from hydra_edge.types import Record
@@ -44,14 +42,13 @@ def as_their_source(records: Iterable[Record], store: Store) -> Iterator[Record]
 
 def holder(store: Store, record: Record) -> Record | None:
     """Return the stored record that has the id of this one, be it spelled with accents apart."""
-    name = record.id or record.content_hash[:16]
-    names = [name] if name.isascii() else [name, unicodedata.normalize("NFD", name)]
-    for each in names:
-        try:
-            return store.get(each)
-        except RecordNotFoundError:
-            continue
-    return None
+    from hydra_edge.records import stored_id
+
+    name = stored_id(record)
+    there = store.find(name)
+    if there is None and not name.isascii():
+        there = store.find(unicodedata.normalize("NFD", name))
+    return there
 
 
 def _is_held(store: Store, record: Record) -> bool:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import itertools
 import sys
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from hydra_edge.cli import options, output, views
-from hydra_edge.cli.forgetting import not_fitted_line, unfitted
+from hydra_edge.cli.erasing import not_fitted_line, unfitted
 from hydra_edge.cli.group import put
 from hydra_edge.cli.interrupt import Interrupt
 from hydra_edge.cli.session import open_user
@@ -19,9 +19,8 @@ from hydra_edge.errors import CancelledError
 from hydra_edge.reasons import head_line
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from hydra_edge.types import Completion, Generation
+    from hydra_edge.personalizer import Personalizer
+    from hydra_edge.types import Completion, Generation, Progress
 
 _IMPORT = "Next: hydra-edge import --help"
 
@@ -85,44 +84,26 @@ def generate(
     finished by then.
     """
     text = options.read_query(query)
+    # Whether it is sent or, by --dry-run, only shown.
+    wishes: dict[str, Any] = {
+        "task": task, "n": n, "k": k, "max_tokens": max_tokens, "system": system,
+        "private": private, "seed": seed,
+    }  # fmt: skip
     flags = {"model": model, "base_url": base_url}
     with open_user(ctx, user, create=user is None, offline=offline, **flags) as me:
         wanted = n or me.config.candidates
         streams = wanted == 1 and not (as_json or no_stream) and me.task(task).kind == "text"
         if dry_run:
-            remarks: list[str] = []
-            with output.LateBar(quiet=as_json) as bar:
-                prompts = me.render_prompts(
-                    text, task=task, n=n, k=k, max_tokens=max_tokens, system=system,
-                    private=private, seed=seed, stream=streams, on_note=remarks.append,
-                    progress=bar,
-                )  # fmt: skip
-            views.write_prompts(prompts, as_json=as_json)
-            for remark in remarks:
-                output.note(remark, style="yellow")
+            _dry_run(me, text, wishes | {"stream": streams}, as_json=as_json)
             return
         stopping = Interrupt("Stopping with the candidates that are finished")
         with stopping as stop, output.LateBar(quiet=as_json) as bar:
-            count = _Count(bar, wanted)
-            counts = wanted > 1 and not explain and output.is_shown(quiet=as_json)
-            tell = _tell if explain and not as_json else count.add if counts else None
+            hearing = _hearing(bar, wanted, explain=explain, as_json=as_json)
             try:
                 generation = me.generate(
-                    text,
-                    task=task,
-                    n=n,
-                    k=k,
-                    temperature=temperature,
-                    max_tokens=max_tokens,
-                    system=system,
-                    private=private,
-                    seed=seed,
-                    on_token=output.piece if streams else None,
-                    should_stop=stop,
-                    on_candidate=tell,
-                    on_start=count.start if counts else None,
-                    progress=bar,
-                )
+                    text, temperature=temperature, on_token=output.piece if streams else None,
+                    should_stop=stop, progress=bar, **wishes, **hearing,
+                )  # fmt: skip
             except CancelledError as err:
                 output.write_error(err.code, str(err), as_json=as_json)
                 raise typer.Exit(130) from err
@@ -145,6 +126,26 @@ def generate(
         raise typer.Exit(130)
 
 
+def _dry_run(me: Personalizer, text: str, wishes: dict[str, Any], *, as_json: bool) -> None:
+    """Print what a query would send, and what is to be said of it."""
+    remarks: list[str] = []
+    with output.LateBar(quiet=as_json) as bar:
+        prompts = me.render_prompts(text, on_note=remarks.append, progress=bar, **wishes)
+    views.write_prompts(prompts, as_json=as_json)
+    for remark in remarks:
+        output.note(remark, style="yellow")
+
+
+def _hearing(bar: Progress, wanted: int, *, explain: bool, as_json: bool) -> dict[str, Any]:
+    """Return who hears of candidates as they come: a reader, a bar that counts them, or nobody."""
+    if explain and not as_json:
+        return {"on_candidate": _tell}
+    if wanted == 1 or explain or not output.is_shown(quiet=as_json):
+        return {}
+    count = _Count(bar, wanted)
+    return {"on_candidate": count.add, "on_start": count.start}
+
+
 def _remark(generation: Generation, *, show_candidates: bool, explain: bool) -> None:
     """Write for people what is to be said of an answer that is written."""
     sys.stdout.flush()
@@ -164,7 +165,7 @@ def _tell(candidate: Completion) -> None:
 class _Count:
     """Tells a progress bar how many candidates are finished, from none on."""
 
-    def __init__(self, bar: Callable[[str, int, int], None], wanted: int) -> None:
+    def __init__(self, bar: Progress, wanted: int) -> None:
         self._bar, self._wanted, self._finished = bar, wanted, itertools.count(1)
 
     def start(self, _generation_id: str) -> None:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from hydra_edge.types import HeadState
 
 LOW_DISK_BYTES = 200_000_000
+# 2025-01-01: no release is older. A device without a clock of its own begins in 1970, say.
+_EARLIEST_S = 1_735_689_600.0
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,19 @@ def _look_at_home(paths: Paths) -> Finding:
 def _look_at_disk(paths: Paths) -> Finding:
     free = shutil.disk_usage(_existing(paths.data)).free
     return Finding("disk", "advice" if free < LOW_DISK_BYTES else "ok", f"{views.size(free)} free")
+
+
+def _look_at_clock() -> Finding:
+    now = time.time()
+    said = datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%d %H:%M UTC")
+    if now < _EARLIEST_S:
+        return Finding(
+            "clock",
+            "broken",
+            f"it says {said}, before there was a hydra-edge: no time is taken of records that are "
+            "newer than that. Set it, then import again what was imported meanwhile",
+        )
+    return Finding("clock", "ok", said)
 
 
 def _look_at_cache(paths: Paths) -> Finding:
@@ -238,6 +254,7 @@ def _findings() -> list[Finding]:
     found += [
         _try("home", lambda: _look_at_home(paths)),
         _try("disk", lambda: _look_at_disk(paths)),
+        _look_at_clock(),
     ]
     looks, bundle = _look_at_base(config)
     found += [*looks, _try("llm", lambda: look_at_llm(config, paths))]

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Annotated
+from contextlib import suppress
+from typing import TYPE_CHECKING, Annotated, TypedDict
 
 import typer
 
-from hydra_edge.cli import options, output, views
+from hydra_edge.cli import erasing, options, output, views
 from hydra_edge.cli.group import put
 from hydra_edge.cli.session import ask, open_user, settings
-from hydra_edge.errors import BytesRemainError, ConfigError
+from hydra_edge.errors import BytesRemainError, CancelledError, ConfigError, StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
+    from pathlib import Path
 
-    from hydra_edge.errors import HydraError
-    from hydra_edge.personalizer import Personalizer
+    from hydra_edge.paths import Paths
+    from hydra_edge.server.tokens import TokenFiles
     from hydra_edge.store import Store
-    from hydra_edge.types import ForgetReceipt, JsonDict
+    from hydra_edge.types import JsonDict
 
 
 def clear_log(
@@ -76,7 +77,7 @@ def clear_log(
             if not cleared:
                 raise
             interrupted = True
-        not_fitted = unfitted(me) if interrupted else []
+        not_fitted = erasing.unfitted(me) if interrupted else []
         is_finished = not interrupted or me.store.is_erased()
         left = {(head.task, head.role, head.version) for head in me.store.heads()}
     dropped = [h for h in heads_before if (h.task, h.role, h.version) not in left]
@@ -86,7 +87,7 @@ def clear_log(
         told |= {} if moment is None else {"before": moment}
         told |= {} if generation is None else {"id": generation}
         told |= {"interrupted": True, "not_fitted": not_fitted} if interrupted else {}
-        output.write_json(told | _error(remain))
+        output.write_json(told | erasing.error_of(remain))
     else:
         word = "erased" if remain is None and is_finished else "deleted"
         output.plain(f"{views.plural(cleared, 'entry', 'entries')} {word}")
@@ -96,8 +97,8 @@ def clear_log(
     if not is_finished:
         output.note("Interrupted: what is left goes when you run this again.")
     if not_fitted:
-        output.note(f"Interrupted: {not_fitted_line(not_fitted, user)}")
-    _fail(remain)
+        output.note(f"Interrupted: {erasing.not_fitted_line(not_fitted, user)}")
+    erasing.fail(remain)
     if interrupted:
         raise typer.Exit(130)
 
@@ -105,20 +106,6 @@ def clear_log(
 def _entries(store: Store, *, choices: bool) -> int:
     """Count what ``clear_log`` may erase, and what it leaves."""
     return store.generation_count() + (len(store.choices()) if choices else 0)
-
-
-def unfitted(me: Personalizer) -> list[str]:
-    """Return the tasks with heads that are to be fitted again, and can be."""
-    from hydra_edge.forgetting import can_fit
-
-    stale = {head.task for head in me.store.heads() if head.stale}
-    return sorted(task for task in stale if can_fit(me.store, me.task, task))
-
-
-def not_fitted_line(tasks: Iterable[str], user: str | None) -> str:
-    """Name the commands that fit the heads of these tasks again."""
-    fits = "; ".join(options.command("fit-head", task=task, user=user) for task in tasks)
-    return f"heads not fitted again: {fits}"
 
 
 def _one_answer(store: Store, generation_id: str, *, choices: bool) -> str:
@@ -149,18 +136,6 @@ def _moment(text: str, option: str) -> float:
     return moment
 
 
-def _error(remain: HydraError | None) -> JsonDict:
-    """Return what programs are told, beside what was deleted, of what may remain."""
-    return {} if remain is None else output.error_json(remain.code, str(remain))
-
-
-def _fail(remain: HydraError | None) -> None:
-    """End with the error, once what was deleted is told, if something may remain."""
-    if remain is not None:
-        output.write_error(remain.code, str(remain), as_json=False)
-        raise typer.Exit(1)
-
-
 def delete_records(
     ctx: typer.Context,
     record_ids: Annotated[
@@ -172,13 +147,17 @@ def delete_records(
     as_json: options.AsJson = False,
 ) -> None:
     """Delete records for good: the same as `forget`."""
-    _forget(ctx, user, record_ids, None, dry_run=dry_run, yes=yes, as_json=as_json)
+    _forget(ctx, user, record_ids, dry_run=dry_run, yes=yes, as_json=as_json)
 
 
 def forget(
     ctx: typer.Context,
     record_ids: options.RecordIds = None,
     source: options.WholeSource = None,
+    task: Annotated[
+        str | None,
+        options.task_option("All of this task, its choices, bought answers and heads included."),
+    ] = None,
     everything: Annotated[
         bool, typer.Option("--all", help="The whole user: records, heads, log, the file itself.")
     ] = False,
@@ -193,11 +172,15 @@ def forget(
     of these, the pools of answers that `fit-head` asked an LLM for, and answers you kept that copy
     their text. You are asked with the numbers first. Afterwards the file holds none of their bytes,
     nor that they were there: importing the same source again brings them back. Heads that learned
-    from them are fitted again.
+    from them are fitted again; those of a task that goes go with it. The file that describes a task
+    stays (see `tasks path`).
     """
-    if bool(record_ids) + (source is not None) + everything != 1:
+    from hydra_edge.tasks import canonical_name
+
+    if bool(record_ids) + (source is not None) + (task is not None) + everything != 1:
         raise typer.BadParameter(
-            "expected exactly one of: ids of records, --source, --all.", param_hint="RECORD_ID"
+            "expected exactly one of: ids of records, --source, --task, --all.",
+            param_hint="RECORD_ID",
         )
     if everything and dry_run:
         raise typer.BadParameter(
@@ -206,14 +189,18 @@ def forget(
     if everything:
         _forget_user(user, yes=yes, as_json=as_json)
     else:
-        _forget(ctx, user, record_ids or [], source, dry_run=dry_run, yes=yes, as_json=as_json)
+        name = None if task is None else canonical_name(task)
+        _forget(
+            ctx, user, record_ids or [], source, name, dry_run=dry_run, yes=yes, as_json=as_json
+        )
 
 
 def _forget(
     ctx: typer.Context,
     user: str | None,
     record_ids: Sequence[str],
-    source: str | None,
+    source: str | None = None,
+    task: str | None = None,
     *,
     dry_run: bool,
     yes: bool,
@@ -224,83 +211,48 @@ def _forget(
         sources = {me.store.get(record_id).source for record_id in record_ids} | {source or ""}
         if dry_run or not yes:
             with output.LateBar(quiet=as_json) as bar:
-                found = me.store.would_forget(tuple(record_ids), source=source, progress=bar)
+                found = me.store.would_forget(
+                    tuple(record_ids), source=source, task=task, progress=bar
+                )
         if dry_run:
-            _tell_found(found, as_json=as_json)
+            erasing.tell_found(found, as_json=as_json)
             return
         if not yes:
-            ask(_question(found, me.user, source), yes=False)
-        erased: list[ForgetReceipt] = []
-        not_fitted: list[str] = []
-        interrupted = False
-        remain: BytesRemainError | None = None
-        try:
-            with output.LateBar(quiet=as_json) as bar:
-                me.forget(tuple(record_ids), source=source, on_erased=erased.append, progress=bar)
-        except BytesRemainError as err:
-            remain = err
-        except KeyboardInterrupt:
-            if not erased:
-                raise
-            interrupted = True
-        if remain or interrupted:
-            not_fitted = [task for task in unfitted(me) if task in erased[0].tasks]
-    receipt = erased[0]
+            ask(erasing.question(found, me.user, **_named(source, task)), yes=False)
+        if task is not None:
+            sources |= {name for name in me.store.sources() if me.store.count(task, source=name)}
+        done = erasing.erase(me, record_ids, source=source, task=task, quiet=as_json)
+    kept = _task_file(task)
     if as_json:
-        missing = {"interrupted": True, "not_fitted": not_fitted} if interrupted else {}
-        output.write_json(asdict(receipt) | missing | _error(remain))
+        output.write_json(done.json() | ({} if task is None else {"task_file": kept}))
     else:
-        fitted = tuple(task for task in receipt.tasks if task not in not_fitted)
-        _tell(replace(receipt, tasks=fitted), sources)
-    if interrupted and not_fitted:
-        output.note(f"Interrupted: {not_fitted_line(not_fitted, user)}")
-    _fail(remain)
-    if interrupted:
-        raise typer.Exit(130)
+        erasing.tell(done, sources)
+        if kept is not None:
+            output.note(f"{kept}, which describes the task, stays.")
+    done.end(user)
 
 
-def _question(found: ForgetReceipt, user: str, source: str | None) -> str:
-    """Ask whether records are to go, with all that would go along."""
-    records = found.records - found.repeats
-    what = views.plural(records, "record")
+class _Named(TypedDict):
+    which: str
+    whole: bool
+
+
+def _named(source: str | None, task: str | None) -> _Named:
+    """Say what the records have in common that are to be forgotten as a whole."""
+    if task is not None:
+        return {"which": f" of task {task}", "whole": True}
     if source is not None:
-        what = f"all {what} from {output.one_line(source)}"
-    it = "it" if records == 1 else "them"
-    made = [
-        views.plural(count, *names)
-        for count, names in (
-            (found.repeats, ("answer you kept", "answers you kept")),
-            (found.choices, ("choice",)),
-            (found.pools, ("answer pool",)),
-            (found.log_entries, ("log entry", "log entries")),
-        )
-        if count
-    ]
-    listed = " and ".join(filter(None, (", ".join(made[:-1]), *made[-1:])))
-    along = f", and with {it} {listed} made with {it}" if made else ""
-    return f"Erase {what} of {user} for good{along}?"
+        return {"which": f" from {output.one_line(source)}", "whole": True}
+    return {"which": "", "whole": False}
 
 
-def _tell_found(found: ForgetReceipt, *, as_json: bool) -> None:
-    """Say what would go, and that nothing did."""
-    if as_json:
-        output.write_json(asdict(found) | {"dry_run": True})
-        return
-    output.plain(views.receipt_line(found, dry_run=True))
-    output.note("Nothing was erased.")
+def _task_file(task: str | None) -> str | None:
+    """Return the file that describes a task, which others may need."""
+    from hydra_edge.paths import find_paths
+    from hydra_edge.taskfile import task_file
 
-
-def _tell(receipt: ForgetReceipt, sources: Iterable[str]) -> None:
-    """Say to people what was erased, and which imports would bring it back."""
-    from hydra_edge.records import is_import
-
-    output.plain(views.receipt_line(receipt))
-    if again := sorted(name for name in sources if is_import(name)):
-        names = ", ".join(output.one_line(name) for name in again)
-        output.note(
-            f"Importing {names} again brings them back: take them out there first, or import them "
-            "and mark them private instead."
-        )
+    found = None if task is None else task_file(find_paths().tasks, task)
+    return None if found is None else str(found)
 
 
 def _forget_user(user: str | None, *, yes: bool, as_json: bool) -> None:
@@ -310,28 +262,95 @@ def _forget_user(user: str | None, *, yes: bool, as_json: bool) -> None:
     first: while the file is there, a stopped removal can be repeated. What cannot be done about
     them, as their file is damaged, keeps nothing from being forgotten.
     """
-    from hydra_edge.server.tokens import TokenFiles, remove_apps_of
+    from hydra_edge.server.tokens import TokenFiles
     from hydra_edge.store import Store
 
     config, paths = settings()
     name = config.user if user is None else user
-    path = paths.user_file(name)
-    if path.exists():
+    path, files = paths.user_file(name), TokenFiles.of(paths)
+    users = _names_of(paths, name)
+    is_there = path.exists()
+    if is_there:
         ask(f"Erase everything about {name} ({path}) for good?", yes=yes)
-    apps: list[str] = []
-    left: ConfigError | None = None
-    if path.exists():
-        try:
-            apps = remove_apps_of(TokenFiles.of(paths), name)
-        except ConfigError as err:
-            left = err
-    Store.forget_user(path)
-    if as_json:
-        output.write_json({"user": name, "forgotten": True, "apps_removed": apps} | _error(left))
+    elif left_over := _apps(files, users):
+        ask(f"Take back the tokens of {', '.join(left_over)}, all there is of {name}?", yes=yes)
     else:
-        tokens = f" The tokens of these apps open nothing any more: {', '.join(apps)}."
-        output.plain(f"Forgotten: everything about {name}.{tokens if apps else ''}")
-    _fail(left)
+        Store.forget_user(path)  # says whom there is
+    removed, fault = _take_back(files, users)
+    if is_there:
+        try:
+            Store.forget_user(path)
+        except KeyboardInterrupt as err:
+            told = _how_far(path, name, removed)
+            output.write_error(CancelledError.code, told, as_json=as_json)
+            raise typer.Exit(130) from err
+    if fault is not None:  # there may be room now
+        removed, fault = _take_back(files, users)
+    if as_json:
+        output.write_json(
+            {"user": name, "forgotten": True, "apps_removed": removed} | erasing.error_of(fault)
+        )
+    else:
+        output.plain(f"Forgotten: everything about {name}.{_tokens(removed)}")
+    erasing.fail(fault)
+
+
+def _names_of(paths: Paths, name: str) -> set[str]:
+    """Return the names whose tokens open a user's file, which may have several."""
+    from hydra_edge.server.tokens import TokenFiles, read_apps
+
+    names, path = {name}, paths.user_file(name)
+    with suppress(ConfigError):  # what cannot be read opens nothing
+        for scope in read_apps(TokenFiles.of(paths)).values():
+            with suppress(ConfigError, OSError):
+                if paths.user_file(scope.user).samefile(path):
+                    names.add(scope.user)
+    return names
+
+
+def _apps(files: TokenFiles, users: set[str]) -> list[str]:
+    """Return the apps with tokens of users, as far as that can be told."""
+    from hydra_edge.server.tokens import apps_of
+
+    with suppress(ConfigError):
+        return apps_of(files, users)
+    return []
+
+
+def _take_back(files: TokenFiles, users: set[str]) -> tuple[list[str], ConfigError | None]:
+    """Make the tokens of users' apps worthless; return the apps, and why that cannot be done."""
+    from hydra_edge.server.tokens import remove_apps_of
+
+    try:
+        return remove_apps_of(files, users), None
+    except ConfigError as err:
+        if not (apps := _apps(files, users)):
+            return [], err
+        each = "; ".join(f"hydra-edge serve token remove {app}" for app in apps)
+        return [], ConfigError(
+            f"{err} Until then the tokens of {', '.join(apps)} open what the next of that name "
+            f"has. Then run: {each}"
+        )
+
+
+def _tokens(removed: list[str]) -> str:
+    if not removed:
+        return ""
+    return f" The tokens of these apps open nothing any more: {', '.join(removed)}."
+
+
+def _how_far(path: Path, name: str, removed: list[str]) -> str:
+    """Say what is gone of a user whose removal was interrupted."""
+    from hydra_edge.store import Store
+
+    done = "is erased"
+    if path.exists():
+        done = "may be erased or not. Run this again"
+        with suppress(StoreError), Store.open(path, create=False) as store:
+            done = "is there still"
+            if not (store.count() or store.heads() or store.choices() or store.generation_count()):
+                done = f"is erased but for its file, {path}, which is empty. Run this again"
+    return f"Interrupted: everything about {name} {done}.{_tokens(removed)}"
 
 
 def register(app: typer.Typer) -> None:
@@ -341,5 +360,6 @@ def register(app: typer.Typer) -> None:
         "hydra-edge forget 0f3a9c6d12b45e78 --dry-run",
         "hydra-edge forget 0f3a9c6d12b45e78",
         "hydra-edge forget --source git:/home/ada/src/project --yes",
+        "hydra-edge forget --task movie_tag --dry-run",
         "hydra-edge forget --all --user ada",
     )  # fmt: skip

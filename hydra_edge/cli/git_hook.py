@@ -97,8 +97,9 @@ def uninstall(repo: Repo = Path(), as_json: options.AsJson = False) -> None:
         output.write_json({"removed": gone})
         return
     for state in removed:
-        back = "; the hook before it is back" if state.chained else ""
-        output.plain(f"{state.path}: removed{back}")
+        removal = ["removed"] if state.installed else []
+        back = ["the hook before it is back"] if state.chained else []
+        output.plain(f"{state.path}: {'; '.join(removal + back)}")
     if not removed:
         output.plain("No hook of ours is there.")
 
@@ -180,8 +181,11 @@ def _tell(states: list[HookState], *, as_json: bool) -> None:
         return
     for state in states:
         word = "installed" if state.installed else "not installed"
-        chained = f", after {state.name}.before-hydra-edge" if state.chained else ""
-        output.plain(f"{state.path}: {word}{chained}")
+        if state.set_aside:
+            word += ", and your own hook does not run (`git-hook uninstall` brings it back)"
+        elif state.chained:
+            word += f", after {state.name}.before-hydra-edge"
+        output.plain(f"{state.path}: {word}")
 
 
 def run(

@@ -212,7 +212,8 @@ def back_up(
 
     Records, answers, choices, vectors and heads are in it; other programs may go on meanwhile.
     To restore it, end them all, move users/NAME.db with its -wal and -shm out of the folder that
-    `doctor` names, and copy FILE to users/NAME.db there.
+    `doctor` names, and copy FILE to users/NAME.db there. `forget` reaches neither FILE nor, where
+    this is killed, the .NAME.*.hydra-edge.tmp beside it.
     """
     if file == "-":
         raise typer.BadParameter("is stdout; expected a file.", param_hint="FILE")

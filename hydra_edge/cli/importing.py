@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
-from hydra_edge.cli import options
+from hydra_edge.cli import options, pruning
 from hydra_edge.cli.group import new_group, put
 from hydra_edge.cli.intake import run
 from hydra_edge.paths import expanded
@@ -80,6 +80,9 @@ def import_jsonl(
     id_column: IdColumn = "id",
     time_column: TimeColumn = "time",
     private: Private = None,
+    prune: pruning.Prune = False,
+    yes: pruning.Yes = False,
+    most: pruning.Most = False,
     dry_run: DryRun = False,
     as_json: options.AsJson = False,
 ) -> None:
@@ -90,10 +93,14 @@ def import_jsonl(
     """
     from hydra_edge.importers import read_jsonl
 
+    going = pruning.wanted(prune, yes, most, dry_run=dry_run, as_json=as_json, stream=file == "-")
     columns = _columns(input_column, output_column, id_column, time_column)
     extra = _given(task=task, private=private)
     read = partial(read_jsonl, _place(file), columns=columns, **extra)
-    run(ctx, read, user=user, private=private, dry_run=dry_run, as_json=as_json, task=task)
+    run(
+        ctx, read, user=user, private=private, dry_run=dry_run, as_json=as_json, task=task,
+        pruning=going,
+    )  # fmt: skip
 
 
 def import_csv(
@@ -106,6 +113,9 @@ def import_csv(
     id_column: IdColumn = "id",
     time_column: TimeColumn = "time",
     private: Private = None,
+    prune: pruning.Prune = False,
+    yes: pruning.Yes = False,
+    most: pruning.Most = False,
     dry_run: DryRun = False,
     as_json: options.AsJson = False,
 ) -> None:
@@ -115,10 +125,14 @@ def import_csv(
     """
     from hydra_edge.importers import read_csv
 
+    going = pruning.wanted(prune, yes, most, dry_run=dry_run, as_json=as_json, stream=file == "-")
     columns = _columns(input_column, output_column, id_column, time_column)
     extra = _given(task=task, private=private)
     read = partial(read_csv, _place(file), columns=columns, **extra)
-    run(ctx, read, user=user, private=private, dry_run=dry_run, as_json=as_json, task=task)
+    run(
+        ctx, read, user=user, private=private, dry_run=dry_run, as_json=as_json, task=task,
+        pruning=going,
+    )  # fmt: skip
 
 
 def import_git(
@@ -134,6 +148,9 @@ def import_git(
     user: options.User = None,
     task: Task = None,
     private: Private = None,
+    prune: pruning.Prune = False,
+    yes: pruning.Yes = False,
+    most: pruning.Most = False,
     dry_run: DryRun = False,
     as_json: options.AsJson = False,
 ) -> None:
@@ -142,6 +159,10 @@ def import_git(
     New ones are private if you have private records of this repository, unless you say --public.
     """
     from hydra_edge.importers import read_git
+
+    going = pruning.wanted(
+        prune, yes, most, dry_run=dry_run, as_json=as_json, part="--limit" if limit else ""
+    )
 
     def as_before(records: Iterable[Record], store: Store) -> Iterator[Record]:
         from hydra_edge import githook
@@ -152,6 +173,7 @@ def import_git(
     run(
         ctx, partial(read_git, expanded(repo), **extra), user=user, private=private,
         dry_run=dry_run, as_json=as_json, as_before=as_before if private is None else None,
+        pruning=going,
     )  # fmt: skip
 
 
@@ -173,6 +195,9 @@ def import_mbox(
     user: options.User = None,
     task: Task = None,
     private: Private = None,
+    prune: pruning.Prune = False,
+    yes: pruning.Yes = False,
+    most: pruning.Most = False,
     dry_run: DryRun = False,
     as_json: options.AsJson = False,
 ) -> None:
@@ -184,6 +209,7 @@ def import_mbox(
     """
     from hydra_edge.importers.mbox import only_sender, read_mbox
 
+    going = pruning.wanted(prune, yes, most, dry_run=dry_run, as_json=as_json)
     if replies and me == "*":
         raise typer.BadParameter(
             "'*' is everybody's mail, whose replies are not yours; expected your address, or a "
@@ -198,23 +224,43 @@ def import_mbox(
         mine = None if me == "*" else me or only_sender(path, log, mode=mode)
         yield from read_mbox(path, log, mode=mode, me=mine, **extra)
 
-    run(ctx, read, user=user, private=private, dry_run=dry_run, as_json=as_json)
+    run(ctx, read, user=user, private=private, dry_run=dry_run, as_json=as_json, pruning=going)
 
 
 def import_markdown(
     ctx: typer.Context,
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of notes, any depth.")],
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--exclude",
+            metavar="GLOB",
+            help="Leave out notes, and folders with all in them, that match; may be repeated. A "
+            "GLOB without / matches a name at any depth, one with / the path from FOLDER on. * and "
+            "? match anything but /, a part ** any number of folders, [ab] a or b, [!ab] all else; "
+            "a / at the end means folders only. Case counts.",
+        ),
+    ] = None,
     user: options.User = None,
     task: Task = None,
     private: Private = None,
+    prune: pruning.Prune = False,
+    yes: pruning.Yes = False,
+    most: pruning.Most = False,
     dry_run: DryRun = False,
     as_json: options.AsJson = False,
 ) -> None:
-    """Import a folder of Markdown notes: text -> title."""
+    """Import a folder of Markdown notes: text -> title.
+
+    Give --exclude each time: nothing of it is remembered. With --prune, what it leaves out counts
+    as not there.
+    """
     from hydra_edge.importers import read_markdown
 
-    read = partial(read_markdown, expanded(folder), **_given(task=task, private=private))
-    run(ctx, read, user=user, private=private, dry_run=dry_run, as_json=as_json)
+    going = pruning.wanted(prune, yes, most, dry_run=dry_run, as_json=as_json)
+    extra = _given(task=task, private=private, exclude=exclude)
+    read = partial(read_markdown, expanded(folder), **extra)
+    run(ctx, read, user=user, private=private, dry_run=dry_run, as_json=as_json, pruning=going)
 
 
 def import_chatgpt(
@@ -225,6 +271,9 @@ def import_chatgpt(
     user: options.User = None,
     task: Task = None,
     private: Private = None,
+    prune: pruning.Prune = False,
+    yes: pruning.Yes = False,
+    most: pruning.Most = False,
     dry_run: DryRun = False,
     as_json: options.AsJson = False,
 ) -> None:
@@ -234,8 +283,9 @@ def import_chatgpt(
     """
     from hydra_edge.importers import read_chatgpt
 
+    going = pruning.wanted(prune, yes, most, dry_run=dry_run, as_json=as_json)
     read = partial(read_chatgpt, expanded(file), **_given(task=task, private=private))
-    run(ctx, read, user=user, private=private, dry_run=dry_run, as_json=as_json)
+    run(ctx, read, user=user, private=private, dry_run=dry_run, as_json=as_json, pruning=going)
 
 
 def import_lamp(
@@ -250,15 +300,19 @@ def import_lamp(
     user: options.User = None,
     task: Task = None,
     private: Private = None,
+    prune: pruning.Prune = False,
+    yes: pruning.Yes = False,
+    most: pruning.Most = False,
     dry_run: DryRun = False,
     as_json: options.AsJson = False,
 ) -> None:
     """Import one person's profile from the LaMP benchmark's JSON."""
     from hydra_edge.importers import read_lamp
 
+    going = pruning.wanted(prune, yes, most, dry_run=dry_run, as_json=as_json)
     extra = _given(user=person, task=task, private=private)
     read = partial(read_lamp, expanded(questions), outputs and expanded(outputs), **extra)
-    run(ctx, read, user=user, private=private, dry_run=dry_run, as_json=as_json)
+    run(ctx, read, user=user, private=private, dry_run=dry_run, as_json=as_json, pruning=going)
 
 
 def register(app: typer.Typer) -> None:
@@ -287,7 +341,12 @@ def register(app: typer.Typer) -> None:
         "hydra-edge import mbox Sent --me ada@example.org",
         "hydra-edge import mbox All.mbox --replies --me ada@example.org",
     )  # fmt: skip
-    put(group, "markdown", import_markdown, "hydra-edge import markdown ~/notes")
+    put(
+        group, "markdown", import_markdown,
+        "hydra-edge import markdown ~/notes",
+        "hydra-edge import markdown ~/notes --exclude 'templates/*' --exclude '*.draft.md'",
+        "hydra-edge import markdown ~/notes --prune --dry-run",
+    )  # fmt: skip
     put(group, "chatgpt", import_chatgpt, "hydra-edge import chatgpt export.zip --dry-run")
     put(
         group, "lamp", import_lamp,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import replace
 from functools import cache
 from itertools import chain, islice
 from typing import TYPE_CHECKING
@@ -14,26 +14,24 @@ import typer
 
 from hydra_edge.cli import options, output
 from hydra_edge.cli.alike import as_their_source, holder
+from hydra_edge.cli.importreport import SAMPLES, TASKS_SHOWN, Report
 from hydra_edge.cli.interrupt import Interrupt
+from hydra_edge.cli.pruning import Outlook, Pruned, Pruning
 from hydra_edge.cli.session import known_tasks, missing_user_told, open_user
-from hydra_edge.cli.taskwatch import add_watched
+from hydra_edge.cli.taskwatch import add_watched, not_dated
 from hydra_edge.cli.views import plural
 from hydra_edge.errors import (
     CancelledError,
     HydraError,
     ImportFormatError,
 )
-from hydra_edge.forms import record_json
 
 if TYPE_CHECKING:
     from hydra_edge.importers import ImportLog
     from hydra_edge.personalizer import Personalizer
     from hydra_edge.store import Store
-    from hydra_edge.types import AddResult, JsonDict, Progress, Record
+    from hydra_edge.types import AddResult, Progress, Record
 
-SAMPLES = 3
-BAD_SHOWN = 20
-TASKS_SHOWN = 8
 _EVERY = 50  # records or items between two looks at the progress bar
 
 
@@ -91,6 +89,8 @@ class Tally:
         How many records of each source are private, those there before included.
     stay_private
         How many were said to be public now, but are there already as private.
+    ahead
+        How many have a time that is in the future, and not taken.
     taken
         How many records other sources had that are this one's now, by those; in a dry run, how
         many may become it.
@@ -100,7 +100,7 @@ class Tally:
         self._said = private
         self.tasks, self.hidden = Counter[str](), Counter[str]()
         self.new_tasks: dict[str, str] = {}
-        self.stay_private = 0
+        self.stay_private = self.ahead = 0
         self.taken: dict[str, int] = {}
         self._read_private = self._private = 0
 
@@ -114,6 +114,7 @@ class Tally:
         self, records: Iterable[Record], store: Store | None, *, dry_run: bool
     ) -> Iterator[Record]:
         """Pass records on as they go in; ``store`` is None if it is not there yet."""
+        from hydra_edge.store.adding import is_ahead
         from hydra_edge.tasks import near_task
 
         known = known_tasks(store)
@@ -128,6 +129,7 @@ class Tally:
             # What has a record's id and is private keeps it private.
             stays = looks and there is not None and there.private
             self.tasks[record.task] += 1
+            self.ahead += is_ahead(record)
             self._private += record.private
             self.hidden[record.source] += record.private or stays
             self.stay_private += self._said is False and stays
@@ -176,6 +178,7 @@ def run(
     as_json: bool,
     task: str | None = None,
     as_before: Callable[[Iterable[Record], Store], Iterator[Record]] | None = None,
+    pruning: Pruning | None = None,
 ) -> None:
     """Read a source to its end into a user's file and report; no file is made for nothing.
 
@@ -188,14 +191,19 @@ def run(
     as_before
         Marks records private that are to be so like earlier ones, where nothing was said. Without
         it, new records are private where all earlier ones of their source are.
+    pruning
+        Erases what is no longer in the source; None leaves it.
     """
     from hydra_edge.importers import ImportLog
     from hydra_edge.types import AddResult
 
-    log, result, samples, name = ImportLog(), AddResult(), [], ""
+    log, result, samples, name = ImportLog(held=set() if pruning else None), AddResult(), [], ""
     tally = Tally(private)
+    outlook: Outlook | None = None
 
     def as_wanted(new: Iterable[Record], store: Store) -> Iterator[Record]:
+        if pruning:
+            pruning.source.look(store)
         if private is None:
             new = (as_before or as_their_source)(new, store)
         for record in new:
@@ -205,7 +213,7 @@ def run(
 
     with Interrupt("Stopping after this record") as stop, output.progress(quiet=as_json) as bar:
         reading = Reading(read(log), log, bar, stop)
-        records = tally.read(reading)
+        records = tally.read(pruning.source.noting(reading) if pruning else reading)
         first = next(records, None)
         if first is None and reading.error:
             raise reading.error
@@ -219,6 +227,8 @@ def run(
                 records = tally.count(records, store, dry_run=True)
                 samples = list(islice(records, SAMPLES))
                 deque(records, maxlen=0)  # read to the end, for the counts
+                if pruning and store and not stop.wanted:
+                    outlook = pruning.foresee(store, log)
         elif first is not None:
             with open_user(ctx, user, create=True) as me:
                 name = me.user
@@ -227,7 +237,7 @@ def run(
     if tally.as_earlier:
         those = "records of this repository" if as_before else "all records of this source"
         output.note(f"Kept private, as {those} are already; --public keeps new ones public.")
-    for remark in log.notes:
+    for remark in log.notes + not_dated(tally.ahead):
         output.note(remark, style="yellow")
     if task and tally.is_unused(task):
         output.note(f"--task {task} was used for no record: each names its own.", style="yellow")
@@ -236,14 +246,46 @@ def run(
         error = _nothing_read(log, f"hydra-edge import {ctx.info_name} --help")
     to_show = "" if private else "see --public" if dry_run else tally.to_show(user)
     report = Report(name, log, result, tally, to_show, samples, dry_run, stop.wanted, error)
-    if as_json:
-        output.write_json(report.json())
-    else:
+    _finish(ctx, report, pruning, outlook, user=user, as_json=as_json)
+
+
+def _finish(
+    ctx: typer.Context,
+    report: Report,
+    pruning: Pruning | None,
+    outlook: Outlook | None,
+    *,
+    user: str | None,
+    as_json: bool,
+) -> None:
+    """Report, erase what is no longer in the source if that is wanted, and end the command."""
+    if not as_json:
         report.write()
-    if stop.wanted:
+    pruned: Outlook | Pruned | None = None
+    if pruning:
+        try:
+            pruning.check(report.log, is_whole=not (report.error or report.stopped))
+            pruned = outlook
+            if not report.dry_run:
+                with open_user(ctx, user) as me:
+                    pruned = pruning.carry_out(me, report.log, quiet=as_json)
+        except HydraError as err:
+            report = replace(report, error=report.error or err)
+            if not as_json:
+                output.write_error(err.code, str(err), as_json=False)
+    if as_json:
+        told = report.json() | {"pruned": pruned and pruned.json()}
+        if isinstance(pruned, Pruned):
+            told |= pruned.error
+        output.write_json(told)
+    elif pruned:
+        pruned.write()
+    if report.stopped:
         raise typer.Exit(130)
-    if error:
+    if report.error:
         raise typer.Exit(1)
+    if isinstance(pruned, Pruned):
+        pruned.end(user)
 
 
 def _nothing_read(log: ImportLog, usage: str) -> ImportFormatError:
@@ -271,99 +313,3 @@ class _Moving:
         """Tell whether a record that is there may go to the source of one with its id."""
         earlier, source = there.source, record.source
         return earlier != source and earlier in self._public and self._may_take(earlier, source)
-
-
-@dataclass(frozen=True)
-class Report:
-    """What came of an import."""
-
-    user: str  # empty: nobody's file was opened
-    log: ImportLog
-    result: AddResult
-    tally: Tally
-    to_show: str  # what lets remote LLMs see the private ones, where nobody said they are
-    samples: list[Record]
-    dry_run: bool
-    stopped: bool
-    error: HydraError | None
-
-    def write(self) -> None:
-        """Write bad items and samples, then one line that sums up."""
-        log = self.log
-        for bad in log.bad[:BAD_SHOWN]:
-            output.note(f"{log.item} {bad.number}: {bad.reason}", style="yellow")
-        if log.bad_total > BAD_SHOWN:
-            output.note(f"... and {log.bad_total - BAD_SHOWN} more; --json lists the first 100.")
-        for sample in self.samples:
-            output.plain(f"[{sample.task}] {output.one_line(sample.input, 100)}")
-            output.plain(f"    -> {output.one_line(sample.output, 100)}")
-        if self.error:
-            output.write_error(self.error.code, str(self.error), as_json=False)
-        if self.stopped:
-            output.note("Interrupted: what is counted here is kept, all else is not.")
-        for source, count in self.tally.taken.items():
-            shown = output.one_line(source, 200)
-            may = "may be " if self.dry_run else ""
-            output.note(f"{plural(count, 'record')} {may}taken over from {shown}.")
-        if self.tally.tasks:
-            slips = any(self.tally.new_tasks.values())
-            output.note(f"Tasks: {self._tasks()}", style="yellow" if slips else "dim")
-        output.plain(self._summary())
-
-    def _tasks(self) -> str:
-        """Name the tasks, new ones first: their names may be slips."""
-        tasks, new = self.tally.tasks, self.tally.new_tasks
-        names = sorted(tasks, key=lambda name: (name not in new, -tasks[name]))
-        parts = []
-        for name in names[:TASKS_SHOWN]:
-            near = f"; near it: {new[name]}" if new.get(name) else ""
-            parts.append(f"{tasks[name]} {name}" + (f" (a new task{near})" if name in new else ""))
-        if len(names) > TASKS_SHOWN:
-            parts.append(f"and {plural(len(names) - TASKS_SHOWN, 'other task')}")
-        return ", ".join(parts)
-
-    def _summary(self) -> str:
-        log, result, stay = self.log, self.result, self.tally.stay_private
-        if self.dry_run:
-            parts = [f"Would read {plural(log.read, 'record')}"]
-        else:
-            counts = f"{result.added} added, {result.updated} updated, {result.unchanged} unchanged"
-            parts = [f"{self.user}: {counts}" if self.user else counts]
-        if result.renamed:
-            parts.append(f"{result.renamed} added under another id, theirs being taken")
-        if kept := self.tally.hidden.total() - stay:
-            how = f"; {self.to_show}" if self.to_show else ""
-            parts.append(f"{kept} private (no remote LLM sees them{how})")
-        if stay:
-            parts.append(
-                f"{stay} there already as private stay so (`hydra-edge history "
-                "private --off ID...` changes that)"
-            )
-        reasons = ", ".join(f"{count} {reason}" for reason, count in log.skipped.most_common())
-        parts.append(f"{log.skipped.total()} skipped" + (f" ({reasons})" if reasons else ""))
-        if log.bad_total:
-            parts.append(f"{plural(log.bad_total, log.item)} unreadable")
-        return "; ".join([*parts, "0 LLM calls"])
-
-    def json(self) -> JsonDict:
-        """Return all of it for programs."""
-        error = self.error and {"code": self.error.code, "message": str(self.error)}
-        return {
-            "user": self.user or None,
-            "read": self.log.read,
-            **asdict(self.result),
-            "tasks": dict(self.tally.tasks),
-            "new_tasks": {name: near or None for name, near in self.tally.new_tasks.items()},
-            "private": self.tally.hidden.total(),
-            "stay_private": self.tally.stay_private,
-            "taken_over": self.tally.taken,
-            "skipped": dict(self.log.skipped),
-            "bad": [asdict(bad) for bad in self.log.bad],
-            "bad_total": self.log.bad_total,
-            "bad_item": self.log.item,
-            "dry_run": self.dry_run,
-            "samples": [record_json(sample) for sample in self.samples],
-            "interrupted": self.stopped,
-            "llm_calls": 0,
-            "error": error,
-        }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import time
-from contextlib import suppress
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Annotated
 from urllib.parse import urlsplit
@@ -16,13 +15,8 @@ from hydra_edge.cli.group import put
 from hydra_edge.cli.heads import rollback_command
 from hydra_edge.cli.interrupt import Interrupt
 from hydra_edge.cli.session import ask, open_user
-from hydra_edge.cli.taskwatch import TaskWatch
-from hydra_edge.errors import (
-    CancelledError,
-    HydraError,
-    RecordNotFoundError,
-    UnknownModelError,
-)
+from hydra_edge.cli.taskwatch import TaskWatch, not_dated
+from hydra_edge.errors import CancelledError, HydraError, UnknownModelError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -53,7 +47,8 @@ def add(
 ) -> None:
     """Add one record to your history (0 LLM calls)."""
     from hydra_edge.importers.base import parse_name, parse_time
-    from hydra_edge.records import AssumedTime, clean_text
+    from hydra_edge.records import AssumedTime, clean_text, stored_id
+    from hydra_edge.store.adding import is_ahead
     from hydra_edge.tasks import canonical_name
     from hydra_edge.types import DEFAULT_TASK, Record
 
@@ -72,15 +67,16 @@ def add(
             input=texts["INPUT"],
             output=texts["OUTPUT"],
             task=canonical_name(task or me.config.task or DEFAULT_TASK),
+            id=name,
             time=when,
             private=private,
             source="add",
         )
-        record = replace(record, id=name or record.content_hash[:16])
+        record = replace(record, id=stored_id(record))
         watch = TaskWatch(me.store)
         result = me.add(watch.passing([record]))
-        remarks = watch.notes(user)
-        stored = _stored_id(me, record)
+        remarks = watch.notes(user) + not_dated(is_ahead(record))
+        stored = _id_it_got(me, record)
     for remark in remarks:
         output.note(remark, style="yellow")
     if as_json:
@@ -91,13 +87,12 @@ def add(
     output.note(f"{record.task}: {done}; 0 LLM calls")
 
 
-def _stored_id(me: Personalizer, record: Record) -> str:
+def _id_it_got(me: Personalizer, record: Record) -> str:
     """Return the id a record got: the one asked for, unless another record had it."""
     texts = (record.input, record.output)
-    with suppress(RecordNotFoundError):  # who had it may have gone, and left this one beside
-        found = me.store.get(record.id)
-        if (found.input, found.output) == texts:
-            return found.id
+    found = me.store.find(record.id)
+    if found is not None and (found.input, found.output) == texts:
+        return found.id  # else who had it may have gone, and left this one beside
     alike = me.store.records(task=record.task)
     return next(r.id for r in alike if (r.input, r.output) == texts and r.id.startswith(record.id))
 

@@ -9,12 +9,14 @@ import typer
 
 from hydra_edge.cli import options, output, views
 from hydra_edge.cli.group import new_group, put
+from hydra_edge.cli.interrupt import Interrupt
 from hydra_edge.cli.named import apps_let_in, still_named
 from hydra_edge.cli.session import ask, open_user, record_counts, task_spec
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from hydra_edge.cli.named import Place
     from hydra_edge.types import JsonDict, RenameReceipt
 
 
@@ -121,12 +123,27 @@ def rename_task(
         seen = f"; {', '.join(let_in)} may use them then, by their tokens" if let_in else ""
         ask(f"Rename {plan.old} of {me.user} to {plan.new}: {_counts(plan)}{seen}?", yes=yes)
         sources = [name for name in me.store.sources() if me.store.count(plan.old, source=name)]
-        receipt = me.rename_task(old, new, merge=merge)
+        with Interrupt("Stopping once the task is renamed") as stop:
+            receipt = me.rename_task(old, new, merge=merge)
         still = still_named(receipt, me.user, sources)
     if as_json:
         places = [asdict(place) for place in still]
         output.write_json(asdict(receipt) | {"still_named": places, "apps_let_in": let_in})
-        return
+    else:
+        _tell(receipt, let_in, still, merge=merge, user=user)
+    if stop.wanted:
+        raise typer.Exit(130)
+
+
+def _tell(
+    receipt: RenameReceipt,
+    let_in: list[str],
+    still: list[Place],
+    *,
+    merge: bool,
+    user: str | None,
+) -> None:
+    """Say what was renamed, and what is left to do."""
     output.plain(f"{receipt.old} is {receipt.new} now: {_counts(receipt)}")
     if let_in:
         output.note(

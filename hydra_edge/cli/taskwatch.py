@@ -1,10 +1,15 @@
-"""What adding records makes of their tasks: another kind or scale, and what stays behind."""
+"""What adding records makes of their tasks: another kind or scale, and what stays behind.
+
+Also what is to be said of their times.
+"""
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from hydra_edge.cli import options
@@ -19,6 +24,18 @@ if TYPE_CHECKING:
 
 _SHOWN = 5  # answers that a remark names, at most
 _HOW = "say so in a task file (`hydra-edge tasks path` is its folder, docs/settings.md has how)"
+
+
+def not_dated(count: int) -> list[str]:
+    """Say of how many records no time is taken, as it is in the future; nothing if of none."""
+    if not count:
+        return []
+    now = datetime.fromtimestamp(time.time(), UTC).strftime("%Y-%m-%d %H:%M")
+    dated = "1 record is dated" if count == 1 else f"{count} records are dated"
+    return [
+        f"{dated} in the future by this device's clock, which says {now} UTC: no such time is "
+        "taken. Put right the clock, or the times, and add them again."
+    ]
 
 
 def add_watched(

@@ -14,7 +14,7 @@ from typing import IO, TYPE_CHECKING
 
 from hydra_edge.cli import output
 from hydra_edge.forms import ranked_json
-from hydra_edge.reasons import head_line, reasons, serving
+from hydra_edge.reasons import BEFORE_CHOICES, head_line, reasons, serving, too_close
 
 if TYPE_CHECKING:
     from hydra_edge.store import LoggedGeneration, StoredChoice
@@ -35,6 +35,7 @@ _ROLES = {"reranker": "Which records to show", "adapter": "Which answer to give"
 # The row of a report that tells what serving in such a way was worth.
 _ROWS = {"baseline": "prompt-only RAG", "shared": "shared head", "personal": "my head"}
 _DIGITS = 3  # of a utility
+_UNFINISHED = {"length": " at its limit", "cut": " broken off"}  # how an answer ended
 
 
 def plural(count: int, noun: str, many: str = "") -> str:
@@ -108,7 +109,7 @@ def taken(choice: StoredChoice | None) -> str:
 
 def _logged_candidate(candidate: Candidate) -> JsonDict:
     shown = asdict(candidate)
-    del shown["contributions"]  # no log holds them
+    del shown["contributions"], shown["finish"]  # no log holds them
     return shown
 
 
@@ -137,7 +138,7 @@ def _origin(candidate: Candidate) -> str:
     if candidate.count == 0:
         return "not drawn"
     marks = (" greedy" if candidate.greedy else "") + (" no records" if candidate.zero_shot else "")
-    return f"{candidate.count}x{marks}"
+    return f"{candidate.count}x{marks}{_UNFINISHED.get(candidate.finish, '')}"
 
 
 def write_candidates(generation: Generation | LoggedGeneration, *, stream: IO[str]) -> None:
@@ -183,8 +184,12 @@ def write_explanation(generation: Generation, *, stream: IO[str]) -> None:
         if place == chosen:
             why = reasons(candidate.contributions, "adapter", count=6)
             output.plain(f"  {candidate.score:+.2f} = {why}", stream=stream)
+    ends = [candidate.finish in _UNFINISHED for candidate in generation.candidates]
+    if any(ends) and not all(ends):
+        of = f"{sum(ends)} of {len(ends)} candidates"
+        output.plain(f"  {of} are not whole, and stand behind the others", stream=stream)
     if generation.abstained:
-        output.plain("  Too close to call: the LLM's first choice was kept.", stream=stream)
+        output.plain(f"  {too_close(generation.head)}", stream=stream)
 
 
 def usage_line(generation: Generation) -> str:
@@ -229,7 +234,8 @@ def _why_not_by_own(role: RoleReport) -> str:
     if round(served.utility, _DIGITS) >= round(plain.utility, _DIGITS):
         return ""
     own = plural(served.n, "query", "queries")
-    return f"of your own {own} alone it would not be: what other users gained decides"
+    decides = "what you chose since" if served.note in BEFORE_CHOICES else "what other users gained"
+    return f"of your own {own} alone it would not be: {decides} decides"
 
 
 def _write_role(role: RoleReport) -> None:
@@ -271,6 +277,7 @@ def receipt_line(receipt: ForgetReceipt, *, dry_run: bool = False) -> str:
         plural(receipt.pools, "answer pool"),
         plural(receipt.choices, "choice"),
         plural(receipt.log_entries, "log entry", "log entries"),
+        *([plural(receipt.heads, "head")] if receipt.heads else []),
     )
     line = f"{'Would be forgotten' if dry_run else 'Forgotten'}: {', '.join(parts)}."
     if receipt.repeats:

@@ -13,16 +13,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import PurePath
 
-from hydra_edge.errors import RecordNotFoundError
 from hydra_edge.githook.repository import Repository
-from hydra_edge.records import clean_text
+from hydra_edge.records import clean_text, without_suffix
 from hydra_edge.store import Store
 from hydra_edge.types import Record
 
 _SOURCE = "git:"
 _RECENT = 500  # commits of this repository that are sought among the records of other sources
 _ASKED = 250  # ids of a source that git is asked for, from either end of its history
-_COMMIT = re.compile(r"([0-9a-f]{40}(?:[0-9a-f]{24})?)(?:~.*)?")  # ~: an id that was taken
+_COMMIT = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 
 
 def is_private(repository: Repository, store: Store) -> bool:
@@ -53,10 +52,8 @@ def as_before(records: Iterable[Record], repository: Repository, store: Store) -
 
 
 def _is_stored(store: Store, record: Record) -> bool:
-    try:
-        return store.get(record.id).content_hash == record.content_hash
-    except RecordNotFoundError:
-        return False
+    found = store.find(record.id)
+    return found is not None and found.content_hash == record.content_hash
 
 
 def _is_here(repository: Repository, folder: str) -> bool:
@@ -69,16 +66,10 @@ def _is_here(repository: Repository, folder: str) -> bool:
 
 
 def _some_commits(ids: Sequence[str]) -> list[str]:
-    commits = [match[1] for each in ids if (match := _COMMIT.fullmatch(each))]
+    commits = [name for name in map(without_suffix, ids) if _COMMIT.fullmatch(name)]
     return commits if len(commits) <= 2 * _ASKED else commits[:_ASKED] + commits[-_ASKED:]
 
 
 def _any_private(store: Store, ids: Iterable[str]) -> bool:
     """Look for records by id: an exported history comes back under another source."""
-    for record_id in ids:
-        try:
-            if store.get(record_id).private:
-                return True
-        except RecordNotFoundError:
-            continue
-    return False
+    return any(found is not None and found.private for found in map(store.find, ids))

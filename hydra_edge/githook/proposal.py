@@ -1,22 +1,20 @@
 """Proposing the subject of a commit, and learning from the one it got.
 
-Between the two, a small file in git's folder says what was proposed for which commit. The
-record that is kept is the one ``import git`` would make, so importing again adds nothing.
+Between the two, a small file in git's folder says what was proposed for which commit; another
+one says which commit that became, until its lesson has come to an end. The record that is kept is
+the one ``import git`` would make, so importing again adds nothing.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import shutil
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from hydra_edge.choosing import Answered, find_answer, record_choice
-from hydra_edge.errors import ConfigError
-from hydra_edge.fitting import learn
+from hydra_edge.errors import ConfigError, HydraError
 from hydra_edge.githook.description import describe_staged
 from hydra_edge.githook.message import (
     comment_mark,
@@ -32,13 +30,13 @@ from hydra_edge.githook.repository import Repository
 from hydra_edge.importers import ImportLog
 from hydra_edge.importers.base import Origin
 from hydra_edge.importers.git import LOG, Commit, commit_of, is_by, is_unfinished, to_record
-from hydra_edge.learning import LEFT_OF_CHOICE
 from hydra_edge.personalizer import Personalizer
-from hydra_edge.privatefiles import write_private
-from hydra_edge.turns import stoppable
-from hydra_edge.types import Progress, Record
+from hydra_edge.privatefiles import replacing, write_private
+from hydra_edge.store import LoggedGeneration, StoredChoice
+from hydra_edge.types import ChoiceResult, Progress, Record
 
 PENDING = "hydra-edge-proposal.json"
+COMMITTED = "hydra-edge-committed.json"
 # What git says of where a message comes from: nothing yet, or a template below the subject.
 _OPEN = {"", "template"}
 _NO_EDITOR = ":"  # what git tells its hooks when it will start none
@@ -46,10 +44,15 @@ _NO_EDITOR = ":"  # what git tells its hooks when it will start none
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """A proposal whose commit is not made yet; ``head`` is what it will be made upon."""
+    """A proposal; ``head`` is what its commit is made upon, ``commit`` that one, empty before.
+
+    ``stored`` is whether the choice is, and only its lesson was cut off.
+    """
 
     generation_id: str
     head: str
+    commit: str = ""
+    stored: bool = False
 
 
 def be_hook(
@@ -72,9 +75,9 @@ def be_hook(
     """
     repository = Repository()
     if hook == "post-commit":
-        watched = stoppable(progress, should_stop, "Learning from the commit", LEFT_OF_CHOICE)
-        learn_from_commit(repository, open_person, watched)
+        learn_from_commit(repository, open_person, should_stop, progress)
     elif hook == "prepare-commit-msg" and arguments:
+        _learn_late(repository, open_person, should_stop, progress)
         message, source = repository.root / arguments[0], (*arguments, "")[1]
         if wants_proposal(repository, message, source):
             with open_person() as person:
@@ -144,73 +147,138 @@ def propose_subject(
 def learn_from_commit(
     repository: Repository,
     open_person: Callable[[], Personalizer],
+    should_stop: Callable[[], bool] | None = None,
     progress: Progress | None = None,
 ) -> bool:
     """Teach the author's head which subject the last commit got, if one was proposed for it.
 
-    ``progress`` is told while records are embedded that never were; what it raises ends that.
+    ``progress`` is told while records are embedded that never were; ``should_stop`` ends that.
+    If it comes to no end, the hook before the next commit tries once more.
 
     Returns
     -------
     bool
         False if there was no proposal, or the commit is another one, or another author's.
     """
-    file = repository.git_dir / PENDING
+    pending, committed = repository.git_dir / PENDING, repository.git_dir / COMMITTED
+    made = _read(pending)
+    if made is not None:
+        made = replace(made, commit=repository.head)
+        _note(committed, made)
+    pending.unlink(missing_ok=True)
+    learned = _learn(repository, made, open_person, should_stop, progress, late=False)
+    committed.unlink(missing_ok=True)
+    return learned
+
+
+def _learn_late(
+    repository: Repository,
+    open_person: Callable[[], Personalizer],
+    should_stop: Callable[[], bool],
+    progress: Progress | None,
+) -> None:
+    """Learn from the commit before if the hook after it came to no end; that it fails was told.
+
+    Only the hook after a commit sees that it is the one: another one may be here by now.
+    """
+    committed = repository.git_dir / COMMITTED
+    made = _read(committed)
+    committed.unlink(missing_ok=True)  # first: what ends this one, too, ends no other proposal
+    with suppress(HydraError):
+        _learn(repository, made, open_person, should_stop, progress, late=True)
+
+
+def _note(file: Path, made: Pending) -> None:
+    with suppress(OSError):  # a full disk, say: then there is this one try
+        write_private(file, json.dumps(asdict(made)))
+
+
+def _read(file: Path) -> Pending | None:
     try:
-        pending = Pending(**json.loads(file.read_text(encoding="utf-8")))
-    except FileNotFoundError:
+        return Pending(**json.loads(file.read_text(encoding="utf-8")))
+    except (FileNotFoundError, ValueError, TypeError):  # none there, cut off, or not ours
+        return None
+
+
+def _learn(
+    repository: Repository,
+    made: Pending | None,
+    open_person: Callable[[], Personalizer],
+    should_stop: Callable[[], bool] | None,
+    progress: Progress | None,
+    *,
+    late: bool,
+) -> bool:
+    if made is None or not made.commit:
         return False
-    except (ValueError, TypeError):  # cut off, or not ours
-        file.unlink(missing_ok=True)
+    if repository.ask("rev-parse", "--verify", "--quiet", "HEAD^1") != made.head:
         return False
-    file.unlink(missing_ok=True)
-    if repository.ask("rev-parse", "--verify", "--quiet", "HEAD^1") != pending.head:
+    commit = last_commit(repository)
+    if commit.sha != made.commit or not commit.subject.strip() or is_unfinished(commit):
         return False
-    commit = commit_of(repository.ask(*LOG, "-1"))
     mine = repository.setting("user.email")
-    if not commit.subject.strip() or is_unfinished(commit):
-        return False
     if mine and not is_by(commit, mine, exact=True):
         return False
     with open_person() as person:
-        with person.store.together():
-            answered = find_answer(person.store, pending.generation_id, None, commit.subject)
-            answered = _as_proposed(answered)
-            record = _record(repository, person, answered, commit)
-            before = person.store.choice(answered.generation.id)
-            if record is not None:
-                person.add([record])
-            record_id = None if record is None else record.id
-            taken = record_choice(person.store, answered, before, record_id)
-        learn(person.engine, taken, progress=progress)
+        if late and _is_settled(person.store.choice(made.generation_id), made, commit):
+            return False
+        try:
+            choose_committed(
+                repository, person, made.generation_id, commit,
+                progress=progress, should_stop=should_stop,
+            )  # fmt: skip
+        except BaseException:
+            if not late and person.store.choice(made.generation_id) is not None:
+                _note(repository.git_dir / COMMITTED, replace(made, stored=True))
+            raise
     return True
 
 
-def _as_proposed(answered: Answered) -> Answered:
-    """Take a subject for the candidate it was proposed from: that one may not have been a line."""
-    if answered.picked is not None:
-        return answered
-    lines = [one_line(candidate.text) for candidate in answered.generation.candidates]
-    subject = one_line(answered.text)
-    return replace(answered, picked=lines.index(subject) if subject in lines else None)
+def _is_settled(choice: StoredChoice | None, made: Pending, commit: Commit) -> bool:
+    """Tell whether a choice whose lesson was cut off was taken back, forgotten or changed since."""
+    if choice is None:
+        return made.stored
+    return choice.text != commit.subject or choice.record_id is None
 
 
-def _record(
-    repository: Repository, person: Personalizer, answered: Answered, commit: Commit
-) -> Record | None:
-    """Return the commit as the importer reads it; without a body, the change stands in."""
-    made = answered.generation
-    private = is_private(repository, person.store)  # as the import was; this one is no other
-    origin = Origin.of("git", repository.root, made.task, private=private)
-    return to_record(commit, origin, ImportLog(), without_body=made.query)
+def last_commit(repository: Repository) -> Commit:
+    """Return the commit that was made last."""
+    return commit_of(repository.ask(*LOG, "-1"))
+
+
+def choose_committed(
+    repository: Repository,
+    person: Personalizer,
+    generation_id: str,
+    commit: Commit,
+    *,
+    progress: Progress | None = None,
+    should_stop: Callable[[], bool] | None = None,
+) -> ChoiceResult:
+    """Teach a head which subject a commit got, and keep the commit as the importer reads it.
+
+    Without a body, what was asked for stands in.
+    """
+
+    def record_of(made: LoggedGeneration) -> Record | None:
+        private = is_private(repository, person.store)  # as the import was; this one is no other
+        origin = Origin.of("git", repository.root, made.task, private=private)
+        return to_record(commit, origin, ImportLog(), without_body=made.query)
+
+    return person.choose_as(
+        record_of, generation_id=generation_id, text=commit.subject,
+        pick=_pick(person.store.generation(generation_id), commit.subject),
+        progress=progress, should_stop=should_stop,
+    )  # fmt: skip
+
+
+def _pick(made: LoggedGeneration | None, subject: str) -> int | None:
+    """Return the number of the candidate a subject was proposed from, which may be no line."""
+    lines = [one_line(candidate.text) for candidate in made.candidates] if made else []
+    line = one_line(subject)
+    return lines.index(line) + 1 if line in lines else None
 
 
 def _replace(message: Path, text: str) -> None:
-    temporary = message.with_name(message.name + ".hydra-edge")
-    try:
-        temporary.write_bytes(text.encode("utf-8", "surrogateescape"))
-        shutil.copymode(message, temporary)
-        temporary.replace(message)
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+    with replacing(message, like=message) as stream:
+        stream.write(text.encode("utf-8", "surrogateescape"))

@@ -174,6 +174,9 @@ def build_record(fields: Mapping[str, object], origin: Origin, log: ImportLog) -
     for name, text in texts.items():
         if not text.strip():
             log.skip(f"empty {name}")
+            log.hold(record.id)
+            if log.held is not None and not record.id:
+                log.held_texts |= {text_hash(left) for left in texts.values() if left.strip()}
             return None
     log.read += 1
     return record

@@ -86,6 +86,7 @@ def read_chatgpt(
         log.step()
         try:
             messages = _messages(conversation)
+            log.hold(*_ids(conversation))
         except ValueError as err:
             log.reject(log.done, str(err))
             continue
@@ -156,12 +157,10 @@ class _Turn:
 
     def fields(self, conversation: dict[str, Any]) -> dict[str, object]:
         """Return the fields of a record for this turn."""
-        chat = conversation.get("conversation_id") or conversation.get("id")
-        message = self.question.get("id")
         return {
             "input": _text(self.question),
             "output": "\n\n".join(self.answers),
-            "id": f"{chat}:{message}" if chat and message else "",
+            "id": _id(conversation, self.question),
             "time": _time(self.question.get("create_time"), conversation.get("create_time")),
         }
 
@@ -193,6 +192,20 @@ def _messages(conversation: object) -> list[dict[str, Any]]:
             messages.append(node["message"])
         node_id = node.get("parent")
     return messages[::-1]
+
+
+def _ids(conversation: dict[str, Any]) -> Iterator[str]:
+    """Walk over the ids that messages of any branch have, or would have as questions."""
+    for node in conversation["mapping"].values():
+        message = node.get("message") if isinstance(node, dict) else None
+        if isinstance(message, dict):
+            yield _id(conversation, message)
+
+
+def _id(conversation: dict[str, Any], message: dict[str, Any]) -> str:
+    """Return the id of a question's record; empty where the export names none."""
+    chat, name = conversation.get("conversation_id") or conversation.get("id"), message.get("id")
+    return f"{chat}:{name}" if chat and name else ""
 
 
 def _turns(messages: list[dict[str, Any]], log: ImportLog) -> Iterator[_Turn]:

@@ -104,6 +104,15 @@ def read_git(
     log.begin(item="commit", unit="commits", total=int(count) if count else None)
     origin = Origin.of("git", repo, task, private=private)
     yield from _as_made(_records_by(repo, wanted, origin, log, exact=exact, limit=limit))
+    if log.held is not None:
+        _hold_all(repo, log)
+
+
+def _hold_all(repo: Path, log: ImportLog) -> None:
+    """Name every commit that is still there: of other authors, and on other branches."""
+    if _run(repo, "rev-parse", "--is-shallow-repository").strip() == "true":
+        log.miss("what a shallow clone lacks of the history, see git fetch --unshallow")
+    log.hold(*_run(repo, "rev-list", "--all", *_HEAD).split())
 
 
 def _records_by(

@@ -98,8 +98,17 @@ def read_lamp(
     ImportFormatError
         At the first step if a file cannot be read, the person or the task is unclear.
     """
-    question = _choose(_load_questions(questions), user, questions)
+    people = _load_questions(questions)
+    question = _choose(people, user, questions)
     profile = question["profile"]
+    if log.held is not None:  # of whoever else the file holds
+        others = [person["profile"] for person in people.values() if person is not question]
+        for item in (item for other in others for item in other if isinstance(item, dict)):
+            name = item.get("id")
+            if name is not None and str(name).strip():
+                log.hold(str(name).strip())
+            else:  # which of the records are its is not known
+                log.miss("profile item without an id, of another person")
     if not profile:
         log.begin(item="profile item", unit="records", total=0)
         return

@@ -41,6 +41,15 @@ class ImportLog:
         Progress within the current source; ``total`` is None where it cannot be known.
     notes
         What is to be said of a source as a whole.
+    held
+        Ids of items that are in the source and gave no record, or may have given one to somebody
+        who read it otherwise. None unless the caller wants them: a set that is filled.
+    held_texts
+        Of those that have no id: the hash of the text that is left of each.
+    empty
+        How the ids of what lay in folders would begin that have nothing in them.
+    unread
+        What of the source may hold records and was not looked into -> how often.
     watch
         Called at every ``step``, also while no record is found; what it raises ends the reading.
     """
@@ -50,6 +59,10 @@ class ImportLog:
     bad: list[BadLine] = field(default_factory=list)
     bad_total: int = 0
     notes: list[str] = field(default_factory=list)
+    held: set[str] | None = None
+    held_texts: set[str] = field(default_factory=set)
+    empty: list[str] = field(default_factory=list)
+    unread: Counter[str] = field(default_factory=Counter)
     item: str = "line"
     unit: str = "bytes"
     done: int = 0
@@ -69,6 +82,15 @@ class ImportLog:
     def skip(self, reason: str) -> None:
         """Count one well-formed item that is of no use."""
         self.skipped[reason] += 1
+
+    def hold(self, *names: str) -> None:
+        """Say that items are there, by their ids if they have any."""
+        if self.held is not None:
+            self.held.update(filter(None, names))
+
+    def miss(self, what: str) -> None:
+        """Say that something was not looked into."""
+        self.unread[what] += 1
 
     def reject(self, number: int, reason: str) -> None:
         """Report one item that could not be read."""

@@ -11,9 +11,10 @@ import os
 import re
 import stat
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from reprlib import repr as shown
 
 from hydra_edge.errors import ImportFormatError
 from hydra_edge.importers.base import (
@@ -25,6 +26,7 @@ from hydra_edge.importers.base import (
     parse_time,
     readable,
 )
+from hydra_edge.importers.globs import Globs
 from hydra_edge.importers.log import ImportLog
 from hydra_edge.records import AssumedTime
 from hydra_edge.types import Record
@@ -45,6 +47,8 @@ _PRIVATE = re.compile(
 _PRIVATE_IN_FLOW = re.compile(
     r"""(?:[{,]|\.)[ \t]*(["']?)private\1[ \t]*[:=][ \t]*(?P<value>[^,}\n]*)""", re.IGNORECASE
 )
+# What stands for a note that iCloud has taken off this device.
+_AWAY = re.compile(r"\.(.+)\.icloud", re.DOTALL)
 _COMMENT = re.compile(r"(?:^|\s)#.*")
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
 _ATX = re.compile(r" {0,3}#{1,6}(?:[ \t]+(.*))?$")
@@ -52,7 +56,12 @@ _SETEXT = re.compile(r" {0,3}(?:=+|-+)[ \t]*$")
 
 
 def read_markdown(
-    folder: Path, log: ImportLog, *, task: str = "note_title", private: bool = False
+    folder: Path,
+    log: ImportLog,
+    *,
+    task: str = "note_title",
+    private: bool = False,
+    exclude: Sequence[str] = (),
 ) -> Iterator[Record]:
     """Read notes: text -> title, from ``*.md`` and ``*.markdown`` at any depth.
 
@@ -72,6 +81,9 @@ def read_markdown(
         Marks every record private; a note can mark itself so by ``private: true`` or the tag
         ``private`` in its front matter, but not undo this. One whose mark cannot be read is
         reported and left out.
+    exclude
+        Globs of notes and folders that are left out; see ``Globs``. One that matches nothing is
+        noted.
 
     Yields
     ------
@@ -83,14 +95,17 @@ def read_markdown(
     ------
     ImportFormatError
         At the first step if the folder cannot be read.
+    ConfigError
+        If a glob is empty.
     """
+    globs = Globs(exclude)
     with readable(folder, _EXPECTED):
         if not folder.is_dir():
             raise ImportFormatError(
                 f"{folder} is not a folder. Expected {_EXPECTED}. Give the folder they are in."
             )
         root = folder.resolve(strict=True)
-        notes = sorted(_find_notes(root))
+        notes = sorted(_find_notes(root, globs, log))
     log.begin(item="note", unit="notes", total=len(notes))
     origin = Origin.of("markdown", root, task, private=private)
     for path in notes:
@@ -105,24 +120,42 @@ def read_markdown(
             continue
         if record is not None:
             yield record
+    log.notes += [f"--exclude {repr(glob)[:80]} matches no note or folder" for glob in globs.unused]
 
 
-def _find_notes(root: Path) -> Iterator[Path]:
+def _find_notes(root: Path, globs: Globs, log: ImportLog) -> Iterator[Path]:
     def refuse(err: OSError) -> None:
         if err.filename == str(root):  # a locked subfolder is only one that is not read
             raise err
+        log.miss(f"folder {shown(Path(err.filename).name)}, which cannot be read")
+
+    def is_wanted(path: Path, *, folder: bool) -> bool:
+        if path.name.startswith(".") or not (folder or path.suffix.lower() in SUFFIXES):
+            return False
+        if globs.match(path.relative_to(root).as_posix(), folder=folder):
+            log.skip("folder left out by --exclude" if folder else "left out by --exclude")
+            return False
+        return True
 
     for place, folders, files in os.walk(root, onerror=refuse):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in files:
-            if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES:
-                yield Path(place, name)
+        below = Path(place).relative_to(root)
+        away = [found[1] for name in files if (found := _AWAY.fullmatch(name))]
+        if below.parts and all(name.startswith(".") for name in folders + files) and not away:
+            log.empty.append(_spelled_alike(f"{below.as_posix()}/"))
+        folders[:] = [name for name in folders if is_wanted(Path(place, name), folder=True)]
+        for name in folders:
+            if Path(place, name).is_symlink():
+                log.miss(f"folder {shown(name)}, a link, which is not followed")
+        for name in away:
+            if is_wanted(Path(place, name), folder=False):
+                _leave_out("not on this device", (below / name).as_posix(), log)
+        yield from (path for name in files if is_wanted(path := Path(place, name), folder=False))
 
 
 def _read_note(path: Path, root: Path, relative: str, log: ImportLog) -> dict[str, object] | None:
     status = path.stat()
     if not path.resolve().is_relative_to(root):
-        log.skip("link out of the folder")
+        _leave_out("link out of the folder", relative, log)
         return None
     if not stat.S_ISREG(status.st_mode):  # reading a pipe would wait for ever
         raise ValueError("not a regular file")
@@ -135,10 +168,10 @@ def _read_note(path: Path, root: Path, relative: str, log: ImportLog) -> dict[st
     note = parse_note(text.replace("\r\n", "\n"))
     title = note.title or _title_of_name(path.stem)
     if not note.text:
-        log.skip("empty note")
+        _leave_out("empty note", relative, log)
         return None
     if not title:
-        log.skip("no title")
+        _leave_out("no title", relative, log)
         return None
     return {
         "input": note.text,
@@ -147,6 +180,11 @@ def _read_note(path: Path, root: Path, relative: str, log: ImportLog) -> dict[st
         "time": _time(note.front.get("date"), status.st_mtime),
         "private": parse_private(note.front.get("private")) or "private" in note.tags,
     }
+
+
+def _leave_out(reason: str, relative: str, log: ImportLog) -> None:
+    log.skip(reason)
+    log.hold(_stable_id(relative))
 
 
 def _title_of_name(stem: str) -> str:

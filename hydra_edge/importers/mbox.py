@@ -187,8 +187,10 @@ class _Reader:
     def read(self, key: str) -> Record | None:
         """Read one mail; whatever is wrong with it stays its own affair."""
         try:
-            fields = self._fields(_parse(self.box, key))
+            mail = _parse(self.box, key)
+            fields = self._fields(mail)
             if isinstance(fields, _Skip):
+                self._hold(mail)
                 self.log.skip(fields.reason)
                 return None
             return build_record(fields, self.origin, self.log)
@@ -196,6 +198,15 @@ class _Reader:
             reason = str(err) if isinstance(err, ValueError) else type(err).__name__
             self.log.reject(self.log.done, f"malformed mail: {repr(reason)[1:-1][:200]}")
             return None
+
+    def _hold(self, mail: Message) -> None:
+        """Say that a mail is there which gave no record: with another --me it may have."""
+        if self.log.held is None:
+            return
+        if message_id := _message_id(mail):
+            self.log.hold(*(_id(mode, message_id) for mode in get_args(Mode)))
+        else:
+            self.log.miss("mail without a Message-ID that gave no record")
 
     def _fields(self, mail: Message) -> dict[str, object] | _Skip:
         if unwanted := self._unwanted(mail):
@@ -218,7 +229,7 @@ class _Reader:
         return {
             "input": asked,
             "output": written,
-            "id": content_id(f"{self.mode}\x1f{message_id}") if message_id else "",
+            "id": _id(self.mode, message_id) if message_id else "",
             "time": _date(mail),
         }
 
@@ -237,6 +248,10 @@ class _Reader:
             return ""
         text = plain_text(_parse(self.box, key))
         return "" if _ENCRYPTED in text else _own_or_all(text)
+
+
+def _id(mode: Mode, message_id: str) -> str:
+    return content_id(f"{mode}\x1f{message_id}")
 
 
 def _own_or_all(text: str) -> str:

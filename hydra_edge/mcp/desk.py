@@ -10,7 +10,6 @@ What is forgotten or made private while a session runs is so from the next call 
 from __future__ import annotations
 
 import secrets
-import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -19,16 +18,12 @@ from typing import TypeVar
 
 from hydra_edge import types
 from hydra_edge.apptasks import app_task
-from hydra_edge.choosing import from_private
-from hydra_edge.egress import Outgoing, Question, outgoing
 from hydra_edge.errors import ConfigError, RecordNotFoundError
 from hydra_edge.forms import SHOWN_CANDIDATES
 from hydra_edge.mcp import shapes
 from hydra_edge.personalizer import Personalizer
 from hydra_edge.reasons import head_line, in_words, largest
-from hydra_edge.store import answer_id
 from hydra_edge.tasks import TaskSpec
-from hydra_edge.turns import stoppable
 from hydra_edge.types import Completion, Generation, HeadInfo, JsonDict, Record, Role
 
 T = TypeVar("T")
@@ -100,9 +95,14 @@ class Desk:
         records: int | None,
         should_stop: Callable[[], bool] | None = None,
     ) -> shapes.Personalized:
-        """Choose records for a query and build the prompt that shows them."""
-        spec = self._task(task)
-        out = self._outgoing(query, spec, records, should_stop=should_stop)
+        """Choose records for a query and build the prompt that shows them.
+
+        The host's own LLM reads it, which may be remote.
+        """
+        out = self.person.prompt_for(
+            query, task=self._task(task).name, k=records, hide_private=not self.allow_private,
+            should_stop=should_stop,
+        )  # fmt: skip
         prompt_id = secrets.token_hex(6)
         made = _Prompted(query, out.prompt.task.name, out.prompt.record_ids)
         _remember(self._prompted, prompt_id, made)
@@ -192,32 +192,20 @@ class Desk:
     def _keep(
         self, prompt_id: str, pick: int | None, text: str | None, keep: bool
     ) -> shapes.Chosen:
-        """Keep what was answered elsewhere to a prompt of ours as a record.
-
-        It may repeat what it was made from, and is private by the rule for answers of ours.
-        """
+        """Keep what was answered elsewhere to a prompt of ours as a record."""
         if pick is not None or text is None or not text.strip() or not keep:
             raise ConfigError(
                 f"{prompt_id} is a prompt of personalize, which has no candidates; expected text "
                 "with the answer the user took, and keep true."
             )
-        made, person = self._prompted[prompt_id], self.person
-        engine = person.engine  # before the file is held: it may still have to be opened
-        with person.working(), person.store.together():
-            private = from_private(
-                engine, made.task, text, made.record_ids, is_guess=not self.allow_private
-            )
-            record = Record(
-                made.query, text, made.task, answer_id(prompt_id), time.time(), private, "choices"
-            )
-            person.add([record])
-            # What was shown for it: to forget or hide that reaches what was made of it.
-            person.store.put_choice(
-                prompt_id, made.task, made.query, (), made.record_ids, None, text, record.id
-            )
+        made = self._prompted[prompt_id]
+        kept = self.person.keep_answer(
+            made.query, text, prompt_id=prompt_id, record_ids=made.record_ids, task=made.task,
+            hide_private=not self.allow_private,
+        )  # fmt: skip
         return shapes.Chosen(
-            generation_id=prompt_id, task=record.task, text=text, head_version=None,
-            record_id=record.id,
+            generation_id=prompt_id, task=kept.task, text=kept.text, head_version=None,
+            record_id=kept.record_id,
         )  # fmt: skip
 
     def explain(self, generation_id: str | None) -> shapes.Explained:
@@ -259,24 +247,6 @@ class Desk:
         if not self.allow_private:
             wanted = app_task(self.person, wanted, (self.task,))
         return self.person.task(wanted)
-
-    def _outgoing(
-        self,
-        query: str,
-        task: TaskSpec,
-        records: int | None,
-        *,
-        should_stop: Callable[[], bool] | None,
-    ) -> Outgoing:
-        """Choose what is shown; the host's own LLM reads it, which may be remote."""
-        person = self.person
-        watched = stoppable(None, should_stop, "The answer")
-        question = Question.of(person.engine, task, query, progress=watched)
-        shown = person.config.records if records is None else records
-        return outgoing(
-            question, shown, "", remote=False, no_history=False,
-            hide_private=not self.allow_private,
-        )  # fmt: skip
 
     def _recall(self, generation_id: str | None) -> Generation:
         """Return a generation made here, its records as they are in the history now.
@@ -368,7 +338,13 @@ def _candidates(made: Generation) -> list[tuple[JsonDict, dict[str, float]]]:
     """Return the first candidates' fields and the shares of their scores."""
     return [
         (
-            {"number": place, "text": c.text, "score": c.score, "count": c.count},
+            {
+                "number": place,
+                "text": c.text,
+                "score": c.score,
+                "count": c.count,
+                "finish": c.finish,
+            },
             c.contributions,
         )
         for place, c in enumerate(made.candidates[:SHOWN_CANDIDATES], start=1)

@@ -67,6 +67,9 @@ class Candidate(_Shape):
     text: Text
     score: float
     count: int = Field(description="How many samples gave this answer.")
+    finish: Text = Field(
+        description="stop; length or cut: it is not whole, and stands behind those that are."
+    )
 
 
 class Generated(_Shape):
@@ -77,7 +80,9 @@ class Generated(_Shape):
     text: Text = Field(description="The answer that fits the user best.")
     candidates: list[Candidate] = Field(description="Best first.")
     chosen_by: Text = Field(description="Which weights chose the answer, and why those.")
-    abstained: bool = Field(description="Too close to call: the LLM's first choice was kept.")
+    abstained: bool = Field(
+        description="Too close to call: kept is what would be given without the user's own head."
+    )
     notes: list[Text] = Field(description="What went otherwise than asked, for the user to know.")
     llm: Text
     latency_ms: float
@@ -112,5 +117,7 @@ class Explained(_Shape):
     ranked_by: Text
     candidates: list[ExplainedCandidate] = Field(description="Best first; none if text is empty.")
     chosen_by: Text
-    abstained: bool = Field(description="Too close to call: the LLM's first choice was kept.")
+    abstained: bool = Field(
+        description="Too close to call: kept is what would be given without the user's own head."
+    )
     notes: list[Text] = Field(description="What is left out, for the user to know.")

@@ -11,8 +11,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from hydra_edge.errors import RecordNotFoundError
-from hydra_edge.records import MAX_NAME_CHARS
+from hydra_edge.records import MAX_NAME_CHARS, is_beside, stored_id
 from hydra_edge.types import RankedRecord, Record, text_hash
 
 if TYPE_CHECKING:
@@ -38,21 +37,19 @@ def of_app(store: Store, record: Record) -> Record:
     id it gets may depend on that. So it gets an id of the app's own, unless the app has it under
     the plain one (an answer it kept), or others have the very record for all to see.
     """
-    name = record.id or record.content_hash[:16]  # as the store names what has no id
+    name = stored_id(record)
     own = _own_id(store, record.source, name)
-    found = _stored(store, name)
-    if found is None or _stored(store, own) is not None:
+    found = store.find(name)
+    if found is None or store.find(own) is not None:
         return replace(record, id=own)
     if found.source == record.source:
         return replace(record, id=name)
     if (variant := _only_variant(store, record, name)) is not None:
         return replace(record, id=variant)
-    while found is not None and found.content_hash != record.content_hash:
-        name = f"{name}~{record.content_hash[:6]}"
-        found = _stored(store, name)
-    if found is None or found.private:
+    same = store.find_same(record)
+    if same is None or same.private:
         return replace(record, id=own)
-    return replace(record, id=name, private=False, time=None)
+    return replace(record, id=same.id, private=False, time=None)
 
 
 def _own_id(store: Store, source: str, name: str) -> str:
@@ -63,23 +60,13 @@ def _own_id(store: Store, source: str, name: str) -> str:
     if len(source) + 1 + len(name) > MAX_NAME_CHARS:
         name = text_hash(name)
     marks = ":"
-    while (found := _stored(store, f"{source}{marks}{name}")) and found.source != source:
+    while (found := store.find(f"{source}{marks}{name}")) and found.source != source:
         marks += ":"
     return f"{source}{marks}{name}"
 
 
 def _only_variant(store: Store, record: Record, name: str) -> str | None:
     """Return the id of an app's one record beside another's of that id, as apps had them before."""
-    beside = re.compile(re.escape(name) + r"(?:~[0-9a-f]{6})+")
-    ids = [
-        r.id for r in store.records(task=record.task, source=record.source)
-        if beside.fullmatch(r.id)
-    ]  # fmt: skip
+    theirs = store.records(task=record.task, source=record.source)
+    ids = [r.id for r in theirs if is_beside(name, r.id)]
     return ids[0] if len(ids) == 1 else None
-
-
-def _stored(store: Store, record_id: str) -> Record | None:
-    try:
-        return store.get(record_id)
-    except RecordNotFoundError:
-        return None

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
+from hydra_edge.answering import BROKEN_OFF
 from hydra_edge.records import clean_text
 from hydra_edge.server.fields import Fields, bad_field
 from hydra_edge.server.refusal import Refusal
@@ -271,8 +272,8 @@ class ChatAnswer:
         chosen = list(found.values())[: asked.choices]
         self.choices = [(text, "stop" if end == "stop" else "length") for text, end in chosen]
         notes = list(asked.notes)
-        if any(end == "cut" for _, end in chosen):
-            notes.append("the answer is not whole: the LLM's reply broke off before its end")
+        if any(end == "cut" for _, end in chosen) and BROKEN_OFF not in generation.notes:
+            notes.append(BROKEN_OFF)
         if len(self.choices) < asked.choices:
             usage = generation.usage
             # Of those that did not arrive nobody knows whether they differ.

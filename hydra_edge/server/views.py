@@ -49,6 +49,7 @@ def candidates_json(
             "score": candidate.score,
             "count": candidate.count,
             "greedy": candidate.greedy,
+            "finish": candidate.finish,
             "chosen": candidate.text == generation.text,
         }
         | explained(candidate)

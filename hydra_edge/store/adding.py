@@ -13,7 +13,14 @@ from itertools import islice
 from sqlite3 import Connection
 
 from hydra_edge.errors import StoreError
-from hydra_edge.records import AssumedTime, from_apps, from_stream, is_import
+from hydra_edge.records import (
+    AssumedTime,
+    beside,
+    from_apps,
+    from_stream,
+    is_import,
+    stored_id,
+)
 from hydra_edge.store import heads, pools, privacy, vectors
 from hydra_edge.store.beside import Beside, with_others_beside
 from hydra_edge.store.database import Database
@@ -44,15 +51,18 @@ def _same(a: Record, b: Record) -> bool:
     return (*texts_of(a), a.task) == (*texts_of(b), b.task)
 
 
+def is_ahead(record: Record) -> bool:
+    """Tell whether a record's time cannot be right, as this device's clock has it."""
+    moment = record.time
+    return moment is not None and not (math.isfinite(moment) and moment <= time.time() + AHEAD_S)
+
+
 def _time(record: Record) -> float | None:
     """Return a record's time; None, which counts as when it was added, if it cannot be right.
 
     One in the future would be the newest for good, and each that comes after it an older one.
     """
-    moment = record.time
-    if moment is None or not math.isfinite(moment) or moment > time.time() + AHEAD_S:
-        return None
-    return float(moment)
+    return None if record.time is None or is_ahead(record) else float(record.time)
 
 
 def _says_when(record: Record) -> bool:
@@ -62,6 +72,20 @@ def _says_when(record: Record) -> bool:
     """
     said = not isinstance(record.time, AssumedTime)
     return said and (record.source == _BY_HAND or is_import(record.source))
+
+
+def _is_now_by_hand(held: Record, record: Record) -> bool:
+    """Tell whether the user has added by hand what an import brought, so that it stays without it.
+
+    Not where the source gave it an id: its edits would no longer reach it. Nor a private one: by
+    it may hang that what is new to its source is so, too.
+    """
+    return (
+        record.source == _BY_HAND
+        and is_import(held.source)
+        and not (held.private or record.private)
+        and held.id == stored_id(replace(held, id=""))
+    )
 
 
 def _insert(connection: Connection, record: Record, now: float) -> int:
@@ -140,7 +164,7 @@ class _Adding:
             self._moves = Moves(self._newest, BATCH)
             hides = connection.execute("SELECT 1 FROM records WHERE private LIMIT 1").fetchone()
             self._hides = hides is not None
-        wanted = [record.id or record.content_hash[:16] for record in batch]
+        wanted = [stored_id(record) for record in batch]
         self._known = find_all(connection, wanted)
         wanted = self._as_spelled(connection, batch, wanted)
         self._other_column |= any(
@@ -233,7 +257,7 @@ class _Adding:
         other = wanted
         twin: Stored | None = stored
         while twin is not None and not _same(twin.record, record):
-            other = f"{other}~{record.content_hash[:6]}"
+            other = beside(other, record)
             twin = self._stored(connection, other)
         if twin is not None:
             return self._keep(connection, twin, record)
@@ -344,8 +368,12 @@ class _Adding:
         held, ours = stored.record, stored.record.source == record.source
         hides = record.private and not held.private
         # Asked first: what was public until now goes along when it moves.
-        moves = not ours and self._moves.takes(
-            connection, held.source, record.source, private=record.private or held.private
+        by_hand = _is_now_by_hand(held, record)
+        moves = by_hand or (
+            not ours
+            and self._moves.takes(
+                connection, held.source, record.source, private=record.private or held.private
+            )
         )
         if hides:
             connection.execute("UPDATE records SET private = 1 WHERE seq = ?", (stored.seq,))
@@ -355,7 +383,7 @@ class _Adding:
                 "UPDATE records SET source = ? WHERE seq = ?", (bind(record.source), stored.seq)
             )
             self._moved = True
-        dates = self._dates(held, record, ours=ours or moves)
+        dates = self._dates(held, record, ours=(ours or moves) and not by_hand)
         if dates:
             connection.execute(
                 "UPDATE records SET time = ? WHERE seq = ?", (_time(record), stored.seq)

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from sqlite3 import Connection
 
+from hydra_edge.records import is_beside
 from hydra_edge.store.records import COLUMNS, record_of
 from hydra_edge.store.values import CHUNK, bind
 from hydra_edge.types import Record
-
-# What stands behind the id that a record asked for in the id it got, where that was taken.
-_SUFFIX = re.compile(r"(~[0-9a-f]{6})\1*")
 
 
 def _ends(wanted: str) -> tuple[str | bytes, str | bytes]:
@@ -59,7 +56,7 @@ class Beside:
     def note(self, record: Record) -> None:
         """Take up one of them."""
         self.ids.add(record.id)
-        if _SUFFIX.fullmatch(record.id, len(self._wanted)):
+        if is_beside(self._wanted, record.id):
             self.by_content[record.content_hash] = record.id
             self._ids.setdefault((record.source, record.task), []).append(record.id)
             self._sources.add(record.source)

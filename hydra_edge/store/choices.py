@@ -26,11 +26,11 @@ class StoredChoice:
     task: str
     query: str
     candidates: tuple[Candidate, ...]
-    record_ids: tuple[str, ...]
-    picked: int | None
+    record_ids: tuple[str, ...]  # of those in the prompt
+    picked: int | None  # an index of ``candidates``
     text: str
     record_id: str | None  # the record kept of it, if any
-    time: float  # unix seconds
+    time: float  # when it was made, in unix seconds
     seq: int = 0  # a later choice has a higher one, whatever the clock said; 0: not stored yet
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import secrets
 import shutil
 import sqlite3
 from sqlite3 import Connection
@@ -33,14 +34,21 @@ _WAL_BYTES_PER_PAGE = 32
 
 
 def mark_erasing(connection: Connection) -> None:
-    """Remember, in the transaction that deletes, that bytes are still to be erased."""
-    connection.execute("REPLACE INTO meta VALUES (?, '1')", (META_ERASING,))
+    """Remember, in the transaction that deletes, that bytes are still to be erased.
+
+    The mark is this deletion's own: who erases the bytes of one before it leaves it.
+    """
+    connection.execute("REPLACE INTO meta VALUES (?, ?)", (META_ERASING, secrets.token_hex(8)))
 
 
 def erasing(connection: Connection) -> bool:
     """Tell whether an erasure was begun and not finished."""
-    row = connection.execute("SELECT 1 FROM meta WHERE name = ?", (META_ERASING,)).fetchone()
-    return row is not None
+    return _mark(connection) is not None
+
+
+def _mark(connection: Connection) -> str | None:
+    row = connection.execute("SELECT value FROM meta WHERE name = ?", (META_ERASING,)).fetchone()
+    return None if row is None else str(row[0])
 
 
 def _room(db: Database) -> tuple[int, int] | None:
@@ -104,10 +112,13 @@ def erase_bytes(db: Database, *, receipt: ForgetReceipt | None = None, cleared: 
     try:
         _require_room(db)
         with db.writing() as connection:
+            mark = _mark(connection)
             connection.execute("INSERT INTO records_fts (records_fts) VALUES ('optimize')")
         db.rewrite()
         with db.writing() as connection:
-            connection.execute("DELETE FROM meta WHERE name = ?", (META_ERASING,))
+            connection.execute(
+                "DELETE FROM meta WHERE name = ? AND value = ?", (META_ERASING, mark)
+            )
     except StoreError as err:
         if isinstance(err, DiskFullError):
             empty_wal(db)  # or what was written in vain would go on filling the disk

@@ -9,7 +9,7 @@ beyond this module.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from sqlite3 import Connection
@@ -30,6 +30,7 @@ from hydra_edge.store.schema import (
     MAGIC,
 )
 from hydra_edge.store.traces import Found, Trail, find
+from hydra_edge.store.values import bind
 from hydra_edge.types import ForgetReceipt, Progress
 
 # How long removing a file may wait for other programs before it goes as it is.
@@ -45,6 +46,20 @@ def _delete(connection: Connection, table: str, trails: Sequence[Trail]) -> int:
     return len(trails)
 
 
+def _drop_heads(connection: Connection, task: str | None) -> int:
+    """Delete the heads of a task that goes as a whole."""
+    if task is None:
+        return 0
+    return connection.execute("DELETE FROM heads WHERE task = ?", (bind(task),)).rowcount
+
+
+def _count_heads(connection: Connection, task: str | None) -> int:
+    if task is None:
+        return 0
+    row = connection.execute("SELECT COUNT(*) FROM heads WHERE task = ?", (bind(task),)).fetchone()
+    return int(row[0])
+
+
 def _delete_all(connection: Connection, found: Found) -> ForgetReceipt:
     """Delete what was found, and the vectors of its texts; mark the heads that may know it."""
     connection.executemany("DELETE FROM records WHERE seq = ?", [(seq,) for seq in found.seqs])
@@ -58,6 +73,7 @@ def _delete_all(connection: Connection, found: Found) -> ForgetReceipt:
         log_entries=_delete(connection, "log", found.trails["log"]),
         repeats=found.repeats,
         tasks=heads.mark_stale(connection, sorted(found.tasks)),
+        heads=_drop_heads(connection, found.whole_task),
     )
     if log.newest_id(connection) != last:  # or an older answer would be taken for the last one
         log.mark_missing(connection)
@@ -65,11 +81,15 @@ def _delete_all(connection: Connection, found: Found) -> ForgetReceipt:
 
 
 def foresee(
-    db: Database, ids: Sequence[str], source: str | None, progress: Progress | None
+    db: Database,
+    ids: Sequence[str],
+    source: str | None,
+    task: str | None,
+    progress: Progress | None,
 ) -> ForgetReceipt:
     """Count what ``forget`` would erase; see ``Store.would_forget``."""
     with db.reading() as connection:
-        found = find(connection, ids, source, progress)
+        found = find(connection, ids, source, task, progress)
         return ForgetReceipt(
             records=len(found.seqs),
             vectors=vectors.count_of(connection, found.texts),
@@ -78,20 +98,26 @@ def foresee(
             log_entries=len(found.trails["log"]),
             repeats=found.repeats,
             tasks=heads.with_heads(connection, sorted(found.tasks)),
+            heads=_count_heads(connection, found.whole_task),
         )
 
 
 def forget(
-    db: Database, ids: Sequence[str], source: str | None, progress: Progress | None
+    db: Database,
+    ids: Sequence[str],
+    source: str | None,
+    task: str | None,
+    progress: Progress | None,
+    on_deleted: Callable[[ForgetReceipt], None] | None,
 ) -> ForgetReceipt:
     """Erase records and what they left behind; see ``Store.forget``."""
     # Looked through while others may write, which takes the longest; again if they did.
     with db.reading() as connection:
-        found, moment = find(connection, ids, source, progress), db.moment()
+        found, moment = find(connection, ids, source, task, progress), db.moment()
     try:
         with db.writing() as connection:
             if db.moment() != moment:
-                found = find(connection, ids, source, progress)
+                found = find(connection, ids, source, task, progress)
             receipt = _delete_all(connection, found)
             erasure.mark_erasing(connection)
     except DiskFullError as err:
@@ -100,6 +126,8 @@ def forget(
             f"{err} Nothing is erased. `hydra-edge history clear-log` needs hardly any room, and "
             "makes some."
         ) from err
+    if on_deleted is not None:
+        on_deleted(receipt)
     erasure.erase_bytes(db, receipt=receipt)
     return receipt
 
@@ -269,7 +297,8 @@ def forget_user(path: Path) -> None:
             with contextlib.closing(db):
                 _erase_all(db)
         # The file last: while it is there, a stopped removal can be repeated.
-        for part in (*side_files(target), target, path):
+        link = [path] if path.is_symlink() else []  # else what has the name by then is another's
+        for part in (*side_files(target), target, *link):
             part.unlink(missing_ok=True)
     except OSError as err:
         raise StoreError(

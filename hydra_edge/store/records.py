@@ -9,6 +9,7 @@ from sqlite3 import Connection
 from typing import Any
 
 from hydra_edge.errors import RecordNotFoundError
+from hydra_edge.records import beside, stored_id
 from hydra_edge.store.schema import META_REVISION
 from hydra_edge.store.values import CHUNK, DamagedValueError, bind, text_of, where
 from hydra_edge.types import Record
@@ -81,6 +82,16 @@ def texts_of(record: Record) -> tuple[str, str]:
 def find(connection: Connection, record_id: str) -> Stored | None:
     """Return the record that has an id, if any."""
     return find_all(connection, [record_id])[record_id]
+
+
+def find_same(connection: Connection, record: Record) -> Record | None:
+    """Return the record that says the same; see ``Store.find_same``."""
+    name = stored_id(record)
+    while (stored := find(connection, name)) is not None:
+        if stored.record.content_hash == record.content_hash:
+            return stored.record
+        name = beside(name, record)
+    return None
 
 
 def find_all(connection: Connection, ids: Sequence[str]) -> dict[str, Stored | None]:

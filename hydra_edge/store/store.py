@@ -6,7 +6,6 @@ thread. Texts go in and out unchanged: NUL, lone surrogates and any script inclu
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -23,6 +22,7 @@ from hydra_edge.store import (
     erasure,
     forget,
     heads,
+    held,
     log,
     pools,
     privacy,
@@ -36,6 +36,7 @@ from hydra_edge.store.bm25 import Bm25
 from hydra_edge.store.choices import Helped, StoredChoice
 from hydra_edge.store.database import Database
 from hydra_edge.store.forget import Withdrawn
+from hydra_edge.store.held import Held
 from hydra_edge.store.log import LoggedGeneration
 from hydra_edge.store.pools import StoredPool
 from hydra_edge.store.records import Revision, TaskCounts
@@ -43,7 +44,6 @@ from hydra_edge.store.schema import reindex
 from hydra_edge.types import (
     AddResult,
     Bool1d,
-    Candidate,
     Completion,
     Float2d,
     ForgetReceipt,
@@ -212,6 +212,17 @@ class Store:
         with self._db.reading() as connection:
             return records.get(connection, record_id)
 
+    def find(self, record_id: str) -> Record | None:
+        """Return one record, None if there is none with that id."""
+        with self._db.reading() as connection:
+            stored = records.find(connection, record_id)
+        return None if stored is None else stored.record
+
+    def find_same(self, record: Record) -> Record | None:
+        """Return the record that says the same as one, under its id or beside who has that."""
+        with self._db.reading() as connection:
+            return records.find_same(connection, record)
+
     def records(
         self,
         *,
@@ -227,6 +238,11 @@ class Store:
                 connection, task=task, source=source, limit=limit, offset=offset,
                 newest_first=newest_first,
             )  # fmt: skip
+
+    def held_from(self, source: str) -> list[Held]:
+        """Say what there is of a source, without the texts: oldest row first."""
+        with self._db.reading() as connection:
+            return held.of_source(connection, source)
 
     def outputs(self, task: str) -> list[str]:
         """Return the outputs of a task's records in history order, which tell its kind."""
@@ -552,29 +568,8 @@ class Store:
             progress=progress,
         )  # fmt: skip
 
-    def put_choice(
-        self,
-        generation_id: str,
-        task: str,
-        query: str,
-        candidates: Sequence[Candidate],
-        record_ids: Sequence[str],
-        picked: int | None,
-        text: str,
-        record_id: str | None,
-        *,
-        moment: float | None = None,
-    ) -> StoredChoice:
-        """Keep what the user took, and return it as kept; a second for a generation replaces it.
-
-        ``picked`` is the index of the candidate taken as it was, None for a text of the
-        user's own; ``record_ids`` were in the prompt; ``record_id`` is the record made of it.
-        ``moment`` is when it was made, in unix seconds; None is now.
-        """
-        choice = StoredChoice(
-            generation_id, task, query, tuple(candidates), tuple(record_ids),
-            picked, text, record_id, time.time() if moment is None else moment,
-        )  # fmt: skip
+    def put_choice(self, choice: StoredChoice) -> StoredChoice:
+        """Keep what the user took, and return it as kept; a second for a generation replaces it."""
         with self._db.writing() as connection:
             return choices.put(connection, choice)
 
@@ -615,9 +610,11 @@ class Store:
         ids: Sequence[str] = (),
         *,
         source: str | None = None,
+        task: str | None = None,
         progress: Progress | None = None,
+        on_deleted: Callable[[ForgetReceipt], None] | None = None,
     ) -> ForgetReceipt:
-        """Erase records, by id or by source, and what they left behind.
+        """Erase records, by id, source or task, and what they left behind.
 
         Vectors of their texts, pools, choices and log entries that mention them or hold their
         texts go too (texts that another record has as well stay); heads of their tasks are
@@ -625,25 +622,30 @@ class Store:
 
         Parameters
         ----------
+        task
+            Its choices, pools, log entries and heads go, too, be there records of it or none.
         progress
             Told ``("answers", done, total)`` from time to time, and again from the beginning if
             others wrote meanwhile; what it raises leaves everything as it was.
+        on_deleted
+            Called with the receipt once the records are gone, before their bytes are erased.
 
         Raises
         ------
         RecordNotFoundError
-            If an id or the source is unknown; nothing is erased then.
+            If an id, the source or the task is unknown; nothing is erased then.
         BytesRemainError
             If another program, or a full disk, keeps the bytes from being erased; the records
             are gone nevertheless, and the next opening erases the bytes. It holds the receipt.
         """
-        return forget.forget(self._db, ids, source, progress)
+        return forget.forget(self._db, ids, source, task, progress, on_deleted)
 
     def would_forget(
         self,
         ids: Sequence[str] = (),
         *,
         source: str | None = None,
+        task: str | None = None,
         progress: Progress | None = None,
     ) -> ForgetReceipt:
         """Return the receipt ``forget`` would give now, and erase nothing.
@@ -651,9 +653,9 @@ class Store:
         Raises
         ------
         RecordNotFoundError
-            If an id or the source is unknown.
+            If an id, the source or the task is unknown.
         """
-        return forget.foresee(self._db, ids, source, progress)
+        return forget.foresee(self._db, ids, source, task, progress)
 
     @staticmethod
     def forget_user(path: Path) -> None:

@@ -31,6 +31,8 @@ _LOOKS = 24
 # is sought begins, such a place is within its first ``DISTINCTIVE`` letters.
 _STEP = 7
 _PART = DISTINCTIVE - _STEP + 1
+# Where there may be something of a task.
+_WITH_TASK = ("records", "choices", "pools", "log", "heads")
 # Answers looked through between two words of how far it is: a fraction of a second.
 _TOLD_EACH = 1000
 
@@ -191,14 +193,29 @@ def _watched(
     return watch
 
 
+def _of_task(connection: Connection, table: str, task: str | None) -> set[int]:
+    """Return the rows that are a task's own; none if no task is to go."""
+    if task is None:
+        return set()
+    rows = connection.execute(f"SELECT rowid FROM {table} WHERE task = ?", (bind(task),))
+    return {row for (row,) in rows}
+
+
 def _find_trails(
-    connection: Connection, ids: set[str], texts: set[str], progress: Progress | None
+    connection: Connection,
+    ids: set[str],
+    texts: set[str],
+    task: str | None,
+    progress: Progress | None,
 ) -> dict[str, list[Trail]]:
-    """Find what mentions the records or holds their texts, by table."""
+    """Find what mentions the records, holds their texts, or is of the task, by table."""
     traces, watched = Traces(ids, texts), _watched(connection, progress)
+    own = {table: _of_task(connection, table, task) for table in ("choices", "log", "pools")}
     found = {
         table: [
-            t for t in watched(_answer_trails(connection, table)) if traces.touch(t.ids, t.texts)
+            t
+            for t in watched(_answer_trails(connection, table))
+            if t.row in own[table] or traces.touch(t.ids, t.texts)
         ]
         for table in ("choices", "log")
     }
@@ -219,13 +236,15 @@ def _find_trails(
     touched = [
         t
         for t in watched(_pool_trails(connection))
-        if t.sampled in chosen_from or traces.touch(t.ids, t.texts)
+        if t.row in own["pools"] or t.sampled in chosen_from or traces.touch(t.ids, t.texts)
     ]
     return found | {"pools": touched}
 
 
-def _rows_of(connection: Connection, ids: Sequence[str], source: str | None) -> list[int]:
-    """Return the rows to forget; an unknown id or source raises before anything is erased."""
+def _rows_of(
+    connection: Connection, ids: Sequence[str], source: str | None, task: str | None
+) -> list[int]:
+    """Return the rows to forget; what is unknown of them raises before anything is erased."""
     seqs = dict.fromkeys(records.seqs_of(connection, ids))
     if source is not None:
         rows = connection.execute(
@@ -237,8 +256,15 @@ def _rows_of(connection: Connection, ids: Sequence[str], source: str | None) -> 
                 f"There is no record from source {source!r:.80}. Known sources: {known}."
             )
         seqs.update(dict.fromkeys(row[0] for row in rows))
-    if not seqs:
-        raise RecordNotFoundError("Cannot forget: got no record id and no source; expected one.")
+    if task is not None:
+        if not any(_of_task(connection, table, task) for table in _WITH_TASK):
+            known = ", ".join(map(repr, records.counts_by(connection, "task"))) or "none"
+            raise RecordNotFoundError(f"There is nothing of task {task!r:.80}. Tasks: {known}.")
+        seqs.update(dict.fromkeys(sorted(_of_task(connection, "records", task))))
+    if not (seqs or task is not None):
+        raise RecordNotFoundError(
+            "Cannot forget: got no record id, no source and no task; expected one."
+        )
     return list(seqs)
 
 
@@ -283,22 +309,28 @@ class Found:
     repeats: int  # of these
     trails: dict[str, list[Trail]]  # by table
     texts: set[str]  # no record to stay has them
-    tasks: set[str]  # whose heads may have learned from it
+    tasks: set[str]  # whose heads may have learned from it, and stay
+    whole_task: str | None  # goes with its heads
 
 
 def find(
-    connection: Connection, ids: Sequence[str], source: str | None, progress: Progress | None
+    connection: Connection,
+    ids: Sequence[str],
+    source: str | None,
+    task: str | None,
+    progress: Progress | None,
 ) -> Found:
-    """Find records and what they left behind."""
-    named = records.of_seqs(connection, _rows_of(connection, ids, source))
+    """Find records, what they left behind, and all there is of a task."""
+    named = records.of_seqs(connection, _rows_of(connection, ids, source, task))
     repeats = _repeats(connection, named)
     gone = {**named, **repeats}
     texts = {text for record in gone.values() for text in records.texts_of(record)}
     texts -= records.still_used(connection, texts, gone)
-    trails = _find_trails(connection, {record.id for record in gone.values()}, texts, progress)
+    ids_gone = {record.id for record in gone.values()}
+    trails = _find_trails(connection, ids_gone, texts, task, progress)
     derived = {text for found in trails.values() for t in found for text in t.texts} - texts
     texts |= derived - records.still_used(connection, derived, gone)
     tasks = {record.task for record in gone.values()}
     for table in ("pools", "choices"):
         tasks |= _tasks_of(connection, table, trails[table])
-    return Found(tuple(gone), len(repeats), trails, texts, tasks)
+    return Found(tuple(gone), len(repeats), trails, texts, tasks - {task}, task)

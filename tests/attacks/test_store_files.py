@@ -19,6 +19,7 @@ from types import SimpleNamespace
 import filled_store
 import numpy as np
 import pytest
+from filled_store import put_choice
 
 from hydra_edge.errors import HydraError, StoreError
 from hydra_edge.store import Store, schema
@@ -248,7 +249,7 @@ def test_full_disk_keeps_whole_batches_and_says_how_many(path: Path, extra_pages
             "new", task="t", model="m", query_id="", record_ids=(),
             completions=[Completion("x" * 50_000)],
         ),
-        lambda s: s.put_choice("new", "t", "q" * 50_000, [], [], None, "x", None),
+        lambda s: put_choice(s, "new", query="q" * 50_000, candidates=[]),
     ],
 )  # fmt: skip
 def test_full_disk_stores_a_thing_wholly_or_not_at_all(

@@ -324,8 +324,11 @@ def test_window_edited_subject_and_body_are_what_is_committed(
     (choice,) = window.person.store.choices("commit_subject")
     assert choice.text == "search: end words at hyphens"
     assert choice.picked is None
-    assert window.person.store.tasks() == {"commit_subject": len(COMMITS)}
-    assert "15 commits of yours are known, 1 new" in open_window(llm).status.get()
+    kept = window.person.store.get(repo.git("rev-parse", "HEAD").strip())
+    assert (kept.input, kept.output) == ("A search for disk did not find disk-cache.", choice.text)
+    assert choice.record_id == kept.id
+    assert window.person.store.tasks() == {"commit_subject": len(COMMITS) + 1}
+    assert "15 commits of yours are known, 0 new" in open_window(llm).status.get()
 
 
 def test_window_cancel_stops_the_llm_and_leaves_the_window_usable(open_window: OpenWindow) -> None:

@@ -6,7 +6,7 @@ import weakref
 from dataclasses import dataclass, field, replace
 
 import pytest
-from filled_store import generation_of
+from filled_store import generation_of, put_choice
 from typer.main import get_command
 from typer.testing import CliRunner
 
@@ -129,9 +129,9 @@ class FakePersonalizer:
     def add(self, records, *, progress=None):
         return self.store.add(records, progress=progress)
 
-    def forget(self, ids=(), *, source=None, on_erased=None):
-        self.calls.append(("forget", {"ids": ids, "source": source}))
-        receipt = self.store.forget(ids, source=source)
+    def forget(self, ids=(), *, source=None, task=None, on_erased=None, progress=None):
+        self.calls.append(("forget", {"ids": ids, "source": source, "task": task}))
+        receipt = self.store.forget(ids, source=source, task=task)
         if on_erased:
             on_erased(receipt)
         return receipt
@@ -213,7 +213,7 @@ def answer_twice(monkeypatch):
         monkeypatch.setattr("time.time", lambda moment=moment: moment)
         with Personalizer.open(create=True) as me:
             me.store.log_generation(generation_of(id_, "asked", "x"), "m")
-            me.store.put_choice(id_, "chat", "asked", [Candidate("x")], (), None, "taken", None)
+            put_choice(me.store, id_, "chat", "asked", text="taken")
 
 
 def logged():

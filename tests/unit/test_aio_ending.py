@@ -200,7 +200,9 @@ def test_cancelled_choice_stops_the_embedding_and_is_kept(hash_encoder, monkeypa
     assert run(work()) == ([], [1])
 
 
-def test_cancelled_choice_that_waits_for_a_thread_is_kept(hash_encoder, monkeypatch):
+@pytest.mark.parametrize("way", ["choose", "choose_as"])
+def test_cancelled_choice_that_waits_for_a_thread_is_kept(hash_encoder, monkeypatch, way):
+    given = [] if way == "choose" else [lambda _: None]
     slowly, begun, gate = gated(hash_encoder.encode)
 
     async def work():
@@ -209,7 +211,8 @@ def test_cancelled_choice_that_waits_for_a_thread_is_kept(hash_encoder, monkeypa
             monkeypatch.setattr(hash_encoder, "encode", slowly)
             ranking = [asyncio.create_task(p.rank(f"query {i}")) for i in range(_THREADS)]
             await acquired(begun)
-            choosing = asyncio.create_task(p.choose(generation_id=made.id, pick=2))
+            choose = getattr(p, way)
+            choosing = asyncio.create_task(choose(*given, generation_id=made.id, pick=2))
             await asyncio.sleep(0)  # it has asked for a thread
             choosing.cancel()
             with pytest.raises(asyncio.CancelledError):

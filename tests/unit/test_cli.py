@@ -179,7 +179,7 @@ def test_generate_json_has_the_promised_shape(me):
     ]  # fmt: skip
     assert payload["candidates"][0] == {
         "text": "Handle files", "count": 1, "greedy": True, "zero_shot": False,
-        "logprob": -0.5, "score": 0.25,
+        "logprob": -0.5, "score": 0.25, "finish": "stop",
         "contributions": {"greedy": 0.25},
     }  # fmt: skip
     assert payload["records"] == [

@@ -24,7 +24,8 @@ def test_doctor_sound_installation_is_exit_0(home):
     assert report["ok"] is True
     assert states(report["findings"]) | {"llm": "", "disk": ""} == {
         "hydra-edge": "ok", "python": "ok", "data": "ok", "cache": "ok", "settings": "ok",
-        "home": "ok", "disk": "", "base": "ok", "encoder": "ok", "llm": "", "user me": "ok",
+        "home": "ok", "disk": "", "clock": "ok", "base": "ok", "encoder": "ok", "llm": "",
+        "user me": "ok",
     }  # fmt: skip
     # An LLM that is there is opened, which may write its faster copy into the cache.
     assert {p.name for p in home.iterdir()} - {"cache"} == {"users"}

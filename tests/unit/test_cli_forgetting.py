@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import cli_runner
 import pytest
 from cli_runner import answer_twice, call, logged, records
-from filled_store import generation_of
+from filled_store import generation_of, put_choice
 
 from hydra_edge.cli import views
 from hydra_edge.config import find_paths
@@ -53,6 +53,34 @@ def test_forget_says_that_an_import_brings_records_back():
     assert "again" not in call("forget", "r2", "r3", "r4", "--yes").stderr
 
 
+@pytest.mark.usefixtures("history")
+def test_forget_task_takes_it_whole_and_leaves_its_file():
+    file = find_paths().tasks / "note_title.toml"
+    file.parent.mkdir(parents=True)
+    file.write_text('kind = "text"\ndo = "Write a title."\nask = "Text"\nanswer = "Title"\n')
+    told = call("forget", "--task", "Note-Title", "--dry-run")
+    assert told.stdout.startswith("Would be forgotten: 2 records, ")
+    assert len(records()) == 5
+
+    told = call("forget", "--task", "note_title")
+    assert (told.exit_code, len(records())) == (1, 5)
+    assert "Erase all 2 records of task note_title of me for good" in told.stderr
+
+    told = call("forget", "--task", "note_title", "--yes")
+    assert told.stdout.startswith("Forgotten: 2 records, ")
+    assert f"{file}, which describes the task, stays." in told.stderr
+    assert [r.task for r in records()] == ["chat", "chat", "chat"]
+    told = call("forget", "--task", "note_title", "--yes")
+    assert (told.exit_code, "nothing of task 'note_title'" in told.stderr) == (1, True)
+
+
+@pytest.mark.usefixtures("history")
+@pytest.mark.parametrize("args", [("r1",), ("--source", "a"), ("--all",)])
+def test_forget_task_goes_with_nothing_else(args):
+    assert call("forget", "--task", "chat", *args, "--yes").exit_code == 2
+    assert len(records()) == 5
+
+
 def interrupt(*_, **__):
     raise KeyboardInterrupt
 
@@ -76,6 +104,15 @@ def test_forget_interrupted_while_heads_are_fitted_again_prints_the_receipt(monk
     assert "now fitted again" not in result.stdout
     assert "heads not fitted again: hydra-edge fit-head --task note_title" in result.stderr
     assert "r1" not in [r.id for r in records()]
+
+
+@pytest.mark.usefixtures("taught")
+def test_forget_task_takes_its_heads_along():
+    told = call("forget", "--task", "note_title", "--yes", "--json")
+    payload = json.loads(told.stdout)
+    assert (told.exit_code, payload["records"], payload["tasks"]) == (0, 6, [])
+    assert (payload["heads"], payload["task_file"]) == (1, None)
+    assert heads_now() == set()
 
 
 @pytest.mark.usefixtures("taught")
@@ -152,7 +189,7 @@ def test_clear_log_whose_bytes_may_remain_says_how_much_is_deleted(choices):
         me.add(Record(f"text about {i} things", f"Title {i}", "note_title", f"r{i}", float(i))
                for i in range(6))  # fmt: skip
         pool = (Candidate("one", count=1, greedy=True), Candidate("two"))
-        me.store.put_choice("g", "note_title", "a query", pool, (), 1, "two", None)
+        put_choice(me.store, "g", "note_title", "a query", candidates=pool, picked=1, text="two")
         me.fit_head("note_title", use_llm=False)
     result = reading_meanwhile("history", "clear-log", "--yes", "--json", *choices)
     payload = json.loads(result.stdout)
@@ -262,7 +299,7 @@ def test_clear_log_nothing_logged_says_so():
 @pytest.mark.usefixtures("history")
 def test_clear_log_with_choices_erases_those_nothing_was_kept_of():
     with Personalizer.open() as me:
-        me.store.put_choice("g", "chat", "asked", [Candidate("x")], (), None, "taken", None)
+        put_choice(me.store, "g", "chat", "asked", text="taken")
     assert json.loads(call("history", "clear-log", "--yes", "--json").stdout) == {"cleared": 0}
     told = call("history", "clear-log", "--choices", "--yes", "--json")
     assert json.loads(told.stdout) == {"cleared": 1, "heads_dropped": []}

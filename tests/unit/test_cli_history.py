@@ -10,10 +10,11 @@ import sys
 import cli_runner
 import pytest
 from cli_runner import call, records
+from filled_store import put_choice
 
 from hydra_edge.cli import views
 from hydra_edge.personalizer import Personalizer
-from hydra_edge.types import Candidate, ForgetReceipt, Record
+from hydra_edge.types import ForgetReceipt, Record
 
 _own_folder, history = cli_runner.own_folder, cli_runner.history
 
@@ -164,7 +165,7 @@ def test_history_export_of_long_and_spaced_ids_is_read_back_losslessly():
 
 def test_history_backup_restored_is_the_whole_history(tmp_path, home, history):
     with Personalizer.open() as me:
-        me.store.put_choice("g", "chat", "asked", [Candidate("x")], (), 0, "x", None)
+        put_choice(me.store, "g", "chat", "asked", picked=0)
         told = call("history", "backup", "kept.db", "--json")
     kept = tmp_path / "kept.db"
     assert json.loads(told.stdout) == {

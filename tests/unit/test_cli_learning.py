@@ -11,6 +11,7 @@ from conftest import ScriptedLLM
 from hydra_edge import fitreport
 from hydra_edge.cli import views
 from hydra_edge.personalizer import Personalizer
+from hydra_edge.reasons import LEFT_OUT
 from hydra_edge.types import Record, ReportRow
 
 
@@ -115,6 +116,18 @@ def test_fit_head_says_where_others_gains_outweigh_the_users_own_queries(
     shown = call(me, "fit-head", "-t", "x", "--no-llm").stdout
     remark = "(of your own 5 queries alone it would not be: what other users gained decides)"
     assert (remark in shown) == said
+
+
+def test_fit_head_says_where_later_choices_outweigh_the_users_own_records(me, monkeypatch):
+    names = ("prompt-only RAG", "shared head", "my head")
+    rows = tuple(ReportRow(name, u, 5, LEFT_OUT) for name, u in zip(names, (1, 0, 0), strict=True))
+    report = me.fit_head("x")
+    [role] = report.roles
+    own = replace(report, roles=(replace(role, switch="shared", rows=rows),))
+    monkeypatch.setattr(me, "fit_head", lambda task=None, **_: own)
+
+    shown = call(me, "fit-head", "-t", "x", "--no-llm").stdout
+    assert "5 queries alone it would not be: what you chose since decides)" in shown
 
 
 def test_rows_of_a_fit_are_known_by_the_names_they_are_shown_by():

@@ -1,6 +1,7 @@
 """The list of tasks, and what one of them is."""
 
 import json
+import signal
 
 from cli_runner import call, loaded
 from git_repository import worked_in
@@ -128,3 +129,19 @@ def test_tasks_rename_of_several_into_one_says_to_fit_again(home):
         known.stderr
     )
     assert f"Described in {home / 'tasks' / 'note_title.toml'}" in known.stderr
+
+
+def test_tasks_rename_interrupted_renames_it_and_says_so(monkeypatch):
+    call("add", "a text", "a title", "-t", "one")
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background
+    monkeypatch.setattr(  # is born deaf to it
+        "hydra_edge.store.renaming.mark_changed",
+        lambda *_, **__: signal.raise_signal(signal.SIGINT),
+    )
+    try:
+        stopped = call("tasks", "rename", "one", "two", "--yes")
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert stopped.exit_code == 130
+    assert "Stopping once the task is renamed" in stopped.stderr
+    assert "one is two now: 1 record" in stopped.stdout

@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import pytest
 from cli_runner import call, loaded
-from filled_store import generation_of
+from filled_store import generation_of, put_choice
 
 from hydra_edge.personalizer import Personalizer
-from hydra_edge.types import Candidate, Completion, Record
+from hydra_edge.types import Completion, Record
 
 
 def given(task, outputs):
@@ -105,7 +105,7 @@ def test_import_that_moves_records_says_what_stays_behind(tmp_path, kept):
     call("import", "markdown", str(notes), "-t", "garden")
     if kept:
         with Personalizer.open() as me:
-            me.store.put_choice("g", "garden", "q", [Candidate("x")], (), 0, "x", None)
+            put_choice(me.store, "g", "garden", picked=0)
             me.store.put_pool(
                 "key", task="garden", model="m", query_id="n1.md", record_ids=(),
                 completions=[Completion("x")],

@@ -6,7 +6,7 @@ from dataclasses import replace
 import cli_runner
 import pytest
 from cli_runner import answer_twice, call, loaded, logged, records
-from filled_store import generation_of
+from filled_store import generation_of, put_choice
 
 from hydra_edge.personalizer import Personalizer
 from hydra_edge.types import Candidate, Completion, Record
@@ -24,7 +24,10 @@ def shown():
                for i in range(6))  # fmt: skip
         for name in ("a", "b"):
             me.store.log_generation(generation_of(name, f"asked {name}", "t", ("r1",)), "m")
-            me.store.put_choice(name, "note_title", f"asked {name}", POOL, ("r1",), 1, "t", None)
+            put_choice(
+                me.store, name, "note_title", f"asked {name}", candidates=POOL, shown=("r1",),
+                picked=1, text="t",
+            )  # fmt: skip
         me.store.put_pool(
             "k", task="note_title", model="m", query_id="r5", record_ids=("r1",),
             completions=[Completion("Title of three")],
@@ -64,7 +67,10 @@ def test_forget_asks_with_the_answers_kept_that_copy_the_record():
             Record("text", secret, "note_title", "r1"),
             Record("asked", f"Now {secret}", "note_title", "choice-a", source="choices"),
         ])  # fmt: skip
-        me.store.put_choice("a", "note_title", "asked", (), ("r1",), None, secret, "choice-a")
+        put_choice(
+            me.store, "a", "note_title", "asked", candidates=(), shown=("r1",), text=secret,
+            record_id="choice-a",
+        )  # fmt: skip
 
     asked = call("forget", "r1").stderr
     assert "Erase 1 record of me for good, and with it 1 answer you kept and 1 choice made" in asked
@@ -186,14 +192,19 @@ def test_choose_undo_says_why_a_record_stays():
     with Personalizer.open(create=True) as me:
         me.add([commit, kept])
         for name, record in (("a", commit), ("b", kept)):
-            me.store.put_choice(name, "t", f"text {name}", POOL, (), None, "Title two", record.id)
+            put_choice(
+                me.store, name, query=f"text {name}", candidates=POOL, text="Title two",
+                record_id=record.id,
+            )  # fmt: skip
         me.add(replace(kept, output="Written anew"))
 
     undone = loaded("choose", "--undo", "--id", "a", "--json")
     assert (undone["record_erased"], undone["record_is_own"]) == (False, False)
     assert "record choice-b was changed since and stays" in call("choose", "--undo").stderr
     with Personalizer.open() as me:
-        me.store.put_choice("a", "t", "text a", POOL, (), None, "Title two", commit.id)
+        put_choice(
+            me.store, "a", query="text a", candidates=POOL, text="Title two", record_id=commit.id
+        )
     told = call("choose", "--undo").stderr
     assert f"record {commit.id} is not the choice's own and stays" in told.replace("\n", " ")
     assert {record.id for record in records()} == {commit.id, kept.id}

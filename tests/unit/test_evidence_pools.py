@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from filled_store import put_choice
 from learned_titles import TASK, evidence, learned_from, put, records, titles
 from title_writer import Make, people
 
@@ -35,7 +36,10 @@ def test_an_answer_an_application_kept_is_asked_about_as_any_record(person: Make
     """It was chosen from nothing, so that its choice teaches nothing."""
     p = person(records(12))
     p.add([Record("a text about speech", "speech: my own", TASK, id="own", time=50.0)])
-    p.store.put_choice("g", TASK, "a text about speech", (), (), None, "speech: my own", "own")
+    put_choice(
+        p.store, "g", TASK, "a text about speech", candidates=(), text="speech: my own",
+        record_id="own",
+    )  # fmt: skip
     assert kept_of_choices(p.engine, p.engine.history(p.engine.task(TASK))) == set()
     p.fit_head(TASK, calls=100)
     assert "own" in {pool.query_id for pool in p.store.pools(TASK, purpose="pool")}

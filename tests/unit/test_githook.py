@@ -138,7 +138,8 @@ def test_pending_file_is_private_and_holds_no_text(repo, person):
     pending = repo.path / ".git" / PENDING
 
     assert stat.S_IMODE(pending.stat().st_mode) == 0o600
-    assert set(json.loads(pending.read_text())) == {"generation_id", "head"}
+    told = json.loads(pending.read_text())
+    assert set(told) == {"generation_id", "head", "commit", "stored"}
 
 
 def test_nothing_staged_opens_the_llm_for_nothing(repo, person, llm):

@@ -260,3 +260,13 @@ def test_read_again_a_place_without_files_is_known_like_any_other(repo, store, t
     (record,) = as_before(found, Repository(path, bare=True), store)
 
     assert record.private
+
+
+def test_commits_no_record_has_are_looked_up_once_each(repo, store):
+    for i in range(3):
+        repo.git("commit", "-q", "--allow-empty", "-m", f"Change {i}")
+    statements = []
+    store._db.connection.set_trace_callback(statements.append)
+    assert not is_private(Repository(repo.path), store)
+    store._db.connection.set_trace_callback(None)
+    assert sum("records WHERE id" in statement for statement in statements) == 4

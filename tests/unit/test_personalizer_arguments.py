@@ -88,6 +88,7 @@ def test_what_is_no_text_or_number_is_refused_in_words(person: Make, call: Any, 
         (lambda p: p.choose(pick=1, keep="no"), "keep"),
         (lambda p: p.choose(pick=1, source=None), "source"),
         (lambda p: p.forget(source=5), "source"),
+        (lambda p: p.forget(task=5), "task"),
         (lambda p: p.forget(None), "ids"),
         (lambda p: p.clear_log(choices="no"), "choices"),
         *(

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
 from title_writer import TOPICS, Make, people
 
-from hydra_edge.errors import ConfigError, StoreError
+from hydra_edge.errors import ConfigError, DiskFullError, StoreError
+from hydra_edge.prompt import Prompt
+from hydra_edge.store import Store
 from hydra_edge.types import Record
 
 
@@ -189,3 +192,51 @@ def test_choose_takes_what_another_release_logged_after_an_unlogged_answer(perso
             "SELECT 'new', task, query, text, model, candidates, record_ids, usage, time FROM log"
         )
     assert p.choose(pick=1).generation_id == "new"
+
+
+def test_choose_without_room_for_its_step_says_that_the_choice_is_kept(
+    person: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise DiskFullError("no space is left on its disk. Free some space and try again.")
+
+    p = person()
+    generation = p.generate("a text about speech")
+    with monkeypatch.context() as patched:
+        patched.setattr(Store, "save_head", full)
+        with pytest.raises(DiskFullError, match=r"no space is left.*The choice is kept"):
+            p.choose(pick=2)
+    assert p.store.choice(generation.id) is not None
+    assert p.choose(pick=2).head_version == 1
+
+
+def test_choose_that_fails_and_is_forgotten_by_then_is_not_said_to_be_kept(
+    person: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def withdrawn(store: Store, *_: object, **__: object) -> None:
+        store.withdraw_choice(None)
+        raise StoreError("gone")
+
+    p = person()
+    p.generate("a text about speech")
+    monkeypatch.setattr(Store, "save_head", withdrawn)
+    monkeypatch.setattr(Store, "together", lambda _: nullcontext())
+    with pytest.raises(StoreError, match=r"^gone$"):
+        p.choose(pick=2)
+
+
+def test_answer_whose_task_is_renamed_meanwhile_is_remembered_under_the_new_name(
+    person: Make, scripted
+) -> None:
+    def renamed(_prompt: Prompt, n: int) -> list[str]:
+        if p.store.count("paper_title"):  # by another program, while the LLM writes
+            p.store.rename_task("paper_title", "my_papers", lambda _: False)
+        return [f"a title of {i} words" for i in range(n)]
+
+    p = person(llm=scripted(renamed))
+    count = p.store.count()
+    generation = p.generate("a text about speech", task="paper_title")
+    assert p.store.generation(generation.id).task == "my_papers"
+    chosen = p.choose(pick=2)
+    assert chosen.task == "my_papers"
+    assert p.store.tasks() == {"my_papers": count + 1}

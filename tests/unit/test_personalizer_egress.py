@@ -8,9 +8,10 @@ import pytest
 from llm_server import Server
 from title_writer import Make, history, people, titles
 
-from hydra_edge.errors import EgressDeniedError
+from hydra_edge.errors import ContextLengthError, EgressDeniedError
 from hydra_edge.llm.openai_api import OpenAIApi
-from hydra_edge.types import Record
+from hydra_edge.prompt import Prompt
+from hydra_edge.types import Completion, Record
 
 
 @pytest.fixture
@@ -161,3 +162,32 @@ def test_render_prompts_are_what_an_api_is_sent_streamed_or_not(
 def test_render_prompts_stream_of_an_llm_that_does_not_know_it_is_its_prompt(person: Make) -> None:
     p = person()
     assert p.render_prompts("speech", n=1, stream=True) == p.render_prompts("speech", n=1)
+
+
+@pytest.mark.parametrize("room", [3, 0])
+def test_render_prompts_leave_out_what_a_local_llm_has_no_room_for_and_say_so(
+    person: Make, scripted, room: int
+) -> None:
+    class Small(scripted(titles).__class__):
+        def render(self, prompt: Prompt, **options: object) -> str:
+            if len(prompt.shots) > room and options.get("max_tokens"):
+                raise ContextLengthError("no room")
+            return super().render(prompt)
+
+        def complete(self, prompt: Prompt, **options: object) -> list[Completion]:
+            self.render(prompt, **{"max_tokens": options["max_tokens"]})
+            return super().complete(prompt, **options)
+
+    llm = Small(titles)
+    p = person(llm=llm)
+    notes: list[str] = []
+    rendered = p.render_prompts("a text about speech", on_note=notes.append)
+    made = p.generate("a text about speech")
+    assert [prompt.completion_text() for prompt in llm.prompts] == rendered
+    assert len(rendered) == made.usage.llm_calls
+    assert tuple(notes) == made.notes
+    assert f"the {4 - room} weakest of 4 records were left out" in notes[0]
+    llm.prompts.clear()
+    shown = p.fit_prompts(calls=10)
+    p.fit_head(calls=10)
+    assert [prompt.completion_text() for prompt in llm.prompts] == shown[: len(llm.prompts)]

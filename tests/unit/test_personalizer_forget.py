@@ -30,6 +30,18 @@ def test_forget_fits_again_without_the_record(person: Make) -> None:
     assert [h.version for h in p.store.heads()] == [2, 2], "what the record taught is gone too"
 
 
+def test_forget_task_leaves_nothing_of_it_to_fit(person: Make) -> None:
+    p = person()
+    p.generate("a text about speech")
+    p.choose(pick=2, keep=False)
+    p.fit_head(use_llm=False)
+    would = p.store.would_forget(task="paper_title")
+    receipt = p.forget(task="Paper-Title")
+    assert receipt == would
+    assert (receipt.records, receipt.choices, receipt.heads) == (40, 1, 3)  # the step is one
+    assert (p.store.heads(), p.store.choices(), p.store.count()) == ([], [], 0)
+
+
 def test_forget_tells_of_the_fits_that_follow(person: Make) -> None:
     p = person()
     p.generate("a text about speech")

@@ -11,8 +11,8 @@ from title_writer import Make, people
 
 from hydra_edge.answering import Pieces
 from hydra_edge.errors import BackendError, ConfigError
-from hydra_edge.prompt import Prompt, unfold
-from hydra_edge.types import Completion
+from hydra_edge.prompt import Prompt
+from hydra_edge.types import Completion, Record
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def test_pieces_put_together_are_the_answer_that_is_returned(pieces: list[str]) 
     telling = Pieces(told.append)
     for piece in pieces:
         telling(piece)
-    answer = unfold("".join(pieces)).strip()
+    answer = "".join(pieces).strip()
     assert answer.startswith("".join(told))
     telling.finish(answer)
     assert "".join(told) == answer
@@ -67,7 +67,8 @@ def test_pieces_put_together_are_the_answer_that_is_returned(pieces: list[str]) 
 def test_generate_pieces_put_together_are_the_text(person: Make) -> None:
     told: list[str] = []
     llm = Streaming(" a", "\n", " ", " b ", "\n\n  ", "  c\n")
-    p = person([], llm=llm)
+    shown = Record("in", "one\ntwo", task="general", id="r")
+    p = person([shown], llm=llm)
     generation = p.generate("q", task="general", n=1, on_token=told.append)
     assert "".join(told) == generation.text == "a\nb \n\n  c"
     assert generation.text == p.generate("q", task="general", n=1).text
@@ -87,8 +88,8 @@ def test_generate_tells_each_piece_at_once(person: Make) -> None:
     person([], llm=Watching(" One ", "two\n", "  three", " four ")).generate(
         "q", task="general", n=1, on_token=told.append
     )
-    assert told == ["One", " two", "\nthree", " four"]
-    assert at == [3, 7, 13, 18]
+    assert told == ["One", " two", "\n  three", " four"]
+    assert at == [3, 7, 15, 20]
 
 
 def test_generate_tells_the_answer_also_where_the_llm_streams_nothing(person: Make) -> None:
@@ -109,3 +110,30 @@ def test_generate_llm_that_streams_another_text_is_an_error(person: Make) -> Non
     p = person([], llm=Streaming("one thing", text="another"))
     with pytest.raises(BackendError, match="streamed another answer than it returned"):
         p.generate("q", task="general", n=1, on_token=print)
+
+
+OWN_LAYOUTS = [
+    "services:\n  web:\n    image: nginx\nvolumes:\n  data:",
+    "class A:\n  x = 1\n\nprint(A.x)",
+    "Steps:\n  1. a\n  2. b\nDone.",
+]
+
+
+@pytest.mark.parametrize("shown", [[], ["ls", "4"], ["one\ntwo", "three\nfour"]])
+@pytest.mark.parametrize("text", OWN_LAYOUTS)
+def test_generate_answer_with_a_layout_of_its_own_stays_as_it_is(
+    person: Make, scripted, text: str, shown: list[str]
+) -> None:
+    records = [Record(f"q {i}", out, task="chat", id=str(i)) for i, out in enumerate(shown)]
+    told: list[str] = []
+    p = person(records, llm=Streaming(*text))
+    assert p.generate("q", task="chat", n=1, on_token=told.append).text == "".join(told) == text
+    several = person(records, llm=scripted(lambda _prompt, n: [text] * n))
+    assert several.generate("q", task="chat", n=8).text == text
+
+
+def test_generate_indented_answer_stays_where_no_answer_of_several_lines_is_shown(
+    person: Make,
+) -> None:
+    p = person([Record("q", "ls", task="chat", id="1")], llm=Streaming("def f():\n  return 1"))
+    assert p.generate("q", task="chat", n=1).text == "def f():\n  return 1"

@@ -185,11 +185,10 @@ def test_fit_asks_about_records_a_head_could_learn_from_before_others(
     p = person(Counting(works))
     history = p.engine.history(p.engine.task(TASKS[0]))
     head = p.engine.active(history.task, "reranker")
+    purchase = pools.Purchase(p.engine, p.llm, head, history, np.array([3, 5]), Sampling(8, 4, 0.8))
     plan = [
         (record.id[-1], [request.purpose for request in requests])
-        for record, requests in pools.planned(
-            p.engine, p.llm, head, history, np.array([3, 5]), Sampling(8, 4, 0.8)
-        )
+        for record, requests in purchase.plan()
     ]
     assert [name for name, _ in plan] == ["5", "3", "7", "6", "4", "2"]
     # Plain answers, which only the report needs, are bought for the first alone.

@@ -12,7 +12,7 @@ import pytest
 
 from export.cache import CachedLLM
 from hydra_edge.bundle import Bundle
-from hydra_edge.candidates import Sampling, sample_pool
+from hydra_edge.candidates import Draw, Sampling, sample_pool
 from hydra_edge.config import Config
 from hydra_edge.encoder import TextEncoder
 from hydra_edge.engine import Engine
@@ -40,14 +40,7 @@ def numbered(prompt: Prompt, n: int) -> list[str]:
 
 
 def sample(llm: object, prompt: Prompt, n: int, zero_shot: int) -> list[Completion]:
-    _, completions = sample_pool(
-        llm,
-        prompt,
-        n=n,
-        zero_shot=zero_shot,
-        temperature=0.8,
-        max_tokens=16,
-    )
+    _, completions = sample_pool(llm, prompt, Draw(n, 0.8, 16), zero_shot)
     return completions
 
 

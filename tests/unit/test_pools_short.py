@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import api_client
 import pytest
@@ -12,7 +13,7 @@ from llm_server import Handler, Seen, Server, answer, completion, error
 from title_writer import Make, people
 
 from hydra_edge.buying import MAX_FAILURES
-from hydra_edge.candidates import sample_pool
+from hydra_edge.candidates import Callbacks, Draw, sample_pool
 from hydra_edge.errors import BackendError
 from hydra_edge.evidence import WHOLE
 from hydra_edge.llm.openai_api import OpenAIApi
@@ -190,8 +191,23 @@ def test_what_keeps_the_answers_without_records_from_coming_is_told(scripted: Ca
     told: list[Exception] = []
     prompt = build_prompt(BUILTIN["paper_title"], "query", records(3))
     _, given = sample_pool(
-        Told(failing), prompt, n=4, zero_shot=2, temperature=0.8, max_tokens=16,
-        on_short=told.append,
-    )  # fmt: skip
+        Told(failing), prompt, Draw(4, 0.8, 16), 2, Callbacks(on_short=told.append)
+    )
     assert len(given) == 2
     assert [str(why) for why in told] == ["gone"]
+
+
+def test_answers_that_broke_off_are_left_out_of_pools(person: Make, scripted) -> None:
+    class Filtered(scripted):
+        def complete(self, prompt: Prompt, *, n: int = 1, **options: object) -> list[Completion]:
+            given = super().complete(prompt, n=n, **options)
+            broken = n // 4 if len(self.prompts) < 8 else n
+            ended = [replace(c, finish="length") for c in given[broken:]]
+            return [*(replace(c, finish="cut") for c in given[:broken]), *ended]
+
+    p = person(llm=Filtered(titles))
+    report = p.fit_head(TASK, calls=160)
+    kept = p.store.pools(TASK, purpose="pool")
+    assert kept
+    assert {c.finish for pool in kept for c in pool.completions} == {"length"}
+    assert "stopped asking: got 0 of 8 answers: scripted broke off" in report.notes[-1]

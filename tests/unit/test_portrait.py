@@ -121,3 +121,11 @@ def test_growth_of_a_history_starts_at_the_shared_head(hash_encoder):
     assert grown.points[0].queries == 0
     assert grown.points[0].utility == grown.shared
     assert 0.0 <= grown.baseline <= 1.0
+
+
+def test_growth_with_no_record_shown_is_judged_by_the_one_that_would_be(hash_encoder):
+    with Personalizer.from_records(history(30), encoder=hash_encoder) as me:
+        past = me.engine.history(me.task(TASK))
+        grown = growth(me.engine, past, "reranker", shown=0)
+
+    assert np.isfinite([grown.baseline, grown.shared, *(p.utility for p in grown.points)]).all()

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from filled_store import put_choice
 from learned_titles import records, titles
 
 from hydra_edge.config import Config
@@ -313,9 +314,9 @@ def test_rename_in_memory_leaves_the_files_alone(hash_encoder, folder: Path) -> 
 
 def test_rename_of_a_task_with_choices_only_is_possible(tmp_path: Path) -> None:
     with Store.open(tmp_path / "me.db") as store:
-        store.put_choice("g", "old", "q", [], (), None, "x", None)
+        put_choice(store, "g", "old", candidates=[])
     with Personalizer.open(create=True) as me:
-        me.store.put_choice("g", "old", "q", [], (), None, "x", None)
+        put_choice(me.store, "g", "old", candidates=[])
         me.add(Record("a", "b", "new"))
         with pytest.raises(ConfigError, match="--merge"):
             me.rename_task("old", "new")

@@ -131,7 +131,7 @@ def test_live_answer_of_one_candidate_comes_as_it_is_written(serve):
         with served.client() as client:
             whole = client.post(CHAT, json=chat("parsers 1", hydra_edge=ONE)).json()
 
-    assert told == ["", "Dear", " all,", "\nthe end", " is", " near"]
+    assert told == ["", "Dear", " all,", "\n  the end", " is", " near"]
     assert "".join(told) == whole["choices"][0]["message"]["content"]
     assert len(rest) == 2  # why it ended, and that it did
     assert whole["usage"] == {"prompt_tokens": 21, "completion_tokens": 5, "total_tokens": 26}

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import store_items
+from filled_store import put_choice
 from store_items import CANDIDATES, KEPT
 
 from hydra_edge.store import Store, choices
@@ -21,7 +22,7 @@ store = store_items.store
 
 def test_choice_said_again_keeps_its_number_and_another_gets_a_higher_one(store: Store) -> None:
     def put(text: str, moment: float) -> int:
-        return store.put_choice("g1", "t", "q", CANDIDATES, [], None, text, None, moment=moment).seq
+        return put_choice(store, "g1", candidates=CANDIDATES, text=text, moment=moment).seq
 
     first = put("a", 5.0)
     assert put("a", 5.0) == first
@@ -29,8 +30,11 @@ def test_choice_said_again_keeps_its_number_and_another_gets_a_higher_one(store:
 
 
 def test_choices_come_back_oldest_first_by_task(store: Store) -> None:
-    store.put_choice("g1", "t", "q1", CANDIDATES, ["r1"], 0, "greedy one", "new")
-    store.put_choice("g2", "u", "q2", CANDIDATES, [], None, "my own \x00", None)
+    put_choice(
+        store, "g1", query="q1", candidates=CANDIDATES, shown=["r1"], picked=0, text="greedy one",
+        record_id="new",
+    )  # fmt: skip
+    put_choice(store, "g2", "u", "q2", candidates=CANDIDATES, text="my own \x00")
     first, second = store.choices()
     assert (first.generation_id, first.task, first.query) == ("g1", "t", "q1")
     assert (first.candidates, first.record_ids) == (KEPT, ("r1",))
@@ -40,16 +44,19 @@ def test_choices_come_back_oldest_first_by_task(store: Store) -> None:
 
 
 def test_put_choice_returns_what_it_stored_whatever_came_after(store: Store) -> None:
-    put = store.put_choice("g1", "t", "q1", CANDIDATES, ["r1"], 0, "greedy one", "new")
-    later = store.put_choice("g2", "t", "q2", CANDIDATES, [], None, "later", None)
+    put = put_choice(
+        store, "g1", query="q1", candidates=CANDIDATES, shown=["r1"], picked=0, text="greedy one",
+        record_id="new",
+    )  # fmt: skip
+    later = put_choice(store, "g2", query="q2", candidates=CANDIDATES, text="later")
     assert store.choices() == [put, later]
     assert (put.text, put.candidates, put.record_ids) == ("greedy one", KEPT, ("r1",))
 
 
 def test_put_choice_again_for_a_generation_replaces_the_first(store: Store) -> None:
     for text in ("first thought", "second thought"):
-        store.put_choice("g1", "t", "q", CANDIDATES, [], None, text, None)
-        store.put_choice("", "t", "q", CANDIDATES, [], None, text, None)
+        put_choice(store, "g1", candidates=CANDIDATES, text=text)
+        put_choice(store, "", candidates=CANDIDATES, text=text)
     assert [(c.generation_id, c.text) for c in store.choices()] == [
         ("", "first thought"), ("g1", "second thought"), ("", "second thought"),
     ]  # fmt: skip
@@ -58,10 +65,10 @@ def test_put_choice_again_for_a_generation_replaces_the_first(store: Store) -> N
 def test_helped_counts_are_of_shown_records_and_candidates_taken_as_they_were(
     store: Store,
 ) -> None:
-    store.put_choice("1", "t", "q", CANDIDATES, ["a", "b", "a"], 0, "x", None)
-    store.put_choice("2", "t", "q", CANDIDATES, ["a"], None, "x", None)
-    store.put_choice("3", "t", "q", CANDIDATES, ["a"], 1, "x", None)
-    store.put_choice("4", "u", "q", CANDIDATES, ["b"], 1, "x", None)
+    put_choice(store, "1", candidates=CANDIDATES, shown=["a", "b", "a"], picked=0)
+    put_choice(store, "2", candidates=CANDIDATES, shown=["a"])
+    put_choice(store, "3", candidates=CANDIDATES, shown=["a"], picked=1)
+    put_choice(store, "4", "u", candidates=CANDIDATES, shown=["b"], picked=1)
     assert store.helped_counts("t") == {"a": (3, 2), "b": (1, 1)}
     assert store.helped_counts("none") == {}
 
@@ -86,7 +93,7 @@ def test_helped_counts_stay_true_whatever_is_put_replaced_and_forgotten(tmp_path
             shown, picked = rng.choices(ids, k=3), rng.choice([0, None])
             # Few names: many of these replace an earlier choice, often the last one.
             name, task = f"g{rng.randrange(12)}", rng.choice("tu")
-            by.put_choice(name, task, "q", CANDIDATES, shown, picked, "x", None)
+            put_choice(by, name, task, candidates=CANDIDATES, shown=shown, picked=picked)
             if step % 17 == 16:
                 by.forget([gone := rng.choice(ids)])
                 by.add([Record("text again", "out", id=gone)])
@@ -97,12 +104,12 @@ def test_helped_counts_stay_true_whatever_is_put_replaced_and_forgotten(tmp_path
 
 def test_helped_counts_read_a_choice_once(store: Store) -> None:
     for i in range(50):
-        store.put_choice(f"g{i}", "t", "q", CANDIDATES, ["a", "b"], 0, "x", None)
+        put_choice(store, f"g{i}", candidates=CANDIDATES, shown=["a", "b"], picked=0)
     counted = store.helped_counts("t")
     counted["a"] = (7, 7)  # what was given out is the caller's
     with parsed_ids(store) as read:
         assert store.helped_counts("t") == {"a": (50, 50), "b": (50, 50)}
-        store.put_choice("new", "t", "q", CANDIDATES, ["a"], None, "x", None)
+        put_choice(store, "new", candidates=CANDIDATES, shown=["a"])
         read.clear()
         assert store.helped_counts("t")["a"] == (51, 50)
     assert read == ['["a"]']

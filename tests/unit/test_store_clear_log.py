@@ -18,6 +18,7 @@ from filled_store import (
     head_of,
     keep,
     left_of,
+    put_choice,
 )
 
 from hydra_edge.errors import BytesRemainError, DiskFullError
@@ -40,7 +41,7 @@ def test_clear_log_with_choices_leaves_no_byte_of_those_nothing_was_kept_of(
     store: Store, path: Path
 ) -> None:
     keep(store, "kept", "an answer kept")
-    store.put_choice("g", "t", SECRET_IN, [Candidate("x")], (), None, SECRET_OUT, None)
+    put_choice(store, "g", query=SECRET_IN, text=SECRET_OUT)
     store.save_head(head_of("t"))
     assert store.clear_log() == 0
     assert left_of(SECRET_OUT, path) != []
@@ -58,7 +59,7 @@ def test_clear_log_with_choices_leaves_no_vector_of_what_was_erased(store: Store
     candidates = [Candidate("a candidate"), Candidate("said elsewhere")]
     for base in ("b", "another"):
         store.put_vectors(base, {key: np.ones(4) for key in hashes})
-    store.put_choice("g", "t", SECRET_IN, candidates, (), None, SECRET_OUT, None)
+    put_choice(store, "g", query=SECRET_IN, candidates=candidates, text=SECRET_OUT)
     store.clear_log()
     assert set(cached_vectors(store, hashes, "b")) == set(hashes), "the choice is still there"
     store.clear_log(choices=True)
@@ -73,11 +74,11 @@ def test_clear_log_before_a_moment_leaves_no_byte_of_what_is_older(
     monkeypatch.setattr("time.time", lambda: float(next(clock)))
     for i in range(50):
         store.log_generation(generation_of(f"old{i}", f"qwzjk {i} " * 30, SECRET_OUT), "m")
-    store.put_choice("old1", "t", SECRET_IN, [Candidate("x")], (), None, "rendezvous", None)
+    put_choice(store, "old1", query=SECRET_IN, text="rendezvous")
     border = float(next(clock))
     for i in range(50):
         store.log_generation(generation_of(f"new{i}", f"marigold {i} " * 30, "thistle"), "m")
-    store.put_choice("new1", "t", "saffron", [Candidate("x")], (), None, "bergamot", None)
+    put_choice(store, "new1", query="saffron", text="bergamot")
     assert store.clear_log(before=border) == 50
     assert left_of("qwzjk vermillion passphrase", path) == ["qwzjk"], "the choice is still there"
     assert store.clear_log(choices=True, before=border) == 1
@@ -242,7 +243,7 @@ def test_clear_log_lets_others_log_meanwhile_and_leaves_what_they_did(
 def test_clear_log_of_one_answer_leaves_the_others(store: Store, path: Path) -> None:
     for name, word in (("a", "marigold"), ("b", "bergamot"), ("c", "saffron")):
         store.log_generation(generation_of(name, word, word), "m")
-        store.put_choice(name, "t", word, [Candidate("x")], (), None, word, None)
+        put_choice(store, name, query=word, text=word)
     assert store.clear_log(generation_id="b") == 1
     assert [e.id for e in store.generations(with_private=True)[0]] == ["c", "a"]
     assert left_of("bergamot", path) == ["bergamot"], "the choice is still there"
@@ -258,7 +259,7 @@ def test_clear_log_of_one_answer_leaves_the_others(store: Store, path: Path) -> 
 def test_a_choice_taken_back_leaves_no_byte_of_it(store: Store, path: Path, kept: bool) -> None:
     store.add([Record(SECRET_IN, SECRET_OUT, task="t", id="choice-g", source="choices")] * kept)
     record_id = "choice-g" if kept else None
-    store.put_choice("g", "t", SECRET_IN, [Candidate("x")], (), None, SECRET_OUT, record_id)
+    put_choice(store, "g", query=SECRET_IN, text=SECRET_OUT, record_id=record_id)
     assert left_of(SECRET_OUT, path) != []
     withdrawn = store.withdraw_choice("g")
     assert withdrawn is not None

@@ -16,6 +16,7 @@ from filled_store import (
     generation_of,
     head_of,
     left_of,
+    put_choice,
     put_pool,
     raw_bytes,
 )
@@ -39,8 +40,14 @@ def test_forget_record_leaves_no_byte_of_it_anywhere(store: Store, path: Path) -
     store.log_generation(generation_of("g1", "unrelated", "x", ("secret-record-id",)), "m")
     store.log_generation(generation_of("g2", SECRET_IN, "y"), "m")
     store.log_generation(generation_of("g3", "harmless", "z", ("f0-1",)), "m")
-    store.put_choice("g2", "t", SECRET_IN, [Candidate("y")], (), 0, "y", "secret-record-id")
-    store.put_choice("g3", "t", "harmless", [Candidate("z")], ("f0-1",), 0, "z", None)
+    put_choice(
+        store, "g2", query=SECRET_IN, candidates=[Candidate("y")], picked=0, text="y",
+        record_id="secret-record-id",
+    )  # fmt: skip
+    put_choice(
+        store, "g3", query="harmless", candidates=[Candidate("z")], shown=("f0-1",), picked=0,
+        text="z",
+    )  # fmt: skip
     store.save_head(head_of("t"))
     store.save_head(head_of("u"))
     assert left_of(f"{SECRET_IN} {SECRET_OUT} secret-record-id diary", path)
@@ -89,7 +96,7 @@ def test_forget_unknown_id_or_source_erases_nothing(store: Store) -> None:
     with pytest.raises(RecordNotFoundError) as caught:
         store.forget(source="nope" * 100_000)
     assert len(str(caught.value)) < 200
-    with pytest.raises(RecordNotFoundError, match="no record id and no source"):
+    with pytest.raises(RecordNotFoundError, match="no record id, no source and no task"):
         store.forget()
     assert store.count() == 1
 

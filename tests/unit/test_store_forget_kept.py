@@ -20,6 +20,7 @@ from filled_store import (
     head_of,
     keep,
     left_of,
+    put_choice,
     put_pool,
     raw_bytes,
 )
@@ -41,7 +42,9 @@ def test_forget_record_made_by_a_choice_takes_its_whole_trail(store: Store, path
     edited = "the user's own words"
     store.add([Record("the query as kept", edited, task="t", id="choice-g")])
     candidates = [Candidate(t) for t in samples]
-    store.put_choice("g", "t", "typed query", candidates, (), None, edited, "choice-g")
+    put_choice(
+        store, "g", query="typed query", candidates=candidates, text=edited, record_id="choice-g"
+    )
     store.put_vectors("b", {text_hash(samples[1]): np.ones(2)})
     receipt = store.forget(["choice-g"])
     assert receipt == ForgetReceipt(records=1, vectors=1, pools=1, choices=1, log_entries=1)
@@ -56,7 +59,10 @@ def test_forget_finds_the_pool_of_a_closed_set_by_what_was_sampled_of_it(store: 
     store.add([Record("the query as kept", labels[0], task="t", id="choice-g")])
     store.add([Record("another text", labels[0], task="t", id="other")])
     candidates = [Candidate(labels[0], count=8), Candidate(labels[1], count=0)]
-    store.put_choice("g", "t", "typed query", candidates, (), 0, labels[0], "choice-g")
+    put_choice(
+        store, "g", query="typed query", candidates=candidates, picked=0, text=labels[0],
+        record_id="choice-g",
+    )  # fmt: skip
     assert store.forget(["choice-g"]).pools == 1
 
 
@@ -66,14 +72,17 @@ def test_forget_leaves_pools_that_were_answered_with_the_same_labels(store: Stor
     store.add([Record("the query as kept", "TECH", task="t", id="choice-g")])
     store.add([Record("another text", "TECH", task="t", id="other")])
     candidates = [Candidate("TECH"), Candidate("SPORTS")]
-    store.put_choice("g", "t", "typed query", candidates, (), 0, "TECH", "choice-g")
+    put_choice(
+        store, "g", query="typed query", candidates=candidates, picked=0, text="TECH",
+        record_id="choice-g",
+    )  # fmt: skip
     receipt = store.forget(["choice-g"])
     assert (receipt.choices, receipt.pools) == (1, 0)
 
 
 def test_forget_record_edited_since_takes_the_choice_it_was_kept_of(store: Store) -> None:
     store.add([Record("the query", "was", task="t", id="choice-g")])
-    store.put_choice("g", "t", "asked", [Candidate("x")], (), None, "was", "choice-g")
+    put_choice(store, "g", query="asked", text="was", record_id="choice-g")
     store.add([Record("the query", "is now", task="t", id="choice-g")])
     assert store.get("choice-g").output == "is now"
     assert store.forget(["choice-g"]).choices == 1
@@ -82,7 +91,7 @@ def test_forget_record_edited_since_takes_the_choice_it_was_kept_of(store: Store
 
 def test_forget_marks_heads_of_every_task_it_took_a_choice_of(store: Store) -> None:
     store.add([Record("to my diary", SECRET_OUT, task="diary", id="secret")])
-    store.put_choice("g", "t", SECRET_OUT, [Candidate("x")], (), 0, "x", None)
+    put_choice(store, "g", query=SECRET_OUT, picked=0)
     for task in ("t", "diary", "another"):
         store.save_head(head_of(task))
     assert store.forget(["secret"]).tasks == ("diary", "t")
@@ -130,7 +139,7 @@ def test_forget_keeps_own_answers_to_a_query_that_comes_again(store: Store) -> N
     for day, answer in enumerate(("Anna fixed the cache bug.", "The release slipped again.")):
         name = f"choice-{day}"
         store.add([Record(query, answer, task="t", id=name)])
-        store.put_choice(str(day), "t", query, [Candidate("x")], shown, None, answer, name)
+        put_choice(store, str(day), query=query, shown=shown, text=answer, record_id=name)
         shown = [*shown, name]
     assert store.forget(["monday"]).repeats == 0
     assert [record.output[:4] for record in store.records()] == ["Anna", "The "]
@@ -161,8 +170,8 @@ def test_forget_takes_what_any_source_kept_of_an_answer(store: Store) -> None:
     store.add([Record(SECRET_IN, SECRET_OUT, task="t", id="secret")])
     keep(store, "g", SECRET_OUT, "secret")
     store.add([Record("query g", "their own", task="t", id="choice-g-app:x", source="app:x")])
-    store.put_choice(
-        "g", "t", "query g", [Candidate("x")], ["secret"], None, "their own", "choice-g-app:x"
+    put_choice(
+        store, "g", query="query g", shown=["secret"], text="their own", record_id="choice-g-app:x"
     )
     assert store.forget(["secret"]).repeats == 1
     assert [record.id for record in store.records()] == ["choice-g-app:x"]
@@ -186,8 +195,11 @@ def test_forget_reads_each_log_entry_once(store: Store, monkeypatch: pytest.Monk
     for i in range(600):  # more than are asked for at once
         shown = ("a",) if i % 2 else ()
         store.log_generation(generation_of(f"g{i}", f"query {i}", f"answer {i}", shown), "m")
-    store.put_choice("g2", "t", "query 2", [Candidate("kept")], (), 0, "kept", None)
-    store.put_choice("g4", "t", "query 4", [Candidate("shown a")], ("a",), 0, "shown a", None)
+    put_choice(store, "g2", query="query 2", candidates=[Candidate("kept")], picked=0, text="kept")
+    put_choice(
+        store, "g4", query="query 4", candidates=[Candidate("shown a")], shown=("a",), picked=0,
+        text="shown a",
+    )  # fmt: skip
     unpacked: Counter[Any] = Counter()
     unpack = forget.log.counts_of
 
@@ -209,7 +221,7 @@ def test_forget_finds_the_other_half_of_very_many_answers(store: Store) -> None:
     names = [f"g{i}" for i in range(1100)] + ["g\ud800"]
     for name in names:
         store.log_generation(generation_of(name, "query", "answer"), "m")
-        store.put_choice(name, "t", "query", [Candidate("x")], ("a",), 0, "x", None)
+        put_choice(store, name, query="query", shown=("a",), picked=0)
     store.log_generation(generation_of("other", "query", "answer"), "m")
     receipt = store.forget(["a"])
     assert (receipt.log_entries, receipt.choices) == (len(names), len(names))
@@ -234,7 +246,7 @@ def test_forget_finds_what_was_chosen_however_its_answer_is_logged(
     put_pool(store, "of it", drawn, "another one")
     hashes = [text_hash(text) for text in (drawn, "another one")]
     store.put_vectors("b", {key: np.ones(4) for key in hashes})
-    store.put_choice("g", "t", query, pool, (), None, taken, None)
+    put_choice(store, "g", query=query, candidates=pool, text=taken)
     receipt = store.forget(["a"])
     assert (receipt.choices, receipt.log_entries) == (1, logged != "not at all")
     assert (receipt.pools, receipt.vectors) == (1, 2)
@@ -246,7 +258,7 @@ def test_forget_finds_choices_that_name_no_answer_by_themselves(store: Store, pa
     store.add([Record("about it", SECRET_OUT, task="t", id="a")])
     store.log_generation(generation_of("", SECRET_OUT, "x"), "m")
     for _ in range(2):
-        store.put_choice("", "t", SECRET_OUT, [Candidate("x")], (), None, "y", None)
+        put_choice(store, "", query=SECRET_OUT, text="y")
     assert store.forget(["a"]).choices == 2
     assert left_of(SECRET_OUT, path) == []
 
@@ -254,7 +266,7 @@ def test_forget_finds_choices_that_name_no_answer_by_themselves(store: Store, pa
 def test_forget_leaves_a_choice_and_its_log_entry_that_hold_nothing_of_it(store: Store) -> None:
     store.add([Record("about it", SECRET_OUT, task="t", id="a")])
     store.log_generation(generation_of("g", "asked", "a drawn answer"), "m")
-    store.put_choice("g", "t", "asked", [Candidate("a drawn answer")], (), 0, "x", None)
+    put_choice(store, "g", query="asked", candidates=[Candidate("a drawn answer")], picked=0)
     assert store.forget(["a"]) == ForgetReceipt(records=1)
     assert (len(store.choices()), store.last_is_missing()) == (1, False)
 
@@ -286,7 +298,7 @@ def test_forget_tells_how_far_it_is_and_what_that_raises_leaves_all_as_it_was(
 def say_again(store: Store) -> None:
     """Keep an answer that repeats the record, and log another."""
     store.add([Record("said again", f"Well: {SECRET_OUT}", task="t", id="choice-g")])
-    store.put_choice("g", "t", "asked", [Candidate("x")], ("a",), None, "y", "choice-g")
+    put_choice(store, "g", query="asked", shown=("a",), text="y", record_id="choice-g")
     store.log_generation(generation_of("late", "asked", SECRET_OUT), "m")
 
 

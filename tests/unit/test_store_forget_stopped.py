@@ -12,7 +12,7 @@ import pytest
 from filled_store import SECRET_IN, SECRET_OUT, filler, left_of
 
 from hydra_edge.errors import BytesRemainError, DiskFullError
-from hydra_edge.store import Store
+from hydra_edge.store import Store, erasure
 from hydra_edge.store.database import Database
 from hydra_edge.types import ForgetReceipt, Record
 
@@ -142,3 +142,30 @@ def test_forget_stopped_before_its_bytes_are_erased_is_finished_at_the_next_open
     with Store.open(path) as store:
         assert left_of(f"{SECRET_IN[:30]} {SECRET_OUT}", path) == []
         assert store.check() == []
+
+
+def test_forget_while_another_program_is_killed_before_it_erases_leaves_that_to_be_done(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rewrite = Database.rewrite
+
+    def killed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    def rewriting(db: Database) -> None:
+        rewrite(db)
+        with monkeypatch.context() as patched:
+            patched.setattr(erasure, "erase_bytes", killed)
+            with pytest.raises(KeyboardInterrupt):
+                other.forget(["secret"])
+
+    with Store.open(path) as store, Store.open(path) as other:
+        store.add([*filler(300), Record(SECRET_IN, SECRET_OUT, id="secret"), Record("a", "b")])
+        monkeypatch.setattr(Database, "rewrite", rewriting)
+        assert store.forget([store.records(limit=1)[0].id]) == ForgetReceipt(records=1)
+        monkeypatch.setattr(Database, "rewrite", rewrite)
+        assert not store.is_erased()
+    assert left_of("qwzjk", path) == ["qwzjk"]
+    with Store.open(path) as store:
+        assert store.is_erased()
+        assert left_of(f"{SECRET_IN[:30]} {SECRET_OUT}", path) == []

@@ -58,3 +58,26 @@ def test_forget_user_refuses_what_is_not_ours(kind: str, tmp_path: Path) -> None
     with pytest.raises(StoreError, match=r"not removed: it is not a hydra-edge file"):
         Store.forget_user(path)
     assert path.exists()
+
+
+def test_forget_user_leaves_who_begins_anew_under_the_name_meanwhile(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unlink = Path.unlink
+
+    def unlinking(part: Path, *, missing_ok: bool = False) -> None:
+        unlink(part, missing_ok=missing_ok)
+        if part == path and not begun:
+            begun.append(Store.open(path))
+
+    begun: list[Store] = []
+    with Store.open(path) as store:
+        store.add(filler(5))
+    monkeypatch.setattr(Path, "unlink", unlinking)
+    Store.forget_user(path)
+    monkeypatch.setattr(Path, "unlink", unlink)
+    (anew,) = begun
+    anew.add(filler(1))
+    anew.close()
+    with Store.open(path, create=False) as store:
+        assert store.count() == 1

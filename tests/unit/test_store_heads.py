@@ -8,6 +8,7 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 import store_items
+from filled_store import put_choice
 from store_items import make_head
 
 from hydra_edge.errors import ShapeError, StoreError
@@ -109,7 +110,7 @@ def test_drop_stale_heads_keeps_only_what_learned_from_nothing_forgotten(store: 
 def test_drop_stale_heads_keeps_what_can_be_fitted_on_choices(store: Store) -> None:
     store.save_head(replace(make_head("chosen"), stale=True))
     store.save_head(replace(make_head("gone"), stale=True))
-    store.put_choice("g", "chosen", "asked", [], (), None, "x", None)
+    put_choice(store, "g", "chosen", "asked", candidates=[])
     store.drop_stale_heads("t")
     assert [head.task for head in store.heads()] == ["chosen"]
 

@@ -8,6 +8,7 @@ from dataclasses import asdict
 
 import pytest
 import store_items
+from filled_store import put_choice
 from store_items import CANDIDATES, KEPT, make_generation, make_head
 
 from hydra_edge.store import Store
@@ -72,11 +73,11 @@ def test_clear_log_with_choices_marks_the_heads_stored_since_their_answers(store
     store.save_head(make_head("u"))
     for task in ("t", "u"):
         store.log_generation(make_generation(task, task), "m")
-    store.put_choice("t", "t", "q", CANDIDATES, [], 0, "first thought", None)
+    put_choice(store, "t", candidates=CANDIDATES, picked=0, text="first thought")
     store.save_head(make_head())  # learned from the first
-    store.put_choice("t", "t", "q", CANDIDATES, [], 1, "second thought", None)
+    put_choice(store, "t", candidates=CANDIDATES, picked=1, text="second thought")
     store.save_head(make_head())
-    store.put_choice("u", "u", "q", CANDIDATES, [], 0, "kept", "r1")
+    put_choice(store, "u", "u", candidates=CANDIDATES, picked=0, text="kept", record_id="r1")
     store.save_head(make_head("u"))
     assert store.clear_log(choices=True) == 3
     assert [(h.task, h.version) for h in store.heads() if h.stale] == [("t", 2), ("t", 3)]
@@ -88,7 +89,7 @@ def test_clear_log_with_choices_whose_answers_are_not_logged_marks_every_head(
 ) -> None:
     store.save_head(make_head())
     store.log_generation(make_generation(), "m")
-    store.put_choice("g1", "t", "q", CANDIDATES, [], 0, "taken", None)
+    put_choice(store, "g1", candidates=CANDIDATES, picked=0, text="taken")
     store.clear_log()
     assert store.clear_log(choices=True) == 1
     assert [h.stale for h in store.heads()] == [True]
@@ -101,10 +102,10 @@ def test_clear_log_with_choices_marks_by_what_came_first_whatever_the_clock_said
     monkeypatch.setattr(time, "time", itertools.count(1e9, -1.0).__next__)
     store.save_head(make_head())
     store.log_generation(make_generation("g1", "t"), "m")
-    store.put_choice("g1", "t", "q", CANDIDATES, [], 0, "first thought", None)
+    put_choice(store, "g1", candidates=CANDIDATES, picked=0, text="first thought")
     store.save_head(make_head())
     store.save_head(make_head(role="reranker"))
-    store.put_choice("g1", "t", "q", CANDIDATES, [], 1, "second thought", None)
+    put_choice(store, "g1", candidates=CANDIDATES, picked=1, text="second thought")
     store.clear_log(choices=True)
     stale = [(h.role, h.version, h.stale) for h in store.heads()]
     assert stale == [("adapter", 1, False), ("adapter", 2, True), ("reranker", 1, True)]
@@ -118,7 +119,7 @@ def test_clear_log_with_choices_leaves_heads_stored_before_though_the_log_was_cl
     store.save_head(make_head())
     store.clear_log()
     store.log_generation(make_generation("g1", "t"), "m")
-    store.put_choice("g1", "t", "q", CANDIDATES, [], 0, "taken", None)
+    put_choice(store, "g1", candidates=CANDIDATES, picked=0, text="taken")
     assert store.clear_log(choices=True) == 2
     assert [h.stale for h in store.heads()] == [False]
 
@@ -130,7 +131,7 @@ def test_clear_log_with_choices_marks_heads_of_an_earlier_release_by_their_time(
 ) -> None:
     store.save_head(make_head())
     store.log_generation(make_generation("g1", "t"), "m")
-    store.put_choice("g1", "t", "q", CANDIDATES, [], 0, "taken", None)
+    put_choice(store, "g1", candidates=CANDIDATES, picked=0, text="taken")
     store.save_head(make_head())
     with store._db.writing() as connection:
         connection.execute("UPDATE heads SET report = ?", (report,))
@@ -142,8 +143,11 @@ def test_clear_log_with_choices_marks_heads_of_an_earlier_release_by_their_time(
 def test_clear_log_before_a_moment_leaves_what_is_as_old_as_it_or_younger(store: Store) -> None:
     for id_ in "abc":
         store.log_generation(make_generation(id_), "m")
-        store.put_choice(id_, "t", "q", CANDIDATES, ["r1"], 0, "taken", None)
-    store.put_choice("kept", "t", "q", CANDIDATES, ["r1"], 0, "taken", "r1", moment=0.0)
+        put_choice(store, id_, candidates=CANDIDATES, shown=["r1"], picked=0, text="taken")
+    put_choice(
+        store, "kept", candidates=CANDIDATES, shown=["r1"], picked=0, text="taken", record_id="r1",
+        moment=0.0,
+    )  # fmt: skip
     assert store.helped_counts("t") == {"r1": (4, 4)}
     middle = store.generation("b")
     assert middle is not None
@@ -165,7 +169,7 @@ def test_clear_log_before_a_moment_marks_the_heads_stored_since_the_answers_that
     store.save_head(make_head())
     for id_, task in (("a", "t"), ("b", "u")):
         store.log_generation(make_generation(id_, task), "m")
-        store.put_choice(id_, task, "q", CANDIDATES, [], 0, "taken", None)
+        put_choice(store, id_, task, candidates=CANDIDATES, picked=0, text="taken")
         store.save_head(make_head(task))
     younger = store.generation("b")
     assert younger is not None
@@ -200,7 +204,7 @@ def test_clear_log_before_a_moment_leaves_an_answer_unlogged_that_was(store: Sto
 def test_clear_log_counts_as_a_rewrite_only_where_choices_went(store: Store) -> None:
     store.log_generation(make_generation("g1", "t"), "m")
     store.clear_log(choices=True)
-    store.put_choice("g1", "t", "q", CANDIDATES, [], 0, "taken", None)
+    put_choice(store, "g1", candidates=CANDIDATES, picked=0, text="taken")
     store.clear_log()
     assert store.revision().rewrites == 0
     store.clear_log(choices=True)

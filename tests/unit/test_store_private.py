@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 from cli_runner import call, records
+from filled_store import put_choice
 
 from hydra_edge.errors import RecordNotFoundError
 from hydra_edge.store import Store, schema
-from hydra_edge.types import AddResult, Candidate, Record
+from hydra_edge.types import AddResult, Record
 
 JAN = Record("written in January", "x", id="42", source="jan")
 MAR = Record("written in March", "z", id="43", source="mar")
@@ -359,7 +360,7 @@ def test_history_private_says_how_many_records_went_along(tmp_path: Path) -> Non
 
 def keep(store: Store, key: str, *shown: str) -> str:
     store.add([Record(f"query {key}", f"answer {key}", id=f"choice-{key}")])
-    store.put_choice(key, "chat", key, [Candidate("x")], shown, 0, "x", f"choice-{key}")
+    put_choice(store, key, "chat", key, shown=shown, picked=0, record_id=f"choice-{key}")
     return f"choice-{key}"
 
 

@@ -11,6 +11,7 @@ import filled_store
 import numpy as np
 import pytest
 from cli_runner import call
+from filled_store import put_choice
 
 from hydra_edge.config import find_paths
 from hydra_edge.errors import StoreError
@@ -48,7 +49,7 @@ CALLS: dict[str, Callable[[Store], object]] = {
     "vectors": lambda store: store.fill_vectors(np.zeros((1, 2)), {text_hash(SECRET): 0}, "base"),
     "log": lambda store: store.generation("g"),
     "add": lambda store: store.add([Record("new", "x")]),
-    "choose": lambda store: store.put_choice("g", "t", "q", [Candidate("c")], (), 0, "c", None),
+    "choose": lambda store: put_choice(store, "g", candidates=[Candidate("c")], picked=0, text="c"),
     "clear": lambda store: store.clear_log(),
     "forget": lambda store: store.forget(["r1"]),
 }

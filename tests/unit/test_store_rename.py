@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import store_items
+from filled_store import put_choice
 from store_items import CANDIDATES, KEPT, make_generation, make_head
 
 from hydra_edge.headreport import NAMED
@@ -34,7 +35,7 @@ def fill(opened: Store, task: str, n: int = 2) -> None:
         completions=[Completion("x")],
     )  # fmt: skip
     opened.log_generation(make_generation(f"g of {task}", task), "m")
-    opened.put_choice(f"g of {task}", task, "q", CANDIDATES, ["a"], 0, "x", None)
+    put_choice(opened, f"g of {task}", task, candidates=CANDIDATES, shown=["a"], picked=0)
     for role in ("reranker", "adapter"):
         opened.save_head(make_head(task, role))
 

@@ -79,7 +79,7 @@ export function startPlayground({ task, summary, saying, refresh, fit }) {
       "candidates", `All ${plural(made.candidates.length, "candidate")}`);
 
     replace(sides.personal.body, quote(made.text, "answer"), cost(made),
-      made.abstained ? el("p", { class: "quiet small" }, "Too close to call: the LLM's first choice was kept.") : null,
+      made.abstained ? el("p", { class: "quiet small" }, `Too close to call: ${made.head.otherwise === "shared" ? "the shared head's" : "the LLM's first"} choice was kept.`) : null,
       ...made.notes.map((note) => el("p", { class: "quiet small" }, `Note: ${note}`)),
       remembered ? el("div", { class: "buttons" },
         el("button", { type: "button", class: "primary", onclick: () => learn(chosen ? { pick: chosen.pick } : { text: made.text }) }, "This is it"),

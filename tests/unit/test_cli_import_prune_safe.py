@@ -1,0 +1,270 @@
+"""What an import that prunes leaves where it cannot know, or another program knows better."""
+
+import json
+import os
+import sys
+
+import cli_runner
+import pytest
+from cli_runner import call, records
+from test_importers_mbox import mail
+from test_importers_mbox import write as write_mails
+
+from hydra_edge.cli import erasing
+from hydra_edge.cli.pruning import Pruning
+from hydra_edge.importers import mbox
+from hydra_edge.personalizer import Personalizer
+from hydra_edge.types import Record
+
+_own_folder = cli_runner.own_folder
+SHARED = "What another of your sources holds, too, goes"
+
+
+def ids():
+    return sorted(record.id for record in records())
+
+
+def outputs():
+    return sorted(record.output for record in records())
+
+
+def note(i, text=""):
+    return f"# Title {i}\n\nA text about {i} things.{text}\n"
+
+
+def notes(folder, *names):
+    folder.mkdir(exist_ok=True)
+    for name in names:
+        (folder / f"{name}.md").write_text(note(name))
+
+
+def lines(path, *items):
+    path.write_text("".join(json.dumps(item) + "\n" for item in items))
+
+
+def item(text, **more):
+    return {"input": text, "output": text.upper(), **more}
+
+
+@pytest.fixture
+def vault(tmp_path):
+    """Import four notes, and give their folder."""
+    notes(tmp_path / "notes", *range(4))
+    call("import", "markdown", "notes")
+    return tmp_path / "notes"
+
+
+def prune(*args):
+    return call("import", *args, "--prune", "--yes")
+
+
+def meanwhile(monkeypatch, owner, name, work):
+    """Have something done before a function is called for the first time."""
+    whole = getattr(owner, name)
+
+    def after_work(*given, **options):
+        monkeypatch.setattr(owner, name, whole)
+        work()
+        return whole(*given, **options)
+
+    monkeypatch.setattr(owner, name, after_work)
+
+
+def test_note_that_another_import_has_updated_meanwhile_stays(vault, monkeypatch):
+    (vault / "0.md").unlink()
+
+    def edit():
+        (vault / "1.md").write_text(note(1, " Edited."))
+        call("import", "markdown", "notes")
+
+    meanwhile(monkeypatch, Pruning, "check", edit)
+    assert "Forgotten: 1 record" in prune("markdown", "notes").stdout
+    assert ids() == ["1.md", "2.md", "3.md"]
+
+
+def test_mail_that_another_import_has_added_since_the_box_was_listed_stays(tmp_path, monkeypatch):
+    box = tmp_path / "box"
+    first, later = mail(subject="A", Message_ID="<1@x>"), mail(subject="B", Message_ID="<2@x>")
+    write_mails(box, first)
+    call("import", "mbox", "box", "--me", "ada")
+
+    def receive():
+        write_mails(box, later)
+        call("import", "mbox", "box", "--me", "ada")
+
+    meanwhile(monkeypatch, mbox._Reader, "read", receive)
+    told = prune("mbox", "box", "--me", "ada")
+    assert "Nothing to erase" in told.stdout
+    assert "1 record from there, added since the reading began: left alone" in told.stderr
+    assert outputs() == ["A", "B"]
+
+
+def test_records_that_came_by_a_clock_that_was_ahead_stay_with_a_word(vault, monkeypatch):
+    (vault / "0.md").unlink()
+    monkeypatch.setattr("hydra_edge.leftovers.time.time", lambda: 1.6e9)
+    payload = json.loads(prune("markdown", "notes", "--json").stdout)["pruned"]
+    assert (payload["records"], payload["later"]) == (0, 4)
+
+
+def test_note_that_was_edited_while_the_question_stood_stays(vault, monkeypatch):
+    monkeypatch.setattr("hydra_edge.cli.output.is_terminal", lambda _: True)
+    texts = {name: (vault / name).read_text() for name in ("0.md", "1.md")}
+    for name in texts:
+        (vault / name).unlink()
+
+    def edit():
+        (vault / "1.md").write_text(texts["1.md"] + "Edited.\n")
+        with Personalizer.open() as me:
+            me.add([
+                Record("A text about 1 things.\nEdited.", "Title 1", "note_title", "1.md",
+                       source=f"markdown:{vault}")
+            ])  # fmt: skip
+
+    meanwhile(monkeypatch, erasing, "question", edit)
+    told = call("import", "markdown", "notes", "--prune", text="y\n")
+    assert "Erase 2 records" in told.stderr
+    assert "Forgotten: 1 record" in told.stdout
+    assert ids() == ["1.md", "2.md", "3.md"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are text elsewhere")
+@pytest.mark.parametrize("args", [("--yes",), ("--dry-run",)])
+def test_folder_whose_name_is_kept_as_that_of_another_is_not_pruned(tmp_path, args):
+    for name, numbers in ((b"caf\xe9", "01"), (b"caf\xe8", "23")):
+        notes(tmp_path / os.fsdecode(name), *numbers)
+        call("import", "markdown", os.fsdecode(name))
+    told = call("import", "markdown", os.fsdecode(b"caf\xe8"), "--prune", *args)
+    assert told.exit_code == 1
+    assert "name is no UTF-8 text" in told.stderr
+    assert len(ids()) == 4
+
+
+@pytest.mark.parametrize("left", [None, ".stfolder"])
+def test_folder_that_is_empty_now_is_not_taken_for_gone_with_its_notes(tmp_path, vault, left):
+    notes(vault / "work", *"ab")
+    call("import", "markdown", "notes")
+    (vault / "work").rename(tmp_path / "drive")
+    (vault / "work").mkdir()
+    if left:
+        (vault / "work" / left).mkdir()
+    told = prune("markdown", "notes")
+    assert told.exit_code == 1
+    assert "records of the folder 'work/', which is empty now (2)" in told.stderr
+    assert len(ids()) == 6
+    assert prune("markdown", "notes", "--exclude", "work").exit_code == 0
+    assert len(ids()) == 4
+
+
+def test_folder_that_was_always_empty_or_holds_others_files_keeps_nothing(vault):
+    notes(vault / "work", "a")
+    call("import", "markdown", "notes")
+    (vault / "work/a.md").rename(vault / "work/a.txt")
+    (vault / "images").mkdir()
+    assert "Forgotten: 1 record" in prune("markdown", "notes").stdout
+    assert len(ids()) == 4
+
+
+def test_note_that_is_not_on_this_device_stays(vault):
+    notes(vault / "work", "a")
+    call("import", "markdown", "notes")
+    for name in ("1", "work/a"):
+        path = vault / f"{name}.md"
+        path.rename(path.with_name(f".{path.name}.icloud"))
+    (vault / "0.md").unlink()
+    told = prune("markdown", "notes")
+    assert "2 not on this device" in told.stdout
+    assert ids() == ["1.md", "2.md", "3.md", "work/a.md"]
+
+
+def test_profile_items_without_ids_keep_those_of_another_person(tmp_path):
+    people = [
+        {"id": name, "input": "?",
+         "profile": [{"title": f"T{name}{i}", "abstract": f"About {name}{i}"} for i in range(2)]}
+        for name in "ab"
+    ]  # fmt: skip
+    (tmp_path / "q.json").write_text(json.dumps(people))
+    args = ("lamp", "q.json", "-t", "paper_title", "--person")
+    call("import", *args, "a")
+    told = prune(*args, "b")
+    assert told.exit_code == 1
+    assert len(outputs()) == 4
+    assert "profile item without an id, of another person (2)" in told.stderr
+
+
+def test_profile_of_another_person_with_an_id_of_zero_stays(tmp_path):
+    people = [
+        {"id": name, "input": "?",
+         "profile": [{"id": i, "title": f"T{i}", "abstract": f"About {i}"}]}
+        for i, name in enumerate("ab")
+    ]  # fmt: skip
+    (tmp_path / "q.json").write_text(json.dumps(people))
+    args = ("lamp", "q.json", "-t", "paper_title", "--person")
+    call("import", *args, "a")
+    assert prune(*args, "b").exit_code == 0
+    assert outputs() == ["T0", "T1"]
+
+
+@pytest.mark.parametrize("emptied", ["input", "output"])
+def test_line_without_an_id_of_which_a_text_is_left_keeps_its_record(tmp_path, emptied):
+    path = tmp_path / "a.jsonl"
+    lines(path, item("a"), item("b"), item("c"))
+    call("import", "jsonl", "a.jsonl")
+    lines(path, item("a"), item("b") | {emptied: ""})
+    assert "Forgotten: 1 record" in prune("jsonl", "a.jsonl").stdout
+    assert outputs() == ["A", "B"]
+
+
+def test_record_that_was_added_by_hand_too_stays_without_its_line(tmp_path):
+    path = tmp_path / "a.jsonl"
+    lines(path, item("a", time=1.6e9), item("b", time=1.6e9), item("c"), item("d", id="4"))
+    call("import", "jsonl", "a.jsonl")
+    for name in "bcd":
+        call("add", name, name.upper(), "--task", "general")
+    lines(path, item("a", time=1.6e9))
+    call("import", "jsonl", "a.jsonl")
+    assert {record.output: record.time for record in records()}["B"] == 1.6e9
+    prune("jsonl", "a.jsonl")
+    assert outputs() == ["A", "B", "C", "D"]
+    assert {record.source for record in records() if record.output in "BCD"} == {"add"}
+
+
+def test_private_record_added_by_hand_too_stays_its_sources(tmp_path):
+    path = tmp_path / "a.jsonl"
+    lines(path, item("a"))
+    call("import", "jsonl", "a.jsonl", "--private")
+    call("add", "a", "A", "--task", "general")
+    lines(path, item("b"))
+    call("import", "jsonl", "a.jsonl")
+    assert [record.private for record in records()] == [True, True]
+
+
+@pytest.fixture
+def moved_mail(tmp_path):
+    """Import two boxes; a mail has gone from the first to the second, which is imported again."""
+    names = "ABC"
+    mails = [mail(subject=name, Message_ID=f"<{name}@x>") for name in names]
+    write_mails(tmp_path / "Inbox", *mails[:2])
+    write_mails(tmp_path / "Archive", mails[2])
+    for box in ("Inbox", "Archive"):
+        call("import", "mbox", box)
+    (tmp_path / "Inbox").unlink()
+    write_mails(tmp_path / "Inbox", mails[0])
+    write_mails(tmp_path / "Archive", mails[1])
+    call("import", "mbox", "Archive")
+
+
+@pytest.mark.usefixtures("moved_mail")
+def test_mail_that_another_box_has_goes_with_a_word_and_comes_back(monkeypatch):
+    assert SHARED in call("import", "mbox", "Inbox", "--prune", "--dry-run").stderr
+    monkeypatch.setattr("hydra_edge.cli.output.is_terminal", lambda _: True)
+    assert SHARED in call("import", "mbox", "Inbox", "--prune", text="y\n").stderr
+    assert outputs() == ["A", "C"]
+    call("import", "mbox", "Archive")
+    assert outputs() == ["A", "B", "C"]
+
+
+def test_only_source_is_pruned_without_a_word_of_others(vault):
+    (vault / "0.md").unlink()
+    with Personalizer.open() as me:
+        me.add([Record("by hand", "Hand", "note_title", source="add")])
+    assert SHARED not in call("import", "markdown", "notes", "--prune", "--dry-run").stderr
