@@ -68,6 +68,15 @@ def pool_utilities(pool: Pool, truth: str, task: TaskSpec) -> Float1d:
     return np.array([utility(c.text, truth, task) for c in pool.candidates], dtype=np.float32)
 
 
+def whole_rows(candidates: Sequence[Candidate]) -> list[int]:
+    """Return which candidates may be the answer: the whole ones where there are any, else all.
+
+    What breaks off is of less use, and no head knows of it.
+    """
+    whole = [i for i, c in enumerate(candidates) if c.finish == _ENDS[0]]
+    return whole or list(range(len(candidates)))
+
+
 @dataclass(frozen=True, eq=False)
 class Choice:
     """A scored pool, best first; ``chosen`` is the place of the answer to return.
@@ -89,14 +98,12 @@ class Choice:
 def choose(head: ActiveHead, pool: Pool, history: History) -> Choice:
     """Score a pool of at least one candidate and choose the answer.
 
-    Where some are whole, the others stand behind them, whatever they score: what breaks off is of
-    less use, and no head knows of it.
+    Where some are whole, the others stand behind them, whatever they score.
     """
     phi = pool_features(head.features, pool, history)
     scores = head.scores(phi)
     parts = head.contributions(phi)
-    whole = [i for i, c in enumerate(pool.candidates) if c.finish == _ENDS[0]]
-    whole = whole or list(range(len(pool.candidates)))
+    whole = whole_rows(pool.candidates)
     order = sorted(np.argsort(-scores, kind="stable").tolist(), key=lambda i: i not in whole)
     ranked = tuple(
         replace(pool.candidates[i], score=float(scores[i]), contributions=parts[i]) for i in order

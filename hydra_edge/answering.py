@@ -17,6 +17,7 @@ from hydra_edge.egress import Outgoing, Withdrawn
 from hydra_edge.errors import BackendError, CancelledError, ConfigError, StoreError
 from hydra_edge.headreport import taught_by
 from hydra_edge.llm import LLM
+from hydra_edge.llm.names import REMOTE
 from hydra_edge.llm.request import read_in_part
 from hydra_edge.prompt import Prompt
 from hydra_edge.settling import Votes
@@ -265,10 +266,11 @@ def _shortfalls(asked: Asked, candidates: Sequence[Candidate]) -> Iterator[str]:
             "one"
         )
         return
-    # What an API sent that is no answer of a closed set is not among the completions.
     is_closed = task.kind != "text"
     unread = came - sum(c.count for c in candidates) if is_closed else 0
-    if is_closed and not asked.failed and not asked.stopped:
+    # What an API sent that is no answer of a closed set is not among the completions.
+    drops = is_closed and asked.model.startswith(REMOTE)
+    if drops and not asked.failed and not asked.stopped:
         unread, came = unread + n - came, n
     if came < n:
         why = "it was stopped: " if asked.stopped else ""

@@ -227,7 +227,8 @@ class _Buyer:
             return
         # The same prompt may just have been sampled: its greedy answer then costs nothing more.
         _, twin = self._known(replace(request, purpose="pool", n=self.purchase.sampling.n))
-        prompt, completions = request.prompt, list(twin or ())[: request.n]
+        greedy = [completion for completion in twin or () if completion.greedy]
+        prompt, completions = request.prompt, greedy[: request.n]
         if not completions:
             prompt, completions = self._ask(request)
         if not self._keep(key, record, request, prompt, completions):

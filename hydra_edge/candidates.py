@@ -147,7 +147,7 @@ def complete_within_context(
     """
     choices = prompt.task.labels if prompt.task.kind != "text" else None
     while True:
-        folded = prompt.shows_lines
+        folded = prompt.is_indented
         try:
             completions = llm.complete(
                 prompt, n=draw.n if prompt.shots else draw.n + bare, temperature=draw.temperature,

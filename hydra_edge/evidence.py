@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hydra_edge.adapter import merge, pool_features, pool_utilities
+from hydra_edge.adapter import merge, pool_features, pool_utilities, whole_rows
 from hydra_edge.engine import Engine
 from hydra_edge.heads import Groups, choose_span, target_distribution
 from hydra_edge.history import History
@@ -222,7 +222,8 @@ def _pool_data(
                 record.input, history.inputs[i], candidates, shown, past, lexical, keep=True
             )
             phi = pool_features(engine.features["adapter"], pool, past)
-            items.append((phi, pool_utilities(pool, record.output, task)))
+            whole = whole_rows(candidates)  # the others are no answer that would be given
+            items.append((phi[whole], pool_utilities(pool, record.output, task)[whole]))
             ids.append(stored.query_id)
         if progress is not None and (done % 20 == 0 or done == len(used)):
             progress("pools", done, len(used))

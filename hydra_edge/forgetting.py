@@ -25,7 +25,6 @@ from hydra_edge.headreport import model_of
 from hydra_edge.records import is_import
 from hydra_edge.resources import Resources
 from hydra_edge.store import Store, StoredChoice, answer_id
-from hydra_edge.tasks import canonical_name
 from hydra_edge.types import ForgetReceipt, Progress, Role, UndoneChoice
 
 
@@ -39,13 +38,17 @@ def forget_records(
     progress: Progress | None = None,
 ) -> ForgetReceipt:
     """Erase records and everything kept of them; see ``Personalizer.forget``."""
+    if source is not None and task is not None:
+        raise ConfigError(
+            "Nothing was erased: got a source and a task; expected one of them, as all of it goes. "
+            "For records of both, look up their ids by `store.records(task=, source=)`."
+        )
     remain: BytesRemainError | None = None
     deleted: list[ForgetReceipt] = []
     try:
         receipt = resources.store.forget(
-            ids, source=source, task=None if task is None else canonical_name(task),
-            progress=progress, on_deleted=deleted.append,
-        )  # fmt: skip
+            ids, source=source, task=task, progress=progress, on_deleted=deleted.append
+        )
     except BytesRemainError as err:
         if err.receipt is None:
             raise

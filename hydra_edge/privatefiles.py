@@ -11,7 +11,6 @@ import os
 import secrets
 import shutil
 import stat
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -114,9 +113,23 @@ def remove_left_over(target: Path, *, like: str = "") -> None:
     target may never be written again, as a backup that has its date for a name, go with them. What
     cannot be removed stays: the file can be written nevertheless.
     """
-    latest = time.time() - _LEFT_OVER_S
-    for pattern in (f".{like or glob.escape(target.name)}.*.tmp", f".*{_TEMPORARY}"):
-        _remove_temporary(target.parent, pattern, latest)
+    patterns = (f".{like or glob.escape(target.name)}.*.tmp", f".*{_TEMPORARY}")
+    with suppress(OSError):
+        if any(True for pattern in patterns for _ in target.parent.glob(pattern)):
+            latest = _now_in(target.parent) - _LEFT_OVER_S
+            for pattern in patterns:
+                _remove_temporary(target.parent, pattern, latest)
+
+
+def _now_in(folder: Path) -> float:
+    """Return the time by the clock that dates the folder's files: a share has one of its own."""
+    probe = folder / f".{secrets.token_hex(6)}{_TEMPORARY}"
+    try:
+        os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _PRIVATE))
+        return probe.stat().st_mtime
+    finally:
+        with suppress(OSError):
+            probe.unlink(missing_ok=True)
 
 
 def _remove_temporary(folder: Path, pattern: str, latest: float) -> None:

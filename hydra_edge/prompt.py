@@ -165,9 +165,10 @@ class Prompt:
         return tuple(shot.record_id for shot in self.shots)
 
     @property
-    def shows_lines(self) -> bool:
-        """Whether an answer of several lines is shown, whose indentation an LLM may take over."""
-        return any("\n" in shot.output for shot in self.shots)
+    def is_indented(self) -> bool:
+        """Whether lines of an answer or the query are indented, as an LLM may write its own."""
+        lines = self.task.multiline and "\n" in self.query
+        return lines or any("\n" in shot.output for shot in self.shots)
 
     @property
     def head(self) -> str:

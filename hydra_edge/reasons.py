@@ -109,7 +109,7 @@ def serving(switch: Switch, whose: str) -> str:
 
 def too_close(head: HeadInfo) -> str:
     """Say whose answer was kept where a personal head was not sure of a better one."""
-    kept = "the shared head's" if head.otherwise == "shared" else "the LLM's first"
+    kept = "the shared head's" if head.otherwise == "shared" else "the LLM's own"
     return f"Too close to call: {kept} choice was kept."
 
 

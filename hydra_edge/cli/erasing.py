@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING
 import typer
 
 from hydra_edge.cli import options, output, views
-from hydra_edge.errors import BytesRemainError
+from hydra_edge.errors import HydraError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from hydra_edge.errors import HydraError
     from hydra_edge.personalizer import Personalizer
     from hydra_edge.types import ForgetReceipt, JsonDict
 
@@ -23,7 +22,7 @@ class Erasure:
     """What was erased, and what is still to be done."""
 
     receipt: ForgetReceipt
-    remain: BytesRemainError | None
+    fault: HydraError | None  # bytes may remain, or heads could not be fitted again
     interrupted: bool
     not_fitted: list[str]  # tasks whose heads are to be fitted again
     bytes_remain: bool = False  # as it was interrupted before
@@ -31,13 +30,11 @@ class Erasure:
     def json(self) -> JsonDict:
         """Return all of it for programs."""
         missing: JsonDict = {}
+        if self.interrupted or self.fault:
+            missing = {"not_fitted": self.not_fitted}
         if self.interrupted:
-            missing = {
-                "interrupted": True,
-                "not_fitted": self.not_fitted,
-                "bytes_remain": self.bytes_remain,
-            }
-        return asdict(self.receipt) | missing | error_of(self.remain)
+            missing |= {"interrupted": True, "bytes_remain": self.bytes_remain}
+        return asdict(self.receipt) | missing | error_of(self.fault)
 
     def line(self) -> str:
         """Say what was erased, and which heads were fitted again."""
@@ -53,7 +50,7 @@ class Erasure:
             )
         if self.interrupted and self.not_fitted:
             output.note(f"Interrupted: {not_fitted_line(self.not_fitted, user)}")
-        fail(self.remain)
+        fail(self.fault)
         if self.interrupted:
             raise typer.Exit(130)
 
@@ -66,25 +63,30 @@ def erase(
     task: str | None = None,
     quiet: bool,
 ) -> Erasure:
-    """Erase records with all that was made of them, and fit again; see ``Personalizer.forget``."""
+    """Erase records with all that was made of them, and fit again; see ``Personalizer.forget``.
+
+    What ends it once they are gone is part of what is returned; before, it is raised.
+    """
     erased: list[ForgetReceipt] = []
     not_fitted: list[str] = []
     interrupted = bytes_remain = False
-    remain: BytesRemainError | None = None
+    fault: HydraError | None = None
     try:
         with output.LateBar(quiet=quiet) as bar:
             me.forget(
                 tuple(record_ids), source=source, task=task, on_erased=erased.append, progress=bar
             )
-    except BytesRemainError as err:
-        remain = err
+    except HydraError as err:
+        if not erased:
+            raise
+        fault = err
     except KeyboardInterrupt:
         if not erased:
             raise
         interrupted, bytes_remain = True, not me.store.is_erased()
-    if remain or interrupted:
+    if fault or interrupted:
         not_fitted = [task for task in unfitted(me) if task in erased[0].tasks]
-    return Erasure(erased[0], remain, interrupted, not_fitted, bytes_remain)
+    return Erasure(erased[0], fault, interrupted, not_fitted, bytes_remain)
 
 
 def question(found: ForgetReceipt, user: str, *, which: str = "", whole: bool = False) -> str:
@@ -147,13 +149,13 @@ def not_fitted_line(tasks: Iterable[str], user: str | None) -> str:
     return f"heads not fitted again: {fits}"
 
 
-def error_of(remain: HydraError | None) -> JsonDict:
-    """Return what programs are told, beside what was deleted, of what may remain."""
-    return {} if remain is None else output.error_json(remain.code, str(remain))
+def error_of(fault: HydraError | None) -> JsonDict:
+    """Return what programs are told, beside what was deleted, of what could not be done."""
+    return {} if fault is None else output.error_json(fault.code, str(fault))
 
 
-def fail(remain: HydraError | None) -> None:
-    """End with the error, once what was deleted is told, if something may remain."""
-    if remain is not None:
-        output.write_error(remain.code, str(remain), as_json=False)
+def fail(fault: HydraError | None) -> None:
+    """End with the error, once what was deleted is told, if something could not be done."""
+    if fault is not None:
+        output.write_error(fault.code, str(fault), as_json=False)
         raise typer.Exit(1)

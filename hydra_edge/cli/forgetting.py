@@ -276,16 +276,17 @@ def _forget_user(user: str | None, *, yes: bool, as_json: bool) -> None:
         ask(f"Take back the tokens of {', '.join(left_over)}, all there is of {name}?", yes=yes)
     else:
         Store.forget_user(path)  # says whom there is
-    removed, fault = _take_back(files, users)
-    if is_there:
-        try:
-            Store.forget_user(path)
-        except KeyboardInterrupt as err:
-            told = _how_far(path, name, removed)
-            output.write_error(CancelledError.code, told, as_json=as_json)
-            raise typer.Exit(130) from err
-    if fault is not None:  # there may be room now
+    apps = _apps(files, users)
+    try:
         removed, fault = _take_back(files, users)
+        if is_there:
+            Store.forget_user(path)
+        if fault is not None:  # there may be room now
+            removed, fault = _take_back(files, users)
+    except KeyboardInterrupt as err:
+        told = _how_far(path, name, apps, _apps(files, users))
+        output.write_error(CancelledError.code, told, as_json=as_json)
+        raise typer.Exit(130) from err
     if as_json:
         output.write_json(
             {"user": name, "forgotten": True, "apps_removed": removed} | erasing.error_of(fault)
@@ -339,17 +340,23 @@ def _tokens(removed: list[str]) -> str:
     return f" The tokens of these apps open nothing any more: {', '.join(removed)}."
 
 
-def _how_far(path: Path, name: str, removed: list[str]) -> str:
-    """Say what is gone of a user whose removal was interrupted."""
+def _how_far(path: Path, name: str, before: list[str], left: list[str]) -> str:
+    """Say what is gone of a user whose removal was interrupted.
+
+    ``before`` and ``left`` are the apps that had tokens, and those that have them still.
+    """
     from hydra_edge.store import Store
 
     done = "is erased"
+    if left:
+        done = f"is erased but for the tokens of {', '.join(left)}. Run this again"
     if path.exists():
         done = "may be erased or not. Run this again"
         with suppress(StoreError), Store.open(path, create=False) as store:
             done = "is there still"
             if not (store.count() or store.heads() or store.choices() or store.generation_count()):
                 done = f"is erased but for its file, {path}, which is empty. Run this again"
+    removed = [app for app in before if app not in left]
     return f"Interrupted: everything about {name} {done}.{_tokens(removed)}"
 
 

@@ -269,6 +269,10 @@ def _finish(
             if not report.dry_run:
                 with open_user(ctx, user) as me:
                     pruned = pruning.carry_out(me, report.log, quiet=as_json)
+        except KeyboardInterrupt:
+            report = replace(report, stopped=True)
+            if pruned is None:
+                output.note("Interrupted: --prune erased nothing. Import it again.")
         except HydraError as err:
             report = replace(report, error=report.error or err)
             if not as_json:
@@ -280,12 +284,10 @@ def _finish(
         output.write_json(told)
     elif pruned:
         pruned.write()
-    if report.stopped:
-        raise typer.Exit(130)
-    if report.error:
-        raise typer.Exit(1)
     if isinstance(pruned, Pruned):
         pruned.end(user)
+    if report.stopped or report.error:
+        raise typer.Exit(130 if report.stopped else 1)
 
 
 def _nothing_read(log: ImportLog, usage: str) -> ImportFormatError:

@@ -130,8 +130,8 @@ class Pruned:
 
     @property
     def error(self) -> JsonDict:
-        """What programs are told if its bytes may remain."""
-        return erasing.error_of(None if self.done is None else self.done.remain)
+        """What programs are told if its bytes may remain, or heads are not fitted again."""
+        return erasing.error_of(None if self.done is None else self.done.fault)
 
     def end(self, user: str | None) -> None:
         """Say what is still to be done, and end the command if something is."""

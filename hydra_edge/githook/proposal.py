@@ -222,15 +222,15 @@ def _learn(
     with open_person() as person:
         if late and _is_settled(person.store.choice(made.generation_id), made, commit):
             return False
-        try:
-            choose_committed(
-                repository, person, made.generation_id, commit,
-                progress=progress, should_stop=should_stop,
-            )  # fmt: skip
-        except BaseException:
-            if not late and person.store.choice(made.generation_id) is not None:
+
+        def storing() -> None:
+            if not late:  # else the note is gone
                 _note(repository.git_dir / COMMITTED, replace(made, stored=True))
-            raise
+
+        choose_committed(
+            repository, person, made.generation_id, commit,
+            progress=progress, should_stop=should_stop, on_store=storing,
+        )  # fmt: skip
     return True
 
 
@@ -254,13 +254,17 @@ def choose_committed(
     *,
     progress: Progress | None = None,
     should_stop: Callable[[], bool] | None = None,
+    on_store: Callable[[], None] | None = None,
 ) -> ChoiceResult:
     """Teach a head which subject a commit got, and keep the commit as the importer reads it.
 
-    Without a body, what was asked for stands in.
+    Without a body, what was asked for stands in. ``on_store`` is called just before the choice is
+    stored.
     """
 
     def record_of(made: LoggedGeneration) -> Record | None:
+        if on_store is not None:
+            on_store()
         private = is_private(repository, person.store)  # as the import was; this one is no other
         origin = Origin.of("git", repository.root, made.task, private=private)
         return to_record(commit, origin, ImportLog(), without_body=made.query)

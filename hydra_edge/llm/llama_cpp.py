@@ -291,7 +291,8 @@ class LlamaCpp:
     # ---- free answers
 
     def _answer(self, prompt: Prompt, on_token: Callable[[str], None] | None) -> AnswerText:
-        if self._template is not None:
+        # Small models that chat may go on with our next block; only an API is not told of stops.
+        if self._template is not None and not prompt.task.multiline:
             return chat_answer(prompt, on_token)
         return AnswerText(prompt.task.stop, on_token)
 

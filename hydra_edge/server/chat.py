@@ -18,7 +18,7 @@ from hydra_edge.records import clean_text
 from hydra_edge.server.fields import Fields, bad_field
 from hydra_edge.server.refusal import Refusal
 from hydra_edge.server.views import generation_json
-from hydra_edge.types import Completion, Generation, JsonDict
+from hydra_edge.types import Generation, JsonDict
 
 MODEL = "hydra-edge"
 ID_PREFIX = "chatcmpl-"
@@ -245,11 +245,6 @@ def shared_json(asked: ChatRequest, generation_id: str, base_id: str) -> JsonDic
 class ChatAnswer:
     """A generation in OpenAI's form.
 
-    Parameters
-    ----------
-    completions
-        The LLM's answers as they came, which know how each ended.
-
     Attributes
     ----------
     choices
@@ -258,12 +253,10 @@ class ChatAnswer:
         What explains the answer.
     """
 
-    def __init__(
-        self, asked: ChatRequest, generation: Generation, completions: Sequence[Completion]
-    ) -> None:
+    def __init__(self, asked: ChatRequest, generation: Generation) -> None:
         self._asked = asked
         self._generation = generation
-        ends = {c.text.strip(): c.finish for c in completions}
+        ends = {c.text.strip(): c.finish for c in generation.candidates}
         best = [c.text for c in generation.candidates if c.text != generation.text]
         found: dict[str, tuple[str, str]] = {}  # answers may differ only behind a stop
         for whole in [generation.text, *best]:

@@ -38,7 +38,7 @@ class Live:
         self._service = service
         self._asked = asked
         self._wanted = wanted
-        self._drawn: list[Completion] = []
+        self._drawn = 0
         self._form: ChatEvents | None = None  # once the LLM is being asked
         self._begun = asyncio.Event()
         self._events: asyncio.Queue[str | None] = asyncio.Queue()
@@ -88,7 +88,7 @@ class Live:
             self._send(self._form.failed(known))
         else:
             if self._form is not None:
-                for event in self._form.end(ChatAnswer(self._asked, generation, self._drawn)):
+                for event in self._form.end(ChatAnswer(self._asked, generation)):
                     self._send(event)
         finally:
             self._events.put_nowait(None)
@@ -109,10 +109,10 @@ class Live:
         if self._form is not None:
             self._send(self._form.piece(text))
 
-    def _candidate(self, completion: Completion) -> None:
-        self._drawn.append(completion)
+    def _candidate(self, _completion: Completion) -> None:
+        self._drawn += 1
         if self._form is not None and self._wanted > 1:
-            self._send(self._form.progress(len(self._drawn), self._wanted))
+            self._send(self._form.progress(self._drawn, self._wanted))
 
 
 class _Events(StreamingResponse):

@@ -39,7 +39,6 @@ from hydra_edge.types import (
     DEFAULT_TASK,
     AddResult,
     ChoiceResult,
-    Completion,
     Generation,
     JsonDict,
     Ranking,
@@ -111,9 +110,8 @@ async def chat_completions(request: Request) -> Response:
     if asked.stream:
         live = Live(service, asked, wanted)
         return await live.response(request, make(**live.listeners))
-    drawn: list[Completion] = []
-    generation = await service.while_connected(request, make(on_candidate=drawn.append))
-    return Json(ChatAnswer(asked, generation, drawn).whole())
+    generation = await service.while_connected(request, make())
+    return Json(ChatAnswer(asked, generation).whole())
 
 
 async def _generate(

@@ -74,20 +74,6 @@ def _says_when(record: Record) -> bool:
     return said and (record.source == _BY_HAND or is_import(record.source))
 
 
-def _is_now_by_hand(held: Record, record: Record) -> bool:
-    """Tell whether the user has added by hand what an import brought, so that it stays without it.
-
-    Not where the source gave it an id: its edits would no longer reach it. Nor a private one: by
-    it may hang that what is new to its source is so, too.
-    """
-    return (
-        record.source == _BY_HAND
-        and is_import(held.source)
-        and not (held.private or record.private)
-        and held.id == stored_id(replace(held, id=""))
-    )
-
-
 def _insert(connection: Connection, record: Record, now: float) -> int:
     """Store a new record; return its row number."""
     cursor = connection.execute(
@@ -368,12 +354,8 @@ class _Adding:
         held, ours = stored.record, stored.record.source == record.source
         hides = record.private and not held.private
         # Asked first: what was public until now goes along when it moves.
-        by_hand = _is_now_by_hand(held, record)
-        moves = by_hand or (
-            not ours
-            and self._moves.takes(
-                connection, held.source, record.source, private=record.private or held.private
-            )
+        moves = not ours and self._moves.takes(
+            connection, held.source, record.source, private=record.private or held.private
         )
         if hides:
             connection.execute("UPDATE records SET private = 1 WHERE seq = ?", (stored.seq,))
@@ -383,7 +365,7 @@ class _Adding:
                 "UPDATE records SET source = ? WHERE seq = ?", (bind(record.source), stored.seq)
             )
             self._moved = True
-        dates = self._dates(held, record, ours=(ours or moves) and not by_hand)
+        dates = self._dates(held, record, ours=ours or moves)
         if dates:
             connection.execute(
                 "UPDATE records SET time = ? WHERE seq = ?", (_time(record), stored.seq)

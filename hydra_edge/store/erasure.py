@@ -33,20 +33,23 @@ _EMPTY_WAIT_S = 0.2
 _WAL_BYTES_PER_PAGE = 32
 
 
-def mark_erasing(connection: Connection) -> None:
+def mark_erasing(connection: Connection) -> str:
     """Remember, in the transaction that deletes, that bytes are still to be erased.
 
     The mark is this deletion's own: who erases the bytes of one before it leaves it.
     """
-    connection.execute("REPLACE INTO meta VALUES (?, ?)", (META_ERASING, secrets.token_hex(8)))
+    own = secrets.token_hex(8)
+    connection.execute("REPLACE INTO meta VALUES (?, ?)", (META_ERASING, own))
+    return own
 
 
 def erasing(connection: Connection) -> bool:
     """Tell whether an erasure was begun and not finished."""
-    return _mark(connection) is not None
+    return mark(connection) is not None
 
 
-def _mark(connection: Connection) -> str | None:
+def mark(connection: Connection) -> str | None:
+    """Return the mark of the latest deletion whose bytes are still to be erased."""
     row = connection.execute("SELECT value FROM meta WHERE name = ?", (META_ERASING,)).fetchone()
     return None if row is None else str(row[0])
 
@@ -112,12 +115,12 @@ def erase_bytes(db: Database, *, receipt: ForgetReceipt | None = None, cleared: 
     try:
         _require_room(db)
         with db.writing() as connection:
-            mark = _mark(connection)
+            done = mark(connection)
             connection.execute("INSERT INTO records_fts (records_fts) VALUES ('optimize')")
         db.rewrite()
         with db.writing() as connection:
             connection.execute(
-                "DELETE FROM meta WHERE name = ? AND value = ?", (META_ERASING, mark)
+                "DELETE FROM meta WHERE name = ? AND value = ?", (META_ERASING, done)
             )
     except StoreError as err:
         if isinstance(err, DiskFullError):

@@ -114,12 +114,18 @@ def forget(
     # Looked through while others may write, which takes the longest; again if they did.
     with db.reading() as connection:
         found, moment = find(connection, ids, source, task, progress), db.moment()
+    mark = None
     try:
         with db.writing() as connection:
             if db.moment() != moment:
                 found = find(connection, ids, source, task, progress)
             receipt = _delete_all(connection, found)
-            erasure.mark_erasing(connection)
+            mark = erasure.mark_erasing(connection)
+    except (KeyboardInterrupt, SystemExit):
+        # Either may come when all of it is stored.
+        if mark is not None and on_deleted is not None and _is_stored(db, mark):
+            on_deleted(receipt)
+        raise
     except DiskFullError as err:
         erasure.empty_wal(db)
         raise DiskFullError(
@@ -130,6 +136,13 @@ def forget(
         on_deleted(receipt)
     erasure.erase_bytes(db, receipt=receipt)
     return receipt
+
+
+def _is_stored(db: Database, mark: str) -> bool:
+    """Tell whether the deletion with this mark was stored, its bytes being there still."""
+    with contextlib.suppress(StoreError), db.reading() as connection:
+        return erasure.mark(connection) == mark
+    return False
 
 
 def clear_log(

@@ -27,7 +27,7 @@ _COLUMNS = "id, task, query, text, model, candidates, record_ids, usage, time"
 
 @dataclass(frozen=True, slots=True)
 class LoggedGeneration:
-    """A past answer as the log keeps it; candidates come without their contributions."""
+    """A past answer as the log keeps it; candidates without contributions, and as if whole."""
 
     id: str
     task: str

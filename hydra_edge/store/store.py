@@ -41,6 +41,7 @@ from hydra_edge.store.log import LoggedGeneration
 from hydra_edge.store.pools import StoredPool
 from hydra_edge.store.records import Revision, TaskCounts
 from hydra_edge.store.schema import reindex
+from hydra_edge.tasks import canonical_name
 from hydra_edge.types import (
     AddResult,
     Bool1d,
@@ -638,6 +639,7 @@ class Store:
             If another program, or a full disk, keeps the bytes from being erased; the records
             are gone nevertheless, and the next opening erases the bytes. It holds the receipt.
         """
+        task = None if task is None else canonical_name(task)
         return forget.forget(self._db, ids, source, task, progress, on_deleted)
 
     def would_forget(
@@ -655,6 +657,7 @@ class Store:
         RecordNotFoundError
             If an id, the source or the task is unknown.
         """
+        task = None if task is None else canonical_name(task)
         return forget.foresee(self._db, ids, source, task, progress)
 
     @staticmethod

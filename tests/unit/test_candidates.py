@@ -113,3 +113,25 @@ def test_fit_to_context_leaves_out_what_the_llm_would() -> None:
     assert shown == fitted.completion_text()
     with pytest.raises(ContextLengthError, match="no room"):
         fit_to_context(prompt, Small(-1).render)
+
+
+@pytest.mark.parametrize("shown", [0, 1])
+@pytest.mark.parametrize("streaming", [False, True])
+def test_lines_of_the_query_come_back_without_our_indentation(shown: int, streaming: bool) -> None:
+    query = "Dear Anna,\nthanks for teh letter.\n\nYours"
+    records = [Record("a mail", "One line", id="r")] * shown
+    prompt = build_prompt(BUILTIN["email_reply"], query, records)
+
+    class Echo(Asked):
+        def complete(self, prompt: Prompt, *, n: int, **options: Any) -> list[Completion]:
+            begin, end = f"{prompt.task.input_label}: ", f"\n{prompt.task.output_label}:"
+            said = prompt.completion_text().rpartition(begin)[2].removesuffix(end)
+            if options["on_token"]:
+                options["on_token"](said)
+            return [Completion(said)]
+
+    told: list[str] = []
+    callbacks = Callbacks(on_token=told.append if streaming else None)
+    _, (out,) = complete_within_context(Echo(), prompt, Draw(1, 0.0, 16), callbacks)
+    assert out.text == query
+    assert query.startswith("".join(told))

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import signal
+import sqlite3
 import sys
 
 import cli_runner
@@ -12,7 +13,8 @@ from cli_runner import call, records
 from store_items import make_head
 
 from hydra_edge.personalizer import Personalizer
-from hydra_edge.store import Store
+from hydra_edge.server import tokens
+from hydra_edge.store import Store, erasure
 from hydra_edge.store.database import Database
 
 _own_folder, history = cli_runner.own_folder, cli_runner.history
@@ -40,6 +42,38 @@ def interrupted(monkeypatch):
     return interrupted
 
 
+@pytest.fixture
+def interrupted_once_stored(monkeypatch):
+    """Return how to have Ctrl-C pressed as soon as a deletion of records is stored."""
+    deleting = []
+
+    class Pressing(sqlite3.Connection):
+        def executemany(self, sql, *args):
+            if sql.startswith("DELETE FROM records"):
+                deleting.append(sql)
+            return super().executemany(sql, *args)
+
+        def execute(self, sql, *args):
+            result = super().execute(sql, *args)
+            if sql == "COMMIT" and deleting:
+                deleting.clear()
+                signal.raise_signal(signal.SIGINT)
+            return result
+
+    connect = sqlite3.connect
+
+    def interrupted(*args):
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        monkeypatch.setattr(sqlite3, "connect", lambda *a, **k: connect(*a, **k, factory=Pressing))
+        try:
+            return call(*args)
+        finally:
+            monkeypatch.setattr(sqlite3, "connect", connect)
+            signal.signal(signal.SIGINT, before)
+
+    return interrupted
+
+
 def told(result):
     return " ".join(result.stderr.split())
 
@@ -55,6 +89,43 @@ def test_forget_interrupted_while_bytes_are_erased_says_what_is_gone(interrupted
     assert "Interrupted: deleted, but bytes of it may remain in the file" in told(result)
     with Personalizer.open() as me:
         assert me.store.is_erased()
+
+
+@pytest.mark.usefixtures("history")
+@pytest.mark.parametrize("args", [("r1",), ("--source", "a"), ("--task", "note_title")])
+def test_forget_interrupted_once_it_is_stored_says_what_is_gone(interrupted_once_stored, args):
+    count = len(records())
+    with Personalizer.open() as me:
+        me.store.save_head(make_head("note_title"))
+    result = interrupted_once_stored("forget", *args, "--yes", "--json")
+
+    assert result.exit_code == 130
+    payload = json.loads(result.stdout)
+    assert (payload["records"], payload["interrupted"]) == (count - len(records()), True)
+    assert payload["bytes_remain"]
+    assert "Interrupted: deleted, but bytes of it may remain in the file" in told(result)
+    assert payload["not_fitted"] == (["note_title"] if args == ("r1",) else [])
+
+
+def test_prune_interrupted_once_it_is_stored_says_what_is_gone(interrupted_once_stored, tmp_path):
+    path = tmp_path / "a.jsonl"
+    lines = [json.dumps({"input": text, "output": text.upper()}) for text in "abc"]
+    path.write_text("\n".join(lines[:2]))
+    call("import", "jsonl", "a.jsonl")
+    path.write_text("\n".join(lines[1:]))
+    result = interrupted_once_stored("import", "jsonl", "a.jsonl", "--prune", "--yes", "--json")
+
+    assert result.exit_code == 130
+    payload = json.loads(result.stdout)
+    assert (payload["added"], payload["pruned"]["records"]) == (1, 1)
+    assert payload["pruned"]["interrupted"]
+    assert sorted(record.output for record in records()) == ["B", "C"]
+
+
+@pytest.mark.usefixtures("history")
+def test_forget_interrupted_before_it_is_stored_says_nothing_of_it(interrupted):
+    result = interrupted("forget", "r1", "--yes", owner=erasure, name="mark_erasing")
+    assert (result.exit_code, result.stdout, len(records())) == (130, "", 5)
 
 
 @pytest.mark.usefixtures("history")
@@ -87,6 +158,38 @@ def test_forget_all_interrupted_says_how_far_it_came(interrupted, home):
     )
     assert call(*ALL).exit_code == 0
     assert not file.exists()
+
+
+@pytest.mark.usefixtures("history")
+@pytest.mark.parametrize("written", [True, False])
+def test_forget_all_interrupted_at_the_tokens_says_how_far_it_came(monkeypatch, written):
+    call("serve", "token", "add", "editor")
+    write = tokens._write
+
+    def and_stop(*args):
+        if written:
+            write(*args)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tokens, "_write", and_stop)
+    stopped = call(*ALL)
+    assert (stopped.exit_code, len(records())) == (130, 5)
+    assert "Interrupted: everything about me is there still." in told(stopped)
+    assert ("open nothing any more: editor." in told(stopped)) == written
+
+
+@pytest.mark.usefixtures("history")
+def test_forget_all_interrupted_where_only_tokens_are_left_names_them(home, monkeypatch):
+    call("serve", "token", "add", "editor")
+    (home / "users" / "me.db").unlink()
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tokens, "_write", stop)
+    stopped = call(*ALL)
+    assert stopped.exit_code == 130
+    assert "is erased but for the tokens of editor. Run this again." in told(stopped)
 
 
 @pytest.fixture

@@ -7,11 +7,13 @@ import sys
 import cli_runner
 import pytest
 from cli_runner import call, records
+from store_items import make_head
 from test_importers_mbox import mail
 from test_importers_mbox import write as write_mails
 
 from hydra_edge.cli import erasing
 from hydra_edge.cli.pruning import Pruning
+from hydra_edge.errors import ConfigError
 from hydra_edge.importers import mbox
 from hydra_edge.personalizer import Personalizer
 from hydra_edge.types import Record
@@ -214,28 +216,13 @@ def test_line_without_an_id_of_which_a_text_is_left_keeps_its_record(tmp_path, e
     assert outputs() == ["A", "B"]
 
 
-def test_record_that_was_added_by_hand_too_stays_without_its_line(tmp_path):
+def test_record_added_by_hand_too_stays_its_sources(tmp_path):
     path = tmp_path / "a.jsonl"
-    lines(path, item("a", time=1.6e9), item("b", time=1.6e9), item("c"), item("d", id="4"))
+    lines(path, item("a"), item("b"))
     call("import", "jsonl", "a.jsonl")
-    for name in "bcd":
-        call("add", name, name.upper(), "--task", "general")
-    lines(path, item("a", time=1.6e9))
-    call("import", "jsonl", "a.jsonl")
-    assert {record.output: record.time for record in records()}["B"] == 1.6e9
-    prune("jsonl", "a.jsonl")
-    assert outputs() == ["A", "B", "C", "D"]
-    assert {record.source for record in records() if record.output in "BCD"} == {"add"}
-
-
-def test_private_record_added_by_hand_too_stays_its_sources(tmp_path):
-    path = tmp_path / "a.jsonl"
-    lines(path, item("a"))
-    call("import", "jsonl", "a.jsonl", "--private")
     call("add", "a", "A", "--task", "general")
-    lines(path, item("b"))
-    call("import", "jsonl", "a.jsonl")
-    assert [record.private for record in records()] == [True, True]
+    (held,) = {record.source for record in records()}  # what hides or forgets the file reaches it
+    assert held.startswith("jsonl:")
 
 
 @pytest.fixture
@@ -268,3 +255,58 @@ def test_only_source_is_pruned_without_a_word_of_others(vault):
     with Personalizer.open() as me:
         me.add([Record("by hand", "Hand", "note_title", source="add")])
     assert SHARED not in call("import", "markdown", "notes", "--prune", "--dry-run").stderr
+
+
+def changed(vault):
+    """Have one note go and one come, with a head that learned from the first."""
+    with Personalizer.open() as me:
+        me.store.save_head(make_head("note_title"))
+    (vault / "0.md").unlink()
+    notes(vault, 9)
+
+
+def test_prune_interrupted_before_it_erases_reports_what_was_imported(vault, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    changed(vault)
+    monkeypatch.setattr("hydra_edge.store.forget.find", stop)
+    told = prune("markdown", "notes", "--json")
+    payload = json.loads(told.stdout)
+    assert told.exit_code == 130
+    assert (payload["added"], payload["interrupted"], payload["pruned"]) == (1, True, None)
+    assert "Interrupted: --prune erased nothing." in told.stderr
+    assert ids() == ["0.md", "1.md", "2.md", "3.md", "9.md"]
+
+
+@pytest.fixture
+def unfittable(monkeypatch):
+    """Have no head be fitted again."""
+
+    def fail(*_, **__):
+        raise ConfigError("The base cannot be opened.")
+
+    monkeypatch.setattr("hydra_edge.forgetting.fit_task", fail)
+
+
+@pytest.mark.usefixtures("unfittable")
+def test_prune_whose_heads_cannot_be_fitted_again_tells_what_is_gone(vault):
+    changed(vault)
+    told = prune("markdown", "notes", "--json")
+    payload = json.loads(told.stdout)
+    assert told.exit_code == 1
+    assert (payload["added"], payload["pruned"]["records"]) == (1, 1)
+    assert payload["pruned"]["not_fitted"] == ["note_title"]
+    assert (payload["error"]["code"], payload["interrupted"]) == (ConfigError.code, False)
+    assert "could not be fitted again: The base cannot be opened." in told.stderr
+
+
+@pytest.mark.usefixtures("unfittable")
+@pytest.mark.parametrize("command", ["forget", "import"])
+def test_erasing_whose_heads_cannot_be_fitted_again_tells_people_what_is_gone(vault, command):
+    changed(vault)
+    told = prune("markdown", "notes") if command == "import" else call("forget", "0.md", "--yes")
+    assert told.exit_code == 1
+    assert "Forgotten: 1 record" in told.stdout
+    assert "fitted again" not in told.stdout
+    assert "Then run: hydra-edge fit-head --task note_title" in told.stderr

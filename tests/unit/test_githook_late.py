@@ -122,6 +122,26 @@ def test_lesson_cut_off_teaches_nothing_of_another_commit_in_its_place(
     assert left(repo) == set()
 
 
+def test_choice_taken_back_after_a_kill_is_not_learned_again(repo, person, monkeypatch):
+    repo.write("parser.py", PARSER)
+    commit(repo, person)
+    note, whole = repo.path / ".git" / COMMITTED, Personalizer.choose_as
+    left_there = []
+
+    def killed(*given, **options):
+        whole(*given, **options)
+        left_there.append(note.read_text())
+
+    monkeypatch.setattr(Personalizer, "choose_as", killed)
+    learn_from_commit(Repository(), Kept(person))
+    monkeypatch.undo()
+    note.write_text(*left_there)
+    person.undo_choice()
+
+    next_commit(repo, person)
+    assert person.store.choices() == []
+
+
 def test_lesson_cut_off_leaves_what_was_said_otherwise_since(repo, person, broken):
     repo.write("parser.py", PARSER)
     commit(repo, person)

@@ -42,6 +42,15 @@ def test_forget_task_leaves_nothing_of_it_to_fit(person: Make) -> None:
     assert (p.store.heads(), p.store.choices(), p.store.count()) == ([], [], 0)
 
 
+def test_forget_takes_a_source_or_a_task_and_not_both(person: Make) -> None:
+    p = person()
+    before = p.store.count()
+    with pytest.raises(ConfigError, match="a source and a task; expected one"):
+        p.forget(source="add", task="paper_title")
+    assert p.store.count() == before
+    assert p.store.would_forget(task="Paper-Title").records == before
+
+
 def test_forget_tells_of_the_fits_that_follow(person: Make) -> None:
     p = person()
     p.generate("a text about speech")

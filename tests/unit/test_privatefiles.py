@@ -172,6 +172,20 @@ def test_writer_removes_what_another_left_of_a_file_of_another_name(writer, tmp_
     assert temporary(tmp_path) == [new, ".theirs.tmp"]
 
 
+def test_share_whose_clock_is_behind_keeps_what_another_is_writing(tmp_path, monkeypatch):
+    stat = Path.stat
+
+    def behind(path, **options):
+        found = stat(path, **options)
+        return os.stat_result((*found[:8], found.st_mtime - 7200, found.st_ctime))
+
+    monkeypatch.setattr(Path, "stat", behind)
+    with replacing(tmp_path / "backup.db") as stream:
+        stream.write(b"a history")
+        write_private(tmp_path / "other.txt", "words")
+    assert (tmp_path / "backup.db").read_bytes() == b"a history"
+
+
 def test_change_removes_what_a_killed_one_left_just_now(tmp_path):
     left = tmp_path / ".keys.json.1-1.tmp"
     others = tmp_path / ".config.toml.1-1.tmp"

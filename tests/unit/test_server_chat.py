@@ -13,7 +13,6 @@ from hydra_edge.server.fields import Fields
 from hydra_edge.server.refusal import Refusal
 from hydra_edge.types import (
     Candidate,
-    Completion,
     Generation,
     HeadInfo,
     RankedRecord,
@@ -39,8 +38,10 @@ def generation(*texts, text=None, count=1):
     )  # fmt: skip
 
 
-def answer(request, made, *completions):
-    return ChatAnswer(request, made, completions)
+def answer(request, made, **ends):
+    """``ends`` are how candidates ended, by text."""
+    candidates = tuple(replace(c, finish=ends.get(c.text, "stop")) for c in made.candidates)
+    return ChatAnswer(request, replace(made, candidates=candidates))
 
 
 def test_chat_last_user_message_is_the_query_and_own_system_text_is_kept():
@@ -269,7 +270,7 @@ def test_answer_choices_that_differ_only_behind_a_stop_are_one():
 
 @pytest.mark.parametrize(("stop", "said"), [([], True), ([" off"], False)])
 def test_answer_that_broke_off_says_so_unless_it_ends_before(stop, said):
-    made = answer(asked(stop=stop), generation("broke off"), Completion("broke off", finish="cut"))
+    made = answer(asked(stop=stop), generation("broke off"), **{"broke off": "cut"})
 
     assert any("not whole" in note for note in made.ours["notes"]) is said
     assert made.choices == [("broke", "stop") if stop else ("broke off", "length")]
@@ -286,9 +287,7 @@ def test_answer_abstained_puts_the_answer_that_stands_first():
 def test_answer_says_how_each_choice_ended():
     request = asked(n=3, stop=["END", "stop"])
     made = generation("cut off", "whole", "a text END and stop")
-    whole = answer(
-        request, made, Completion("cut off ", finish="length"), Completion("whole", finish="stop")
-    ).whole()
+    whole = answer(request, made, **{"cut off": "length"}).whole()
 
     assert [(c["message"]["content"], c["finish_reason"]) for c in whole["choices"]] == [
         ("cut off", "length"), ("whole", "stop"), ("a text ", "stop"),

@@ -107,7 +107,7 @@ def test_settled_choice_of_a_personal_head_survives_every_answer_that_may_come(
 def test_an_answer_that_stands_is_not_said_to_be_the_llms_where_it_is_not() -> None:
     info = HeadInfo("t", "adapter", "personal", 1, "base", otherwise="shared")
     assert too_close(info) == "Too close to call: the shared head's choice was kept."
-    assert "the LLM's first" in too_close(replace(info, otherwise="baseline"))
+    assert "the LLM's own" in too_close(replace(info, otherwise="baseline"))
 
 
 def raters(rng: np.random.Generator, weight: np.ndarray, greedy: int, n: int) -> Groups:
