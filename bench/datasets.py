@@ -15,6 +15,7 @@ from pathlib import Path
 from bench.guard import BenchError
 from export.data import UserHistory, read_users, sample_users
 from hydra_edge.bundle import Bundle
+from hydra_edge.closedset import is_scale
 from hydra_edge.spelling import number
 from hydra_edge.taskfile import read_task_file
 from hydra_edge.tasks import (
@@ -24,7 +25,6 @@ from hydra_edge.tasks import (
     closed_task,
     find_task,
     infer_task,
-    is_scale,
     on_scale,
 )
 from hydra_edge.types import Record

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from export.data import LEAST_USERS, UserHistory, shared_labels
+from hydra_edge.closedset import answer_key
 from hydra_edge.encoder import TextEncoder
 from hydra_edge.features.closed import Classifier, borrow
 from hydra_edge.spelling import fold_label, number
-from hydra_edge.tasks import TaskSpec, answer_key, find_task
+from hydra_edge.tasks import TaskSpec, find_task
 from hydra_edge.types import Double2d, Float2d, Int1d, JsonDict
 
 RIDGES = (0.03, 0.1, 0.3, 1.0)  # strengths of the penalty, chosen by users left out

@@ -17,15 +17,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from export.lines import Row, in_order, is_packed, read_lines
+from hydra_edge.closedset import answer_key
 from hydra_edge.errors import HydraError
-from hydra_edge.tasks import (
-    BUILTIN,
-    TaskSpec,
-    answer_key,
-    canonical_name,
-    find_task,
-    infer_task,
-)
+from hydra_edge.tasks import BUILTIN, TaskSpec, canonical_name, find_task, infer_task
 from hydra_edge.types import Record
 
 LEAST_RECORDS = 12  # a user with fewer has no past to speak of

@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from hydra_edge.active import ActiveHead
+from hydra_edge.closedset import answer_key
 from hydra_edge.features import FeatureMap, Pool, adapter_features, draw_in
 from hydra_edge.history import History
-from hydra_edge.tasks import TaskSpec, answer_key
+from hydra_edge.tasks import TaskSpec
 from hydra_edge.types import Candidate, Completion, Float1d, Float2d
 from hydra_edge.utility import utility
 

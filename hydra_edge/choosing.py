@@ -6,11 +6,11 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from hydra_edge.closedset import answer_key
 from hydra_edge.engine import Engine
 from hydra_edge.errors import ConfigError
 from hydra_edge.records import CHOICES, checked
 from hydra_edge.store import LoggedGeneration, Store, StoredChoice, Withdrawn, answer_id
-from hydra_edge.tasks import answer_key
 from hydra_edge.types import Kind, Record, Usage
 
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from hydra_edge.active import ActiveHead, is_ahead
 from hydra_edge.bundle import Bundle
+from hydra_edge.closedset import answer_key
 from hydra_edge.encoder import TextEncoder
 from hydra_edge.errors import ConfigError, StoreError
 from hydra_edge.features import FeatureMap, Pool
@@ -27,14 +28,7 @@ from hydra_edge.recall import Recall
 from hydra_edge.reranker import rerank, shared_trust
 from hydra_edge.retrieval import LexicalIndex
 from hydra_edge.store import Store
-from hydra_edge.tasks import (
-    BUILTIN,
-    CustomTasks,
-    TaskSpec,
-    answer_key,
-    canonical_name,
-    closed_task,
-)
+from hydra_edge.tasks import BUILTIN, CustomTasks, TaskSpec, canonical_name, closed_task
 from hydra_edge.types import Candidate, Float1d, HeadState, Progress, RankedRecord, Record, Role
 from hydra_edge.vectors import CachedEncoder
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hydra_edge.adapter import merge, pool_features, pool_utilities, whole_rows
+from hydra_edge.closedset import answer_key
 from hydra_edge.engine import Engine
 from hydra_edge.heads import Groups, choose_span, target_distribution
 from hydra_edge.history import History
@@ -19,7 +20,7 @@ from hydra_edge.llm.names import REMOTE
 from hydra_edge.population import prior_for
 from hydra_edge.reranker import ProxyData, proxy_data
 from hydra_edge.store import Store, StoredChoice, StoredPool
-from hydra_edge.tasks import TaskSpec, answer_key
+from hydra_edge.tasks import TaskSpec
 from hydra_edge.types import Candidate, Double1d, Float1d, Float2d, Int1d, Progress
 from hydra_edge.utility import utility
 

@@ -13,9 +13,10 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
+from hydra_edge.closedset import answer_key
 from hydra_edge.outputs import STYLE_NAMES, Column, Outputs, opening_of
 from hydra_edge.spelling import fold_label
-from hydra_edge.tasks import TaskSpec, answer_key
+from hydra_edge.tasks import TaskSpec
 from hydra_edge.types import Float1d, Float2d, Int1d, Record
 from hydra_edge.utility import near
 

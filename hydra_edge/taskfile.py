@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from hydra_edge.closedset import answer_key
 from hydra_edge.errors import ConfigError
 from hydra_edge.privatefiles import write_private
-from hydra_edge.tasks import BUILTIN, CustomTasks, TaskSpec, answer_key, canonical_name
+from hydra_edge.tasks import BUILTIN, CustomTasks, TaskSpec, canonical_name
 from hydra_edge.types import DEFAULT_TASK
 
 

@@ -1,20 +1,30 @@
 """Task specs: how a record is shown to an LLM, and how answers are compared.
 
 Owns the built-in tasks, inferring one from outputs, and finding one by its name. It knows
-nothing of users, stores, models, or files (``taskfile`` reads those).
+nothing of users, stores, models, or files (``taskfile`` reads those). ``closedset`` says which
+answers can be members of a set.
 """
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 from typing import get_args
 
+from hydra_edge.closedset import (
+    ADDED_BYTES,
+    MOST,
+    answer_key,
+    each_once,
+    fit_a_prompt,
+    is_label,
+    is_scale,
+    room_of,
+)
 from hydra_edge.errors import ConfigError, UnknownTaskError
-from hydra_edge.spelling import fold_label, number, rating_value
+from hydra_edge.spelling import number, rating_value
 from hydra_edge.types import DEFAULT_TASK, Kind
 
 NEWS_SECTIONS = (
@@ -31,75 +41,11 @@ MOVIE_TAGS = (
 )  # fmt: skip
 
 _CLOSE = 0.75  # how alike two names must be for one to be called a slip of the other
-_MOST = 0.95  # of a closed set's answers: the others are slips
 _LATEST = 16  # ratings that tell another scale, if most of them are beyond the one there was
 # Steps of a scale that a slip lies beyond it at least: of 1 and 2 alone, a rare 5 is none.
 _FAR = 4
-# An answer that a closed set takes up is one line within these bounds: every prompt names it, and
-# in the system role. A longer one (a paragraph, a slip of a column) is no label.
-LABEL_WORDS, LABEL_CHARS = 30, 240
 _INFERRED_WORDS = 6  # of a label that nothing but the answers says is one
 _INFERRED_MOST = 60  # different ones of these
-# Of what the user's own answers may add to a prompt, in bytes: half of a small LLM's context.
-_ADDED_BYTES = 4000
-# Thousands with points: 1.000 and 2.500 beside 500.
-_THOUSANDS = re.compile(r"[+\-\u2212]?[1-9]\d{0,2}(\.\d{3})+")
-# A code: 007 is not 7.
-_CODE = re.compile(r"[+\-\u2212]?0\d")
-
-
-def answer_key(answer: str, kind: Kind) -> str | float:
-    """Return what equal answers of a closed set share: a rating's number, a label's letters.
-
-    4 and 4.0 are one rating; FOOD and Food are one label.
-    """
-    value = number(answer) if kind == "rating" else None
-    return fold_label(answer) if value is None else value
-
-
-def _once(answers: Iterable[str], kind: Kind) -> dict[str | float, str]:
-    """Return each answer of a closed set once, by its key, in its most frequent spelling.
-
-    Of spellings that are as frequent it is the first in order.
-    """
-    times = Counter(answer.strip() for answer in answers)
-    out: dict[str | float, str] = {}
-    for answer in sorted(times):
-        key = answer_key(answer, kind)
-        if key not in out or times[answer] > times[out[key]]:
-            out[key] = answer
-    return out
-
-
-def _in_thousands(numbers: Iterable[str]) -> bool:
-    """Tell whether numbers seem to be thousands written with points, which have no order here."""
-    odd = [n for n in numbers if not n.lstrip("+-\u2212").isdecimal()]
-    return bool(odd) and all(map(_THOUSANDS.fullmatch, odd))
-
-
-def is_scale(answers: Sequence[str]) -> bool:
-    """Tell whether answers are numbers with an order: neither codes nor in thousands, but slips."""
-    given = [answer.strip() for answer in answers]
-    numbers = [a for a in given if number(a) is not None]
-    ordered = [a for a in numbers if not _CODE.match(a)]
-    return len(ordered) >= _MOST * len(given) and not _in_thousands(numbers)
-
-
-def is_label(answer: str) -> bool:
-    """Tell whether an answer can be named in a prompt's closed set: one line, and short."""
-    answer = answer.strip()
-    short = len(answer) <= LABEL_CHARS and len(answer.split()) <= LABEL_WORDS
-    return short and len(answer.splitlines()) <= 1
-
-
-def _room(answer: str) -> int:
-    """Return how many bytes it takes to name an answer in a prompt."""
-    return len(f"{answer}, ".encode("utf-8", "replace"))
-
-
-def _fit(answers: Iterable[str]) -> bool:
-    """Tell whether a prompt has room to name all of these answers."""
-    return sum(map(_room, answers)) <= _ADDED_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,18 +192,18 @@ def infer_task(name: str, outputs: Sequence[str]) -> TaskSpec:
     """
     given = [o.strip() for o in outputs]
     # More than any set has, slips included: of tens of thousands none need be looked at.
-    if len(set(given)) > _INFERRED_MOST + (1.0 - _MOST) * len(given) + 1:
+    if len(set(given)) > _INFERRED_MOST + (1.0 - MOST) * len(given) + 1:
         return _inferred_text(name, outputs)
     numbers = [o for o in given if number(o) is not None]
     short = [o for o in given if is_label(o) and len(o.split()) <= _INFERRED_WORDS]
     rated = is_scale(given)
-    is_set = len(short) >= _MOST * len(given)
+    is_set = len(short) >= MOST * len(given)
     given = _near_each_other(numbers) if rated else short if is_set else given
     distinct = sorted(set(given))
     closed = len(given) >= 8 and len(distinct) <= max(2, min(_INFERRED_MOST, len(given) // 3))
-    closed = closed and all(map(is_label, distinct)) and _fit(distinct)
+    closed = closed and all(map(is_label, distinct)) and fit_a_prompt(distinct)
     if closed and rated:
-        ratings = sorted(_once(given, "rating").values(), key=rating_value)
+        ratings = sorted(each_once(given, "rating").values(), key=rating_value)
         return TaskSpec(
             name, "rating", labels=tuple(ratings), max_tokens=6,
             instruction="Rate the last input the way I rated the earlier ones.",
@@ -265,7 +211,7 @@ def infer_task(name: str, outputs: Sequence[str]) -> TaskSpec:
         )  # fmt: skip
     if closed and is_set:
         return TaskSpec(
-            name, "label", labels=tuple(_once(given, "label").values()), max_tokens=16,
+            name, "label", labels=tuple(each_once(given, "label").values()), max_tokens=16,
             instruction="Choose the label I would choose.",
             output_label="Label",
         )  # fmt: skip
@@ -279,7 +225,7 @@ def _near_each_other(ratings: Sequence[str]) -> list[str]:
     scales begin at 0 or 1. ``ratings`` are oldest first.
     """
     times = Counter(map(rating_value, ratings))
-    values, few = sorted(times), (1.0 - _MOST) * len(ratings)
+    values, few = sorted(times), (1.0 - MOST) * len(ratings)
 
     def is_far(value: float, rest: Sequence[float]) -> bool:
         if len(rest) < 2:
@@ -310,7 +256,7 @@ def _inferred_text(name: str, outputs: Sequence[str]) -> TaskSpec:
 def closed_task(name: str, labels: Sequence[str]) -> TaskSpec | None:
     """Return the spec of a task whose answers are known to be these; None if they are no set."""
     spec = infer_task(name, [*labels] * 8)
-    whole = len(spec.labels) == len(_once(labels, spec.kind))  # none is taken for a slip
+    whole = len(spec.labels) == len(each_once(labels, spec.kind))  # none is taken for a slip
     return spec if spec.kind != "text" and whole else None
 
 
@@ -386,8 +332,8 @@ def find_task(
     if not spec.labels and 2 * len(usable) < len(answers):
         return _as_text(spec, answers)
     present = {answer_key(label, spec.kind) for label in spec.labels}
-    extra = {key: a for key, a in _once(usable, spec.kind).items() if key not in present}
-    if not _fit(extra.values()):
+    extra = {key: a for key, a in each_once(usable, spec.kind).items() if key not in present}
+    if not fit_a_prompt(extra.values()):
         if not spec.labels:
             return _as_text(spec, answers)
         extra = _most_given(extra, Counter(answer_key(a, spec.kind) for a in answers))
@@ -412,7 +358,7 @@ def on_scale(spec: TaskSpec, ratings: Sequence[str], *, in_order: bool = False) 
     """
     known = [rating_value(label) for label in spec.labels]
     on = [not known or min(known) <= rating_value(r) <= max(known) for r in ratings]
-    few = on.count(False) < (1.0 - _MOST) * len(on)
+    few = on.count(False) < (1.0 - MOST) * len(on)
     latest = on[-_LATEST:] if in_order else []
     if few and 2 * latest.count(False) <= len(latest):
         return [r for r, is_on in zip(ratings, on, strict=True) if is_on]
@@ -430,7 +376,7 @@ def fits(spec: TaskSpec, answers: Sequence[str]) -> bool:
         scale = [rating_value(label) for label in spec.labels]
         values = [rating_value(answer) for answer in answers if number(answer) is not None]
         known = sum(min(scale) <= value <= max(scale) for value in values)
-        return known >= _MOST * len(answers)
+        return known >= MOST * len(answers)
     labels = {answer_key(label, spec.kind) for label in spec.labels}
     return 2 * sum(answer_key(answer, spec.kind) in labels for answer in answers) >= len(answers)
 
@@ -440,6 +386,6 @@ def _most_given(
 ) -> dict[str | float, str]:
     """Return, in their order, those of the answers given most often that a prompt has room for."""
     often = sorted(answers, key=lambda key: -times[key])
-    filled = accumulate(_room(answers[key]) for key in often)
-    kept = {key for key, size in zip(often, filled, strict=True) if size <= _ADDED_BYTES}
+    filled = accumulate(room_of(answers[key]) for key in often)
+    kept = {key for key, size in zip(often, filled, strict=True) if size <= ADDED_BYTES}
     return {key: answer for key, answer in answers.items() if key in kept}

@@ -15,9 +15,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from hydra_edge.closedset import answer_key
 from hydra_edge.history import History
 from hydra_edge.spelling import fold_label, number, rating_value
-from hydra_edge.tasks import TaskSpec, answer_key
+from hydra_edge.tasks import TaskSpec
 from hydra_edge.types import Double1d, Double2d, Float1d, Float2d, Int1d, Kind
 from hydra_edge.utility import agreement_matrix
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from hydra_edge.closedset import answer_key
 from hydra_edge.errors import UnknownTaskError
 from hydra_edge.spelling import number
 from hydra_edge.tasks import (
     BUILTIN,
     TaskSpec,
-    answer_key,
     canonical_name,
     closed_task,
     find_task,
