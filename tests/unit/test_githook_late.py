@@ -132,9 +132,9 @@ def test_choice_taken_back_after_a_kill_is_not_learned_again(repo, person, monke
         whole(*given, **options)
         left_there.append(note.read_text())
 
-    monkeypatch.setattr(Personalizer, "choose_as", killed)
-    learn_from_commit(Repository(), Kept(person))
-    monkeypatch.undo()
+    with monkeypatch.context() as patched:
+        patched.setattr(Personalizer, "choose_as", killed)
+        learn_from_commit(Repository(), Kept(person))
     note.write_text(*left_there)
     person.undo_choice()
 
