@@ -283,7 +283,7 @@ class Personalizer:
     ) -> ForgetReceipt:
         """Erase records and everything kept of them, then fit the heads they had taught again.
 
-        ``ids`` names several records, or one by itself; ``source`` and ``task`` all of one. With a
+        ``ids`` names several records, or one by itself; ``source`` or ``task`` all of one. With a
         task go its choices, bought answers, log entries and heads; its task file stays. A fit
         under way in another thread buys no more candidates, and one that waits begins afterwards;
         an answer that was shown one of the records is thrown away.
@@ -299,6 +299,8 @@ class Personalizer:
 
         Raises
         ------
+        ConfigError
+            If a source and a task are given: all of both would go. Nothing is erased.
         BytesRemainError
             If another program, or a full disk, keeps the bytes from being erased. All else is
             done nevertheless; it holds the receipt, and the next opening erases the bytes.

@@ -20,15 +20,20 @@ def note(i, text=""):
     return f"# Title {i}\n\nA text about {i} things.{text}\n"
 
 
-@pytest.fixture
-def vault(tmp_path):
-    """Import five notes, and give their folder."""
+def imported(tmp_path, n):
+    """Import so many notes, and return their folder."""
     folder = tmp_path / "notes"
     folder.mkdir()
-    for i in range(5):
+    for i in range(n):
         (folder / f"n{i}.md").write_text(note(i))
     call("import", "markdown", "notes")
     return folder
+
+
+@pytest.fixture
+def vault(tmp_path):
+    """Import five notes, and give their folder."""
+    return imported(tmp_path, 5)
 
 
 def ids():
@@ -221,11 +226,7 @@ def test_prune_says_that_private_records_go(vault, monkeypatch):
 @pytest.fixture
 def large(tmp_path):
     """Import 20 notes, and give their folder, of which 11 are no longer there."""
-    folder = tmp_path / "notes"
-    folder.mkdir()
-    for i in range(20):
-        (folder / f"n{i}.md").write_text(note(i))
-    call("import", "markdown", "notes")
+    folder = imported(tmp_path, 20)
     for i in range(11):
         (folder / f"n{i}.md").unlink()
     return folder

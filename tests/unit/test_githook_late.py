@@ -142,13 +142,19 @@ def test_choice_taken_back_after_a_kill_is_not_learned_again(repo, person, monke
     assert person.store.choices() == []
 
 
-def test_lesson_cut_off_leaves_what_was_said_otherwise_since(repo, person, broken):
+def stored_unlearned(repo, person, broken):
+    """Commit what was proposed, and return its choice; the lesson is cut off behind it."""
     repo.write("parser.py", PARSER)
     commit(repo, person)
     broken("choose_as", KeyboardInterrupt(), after=True)
     with pytest.raises(KeyboardInterrupt):
         learn_from_commit(Repository(), Kept(person))
     (choice,) = person.store.choices()
+    return choice
+
+
+def test_lesson_cut_off_leaves_what_was_said_otherwise_since(repo, person, broken):
+    choice = stored_unlearned(repo, person, broken)
     person.choose(text="Said by hand", generation_id=choice.generation_id)
     choices = person.store.choices()
 
@@ -158,12 +164,7 @@ def test_lesson_cut_off_leaves_what_was_said_otherwise_since(repo, person, broke
 
 @pytest.mark.parametrize("undo", ["choose", "forget"])
 def test_lesson_cut_off_brings_nothing_back_that_was_taken_back_since(repo, person, broken, undo):
-    repo.write("parser.py", PARSER)
-    commit(repo, person)
-    broken("choose_as", KeyboardInterrupt(), after=True)
-    with pytest.raises(KeyboardInterrupt):
-        learn_from_commit(Repository(), Kept(person))
-    (choice,) = person.store.choices()
+    choice = stored_unlearned(repo, person, broken)
     if undo == "choose":
         person.undo_choice(generation_id=choice.generation_id)
     else:
