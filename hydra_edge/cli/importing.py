@@ -6,12 +6,14 @@ import sys
 from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TextIO
+from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
 from hydra_edge.cli import options, pruning
 from hydra_edge.cli.group import new_group, put
+from hydra_edge.cli.importchats import import_chatgpt, import_claude, import_slack
+from hydra_edge.cli.importoptions import DryRun, Private, Task, given
 from hydra_edge.cli.intake import run
 from hydra_edge.paths import expanded
 
@@ -21,21 +23,6 @@ if TYPE_CHECKING:
     from hydra_edge.store import Store
     from hydra_edge.types import Record
 
-Private = Annotated[
-    bool | None,
-    typer.Option(
-        "--private/--public",
-        help="Whether remote LLMs may never see these records. Default: mail and chats are "
-        "private, commits as those of their repository before, all else is public unless all "
-        "you have of that file or folder is private; a record that says it is private stays so.",
-    ),
-]
-DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Count and show three samples; store nothing.")
-]
-Task = Annotated[
-    str | None, options.task_option("Task of these records; default: the source's own.")
-]
 LineTask = Annotated[
     str | None,
     options.task_option("Task of the records that name none themselves; default: general."),
@@ -57,11 +44,6 @@ TimeColumn = Annotated[
 
 def _place(file: str) -> Path | TextIO:
     return sys.stdin if file == "-" else expanded(file)
-
-
-def _given(**flags: Any) -> dict[str, Any]:
-    """Return the flags that were given; an importer knows its own defaults."""
-    return {name: value for name, value in flags.items() if value is not None}
 
 
 def _columns(input_: str, output: str, id_: str, time: str) -> dict[str, str]:
@@ -95,7 +77,7 @@ def import_jsonl(
 
     going = pruning.wanted(prune, yes, most, dry_run=dry_run, as_json=as_json, stream=file == "-")
     columns = _columns(input_column, output_column, id_column, time_column)
-    extra = _given(task=task, private=private)
+    extra = given(task=task, private=private)
     read = partial(read_jsonl, _place(file), columns=columns, **extra)
     run(
         ctx, read, user=user, private=private, dry_run=dry_run, as_json=as_json, task=task,
@@ -127,7 +109,7 @@ def import_csv(
 
     going = pruning.wanted(prune, yes, most, dry_run=dry_run, as_json=as_json, stream=file == "-")
     columns = _columns(input_column, output_column, id_column, time_column)
-    extra = _given(task=task, private=private)
+    extra = given(task=task, private=private)
     read = partial(read_csv, _place(file), columns=columns, **extra)
     run(
         ctx, read, user=user, private=private, dry_run=dry_run, as_json=as_json, task=task,
@@ -169,7 +151,7 @@ def import_git(
 
         return githook.as_before(records, githook.Repository(repo, bare=True), store)
 
-    extra = _given(author=author, limit=limit, task=task, private=private)
+    extra = given(author=author, limit=limit, task=task, private=private)
     run(
         ctx, partial(read_git, expanded(repo), **extra), user=user, private=private,
         dry_run=dry_run, as_json=as_json, as_before=as_before if private is None else None,
@@ -217,7 +199,7 @@ def import_mbox(
             param_hint="--me",
         )
     mode: Mode = "reply" if replies else "subject"
-    extra = _given(task=task, private=private)
+    extra = given(task=task, private=private)
 
     def read(log: ImportLog) -> Iterator[Record]:
         path = expanded(file)
@@ -258,33 +240,8 @@ def import_markdown(
     from hydra_edge.importers import read_markdown
 
     going = pruning.wanted(prune, yes, most, dry_run=dry_run, as_json=as_json)
-    extra = _given(task=task, private=private, exclude=exclude)
+    extra = given(task=task, private=private, exclude=exclude)
     read = partial(read_markdown, expanded(folder), **extra)
-    run(ctx, read, user=user, private=private, dry_run=dry_run, as_json=as_json, pruning=going)
-
-
-def import_chatgpt(
-    ctx: typer.Context,
-    file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="The export's zip, or its conversations.json.")
-    ],
-    user: options.User = None,
-    task: Task = None,
-    private: Private = None,
-    prune: pruning.Prune = False,
-    yes: pruning.Yes = False,
-    most: pruning.Most = False,
-    dry_run: DryRun = False,
-    as_json: options.AsJson = False,
-) -> None:
-    """Import a ChatGPT export: message -> answer.
-
-    Its records are private unless you say --public.
-    """
-    from hydra_edge.importers import read_chatgpt
-
-    going = pruning.wanted(prune, yes, most, dry_run=dry_run, as_json=as_json)
-    read = partial(read_chatgpt, expanded(file), **_given(task=task, private=private))
     run(ctx, read, user=user, private=private, dry_run=dry_run, as_json=as_json, pruning=going)
 
 
@@ -310,7 +267,7 @@ def import_lamp(
     from hydra_edge.importers import read_lamp
 
     going = pruning.wanted(prune, yes, most, dry_run=dry_run, as_json=as_json)
-    extra = _given(user=person, task=task, private=private)
+    extra = given(user=person, task=task, private=private)
     read = partial(read_lamp, expanded(questions), outputs and expanded(outputs), **extra)
     run(ctx, read, user=user, private=private, dry_run=dry_run, as_json=as_json, pruning=going)
 
@@ -321,6 +278,7 @@ def register(app: typer.Typer) -> None:
         "Read your history from files, git, mail, notes or chats.",
         "hydra-edge import git ~/src/project",
         "hydra-edge import csv papers.csv --input abstract --output title -t paper_title",
+        "hydra-edge import claude export.zip",
     )
     put(
         group, "jsonl", import_jsonl,
@@ -348,6 +306,16 @@ def register(app: typer.Typer) -> None:
         "hydra-edge import markdown ~/notes --prune --dry-run",
     )  # fmt: skip
     put(group, "chatgpt", import_chatgpt, "hydra-edge import chatgpt export.zip --dry-run")
+    put(
+        group, "claude", import_claude,
+        "hydra-edge import claude data-2026-01-31.zip --dry-run",
+        "hydra-edge import claude conversations.json --prune",
+    )  # fmt: skip
+    put(
+        group, "slack", import_slack,
+        "hydra-edge import slack workspace.zip --me ada@example.org --dry-run",
+        "hydra-edge import slack workspace.zip --me 'Ada Lovelace'",
+    )  # fmt: skip
     put(
         group, "lamp", import_lamp,
         "hydra-edge import lamp dev_questions.json dev_outputs.json --person 310",

@@ -17,12 +17,14 @@ from hydra_edge.importers import (
     ImportLog,
     mbox,
     read_chatgpt,
+    read_claude,
     read_csv,
     read_git,
     read_jsonl,
     read_lamp,
     read_markdown,
     read_mbox,
+    read_slack,
     table,
 )
 
@@ -113,17 +115,17 @@ def test_bad_line_reasons_cannot_drive_a_terminal(tmp_path):
     assert all(bad.reason.isprintable() for bad in log.bad)
 
 
-@pytest.mark.parametrize("reader", ["chatgpt", "lamp"])
-def test_json_source_nested_too_deeply_is_refused(tmp_path, reader):
+CHATS = pytest.mark.parametrize("read", [read_chatgpt, read_claude])
+
+
+@pytest.mark.parametrize(
+    "read", [read_chatgpt, read_claude, lambda path, log: read_lamp(path, None, log)]
+)
+def test_json_source_nested_too_deeply_is_refused(tmp_path, read):
     path = tmp_path / "x.json"
     path.write_bytes(DEEP)
-    records = (
-        read_chatgpt(path, ImportLog())
-        if reader == "chatgpt"
-        else read_lamp(path, None, ImportLog())
-    )
     with pytest.raises(ImportFormatError, match="nested too deeply"):
-        next(records)
+        next(read(path, ImportLog()))
 
 
 def zip_of(path: Path, content: bytes) -> Path:
@@ -132,31 +134,47 @@ def zip_of(path: Path, content: bytes) -> Path:
     return path
 
 
-def test_zip_bomb_is_refused_by_its_declared_size(tmp_path):
+@CHATS
+def test_zip_bomb_is_refused_by_its_declared_size(tmp_path, read):
     path = zip_of(tmp_path / "bomb.zip", b" " * 20_000_000 + b"[]")
     assert path.stat().st_size < 30_000
     with pytest.raises(ImportFormatError, match="unpacks to more than 1000000 bytes"):
-        next(read_chatgpt(path, ImportLog(), max_bytes=10**6))
+        next(read(path, ImportLog(), max_bytes=10**6))
 
 
-def test_json_beyond_the_limit_is_not_read(tmp_path):
+@CHATS
+def test_json_beyond_the_limit_is_not_read(tmp_path, read):
     path = tmp_path / "c.json"
     path.write_bytes(b" " * 2000 + b"[]")
     with pytest.raises(ImportFormatError, match="more than 1000 bytes"):
-        next(read_chatgpt(path, ImportLog(), max_bytes=1000))
+        next(read(path, ImportLog(), max_bytes=1000))
 
 
-def test_zip_bomb_that_lies_about_its_size_is_refused(tmp_path):
+@CHATS
+def test_zip_bomb_that_lies_about_its_size_is_refused(tmp_path, read):
     path = zip_of(tmp_path / "liar.zip", b" " * 20_000_000 + b"[]")
     true_size = struct.pack("<I", 20_000_002)
     data = path.read_bytes()
     assert data.count(true_size) == 2
     path.write_bytes(data.replace(true_size, struct.pack("<I", 100)))
     with pytest.raises(ImportFormatError, match=r"cannot be unpacked|unpacks to more"):
-        next(read_chatgpt(path, ImportLog(), max_bytes=10**6))
+        next(read(path, ImportLog(), max_bytes=10**6))
 
 
-def test_zip_that_names_paths_outside_writes_nothing(tmp_path):
+def test_slack_zip_that_lies_about_the_size_of_a_day_is_refused(tmp_path):
+    path = tmp_path / "liar.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("users.json", '[{"id": "U1", "name": "ada"}]')
+        archive.writestr("../../general/2026-01-31.json", b" " * 20_000_000 + b"[]")
+    data, true_size = path.read_bytes(), struct.pack("<I", 20_000_002)
+    path.write_bytes(data.replace(true_size, struct.pack("<I", 100)))
+    with pytest.raises(ImportFormatError, match=r"cannot be unpacked|unpacks to more"):
+        next(read_slack(path, ImportLog(), me="ada", max_bytes=10**6))
+    assert [each.name for each in tmp_path.iterdir()] == ["liar.zip"]
+
+
+@CHATS
+def test_zip_that_names_paths_outside_writes_nothing(tmp_path, read):
     path = tmp_path / "inner" / "t.zip"
     path.parent.mkdir()
     with zipfile.ZipFile(path, "w") as archive:
@@ -164,13 +182,14 @@ def test_zip_that_names_paths_outside_writes_nothing(tmp_path):
         archive.writestr("../../evil.md", "# T")
     before = sorted(tmp_path.rglob("*"))
     log = ImportLog()
-    assert list(read_chatgpt(path, log)) == []
+    assert list(read(path, log)) == []
     assert log.bad_total == 1
     assert sorted(tmp_path.rglob("*")) == before
 
 
+@CHATS
 @pytest.mark.parametrize("cut", [10, 60, -5])
-def test_zip_that_is_damaged_is_refused(tmp_path, cut):
+def test_zip_that_is_damaged_is_refused(tmp_path, cut, read):
     path = zip_of(tmp_path / "d.zip", json.dumps([{"x": n} for n in range(2000)]).encode())
     data = bytearray(path.read_bytes())
     if cut < 0:
@@ -179,7 +198,7 @@ def test_zip_that_is_damaged_is_refused(tmp_path, cut):
         data[cut : cut + 20] = b"\xff" * 20
     path.write_bytes(data)
     with pytest.raises(ImportFormatError, match="cannot be"):
-        list(read_chatgpt(path, ImportLog()))
+        list(read(path, ImportLog()))
 
 
 @pytest.mark.parametrize(
@@ -189,9 +208,11 @@ def test_zip_that_is_damaged_is_refused(tmp_path, cut):
         read_csv,
         read_mbox,
         read_chatgpt,
+        read_claude,
         read_markdown,
         read_git,
         lambda path, log: read_lamp(path, None, log),
+        lambda path, log: read_slack(path, log, me="ada"),
     ],
 )
 def test_source_that_links_to_itself_is_refused(tmp_path, read):

@@ -29,9 +29,12 @@ def test_import_jsonl_good_lines_are_kept_and_bad_ones_told_by_number(tmp_path):
     assert [r.id for r in records("ada")] == ["one"]
 
 
-@pytest.mark.parametrize("kind", ["jsonl", "csv", "git", "markdown", "chatgpt", "mbox", "lamp"])
+@pytest.mark.parametrize(
+    "kind", ["jsonl", "csv", "git", "markdown", "chatgpt", "claude", "slack", "mbox", "lamp"]
+)
 def test_import_of_nobodys_home_is_told_in_words(kind):
-    result = call("import", kind, "~nobody-at-all/h", *(["--task", "t"] if kind == "csv" else []))
+    more = {"csv": ("--task", "t"), "slack": ("--me", "ada")}.get(kind, ())
+    result = call("import", kind, "~nobody-at-all/h", *more)
 
     assert result.exit_code != 0
     assert "~nobody-at-all/h" in result.stderr

@@ -141,6 +141,19 @@ def test_chat_without_ids_has_none(save):
     assert read(save(chat))[0][0].id == ""
 
 
+def test_chat_given_a_claude_export_names_the_command_for_it(save):
+    path = save({"uuid": "c", "chat_messages": []})
+    with pytest.raises(ImportFormatError, match=f"is a Claude export.*import claude {path}"):
+        read(path)
+
+
+def test_chat_in_a_list_with_one_of_another_service_is_read(save):
+    chat = conversation(message("q", "user", "Q"), message("a", "assistant", "A"))
+    records, log = read(save({"uuid": "c", "chat_messages": []}, chat))
+    assert [record.id for record in records] == ["c:q"]
+    assert log.bad_total == 1
+
+
 @pytest.mark.parametrize("content", ["{}", '"x"'])
 def test_chat_file_of_another_kind_is_refused(tmp_path, content):
     path = tmp_path / "c.json"

@@ -49,10 +49,11 @@ TWEET = {"id": "1", "profile": [{"text": f"tweet {i}"} for i in range(5)]}
         (importers.read_jsonl, '{"input": "", "output": ""}\n' * 5),
         (importers.read_csv, "input,output\n" + ",\n" * 5),
         (importers.read_chatgpt, json.dumps([{}] * 5)),
+        (importers.read_claude, json.dumps([{}] * 5)),
         (lambda path, log: importers.read_lamp(path, None, log), json.dumps([TWEET])),
         (lambda path, log: importers.read_markdown(path.parent, log), ""),
     ],
-    ids=["jsonl", "csv", "chatgpt", "lamp", "markdown"],
+    ids=["jsonl", "csv", "chatgpt", "claude", "lamp", "markdown"],
 )
 def test_items_that_give_no_record_are_watched_one_by_one(tmp_path, read, text):
     path = tmp_path / "notes" / "0.md"
