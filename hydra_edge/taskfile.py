@@ -9,7 +9,7 @@ from typing import Any
 from hydra_edge.closedset import answer_key
 from hydra_edge.errors import ConfigError
 from hydra_edge.privatefiles import write_private
-from hydra_edge.tasks import BUILTIN, CustomTasks, TaskSpec, canonical_name
+from hydra_edge.tasks import BUILTIN, LONG_ANSWER, CustomTasks, TaskSpec, canonical_name
 from hydra_edge.types import DEFAULT_TASK
 
 
@@ -56,6 +56,8 @@ def _task_of(raw: dict[str, Any], path: Path) -> TaskSpec:
     raw["labels"] = tuple(str(label) for label in raw.get("labels", ()))
     raw["name"] = canonical_name(raw["name"])
     _check_labels(raw["labels"], raw.get("kind", "text"), path)
+    if raw.get("multiline"):
+        raw.setdefault("max_tokens", LONG_ANSWER)
     return TaskSpec(**raw)
 
 
@@ -150,6 +152,7 @@ def read_task_dir(folder: Path) -> CustomTasks:
     """
     specs: dict[str, TaskSpec] = {}
     broken: dict[str, ConfigError] = {}
+    unlimited: set[str] = set()
     for path in sorted(folder.glob("*.toml")):
         name: object = path.stem
         try:
@@ -160,4 +163,6 @@ def read_task_dir(folder: Path) -> CustomTasks:
             broken[canonical_name(name if isinstance(name, str) else path.stem)] = err
         else:
             specs[spec.name] = spec
-    return CustomTasks(specs, broken)
+            # Of several files the last is in force.
+            (unlimited.discard if "max_tokens" in raw else unlimited.add)(spec.name)
+    return CustomTasks(specs, broken, unlimited)

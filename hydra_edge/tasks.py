@@ -40,6 +40,7 @@ MOVIE_TAGS = (
     "social commentary", "violence", "true story",
 )  # fmt: skip
 
+LONG_ANSWER = 256  # tokens of an answer of several lines, at least, where no task file says more
 _CLOSE = 0.75  # how alike two names must be for one to be called a slip of the other
 _LATEST = 16  # ratings that tell another scale, if most of them are beyond the one there was
 # Steps of a scale that a slip lies beyond it at least: of 1 and 2 alone, a rare 5 is none.
@@ -98,7 +99,7 @@ BUILTIN: dict[str, TaskSpec] = {
     spec.name: spec
     for spec in (
         TaskSpec(
-            DEFAULT_TASK, max_tokens=256, multiline=True,
+            DEFAULT_TASK, max_tokens=LONG_ANSWER, multiline=True,
             instruction="Answer the last input the way I answered the earlier ones.",
         ),
         TaskSpec(
@@ -152,9 +153,14 @@ BUILTIN: dict[str, TaskSpec] = {
             input_label="Text", output_label="Subject",
         ),
         TaskSpec(
-            "email_reply", max_tokens=256, multiline=True,
+            "email_reply", max_tokens=LONG_ANSWER, multiline=True,
             instruction="Reply to the last e-mail the way I replied to the earlier ones.",
             input_label="E-mail", output_label="Reply",
+        ),
+        TaskSpec(
+            "message_reply", max_tokens=LONG_ANSWER, multiline=True,
+            instruction="Reply to the last message the way I replied to the earlier ones.",
+            input_label="Message", output_label="Reply",
         ),
         TaskSpec(
             "note_title", max_tokens=24,
@@ -162,7 +168,7 @@ BUILTIN: dict[str, TaskSpec] = {
             input_label="Text", output_label="Title",
         ),
         TaskSpec(
-            "chat", max_tokens=256, multiline=True,
+            "chat", max_tokens=LONG_ANSWER, multiline=True,
             instruction="Answer the last message the way the earlier ones were answered.",
             input_label="Message", output_label="Answer",
         ),
@@ -249,7 +255,10 @@ def _near_each_other(ratings: Sequence[str]) -> list[str]:
 def _inferred_text(name: str, outputs: Sequence[str]) -> TaskSpec:
     multiline = any("\n" in o for o in outputs)
     return replace(
-        BUILTIN[DEFAULT_TASK], name=name, multiline=multiline, max_tokens=256 if multiline else 48
+        BUILTIN[DEFAULT_TASK],
+        name=name,
+        multiline=multiline,
+        max_tokens=LONG_ANSWER if multiline else 48,
     )
 
 
@@ -263,16 +272,28 @@ def closed_task(name: str, labels: Sequence[str]) -> TaskSpec | None:
 class CustomTasks(dict[str, TaskSpec]):
     """The user's own specs by name; a file that cannot be used concerns its own task only.
 
-    ``broken`` holds what is wrong, by the name of the task that the file describes.
+    ``broken`` holds what is wrong, by the name of the task that the file describes. ``unlimited``
+    are the tasks whose files leave open how long an answer may be.
     """
 
-    def __init__(self, specs: dict[str, TaskSpec], broken: dict[str, ConfigError]) -> None:
+    def __init__(
+        self,
+        specs: dict[str, TaskSpec],
+        broken: dict[str, ConfigError],
+        unlimited: Iterable[str] = (),
+    ) -> None:
         super().__init__(specs)
         self.broken = broken
+        self.unlimited = frozenset(unlimited)
 
     def __bool__(self) -> bool:
         """Return whether any file is there, usable or not."""
         return bool(len(self) or self.broken)
+
+
+def says_length(custom: dict[str, TaskSpec], name: str) -> bool:
+    """Tell whether the user's own spec of a task says how long an answer may be."""
+    return name in custom and not (isinstance(custom, CustomTasks) and name in custom.unlimited)
 
 
 def find_task(
@@ -346,7 +367,7 @@ def find_task(
 def _as_text(spec: TaskSpec, answers: Sequence[str]) -> TaskSpec:
     """Return a task whose answers are no closed set as one of free text, with room for them."""
     multiline = spec.multiline or any("\n" in a.strip() for a in answers)
-    room = max(spec.max_tokens, 256 if multiline else 48)
+    room = max(spec.max_tokens, LONG_ANSWER if multiline else 48)
     return replace(spec, kind="text", multiline=multiline, max_tokens=room)
 
 

@@ -209,6 +209,8 @@ def _forget(
     with open_user(ctx, user) as me:
         # Unknown ids are told before anything is asked.
         sources = {me.store.get(record_id).source for record_id in record_ids} | {source or ""}
+        if not as_json and source is not None:
+            _tell_theirs(me.store, source)
         if dry_run or not yes:
             with output.LateBar(quiet=as_json) as bar:
                 found = me.store.would_forget(
@@ -221,15 +223,24 @@ def _forget(
             ask(erasing.question(found, me.user, **_named(source, task)), yes=False)
         if task is not None:
             sources |= {name for name in me.store.sources() if me.store.count(task, source=name)}
+        holders = me.store.holders(record_ids, source=source, task=task)
+        sources |= {name for names in holders.values() for name in names}
         done = erasing.erase(me, record_ids, source=source, task=task, quiet=as_json)
     kept = _task_file(task)
     if as_json:
         output.write_json(done.json() | ({} if task is None else {"task_file": kept}))
     else:
-        erasing.tell(done, sources)
+        erasing.tell(done, sources if done.receipt.records else ())
         if kept is not None:
             output.note(f"{kept}, which describes the task, stays.")
     done.end(user)
+
+
+def _tell_theirs(store: Store, source: str) -> None:
+    """Say how much of a source stays, as others brought it first."""
+    if theirs := len(store.also_held_from(source)):
+        count, stay = views.plural(theirs, "record"), "it stays" if theirs == 1 else "they stay"
+        output.note(f"{count} of it came from other sources first: {stay}, as theirs.")
 
 
 class _Named(TypedDict):

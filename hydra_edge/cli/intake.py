@@ -114,7 +114,7 @@ class Tally:
         self, records: Iterable[Record], store: Store | None, *, dry_run: bool
     ) -> Iterator[Record]:
         """Pass records on as they go in; ``store`` is None if it is not there yet."""
-        from hydra_edge.store.adding import is_ahead
+        from hydra_edge.store.times import is_ahead
         from hydra_edge.tasks import near_task
 
         known = known_tasks(store)

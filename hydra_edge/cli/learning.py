@@ -48,7 +48,7 @@ def add(
     """Add one record to your history (0 LLM calls)."""
     from hydra_edge.importers.base import parse_name, parse_time
     from hydra_edge.records import AssumedTime, clean_text, stored_id
-    from hydra_edge.store.adding import is_ahead
+    from hydra_edge.store.times import is_ahead
     from hydra_edge.tasks import canonical_name
     from hydra_edge.types import DEFAULT_TASK, Record
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +15,8 @@ from hydra_edge.errors import ConfigError, ImportFormatError
 from hydra_edge.forms import record_json
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from hydra_edge.importers import ImportLog
     from hydra_edge.leftovers import Leftovers
     from hydra_edge.personalizer import Personalizer
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
     from hydra_edge.types import ForgetReceipt, JsonDict, Record
 
 SAMPLES = 3
+_NAMED = 3  # sources
 _UNKEPT = "\ufffd"  # stands in a source's name for what is no text
 
 Prune = Annotated[
@@ -29,8 +33,8 @@ Prune = Annotated[
         "--prune",
         help="Erase, as `forget` does, what you have of this source and task that is no longer in "
         "it. You are asked with the numbers first; nothing is erased where something could not be "
-        "read. What another of your sources holds, too, goes with the one that brought it first; "
-        "importing the other again brings it back. Give the same options as before.",
+        "read. What another file or folder you imported holds, too, stays, as that one's. Give the "
+        "same options as before.",
     ),
 ]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before --prune erases.")]
@@ -93,7 +97,7 @@ class Outlook:
     def write(self) -> None:
         """Tell people."""
         if self.receipt is None:
-            _tell_none(self.found)
+            _tell_none(self.found, self.found.heirs)
             return
         output.plain(f"No longer in {output.one_line(self.found.source)}:")
         for sample in self.samples:
@@ -104,13 +108,13 @@ class Outlook:
             output.note(f"{_most(self.found)} With --yes that needs --most.", style="yellow")
         for remark in self.remarks:
             output.note(remark)
-        _tell_rest(self.found)
+        _tell_rest(self.found, self.found.heirs)
         output.note("Nothing was erased.")
 
     def json(self) -> JsonDict:
         """Return all of it for programs."""
         samples = [record_json(sample) for sample in self.samples]
-        return _json(self.found, self.receipt) | {"samples": samples}
+        return _json(self.found, self.receipt, self.found.heirs) | {"samples": samples}
 
 
 @dataclass(frozen=True)
@@ -119,14 +123,15 @@ class Pruned:
 
     found: Leftovers
     done: erasing.Erasure | None  # None: there was nothing
+    heirs: Mapping[str, str]  # the sources that got what they hold, too, by id
 
     def write(self) -> None:
         """Tell people."""
         if self.done is None:
-            _tell_none(self.found)
+            _tell_none(self.found, self.heirs)
             return
         output.plain(self.done.line())
-        _tell_rest(self.found)
+        _tell_rest(self.found, self.heirs)
 
     @property
     def error(self) -> JsonDict:
@@ -141,8 +146,8 @@ class Pruned:
     def json(self) -> JsonDict:
         """Return all of it for programs."""
         if self.done is None:
-            return _json(self.found, None)
-        return _json(self.found, self.done.receipt) | self.done.json()
+            return _json(self.found, None, self.heirs)
+        return _json(self.found, self.done.receipt, self.heirs) | self.done.json()
 
 
 class Pruning:
@@ -167,7 +172,7 @@ class Pruning:
         found = self.source.leftovers(store, log, stored=False)
         receipt = store.would_forget(found.ids) if found.ids else None
         samples = [store.get(name) for name in found.ids[:SAMPLES]]
-        return Outlook(found, receipt, samples, _shared(store, found))
+        return Outlook(found, receipt, samples, [*_unwatched(store, found), *_earlier(found)])
 
     def check(self, log: ImportLog, *, is_whole: bool) -> None:
         """Refuse a reading that does not tell what is no longer there.
@@ -205,56 +210,84 @@ class Pruning:
             If it is most of what there was, and nobody is asked nor said that this is right.
         """
         found = self.source.leftovers(me.store, log, stored=True)
-        if not found.ids:
-            return Pruned(found, None)
-        if self._yes and found.are_most and not self._most:
+        if found.unheld:
+            me.store.drop_holder(found.source, found.unheld)
+        if self._yes and found.ids and found.are_most and not self._most:
             raise ConfigError(
                 f"--prune erased nothing: {_most(found)} Expected fewer. Look whether all is in "
                 "its place; if it is, add --most to --yes, or leave --yes out and be asked."
             )
-        if not self._yes:
-            with output.LateBar(quiet=quiet) as bar:
-                receipt = me.store.would_forget(found.ids, progress=bar)
-            remarks = [_most(found)] if found.are_most else []
-            if found.private:
-                remarks.append(f"Of these, {found.private} private: that is forgotten, too.")
-            which = f" no longer in {output.one_line(found.source)}"
-            remarks += _shared(me.store, found)
-            ask(" ".join([*remarks, erasing.question(receipt, me.user, which=which)]), yes=False)
+        named = [*found.ids, *found.heirs]
+        if found.ids and not self._yes:
+            self._ask(me, found, quiet=quiet)
             # The answer may have taken hours, in which another program may have changed some.
-            still = set(self.source.leftovers(me.store, log, stored=True).ids)
-            found = replace(found, ids=tuple(name for name in found.ids if name in still))
-            if not found.ids:
-                return Pruned(found, None)
-        return Pruned(found, erasing.erase(me, found.ids, quiet=quiet))
+            now = self.source.leftovers(me.store, log, stored=True)
+            still = {*now.ids, *now.heirs}
+            named = [name for name in named if name in still]
+        heirs = me.store.hand_over(named, without=found.no_heirs) if named else {}
+        gone = [name for name in named if name not in heirs]
+        done = erasing.erase(me, gone, quiet=quiet) if gone else None
+        return Pruned(replace(found, ids=tuple(gone)), done, heirs)
+
+    def _ask(self, me: Personalizer, found: Leftovers, *, quiet: bool) -> None:
+        with output.LateBar(quiet=quiet) as bar:
+            receipt = me.store.would_forget(found.ids, progress=bar)
+        remarks = [_most(found)] if found.are_most else []
+        if found.private:
+            remarks.append(f"Of these, {found.private} private: that is forgotten, too.")
+        remarks += [*_unwatched(me.store, found), *_earlier(found), *_staying(found.heirs)]
+        which = f" no longer in {output.one_line(found.source)}"
+        ask(" ".join([*remarks, erasing.question(receipt, me.user, which=which)]), yes=False)
 
 
 def _most(found: Leftovers) -> str:
     return (
-        f"{len(found.ids)} of the {found.total} records from {output.one_line(found.source)} are "
+        f"{found.gone} of the {found.total} records from {output.one_line(found.source)} are "
         "no longer there, more than half, as where a drive is not mounted."
     )
 
 
-def _shared(store: Store, found: Leftovers) -> list[str]:
-    """Say what goes although other sources may have it, if there are any."""
-    from hydra_edge.records import is_import
-
-    if not any(is_import(source) for source in store.sources() if source != found.source):
+def _unwatched(store: Store, found: Leftovers) -> list[str]:
+    """Say what goes of which nobody knows whether other sources have it, if anything is."""
+    if not (count := store.unwatched(found.ids)):
         return []
     return [
-        "What another of your sources holds, too, goes with the one that brought it first: import "
-        "the other once more to have it back."
+        f"{views.plural(count, 'record')} of these came by an earlier release: whether another of "
+        "your sources holds them, too, is known once that was imported again."
     ]
 
 
-def _tell_none(found: Leftovers) -> None:
-    output.plain(f"Nothing to erase: all you have of {output.one_line(found.source)} is in it.")
-    _tell_rest(found)
+def _earlier(found: Leftovers) -> list[str]:
+    """Say what goes of earlier exports."""
+    return [
+        f"Of these, {count} from {output.one_line(source)}, an earlier export of the same account."
+        for source, count in found.earlier.items()
+    ]
 
 
-def _tell_rest(found: Leftovers) -> None:
+def _staying(heirs: Mapping[str, str]) -> list[str]:
+    """Say what stays, as other sources hold it, too."""
+    if not heirs:
+        return []
+    named = [output.one_line(source) for source in dict.fromkeys(heirs.values())]
+    names = ", ".join(named[:_NAMED]) + (" ..." if named[_NAMED:] else "")
+    are, stay = ("is", "it stays") if len(heirs) == 1 else ("are", "they stay")
+    under = "that name" if len(named) == 1 else "those names"
+    count = views.plural(len(heirs), "record")
+    return [f"{count} no longer there {are} in {names}, too: {stay}, under {under}."]
+
+
+def _tell_none(found: Leftovers, heirs: Mapping[str, str]) -> None:
+    source = output.one_line(found.source)
+    where = "it or in others of your sources" if heirs else "it"
+    output.plain(f"Nothing to erase: all you have of {source} is in {where}.")
+    _tell_rest(found, heirs)
+
+
+def _tell_rest(found: Leftovers, heirs: Mapping[str, str]) -> None:
     """Say what is left alone."""
+    for line in _staying(heirs):
+        output.note(line)
     if found.other_tasks:
         count = views.plural(found.other_tasks, "record")
         output.note(f"{count} from there of other tasks: left alone, as other options read them.")
@@ -265,7 +298,7 @@ def _tell_rest(found: Leftovers) -> None:
         )
 
 
-def _json(found: Leftovers, receipt: ForgetReceipt | None) -> JsonDict:
+def _json(found: Leftovers, receipt: ForgetReceipt | None, heirs: Mapping[str, str]) -> JsonDict:
     from hydra_edge.types import ForgetReceipt
 
     counts = asdict(receipt or ForgetReceipt())
@@ -275,4 +308,6 @@ def _json(found: Leftovers, receipt: ForgetReceipt | None) -> JsonDict:
         "total": found.total,
         "other_tasks": found.other_tasks,
         "later": found.later,
+        "in_other_sources": dict(Counter(heirs.values())),
+        "earlier_exports": dict(found.earlier),
     }

@@ -7,10 +7,13 @@ from hydra_edge.store.forget import Withdrawn
 from hydra_edge.store.log import LoggedGeneration
 from hydra_edge.store.pools import StoredPool
 from hydra_edge.store.records import Revision
+from hydra_edge.store.restore import Contents, Restored
 from hydra_edge.store.store import Store
 
 __all__ = [
+    "Contents",
     "LoggedGeneration",
+    "Restored",
     "Revision",
     "Store",
     "StoredChoice",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 import unicodedata
 from collections import Counter
@@ -13,17 +12,11 @@ from itertools import islice
 from sqlite3 import Connection
 
 from hydra_edge.errors import StoreError
-from hydra_edge.records import (
-    AssumedTime,
-    beside,
-    from_apps,
-    from_stream,
-    is_import,
-    stored_id,
-)
+from hydra_edge.records import beside, from_apps, from_stream, stored_id
 from hydra_edge.store import heads, pools, privacy, vectors
 from hydra_edge.store.beside import Beside, with_others_beside
 from hydra_edge.store.database import Database
+from hydra_edge.store.holders import Sharing
 from hydra_edge.store.moved import Moves
 from hydra_edge.store.records import (
     Revision,
@@ -36,42 +29,17 @@ from hydra_edge.store.records import (
     texts_of,
 )
 from hydra_edge.store.schema import count_words
+from hydra_edge.store.times import says_when, time_of
 from hydra_edge.store.values import bind
 from hydra_edge.types import AddResult, Progress, Record
 
 # Records of one transaction: a stopped import has stored whole batches, nothing else.
 BATCH = 500
-# A clock or a time zone may be this far ahead.
-AHEAD_S = 24 * 60 * 60
-_BY_HAND = "add"
 _NOTES = "markdown:"
 
 
 def _same(a: Record, b: Record) -> bool:
     return (*texts_of(a), a.task) == (*texts_of(b), b.task)
-
-
-def is_ahead(record: Record) -> bool:
-    """Tell whether a record's time cannot be right, as this device's clock has it."""
-    moment = record.time
-    return moment is not None and not (math.isfinite(moment) and moment <= time.time() + AHEAD_S)
-
-
-def _time(record: Record) -> float | None:
-    """Return a record's time; None, which counts as when it was added, if it cannot be right.
-
-    One in the future would be the newest for good, and each that comes after it an older one.
-    """
-    return None if record.time is None or is_ahead(record) else float(record.time)
-
-
-def _says_when(record: Record) -> bool:
-    """Tell whether a record's time is what its source says, and the source can be right of it.
-
-    Programs that add records date them by the clock.
-    """
-    said = not isinstance(record.time, AssumedTime)
-    return said and (record.source == _BY_HAND or is_import(record.source))
 
 
 def _insert(connection: Connection, record: Record, now: float) -> int:
@@ -82,7 +50,7 @@ def _insert(connection: Connection, record: Record, now: float) -> int:
         (
             bind(record.id),
             bind(record.task),
-            _time(record),
+            time_of(record),
             now,
             int(record.private),
             bind(record.source),
@@ -101,7 +69,7 @@ def _update(connection: Connection, stored: Stored, record: Record, source: str)
         "source = ?, words = ?, input = ?, output = ? WHERE seq = ?",
         (
             bind(record.task),
-            _time(record),
+            time_of(record),
             int(record.private or stored.record.private),
             bind(source),
             count_words(record.input),
@@ -139,6 +107,7 @@ class _Adding:
         self._public = privacy.PublicTexts(0)  # of before this call
         self._moves = Moves(0, BATCH)
         self._moved = False  # a record of this batch became another source's
+        self._sharing = Sharing()
         self._other_column = False  # was met of a table that is here, its items under another task
 
     def put_all(self, connection: Connection, batch: Sequence[Record]) -> Counter[str]:
@@ -184,6 +153,7 @@ class _Adding:
             rewritten = bool(twins) or self._moved or "updated" in counts
             mark_changed(connection, rewritten=rewritten)
         self._as_left = revision(connection)
+        self._sharing.store(connection, now)
         if self._replaced:
             _drop_what_was_made(connection, self._replaced)
         return counts
@@ -271,7 +241,7 @@ class _Adding:
         """Tell whether a record is an edit of one that another source brought."""
         if held.task != record.task or not self._moves.edits(held.source, record.source):
             return False
-        moment = _time(record)
+        moment = time_of(record)
         if moment is not None and held.time is not None and moment < held.time:
             return False  # an older copy
         # One that stands beside it is this source's own, and the one that was edited.
@@ -342,6 +312,9 @@ class _Adding:
             connection, earlier, source, private=record.private or stored.record.private
         )
         _update(connection, stored, record, source if moves else earlier)
+        self._sharing.drop(connection, stored.seq)
+        if not moves:
+            self._sharing.note(stored.seq, earlier, source)
         if record.private and not stored.record.private:
             self._hidden.append(stored.record.id)
         if stored.record.task != record.task:  # heads of that task have learned from it
@@ -365,10 +338,12 @@ class _Adding:
                 "UPDATE records SET source = ? WHERE seq = ?", (bind(record.source), stored.seq)
             )
             self._moved = True
+        if not ours:
+            self._sharing.note(stored.seq, held.source, record.source, moves=moves)
         dates = self._dates(held, record, ours=ours or moves)
         if dates:
             connection.execute(
-                "UPDATE records SET time = ? WHERE seq = ?", (_time(record), stored.seq)
+                "UPDATE records SET time = ? WHERE seq = ?", (time_of(record), stored.seq)
             )
         if hides or dates or moves:
             self._changed(stored)
@@ -381,10 +356,10 @@ class _Adding:
         It does if it has none, or if its own source says another; but where a source has such
         texts twice, the first says it.
         """
-        moment = _time(record)
+        moment = time_of(record)
         if moment is None or moment == held.time:
             return False
-        return held.time is None or (ours and held.id not in self._met and _says_when(record))
+        return held.time is None or (ours and held.id not in self._met and says_when(record))
 
     def _updated(self, stored: Stored) -> str:
         self._met.add(stored.record.id)

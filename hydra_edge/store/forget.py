@@ -21,9 +21,10 @@ from hydra_edge.errors import (
 )
 from hydra_edge.paths import other_users
 from hydra_edge.records import clean_text, is_import
-from hydra_edge.store import choices, erasure, heads, log, pools, records, vectors
+from hydra_edge.store import choices, erasure, heads, holders, log, pools, records, vectors
 from hydra_edge.store.choices import StoredChoice
 from hydra_edge.store.database import Database, side_files
+from hydra_edge.store.restore import kept_copies
 from hydra_edge.store.schema import (
     APPLICATION_ID,
     APPLICATION_ID_OFFSET,
@@ -38,7 +39,7 @@ _REMOVE_WAIT_S = 5.0
 # Log entries deleted in one go: each passes through the WAL, which is emptied in between.
 _PORTION = 500
 # All that holds anything of a user, but for what ``meta`` says of the file itself.
-_TABLES = ("records", "vectors", "bases", "pools", "choices", "log", "heads")
+_TABLES = ("holders", "records", "vectors", "bases", "pools", "choices", "log", "heads")
 
 
 def _delete(connection: Connection, table: str, trails: Sequence[Trail]) -> int:
@@ -63,6 +64,8 @@ def _count_heads(connection: Connection, task: str | None) -> int:
 def _delete_all(connection: Connection, found: Found) -> ForgetReceipt:
     """Delete what was found, and the vectors of its texts; mark the heads that may know it."""
     connection.executemany("DELETE FROM records WHERE seq = ?", [(seq,) for seq in found.seqs])
+    if found.source is not None:
+        holders.drop(connection, found.source)
     records.mark_changed(connection, rewritten=True)
     last = log.newest_id(connection)
     receipt = ForgetReceipt(
@@ -274,16 +277,18 @@ def _is_ours(path: Path) -> bool:
 def _erase_all(db: Database) -> None:
     """Delete every row and erase its bytes: who has the file open finds an empty history."""
     with db.writing() as connection:
-        # It takes each record's words out of the index one by one, which is about to be emptied.
+        # They take what belongs to each record away one by one, all of which is about to go.
         triggers = connection.execute(
-            "SELECT sql FROM sqlite_master WHERE name = 'records_removed'"
+            "SELECT name, sql FROM sqlite_master WHERE name IN ('records_removed', "
+            "'holders_removed')"
         ).fetchall()
-        connection.execute("DROP TRIGGER IF EXISTS records_removed")
+        for name, _ in triggers:
+            connection.execute(f"DROP TRIGGER {name}")
         connection.execute("INSERT INTO records_fts (records_fts) VALUES ('delete-all')")
         for table in _TABLES:
             connection.execute(f"DELETE FROM {table}")
         log.mark_missing(connection)
-        for (trigger,) in triggers:
+        for _, trigger in triggers:
             connection.execute(trigger)
         records.mark_changed(connection, rewritten=True)
         erasure.mark_erasing(connection)
@@ -311,7 +316,7 @@ def forget_user(path: Path) -> None:
                 _erase_all(db)
         # The file last: while it is there, a stopped removal can be repeated.
         link = [path] if path.is_symlink() else []  # else what has the name by then is another's
-        for part in (*side_files(target), target, *link):
+        for part in (*kept_copies(target), *side_files(target), target, *link):
             part.unlink(missing_ok=True)
     except OSError as err:
         raise StoreError(

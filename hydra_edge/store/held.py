@@ -17,7 +17,8 @@ Content = tuple[str, str, str]  # a task, and the hashes of input and output
 class Held:
     """A record without its texts: ``input`` and ``output`` are their hashes.
 
-    ``added`` is when it came, by the clock of then.
+    ``added`` is when it came, by the clock of then; or when its holder was first found to have it,
+    of a record of another source. ``time`` is that of the record.
     """
 
     id: str
@@ -26,6 +27,7 @@ class Held:
     output: str
     private: bool
     added: float
+    time: float | None = None
 
     @property
     def content(self) -> Content:
@@ -46,6 +48,16 @@ def of_source(connection: Connection, source: str) -> list[Held]:
     return [_held(record_of(row), added) for added, *row in rows]
 
 
+def by_others(connection: Connection, source: str) -> list[Held]:
+    """Return what a source holds of others' records; see ``Store.also_held_from``."""
+    rows = connection.execute(
+        f"SELECT since, {COLUMNS} FROM holders JOIN records ON seq = record "
+        "WHERE holder = ? ORDER BY seq",
+        (bind(source),),
+    )
+    return [_held(record_of(row), since) for since, *row in rows]
+
+
 def _held(record: Record, added: object) -> Held:
     when = added if isinstance(added, float) else math.inf  # damaged: it may have come just now
-    return Held(record.id, *content_of(record), record.private, when)
+    return Held(record.id, *content_of(record), record.private, when, record.time)

@@ -22,13 +22,15 @@ from hydra_edge.store.values import bind
 from hydra_edge.types import Record
 
 # Sources whose ids nobody else's item has: a message's, a mail's, a commit's.
-_UNIQUE = frozenset({"chatgpt", "mbox", "git"})
-_DATED = "chatgpt"  # its exports of several days lie side by side
+_UNIQUE = frozenset({"chatgpt", "claude", "mbox", "git", "slack"})
+_DATED = frozenset({"chatgpt", "claude", "slack"})  # their exports of several days lie side by side
+_WHOLE = "chatgpt"  # each of them has all there is, of no chosen chats or months
 _NOTES = "markdown"
 _KINDS = _UNIQUE | {_NOTES, "jsonl", "csv", "lamp"}
 _EXPORT = "jsonl"  # what `history export` writes
 _EXPORTED = {field.name for field in fields(Record)}
 _LONGEST_LINE = 2**20
+_LAST = 2**63 - 1  # no row has a higher number
 
 
 def _kind(source: str) -> str:
@@ -40,7 +42,7 @@ def _place(source: str) -> str:
     return source.partition(":")[2]
 
 
-def _is_gone(source: str) -> bool:
+def is_gone(source: str) -> bool:
     """Tell whether nothing is where a source was; in doubt, it is still there."""
     place = _place(source)
     if from_stream(source):
@@ -111,9 +113,44 @@ def may_take(earlier: str, source: str) -> bool:
     kind, before = _kind(source), _kind(earlier)
     if not kind or before not in {kind, _EXPORT} or from_stream(source):
         return False
-    if _is_gone(earlier) or _leads_to(earlier, source):
+    if is_gone(earlier) or _leads_to(earlier, source):
         return True
     return before == _EXPORT and _is_newer(source, earlier) and _is_export(earlier)
+
+
+def has_moved(earlier: str, source: str) -> bool:
+    """Tell whether a source that holds what an earlier one held is that one in another place."""
+    if not _kind(source) or _kind(earlier) != _kind(source):
+        return False
+    return (is_gone(earlier) and not _is_away(earlier)) or _leads_to(earlier, source)
+
+
+def are_alike(source: str, other: str) -> bool:
+    """Tell whether two sources are of one kind: two mailboxes, say."""
+    return _kind(source) == _kind(other)
+
+
+def is_later_export(earlier: str, source: str) -> bool:
+    """Tell whether a source may be a later export of all there is, by what is on the disk."""
+    are_whole = _kind(earlier) == _kind(source) == _WHOLE
+    return are_whole and earlier != source and _may_replace(earlier, source)
+
+
+def is_hidden(connection: Connection, source: str, newest: int = _LAST) -> bool:
+    """Tell whether what is new to a source is private: all there was of it or around it is.
+
+    ``newest``: the last row that is looked at.
+    """
+    known = (_all_private(connection, each, newest) for each in _around(source))
+    return next((hidden for hidden in known if hidden is not None), False)
+
+
+def _all_private(connection: Connection, source: str, newest: int) -> bool | None:
+    """Tell whether all that was there of a source is private; None if nothing was."""
+    (least,) = connection.execute(
+        "SELECT MIN(private) FROM records WHERE source = ? AND seq <= ?", (bind(source), newest)
+    ).fetchone()
+    return None if least is None else bool(least)
 
 
 def _may_replace(earlier: str, source: str) -> bool:
@@ -123,12 +160,12 @@ def _may_replace(earlier: str, source: str) -> bool:
     with the same mail in it is no later one.
     """
     if may_take(earlier, source):
-        return not (_is_gone(earlier) and _is_away(earlier))
+        return not (is_gone(earlier) and _is_away(earlier))
     return _are_dated(earlier, source) and _is_newer(source, earlier)
 
 
 def _are_dated(earlier: str, source: str) -> bool:
-    return _kind(earlier) == _kind(source) == _DATED
+    return _kind(earlier) == _kind(source) and _kind(source) in _DATED
 
 
 class Moves:
@@ -194,9 +231,9 @@ class Moves:
         pair = earlier, source
         if pair not in self._takes:
             may = self._may_take(earlier, source)
-            self._takes[pair] = may and not self._all_private(connection, earlier)
+            self._takes[pair] = may and not _all_private(connection, earlier, self._newest)
             if may and source not in self._hides:
-                self._hides[source] = self._is_hidden(connection, source)
+                self._hides[source] = is_hidden(connection, source, self._newest)
         return self._takes[pair] and (private or not self._hides[source])
 
     def _count(self, connection: Connection, source: str) -> int:
@@ -205,15 +242,3 @@ class Moves:
             (bind(source), self._newest),
         ).fetchone()
         return int(count)
-
-    def _is_hidden(self, connection: Connection, source: str) -> bool:
-        known = (self._all_private(connection, each) for each in _around(source))
-        return next((hidden for hidden in known if hidden is not None), False)
-
-    def _all_private(self, connection: Connection, source: str) -> bool | None:
-        """Tell whether all that was there of a source is private; None if nothing was."""
-        (least,) = connection.execute(
-            "SELECT MIN(private) FROM records WHERE source = ? AND seq <= ?",
-            (bind(source), self._newest),
-        ).fetchone()
-        return None if least is None else bool(least)

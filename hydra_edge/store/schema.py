@@ -34,6 +34,7 @@ META_ERASING = "erasing"
 META_REVISION = "revision"
 META_UNLOGGED = "unlogged"
 META_LOGGED = "logged"
+META_HOLDERS = "holders"
 
 _EMPTY = "INSERT INTO records_fts (records_fts) VALUES ('delete-all')"
 # The structure record (row 10): without a sound one the index does not even open to be emptied.
@@ -117,6 +118,17 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         # Finds private records by their texts, without a copy of them.
         "CREATE INDEX records_private ON records (length(CAST(input AS BLOB)), "
         "substr(CAST(input AS BLOB), -8), length(CAST(output AS BLOB))) WHERE private",
+    ),
+    (
+        # Sought by its record; by its holder only where much is erased, which reads it all.
+        "CREATE TABLE holders (record INTEGER NOT NULL, holder TEXT NOT NULL, "
+        "since REAL NOT NULL, PRIMARY KEY (record, holder)) WITHOUT ROWID",
+        "CREATE TRIGGER holders_removed AFTER DELETE ON records BEGIN "
+        "DELETE FROM holders WHERE record = old.seq; END",
+        "CREATE TRIGGER holders_moved AFTER UPDATE OF source ON records BEGIN "
+        "DELETE FROM holders WHERE record = new.seq AND holder = new.source; END",
+        # Of these nobody remembers which other sources hold them.
+        "INSERT INTO meta SELECT 'holders', seq FROM records ORDER BY seq DESC LIMIT 1",
     ),
 )
 

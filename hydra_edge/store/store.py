@@ -6,7 +6,7 @@ thread. Texts go in and out unchanged: NUL, lone surrogates and any script inclu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Self
@@ -20,14 +20,17 @@ from hydra_edge.store import (
     check,
     choices,
     erasure,
+    expiry,
     forget,
     heads,
     held,
+    holders,
     log,
     pools,
     privacy,
     records,
     renaming,
+    restore,
     search,
     traces,
     vectors,
@@ -40,6 +43,7 @@ from hydra_edge.store.held import Held
 from hydra_edge.store.log import LoggedGeneration
 from hydra_edge.store.pools import StoredPool
 from hydra_edge.store.records import Revision, TaskCounts
+from hydra_edge.store.restore import Restored
 from hydra_edge.store.schema import reindex
 from hydra_edge.tasks import canonical_name
 from hydra_edge.types import (
@@ -149,6 +153,9 @@ class Store:
         very same texts that is given as private. But neither those of sources that apps may write
         under, nor others with theirs.
 
+        That another import already has the very same record, and keeps it, is remembered (see
+        ``holders``).
+
         Parameters
         ----------
         new
@@ -244,6 +251,48 @@ class Store:
         """Say what there is of a source, without the texts: oldest row first."""
         with self._db.reading() as connection:
             return held.of_source(connection, source)
+
+    def also_held_from(self, source: str) -> list[Held]:
+        """Say which records of other sources a source holds, too, as its imports have shown.
+
+        Only imports are remembered, and only as holding what another import brought.
+        """
+        with self._db.reading() as connection:
+            return held.by_others(connection, source)
+
+    def holders(
+        self, ids: Sequence[str] = (), *, source: str | None = None, task: str | None = None
+    ) -> dict[str, list[str]]:
+        """Say which other sources hold records, too, by id, the latest found first.
+
+        Of ``ids``, of a source, or of a task; records that nobody else holds are left out.
+        """
+        with self._db.reading() as connection:
+            return holders.of_records(connection, ids, source=source, task=task)
+
+    def heirs(self, ids: Sequence[str], *, without: Collection[str] = ()) -> dict[str, str]:
+        """Say to which sources ``hand_over`` would give records."""
+        with self._db.reading() as connection:
+            return holders.heirs(connection, ids, without)
+
+    def hand_over(self, ids: Sequence[str], *, without: Collection[str] = ()) -> dict[str, str]:
+        """Give records to another source that holds them, where one does; return those by id.
+
+        They become private where all there is of that source is. ``without`` are sources that get
+        none.
+        """
+        with self._db.writing() as connection:
+            return holders.hand_over(connection, ids, without)
+
+    def drop_holder(self, source: str, ids: Sequence[str]) -> None:
+        """Forget that a source holds records of others, as it does no longer."""
+        with self._db.writing() as connection:
+            holders.drop(connection, source, ids)
+
+    def unwatched(self, ids: Sequence[str]) -> int:
+        """Count the records that came before it was remembered which other sources hold them."""
+        with self._db.reading() as connection:
+            return holders.unwatched(connection, ids)
 
     def outputs(self, task: str) -> list[str]:
         """Return the outputs of a task's records in history order, which tell its kind."""
@@ -569,6 +618,20 @@ class Store:
             progress=progress,
         )  # fmt: skip
 
+    def expire_log(self, days: int) -> int:
+        """Erase log entries older than so many days, down to the bytes; return how many went.
+
+        With them goes what would be as old within a day, or within a tenth of a shorter time:
+        the file is rewritten no oftener than that. Choices and records stay. What another program
+        keeps from being erased is by the next opening.
+
+        Raises
+        ------
+        DiskFullError
+            If there is no room for any portion.
+        """
+        return expiry.expire(self._db, days)
+
     def put_choice(self, choice: StoredChoice) -> StoredChoice:
         """Keep what the user took, and return it as kept; a second for a generation replaces it."""
         with self._db.writing() as connection:
@@ -684,7 +747,13 @@ class Store:
         """Return what is wrong with the file, one sentence each; empty when healthy."""
         return check.check(self._db)
 
-    def back_up(self, target: Path, *, progress: Progress | None = None) -> int:
+    def back_up(
+        self,
+        target: Path,
+        *,
+        task_files: Mapping[str, str] | None = None,
+        progress: Progress | None = None,
+    ) -> int:
         """Copy all there is into a file of mode 0600; return how many records that are.
 
         Others may write meanwhile: it is as it was at one moment. It is written beside its place
@@ -692,6 +761,8 @@ class Store:
 
         Parameters
         ----------
+        task_files
+            What describes the person's own tasks, by task, which is kept in the backup alone.
         progress
             Told ``("pages", done, total)`` from time to time.
 
@@ -702,8 +773,45 @@ class Store:
         """
         with self._db.reading() as connection:
             n = records.count(connection, None, None, None)  # from here on it is one moment
-            backup.back_up(self._db, target, progress)
+            backup.back_up(self._db, target, task_files or {}, progress)
             return n
+
+    @staticmethod
+    def restore(path: Path, source: Path, *, progress: Progress | None = None) -> Restored:
+        """Put a backup in the place of a user's file, or where there is none; say what became.
+
+        Nobody may have the file open. Stopped at whatever moment, it is wholly the one or the
+        other. What was there is kept beside it, under its name and the date, also where it cannot
+        be read. A backup of an earlier release is brought to this one's schema; ``source`` itself
+        stays as it is. Its task files are returned, and written nowhere.
+
+        Parameters
+        ----------
+        path
+            Where the user's file is: ``Paths.user_file``.
+        source
+            What ``back_up`` wrote.
+        progress
+            Told ``("pages", done, total)`` from time to time; what it raises leaves all as it was.
+
+        Raises
+        ------
+        StoreError
+            If the backup is damaged, no backup or of a newer release, or if the file is in use,
+            another program's, or cannot be written. Nothing is changed then.
+        """
+        return restore.restore(path, source, progress)
+
+    @staticmethod
+    def would_restore(path: Path, source: Path) -> Restored:
+        """Return what ``restore`` would, but for what is kept, and change nothing.
+
+        Raises
+        ------
+        StoreError
+            If the backup cannot be used, or another program's file is in its place.
+        """
+        return restore.foresee(path, source)
 
     def size_bytes(self) -> int:
         """Return how much room the file and its side files take."""

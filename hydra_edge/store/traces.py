@@ -15,7 +15,7 @@ from hydra_edge.errors import (
     RecordNotFoundError,
 )
 from hydra_edge.prompt import SHOT_WORDS, cut, fold
-from hydra_edge.store import choices, log, pools, records
+from hydra_edge.store import choices, holders, log, pools, records
 from hydra_edge.store.values import CHUNK, bind, text_of, texts_from_json
 from hydra_edge.types import Progress, Record
 
@@ -250,7 +250,7 @@ def _rows_of(
         rows = connection.execute(
             "SELECT seq FROM records WHERE source = ?", (bind(source),)
         ).fetchall()
-        if not rows:
+        if not (rows or holders.is_holder(connection, source)):
             known = ", ".join(map(repr, records.counts_by(connection, "source"))) or "none"
             raise RecordNotFoundError(
                 f"There is no record from source {source!r:.80}. Known sources: {known}."
@@ -261,7 +261,7 @@ def _rows_of(
             known = ", ".join(map(repr, records.counts_by(connection, "task"))) or "none"
             raise RecordNotFoundError(f"There is nothing of task {task!r:.80}. Tasks: {known}.")
         seqs.update(dict.fromkeys(sorted(_of_task(connection, "records", task))))
-    if not (seqs or task is not None):
+    if not seqs and task is None and source is None:
         raise RecordNotFoundError(
             "Cannot forget: got no record id, no source and no task; expected one."
         )
@@ -311,6 +311,7 @@ class Found:
     texts: set[str]  # no record to stay has them
     tasks: set[str]  # whose heads may have learned from it, and stay
     whole_task: str | None  # goes with its heads
+    source: str | None  # goes as a whole
 
 
 def find(
@@ -333,4 +334,4 @@ def find(
     tasks = {record.task for record in gone.values()}
     for table in ("pools", "choices"):
         tasks |= _tasks_of(connection, table, trails[table])
-    return Found(tuple(gone), len(repeats), trails, texts, tasks - {task}, task)
+    return Found(tuple(gone), len(repeats), trails, texts, tasks - {task}, task, source)

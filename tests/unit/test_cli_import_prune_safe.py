@@ -19,7 +19,6 @@ from hydra_edge.personalizer import Personalizer
 from hydra_edge.types import Record
 
 _own_folder = cli_runner.own_folder
-SHARED = "What another of your sources holds, too, goes"
 
 
 def ids():
@@ -223,38 +222,6 @@ def test_record_added_by_hand_too_stays_its_sources(tmp_path):
     call("add", "a", "A", "--task", "general")
     (held,) = {record.source for record in records()}  # what hides or forgets the file reaches it
     assert held.startswith("jsonl:")
-
-
-@pytest.fixture
-def moved_mail(tmp_path):
-    """Import two boxes; a mail has gone from the first to the second, which is imported again."""
-    names = "ABC"
-    mails = [mail(subject=name, Message_ID=f"<{name}@x>") for name in names]
-    write_mails(tmp_path / "Inbox", *mails[:2])
-    write_mails(tmp_path / "Archive", mails[2])
-    for box in ("Inbox", "Archive"):
-        call("import", "mbox", box)
-    (tmp_path / "Inbox").unlink()
-    write_mails(tmp_path / "Inbox", mails[0])
-    write_mails(tmp_path / "Archive", mails[1])
-    call("import", "mbox", "Archive")
-
-
-@pytest.mark.usefixtures("moved_mail")
-def test_mail_that_another_box_has_goes_with_a_word_and_comes_back(monkeypatch):
-    assert SHARED in call("import", "mbox", "Inbox", "--prune", "--dry-run").stderr
-    monkeypatch.setattr("hydra_edge.cli.output.is_terminal", lambda _: True)
-    assert SHARED in call("import", "mbox", "Inbox", "--prune", text="y\n").stderr
-    assert outputs() == ["A", "C"]
-    call("import", "mbox", "Archive")
-    assert outputs() == ["A", "B", "C"]
-
-
-def test_only_source_is_pruned_without_a_word_of_others(vault):
-    (vault / "0.md").unlink()
-    with Personalizer.open() as me:
-        me.add([Record("by hand", "Hand", "note_title", source="add")])
-    assert SHARED not in call("import", "markdown", "notes", "--prune", "--dry-run").stderr
 
 
 def changed(vault):

@@ -128,7 +128,7 @@ def test_open_sorts_and_rewrites_in_memory_not_in_the_systems_temp_folder(path: 
 
 # One a migration, never changed: a released migration is followed, not edited. Files are out
 # there that were made by it, and a release that makes others would not know them apart.
-RELEASED = ("14d5b9dc3722", "43cb3fb3122b", "fb8bd820aa8d")
+RELEASED = ("14d5b9dc3722", "43cb3fb3122b", "fb8bd820aa8d", "418c7e94246c")
 
 
 def test_migrations_that_were_released_are_never_edited() -> None:
@@ -395,8 +395,8 @@ def test_damaged_file_is_told_with_how_to_restore_it(path: Path) -> None:
     with pytest.raises(StoreError) as caught:
         Store.open(path)
     told = str(caught.value)
-    assert "no program running" in told
-    assert told.index("move it away together with its -wal and -shm") < told.index("put the backup")
+    assert "`hydra-edge history restore BACKUP`" in told
+    assert told.index("end all programs that use it") < told.index("with its -wal and -shm")
 
 
 def test_closed_store_says_so(path: Path) -> None:

@@ -156,11 +156,12 @@ def held(store: Store) -> list[tuple[str, str]]:
     return sorted((r.output, Path(r.source).name) for r in store.records())
 
 
+@pytest.mark.parametrize("kind", ["chatgpt", "claude", "slack"])
 def test_answer_that_changed_between_two_exports_is_one_record(
-    store: Store, tmp_path: Path
+    store: Store, tmp_path: Path, kind: str
 ) -> None:
     for day, name in enumerate(("jan", "feb", "mar")):
-        store.add(answer(tmp_path / name, "chatgpt", name, day=day))
+        store.add(answer(tmp_path / name, kind, name, day=day))
     assert held(store) == [("mar", "mar")]
 
 

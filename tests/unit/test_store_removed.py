@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import filled_store
@@ -26,7 +27,11 @@ path, store = filled_store.path, filled_store.store
 
 def fill(store: Store) -> None:
     """Put the secret into every table."""
-    store.add([Record(SECRET, f"{SECRET} {i}", task="t", id=f"r{i}") for i in range(200)])
+    secrets = [
+        Record(SECRET, f"{SECRET} {i}", task="t", id=f"r{i}", source="csv:a") for i in range(200)
+    ]
+    store.add(secrets)
+    store.add([replace(secrets[0], source=f"csv:{SECRET}")])
     store.put_vectors("base", {text_hash(SECRET): np.ones(4)})
     filled_store.fill(store, SECRET)
 
