@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from hydra_edge.active import ActiveHead, idle_notes
 from hydra_edge.adapter import choose, merge
-from hydra_edge.candidates import Callbacks, Draw, sample_pool
+from hydra_edge.candidates import Callbacks, Draw, longest_answer, sample_pool
 from hydra_edge.egress import Outgoing, Withdrawn
 from hydra_edge.errors import BackendError, CancelledError, ConfigError, StoreError
 from hydra_edge.headreport import taught_by
@@ -26,7 +26,8 @@ from hydra_edge.tasks import TaskSpec
 from hydra_edge.turns import StopSignal
 from hydra_edge.types import Candidate, Completion, Generation, HeadInfo, Usage
 
-BROKEN_OFF = "the answer is not whole: the LLM's reply broke off before its end"
+NOT_WHOLE = "the answer is not whole: "  # how what is to be said of one begins
+BROKEN_OFF = f"{NOT_WHOLE}the LLM's reply broke off before its end"
 
 
 class Pieces:
@@ -93,6 +94,14 @@ class Asked:
     failed: bool = False
     stopped: bool = False
     settled: bool = False  # the answers that are missing could not have mattered
+
+
+def room_for_answer(out: Outgoing, llm: LLM, *, no_history: bool) -> int:
+    """Return how many tokens an answer may take where nobody asks for a number."""
+    question = out.question
+    return longest_answer(
+        question.engine, llm, out.prompt, question.history.records, no_history=no_history
+    )
 
 
 def votes_on(out: Outgoing, n: int) -> Votes | None:
@@ -350,6 +359,16 @@ class AnswerLog:
             newest = self._store.last_generation()
             self._unmarked = None if newest is None else newest.id
         withdrawn.check()
+        return generation
+
+    def expire(self, generation: Generation, days: int) -> Generation:
+        """Erase answers older than so many days (0: none is too old); note where that cannot be."""
+        if not days:
+            return generation
+        try:
+            self._store.expire_log(days)
+        except StoreError as err:
+            return _noting(generation, f"answers older than log_days = {days} remain: {err}")
         return generation
 
     def make_up(self) -> None:

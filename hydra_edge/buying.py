@@ -240,7 +240,7 @@ class _Buyer:
         started = time.monotonic()
         errors: list[Exception] = []
         task = purchase.history.task
-        draw = Draw(request.n, purchase.sampling.temperature, task.max_tokens)
+        draw = Draw(request.n, purchase.sampling.temperature, purchase.longest(request))
         try:
             prompt, completions = sample_pool(
                 llm, request.prompt, draw, purchase.zero_shot(request),

@@ -1,17 +1,28 @@
-"""Asking an LLM for candidates: how many, what fits its context, with and without records shown."""
+"""Asking an LLM for candidates: how many, how long, and how much of a prompt fits its context."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 from hydra_edge.config import Config, check_bounds
+from hydra_edge.engine import Engine
 from hydra_edge.errors import BackendError, ContextLengthError
 from hydra_edge.llm import LLM
 from hydra_edge.prompt import Prompt, Unfolding, unfold
-from hydra_edge.types import Completion
+from hydra_edge.tasks import says_length
+from hydra_edge.types import Completion, Record
+
+# How long answers of several lines may be follows from so many of the user's latest: such a share
+# of them would have room. One record more seldom changes it, for it goes by steps.
+_LATEST = 200
+_OFTEN = 0.9
+_TOKENS_STEP = 128
+_MOST_TOKENS = 2048
+_TOKEN_BYTES = 3  # English has four or five, German three, in an LLM with few words of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +77,50 @@ class Draw:
     temperature: float
     max_tokens: int
     seed: int = 0
+
+
+def longest_answer(
+    engine: Engine,
+    llm: LLM,
+    prompt: Prompt,
+    records: Sequence[Record],
+    *,
+    no_history: bool = False,
+) -> int:
+    """Return how many tokens an answer may take where nobody asks for a number.
+
+    One of several lines may be as long as nine in ten of the user's latest, unless their task file
+    says how long; any other as its task says. For that a local LLM's context has a third of its
+    room at most, lest too few records be shown, and none that the query needs. Of records that may
+    not leave for a remote LLM not even their length is told.
+
+    Parameters
+    ----------
+    records
+        The user's own of the task, oldest first.
+    no_history
+        Whether a remote LLM may be told of none.
+    """
+    task, public_only = prompt.task, llm.is_remote
+    least = task.max_tokens
+    if task.kind != "text" or not task.multiline or says_length(engine.custom_tasks, task.name):
+        return least
+    told = () if public_only and no_history else reversed(records)
+    latest = islice((r.output for r in told if not (public_only and r.private)), _LATEST)
+    sizes = sorted(map(_tokens, latest))
+    if not sizes:
+        return least
+    wanted = _TOKENS_STEP * math.ceil(sizes[math.ceil(_OFTEN * len(sizes)) - 1] / _TOKENS_STEP)
+    most, context = _MOST_TOKENS, getattr(llm, "n_ctx", None)
+    if context is not None:
+        most = min(most, context // 3, context - _tokens(prompt.without_shots().completion_text()))
+    return max(least, min(wanted, most))
+
+
+def _tokens(text: str) -> int:
+    """Return how many tokens a text has at most, in all likelihood."""
+    size = len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
+    return math.ceil(size / _TOKEN_BYTES)
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,8 +77,9 @@ class Engine:
             for name, labels in self.bundle.manifest.closed_sets.items()
             if name not in BUILTIN and (spec := closed_task(name, labels)) is not None
         }
-        broken = custom_tasks.broken if isinstance(custom_tasks, CustomTasks) else {}
-        self.custom_tasks = CustomTasks(closed | (custom_tasks or {}), broken)
+        given = custom_tasks if isinstance(custom_tasks, CustomTasks) else CustomTasks({}, {})
+        specs = closed | (custom_tasks or {})
+        self.custom_tasks = CustomTasks(specs, given.broken, given.unlimited)
         self._recall = Recall(self.store, self.encoder, self.custom_tasks)
 
     def with_tasks(self, custom_tasks: dict[str, TaskSpec]) -> Self:

@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from hydra_edge.active import ActiveHead
-from hydra_edge.candidates import Sampling, fit_to_context
+from hydra_edge.candidates import Sampling, fit_to_context, longest_answer
 from hydra_edge.engine import Engine
 from hydra_edge.errors import ContextLengthError
 from hydra_edge.evidence import WHOLE, Unanswered, unanswered
@@ -113,7 +113,7 @@ class Purchase:
 
     def _rendered(self, request: Request) -> list[str]:
         """Return the prompts of a request as far as the LLM has room, byte for byte."""
-        length = self.history.task.max_tokens
+        length = self.longest(request)
 
         def render(prompt: Prompt) -> str:
             return self.llm.render(prompt, max_tokens=length)
@@ -122,6 +122,10 @@ class Purchase:
         if not self.engine.zero_shot_draws(prompt, request.n):
             return [shown]
         return [shown, fit_to_context(prompt.without_shots(), render)[1]]
+
+    def longest(self, request: Request) -> int:
+        """Return how many tokens each of a request's answers may take."""
+        return longest_answer(self.engine, self.llm, request.prompt, self.history.records)
 
     def zero_shot(self, request: Request) -> int:
         """Return how many of a request's answers are drawn with no record shown."""

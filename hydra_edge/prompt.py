@@ -25,6 +25,9 @@ LONG_QUERY_WORDS = 1500
 _SHORT_QUERY = 200
 _INDENT = "  "  # before the further lines of an answer that is shown
 _WIDE = r"[^\S\n]{81,}"  # no layout has as many blanks in a row
+_CUT = " […]"  # behind a record's input that is not shown whole
+# Where a sentence ends, or a line does.
+_END = r"[.!?][\"'\u201d\u2019)\]]*(?=\s)|[\u3002\uff01\uff1f]|\S(?=[^\S\n]*\n)"
 _LONGEST_WORD = 40  # characters a word may take of a cut text; guards against wordless input
 # Letters of scripts that put no blanks between words: Thai, Lao, Tibetan, Burmese, Khmer, kana and
 # the Chinese characters. Each takes an LLM about as many tokens as a word of other scripts.
@@ -77,7 +80,32 @@ def fold(text: str, *, multiline: bool) -> str:
     if not multiline:
         limit = SHOT_WORDS * 8
         return _one_line(text, limit)[:limit]  # a word has a character
-    return _indented(text.strip()[: SHOT_WORDS * _LONGEST_WORD])
+    return _indented(_to_an_end(text.strip(), SHOT_WORDS * _LONGEST_WORD))
+
+
+def _to_an_end(text: str, limit: int) -> str:
+    """Return a text of at most so many characters that ends with a sentence or a line.
+
+    An LLM that is shown how a text breaks off writes one that does; and one that is shown a mark
+    there, writes the mark.
+    """
+    if len(text) <= limit:
+        return text
+    text = text[:limit]
+    ends = [found.end() for found in re.finditer(_END, text)]
+    at = ends[-1] if ends and 2 * ends[-1] > limit else 0
+    if not at:  # a word's end is better than none
+        at = max(text.rfind(" "), text.rfind("\n"))
+    return text[:at].rstrip() if 2 * at > limit else text
+
+
+def _shown_input(text: str, *, multiline: bool) -> str:
+    """Return what is shown of a record's input, marked where that is not all of it.
+
+    Where answers have one line it is as it was measured, without.
+    """
+    shown = cut(text, SHOT_WORDS)
+    return shown + _CUT if multiline and cut(text, SHOT_WORDS + 1) != shown else shown
 
 
 def _indented(text: str) -> str:
@@ -232,7 +260,11 @@ def build_prompt(
 ) -> Prompt:
     """Build the prompt of a query from the records chosen for it, given best first."""
     shots = tuple(
-        Shot(r.id, cut(r.input, SHOT_WORDS), fold(r.output, multiline=task.multiline))
+        Shot(
+            r.id,
+            _shown_input(r.input, multiline=task.multiline),
+            fold(r.output, multiline=task.multiline),
+        )
         for r in reversed(records)
     )
     asked = (_cut_lines if task.multiline else cut)(query, query_words(task))

@@ -16,10 +16,15 @@ def main() -> None:
 
     0 is fine, 1 failed, 2 misused, 130 stopped by Ctrl-C, 143 by SIGTERM.
     """
+    from hydra_edge.cli.interrupt import INTERRUPTED, exit_code
+
     try:
         _run()
     except KeyboardInterrupt:  # before the command line is there to take it, or after
-        sys.exit(130)
+        sys.exit(exit_code())
+    except SystemExit as end:
+        # Commands know of one way to be told to end.
+        sys.exit(exit_code() if end.code == INTERRUPTED else end.code)
 
 
 def _run() -> None:

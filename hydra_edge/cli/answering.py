@@ -50,7 +50,8 @@ def generate(
         typer.Option(metavar="T", min=0.0, max=10.0, help="Of all samples but the first."),
     ] = None,
     max_tokens: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="Longest answer; default: the task's.")
+        int | None,
+        typer.Option(metavar="N", min=1, help="Longest answer; default: the task's, or as yours."),
     ] = None,
     seed: Annotated[int, typer.Option(metavar="N", help="Same seed, same answers.")] = 0,
     system: Annotated[

@@ -109,7 +109,7 @@ def taken(choice: StoredChoice | None) -> str:
 
 def _logged_candidate(candidate: Candidate) -> JsonDict:
     shown = asdict(candidate)
-    del shown["contributions"], shown["finish"]  # no log holds them
+    del shown["contributions"]  # no log holds them
     return shown
 
 

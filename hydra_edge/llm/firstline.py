@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Sequence
 
 from hydra_edge.llm.text import AnswerText
+from hydra_edge.llm.thoughts import marks_beside
 from hydra_edge.prompt import Prompt
 from hydra_edge.tasks import TaskSpec
 
@@ -40,7 +41,8 @@ def chat_answer(
     """Return what takes in a chat model's answer to a prompt; see ``AnswerText``."""
     if prompt.task.kind == "text" and not prompt.task.multiline:
         return _Line(prompt, on_text, longest=longest)
-    return AnswerText(chat_stops(prompt.task), on_text, longest=longest)
+    marks = marks_beside(prompt.examples)
+    return AnswerText(chat_stops(prompt.task), on_text, longest=longest, marks=marks)
 
 
 class _Line(AnswerText):
@@ -49,7 +51,7 @@ class _Line(AnswerText):
     def __init__(
         self, prompt: Prompt, on_text: Callable[[str], None] | None, *, longest: int | None
     ) -> None:
-        super().__init__((), None, longest=longest)
+        super().__init__((), None, longest=longest, marks=marks_beside(prompt.examples))
         self._label = prompt.task.output_label
         self._examples = prompt.examples
         self._on_line = on_text

@@ -22,6 +22,7 @@ from hydra_edge.llm.gguf import Feed, Gguf
 from hydra_edge.llm.request import check_request, repeated
 from hydra_edge.llm.sampling import draw, generator, log_total, probabilities
 from hydra_edge.llm.text import AnswerText
+from hydra_edge.llm.thoughts import marks_beside
 from hydra_edge.llm.threads import Threads
 from hydra_edge.llm.trie import Node, build_trie, forced
 from hydra_edge.prompt import Prompt
@@ -294,7 +295,7 @@ class LlamaCpp:
         # Small models that chat may go on with our next block; only an API is not told of stops.
         if self._template is not None and not prompt.task.multiline:
             return chat_answer(prompt, on_token)
-        return AnswerText(prompt.task.stop, on_token)
+        return AnswerText(prompt.task.stop, on_token, marks=marks_beside(prompt.examples))
 
     def _write(self, prompt: Prompt, ask: _Ask, on_token: Callable[[str], None] | None) -> None:
         """Decode all drafts in one batch a step; the finished make room for the waiting."""

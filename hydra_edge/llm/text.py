@@ -10,8 +10,7 @@ from __future__ import annotations
 import codecs
 from collections.abc import Callable, Sequence
 
-# What a model that thinks aloud puts around its thoughts, which may hold any stop string.
-_THOUGHT_BEGINS, _THOUGHT_ENDS = "<think>", "</think>"
+from hydra_edge.llm.thoughts import THOUGHTS, Marks
 
 
 def well_formed(text: str) -> str:
@@ -26,7 +25,8 @@ class AnswerText:
     can still take it back: the parts put together are exactly ``text``. ``thinks`` says that all
     there is so far is a thought without an end; ``thought`` that there was one, and is also set by
     whoever gets thoughts apart from the text. Behind ``longest`` characters an answer is cut off,
-    where that is given: ``stopped`` and ``too_long``.
+    where that is given: ``stopped`` and ``too_long``. ``marks`` are those of thoughts, which may
+    hold any stop string.
     """
 
     def __init__(
@@ -35,6 +35,7 @@ class AnswerText:
         on_text: Callable[[str], None] | None = None,
         *,
         longest: int | None = None,
+        marks: Sequence[Marks] = THOUGHTS,
     ) -> None:
         self.stopped = False
         self.too_long = False
@@ -45,6 +46,8 @@ class AnswerText:
         self._longest = longest
         self._decode = codecs.getincrementaldecoder("utf-8")("replace").decode
         self._raw = ""
+        self._marks = tuple(marks)
+        self._around: Marks | None = None  # of the thought that there is
         self._opening: str | None = ""  # what may be (of) a thought; None once that is behind
         self._told = 0
 
@@ -67,20 +70,35 @@ class AnswerText:
 
     def _behind_thought(self, opening: str) -> str:
         """Return what of an answer's beginning is answer; keep what is not known to be."""
-        if not self.thinks:
+        if self._around is None:
             opening = opening.lstrip()
-            if len(opening) < len(_THOUGHT_BEGINS) and _THOUGHT_BEGINS.startswith(opening):
+            if any(
+                len(opening) < len(m.begin) and m.begin.startswith(opening) for m in self._marks
+            ):
                 self._opening = opening
                 return ""
-            self.thinks = opening.startswith(_THOUGHT_BEGINS)
-        if self.thinks:
-            _, end, answer = opening.partition(_THOUGHT_ENDS)
+            self._around = next((m for m in self._marks if opening.startswith(m.begin)), None)
+            self.thinks = self._around is not None
+        if self._around is not None and self.thinks:
+            _, end, answer = opening.partition(self._around.end)
             if not end:
-                self._opening = opening[1 - len(_THOUGHT_ENDS) :]  # the end may be cut in two
+                self._opening = opening[1 - len(self._around.end) :]  # the end may be cut in two
                 return ""
             opening, self.thinks, self.thought = answer, False, True
+        return self._bare(opening)
+
+    def _bare(self, answer: str) -> str:
+        """Return an answer without what encloses it behind a thought; keep what may be of that."""
+        first, last = ("", "") if self._around is None else self._around.around
+        begun = answer.lstrip()
+        if len(begun) < len(first) and first.startswith(begun):
+            self._opening = begun
+            return ""
+        if first and begun.startswith(first):
+            self._stop += (last,)
+            answer = begun[len(first) :]
         self._opening = None
-        return opening
+        return answer
 
     def _add(self, piece: str) -> None:
         searched = max(0, len(self._raw) - max(map(len, self._stop), default=0))

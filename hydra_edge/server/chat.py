@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Any
 
-from hydra_edge.answering import BROKEN_OFF
+from hydra_edge.answering import BROKEN_OFF, NOT_WHOLE
 from hydra_edge.records import clean_text
 from hydra_edge.server.fields import Fields, bad_field
 from hydra_edge.server.refusal import Refusal
@@ -264,15 +264,18 @@ class ChatAnswer:
             found.setdefault(text.strip(), (text, end))
         chosen = list(found.values())[: asked.choices]
         self.choices = [(text, "stop" if end == "stop" else "length") for text, end in chosen]
-        notes = list(asked.notes)
-        if any(end == "cut" for _, end in chosen) and BROKEN_OFF not in generation.notes:
+        said, notes = generation.notes, list(asked.notes)
+        if chosen[0][1] == "stop":  # where the client wants it to end, at the latest
+            said = tuple(note for note in said if not note.startswith(NOT_WHOLE))
+        if any(end == "cut" for _, end in chosen) and BROKEN_OFF not in said:
             notes.append(BROKEN_OFF)
         if len(self.choices) < asked.choices:
             usage = generation.usage
             # Of those that did not arrive nobody knows whether they differ.
             why = "" if usage.received < usage.requested else ": no more answers differ"
             notes.append(f"{len(self.choices)} of {asked.choices} choices{why}")
-        self.ours = generation_json(generation, explain=asked.explain, notes=tuple(notes))
+        made = replace(generation, notes=said)
+        self.ours = generation_json(made, explain=asked.explain, notes=tuple(notes))
 
     def _finish(self, text: str, end: str) -> tuple[str, str]:
         """Return a text up to the request's own stops, and why it ends there."""

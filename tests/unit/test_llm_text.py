@@ -66,7 +66,7 @@ def test_thought_without_an_end_takes_little_room_and_has_no_text():
     assert (answer.thinks, answer.finish()) == (False, "A subject")
 
 
-@pytest.mark.parametrize("text", ["<", "<think", "<thinking> is a word", "a <think> b</think> c"])
+@pytest.mark.parametrize("text", ["<", "<think", "<thinker> is a word", "a <think> b</think> c"])
 def test_answer_that_only_looks_like_a_thought_is_kept(text):
     answer = AnswerText(("\n",))
     answer.feed(text)

@@ -120,6 +120,45 @@ def test_cut_leaves_letters_of_scripts_without_blanks_among_words() -> None:
     assert cut("слово " * 80, 60) == " ".join(["слово"] * 60)  # its words have blanks between
 
 
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("word " * 60, "word " * 59 + "word"),
+        ("word " * 61, "word " * 59 + "word […]"),
+        ("one\n\ntwo", "one two"),
+        ("天" * 61, "天" * 60 + " […]"),
+        ("x" * 2401, "x" * 2400 + " […]"),
+    ],
+)
+def test_input_that_is_not_shown_whole_is_marked_where_answers_have_several_lines(
+    text: str, shown: str
+) -> None:
+    record = Record(text, "out", id="1")
+    for task in BUILTIN.values():
+        (shot,) = build_prompt(task, "q", [record]).shots
+        assert shot.input == (shown if task.multiline else shown.removesuffix(" […]"))
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("word " * 480, "word " * 479 + "word"),  # the whole of it
+        ("All is well. " * 200, "All is well. " * 183 + "All is well."),
+        ('She said "no." ' * 200, 'She said "no." ' * 159 + 'She said "no."'),
+        ("- a point\n" * 300, "- a point\n  " * 239 + "- a point"),
+        ("- a point \r\n" * 300, "- a point \n  " * 199 + "- a point"),
+        ("天气很好。" * 500, "天气很好。" * 480),
+        ("no end " * 400, "no end " * 342 + "no"),
+        ("No end. " + "x" * 3000, "No end. " + "x" * 2392),
+    ],
+)
+def test_long_answer_is_shown_up_to_an_end_of_its_own(text: str, shown: str) -> None:
+    assert fold(text, multiline=True) == shown
+    (shot,) = build_prompt(BUILTIN["email_reply"], "q", [Record("in", text, id="1")]).shots
+    assert shot.output == shown
+    assert len(fold(text, multiline=False)) <= 480
+
+
 def test_key_changes_with_everything_the_llm_sees() -> None:
     record = Record("body", "subject", id="1")
     keys = {

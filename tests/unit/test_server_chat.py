@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hydra_edge.answering import BROKEN_OFF, NOT_WHOLE
 from hydra_edge.server.chat import ChatAnswer, first_stop, limit_to_context, read_chat
 from hydra_edge.server.events import ChatEvents, Until
 from hydra_edge.server.fields import Fields
@@ -268,12 +269,26 @@ def test_answer_choices_that_differ_only_behind_a_stop_are_one():
     assert "2 of 3 choices: no more answers differ" in made.ours["notes"]
 
 
-@pytest.mark.parametrize(("stop", "said"), [([], True), ([" off"], False)])
-def test_answer_that_broke_off_says_so_unless_it_ends_before(stop, said):
-    made = answer(asked(stop=stop), generation("broke off"), **{"broke off": "cut"})
+@pytest.mark.parametrize("end", ["cut", "length"])
+@pytest.mark.parametrize("told", [True, False])  # by the answer's own notes
+@pytest.mark.parametrize("stop", [[], [" off"]])
+def test_answer_that_is_not_whole_says_so_unless_the_client_has_it_end_before(stop, told, end):
+    note = f"{NOT_WHOLE}it ends at its 48 tokens" if end == "length" else BROKEN_OFF
+    one = generation("broke off")
+    one = replace(one, notes=(note, "a note")) if told else one
+    made = answer(asked(stop=stop), one, **{"broke off": end})
 
-    assert any("not whole" in note for note in made.ours["notes"]) is said
+    said = not stop and (told or end == "cut")
+    assert sorted(made.ours["notes"]) == ["a note", note][: 1 + said]
     assert made.choices == [("broke", "stop") if stop else ("broke off", "length")]
+
+
+def test_answer_that_the_client_has_end_leaves_others_that_broke_off_told_of():
+    made = replace(generation("one END", "two"), notes=(BROKEN_OFF,))
+    ends = {"one END": "cut", "two": "cut"}
+
+    assert answer(asked(stop="END"), made, **ends).ours["notes"] == []
+    assert answer(asked(stop="END", n=2), made, **ends).ours["notes"] == [BROKEN_OFF]
 
 
 def test_answer_abstained_puts_the_answer_that_stands_first():

@@ -105,11 +105,12 @@ export function startPlayground({ task, summary, saying, refresh, fit }) {
     rows.length ? el("ol", { class: "plain" }, ...rows) : el("p", { class: "quiet" }, "None."));
 
   function candidateRow(candidate, learn) {
+    const ends = { length: " · ends at its limit", cut: " · broken off" }[candidate.finish] ?? "";
     const drawn = candidate.count ? `drawn ${candidate.count}×${candidate.greedy ? ", the LLM's first" : ""}` : "never drawn";
     return el("li", { class: "candidate" },
       el("div", { class: "buttons" },
         el("span", { class: "score" }, signed(candidate.score)),
-        el("span", { class: "quiet small grow" }, drawn + (candidate.chosen ? " · chosen" : "")),
+        el("span", { class: "quiet small grow" }, drawn + ends + (candidate.chosen ? " · chosen" : "")),
         learn ? el("button", { type: "button", "aria-label": `Take candidate ${candidate.pick}`, onclick: () => learn({ pick: candidate.pick }) }, "Take this") : null),
       quote(candidate.text), why("Why this score", candidate.reasons));
   }
