@@ -36,6 +36,7 @@ class Config:
     threads: int = 0  # 0: chosen for the machine
     offline: bool = False
     log: bool = True
+    log_days: int = 0  # how long the log is kept at most; 0: until it is cleared
 
     def __post_init__(self) -> None:
         for name in _BOUNDS:
@@ -50,6 +51,7 @@ _BOUNDS: dict[str, tuple[float, float]] = {
     "temperature": (0.0, 10.0),
     "timeout_s": (0.001, 86400.0),
     "threads": (0, 256),
+    "log_days": (0, 36500),
 }
 _EXPECTED: dict[type, str] = {
     bool: "true or false",

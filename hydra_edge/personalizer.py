@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Self
 
-from hydra_edge.answering import AnswerLog, Pieces, ask, decide, votes_on
+from hydra_edge.answering import AnswerLog, Pieces, ask, decide, room_for_answer, votes_on
 from hydra_edge.arguments import (
     check_count,
     check_flag,
@@ -591,7 +591,7 @@ class Personalizer:
             out = outgoing(
                 question, sampling.shown, system, remote=llm.is_remote, no_history=private
             )
-            length = int(max_tokens or out.prompt.task.max_tokens)
+            length = int(max_tokens or room_for_answer(out, llm, no_history=private))
 
             def render(prompt: Prompt) -> str:
                 return llm.render(prompt, max_tokens=length, seed=int(seed), stream=stream)
@@ -678,7 +678,7 @@ class Personalizer:
                 hide_private=hide_private,
             )  # fmt: skip
             votes = votes_on(out, sampling.n) if self.config.early_stop else None
-        length = int(max_tokens or out.question.history.task.max_tokens)
+        length = int(max_tokens or room_for_answer(out, llm, no_history=private))
         draw = Draw(sampling.n, sampling.temperature, length, int(seed))
         pieces = None if on_token is None else Pieces(on_token)
         callbacks = Callbacks(
@@ -695,7 +695,7 @@ class Personalizer:
                 generation = self._answers.leave_out(generation, asked.withdrawn)
         if pieces is not None:
             pieces.finish(generation.text)
-        return generation
+        return self._answers.expire(generation, self.config.log_days)
 
     def choose(
         self,

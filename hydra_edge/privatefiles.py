@@ -24,6 +24,7 @@ _LOCK_WAIT_S = 10.0
 # A temporary file nobody wrote to for so long belongs to a program that was killed.
 _LEFT_OVER_S = 3600.0
 _TEMPORARY = ".hydra-edge.tmp"  # how all those end that have one name only once
+_OF_SQLITE = ("-wal", "-shm", "-journal")
 _PRIVATE = 0o600
 
 
@@ -113,7 +114,8 @@ def remove_left_over(target: Path, *, like: str = "") -> None:
     target may never be written again, as a backup that has its date for a name, go with them. What
     cannot be removed stays: the file can be written nevertheless.
     """
-    patterns = (f".{like or glob.escape(target.name)}.*.tmp", f".*{_TEMPORARY}")
+    ours = (f".*{_TEMPORARY}{end}" for end in ("", *_OF_SQLITE))
+    patterns = (f".{like or glob.escape(target.name)}.*.tmp", *ours)
     with suppress(OSError):
         if any(True for pattern in patterns for _ in target.parent.glob(pattern)):
             latest = _now_in(target.parent) - _LEFT_OVER_S
@@ -142,16 +144,20 @@ def _remove_temporary(folder: Path, pattern: str, latest: float) -> None:
 
 
 @contextmanager
-def _beside(target: Path) -> Iterator[Path]:
-    """Give a name for a temporary file beside a target; what has it at the end is removed."""
+def temporary_beside(target: Path) -> Iterator[Path]:
+    """Give a name for a temporary file beside a target; what has it at the end is removed.
+
+    And what SQLite kept beside it.
+    """
     remove_left_over(target)
     # Of this call alone: threads, and processes in containers, may share a number and a folder.
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(6)}{_TEMPORARY}")
     try:
         yield temporary
     finally:
-        with suppress(OSError):  # else what went wrong before would not be told
-            temporary.unlink(missing_ok=True)
+        for name in (temporary.name, *(temporary.name + end for end in _OF_SQLITE)):
+            with suppress(OSError):  # else what went wrong before would not be told
+                temporary.with_name(name).unlink(missing_ok=True)
 
 
 @contextmanager
@@ -171,7 +177,7 @@ def replacing(
     like
         A file whose mode it gets instead; nobody else can read it before that.
     """
-    with _beside(target) as temporary:
+    with temporary_beside(target) as temporary:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _PRIVATE)
         with os.fdopen(descriptor, "wb") as stream:
             yield stream
@@ -191,7 +197,7 @@ def replacing_path(target: Path, *, once: bool = False) -> Iterator[Path]:
     The file has the mode the body gives it. ``once`` leaves a target that is there by the end:
     others may have it open, and on Windows no open file can be replaced.
     """
-    with _beside(target) as temporary:
+    with temporary_beside(target) as temporary:
         yield temporary
         if once and target.is_file():
             return

@@ -197,7 +197,8 @@ def _ahead(count: int, user: str) -> str:
 
 def _look_at_user(path: Path, paths: Paths, bundle: Bundle | None) -> Finding:
     from hydra_edge.store import Store
-    from hydra_edge.store.adding import AHEAD_S
+    from hydra_edge.store.restore import kept_copies
+    from hydra_edge.store.times import AHEAD_S
 
     user = path.stem
     name = f"user {user}"
@@ -208,6 +209,8 @@ def _look_at_user(path: Path, paths: Paths, bundle: Bundle | None) -> Finding:
         if faults:
             return Finding(name, "broken", " ".join(faults))
         detail = f"{views.plural(store.count(), 'record')}, {views.size(store.size_bytes())}"
+        if copies := kept_copies(path):
+            detail += f"; kept from before a restore: {', '.join(map(str, copies))}"
         ahead = store.count() - store.count(until=time.time() + AHEAD_S)
         if ahead > 0:
             detail += f"; {_ahead(ahead, user)}"

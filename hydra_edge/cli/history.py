@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hydra_edge.cli import forgetting, options, output, views
-from hydra_edge.cli.files import check_new, write_text
+from hydra_edge.cli import backups, forgetting, options, output, views
+from hydra_edge.cli.files import write_text
 from hydra_edge.cli.group import new_group, put
 from hydra_edge.cli.session import open_user
 from hydra_edge.errors import HydraError, RecordNotFoundError, UnknownTaskError
 from hydra_edge.forms import record_json
-from hydra_edge.paths import expanded
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -201,37 +200,6 @@ def export_records(
     output.note(f"{views.plural(len(records), 'record')} exported")
 
 
-def back_up(
-    ctx: typer.Context,
-    file: Annotated[str, typer.Argument(metavar="FILE", help="Where to (mode 0600).")],
-    user: options.User = None,
-    force: options.Force = False,
-    as_json: options.AsJson = False,
-) -> None:
-    """Copy the whole history to a file, to be restored from.
-
-    Records, answers, choices, vectors and heads are in it; other programs may go on meanwhile.
-    To restore it, end them all, move users/NAME.db with its -wal and -shm out of the folder that
-    `doctor` names, and copy FILE to users/NAME.db there. `forget` reaches neither FILE nor, where
-    this is killed, the .NAME.*.hydra-edge.tmp beside it.
-    """
-    if file == "-":
-        raise typer.BadParameter("is stdout; expected a file.", param_hint="FILE")
-    path = expanded(file)
-    with open_user(ctx, user) as me:
-        check_new(path, force=force)
-        with output.LateBar(quiet=as_json) as bar:
-            records = me.store.back_up(path, progress=bar)
-    size = path.stat().st_size
-    if as_json:
-        output.write_json({"user": me.user, "file": str(path), "records": records, "bytes": size})
-        return
-    output.plain(
-        f"{me.user}: {views.plural(records, 'record')} and all made of them, "
-        f"{views.size(size)}, written to {path}"
-    )
-
-
 def list_sources(
     ctx: typer.Context, user: options.User = None, as_json: options.AsJson = False
 ) -> None:
@@ -305,9 +273,14 @@ def register(app: typer.Typer) -> None:
         "hydra-edge history export --task paper_title | gzip > titles.jsonl.gz",
     )  # fmt: skip
     put(
-        group, "backup", back_up,
+        group, "backup", backups.back_up,
         "hydra-edge history backup me-backup.db",
         "hydra-edge history backup me-backup.db --force",
+    )  # fmt: skip
+    put(
+        group, "restore", backups.restore,
+        "hydra-edge history restore me-backup.db --dry-run",
+        "hydra-edge history restore me-backup.db --user ada",
     )  # fmt: skip
     put(
         group, "private", mark_private,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from hydra_edge.store.choices import StoredChoice, answer_id
 from hydra_edge.store.forget import Withdrawn
+from hydra_edge.store.incoming import Contents, Restored
 from hydra_edge.store.log import LoggedGeneration
 from hydra_edge.store.pools import StoredPool
 from hydra_edge.store.records import Revision
-from hydra_edge.store.restore import Contents, Restored
 from hydra_edge.store.store import Store
 
 __all__ = [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from sqlite3 import Connection
 
@@ -87,10 +87,19 @@ def _modes(db: Database) -> list[str]:
 
 def check(db: Database) -> list[str]:
     """Return what is wrong with the file; see ``Store.check``."""
-    looks: tuple[Callable[[Connection], list[str]], ...] = (
-        _integrity, _index, _schema, _heads, _vectors, partial(_erasure, db),
-    )  # fmt: skip
-    problems = _modes(db)
+    looks = (_integrity, _index, _schema, _heads, _vectors, partial(_erasure, db))
+    return _found(db, looks, _modes(db))
+
+
+def damage(db: Database) -> list[str]:
+    """Return what is wrong with what a file holds, but for what is made anew when it is needed."""
+    return _found(db, (_integrity, _index, _schema, _heads), [])
+
+
+def _found(
+    db: Database, looks: Sequence[Callable[[Connection], list[str]]], problems: list[str]
+) -> list[str]:
+    """Take all these looks at a file; return the problems that there are by then."""
     for look in looks:
         # The index checks itself by a statement that SQLite counts as writing.
         transaction = db.writing if look is _index else db.reading

@@ -52,7 +52,7 @@ def _identity(path: Path) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def _uri(path: PurePath) -> str:
+def file_uri(path: PurePath) -> str:
     """Return a path as SQLite wants it: the host of a network share, on Windows, as part of it."""
     uri = path.as_uri()
     return uri if uri.startswith("file:///") else uri.replace("file://", "file:////", 1)
@@ -155,7 +155,7 @@ class Database:
         """
         if path is not None:
             path = _find(path, create=create)
-        name = ":memory:" if path is None else _uri(path) + "?mode=rw"
+        name = ":memory:" if path is None else file_uri(path) + "?mode=rw"
         try:
             connection = sqlite3.connect(
                 name,

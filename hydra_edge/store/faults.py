@@ -15,9 +15,9 @@ from hydra_edge.store.values import DamagedValueError
 _FULL_BELOW = 64 * 1024
 
 RESTORE = (
-    "Nothing was overwritten. Restore the file from a backup: with no program running that uses "
-    "it, move it away together with its -wal and -shm, then put the backup in its place. Without a "
-    "backup, remove all three to begin again."
+    "Nothing was overwritten. Restore the file from a backup, which keeps what is there beside: "
+    "`hydra-edge history restore BACKUP`, with --user NAME for another than you. Without a backup, "
+    "end all programs that use it and remove it together with its -wal and -shm to begin again."
 )
 _REASONS = {
     sqlite3.SQLITE_FULL: "no space is left on its disk. Free some space and try again",

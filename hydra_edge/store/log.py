@@ -22,12 +22,14 @@ from hydra_edge.store.values import (
 )
 from hydra_edge.types import Candidate, Generation, Usage
 
+WHOLE = "stop"  # how most answers end, which is not stored
+_FIRST = 20  # entries looked at for the oldest
 _COLUMNS = "id, task, query, text, model, candidates, record_ids, usage, time"
 
 
 @dataclass(frozen=True, slots=True)
 class LoggedGeneration:
-    """A past answer as the log keeps it; candidates without contributions, and as if whole."""
+    """A past answer as the log keeps it; candidates without contributions."""
 
     id: str
     task: str
@@ -46,7 +48,7 @@ def pack_candidates(candidates: Sequence[Candidate]) -> str | bytes:
         [
             [
                 *(c.text, int(c.count), bool(c.greedy), as_float(c.logprob), float(c.score)),
-                bool(c.zero_shot),
+                *(bool(c.zero_shot), *([] if c.finish == WHOLE else [str(c.finish)])),
             ]
             for c in candidates
         ]
@@ -63,7 +65,8 @@ def candidates_of(value: Any) -> tuple[Candidate, ...]:
                 bool(greedy),
                 as_float(logprob),
                 float(score),
-                zero_shot=any(rest),  # logs of older releases do not tell
+                zero_shot=any(rest[:1]),  # logs of older releases do not tell
+                finish=text_of(rest[1]) if rest[1:] else WHOLE,
             )
             for text, count, greedy, logprob, score, *rest in from_json(value, list)
         )
@@ -187,6 +190,18 @@ def newest_id(connection: Connection) -> str | bytes | None:
     """Return the id of the newest log entry as it is stored, None if the log is empty."""
     row = connection.execute("SELECT id FROM log ORDER BY seq DESC LIMIT 1").fetchone()
     return None if row is None else row[0]
+
+
+def oldest_time(connection: Connection) -> float | None:
+    """Return when the oldest of the first entries was put, None if the log is empty.
+
+    Of several: the clock may have been wrong when one was. Few, as the time stands behind the
+    texts of an entry, and in no index.
+    """
+    row = connection.execute(
+        "SELECT MIN(time) FROM (SELECT time FROM log ORDER BY seq LIMIT ?)", (_FIRST,)
+    ).fetchone()
+    return None if row[0] is None else float(row[0])
 
 
 def last_is_missing(connection: Connection) -> bool:

@@ -40,10 +40,10 @@ from hydra_edge.store.choices import Helped, StoredChoice
 from hydra_edge.store.database import Database
 from hydra_edge.store.forget import Withdrawn
 from hydra_edge.store.held import Held
+from hydra_edge.store.incoming import Restored
 from hydra_edge.store.log import LoggedGeneration
 from hydra_edge.store.pools import StoredPool
 from hydra_edge.store.records import Revision, TaskCounts
-from hydra_edge.store.restore import Restored
 from hydra_edge.store.schema import reindex
 from hydra_edge.tasks import canonical_name
 from hydra_edge.types import (

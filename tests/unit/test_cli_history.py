@@ -170,6 +170,7 @@ def test_history_backup_restored_is_the_whole_history(tmp_path, home, history):
     kept = tmp_path / "kept.db"
     assert json.loads(told.stdout) == {
         "user": "me", "file": "kept.db", "records": 5, "bytes": kept.stat().st_size,
+        "task_files": [],
     }  # fmt: skip
     assert stat.S_IMODE(kept.stat().st_mode) == 0o600
 

@@ -300,7 +300,7 @@ def stop_here(*_):
     while True:
         sys.stdin.read(1)
 
-backup._copy_to = stop_here
+backup.copy_pages = stop_here
 sys.argv[1:] = ["history", "backup", sys.argv[1]]
 cli.main()
 """

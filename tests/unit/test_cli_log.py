@@ -1,5 +1,7 @@
 """Answers given looked at again: `history log`, and `choose` without a number."""
 
+from dataclasses import replace
+
 import cli_runner
 import pytest
 from cli_runner import answer_twice, call, loaded, logged
@@ -81,6 +83,20 @@ def test_choose_with_nothing_lists_the_candidates_and_teaches_nothing():
     assert refused.exit_code == 1
     assert "No candidate 9; expected 1 to 3. `hydra-edge choose` lists them." in refused.stderr
     assert "`hydra-edge choose --id a` lists them." in call("choose", "9", "--id", "a").stderr
+
+
+@pytest.mark.usefixtures("history")
+def test_choose_with_nothing_says_which_candidates_are_not_whole():
+    made = generation_of("c", "asked", "x", sampled=("y", "z"))
+    ends = zip(made.candidates, ("stop", "length", "cut"), strict=True)
+    made = replace(made, candidates=tuple(replace(c, finish=end) for c, end in ends))
+    with Personalizer.open() as me:
+        me.store.log_generation(made, "m")
+    shown = [" ".join(line.split()) for line in call("choose").stdout.splitlines()[2:]]
+    assert [line.partition("1x")[2] for line in shown] == [" x", " at its limit y", " broken off z"]
+    told = (loaded("choose", "--json"), *loaded("history", "log", "--json")["answers"])
+    for answer in told:
+        assert [c["finish"] for c in answer["candidates"]] == ["stop", "length", "cut"]
 
 
 @pytest.mark.usefixtures("history")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 import store_items
@@ -12,7 +12,9 @@ from filled_store import put_choice
 from store_items import CANDIDATES, KEPT, make_generation, make_head
 
 from hydra_edge.store import Store
+from hydra_edge.store.log import candidates_of, pack_candidates
 from hydra_edge.types import (
+    Candidate,
     Record,
     Usage,
 )
@@ -31,6 +33,29 @@ def test_log_generation_comes_back_without_texts_of_records(store: Store) -> Non
     }  # fmt: skip
     assert "shown" not in "\n".join(map(str, store._db.connection.iterdump()))
     assert store.generation("g2") is None
+
+
+def test_log_generation_keeps_how_a_candidate_ended(store: Store) -> None:
+    ends = tuple(
+        Candidate(text, zero_shot=drawn_without, finish=finish)
+        for text, finish, drawn_without in (
+            ("whole", "stop", True), ("at its", "length", False), ("broken", "cut", True)
+        )
+    )  # fmt: skip
+    store.log_generation(replace(make_generation(), candidates=ends), "m")
+    logged = store.generation("g1")
+    assert logged is not None
+    assert logged.candidates == ends
+    assert candidates_of(pack_candidates(ends)) == ends
+
+
+@pytest.mark.parametrize("row", ['["a",1,false,null,0.5]', '["a",1,false,null,0.5,true]'])
+def test_candidates_of_an_earlier_release_are_taken_for_whole(row: str) -> None:
+    (candidate,) = candidates_of(f"[{row}]")
+    assert (candidate.text, candidate.finish) == ("a", "stop")
+    assert candidate.zero_shot is ("true" in row)
+    if candidate.zero_shot:  # nothing is added to what an earlier release reads
+        assert pack_candidates([candidate]) == f"[{row}]"
 
 
 def test_usage_of_a_later_release_is_read_as_far_as_it_is_known(store: Store) -> None:

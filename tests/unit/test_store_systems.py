@@ -113,8 +113,8 @@ def test_modes_are_no_fault_where_a_system_has_none(
 
 def test_file_of_a_network_share_is_named_without_a_host(path: Path) -> None:
     share = PureWindowsPath(r"\\server\share\a b\me.db")
-    assert database._uri(share) == "file:////server/share/a%20b/me.db"
-    assert database._uri(PureWindowsPath(r"C:\me.db")) == "file:///C:/me.db"
+    assert database.file_uri(share) == "file:////server/share/a%20b/me.db"
+    assert database.file_uri(PureWindowsPath(r"C:\me.db")) == "file:///C:/me.db"
     Store.open(path).close()
     with closing(sqlite3.connect(f"file:///{path}?mode=ro", uri=True)) as connection:
         tables = connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
