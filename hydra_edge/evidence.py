@@ -362,8 +362,12 @@ def adapter_evidence(
         ],
     )
     # Of pools and choices alike, what came first; a record's pool before a choice made then.
-    when = np.concatenate([data.moments, [item.moment for item in choices]])
-    order = np.argsort(when, kind="stable")
+    # Choices come as they were made: whose clock was wrong for a while has some whose records seem
+    # later than those of all that followed.
+    made_at = np.array([item.moment for item in choices], dtype=np.int64)
+    order = np.argsort(
+        np.concatenate([data.moments, np.maximum.accumulate(made_at)]), kind="stable"
+    )
     groups = groups.take(order)
     outdated = groups.n_groups - choose_span(prior, groups)
     gone, kept = order[:outdated], order[outdated:]

@@ -6,8 +6,9 @@ import json
 import time
 from collections.abc import Callable
 
+import numpy as np
 import pytest
-from learned_titles import TASK, records, titles
+from learned_titles import TASK, learned_from, records, titles
 from title_writer import TOPICS, Make, people
 
 from hydra_edge import choosing, learning
@@ -100,3 +101,20 @@ def test_what_an_imported_head_says_of_choices_is_of_another_device(
     version = q.import_head(json.dumps(raw)).version
     q.generate("a text about speech today", task=TASK)
     assert q.choose(pick=1, keep=False).head_version == version + 1
+
+
+def test_what_was_chosen_last_is_learned_as_the_latest_though_the_clock_was_ahead_before(
+    person: Make, clock: Callable[[float], None]
+) -> None:
+    """Answers that were kept then are dated after all that came since."""
+    p = person(records(4))
+
+    def take(ahead: float, n: int) -> None:
+        for i in range(4):
+            clock(ahead + i)
+            p.generate(f"a text about {TOPICS[i]} today, one of {n}", task=TASK, n=n)
+            p.choose(pick=1)
+
+    take(400 * 86400.0, 4)
+    take(0.0, 2)
+    assert np.diff(learned_from(p).groups.offsets).tolist() == [4] * 4 + [2] * 4
