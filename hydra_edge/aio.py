@@ -19,7 +19,7 @@ from hydra_edge.errors import CancelledError, ClosedError, ConfigError
 from hydra_edge.llm import LLM
 from hydra_edge.paths import Paths
 from hydra_edge.personalizer import Personalizer, closed_while_adding
-from hydra_edge.turns import StopSignal
+from hydra_edge.turns import StopSignal, awaitable
 from hydra_edge.types import AddResult, Generation, Progress, Record
 
 P = ParamSpec("P")
@@ -61,7 +61,7 @@ def _coroutine(
         do = getattr(self.personalizer, method.__name__)
         if method.__name__ == "add":  # which asks nobody whether to stop
             do = partial(self._add, cancelled)
-        work = partial(copy_context().run, do, *args, **options)
+        work = partial(copy_context().run, awaitable(do), *args, **options)
         done: asyncio.Future[T] = loop.run_in_executor(getattr(self, executor), work)
         if method.__name__ in _DONE_ANYHOW:
             done.add_done_callback(heard)
@@ -73,6 +73,12 @@ def _coroutine(
             raise
 
     return call
+
+
+def _closed() -> ClosedError:
+    return ClosedError(
+        "The personalizer is closed: got a call after close(); expected it before. Open it again."
+    )
 
 
 def heard(done: asyncio.Future[Any]) -> None:
@@ -180,10 +186,7 @@ class AsyncPersonalizer:
     def personalizer(self) -> Personalizer:
         """The personalizer itself: other threads may use it at the same time."""
         if self._closed:
-            raise ClosedError(
-                "The personalizer is closed: got a call after close(); expected it before. Open "
-                "it again."
-            )
+            raise _closed()
         if self._person is None:
             raise ConfigError(
                 "The personalizer is not open yet: got a call before `async with`; expected it "
@@ -273,12 +276,14 @@ class AsyncPersonalizer:
         self._adding.shutdown()
 
     async def __aenter__(self) -> Self:
+        if self._closed:
+            raise _closed()
         if self._person is None:
             loop, cancelled = asyncio.get_running_loop(), threading.Event()
             told: dict[str, Any] = {}
             if self._progress is not None:
                 told["progress"] = _teller(loop, copy_context(), self._progress, cancelled)
-            enter = partial(copy_context().run, self._enter, **told)
+            enter = partial(copy_context().run, awaitable(self._enter), **told)
             try:
                 await loop.run_in_executor(self._others, enter)
             except BaseException:

@@ -97,4 +97,10 @@ def find_paths() -> Paths:
     from platformdirs import PlatformDirs
 
     dirs = PlatformDirs("hydra-edge", appauthor=False)
-    return Paths(dirs.user_data_path, dirs.user_config_path, dirs.user_cache_path)
+    try:
+        return Paths(dirs.user_data_path, dirs.user_config_path, dirs.user_cache_path)
+    except RuntimeError as err:
+        raise ConfigError(
+            f"This user has no home folder ({err}); expected one, or a folder for everything. Set "
+            f"{ENV_PREFIX}HOME to a folder that only you can read."
+        ) from err

@@ -5,10 +5,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
+from functools import partial, wraps
+from typing import ParamSpec, TypeVar
 
 from hydra_edge.errors import CancelledError
 from hydra_edge.types import Progress
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class StopSignal:
@@ -22,6 +26,22 @@ class StopSignal:
         """Whether to stop."""
         self._said = self._said or any(source() for source in self._sources)
         return self._said
+
+
+def awaitable(work: Callable[P, T]) -> Callable[P, T]:
+    """Let work be awaited whatever it raises: a future of Python 3.11 takes no StopIteration.
+
+    An application's LLM or iterator may raise one; the await would never end.
+    """
+
+    @wraps(work)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return work(*args, **kwargs)
+        except StopIteration as err:
+            raise RuntimeError("What was called raised StopIteration") from err
+
+    return call
 
 
 def stoppable(

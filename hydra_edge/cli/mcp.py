@@ -86,7 +86,10 @@ def serve(
         mend_stdin()
         die_on_sigterm()  # the SDK's thread that reads stdin ends with stdin only
         with dying_of_sigint():
-            build_server(desk).run("stdio")
+            try:
+                build_server(desk).run("stdio")
+            except* BrokenPipeError:
+                pass  # the application went away with a call open: nobody is left to be told
 
 
 def install(

@@ -119,8 +119,11 @@ class OneAtATime:
                 prompt, n=n, temperature=temperature, max_tokens=max_tokens, choices=choices,
                 seed=seed, on_token=on_token, **known,
             )  # fmt: skip
-            # Whoever asked says what is wrong with a result that is no list.
-            if choices and isinstance(completions, Iterable):
+            # One that is written as a generator works within its turn, too. Whoever asked says what
+            # is wrong with a result that is no list.
+            if isinstance(completions, Iterable) and (
+                choices or not isinstance(completions, Sequence)
+            ):
                 completions = [_as_member(completion, choices) for completion in completions]
             if on_candidate is not None and "on_candidate" not in known:
                 for completion in completions if isinstance(completions, Sequence) else ():

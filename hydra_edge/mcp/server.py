@@ -25,6 +25,7 @@ from hydra_edge import __version__
 from hydra_edge.errors import HydraError
 from hydra_edge.mcp import shapes
 from hydra_edge.mcp.desk import Desk
+from hydra_edge.turns import awaitable
 from hydra_edge.types import Completion
 
 T = TypeVar("T")
@@ -79,7 +80,7 @@ class Worker:
             return stop.is_set() or self._closing.is_set()
 
         try:
-            future = self._executor.submit(work, should_stop)
+            future = self._executor.submit(awaitable(work), should_stop)
             return await asyncio.wrap_future(future)
         except asyncio.CancelledError:
             stop.set()

@@ -10,6 +10,7 @@ from http import HTTPStatus
 from typing import TypeVar
 
 from hydra_edge.server.refusal import Refusal
+from hydra_edge.turns import awaitable
 
 T = TypeVar("T")
 
@@ -56,4 +57,4 @@ class Lane:
 
         Once begun it goes on to its end, also where the task that awaits it is cancelled.
         """
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+        return await asyncio.get_running_loop().run_in_executor(self._thread, awaitable(work))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -121,6 +122,25 @@ def test_server_stdout_is_the_protocols_alone_and_its_end_is_quiet(home: Path) -
     assert rest == ""
     assert complaints == ""
     assert process.returncode == 0
+
+
+def test_server_ends_quietly_where_its_application_is_gone_with_a_call_open(home: Path) -> None:
+    call = {"jsonrpc": "2.0", "id": 2, "method": "tools/call",
+            "params": {"name": "search_history", "arguments": {"query": "SemEval"}}}  # fmt: skip
+    with started(home) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdin.write(json.dumps(HELLO) + "\n")
+        process.stdin.flush()
+        process.stdout.readline()
+        process.stdout.close()
+        for message in ({"jsonrpc": "2.0", "method": "notifications/initialized"}, call):
+            process.stdin.write(json.dumps(message) + "\n")
+        with contextlib.suppress(BrokenPipeError):  # it may have ended already
+            process.stdin.close()
+        assert process.stderr.read() == ""
+        assert process.wait(60) == 0
 
 
 @pytest.mark.skipif(os.name != "posix", reason="no signal can be sent to one process elsewhere")

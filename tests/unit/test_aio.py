@@ -10,11 +10,12 @@ from contextvars import ContextVar
 
 import pytest
 from loop_runner import TASK, acquired, gated, opening, run
-from serving import EchoLLM, GatedLLM, history
+from serving import LONG_S, EchoLLM, GatedLLM, history
 
 from hydra_edge import AsyncPersonalizer, Personalizer
 from hydra_edge.config import Config
 from hydra_edge.errors import ClosedError, ConfigError, UnknownUserError
+from hydra_edge.prompt import Prompt
 from hydra_edge.types import Completion, Generation, Record
 
 
@@ -342,3 +343,32 @@ def test_personalizer_of_ones_own_is_used_and_closed(hash_encoder):
     run(work())
     with pytest.raises(ClosedError):
         person.rank("about parsers")
+
+
+class SpentLLM(EchoLLM):
+    """An LLM whose answers come from an iterator that has none left."""
+
+    def answers(self, prompt: Prompt, n: int) -> list[Completion]:
+        return [next(iter(()))]
+
+
+def test_stop_iteration_of_an_application_ends_the_await(opened):
+    async def work():
+        async with opened(SpentLLM()) as p:
+            await asyncio.wait_for(p.generate("about parsers"), LONG_S)
+
+    with pytest.raises(RuntimeError, match="StopIteration"):
+        run(work())
+
+
+def test_entering_again_what_could_not_be_opened_says_it_is_closed():
+    person = AsyncPersonalizer.open("nobody")
+
+    async def enter():
+        async with person:
+            pass
+
+    with pytest.raises(UnknownUserError):
+        run(enter())
+    with pytest.raises(ClosedError, match="closed"):
+        run(enter())

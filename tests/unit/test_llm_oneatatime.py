@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
@@ -180,3 +181,26 @@ def test_generate_counts_answers_that_name_a_label_in_words_of_their_own(hash_en
     assert votes == {"horror": len(heard)}
     assert {c.text for c in heard} == {"horror"}
     assert not any("none of the LLM's answers" in note for note in answer.notes)
+
+
+class Generating(Talking):
+    """One whose ``complete`` is a generator; notes whether somebody else could ask meanwhile."""
+
+    turns: OneAtATime
+
+    def complete(self, prompt: Prompt, *, n: int = 1, **_: object) -> Iterator[Any]:
+        for answer in self.answers(prompt, n):
+            with ThreadPoolExecutor(1) as other:
+                asked = other.submit(self._can_be_asked).result(LONG_S)
+            yield replace(answer, text=f"{answer.text}, {'free' if asked else 'taken'}")
+
+    def _can_be_asked(self) -> bool:
+        with self.turns.turn(lambda: True) as mine:
+            return mine
+
+
+def test_llm_written_as_a_generator_works_within_its_turn_and_its_answers_are_told():
+    llm, heard = Generating("comedy"), []
+    llm.turns = OneAtATime(llm)
+    answers = llm.turns.complete(prompt(), n=2, on_candidate=heard.append)
+    assert [a.text for a in answers] == [a.text for a in heard] == ["comedy, taken"] * 2
