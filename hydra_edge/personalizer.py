@@ -43,6 +43,7 @@ from hydra_edge.prompt import Prompt
 from hydra_edge.records import check_moment, checked
 from hydra_edge.renaming import rename_task
 from hydra_edge.resources import Resources
+from hydra_edge.sourceprivacy import as_their_source
 from hydra_edge.store import LoggedGeneration, Store
 from hydra_edge.tasks import TaskSpec
 from hydra_edge.turns import FitTurn, StopSignal, stoppable
@@ -252,9 +253,21 @@ class Personalizer:
             return self.engine.task(chosen)
 
     def add(
-        self, records: Record | Iterable[Record], *, progress: Progress | None = None
+        self,
+        records: Record | Iterable[Record],
+        *,
+        inherit_private: bool = True,
+        progress: Progress | None = None,
     ) -> AddResult:
         """Store records, or one by itself; no LLM is asked, nothing is encoded yet.
+
+        Parameters
+        ----------
+        inherit_private
+            Whether what is new of an imported file or folder is private if all that is kept of it
+            is; False: only what says so itself.
+        progress
+            Told of records that are stored.
 
         Raises
         ------
@@ -265,8 +278,11 @@ class Personalizer:
         self._resources.check_open()
         given = [records] if isinstance(records, Record) else records
         check_several("records", given, "a Record, or several")
+        new: Iterable[Record] = map(checked, given)
+        if inherit_private:
+            new = as_their_source(new, self.store)
         try:
-            return self.store.add(map(checked, given), progress=progress)
+            return self.store.add(new, progress=progress)
         except StoreError as err:
             if self._resources.closing.is_set():  # which does not wait until all are added
                 raise closed_while_adding() from err

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 import typer
 
 from hydra_edge.cli import options, output
-from hydra_edge.cli.alike import as_their_source, holder
 from hydra_edge.cli.importreport import SAMPLES, TASKS_SHOWN, Report
 from hydra_edge.cli.interrupt import Interrupt
 from hydra_edge.cli.pruning import Outlook, Pruned, Pruning
@@ -114,6 +113,7 @@ class Tally:
         self, records: Iterable[Record], store: Store | None, *, dry_run: bool
     ) -> Iterator[Record]:
         """Pass records on as they go in; ``store`` is None if it is not there yet."""
+        from hydra_edge.sourceprivacy import holder
         from hydra_edge.store.times import is_ahead
         from hydra_edge.tasks import near_task
 
@@ -143,7 +143,9 @@ class Tally:
         Texts that are private already are so under any id.
         """
         before = me.store.sources()
-        result = me.add(self.count(records, me.store, dry_run=False))
+        # Whether they are private has been said, or was looked up already.
+        counted = self.count(records, me.store, dry_run=False)
+        result = me.add(counted, inherit_private=False)
         everyone, public = me.store.sources(), me.store.sources(public_only=True)
         self.hidden = Counter({s: everyone.get(s, 0) - public.get(s, 0) for s in self.hidden})
         lost = {s: n - everyone.get(s, 0) for s, n in before.items() if s not in self.hidden}
@@ -195,6 +197,7 @@ def run(
         Erases what is no longer in the source; None leaves it.
     """
     from hydra_edge.importers import ImportLog
+    from hydra_edge.sourceprivacy import as_their_source
     from hydra_edge.types import AddResult
 
     log, result, samples, name = ImportLog(held=set() if pruning else None), AddResult(), [], ""

@@ -126,7 +126,7 @@ class FakePersonalizer:
     def asked(self, name):
         return [flags for call, flags in self.calls if call == name]
 
-    def add(self, records, *, progress=None):
+    def add(self, records, *, inherit_private=True, progress=None):
         return self.store.add(records, progress=progress)
 
     def forget(self, ids=(), *, source=None, task=None, on_erased=None, progress=None):

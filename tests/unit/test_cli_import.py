@@ -269,14 +269,14 @@ def test_import_interrupted_keeps_whole_records_and_says_how_many(tmp_path):
     (tmp_path / "h.jsonl").write_text("\n".join(lines))
 
     class Interrupted(Personalizer):
-        def add(self, new, *, progress=None):
+        def add(self, new, **options):
             def stopping():
                 for count, record in enumerate(new, start=1):
                     yield record
                     if count == 7:
                         signal.raise_signal(signal.SIGINT)
 
-            return super().add(stopping(), progress=progress)
+            return super().add(stopping(), **options)
 
     before = signal.getsignal(signal.SIGINT)
     result = call("import", "jsonl", "h.jsonl", opener=Interrupted.open)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import replace
-from itertools import chain
+from functools import cached_property
+from itertools import chain, groupby
+from operator import attrgetter
 from pathlib import PurePath, PurePosixPath
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from hydra_edge.store import Store
-    from hydra_edge.types import Record
+from hydra_edge.records import from_stream, is_import, stored_id
+from hydra_edge.store import Store
+from hydra_edge.types import Record
 
 _NOTES = "markdown:"
 
@@ -21,29 +22,17 @@ def as_their_source(records: Iterable[Record], store: Store) -> Iterator[Record]
 
     Those it holds already are as their owner wants them. A note is of the folder it lies in, too,
     if that was imported by itself; and a file or folder that has moved is known by what it held.
-    A pipe is no source: whatever came through it before may be something else.
+    Only imports have a source in this sense: a pipe has none, as whatever came through it before
+    may be something else, nor has what was added by hand or by an application.
     """
-    from hydra_edge.records import from_stream
-
-    known, public = store.sources(), store.sources(public_only=True)
-    hidden = {s for s in known if s not in public and not from_stream(s)}
-    folders = _Folders(known, hidden)
-    waiting = iter(records)
-    first = next(waiting, None)
-    if first is None:
-        return
-    waiting = chain([first], waiting)
-    if first.source not in known and not from_stream(first.source):
-        waiting = _as_moved(waiting, _held(store), folders.hide)
-    for record in waiting:
-        hides = record.source in hidden or folders.hide(record)
-        yield replace(record, private=True) if hides and not _is_held(store, record) else record
+    there = _There(store)
+    for source, given in groupby(records, key=attrgetter("source")):
+        new = there.mark(source, given) if is_import(source) else given
+        yield from new
 
 
 def holder(store: Store, record: Record) -> Record | None:
     """Return the stored record that has the id of this one, be it spelled with accents apart."""
-    from hydra_edge.records import stored_id
-
     name = stored_id(record)
     there = store.find(name)
     if there is None and not name.isascii():
@@ -54,6 +43,39 @@ def holder(store: Store, record: Record) -> Record | None:
 def _is_held(store: Store, record: Record) -> bool:
     there = holder(store, record)
     return there is not None and there.content_hash == record.content_hash
+
+
+class _There:
+    """What a store holds of its sources, as it was when the first import was met."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    @cached_property
+    def _known(self) -> dict[str, int]:
+        return self._store.sources()
+
+    @cached_property
+    def _hidden(self) -> set[str]:
+        public = self._store.sources(public_only=True)
+        return {s for s in self._known if s not in public and not from_stream(s)}
+
+    @cached_property
+    def _folders(self) -> _Folders:
+        return _Folders(self._known, self._hidden)
+
+    @cached_property
+    def _texts(self) -> dict[int, bool]:
+        return _held(self._store)
+
+    def mark(self, source: str, records: Iterator[Record]) -> Iterator[Record]:
+        """Mark those of one source private that are to be so."""
+        hidden, hide = source in self._hidden, self._folders.hide
+        if source not in self._known:
+            records = _as_moved(records, self._texts, hide)
+        for record in records:
+            hides = (hidden or hide(record)) and not _is_held(self._store, record)
+            yield replace(record, private=True) if hides else record
 
 
 class _Folders:
@@ -90,8 +112,6 @@ def _folder(source: str) -> PurePosixPath:
 
 def _held(store: Store) -> dict[int, bool]:
     """Return whether imported records are private, by a hash of both texts; none if none is."""
-    from hydra_edge.records import from_stream, is_import
-
     public = store.sources(public_only=True)
     imports = {s: n for s, n in store.sources().items() if is_import(s) or from_stream(s)}
     held: dict[int, bool] = {}
