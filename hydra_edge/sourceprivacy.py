@@ -26,9 +26,8 @@ def as_their_source(records: Iterable[Record], store: Store) -> Iterator[Record]
     may be something else, nor has what was added by hand or by an application.
     """
     there = _There(store)
-    for source, given in groupby(records, key=attrgetter("source")):
-        new = there.mark(source, given) if is_import(source) else given
-        yield from new
+    for source, new in groupby(records, key=attrgetter("source")):
+        yield from there.mark(source, new)
 
 
 def holder(store: Store, record: Record) -> Record | None:
@@ -70,6 +69,9 @@ class _There:
 
     def mark(self, source: str, records: Iterator[Record]) -> Iterator[Record]:
         """Mark those of one source private that are to be so."""
+        if not is_import(source):
+            yield from records
+            return
         hidden, hide = source in self._hidden, self._folders.hide
         if source not in self._known:
             records = _as_moved(records, self._texts, hide)
