@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from export.asking import POOLS_FILE, RECORDS_FILE, REPORT_FILE, Asking
 from export.cache import CachedLLM
-from export.data import UserHistory, by_task, fingerprint, has_private, numbered
+from export.data import UserHistory, by_task, fingerprint, has_private, numbered, sha256_of
 from export.label import check_known
 from export.labels import PoolLabel, read_pools
 from export.mine import as_float32, mine_reranker, stated_names, stated_plan, write_plan
@@ -197,7 +197,14 @@ class _Build:
         ]  # fmt: skip
 
     def deliver(self) -> None:
-        """Put the bundle of stage pack where it is wanted, unless it is there already."""
+        """Put the bundle of stage pack where it is wanted, unless it is there already.
+
+        Raises
+        ------
+        BundleError
+            If what stage agree passed is not what would be packed.
+        """
+        self._require_agreement()
         out, made = self.settings.out, self.shop.at("pack", _BUNDLE)
         try:
             there = load_bundle(out) if out.exists() else None
@@ -334,7 +341,23 @@ class _Build:
         drawn = by_task([one.user for one in sample])
         write_json(folder / SAMPLE_FILE, {t: [u.user for u in of] for t, of in drawn.items()})
 
+    def _require_agreement(self) -> None:
+        """Refuse to pack what has been made anew since stage agree compared it."""
+        compared = read_json(self.shop.at("agree", INPUTS_FILE))["stages"]
+        other = [
+            stage
+            for stage, outputs in compared.items()
+            if any(sha256_of(self.shop.at(stage, name)) != mark for name, mark in outputs.items())
+        ]
+        if other:
+            raise BundleError(
+                f"Nothing was packed: stage agree compared other outputs of {' and '.join(other)} "
+                "than there are now, or refused these; expected a base that it has passed. Run it "
+                "again: --only agree,pack."
+            )
+
     def _pack(self, folder: Path) -> None:
+        self._require_agreement()
         self._pack_into(folder / _BUNDLE, self._card())
 
     def _card(self) -> Card:

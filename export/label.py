@@ -90,19 +90,27 @@ def check_known(asked: Iterable[Question | PoolLabel], users: UsersByTask) -> No
     Raises
     ------
     BundleError
-        If one names a user or a record that is not among them.
+        If one names a user or a record that is not among them, or an answered one whose place in
+        its history is another by now.
     """
-    known = {(u.task, u.user): {r.id for r in u.records} for of in users.values() for u in of}
+    known = {(u.task, u.user): [r.id for r in u.records] for of in users.values() for u in of}
+    held = {whose: frozenset(ids) for whose, ids in known.items()}
     for one in asked:
-        whose = f"user {one.user} ({one.task}), who"
-        if (one.task, one.user) in known:
-            if one.record_id in known[one.task, one.user]:
-                continue
-            whose = f"record {one.record_id} of user {one.user} ({one.task}), which"
-        raise BundleError(
-            f"The plan names {whose} is not in the data; expected the histories it was made from. "
-            "Run stage mine on these."
-        )
+        whose, user = (one.task, one.user), f"user {one.user} ({one.task})"
+        if whose not in known or one.record_id not in held[whose]:
+            missing = user if whose not in known else f"record {one.record_id} of {user}"
+            raise BundleError(
+                f"The plan names {missing}, which is not in the data; expected the histories it "
+                "was made from. Run stage mine on these."
+            )
+        if isinstance(one, PoolLabel):
+            place = one.position
+            if known[whose][place : place + 1] != [one.record_id]:
+                raise BundleError(
+                    f"The answers to record {one.record_id} of {user} were made when it was in "
+                    f"place {place} of that history; expected it there. Run stages mine and label "
+                    "on these histories."
+                )
 
 
 def check_shown(prompt: Prompt, history: History, position: int, declared: TaskSpec | None) -> None:

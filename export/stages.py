@@ -124,10 +124,10 @@ def run_stages(
         _tidy(work, names)
         known = {stage.name: stage for stage in stages}
         for stage in stages:
-            if only and stage.name not in only:
-                say(f"{stage.name}: left as it is{_otherwise(stage, work / stage.name)}")
-                continue
             earlier = [known[name] for name in stage.after]
+            if only and stage.name not in only:
+                say(f"{stage.name}: left as it is{_otherwise(stage, earlier, work)}")
+                continue
             if _run_one(stage, earlier, work, say):
                 ran.append(stage.name)
         if deliver is not None:
@@ -170,7 +170,7 @@ def _inputs(stage: Stage, earlier: Sequence[Stage], work: Path) -> JsonDict:
                 f"Stage {stage.name} cannot run: found no {', '.join(missing)} in {folder}; "
                 f"expected what stage {other.name} leaves. Run that stage first."
             )
-        made[other.name] = {name: sha256_of(folder / name) for name in other.outputs}
+        made[other.name] = _left(other, work)
     return _plain(
         {
             "tool": {"hydra-edge": __version__, "stage": stage.version},
@@ -179,6 +179,10 @@ def _inputs(stage: Stage, earlier: Sequence[Stage], work: Path) -> JsonDict:
             "parameters": stage.parameters,
         }
     )
+
+
+def _left(stage: Stage, work: Path) -> dict[str, str]:
+    return {name: sha256_of(work / stage.name / name) for name in stage.outputs}
 
 
 def _named(paths: Sequence[Path]) -> list[JsonDict]:
@@ -192,15 +196,17 @@ def _plain(inputs: JsonDict) -> JsonDict:
     return plain
 
 
-def _otherwise(stage: Stage, folder: Path) -> str:
+def _otherwise(stage: Stage, earlier: Sequence[Stage], work: Path) -> str:
     """Say what a stage that is left out was made with, where that is not what it is told now."""
     try:
-        before = json.loads((folder / INPUTS_FILE).read_text(encoding="utf-8"))
+        before = json.loads((work / stage.name / INPUTS_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return ""  # it has left nothing: whoever needs it says so
     now: JsonDict = {"parameters": stage.parameters}
     with suppress(HydraError, ImportError, OSError):  # what it runs with need not be installed
         now["files"] = _named(stage.files())
+    with suppress(OSError):  # an earlier stage may have left nothing
+        now["stages"] = {other.name: _left(other, work) for other in earlier}
     now = _plain(now)
     changed = [word for key, word in _WORDS.items() if key in now and now[key] != before.get(key)]
     return f", made with {' and '.join(changed)}" if changed else ""

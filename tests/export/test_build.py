@@ -449,6 +449,30 @@ def test_build_of_stage_train_alone_on_other_files(site: Site) -> None:
     assert set(before.values()) < set(trained.values())
 
 
+def test_build_packs_nothing_that_stage_agree_has_not_passed(site: Site) -> None:
+    site.run()
+    manifest = site.settings.out / "manifest.json"
+    packed, other = manifest.read_bytes(), Plan(seed=5, llms=(LlmPlan("gemma3"),))
+    site.run("train", plan=other)
+    for only in (("pack",), ("onnx", "pack")):
+        with pytest.raises(BundleError, match="stage agree compared other outputs of train than"):
+            site.run(*only, plan=other)
+        (told,) = [line for line in site.said if line.startswith("agree: ")]
+        assert told.startswith("agree: left as it is, made with other outputs of earlier stages")
+    assert manifest.read_bytes() == packed
+    site.run("agree", "pack", plan=other)
+    assert manifest.read_bytes() != packed
+
+
+def test_build_does_not_judge_answers_by_another_record_than_they_are_to(site: Site) -> None:
+    site.run()
+    file = site.settings.files[-2]
+    earlier = {**json.loads(file.read_text().splitlines()[0]), "id": "older", "seq": -1}
+    file.write_text(json.dumps(earlier) + "\n" + file.read_text(), encoding="utf-8")
+    with pytest.raises(BundleError, match=r"were made when it was in place \d+ of that history"):
+        site.run("train")
+
+
 def test_build_refuses_a_folder_that_is_no_bundle_before_it_works(site: Site) -> None:
     site.settings.out.mkdir()
     (site.settings.out / "letters").write_text("letters")
