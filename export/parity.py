@@ -147,9 +147,21 @@ def measure(
     JsonDict
         The figures of ``LIMITS`` and their context, rounded: the last digits of a float sum
         are the machine's, not the model's.
+
+    Raises
+    ------
+    BundleError
+        If nobody has records enough that differ: their order is what is compared.
     """
     recent = [user.records[-RECORDS_PER_USER:] for user in histories]
     inputs_of = [list(dict.fromkeys(r.input for r in records)) for records in recent]
+    if not any(len(of_user) > TOP + 1 for of_user in inputs_of):
+        most = max(map(len, inputs_of), default=0)
+        raise BundleError(
+            f"int8 cannot be compared with float32: got {most} different inputs of a user at most; "
+            f"expected {TOP + 2} of some, whose order can be compared. Give histories whose inputs "
+            "differ more."
+        )
     outputs = (r.output for records in recent for r in records)
     texts = list(dict.fromkeys([*(text for of_user in inputs_of for text in of_user), *outputs]))
     row = {text: i for i, text in enumerate(texts)}

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 pytest.importorskip("onnx")
+from export.data import UserHistory
 from export.encoder import provenance, source_folder
 from export.parity import (
     LIMITS,
@@ -15,11 +16,13 @@ from export.parity import (
     check,
     dense_weights,
     limits,
+    measure,
     parity_histories,
     rank_agreement,
 )
 from hydra_edge.bundle import default_bundle_path
 from hydra_edge.errors import BundleError
+from hydra_edge.types import Record
 
 pytestmark = pytest.mark.export
 
@@ -46,6 +49,13 @@ def test_check_names_the_figure_that_is_missed(limit, side: str) -> None:
 
 def test_shipped_bundle_was_gated_on_the_limits_in_force(bundle) -> None:
     assert bundle.manifest.parity["limits"] == limits()
+
+
+def test_histories_whose_order_tells_nothing_are_refused_before_anything_is_encoded() -> None:
+    records = tuple(Record(f"of sort {i % 4}", f"answer {i}", "desk") for i in range(20))
+    encoder = object()
+    with pytest.raises(BundleError, match="got 4 different inputs of a user at most; expected 6"):
+        measure(encoder, encoder, encoder, [UserHistory("u", "desk", records)])
 
 
 def test_rank_agreement_of_equal_vectors_is_one() -> None:
