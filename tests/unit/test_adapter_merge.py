@@ -22,3 +22,8 @@ def test_a_label_is_voted_for_whatever_its_capitals_and_no_other_counts() -> Non
 
 def test_free_texts_that_differ_in_capitals_are_two() -> None:
     assert counts("paper_title", ["A title", "a title", "A title "]) == {"A title": 2, "a title": 1}
+
+
+def test_equal_answers_have_the_logprob_of_the_likeliest() -> None:
+    said = [Completion("A title", logprob=p) for p in (-3.0, None, -1.0, -2.0)]
+    assert [c.logprob for c in merge(said, BUILTIN["paper_title"])] == [-1.0]
