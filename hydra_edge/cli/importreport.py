@@ -104,6 +104,7 @@ class Report:
             "private": self.tally.hidden.total(),
             "stay_private": self.tally.stay_private,
             "taken_over": self.tally.taken,
+            "left_behind": self.tally.left,
             "not_dated": self.tally.ahead,
             "skipped": dict(self.log.skipped),
             "bad": [asdict(bad) for bad in self.log.bad],

@@ -93,6 +93,8 @@ class Tally:
     taken
         How many records other sources had that are this one's now, by those; in a dry run, how
         many may become it.
+    left
+        How many records are left of those of them that are no longer there.
     """
 
     def __init__(self, private: bool | None) -> None:
@@ -101,6 +103,7 @@ class Tally:
         self.new_tasks: dict[str, str] = {}
         self.stay_private = self.ahead = 0
         self.taken: dict[str, int] = {}
+        self.left: dict[str, int] = {}
         self._read_private = self._private = 0
 
     def read(self, records: Iterable[Record]) -> Iterator[Record]:
@@ -142,6 +145,9 @@ class Tally:
 
         Texts that are private already are so under any id.
         """
+        from hydra_edge.records import from_stream
+        from hydra_edge.store.moved import is_gone
+
         before = me.store.sources()
         # Whether they are private has been said, or was looked up already.
         counted = self.count(records, me.store, dry_run=False)
@@ -150,7 +156,20 @@ class Tally:
         self.hidden = Counter({s: everyone.get(s, 0) - public.get(s, 0) for s in self.hidden})
         lost = {s: n - everyone.get(s, 0) for s, n in before.items() if s not in self.hidden}
         self.taken = {s: n for s, n in lost.items() if n > 0}
+        gone = (s for s in self.taken if is_gone(s) and not from_stream(s))
+        self.left = {s: everyone[s] for s in gone if everyone.get(s)}
         return result
+
+    def left_behind(self, user: str | None) -> list[str]:
+        """Say what is still kept of sources that are this one now, in another place."""
+        said = []
+        for source, count in self.left.items():
+            command = options.command("forget", source=source, user=user)
+            said.append(
+                f"{plural(count, 'record')} left of {output.one_line(source, 200)}, which is gone: "
+                f"no longer in it, or of another task. To erase, after a question: {command}"
+            )
+        return said
 
     @property
     def as_earlier(self) -> bool:
@@ -240,7 +259,7 @@ def run(
     if tally.as_earlier:
         those = "records of this repository" if as_before else "all records of this source"
         output.note(f"Kept private, as {those} are already; --public keeps new ones public.")
-    for remark in log.notes + not_dated(tally.ahead):
+    for remark in log.notes + not_dated(tally.ahead) + tally.left_behind(user):
         output.note(remark, style="yellow")
     if task and tally.is_unused(task):
         output.note(f"--task {task} was used for no record: each names its own.", style="yellow")

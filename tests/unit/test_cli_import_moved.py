@@ -160,3 +160,17 @@ def test_times_of_another_column_are_taken_and_so_is_one_given_by_hand(tmp_path)
     again = call("add", "a cat", "calm", "-t", "mood", "--time", "1970-01-02")
     assert "updated" in again.stderr
     assert [r.time for r in records() if r.task == "mood"] == [86400.0]
+
+
+def test_notes_that_went_before_their_folder_moved_are_named_with_what_erases_them(vault, tmp_path):
+    (vault / "n3.md").unlink()
+    place = f"markdown:{tmp_path / 'notes'}"
+    told = call("import", "markdown", "vault", "--prune", "--yes")
+    assert f"1 record left of {place}, which is gone" in told.stderr
+    assert f"hydra-edge forget --source {place}" in told.stderr
+    assert [r.id for r in records() if r.source == place] == ["n3.md"]
+    assert loaded("import", "markdown", "vault", "--json")["left_behind"] == {}, "said once"
+
+
+def test_nothing_is_named_as_left_where_all_of_a_folder_has_moved(vault):
+    assert "which is gone" not in call("import", "markdown", "vault").output
