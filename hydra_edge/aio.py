@@ -114,8 +114,9 @@ class AsyncPersonalizer:
     everything else goes on beside, and beside a fit while it asks the LLM. While a fit embeds and
     judges, all but ``add`` waits. Cancelling a task that awaits an answer, a fit, a ranking,
     prompts, a choice or ``add`` tells the work to stop; nothing is kept of such an answer, whole
-    batches of what was added, and the choice, for the next fit to learn from. Callbacks are
-    called on the loop, but ``should_stop`` and ``cancelled`` by the thread that works; either
+    batches of what was added, and the choice, for the next fit to learn from, unless ``close``
+    comes before its turn. Callbacks are called on the loop, whose exception handler is told of
+    what they raise, but ``should_stop`` and ``cancelled`` by the thread that works; either
     way, and in an LLM of one's own, context variables are those of whoever called the method.
 
     Parameters

@@ -191,7 +191,8 @@ def _ahead(count: int, user: str) -> str:
     return (
         f"{count} {dated} in the future, as by a clock that was wrong, and counted as the newest "
         f"until then (hydra-edge history list --user {shlex.quote(user)} shows them first). Import "
-        "them again with their right times, add them again with --time, or forget them"
+        "them again with their right times, add them again with --id and --time (answers you "
+        "chose, too), or forget them"
     )
 
 

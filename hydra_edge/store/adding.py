@@ -29,7 +29,7 @@ from hydra_edge.store.records import (
     texts_of,
 )
 from hydra_edge.store.schema import count_words
-from hydra_edge.store.times import says_when, time_of
+from hydra_edge.store.times import corrects, says_when, time_of
 from hydra_edge.store.values import bind
 from hydra_edge.types import AddResult, Progress, Record
 
@@ -353,13 +353,15 @@ class _Adding:
     def _dates(self, held: Record, record: Record, *, ours: bool) -> bool:
         """Tell whether the record that is held gets the time of one with the very same texts.
 
-        It does if it has none, or if its own source says another; but where a source has such
-        texts twice, the first says it.
+        It does if it has none, if its own source says another, or if somebody does and it is ahead
+        of the clock; but where a source has such texts twice, the first says it.
         """
         moment = time_of(record)
         if moment is None or moment == held.time:
             return False
-        return held.time is None or (ours and held.id not in self._met and says_when(record))
+        if held.time is None or corrects(record, held):
+            return True
+        return ours and held.id not in self._met and says_when(record)
 
     def _updated(self, stored: Stored) -> str:
         self._met.add(stored.record.id)

@@ -34,3 +34,11 @@ def says_when(record: Record) -> bool:
     """
     said = not isinstance(record.time, AssumedTime)
     return said and (record.source == _BY_HAND or is_import(record.source))
+
+
+def corrects(record: Record, held: Record) -> bool:
+    """Tell whether a time given by hand is to replace one that a wrong clock gave.
+
+    An answer that was kept while the clock was ahead can be dated by nothing else.
+    """
+    return record.source == _BY_HAND and says_when(record) and is_ahead(held)

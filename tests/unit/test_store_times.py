@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 
 import pytest
@@ -45,6 +46,21 @@ def test_time_of_the_clock_or_of_a_pipe_changes_none(store: Store, source: str) 
     store.add([record])
     assert store.add([replace(record, time=50.0)]) == AddResult(unchanged=1)
     assert store.get("a.md").time == 100.0
+
+
+@pytest.mark.parametrize(("source", "taken"), [("add", True), ("", False), ("app:mail", False)])
+def test_answer_kept_by_a_clock_that_was_ahead_gets_the_time_somebody_says(
+    store: Store, monkeypatch: pytest.MonkeyPatch, source: str, taken: bool
+) -> None:
+    now = time.time()
+    kept = replace(NOTE, id="choice-1", source="choices", time=now + 400 * 86400.0)
+    with monkeypatch.context() as ahead:
+        ahead.setattr("time.time", lambda: now + 400 * 86400.0)
+        store.add([kept])
+    said = replace(kept, source=source, time=50.0)
+    assert store.add([said]) == (AddResult(updated=1) if taken else AddResult(unchanged=1))
+    assert store.get("choice-1").time == (50.0 if taken else kept.time)
+    assert store.get("choice-1").source == "choices"
 
 
 def test_assumed_time_dates_a_record_that_has_none(store: Store) -> None:
