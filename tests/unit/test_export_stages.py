@@ -168,7 +168,7 @@ def test_only_runs_no_other_stage(chain: Chain) -> None:
     assert chain.run("join") == ["join"]
     assert chain.joined() == "ABCother!"
     assert chain.said[0] == "upper: left as it is, made with other files"
-    assert chain.said[2] == "measure: left as it is"
+    assert chain.said[2] == "measure: left as it is, made with other outputs of earlier stages"
 
 
 def test_stage_left_out_needs_nothing_installed(chain: Chain) -> None:
